@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Fit calibrator and thresholds on the calibration split's real candidate lists, and assemble the model folder.
+
+    python scripts/calibrate.py recipes/quickstart/config.yaml
+
+Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json, thresholds.json, recipe.yaml.
+"""
+
+from dataclasses import asdict
+
+from umls_reranker.arguments import CalibrationArguments, RunArguments
+from umls_reranker.cli import run_script, should_run
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, CalibrationArguments))
+    run = RunFolder(recipe.run.run_dir)
+    settings = asdict(recipe.calibration) | {"scoring_precision": recipe.run.scoring_precision}
+    inputs = {
+        "checkpoints": run.key_of("checkpoints", "train.py"),
+        "candidates": run.key_of("candidates", "build_index.py"),
+    }
+    stage = run.stage("model", settings, inputs)
+    with run.locked():
+        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+            make(recipe, run, stage)
+
+
+def make(recipe, run, stage) -> None:
+    from datasets import load_from_disk
+
+    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.model_folder import copy_weights, write_parts
+    from umls_reranker.scoring import PairScorer
+    from umls_reranker.template import PairTemplate
+
+    concepts = ConceptTable.load(run.path / "concepts")
+    candidates = load_from_disk(str(run.path / "candidates"))["calibration"]
+    mentions = load_from_disk(str(run.path / "mentions"))["calibration"]
+    lists = CandidateLists.load(candidates, mentions, concepts)
+    template = PairTemplate(recipe.model.max_length, recipe.model.context_tokens)
+    with stage.writing() as (folder, summary):
+        copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
+        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
+        scores = lists.score(scorer, "scoring calibration candidates")
+        calibrator, thresholds, fitted = fit_parts(
+            lists, scores.logits, recipe.calibration, concepts.hierarchy, recipe.run.seed
+        )
+        write_parts(folder, recipe, template, scorer.precision, calibrator, thresholds, fitted)
+        summary |= fitted | {"truncated_pairs": scores.truncated}
+    default = thresholds.for_type()
+    high = "not certified" if default.high is None else f"{default.high:.3f}"
+    print(
+        f"{calibrator.method} calibrator on {fitted['pairs']:,} candidates of {fitted['mentions']:,} mentions; "
+        f"default thresholds: accept {default.accept:.3f}, high confidence {high}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Measure the model folder on the test split's real candidate lists, beside the baselines.
+
+    python scripts/evaluate.py recipes/quickstart/config.yaml
+
+Writes report/ (metrics.json, plots) into the run folder, and metrics, plots and the model card into model/.
+"""
+
+import shutil
+
+from umls_reranker.arguments import EvaluationArguments, RunArguments
+from umls_reranker.cli import run_script, should_run
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder, write_json
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
+    run = RunFolder(recipe.run.run_dir)
+    settings = {"bootstrap_resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
+    inputs = {
+        name: run.key_of(name, script)
+        for name, script in (
+            ("model", "calibrate.py"),
+            ("candidates", "build_index.py"),
+            ("pairs", "mine_negatives.py"),
+        )
+    }
+    stage = run.stage("report", settings, inputs)
+    with run.locked():
+        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+            make(recipe, run, stage)
+        if stage.is_done():
+            complete_model_folder(recipe, run)
+
+
+def make(recipe, run, stage) -> None:
+    from datasets import load_from_disk
+
+    from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.evaluation.report import build_report
+    from umls_reranker.reranker import UMLSReranker
+
+    concepts = ConceptTable.load(run.path / "concepts")
+    mentions = load_from_disk(str(run.path / "mentions"))
+    lists = CandidateLists.load(load_from_disk(str(run.path / "candidates"))["test"], mentions["test"], concepts)
+    pairs = load_from_disk(str(run.path / "pairs"))["test"]
+    reranker = UMLSReranker.from_pretrained(
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+    )
+    with stage.writing() as (folder, summary):
+        report, arrays = build_report(
+            reranker,
+            lists,
+            pairs,
+            mentions["train"],
+            concepts,
+            split="test",
+            resamples=recipe.evaluation.bootstrap_resamples,
+            seed=recipe.run.seed,
+        )
+        write_json(folder / "metrics.json", report)
+        curves = {name: (arrays[name], arrays["labels"]) for name in ("raw", "calibrated")}
+        reliability_plot(curves, folder / "reliability.png")
+        systems = {
+            "reranker": (arrays["top_score"], arrays["top_correct"]),
+            "retriever": (arrays["retrieval_top_score"], arrays["retrieval_top_correct"]),
+        }
+        risk_coverage_plot(systems, folder / "risk_coverage.png")
+        summary |= {"acc@1": report["linking"]["reranker"]["acc@1"]["value"]}
+
+
+def complete_model_folder(recipe, run) -> None:
+    """Put metrics, plots and card beside the weights, each written beside its place and renamed."""
+    from umls_reranker.card import folder_card
+
+    report, model = run.path / "report", run.path / "model"
+    for source in [report / "metrics.json", *report.glob("*.png")]:
+        partial = model / f".{source.name}.partial"
+        shutil.copyfile(source, partial)
+        partial.replace(model / source.name)
+    partial = model / ".README.md.partial"
+    partial.write_text(folder_card(model, recipe.publish.repo_id, recipe.publish.tag), encoding="utf-8")
+    partial.replace(model / "README.md")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,44 @@
+#!/usr/bin/env python
+"""Publish the run's model folder to the Hub as one commit and a tag; an existing tag is never overwritten.
+
+    python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0
+    python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0 --dry_run
+
+Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run makes every check and sends nothing.
+"""
+
+import sys
+
+from umls_reranker.arguments import PublishArguments, RunArguments
+from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
+from umls_reranker.recipe import parse_recipe
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, PublishArguments))
+    options = recipe.publish
+    for key in ("repo_id", "tag"):
+        if not getattr(options, key):
+            raise UserError(f"publishing needs {key}; set it in the recipe or with --{key}")
+
+    from umls_reranker.hub import model_files, publish
+
+    folder = recipe.run.run_dir / "model"
+    url = publish(
+        folder,
+        options.repo_id,
+        options.tag,
+        private=options.private,
+        message=options.commit_message,
+        dry_run=recipe.run.dry_run,
+    )
+    for file in model_files(folder):
+        if file.name != "README.md":
+            print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)
+    print(f"README.md, the card, is written for {options.repo_id} at {options.tag}", file=sys.stderr)
+    print(f"{'would be published' if recipe.run.dry_run else 'published'} with tag {options.tag}: {url}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,79 @@
+#!/usr/bin/env python
+"""Show a finished run on one screen: what was made, how good it is beside its baselines, examples, how to use it.
+
+python scripts/summarize.py recipes/quickstart/config.yaml
+"""
+
+from umls_reranker.arguments import EvaluationArguments, RunArguments
+from umls_reranker.cli import run_script
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder, read_json
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
+    run = RunFolder(recipe.run.run_dir)
+    run.key_of("report", "evaluate.py")
+    from rich.console import Console
+
+    from umls_reranker.console import examples_table, figures_table, linking_table
+
+    report = read_json(run.path / "report" / "metrics.json")
+    console = Console(width=None if Console().is_terminal else 110)
+    console.print(examples_table(*example_mentions(recipe, run)))
+    console.print(linking_table(report))
+    console.print(figures_table(report))
+    minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
+    steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
+    console.print(f"\nMinutes: {sum(minutes.values()):.1f} ({steps})", highlight=False)
+    console.print(
+        f"Model folder, ready for the Hub: {run.path / 'model'}   plots and figures: {run.path / 'report'}\n"
+    )
+    example = example_call(recipe, run)
+    console.print("Use it:\n", style="bold")
+    console.print(
+        "    from umls_reranker import UMLSReranker\n"
+        f"    reranker = UMLSReranker.from_pretrained({str(run.path / 'model')!r})\n"
+        f"    print(reranker.rerank({example})[0])\n",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def example_mentions(recipe, run) -> tuple[list[str], list[list]]:
+    """Test mentions spread over the split, reranked by the model folder as a user loads it."""
+    from datasets import load_from_disk
+
+    from umls_reranker.reranker import UMLSReranker
+
+    reranker = UMLSReranker.from_pretrained(
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+    )
+    mentions = load_from_disk(str(run.path / "mentions"))["test"]
+    candidates = load_from_disk(str(run.path / "candidates"))["test"]
+    count = min(recipe.evaluation.example_mentions, len(mentions))
+    texts, ranked = [], []
+    for row in (len(mentions) * (2 * i + 1) // (2 * count) for i in range(count)):
+        mention, entry = mentions[row], candidates[row]
+        items = [{"cui": cui, "name": name} for cui, name in zip(entry["cuis"], entry["names"], strict=True)]
+        texts.append(f"{mention['mention']} [gold {mention['cui']}]")
+        ranked.append(
+            reranker.rerank(
+                mention["mention"], items, mention["semantic_types"] or None, mention["left"], mention["right"]
+            )
+        )
+    return texts, ranked
+
+
+def example_call(recipe, run) -> str:
+    """Arguments of a `rerank` call that can be pasted: a test mention and its first candidates."""
+    from datasets import load_from_disk
+
+    mention = load_from_disk(str(run.path / "mentions"))["test"][0]
+    names = load_from_disk(str(run.path / "candidates"))["test"][0]["names"]
+    return f"{mention['mention']!r}, {names[:3]!r}"
+
+
+if __name__ == "__main__":
+    run_script(main)

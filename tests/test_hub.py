@@ -1,0 +1,472 @@
+"""Publishing and loading through the real Hub client, against a Hub on loopback."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker import hub as hub_module
+from umls_reranker.errors import UserError
+from umls_reranker.hub import download, file_sha256, model_files, publish, verify_parts
+from umls_reranker.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+REPO = "org/tiny-reranker"
+
+
+def write_parts(folder: Path, **changes: dict) -> None:
+    """Put the parts around the weights; `changes` updates a part's content by its stem."""
+    weights = file_sha256(folder / "model.safetensors")
+    parts = {
+        "reranker": {"schema_version": 1, "template": {"max_length": 64}, "weights_sha256": weights},
+        "calibrator": {"schema_version": 1, "method": "platt", "parameters": {}, "weights_sha256": weights},
+        "thresholds": {"schema_version": 1},
+        "metrics": {"schema_version": 1, "split": "test", "mentions": 20},
+    }
+    for name, content in parts.items():
+        if name == "thresholds":
+            content["calibrator_sha256"] = file_sha256(folder / "calibrator.json")
+        (folder / f"{name}.json").write_text(json.dumps(content | changes.get(name, {})))
+    (folder / "recipe.yaml").write_text(Recipe.from_values({"run_name": "tiny"}).to_yaml())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tiny_cross_encoder(tmp_path_factory.mktemp("finished") / "model")
+    write_parts(folder)
+    (folder / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    # What a stage or a training library leaves beside the model.
+    (folder / "training_args.bin").write_bytes(b"\x80\x04pickle")
+    (folder / "manifest.json").write_text("{}")
+    (folder / "README.md").write_text("the card of another version")
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "model"))
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        yield server
+
+
+def sign_in(monkeypatch, token):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+
+
+def second_version(folder):
+    """Other weights, other calibrator, no plot."""
+    tiny_cross_encoder(folder, seed=1)
+    write_parts(folder, calibrator={"parameters": {"slope": 2.0}})
+    (folder / "reliability.png").unlink()
+
+
+def refused(action, *arguments, **options) -> str:
+    """The one line that the action is refused with."""
+    with pytest.raises(UserError) as caught:
+        action(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The parts of a folder
+
+
+def test_parts_that_belong_together_are_returned(folder):
+    parts = verify_parts(folder)
+    assert list(parts) == ["reranker.json", "calibrator.json", "thresholds.json"]
+    assert parts["calibrator.json"]["method"] == "platt"
+
+
+@pytest.mark.parametrize("name", hub_module.NEEDED_TO_LOAD)
+def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
+    (folder / name).unlink()
+    assert refused(verify_parts, folder) == f"{folder / name} is missing; {hub_module.NEEDED_TO_LOAD[name]} makes it"
+
+
+def test_changed_weights_are_refused(folder):
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    message = refused(verify_parts, folder)
+    assert "is not the file that reranker.json describes" in message
+    assert file_sha256(weights)[:12] in message
+
+
+def test_a_calibrator_of_other_weights_is_refused(folder):
+    write_parts(folder, calibrator={"weights_sha256": "0" * 64})
+    message = refused(verify_parts, folder)
+    assert "calibrator.json was fitted to other weights" in message
+    assert "scripts/calibrate.py" in message
+
+
+def test_a_tampered_calibrator_is_refused(folder):
+    calibrator = folder / "calibrator.json"
+    calibrator.write_text(calibrator.read_text().replace("platt", "isotonic"))
+    assert "thresholds.json was set for another calibrator.json" in refused(verify_parts, folder)
+
+
+@pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
+def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
+    write_parts(folder, **{part: {"schema_version": 2}})
+    message = refused(verify_parts, folder)
+    assert message.startswith(f"{folder / part}.json has schema_version 2")
+    assert "pip install -U umls_reranker" in message
+
+
+@pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])
+def test_a_part_that_is_not_ours_is_refused(folder, content):
+    (folder / "calibrator.json").write_text(content)
+    assert str(folder / "calibrator.json") in refused(verify_parts, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x10\0\0\0\0\0\0\0{}", "damaged or cut short"),
+        (None, "damaged or cut short"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(folder, content, reason):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100] if content is None else content)
+    assert reason in refused(verify_parts, folder)
+
+
+def test_only_the_models_own_files_belong_to_it(folder):
+    assert [path.name for path in model_files(folder)] == [
+        "README.md",
+        "calibrator.json",
+        "config.json",
+        "metrics.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "reliability.png",
+        "reranker.json",
+        "thresholds.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+
+
+# Publishing
+
+
+def test_a_version_is_one_commit_and_one_tag(hub, folder):
+    url = publish(folder, REPO, "v1.0.0")
+    repo = hub.repos[REPO]
+    assert repo.private
+    assert len(repo.commits) == 2  # the Hub's initial one, and ours
+    assert repo.tags == {"v1.0.0": repo.branches["main"]}
+    assert url == f"{hub.url}/{REPO}/commit/{repo.branches['main']}"
+    assert repo.commits[repo.branches["main"]].message == "Publish v1.0.0"
+    files = repo.files("v1.0.0")
+    card = files.pop("README.md").decode()
+    assert f'from_pretrained("{REPO}", revision="v1.0.0")' in card
+    expected = {path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"}
+    assert {name: data for name, data in files.items() if name != ".gitattributes"} == expected
+
+
+def test_a_card_of_ones_own_is_published_as_it_is(hub, folder):
+    publish(folder, REPO, "v1.0.0", card="---\nlicense: mit\n---\n# Mine\n")
+    assert hub.repos[REPO].files()["README.md"] == b"---\nlicense: mit\n---\n# Mine\n"
+
+
+def test_versions_do_not_mix(hub, folder):
+    publish(folder, REPO, "v1.0.0")
+    first = hub.repos[REPO].files("v1.0.0")
+    second_version(folder)
+    publish(folder, REPO, "v2.0.0", message="Retrained")
+    repo = hub.repos[REPO]
+    assert repo.files("v1.0.0") == first
+    assert "reliability.png" in first and "reliability.png" not in repo.files("v2.0.0")
+    assert repo.commits[repo.tags["v2.0.0"]].parent == repo.tags["v1.0.0"]
+    assert repo.commits[repo.tags["v2.0.0"]].message == "Retrained"
+    for tag, seed_files in (("v1.0.0", first), ("v2.0.0", repo.files("v2.0.0")), (None, repo.files("v2.0.0"))):
+        snapshot = download(REPO, tag)
+        verify_parts(snapshot)
+        assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
+        assert (snapshot / "calibrator.json").read_bytes() == seed_files["calibrator.json"]
+
+
+def test_an_existing_tag_is_refused_before_anything_is_sent(hub, folder):
+    publish(folder, REPO, "v1.0.0")
+    second_version(folder)
+    before, sent = hub.repos[REPO].branches["main"], len(hub.writes)
+    message = refused(publish, folder, REPO, "v1.0.0")
+    assert message == (
+        f"{REPO} already has a tag 'v1.0.0' (commit {before[:12]}), which is never overwritten; choose a new tag"
+    )
+    assert len(hub.writes) == sent
+    assert hub.repos[REPO].branches["main"] == before
+
+
+def test_a_branch_of_that_name_is_refused(hub, folder):
+    hub.repos[REPO] = Repo(private=True)
+    assert "already has a branch 'main'" in refused(publish, folder, REPO, "main")
+    assert hub.writes == []
+
+
+@pytest.mark.parametrize("tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee"])
+def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
+    assert refused(publish, folder, REPO, tag).startswith(f"tag {tag!r}")
+    assert hub.log == []
+
+
+@pytest.mark.parametrize("repo_id", ["reranker", "org/a/b", "org/", "org/with space"])
+def test_a_malformed_repo_id_is_refused(hub, folder, repo_id):
+    assert refused(publish, folder, repo_id, "v1").startswith(f"repo_id {repo_id!r} must be written as NAMESPACE/NAME")
+    assert hub.log == []
+
+
+def test_parts_that_do_not_belong_together_are_not_published(hub, folder):
+    write_parts(folder, calibrator={"weights_sha256": "0" * 64})
+    assert "fitted to other weights" in refused(publish, folder, REPO, "v1.0.0")
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(("name", "script"), [("metrics.json", "evaluate"), ("recipe.yaml", "calibrate")])
+def test_a_model_that_was_not_evaluated_is_not_published(hub, folder, name, script):
+    (folder / name).unlink()
+    assert refused(publish, folder, REPO, "v1.0.0") == f"{folder / name} is missing; scripts/{script}.py makes it"
+
+
+def test_a_dry_run_checks_and_sends_nothing(hub, folder):
+    assert publish(folder, REPO, "v1.0.0", dry_run=True) == f"{hub.url}/{REPO}"
+    assert hub.writes == [] and hub.repos == {}
+    publish(folder, REPO, "v1.0.0")
+    sent = len(hub.writes)
+    assert "already has a tag" in refused(publish, folder, REPO, "v1.0.0", dry_run=True)
+    publish(folder, REPO, "v1.0.1", dry_run=True)
+    assert len(hub.writes) == sent
+
+
+def test_private_is_never_published_to_a_public_repo(hub, folder):
+    hub.repos[REPO] = Repo(private=False)
+    assert "is public but private is true" in refused(publish, folder, REPO, "v1.0.0")
+    assert hub.writes == []
+    publish(folder, REPO, "v1.0.0", private=False)
+    assert "v1.0.0" in hub.repos[REPO].tags
+
+
+def test_publishing_needs_a_token(hub, folder, monkeypatch):
+    sign_in(monkeypatch, None)
+    message = refused(publish, folder, REPO, "v1.0.0")
+    assert "HF_TOKEN" in message and "hf auth login" in message
+    assert hub.log == []
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [(READER, "lacks the permission"), (STRANGER, "lacks the permission"), ("hf_expired", "token is not valid")],
+)
+def test_a_token_without_write_access_is_told_so(hub, folder, token, reason):
+    message = refused(publish, folder, REPO, "v1.0.0", token=token)
+    assert reason in message and "HF_TOKEN" in message
+    assert token not in message
+    assert hub.repos == {}
+
+
+def break_connection(hub):
+    hub.break_uploads(after_bytes=20_000)
+
+
+def refuse_commit(hub):
+    hub.fail("commit", 500)
+
+
+@pytest.mark.parametrize("fault", [break_connection, refuse_commit])
+def test_a_broken_upload_leaves_the_former_version(hub, folder, fault):
+    publish(folder, REPO, "v1.0.0")
+    repo = hub.repos[REPO]
+    before = (dict(repo.branches), dict(repo.tags), len(repo.commits))
+    second_version(folder)
+    fault(hub)
+    message = refused(publish, folder, REPO, "v2.0.0")
+    assert message.endswith("this version has no tag, and earlier versions are as they were")
+    assert (repo.branches, repo.tags, len(repo.commits)) == before
+    verify_parts(download(REPO))
+
+    hub.heal()
+    publish(folder, REPO, "v2.0.0")
+    assert (download(REPO, "v2.0.0") / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_tag_that_failed_is_made_up_for_without_a_second_commit(hub, folder):
+    hub.fail("tag", 503)
+    assert "answered 503" in refused(publish, folder, REPO, "v1.0.0")
+    repo = hub.repos[REPO]
+    assert repo.tags == {} and len(repo.commits) == 2
+    hub.heal()
+    publish(folder, REPO, "v1.0.0")
+    assert repo.tags == {"v1.0.0": repo.branches["main"]} and len(repo.commits) == 2
+
+
+def test_a_commit_by_someone_else_meanwhile_is_not_buried(hub, folder):
+    hub.repos[REPO] = repo = Repo(private=True)
+    theirs = Commit({"README.md": Blob(b"theirs")}, repo.branches["main"], "theirs")
+    hub.before("preupload", lambda: repo.add(theirs))
+    message = refused(publish, folder, REPO, "v1.0.0")
+    assert "someone published to main meanwhile" in message
+    assert repo.files() == {"README.md": b"theirs"} and repo.tags == {}
+
+
+def test_a_tag_made_by_someone_else_meanwhile_stays_theirs(hub, folder):
+    hub.repos[REPO] = repo = Repo(private=True)
+    initial = repo.branches["main"]
+    hub.before("tag", lambda: repo.tags.setdefault("v1.0.0", initial))
+    assert "choose a new one" in refused(publish, folder, REPO, "v1.0.0")
+    assert repo.tags == {"v1.0.0": initial}
+
+
+def test_a_card_that_the_hub_rejects_is_rejected_before_the_upload(hub, folder):
+    card = "---\nlicense: [\n---\n# Broken\n"
+    assert "Invalid metadata in README.md" in refused(publish, folder, REPO, "v1.0.0", card=card)
+    assert not any("PUT" in line or "/commit/" in line for line in hub.log)
+
+
+# Loading
+
+
+def test_a_local_folder_is_taken_as_it_is(folder):
+    assert download(folder) == folder
+    assert download(str(folder)) == folder
+    assert "is a local folder, which has no revision 'v1'" in refused(download, folder, "v1")
+
+
+@pytest.mark.parametrize("path", ["./model", "/no/such/folder", "runs/quickstart/model", "model", "~/model"])
+def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, path):
+    assert refused(download, path) == f"{path} is neither a local folder nor a Hub repo written as NAMESPACE/NAME"
+    assert hub.log == []
+
+
+def test_only_what_loading_needs_is_fetched(hub, folder):
+    publish(folder, REPO, "v1.0.0")
+    repo = hub.repos[REPO]
+    head = repo.commits[repo.branches["main"]]
+    repo.add(Commit(head.files | {"pytorch_model.bin": Blob(b"\x80\x04pickle", True)}, head.oid, "pickle"))
+    snapshot = download(REPO)
+    fetched = {path.name for path in snapshot.iterdir()}
+    assert fetched == {path.name for path in model_files(folder)} - {"reliability.png", "README.md"}
+    verify_parts(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (None, "no public repo org/tiny-reranker; check the name, or if it is private set HF_TOKEN or run `hf auth"),
+        (STRANGER, "no repo org/tiny-reranker that this token may use"),
+        ("hf_expired", "the token is not valid"),
+    ],
+)
+def test_a_private_repo_needs_a_token_with_access(hub, folder, monkeypatch, token, reason):
+    publish(folder, REPO, "v1.0.0")
+    sign_in(monkeypatch, token)
+    assert reason in refused(download, REPO)
+    verify_parts(download(REPO, token=READER))
+
+
+def test_a_gated_repo_says_where_to_ask(hub, folder, monkeypatch):
+    publish(folder, REPO, "v1.0.0", private=False)
+    hub.repos[REPO].gated = True
+    sign_in(monkeypatch, None)
+    message = refused(download, REPO)
+    assert message.startswith(f"{REPO} is gated; ask for access at {hub.url}/{REPO}")
+    assert "HF_TOKEN" in message
+
+
+def test_an_unknown_revision_lists_the_tags(hub, folder):
+    publish(folder, REPO, "v1.0.0")
+    publish(folder, REPO, "v1.0.1")
+    assert refused(download, REPO, "v9") == f"{REPO} has no revision 'v9'; its tags: v1.0.0, v1.0.1"
+
+
+def test_a_repo_of_another_kind_is_refused(hub):
+    hub.repos[REPO] = Repo()
+    assert refused(download, REPO) == f"{REPO} has no reranker.json at main, so it is not a umls_reranker model"
+
+
+def test_without_network_a_fetched_version_still_loads(hub, folder, monkeypatch):
+    from huggingface_hub import constants
+
+    publish(folder, REPO, "v1.0.0")
+    snapshot = download(REPO, "v1.0.0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.log)
+    assert download(REPO, "v1.0.0") == snapshot
+    message = refused(download, REPO, "v2.0.0")
+    assert "HF_HUB_OFFLINE is set" in message and "local folder" in message
+    assert refused(publish, folder, REPO, "v2.0.0") == "HF_HUB_OFFLINE is set; unset it to publish"
+    assert len(hub.log) == asked
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_one_line(hub, folder, monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        message = refused(download, REPO)
+        assert message.startswith(f"no connection to the Hub at {constants.ENDPOINT} (ConnectError")
+        assert all(word in message for word in ("network", "local folder", "HF_HUB_OFFLINE"))
+        assert "check the network" in refused(publish, folder, REPO, "v1.0.0")
+
+
+def test_a_published_repo_loads_in_transformers_with_equal_logits(hub, folder):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    publish(folder, REPO, "v1.0.0")
+    pair = AutoTokenizer.from_pretrained(REPO, revision="v1.0.0")("cold", "common cold", return_tensors="pt")
+    local = AutoModelForSequenceClassification.from_pretrained(folder)
+    remote = AutoModelForSequenceClassification.from_pretrained(REPO, revision="v1.0.0")
+    with torch.no_grad():
+        assert torch.equal(local(**pair).logits, remote(**pair).logits)
+
+
+# The script
+
+
+def run_publish(hub, tmp_path, *options):
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text(f"output_dir: {tmp_path}\nrun_name: .\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, ROOT / "scripts" / "publish.py", recipe, *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):
+    options = ("--repo_id", REPO, "--tag", "v1.0.0")
+    dry = run_publish(hub, tmp_path, *options, "--dry_run")
+    assert (dry.returncode, dry.stdout) == (0, f"would be published with tag v1.0.0: {hub.url}/{REPO}\n"), dry.stderr
+    assert hub.writes == []
+    done = run_publish(hub, tmp_path, *options)
+    commit = hub.repos[REPO].tags["v1.0.0"]
+    assert done.stdout == f"published with tag v1.0.0: {hub.url}/{REPO}/commit/{commit}\n"
+    again = run_publish(hub, tmp_path, *options)
+    assert again.returncode == 2
+    assert again.stderr.startswith(f"error: {REPO} already has a tag 'v1.0.0'")
+    assert again.stderr.count("\n") == 1
+
+
+def test_the_script_names_what_the_recipe_lacks(hub, folder, tmp_path):
+    result = run_publish(hub, tmp_path, "--repo_id", REPO)
+    assert result.returncode == 2
+    assert result.stderr == "error: publishing needs tag; set it in the recipe or with --tag\n"

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from umls_reranker.evaluation.linking import (
+    coverage_at_precision,
+    gold_ranks,
+    linking_metrics,
+    list_offsets,
+    tier_metrics,
+    top_two,
+)
+
+# Four mentions with 3, 0, 1 and 2 candidates.
+OFFSETS = list_offsets([3, 0, 1, 2])
+SCORES = np.array([0.1, 2.0, 1.0, -3.0, 0.5, 0.5])
+
+
+def test_offsets():
+    np.testing.assert_array_equal(OFFSETS, [0, 3, 3, 4, 6])
+    np.testing.assert_array_equal(list_offsets([]), [0])
+
+
+def test_top_two_with_short_lists_and_ties():
+    first, second = top_two(SCORES, OFFSETS)
+    np.testing.assert_array_equal(first, [1, -1, 3, 4])
+    np.testing.assert_array_equal(second, [2, -1, -1, 5])
+
+
+def test_gold_ranks():
+    np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, [0, -1, 0, 1]), [2, -1, 0, 1])
+    np.testing.assert_array_equal(gold_ranks(SCORES, OFFSETS, [1, -1, -1, 0]), [0, -1, -1, 0])
+
+
+def test_gold_ranks_agree_with_sorting_each_list():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 9, 200)
+    offsets = list_offsets(lengths)
+    scores = rng.integers(0, 4, offsets[-1]).astype(float)
+    gold = np.array([rng.integers(-1, length) if length else -1 for length in lengths])
+    expected = []
+    for start, length, position in zip(offsets[:-1], lengths, gold, strict=True):
+        ranked = sorted(range(length), key=lambda j, start=start: (-scores[start + j], j))
+        expected.append(ranked.index(position) if position >= 0 else -1)
+    np.testing.assert_array_equal(gold_ranks(scores, offsets, gold), expected)
+
+
+def test_scores_that_do_not_fit_the_offsets():
+    with pytest.raises(ValueError, match="6 candidates, but there are 5 scores"):
+        gold_ranks(SCORES[:5], OFFSETS, [0, -1, 0, 1])
+
+
+def test_linking_metrics_by_hand():
+    # Ranks 0, 1 and 7; one not retrieved, one out of the dictionary.
+    found = linking_metrics([0, 1, 7, -1, -1], [True, True, True, True, False], list("aabbc"), ks=(1, 5, 32))
+    assert found["acc@1"]["value"] == pytest.approx(1 / 5)
+    assert found["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 8) / 5)
+    assert [found[f"recall@{k}"]["value"] for k in (1, 5, 32)] == pytest.approx([1 / 5, 2 / 5, 3 / 5])
+    inside = found["in_dictionary"]
+    assert inside["acc@1"]["value"] == pytest.approx(1 / 4)
+    assert inside["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 8) / 4)
+    assert inside["recall@32"]["value"] == pytest.approx(3 / 4)
+    assert (found["mentions"], found["out_of_dictionary"], found["not_retrieved"]) == (5, 1, 1)
+    for figure in (found["acc@1"], inside["mrr"]):
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert "answered" not in found
+
+
+def test_linking_metrics_of_a_system_that_may_not_answer():
+    found = linking_metrics([0, -1, -1, 0], [True] * 4, list("abcd"), answered=[True, True, False, True])
+    assert found["answered"]["value"] == pytest.approx(3 / 4)
+    assert found["precision"]["value"] == pytest.approx(2 / 3)
+    assert found["acc@1"]["value"] == pytest.approx(1 / 2)
+
+
+def test_coverage_at_precision_by_hand():
+    score, correct = [0.9, 0.8, 0.7, 0.6, 0.5], [1, 1, 0, 1, 0]
+    assert coverage_at_precision(score, correct, 1.0) == {"value": 0.4}
+    assert coverage_at_precision(score, correct, 0.75) == {"value": 0.8}
+    assert coverage_at_precision(score, correct, 0.9) == {"value": 0.4}
+    assert coverage_at_precision(score, [0, 0, 0, 0, 1], 0.5) == {"value": 0.0}
+
+
+def test_coverage_takes_ties_together_and_skips_missing_answers():
+    assert coverage_at_precision([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == {"value": 0.0}
+    assert coverage_at_precision([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == {"value": 0.25}
+
+
+def test_coverage_interval_by_document():
+    rng = np.random.default_rng(0)
+    score = rng.random(600)
+    correct = rng.random(600) < score
+    found = coverage_at_precision(score, correct, 0.8, np.arange(600) // 10, resamples=200)
+    assert found["low"] < found["value"] < found["high"] < found["low"] + 0.5
+    assert found == coverage_at_precision(score, correct, 0.8, np.arange(600) // 10, resamples=200)
+
+
+def test_tier_metrics_by_hand():
+    found = tier_metrics(["high", "high", "medium", "reject"], [1, 0, 1, 0], list("abcd"), resamples=200)
+    assert list(found) == ["high", "medium", "low", "reject"]
+    assert found["high"]["count"] == 2
+    assert found["high"]["share"]["value"] == 0.5 and found["high"]["precision"]["value"] == 0.5
+    assert found["reject"]["precision"]["value"] == 0.0
+    assert found["low"]["count"] == 0 and np.isnan(found["low"]["precision"]["value"])

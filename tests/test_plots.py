@@ -1,0 +1,55 @@
+import struct
+
+import numpy as np
+import pytest
+
+from umls_reranker.calibration.plots import reliability_plot, risk_coverage_curve, risk_coverage_plot
+
+
+def size_of(path) -> tuple[int, int]:
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+def test_risk_coverage_by_hand():
+    coverage, precision = risk_coverage_curve([0.9, 0.5, 0.5, -np.inf, np.nan], [1, 1, 0, 1, 1])
+    np.testing.assert_allclose(coverage, [0.2, 0.6])
+    np.testing.assert_allclose(precision, [1.0, 2 / 3])
+
+
+def test_risk_coverage_of_a_system_that_never_answers():
+    coverage, precision = risk_coverage_curve([-np.inf, -np.inf], [0, 0])
+    assert len(coverage) == len(precision) == 0
+
+
+def draw(path) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.beta(0.5, 2, 800)
+    y = rng.random(800) < p
+    if path.name.startswith("reliability"):
+        reliability_plot({"raw": (p**0.5, y), "calibrated": (p, y)}, path)
+    else:
+        silent = np.full(800, -np.inf)
+        exact = np.where(rng.random(800) < 0.3, 1.0, -np.inf)
+        risk_coverage_plot({"reranker": (p, y), "exact": (exact, y), "silent": (silent, y)}, path, target=0.9)
+
+
+@pytest.mark.parametrize("name", ["reliability.png", "risk_coverage.png"])
+def test_plots_are_png_of_equal_bytes_and_leave_nothing_beside(tmp_path, name):
+    first, second = tmp_path / "a" / name, tmp_path / "b" / name
+    for path in (first, second):
+        path.parent.mkdir()
+        draw(path)
+    width, height = size_of(first)
+    assert width > 800 and height > 600
+    assert first.read_bytes() == second.read_bytes()
+    assert [path.name for path in first.parent.iterdir()] == [name]
+
+
+def test_plots_touch_no_global_state(tmp_path):
+    import matplotlib
+
+    backend = matplotlib.get_backend()
+    draw(tmp_path / "reliability.png")
+    assert matplotlib.get_backend() == backend

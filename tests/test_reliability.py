@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from umls_reranker.calibration.reliability import (
+    bootstrap_by_document,
+    bootstrap_sums,
+    brier,
+    calibration_report,
+    debiased_ece,
+    document_index,
+    document_sums,
+    ece,
+    log_loss,
+    reliability_curve,
+)
+
+
+def calibrated_pairs(seed: int, n: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    p = rng.beta(0.6, 2.5, n)
+    truth = 1 / (1 + np.exp(-(np.log(p / (1 - p)) + shift)))
+    return p, (rng.random(n) < truth).astype(int)
+
+
+def test_ece_by_hand():
+    # Two bins of width 1/2: |0.2 + 0.4 - 1| and |0.6 + 0.9 - 1|, over four pairs.
+    assert ece([0.2, 0.4, 0.6, 0.9], [1, 0, 1, 0], bins=2) == pytest.approx((0.4 + 0.5) / 4)
+
+
+def test_ece_puts_one_into_the_last_bin():
+    assert ece([1.0, 0.0], [1, 0]) == 0.0
+    assert ece([1.0, 0.0], [0, 1]) == 1.0
+    np.testing.assert_allclose(reliability_curve([1.0, 0.95], [1, 1], bins=10)["upper"], [1.0])
+
+
+def test_debiased_ece_by_hand():
+    # Two equal-mass bins of four: rates 0.75 and 1, so gaps 0.65 and 0.3; noise 0.75 * 0.25 / 3 and 0.
+    p, y = [0.1] * 4 + [0.7] * 4, [0, 1, 1, 1] + [1] * 4
+    plain = (0.65**2 + 0.3**2) / 2
+    assert debiased_ece(p, y, bins=2) == pytest.approx(0.475 * np.sqrt((plain - 0.0625 / 2) / plain))
+    p, y = [0.1, 0.1, 0.5, 0.7], [0, 0, 1, 1]
+    assert debiased_ece(p, y, bins=2) == pytest.approx((0.1 + 0.4) / 2)
+
+
+def test_debiased_ece_does_not_split_ties():
+    # A bin border inside the run of ties would make the figure depend on the order of the rows.
+    p = np.repeat([0.2, 0.6], [70, 30])
+    y = np.concatenate([np.arange(70) < 14, np.arange(30) < 18]).astype(int)
+    assert debiased_ece(p, y) == 0.0
+    assert debiased_ece(p[::-1], y[::-1]) == 0.0
+
+
+def test_perfect_calibration_has_a_small_debiased_ece():
+    plain, debiased = zip(
+        *[(ece(p, y), debiased_ece(p, y)) for p, y in (calibrated_pairs(s, 2000) for s in range(40))], strict=True
+    )
+    assert np.mean(plain) > 0.015
+    assert np.mean(debiased) < 0.4 * np.mean(plain)
+
+
+def test_debiased_ece_keeps_true_miscalibration():
+    p, y = calibrated_pairs(0, 50_000, shift=0.8)
+    truth = np.mean(1 / (1 + np.exp(-(np.log(p / (1 - p)) + 0.8))) - p)
+    assert debiased_ece(p, y) == pytest.approx(truth, abs=0.005)
+
+
+def test_agreement_with_scikit_learn():
+    p, y = calibrated_pairs(1, 500)
+    assert brier(p, y) == pytest.approx(brier_score_loss(y, p), abs=1e-15)
+    assert log_loss(p, y) == pytest.approx(sklearn_log_loss(y, p), abs=1e-12)
+    assert np.isfinite(log_loss([0.0, 1.0], [1, 0]))
+
+
+def test_reliability_curve_by_hand():
+    curve = reliability_curve([0.1, 0.3, 0.9], [0, 1, 1], bins=2)
+    np.testing.assert_allclose(curve["lower"], [0.0, 0.5])
+    np.testing.assert_allclose(curve["upper"], [0.5, 1.0])
+    np.testing.assert_array_equal(curve["count"], [2, 1])
+    np.testing.assert_allclose(curve["mean_probability"], [0.2, 0.9])
+    np.testing.assert_allclose(curve["positive_rate"], [0.5, 1.0])
+    np.testing.assert_allclose(curve["standard_error"], [np.sqrt(0.09 + 0.21) / 2, 0.3])
+
+
+def test_empty_bins_are_left_out():
+    assert len(reliability_curve([0.01, 0.99], [0, 1])["count"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "message"),
+    [
+        ([1.2], [1], r"\[0, 1\]"),
+        ([np.nan], [1], r"\[0, 1\]"),
+        ([0.5], [2], "0 or 1"),
+        ([0.5, 0.5], [1], "one shape"),
+        ([], [], "n > 0"),
+    ],
+)
+def test_wrong_input_is_named(p, y, message):
+    with pytest.raises(ValueError, match=message):
+        ece(np.array(p), np.array(y))
+
+
+def test_document_sums_by_hand():
+    index, documents = document_index(["b", "a", "b"])
+    np.testing.assert_array_equal(index, [1, 0, 1])
+    np.testing.assert_array_equal(document_sums(index, documents, [[1.0, 2.0, 4.0]]), [[2.0], [5.0]])
+    cells = document_sums(index, documents, [[1.0, 2.0, 4.0]], cell=np.array([0, 1, 1]), cells=2)
+    np.testing.assert_array_equal(cells, [[[0.0, 2.0]], [[1.0, 4.0]]])
+
+
+def test_bootstrap_resamples_documents_not_rows():
+    # Ten documents of 100 equal rows hold no more than ten independent values.
+    groups = np.repeat(np.arange(10), 100)
+    values = (groups < 5).astype(float)
+    low, high = bootstrap_by_document(values, groups)
+    assert high - low > 0.4
+    rows_low, rows_high = bootstrap_by_document(values, np.arange(1000))
+    assert rows_high - rows_low < 0.08
+
+
+def test_bootstrap_is_deterministic_and_takes_a_statistic_of_sums():
+    rng = np.random.default_rng(0)
+    columns = rng.random((200, 2))
+    groups = rng.integers(0, 20, 200)
+
+    def share(sums):
+        return sums[..., 0] / sums.sum(axis=-1)
+
+    first = bootstrap_by_document(columns, groups, share, seed=3)
+    assert first == bootstrap_by_document(columns, groups, share, seed=3)
+    assert first[0] < columns[:, 0].sum() / columns.sum() < first[1]
+    with pytest.raises(ValueError, match="statistic"):
+        bootstrap_by_document(columns, groups)
+
+
+def test_bootstrap_of_an_undefined_statistic_is_nan():
+    low, high = bootstrap_sums(np.zeros((3, 2)), lambda sums: sums[..., 0] / sums[..., 1])
+    assert np.isnan(low) and np.isnan(high)
+
+
+def test_calibration_report_values_and_intervals():
+    p, y = calibrated_pairs(2, 1500, shift=0.8)
+    groups = np.random.default_rng(0).integers(0, 60, len(p)).astype(str)
+    report = calibration_report(p, y, groups, resamples=200)
+    values = {"ece": ece(p, y), "debiased_ece": debiased_ece(p, y), "brier": brier(p, y), "log_loss": log_loss(p, y)}
+    assert list(report) == list(values)
+    for name, value in values.items():
+        assert report[name]["value"] == pytest.approx(value, abs=1e-12)
+        assert 0 <= report[name]["low"] <= value <= report[name]["high"]
+    assert report["ece"]["low"] > 0.02
+
+
+def test_interval_of_a_perfect_model_holds_zero():
+    # Plain percentiles of a resampled ECE lie above the estimate, which itself lies above the truth.
+    hits = 0
+    for seed in range(20):
+        p, y = calibrated_pairs(seed, 1000)
+        report = calibration_report(p, y, np.arange(1000) // 10, resamples=100)
+        hits += report["ece"]["low"] == 0.0 and report["debiased_ece"]["low"] == 0.0
+    assert hits >= 18

@@ -1,0 +1,251 @@
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from data_fixtures import VOCABULARY, write_rrf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from umls_reranker.data import pipes
+from umls_reranker.data.concepts import Concept
+from umls_reranker.data.rrf import MRCONSO, read_rrf_concepts
+from umls_reranker.errors import UserError
+
+
+def conso(cui, name, lat="ENG", ts="S", stt="PF", ispref="N", sab="MINI", suppress="N"):
+    return f"{cui}|{lat}|{ts}|L1|{stt}|S1|{ispref}|A1||||{sab}|PT|x|{name}|0|{suppress}||"
+
+
+def release(folder, names, types=("C0000001|T047|B2|Disease|AT1||",), definitions=None):
+    folder.mkdir(exist_ok=True)
+    (folder / "MRCONSO.RRF").write_text("".join(f"{line}\n" for line in names))
+    (folder / "MRSTY.RRF").write_text("".join(f"{line}\n" for line in types))
+    if definitions:
+        (folder / "MRDEF.RRF").write_text("".join(f"{line}\n" for line in definitions))
+    return folder
+
+
+def test_reads_the_miniature_release(tmp_path):
+    report = {}
+    concepts = list(read_rrf_concepts(write_rrf(tmp_path), report=report))
+    assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(VOCABULARY.items())
+    assert [c.cui for c in concepts if c.definition] == ["C9000002"]
+    assert concepts[1].definition == "Too much sugar in the blood."
+    assert report == {
+        "names_read": 88,
+        "names_kept": 88,
+        "dropped": {"languages": 0, "keep_suppressed": 0},
+        "concepts": 40,
+        "typed": 40,
+        "skipped": 0,
+        "reasons": {},
+    }
+
+
+def test_the_preferred_name_follows_the_release_s_ranks(tmp_path):
+    names = [
+        conso("C0000001", "suppressible", ts="s", ispref="Y"),
+        conso("C0000001", "variant", ts="P", stt="VO", ispref="Y"),
+        conso("C0000001", "later atom", ts="P"),
+        conso("C0000001", "best", ts="P", ispref="Y"),
+        conso("C0000001", "synonym", ispref="Y"),
+        conso("C0000001", "another synonym", ispref="Y"),
+    ]
+    (concept,) = read_rrf_concepts(release(tmp_path, names))
+    assert (concept.name, *concept.synonyms) == (
+        "best",
+        "later atom",
+        "variant",
+        "synonym",
+        "another synonym",
+        "suppressible",
+    )
+
+
+def test_languages_come_in_the_order_asked_for(tmp_path):
+    names = [
+        conso("C0000001", "Herz", "GER", ts="P", ispref="Y"),
+        conso("C0000001", "heart"),
+        conso("C1", "coeur", "FRE"),
+    ]
+    concepts = list(read_rrf_concepts(release(tmp_path, names), languages=("ENG", "GER")))
+    assert [(c.cui, c.name, c.synonyms) for c in concepts] == [("C0000001", "heart", ("Herz",))]
+
+
+def test_filters_and_what_they_dropped(tmp_path):
+    names = [
+        conso("C0000001", "kept", sab="A"),
+        conso("C0000001", "kept", sab="A"),
+        conso("C0000001", "other source", sab="B"),
+        conso("C0000001", "obsolete", sab="A", suppress="O"),
+        conso("C0000002", "foreign", sab="A", lat="SPA"),
+    ]
+    definitions = ["C0000001|A1|A|S|B|Of another source.|N||", "C0000001|A1|A|S|A|Kept.|N||"]
+    report = {}
+    folder = release(tmp_path, names, definitions=definitions)
+    assert list(read_rrf_concepts(folder, sources=["A"], report=report)) == [
+        Concept("C0000001", "kept", (), ("T047",), "Kept.")
+    ]
+    assert report["dropped"] == {"languages": 1, "sources": 1, "keep_suppressed": 1}
+    assert (report["names_read"], report["names_kept"]) == (5, 2)
+    (concept,) = read_rrf_concepts(folder, sources=["A"], keep_suppressed=True)
+    assert concept.synonyms == ("obsolete",)
+
+
+def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
+    report = {}
+    types = ["C0000001|T047|B|D|A||", "C0000001|T184|B|D|A||", "C0000002|T023|B|D|A||", "C0000009|T047|B|D|A||"]
+    names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
+    folder = release(tmp_path, names, types)
+    assert [c.cui for c in read_rrf_concepts(folder, semantic_types=["T184", "T999"], report=report)] == ["C0000001"]
+    assert (report["concepts"], report["typed"]) == (1, 1)
+    assert [c.semantic_types for c in read_rrf_concepts(folder)] == [("T047", "T184"), ("T023",), ()]
+
+
+def test_unsorted_files_give_the_same_concepts(tmp_path):
+    folder = write_rrf(tmp_path)
+    expected = list(read_rrf_concepts(folder))
+    for name in ("MRCONSO.RRF", "MRSTY.RRF"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        # Reversed by concept, so that the order within a concept stays.
+        (folder / name).write_text("".join(sorted(lines, key=lambda line: line[:8], reverse=True)))
+    assert list(read_rrf_concepts(folder)) == expected
+    lines = (folder / "MRCONSO.RRF").read_text().splitlines(keepends=True)
+    (folder / "MRCONSO.RRF").write_text("".join(lines[::2] + lines[1::2]))
+    assert [c.cui for c in read_rrf_concepts(folder)] == [c.cui for c in expected]
+
+
+def test_blocks_may_be_cut_anywhere(tmp_path, monkeypatch):
+    folder = write_rrf(tmp_path)
+    expected = list(read_rrf_concepts(folder))
+    monkeypatch.setattr(pipes, "BLOCK_BYTES", 97)
+    assert list(read_rrf_concepts(folder)) == expected
+
+
+def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
+    folder = release(tmp_path, [conso("C0000001", '"the" cold"'), conso("C0000001", "\u03b2 'x\\")])
+    content = b"\xef\xbb\xbf" + (folder / "MRCONSO.RRF").read_bytes().replace(b"\n", b"\r\n")
+    (folder / "MRCONSO.RRF").unlink()
+    (folder / "MRCONSO.RRF.gz").write_bytes(gzip.compress(content))
+    (concept,) = read_rrf_concepts(folder)
+    assert (concept.cui, concept.name, concept.synonyms) == ("C0000001", '"the" cold"', ("\u03b2 'x\\",))
+
+
+GOOD = conso("C0000001", "good").encode()
+MALFORMED = [
+    (conso("C0000002", "x").replace("|x|", "|", 1).encode(), "expected 18 fields, found 17"),
+    (conso("C0000002", "x|y").encode(), "expected 18 fields, found 19"),
+    (conso("C0000002", "x").encode()[:-1], "expected 18 fields, found 17"),
+    (conso("C0000002", "x").encode()[:-2], "expected 18 fields, found 17 and no closing |"),
+    (conso("C0000002", "x").encode()[:20], "expected 18 fields, found 5"),
+    (conso("C0000002", "x").encode() + b"tail", "expected 18 fields, found 19 and no closing |"),
+    (conso("", "x").encode(), "empty CUI"),
+    (conso("C0000002", "").encode(), "empty STR"),
+    (conso("C0000002", "caf").encode().replace(b"caf", b"caf\xe9"), "not UTF-8 (byte 0xe9 at column"),
+    (b"C0000002|\xff\xfe", "not UTF-8 (byte 0xff at column 10)"),
+    (b"\0\0\0", "expected 18 fields, found 1 and no closing |"),
+]
+
+
+@pytest.mark.parametrize(("line", "what"), MALFORMED)
+def test_a_malformed_line_is_named_or_skipped(tmp_path, line, what):
+    folder = release(tmp_path, [])
+    (folder / "MRCONSO.RRF").write_bytes(GOOD + b"\n\n" + line + b"\n" + GOOD.replace(b"good", b"better") + b"\n")
+    with pytest.raises(UserError) as error:
+        read_rrf_concepts(folder)
+    assert str(error.value).startswith(f"{folder / 'MRCONSO.RRF'}:3: {what}")
+    report = {}
+    (concept,) = read_rrf_concepts(folder, on_error="skip", report=report)
+    assert (concept.name, concept.synonyms) == ("good", ("better",))
+    assert report["skipped"] == 1
+    assert what.startswith(next(iter(report["reasons"])))
+
+
+def test_line_numbers_count_over_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipes, "BLOCK_BYTES", 200)
+    folder = release(tmp_path, [GOOD.decode()] * 50 + ["C0000002|cut"])
+    with pytest.raises(UserError, match=r"MRCONSO.RRF:51: expected 18 fields, found 2 and no closing"):
+        read_rrf_concepts(folder)
+
+
+def test_the_other_files_are_checked_too(tmp_path):
+    folder = release(tmp_path, [GOOD.decode()], ["C0000001|T047|B|D|A|"])
+    with pytest.raises(UserError, match=r"MRSTY.RRF:1: expected 6 fields, found 5"):
+        read_rrf_concepts(folder)
+    folder = release(tmp_path, [GOOD.decode()], definitions=["C0000001|A1|A|S|MINI|N||"])
+    with pytest.raises(UserError, match=r"MRDEF.RRF:1: expected 8 fields, found 7"):
+        read_rrf_concepts(folder)
+
+
+def test_missing_and_broken_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="holds neither MRCONSO.RRF nor MRCONSO.RRF.gz; check umls_dir"):
+        read_rrf_concepts(tmp_path)
+    folder = write_rrf(tmp_path / "META")
+    with pytest.raises(UserError, match="did you mean .*META"):
+        read_rrf_concepts(tmp_path)
+    packed = gzip.compress((folder / "MRCONSO.RRF").read_bytes())
+    (folder / "MRCONSO.RRF").unlink()
+    (folder / "MRCONSO.RRF.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(UserError, match=r"MRCONSO.RRF.gz:1: the gzip stream is cut short"):
+        read_rrf_concepts(folder, on_error="skip")
+    (folder / "MRCONSO.RRF.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="MRCONSO.RRF.gz is empty"):
+        read_rrf_concepts(folder)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"languages": ["SPA", "GER"]}, r"`languages: \[SPA, GER\]`; of LAT, the file has ENG"),
+        ({"sources": ["SNOMEDCT_US"]}, r"`sources: \[SNOMEDCT_US\]`; of SAB, the file has MINI"),
+        ({"semantic_types": ["T999"]}, "none of 40 concepts has a semantic type of T999; the file has T023, T047"),
+    ],
+)
+def test_an_empty_result_names_the_filter(tmp_path, keys, message):
+    with pytest.raises(UserError, match=message):
+        read_rrf_concepts(write_rrf(tmp_path), **keys)
+
+
+def test_an_empty_result_by_suppression_or_skipping(tmp_path):
+    with pytest.raises(UserError, match="suppressed; set keep_suppressed: true"):
+        read_rrf_concepts(release(tmp_path, [conso("C0000001", "x", suppress="Y")]))
+    with pytest.raises(UserError, match="holds no well-formed line"):
+        read_rrf_concepts(release(tmp_path, ["not this"]), on_error="skip")
+
+
+PIECES = st.sampled_from(
+    [GOOD, conso("C0000002", "x").encode(), b"|", b"\n", b"\r\n", b"C0000003", b"ENG", b'"', b"\0"]
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), min_size=1, max_size=12), skip=st.booleans())
+def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces, skip):
+    folder = release(tmp_path, [])
+    (folder / "MRCONSO.RRF").write_bytes(b"".join(pieces))
+    try:
+        concepts = list(read_rrf_concepts(folder, on_error="skip" if skip else "stop"))
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    assert concepts == sorted(concepts, key=lambda concept: concept.cui)
+    assert all(
+        concept.cui and concept.name and len(set(concept.synonyms)) == len(concept.synonyms) for concept in concepts
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lines=st.lists(st.sampled_from([GOOD, conso("C0000001", "other").encode(), GOOD[:-9], GOOD + b"x|", b"", b"\xff"]))
+)
+def test_the_fast_and_the_exact_parser_agree(lines):
+    block = b"".join(line + b"\n" for line in lines) or b"\n"
+    used, required = ("CUI", "STR"), ("CUI", "STR")
+    reasons = Counter()
+    exact = pipes._parse_exactly(block, 1, MRCONSO, used, required, pipes.Faults(Path("x"), "skip", reasons))
+    fast = pipes._parse_fast(block, MRCONSO, used, required)
+    if reasons:
+        assert fast is None
+    elif fast is not None:
+        assert fast.equals(exact)

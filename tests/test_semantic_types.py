@@ -1,0 +1,132 @@
+import json
+
+import pytest
+from data_fixtures import write_semantic_network
+
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.errors import UserError
+
+
+@pytest.fixture
+def network(tmp_path):
+    folder = write_semantic_network(tmp_path)
+    return TypeHierarchy.from_umls(folder / "SRDEF", folder / "SemGroups.txt")
+
+
+def test_chains_follow_tree_numbers_and_end_in_the_group(network):
+    assert len(network) == 11
+    # T046 is B2.2.1.2: its parent B2.2.1 is not there, so the next broader one that is.
+    assert network.chain("T047") == ["T047", "T046", "T070", "T051", "group:DISO"]
+    assert network.chain("T023") == ["T023", "T072", "T071", "group:ANAT"]
+    assert network.chain("T071") == ["T071", "group:CONC"]
+    assert network.chain("group:DISO") == network.chain("UnknownType") == []
+    assert "T186" not in network  # a relation, not a type
+
+
+@pytest.mark.parametrize(
+    ("given", "resolved"),
+    [
+        ("T047", "T047"),
+        ("t047", "T047"),
+        ("Disease or Syndrome", "T047"),
+        (" DISEASE  or syndrome ", "T047"),
+        ("group:diso", "group:DISO"),
+        ("disorders", "group:DISO"),
+        ("UnknownType", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_resolves_ids_and_names_in_any_case(network, given, resolved):
+    assert network.resolve(given) == resolved
+
+
+def test_names(network):
+    assert [network.name(each) for each in network.chain("T184")] == [
+        "Sign or Symptom",
+        "Finding",
+        "Entity",
+        "Disorders",
+    ]
+    assert network.name("T999") == "T999"
+
+
+def test_descendants(network):
+    assert network.descendants("T051") == ["T051", "T061", "T070", "T046", "T047"]
+    assert network.descendants("group:DISO") == ["T033", "T184", "T046", "T047"]
+    assert network.descendants("T999") == []
+
+
+def test_groups_are_optional(tmp_path):
+    network = TypeHierarchy.from_umls(write_semantic_network(tmp_path) / "SRDEF")
+    assert network.chain("T047") == ["T047", "T046", "T070", "T051"]
+
+
+def test_a_type_without_group_takes_its_ancestors():
+    network = TypeHierarchy.from_edges([SemanticType("a", "A", None, "G"), SemanticType("b", "B", "a")])
+    assert network.chain("b") == ["b", "a", "group:G"]
+
+
+def test_ids_win_over_names_and_types_over_groups():
+    network = TypeHierarchy.from_edges(
+        [SemanticType("a", "b", None, "G"), SemanticType("b", "Anatomy")], {"G": "Anatomy"}
+    )
+    assert network.resolve("B") == "b"
+    assert network.resolve("anatomy") == "b"
+
+
+def test_save_and_load(network, tmp_path):
+    network.save(tmp_path / "types.json")
+    again = TypeHierarchy.load(tmp_path / "types.json")
+    assert again.to_dict() == network.to_dict()
+    assert [again.chain(each) for each in again] == [network.chain(each) for each in network]
+    assert again.name("group:ANAT") == "Anatomy"
+    assert json.loads((tmp_path / "types.json").read_text())["schema_version"] == 1
+
+
+def test_an_empty_hierarchy_is_one():
+    assert TypeHierarchy.from_dict(TypeHierarchy.from_edges([]).to_dict()).resolve("T047") is None
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        ([SemanticType("a", "A"), SemanticType("a", "B")], "semantic type a is defined twice"),
+        ([SemanticType("a", "A", "b")], "semantic type a has the parent b, which is not defined"),
+        ([SemanticType("a", "A", "b"), SemanticType("b", "B", "a")], "a is a kind of itself: a -> b -> a"),
+    ],
+)
+def test_impossible_hierarchies_are_refused(types, message):
+    with pytest.raises(UserError, match=message):
+        TypeHierarchy.from_edges(types)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"schema_version": 2, "types": [], "groups": {}}, "schema_version 2, this package reads 1; upgrade"),
+        ({"schema_version": 1, "types": [{"id": "a"}], "groups": {}}, "not of the expected form"),
+        ({"schema_version": 1, "types": [{"id": 1, "name": None}], "groups": {}}, "not of the expected form"),
+        ({"types": []}, "not of the expected form"),
+        ([], "not of the expected form"),
+    ],
+)
+def test_what_is_no_hierarchy_is_refused(content, message):
+    with pytest.raises(UserError, match=message):
+        TypeHierarchy.from_dict(content)
+
+
+def test_broken_files_are_named(tmp_path):
+    folder = write_semantic_network(tmp_path)
+    lines = (folder / "SRDEF").read_text().splitlines()
+    (folder / "cut").write_text("\n".join([*lines[:3], lines[3][:9]]))
+    with pytest.raises(UserError, match=r"cut:4: expected 10 fields, found 2"):
+        TypeHierarchy.from_umls(folder / "cut")
+    (folder / "relations").write_text(lines[-1])
+    with pytest.raises(UserError, match="relations holds no STY record"):
+        TypeHierarchy.from_umls(folder / "relations")
+    with pytest.raises(UserError, match="absent does not exist"):
+        TypeHierarchy.from_umls(folder / "SRDEF", folder / "absent")
+    (folder / "types.json").write_text("{")
+    with pytest.raises(UserError, match=r"types.json cannot be read"):
+        TypeHierarchy.load(folder / "types.json")

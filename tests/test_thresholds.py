@@ -1,0 +1,248 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from umls_reranker.calibration.lineage import lineage, memberships
+from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold, f1_threshold
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.errors import UserError
+
+HIERARCHY = TypeHierarchy.from_edges(
+    [
+        SemanticType("T051", "Event", None, "ACTI"),
+        SemanticType("T046", "Pathologic Function", "T051", "DISO"),
+        SemanticType("T047", "Disease or Syndrome", "T046", "DISO"),
+        SemanticType("T191", "Neoplastic Process", "T047", "DISO"),
+        SemanticType("T121", "Pharmacologic Substance", None, "CHEM"),
+    ]
+)
+
+
+def row(accept: float = 0.4, high: float | None = 0.9, low: float = 0.1, level: str = "default") -> TypeThreshold:
+    return TypeThreshold(accept, high, low, accept, 0.8, 100, 10, 10, level, level if high else None, level)
+
+
+def make_lists(mentions: dict[str, int], seed: int = 0, candidates: int = 8, temperature: float = 1.0) -> dict:
+    """Candidate lists of calibrated probabilities: the right one near 1, in nine lists of ten."""
+    rng = np.random.default_rng(seed)
+    types = [[name] for name, count in mentions.items() for _ in range(count)]
+    n = len(types)
+    logits = rng.normal(-5, 1.5, (n, candidates))
+    gold = np.where(rng.random(n) < 0.9, 0, -1)
+    logits[gold == 0, 0] = rng.normal(4, 1.5, np.count_nonzero(gold == 0))
+    p = 1 / (1 + np.exp(-logits / temperature))
+    labels = np.zeros((n, candidates), dtype=int)
+    labels[gold == 0, 0] = 1
+    top = logits.argmax(axis=1)
+    return {
+        "pair_p": p.ravel(),
+        "pair_y": labels.ravel(),
+        "pair_mention": np.repeat(np.arange(n), candidates),
+        "top1_p": p[np.arange(n), top],
+        "top1_correct": (top == gold).astype(int),
+        "mention_types": types,
+        "hierarchy": HIERARCHY,
+    }
+
+
+def test_f1_threshold_by_hand():
+    # Accepting the first three: 2 of 3 right, 2 of 2 found, F1 0.8; the threshold lies halfway to 0.2.
+    threshold, f1 = f1_threshold([0.1, 0.9, 0.8, 0.4, 0.2], [0, 1, 0, 1, 0])
+    assert (threshold, f1) == (pytest.approx(0.3), pytest.approx(0.8))
+
+
+def test_f1_threshold_accepts_ties_together():
+    # Cutting inside the tie at 0.5 would promise an F1 of 1 that no threshold reaches.
+    threshold, f1 = f1_threshold([0.5, 0.5, 0.5, 0.1], [1, 0, 0, 0])
+    assert threshold == pytest.approx(0.3) and f1 == pytest.approx(0.5)
+    threshold, f1 = f1_threshold([0.5, 0.5], [1, 0])
+    assert threshold == 0.5 and f1 == pytest.approx(2 / 3)
+
+
+def test_f1_threshold_between_neighboring_floats():
+    # Halfway rounds to the lower one, which would be accepted too.
+    lower, upper = 0.5, np.nextafter(0.5, 1)
+    threshold, _ = f1_threshold([upper, lower], [1, 0])
+    assert lower < threshold <= upper
+
+
+def test_f1_threshold_is_the_best_of_all():
+    rng = np.random.default_rng(0)
+    p = rng.integers(0, 20, 300) / 20
+    y = (rng.random(300) < p).astype(int)
+    threshold, f1 = f1_threshold(p, y)
+    assert f1 == pytest.approx(f1_score(y, p >= threshold))
+    assert f1 == pytest.approx(max(f1_score(y, p >= t) for t in np.unique(p)))
+
+
+def test_f1_threshold_needs_a_positive():
+    with pytest.raises(ValueError, match="positive"):
+        f1_threshold([0.5], [0])
+
+
+def test_lineage_stays_in_the_group():
+    assert lineage("T191", HIERARCHY) == ["T191", "T047", "T046", "group:DISO", "default"]
+    assert lineage("T051", HIERARCHY) == ["T051", "group:ACTI", "default"]
+    assert lineage("group:DISO", HIERARCHY) == ["group:DISO", "default"]
+    assert lineage("default", HIERARCHY) == ["default"]
+    plain = TypeHierarchy.from_edges([SemanticType("HP:1", "a"), SemanticType("HP:2", "b", "HP:1")])
+    assert lineage("HP:2", plain) == ["HP:2", "HP:1", "default"]
+
+
+def test_a_mention_counts_in_each_of_its_types():
+    code, members = memberships([["T047", "T121"], "Disease or Syndrome", None, ["nonsense"]], HIERARCHY)
+    counts = {node: inside[code].tolist() for node, inside in members.items()}
+    assert counts["default"] == [True] * 4
+    assert counts["T047"] == counts["T046"] == counts["group:DISO"] == [True, True, False, False]
+    assert counts["T121"] == counts["group:CHEM"] == [True, False, False, False]
+    assert set(counts) == {"default", "T047", "T046", "group:DISO", "T121", "group:CHEM"}
+
+
+def test_fit_default_by_hand():
+    table = ThresholdTable.fit(
+        pair_p=[0.9, 0.2, 0.8, 0.7, 0.1],
+        pair_y=[1, 0, 0, 1, 0],
+        pair_mention=[0, 0, 1, 1, 2],
+        top1_p=[0.9, 0.8, 0.1, np.nan],
+        top1_correct=[1, 0, 0, 0],
+        mention_types=[["T047"], ["T121"], None, None],
+        hierarchy=HIERARCHY,
+        min_positives=2,
+    )
+    default = table.rows["default"]
+    assert default.accept == pytest.approx(0.45) and default.own_f1 == pytest.approx(0.8)
+    assert (default.support_pairs, default.support_positives, default.support_mentions) == (5, 2, 3)
+    # The only correct top candidate has 0.9; low may not pass accept.
+    assert default.low == default.accept and default.high is None
+    disease = table.rows["T047"]
+    assert (disease.accept, disease.accept_level, disease.own_accept) == (
+        default.accept,
+        "default",
+        pytest.approx(0.55),
+    )
+    assert (disease.support_pairs, disease.support_positives, disease.support_mentions) == (2, 1, 1)
+
+
+def test_own_threshold_is_shrunk_by_support():
+    lists = make_lists({"T047": 400, "T121": 400})
+    lists["pair_p"] = np.where(np.repeat(np.arange(800) < 400, 8), lists["pair_p"], lists["pair_p"] ** 3)
+    table = ThresholdTable.fit(**lists, shrinkage=100.0)
+    default, group, kind = (table.rows[node] for node in ("default", "group:CHEM", "T121"))
+    weight = group.support_positives / (group.support_positives + 100.0)
+    assert group.accept == pytest.approx(weight * group.own_accept + (1 - weight) * default.accept)
+    assert kind.accept == pytest.approx(weight * kind.own_accept + (1 - weight) * group.accept)
+    assert kind.accept_level == "T121" and kind.level == "T121"
+    assert kind.own_accept < kind.accept < default.accept
+
+
+def test_types_without_support_take_from_above():
+    table = ThresholdTable.fit(**make_lists({"T047": 3000, "T191": 12, "T121": 20}))
+    disease, rare, drug = table.rows["T047"], table.rows["T191"], table.rows["T121"]
+    assert (disease.accept_level, disease.high_level, disease.low_level) == ("T047",) * 3
+    assert (rare.accept_level, rare.high_level, rare.low_level) == ("T047",) * 3
+    assert (rare.accept, rare.high, rare.low) == (disease.accept, disease.high, disease.low)
+    # Its group is no better off, so the default steps in.
+    assert (drug.accept_level, drug.high_level, drug.low_level) == ("default",) * 3
+    assert rare.support_mentions == 12 and disease.support_mentions == 3012
+
+
+def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
+    lists = make_lists({"T047": 2000}, temperature=0.5)
+    row = ThresholdTable.fit(**lists).rows["default"]
+    right = lists["top1_p"][lists["top1_correct"] == 1]
+    assert row.low == min(np.sort(right)[int(0.01 * (len(right) - 1))], row.accept)
+
+
+def test_high_tier_keeps_its_promise_and_follows_accept():
+    lists = make_lists({"T047": 4000, "T121": 4000})
+    table = ThresholdTable.fit(**lists, groups=np.arange(8000) // 20)
+    for node, row in table.rows.items():
+        assert row.low <= row.accept <= row.high <= 1, node
+        accepted = lists["top1_p"] >= row.high
+        assert lists["top1_correct"][accepted].mean() >= 0.95
+    assert all(row.high_level for row in table.rows.values())
+
+
+def test_high_is_the_lowest_certified_grid_point_that_is_not_below_accept():
+    # All 200 top candidates (0.9) are right, so that every grid point is certified; the runners-up (0.71) are wrong.
+    table = ThresholdTable.fit(
+        pair_p=np.tile([0.9, 0.71], 200),
+        pair_y=np.tile([1, 0], 200),
+        pair_mention=np.repeat(np.arange(200), 2),
+        top1_p=np.full(200, 0.9),
+        top1_correct=np.ones(200),
+        mention_types=[None] * 200,
+        hierarchy=HIERARCHY,
+    )
+    assert table.rows["default"].accept == pytest.approx(0.805)
+    assert table.rows["default"].high == 0.81
+
+
+def test_own_evidence_against_an_inherited_certificate_wins():
+    lists = make_lists({"T047": 4000, "T121": 120})
+    drugs = np.arange(4120) >= 4000
+    lists["top1_correct"][drugs] = np.arange(120) % 2
+    table = ThresholdTable.fit(**lists)
+    assert table.rows["T047"].high is not None and table.rows["default"].high is not None
+    assert table.rows["T121"].high is None and table.rows["T121"].high_level is None
+    assert table.tier(0.9999, "T121") == "medium"
+
+
+def test_more_tested_types_make_certificates_harder():
+    # 59 without an error suffice for one test, not for the three of a type, its group and the default.
+    lists = make_lists({"T047": 59})
+    lists["top1_p"][:], lists["top1_correct"][:] = 0.97, 1
+    assert ThresholdTable.fit(**lists, min_mentions=59).rows["default"].high is None
+    lists["mention_types"] = [None] * 59
+    assert ThresholdTable.fit(**lists, min_mentions=59).rows["default"].high is not None
+
+
+def test_no_gold_candidate_is_a_user_error():
+    lists = make_lists({"T047": 20})
+    lists["pair_y"][:] = 0
+    with pytest.raises(UserError, match="no gold concept"):
+        ThresholdTable.fit(**lists)
+
+
+def test_for_type_falls_back_along_the_lineage():
+    rows = {"default": row(), "group:DISO": row(level="group:DISO"), "T047": row(level="T047")}
+    table = ThresholdTable(rows, HIERARCHY)
+    assert table.for_type("T047").level == "T047"
+    assert table.for_type("disease OR syndrome").level == "T047"
+    assert table.for_type("T191").level == "T047"
+    assert table.for_type("T046").level == "group:DISO"
+    assert table.for_type("group:DISO").level == "group:DISO"
+    assert table.for_type("T121").level == "default"
+    assert table.for_type("nonsense").level == "default"
+    assert table.for_type(None).level == table.for_type().level == table.for_type([]).level == "default"
+    assert table.for_type(["nonsense", "T191", "T046"]).level == "T047"
+
+
+def test_tiers():
+    table = ThresholdTable({"default": row(accept=0.4, high=0.9, low=0.1)}, HIERARCHY)
+    tiers = [table.tier(p) for p in (0.95, 0.9, 0.89, 0.4, 0.39, 0.1, 0.09)]
+    assert tiers == ["high", "high", "medium", "medium", "low", "low", "reject"]
+    assert ThresholdTable({"default": row(high=None)}, HIERARCHY).tier(1.0) == "medium"
+
+
+def test_json_round_trip():
+    table = ThresholdTable.fit(**make_lists({"T047": 500, "T191": 200, "T121": 40}), target_precision=0.9)
+    state = table.to_dict()
+    assert state["schema_version"] == 1 and state["tiers"] == ["high", "medium", "low", "reject"]
+    loaded = ThresholdTable.from_dict(json.loads(json.dumps(state, allow_nan=False)))
+    assert loaded.rows == table.rows
+    assert (loaded.target_precision, loaded.confidence) == (0.9, 0.95)
+    assert loaded.for_type("Neoplastic Process") == table.for_type("T191") == table.rows["T191"]
+    assert loaded.to_dict() == state
+
+
+def test_damaged_or_newer_state_is_a_user_error():
+    state = ThresholdTable({"default": row()}, HIERARCHY).to_dict()
+    with pytest.raises(UserError, match="schema_version 2"):
+        ThresholdTable.from_dict({**state, "schema_version": 2})
+    swapped = {**state, "default": {**state["default"], "low": 0.5}}
+    for damaged in ({k: v for k, v in state.items() if k != "default"}, {**state, "default": {"accept": 1}}, swapped):
+        with pytest.raises(UserError, match="damaged"):
+            ThresholdTable.from_dict(damaged)

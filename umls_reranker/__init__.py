@@ -1,0 +1,36 @@
+"""Fine-tune, calibrate and serve a cross-encoder that reranks UMLS concept candidates.
+
+    >>> from umls_reranker import UMLSReranker
+    >>> reranker = UMLSReranker.from_pretrained("org/sapbert-umls-reranker", revision="v1")  # doctest: +SKIP
+
+Importing the package is quick: torch and transformers load when a class that needs them is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .data.concepts import ConceptTable
+    from .errors import UserError
+    from .reranker import RankedCandidate, UMLSReranker
+
+__all__ = ["ConceptTable", "RankedCandidate", "UMLSReranker", "UserError", "__version__"]
+
+_HOMES = {
+    "ConceptTable": ".data.concepts",
+    "RankedCandidate": ".reranker",
+    "UMLSReranker": ".reranker",
+    "UserError": ".errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

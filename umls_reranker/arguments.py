@@ -1,0 +1,219 @@
+"""Recipe sections: one dataclass per stage. `umls_reranker.recipe` reads them from YAML and the command line.
+
+Keys are unique over all sections, so a recipe is one flat YAML file. A default that differs from the library's
+own says so in its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = [
+    "SECTIONS",
+    "CalibrationArguments",
+    "ConceptArguments",
+    "EvaluationArguments",
+    "IndexArguments",
+    "MentionArguments",
+    "MiningArguments",
+    "ModelArguments",
+    "PublishArguments",
+    "RunArguments",
+    "TrainingStageArguments",
+]
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def _key(default: object, help: str, choices: tuple[str, ...] | None = None) -> object:
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class RunArguments:
+    """Where the run lives and what holds for all stages."""
+
+    run_name: str = _key("run", "name of the run; everything is written to OUTPUT_DIR/RUN_NAME")
+    output_dir: str = _key("runs", "folder that holds the runs")
+    cache_dir: str = _key(".cache", "folder for files fetched from a URL")
+    seed: int = _key(13, "seed of splits, mining, initial weights and data order")
+    device: str = _key("auto", "cpu, cuda, cuda:1, mps; auto takes a GPU when there is one")
+    scoring_precision: str = _key(
+        "auto",
+        "precision in which the reranker scores, and hence is calibrated; auto is bfloat16 where the processor or "
+        "GPU computes in it, else float32",
+        PRECISIONS,
+    )
+    overwrite: bool = _key(False, "run the stage even when its output is up to date")
+    dry_run: bool = _key(False, "say what would be made, and check the inputs, without making it")
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.output_dir) / self.run_name
+
+
+@dataclass
+class ConceptArguments:
+    """Concepts: where CUIs, names and types come from."""
+
+    concept_source: str = _key(
+        "rrf", "rrf: a UMLS release; obo: an ontology with UMLS cross references", ("rrf", "obo")
+    )
+    umls_dir: str | None = _key(None, "rrf: folder with MRCONSO.RRF, MRSTY.RRF and, when there, MRDEF.RRF (or .gz)")
+    semantic_network_dir: str | None = _key(
+        None, "rrf: folder with SRDEF (the release's NET folder) and, when there, SemGroups.txt"
+    )
+    languages: list[str] = _key(["ENG"], "rrf: languages (LAT) whose names are kept")
+    sources: list[str] = _key([], "rrf: source vocabularies (SAB) whose names are kept; empty keeps all")
+    keep_suppressed: bool = _key(False, "rrf: keep names whose SUPPRESS flag is not N")
+    concept_types: list[str] = _key([], "keep only concepts of these semantic types (ids); empty keeps all")
+    obo: str | None = _key(None, "obo: local path, URL, or package:NAME/FILE of the .obo file")
+    obo_type_roots: list[str] = _key([], "obo: terms whose children serve as semantic types")
+    obo_synonym_scopes: list[str] = _key(["EXACT"], "obo: synonym scopes kept (EXACT, NARROW, BROAD, RELATED)")
+
+
+@dataclass
+class MentionArguments:
+    """Mentions: annotated text, and its four splits by document."""
+
+    mention_source: str = _key(
+        "pubtator",
+        "pubtator: an annotated corpus; held_out_synonyms: names taken out of the concepts",
+        ("pubtator", "held_out_synonyms"),
+    )
+    corpus: str | None = _key(None, "pubtator: local path or URL of the corpus, plain or .gz")
+    train_documents: str | None = _key(None, "pubtator: file of document ids, one a line, used for training")
+    dev_documents: str | None = _key(None, "pubtator: document ids shared out to dev, calibration and test")
+    test_documents: str | None = _key(
+        None, "pubtator: document ids of the test split; without it the test split is a part of dev_documents"
+    )
+    expected_mentions: int | None = _key(
+        None, "pubtator: number of annotations the whole corpus must have, as a check that the download is complete"
+    )
+    on_error: str = _key("stop", "malformed lines: stop names file and line; skip counts them", ("stop", "skip"))
+    train_share: float = _key(0.6, "held_out_synonyms: share of the concepts for training")
+    dev_share: float = _key(0.2, "share of the held-out documents for early stopping")
+    calibration_share: float = _key(0.4, "share of the held-out documents for calibrator and thresholds")
+    context_chars: int = _key(128, "characters of text kept on each side of a mention")
+    max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
+
+
+@dataclass
+class IndexArguments:
+    """Index: a bi-encoder over all names, and the candidates it retrieves."""
+
+    encoder: str = _key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "bi-encoder: Hub id or local folder")
+    encoder_revision: str | None = _key(None, "bi-encoder: revision on the Hub (commit, tag or branch)")
+    encoder_pooling: str = _key("cls", "how token vectors become one: cls (SapBERT) or mean (MiniLM)", ("cls", "mean"))
+    encoder_max_length: int = _key(32, "tokens of a name that are read; longer names are cut")
+    encoder_precision: str = _key("auto", "precision of the bi-encoder", PRECISIONS)
+    index_factory: str = _key("Flat", "FAISS factory string, e.g. Flat (exact) or HNSW32")
+    candidates_per_mention: int = _key(32, "concepts retrieved per held-out mention")
+
+
+@dataclass
+class MiningArguments:
+    """Pairs: negatives per positive, and their weights in the loss."""
+
+    semantic_negatives: int = _key(5, "nearest concepts that are not the gold one")
+    same_type_negatives: int = _key(2, "random concepts of the gold concept's semantic type")
+    random_negatives: int = _key(2, "random concepts")
+    cosine_floor: float = _key(0.85, "cosine a semantic negative should reach; nearest ones below it fill up, counted")
+    neighbors: int = _key(64, "concepts searched per mention when mining; at least semantic_negatives + guards' drops")
+    positive_weight: float = _key(1.0, "weight of a positive pair in the loss")
+    hard_negative_weight: float = _key(1.5, "weight of a semantic negative")
+    other_negative_weight: float = _key(1.0, "weight of a same-type or random negative")
+    max_train_mentions: int | None = _key(None, "train on at most this many mentions, drawn by the seed; empty: all")
+
+
+@dataclass
+class ModelArguments:
+    """Model: the cross-encoder's base and the text it reads."""
+
+    model: str = _key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
+    model_revision: str | None = _key(None, "base model: revision on the Hub")
+    max_length: int = _key(64, "tokens of a pair, special tokens included; what is cut is counted")
+    context_tokens: int = _key(0, "tokens of text shown on each side of the mention; 0 leaves the context out")
+
+
+@dataclass
+class TrainingStageArguments:
+    """Training: how the cross-encoder is fine-tuned."""
+
+    learning_rate: float = _key(2e-5, "AdamW peak learning rate (the library's default is 5e-5)")
+    num_train_epochs: float = _key(3.0, "passes over the pairs")
+    max_steps: int = _key(-1, "stop after this many optimizer steps; -1: by epochs")
+    global_batch_size: int = _key(64, "pairs per optimizer step over all processes; accumulation follows from it")
+    per_device_batch_size: int = _key(64, "pairs per forward pass on one device; lower it when memory runs out")
+    weight_decay: float = _key(0.01, "AdamW weight decay (the library's default is 0)")
+    warmup_share: float = _key(0.06, "share of the steps with rising learning rate (the library's default is 0)")
+    max_grad_norm: float = _key(1.0, "gradient norm is clipped to this")
+    training_precision: str = _key(
+        "auto", "float16 needs a GPU; auto is bfloat16 where the hardware has it", PRECISIONS
+    )
+    eval_steps: int = _key(500, "optimizer steps between evaluations and checkpoints")
+    metric_for_best_model: str = _key(
+        "roc_auc", "dev metric that picks the best checkpoint", ("roc_auc", "f1", "acc@1", "log_loss")
+    )
+    early_stopping_patience: int = _key(3, "evaluations without improvement before training stops")
+    max_dev_pairs: int = _key(50_000, "pairs of dev mentions evaluated during training, at most")
+    dataloader_workers: int = _key(0, "processes that load batches; 0 loads in the training process")
+    torch_compile: bool = _key(False, "compile the model")
+    save_total_limit: int = _key(2, "checkpoints kept beside the best one")
+
+
+@dataclass
+class CalibrationArguments:
+    """Calibration: from logits to probabilities, thresholds and tiers."""
+
+    calibrator: str = _key(
+        "platt",
+        "platt, temperature, isotonic or beta; auto picks by cross-validated log-loss, documents kept together",
+        ("platt", "temperature", "isotonic", "beta", "auto"),
+    )
+    target_precision: float = _key(0.95, "precision that the high-confidence tier is certified for")
+    confidence: float = _key(0.95, "confidence of that certificate")
+    min_type_positives: int = _key(
+        30, "gold pairs below which a type takes its parent's acceptance threshold as it is"
+    )
+    min_type_mentions: int = _key(150, "mentions a type needs for a high-confidence threshold of its own")
+    threshold_shrinkage: float = _key(
+        1000.0, "gold pairs at which a type's own acceptance threshold and its parent's count equally"
+    )
+
+
+@dataclass
+class EvaluationArguments:
+    """Evaluation: the report on the test split, and the targets it is checked against."""
+
+    bootstrap_resamples: int = _key(1000, "resamples of documents for the 95 % intervals")
+    example_mentions: int = _key(5, "mentions shown with their reranked candidates at the end of a run")
+    targets: list[str] = _key([], 'targets for scripts/validate.py, e.g. "acc@1 >= 0.75"; a missed one fails the run')
+
+
+@dataclass
+class PublishArguments:
+    """Publishing: the Hub repo."""
+
+    repo_id: str | None = _key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
+    tag: str | None = _key(None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten")
+    private: bool = _key(True, "make the repo private when it is new (the Hub's default is public)")
+    commit_message: str | None = _key(None, "message of the commit")
+
+
+SECTIONS = (
+    RunArguments,
+    ConceptArguments,
+    MentionArguments,
+    IndexArguments,
+    MiningArguments,
+    ModelArguments,
+    TrainingStageArguments,
+    CalibrationArguments,
+    EvaluationArguments,
+    PublishArguments,
+)

@@ -1,0 +1,52 @@
+"""Where a semantic type looks for thresholds that its own data cannot support."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.semantic_types import TypeHierarchy
+
+__all__ = ["DEFAULT", "lineage", "memberships"]
+
+DEFAULT = "default"
+GROUP_PREFIX = "group:"
+
+
+def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
+    """A type or group itself, the ancestors that share its semantic group, the group, "default".
+
+    Ancestors of another group are left out: two steps up, "Disease or Syndrome" would meet every event there is. In a
+    hierarchy without groups all ancestors stay.
+    """
+    if node == DEFAULT or node.startswith(GROUP_PREFIX):
+        return [node] if node == DEFAULT else [node, DEFAULT]
+    own = _group(node, hierarchy)
+    kept = [t for t in hierarchy.chain(node)[1:] if t == own or _group(t, hierarchy) == own]
+    return [node, *kept, DEFAULT]
+
+
+def memberships(
+    mention_types: Sequence[Sequence[str] | str | None], hierarchy: TypeHierarchy
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Which mentions count in which node, kept small by coding each distinct set of types once.
+
+    Returns:
+        ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
+        of any of them). Types that the hierarchy does not know count in "default" alone.
+    """
+    codes: dict[tuple[str, ...], int] = {}
+    code = np.empty(len(mention_types), dtype=np.int64)
+    for row, types in enumerate(mention_types):
+        key = (types,) if isinstance(types, str) else tuple(types if types is not None else ())
+        code[row] = codes.setdefault(key, len(codes))
+    members: dict[str, np.ndarray] = {DEFAULT: np.ones(len(codes), dtype=bool)}
+    for key, number in codes.items():
+        for known in filter(None, map(hierarchy.resolve, key)):
+            for node in lineage(known, hierarchy):
+                members.setdefault(node, np.zeros(len(codes), dtype=bool))[number] = True
+    return code, members
+
+
+def _group(type_id: str, hierarchy: TypeHierarchy) -> str | None:
+    last = hierarchy.chain(type_id)[-1:]
+    return last[0] if last and last[0].startswith(GROUP_PREFIX) else None

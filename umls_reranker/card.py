@@ -1,0 +1,320 @@
+"""The model card, written from a run's own ``metrics.json`` and recipe: it says nothing that the run did not measure.
+
+It holds figures, settings and identifiers, and no name from a licensed vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .recipe import load_recipe
+from .stages import read_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+__all__ = ["folder_card", "model_card"]
+
+TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+
+Row = Sequence[str]
+
+NAMES = {
+    "f1": "F1",
+    "roc_auc": "ROC-AUC",
+    "mrr": "MRR",
+    "ece": "ECE",
+    "debiased_ece": "debiased ECE",
+    "ece_reduction": "ECE reduction",
+    "brier": "Brier score",
+    "log_loss": "log-loss",
+    "reranker": "**this model**",
+    "exact_match": "exact name match",
+    "most_frequent_cui": "most frequent CUI of the string",
+    "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",
+    "seen_cui": "concept seen",
+    "unseen_cui": "concept not seen",
+    "seen_string": "string seen",
+    "unseen_string": "string not seen",
+}
+
+# The figures that stand in the card's metadata, by section of metrics.json.
+INDEXED = {
+    "linking": ("text-ranking", "Concept reranking", ("acc@1", "mrr", "recall@5")),
+    "pair": ("text-classification", "Pair classification", ("f1", "roc_auc")),
+    "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
+}
+
+# What a locator contains -> what it is, and its license.
+KNOWN_SOURCES = {
+    "medmentions": ("MedMentions", "CC0 1.0"),
+    "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
+    "sapbert": ("SapBERT", "Apache-2.0"),
+    "all-minilm-l6-v2": ("all-MiniLM-L6-v2", "Apache-2.0"),
+}
+UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
+OWN_LICENSE = "as its publisher says"
+
+
+def folder_card(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
+    """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots."""
+    folder = Path(folder)
+    plots = sorted(path.name for path in folder.glob("*.png"))
+    metrics, recipe = read_json(folder / "metrics.json"), load_recipe(folder / "recipe.yaml")
+    return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots)
+
+
+def model_card(
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    repo_id: str | None = None,
+    *,
+    tag: str | None = None,
+    plots: Sequence[str] = (),
+) -> str:
+    """Write the card.
+
+    Args:
+        metrics: content of ``metrics.json``. A figure is ``{"value", "low", "high", "population"}``, of which only
+            the value is needed; what is not measured is left out of the card.
+        recipe: the flat recipe (`Recipe.to_dict`).
+        repo_id: Hub repo, for the lines on how to load it; None writes a placeholder.
+        tag: version that these lines pin.
+        plots: PNG files beside the card.
+
+    Returns:
+        Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
+    """
+    from huggingface_hub import ModelCard
+
+    name = repo_id.split("/")[-1] if repo_id else recipe["run_name"]
+    linking = metrics.get("linking", {})
+    known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
+    location = [f'"{repo_id or "path/to/model"}"'] + ([f'revision="{tag}"'] if tag else [])
+    card = ModelCard.from_template(
+        _metadata(metrics, recipe, name),
+        template_path=str(TEMPLATE),
+        model_name=name,
+        base_model_text=_linked(recipe["model"]),
+        load_arguments=", ".join(location),
+        type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
+        population=_population(metrics),
+        linking_table=_systems_table(linking),
+        in_dictionary_table=_systems_table(known),
+        subset_table=_subset_table(metrics.get("subsets", {})),
+        coverage_table=_systems_table(metrics.get("coverage", {}), "precision {}"),
+        pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
+        calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
+        tier_table=_tier_table(metrics.get("tiers", {})),
+        serving_table=_figures_table([metrics.get("serving", {})]),
+        target_precision=recipe["target_precision"],
+        confidence=recipe["confidence"],
+        plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
+        training_table=_table(["setting", "value"], _training_rows(recipe)),
+        context_limit=_context_limit(recipe),
+        source_table=_table(["source", "license"], _source_rows(recipe)),
+    )
+    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    corpus = _corpus(recipe)
+    results = []
+    for section, (task, title, indexed) in INDEXED.items():
+        figures = metrics.get(section, {})
+        if section == "linking":
+            figures = figures.get("reranker", {})
+        for key in indexed:
+            if key in figures and math.isfinite(figures[key]["value"]):
+                result = EvalResult(
+                    task_type=task,
+                    task_name=title,
+                    dataset_type=re.sub(r"\W+", "-", corpus.lower()).strip("-"),
+                    dataset_name=corpus,
+                    dataset_split=metrics.get("split", "test"),
+                    metric_type=key,
+                    metric_name=_name(key),
+                    metric_value=round(figures[key]["value"], 4),
+                )
+                results.append(result)
+    return ModelCardData(
+        language="en",
+        license="other",
+        license_name="licenses-of-the-sources",
+        base_model=recipe["model"] if _is_hub_id(recipe["model"]) else None,
+        library_name="transformers",
+        pipeline_tag="text-ranking",
+        tags=["umls", "entity-linking", "reranker", "cross-encoder", "biomedical"],
+        model_name=name,
+        eval_results=results or None,
+    )
+
+
+def _name(key: str) -> str:
+    """``top1_ece`` -> "ECE, top candidates"."""
+    for affix, note in (("_raw", ", before calibration"), ("top1_", ", top candidates")):
+        if affix in key:
+            return _name(key.replace(affix, "")) + note
+    return NAMES.get(key, key.replace("_", " "))
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("value"), (int, float))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
+    if figure is None:
+        return "–"
+    text = _number(figure["value"], digits)
+    if figure.get("low") is None or text == "–":
+        return text
+    return f"{text} [{_number(figure['low'], digits)}, {_number(figure['high'], digits)}]"
+
+
+def _table(header: Row, rows: Sequence[Row]) -> str:
+    if not rows:
+        return "Not measured."
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") -> str:
+    measured = {system: {k: v for k, v in part.items() if _is_figure(v)} for system, part in systems.items()}
+    columns = list(dict.fromkeys(metric for part in measured.values() for metric in part))
+    rows = [[_name(system), *(_cell(part.get(column)) for column in columns)] for system, part in measured.items()]
+    return _table(["system", *(title.format(_name(column)) for column in columns)], rows)
+
+
+def _subset_table(subsets: Mapping[str, Mapping[str, Any]]) -> str:
+    systems = list(dict.fromkeys(system for part in subsets.values() for system in part["acc@1"]))
+    rows = [
+        [_name(subset), f"{part['mentions']:,}", *(_number(part["acc@1"].get(system), 3) for system in systems)]
+        for subset, part in subsets.items()
+    ]
+    return _table(["subset", "mentions", *map(_name, systems)], rows)
+
+
+def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over: str = "–") -> str:
+    rows = [
+        [_name(key), _cell(figure, digits), figure.get("population") or ("top candidates" if "top1" in key else over)]
+        for section in sections
+        for key, figure in section.items()
+        if _is_figure(figure)
+    ]
+    return _table(["metric", "value", "over"], rows)
+
+
+def _candidates(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['candidates']:,} candidates" if "candidates" in metrics else "–"
+
+
+def _tier_table(tiers: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            tier,
+            f"{part['count']:,}" if "count" in part else "–",
+            _cell(part.get("share")),
+            _cell(part.get("precision")),
+        ]
+        for tier, part in tiers.items()
+    ]
+    return _table(["tier", "mentions", "share of all mentions", "precision"], rows)
+
+
+def _population(metrics: Mapping[str, Any]) -> str:
+    parts = [f"All figures are of the {metrics.get('split', 'test')} split"]
+    if "mentions" in metrics:
+        parts.append(f": {metrics['mentions']:,} mentions")
+        if "documents" in metrics:
+            parts.append(f" in {metrics['documents']:,} documents")
+        if "in_dictionary" in metrics and metrics["mentions"]:
+            share = metrics["in_dictionary"] / metrics["mentions"]
+            parts.append(f", of which {metrics['in_dictionary']:,} ({share:.1%}) have their concept in the dictionary")
+    return "".join(parts) + ". No part of the model was fitted or chosen on it."
+
+
+def _is_hub_id(model: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
+
+
+def _linked(model: str) -> str:
+    return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{_file_name(model)}`"
+
+
+def _file_name(locator: str) -> str:
+    """The last part of a path or URL: where the data lay on someone's disk is nobody's business."""
+    return Path(urlsplit(locator).path).name or locator
+
+
+def _known(locator: str) -> tuple[str, str] | None:
+    return next((known for part, known in KNOWN_SOURCES.items() if part in locator.lower()), None)
+
+
+def _corpus(recipe: Mapping[str, Any]) -> str:
+    if recipe["mention_source"] == "held_out_synonyms":
+        return f"held-out synonyms of {_ontology(recipe)[0]}"
+    locator = recipe.get("corpus") or "corpus"
+    known = _known(locator)
+    return known[0] if known else _file_name(locator)
+
+
+def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    if recipe["concept_source"] == "rrf":
+        return "UMLS Metathesaurus", UMLS_LICENSE
+    locator = recipe.get("obo") or "ontology"
+    return _known(locator) or (_file_name(locator), OWN_LICENSE)
+
+
+def _source_rows(recipe: Mapping[str, Any]) -> list[Row]:
+    concepts, concepts_license = _ontology(recipe)
+    if recipe.get("sources") and recipe["concept_source"] == "rrf":
+        concepts += f", names from {', '.join(recipe['sources'])} only"
+    rows = [[f"concepts: {concepts}", concepts_license]]
+    if recipe["mention_source"] == "pubtator":
+        known = _known(recipe.get("corpus") or "")
+        rows.append([f"mentions: {_corpus(recipe)}", known[1] if known else OWN_LICENSE])
+    known = _known(recipe["model"])
+    rows.append([f"base model: {_linked(recipe['model'])}", known[1] if known else OWN_LICENSE])
+    return rows
+
+
+def _training_rows(recipe: Mapping[str, Any]) -> list[Row]:
+    context = recipe.get("context_tokens") or 0
+    shown = "mention, concept name" if not context else f"mention with {context} tokens on each side, concept name"
+    return [
+        ["input", f"{shown}; at most {recipe['max_length']} tokens"],
+        ["training mentions", _corpus(recipe)],
+        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {_linked(recipe['encoder'])}"],
+        [
+            "negatives per positive",
+            f"{recipe['semantic_negatives']} semantic (cosine from {recipe['cosine_floor']}), "
+            f"{recipe['same_type_negatives']} of the same semantic type, {recipe['random_negatives']} random",
+        ],
+        [
+            "weights in the loss",
+            f"positive {recipe['positive_weight']}, semantic {recipe['hard_negative_weight']}, "
+            f"other {recipe['other_negative_weight']}",
+        ],
+        ["learning rate", f"{recipe['learning_rate']:g}"],
+        ["pairs per step", str(recipe["global_batch_size"])],
+        ["epochs", f"at most {recipe['num_train_epochs']:g}; best checkpoint by {recipe['metric_for_best_model']}"],
+        ["calibrator", str(recipe["calibrator"])],
+        ["seed", str(recipe["seed"])],
+    ]
+
+
+def _context_limit(recipe: Mapping[str, Any]) -> str:
+    if recipe.get("context_tokens"):
+        return "It was trained to see text around the mention; without `left` and `right` its scores are off."
+    return "It sees the mention without its text, so it cannot tell homonyms apart."

@@ -1,0 +1,47 @@
+"""What every script shares: one-line errors, the run lock, skip-or-run of a stage."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import UserError
+from .stages import Stage
+
+__all__ = ["run_script", "should_run"]
+
+
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main`; what the user can mend ends as ``error: ...`` and exit code 2, without a traceback."""
+    # Python puts the script's own folder first on the path, where evaluate.py would hide the library `evaluate`.
+    here = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        # A full disk, a missing permission: the operating system's own words name the file.
+        message = str(error)
+    except KeyboardInterrupt:
+        print("\nstopped; finished stages are kept, run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
+    """Whether the stage has to be run; says on standard error what happens and why."""
+    if stage.is_done() and not overwrite:
+        print(f"[{stage.name}] up to date in {stage.folder}", file=sys.stderr)
+        return False
+    if dry_run:
+        print(f"[{stage.name}] would be made in {stage.folder}", file=sys.stderr)
+        return False
+    print(f"[{stage.name}] -> {stage.folder}", file=sys.stderr)
+    return True

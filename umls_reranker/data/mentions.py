@@ -1,0 +1,163 @@
+"""Mentions in four splits by document: from a corpus, or from synonyms held out of the dictionary."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from datasets import Features, List, Value
+
+from ..errors import UserError
+from .arrow import DatasetWriter, write_dataset_dict_index
+from .concepts import Concept, normalize_name
+from .pubtator import Mention
+
+__all__ = ["MENTION_FEATURES", "SPLITS", "assign_split", "hold_out_synonyms", "write_mentions"]
+
+SPLITS = ("train", "dev", "calibration", "test")
+BATCH_ROWS = 1_000
+
+MENTION_FEATURES = Features(
+    {
+        "mention_id": Value("int64"),
+        "doc_id": Value("string"),
+        "start": Value("int32"),
+        "end": Value("int32"),
+        "mention": Value("string"),
+        "left": Value("string"),
+        "right": Value("string"),
+        "cui": Value("string"),
+        "semantic_types": List(Value("string")),
+    }
+)
+
+
+def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
+    """The split of a document: a hash of seed and id against the cumulated shares, whatever else is in the corpus.
+
+    Args:
+        doc_id: id of the document.
+        shares: split -> share; they are divided by their sum.
+        seed: another seed, another cut.
+
+    Raises:
+        UserError: a share is negative, or all are zero.
+
+    >>> assign_split("26316050", {"dev": 0.2, "calibration": 0.4, "test": 0.4}, seed=13)
+    'calibration'
+    """
+    total = sum(shares.values())
+    if total <= 0 or min(shares.values()) < 0:
+        raise UserError(f"shares of the splits must not be negative, nor all zero: {dict(shares)}")
+    point = _draw(seed, doc_id) * total
+    chosen = ""
+    for split, share in shares.items():
+        if share:
+            chosen = split
+            point -= share
+            if point < 0:
+                break
+    return chosen
+
+
+def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerprint: str) -> dict[str, int]:
+    """Write ``(split, mention)`` pairs as a `DatasetDict` of `MENTION_FEATURES`, in the order they come.
+
+    ``mention_id`` is the row number within the split.
+
+    Returns:
+        split -> number of mentions.
+
+    Raises:
+        UserError: a split stays empty.
+    """
+    waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
+    with ExitStack() as stack:
+        writers = {}
+        counts = dict.fromkeys(SPLITS, 0)
+        for split in SPLITS:
+            identity = hashlib.sha256(f"{fingerprint}:{split}".encode()).hexdigest()
+            writers[split] = stack.enter_context(DatasetWriter(MENTION_FEATURES, path / split, identity))
+        for split, mention in mentions:
+            waiting[split].append(mention)
+            counts[split] += 1
+            if len(waiting[split]) == BATCH_ROWS:
+                writers[split].write(_columns(waiting[split], counts[split]))
+                waiting[split] = []
+        for split, rest in waiting.items():
+            writers[split].write(_columns(rest, counts[split]))
+        empty = [split for split, count in counts.items() if not count]
+        if empty:
+            raise UserError(
+                f"no mention fell into the split {empty[0]!r} (mentions by split: {counts}); "
+                "check the document lists, raise its share, or take another seed"
+            )
+    write_dataset_dict_index(path, SPLITS)
+    return counts
+
+
+def hold_out_synonyms(
+    concepts: Sequence[Concept], *, shares: Mapping[str, float], seed: int, max_mentions: int | None = None
+) -> tuple[list[Concept], list[tuple[str, Mention]]]:
+    """Take one synonym out of each concept and let it stand for a mention, where annotated text is not to be had.
+
+    A synonym qualifies when no other name of its concept has the same normalized form, so that the mention cannot
+    be looked up under its own concept; other concepts keep their names. The CUI serves as the document id, hence
+    the splits are by concept.
+
+    Args:
+        concepts: the dictionary.
+        shares: split -> share of the concepts, as for `assign_split`.
+        seed: decides synonyms, splits and, with `max_mentions`, the concepts.
+        max_mentions: hold out at most this many; None takes one from every concept that has any.
+
+    Returns:
+        the concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
+    """
+    qualified = {concept.cui: names for concept in concepts if (names := _held_out_candidates(concept))}
+    chosen = list(qualified)
+    if max_mentions is not None:
+        chosen = sorted(chosen, key=lambda cui: (_draw(seed, "concept", cui), cui))[:max_mentions]
+    held_out = {}
+    for cui in chosen:
+        names = qualified[cui]
+        held_out[cui] = names[int(_draw(seed, "synonym", cui) * len(names))]
+    remaining, mentions = [], []
+    for concept in concepts:
+        text = held_out.get(concept.cui)
+        if text is None:
+            remaining.append(concept)
+            continue
+        remaining.append(replace(concept, synonyms=tuple(name for name in concept.synonyms if name != text)))
+        mention = Mention(concept.cui, 0, len(text), text, "", "", concept.cui, concept.semantic_types)
+        mentions.append((assign_split(concept.cui, shares, seed), mention))
+    return remaining, mentions
+
+
+def _held_out_candidates(concept: Concept) -> list[str]:
+    forms = [normalize_name(name) for name in (concept.name, *concept.synonyms)]
+    return [name for name, form in zip(concept.synonyms, forms[1:], strict=True) if forms.count(form) == 1]
+
+
+def _draw(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    digest = hashlib.sha256(":".join((str(seed), *parts)).encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _columns(mentions: Sequence[Mention], end: int) -> dict[str, list]:
+    """Columns of mentions that are the last ones before row `end` of their split."""
+    return {
+        "mention_id": list(range(end - len(mentions), end)),
+        "doc_id": [mention.doc_id for mention in mentions],
+        "start": [mention.start for mention in mentions],
+        "end": [mention.end for mention in mentions],
+        "mention": [mention.text for mention in mentions],
+        "left": [mention.left for mention in mentions],
+        "right": [mention.right for mention in mentions],
+        "cui": [mention.cui for mention in mentions],
+        "semantic_types": [list(mention.semantic_types) for mention in mentions],
+    }

@@ -1,0 +1,231 @@
+"""PubTator corpora: MedMentions (full and ST21pv) and others that annotate text with UMLS CUIs.
+
+Format (Wei et al. 2013; MedMentions, Mohan & Li 2019): documents separated by blank lines, each
+
+    PMID|t|title
+    PMID|a|abstract
+    PMID<TAB>start<TAB>end<TAB>text<TAB>type[,type]<TAB>CUI
+
+Offsets count characters of ``title + " " + abstract``. ST21pv writes ``UMLS:C0037114``, the full corpus a bare CUI,
+several types, and ``UnknownType`` where a CUI has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .lines import Faults, Malformed, decode, read_lines, shown
+
+__all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator"]
+
+TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
+OFFSET = re.compile(r"[0-9]{1,9}")
+CUI = re.compile(r"C[0-9]{7}")
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A piece of text annotated with a concept.
+
+    Attributes:
+        doc_id: id of the document, e.g. its PMID.
+        start, end: where the mention lies in the document, characters, end exclusive.
+        text: the mention as written.
+        left, right: text before and after it, inner white space kept.
+        cui: UMLS concept id, e.g. ``C0037114``.
+        semantic_types: type ids as annotated, e.g. ``("T103",)``.
+    """
+
+    doc_id: str
+    start: int
+    end: int
+    text: str
+    left: str
+    right: str
+    cui: str
+    semantic_types: tuple[str, ...]
+
+
+@dataclass
+class ReadReport:
+    """What was read, and what was lost.
+
+    Attributes:
+        documents, mentions: how many were given out.
+        reasons: malformed lines passed over (only with ``on_error="skip"``), by reason; `skipped` is their sum.
+    """
+
+    documents: int = 0
+    mentions: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def skipped(self) -> int:
+        return self.reasons.total()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, reasons by falling count."""
+        return {
+            "documents": self.documents,
+            "mentions": self.mentions,
+            "skipped": self.skipped,
+            "reasons": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
+        }
+
+
+def read_pubtator(
+    path: str | Path,
+    *,
+    doc_ids: Container[str] | None = None,
+    context_chars: int = 128,
+    on_error: str = "stop",
+    report: ReadReport | None = None,
+) -> Iterator[Mention]:
+    """Stream the mentions of a corpus, in file order; memory holds one document.
+
+    Args:
+        path: the corpus, plain or gzip.
+        doc_ids: give out only these documents; None gives all.
+        context_chars: characters kept on each side of a mention, at most; a word cut in two at the outer end is
+            left out.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`. A document whose
+            title or abstract is malformed is skipped with all its lines.
+        report: filled while reading.
+
+    Raises:
+        UserError: the file is missing, empty or a broken gzip stream; or a line is malformed (names file and line).
+    """
+    path = Path(path)
+    report = ReadReport() if report is None else report
+    faults = Faults(path, on_error, report.reasons)
+    seen: set[str] = set()
+    for block in _blocks(path):
+        document = _read_document(block, seen, faults)
+        if document is None or not (doc_ids is None or document.doc_id in doc_ids):
+            continue
+        report.documents += 1
+        for number, line in block[2:]:
+            try:
+                mention = _parse_mention(line, document, context_chars)
+            except Malformed as problem:
+                faults.add(number, problem)
+            else:
+                report.mentions += 1
+                yield mention
+    if not seen:
+        raise UserError(f"{path} holds no document; expected lines `PMID|t|title` and `PMID|a|abstract`")
+
+
+def read_pmids(path: str | Path) -> list[str]:
+    """Read a list of document ids, one a line; blank lines and repetitions are dropped, order is kept.
+
+    Raises:
+        UserError: the file is missing or empty, or a line is not one id (names file and line).
+    """
+    path = Path(path)
+    ids: dict[str, None] = {}
+    for number, line in read_lines(path):
+        words = line.decode("utf-8", errors="replace").split()
+        if len(words) > 1:
+            raise UserError(
+                f"{path}:{number}: expected one document id, found {len(words)} words: {shown(words[0])} ..."
+            )
+        ids.update(dict.fromkeys(words))
+    if not ids:
+        raise UserError(f"{path} holds no document id; expected one a line")
+    return list(ids)
+
+
+def _blocks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+    """Runs of lines between blank lines, numbered."""
+    block: list[tuple[int, bytes]] = []
+    for number, line in read_lines(path):
+        if line.strip():
+            block.append((number, line))
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    doc_id: str
+    text: str
+
+
+def _read_document(block: list[tuple[int, bytes]], seen: set[str], faults: Faults) -> _Document | None:
+    """Title and abstract of a block, or None when they are malformed."""
+    number, line = block[0]
+    try:
+        doc_id, title = _parse_text(line, "t", "title")
+        if doc_id in seen:
+            raise Malformed("document given twice", f": {shown(doc_id)}")
+        if len(block) < 2:
+            raise Malformed("document without the line PMID|a|abstract", f": {shown(doc_id)}")
+        number, line = block[1]
+        abstract_id, abstract = _parse_text(line, "a", "abstract")
+        if abstract_id != doc_id:
+            raise Malformed("abstract of another document", f": {shown(abstract_id)} after {shown(doc_id)}")
+    except Malformed as problem:
+        faults.add(number, problem, lines=len(block))
+        return None
+    seen.add(doc_id)
+    return _Document(doc_id, f"{title} {abstract}")
+
+
+def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:
+    text = decode(line)
+    match = TEXT_LINE.fullmatch(text)
+    if match and match[2] == kind:
+        return match[1], match[3]
+    if match is None and text.count("\t") >= 3:
+        raise Malformed(f"annotation before its document's {noun}", f": {shown(text)}")
+    raise Malformed(f"expected the line PMID|{kind}|{noun}", f", found {shown(text)}")
+
+
+def _parse_mention(line: bytes, document: _Document, context_chars: int) -> Mention:
+    row = decode(line)
+    fields = row.split("\t")
+    if len(fields) != 6:
+        if TEXT_LINE.fullmatch(row):
+            raise Malformed("no blank line before the next document", f": {shown(row)}")
+        raise Malformed("expected 6 tab-separated fields", f", found {len(fields)}: {shown(row)}")
+    doc_id, start_field, end_field, text, types_field, cui_field = fields
+    if doc_id != document.doc_id:
+        raise Malformed("annotation of another document", f": {shown(doc_id)} inside {shown(document.doc_id)}")
+    if not (OFFSET.fullmatch(start_field) and OFFSET.fullmatch(end_field)):
+        raise Malformed("offsets are not numbers", f": {shown(start_field)}, {shown(end_field)}")
+    start, end = int(start_field), int(end_field)
+    if not start < end <= len(document.text):
+        raise Malformed("offsets outside the document", f": {start}-{end} in {len(document.text)} characters")
+    found = document.text[start:end]
+    if found != text:
+        raise Malformed("offsets do not match the text", f": {start}-{end} is {shown(found)}, not {shown(text)}")
+    cui = cui_field.removeprefix("UMLS:")
+    if not CUI.fullmatch(cui):
+        raise Malformed("not a CUI", f": {shown(cui_field)}")
+    types = tuple(types_field.split(","))
+    if not all(types):
+        raise Malformed("empty semantic type", f": {shown(types_field)}")
+    return Mention(doc_id, start, end, text, *_context(document.text, start, end, context_chars), cui, types)
+
+
+def _context(text: str, start: int, end: int, size: int) -> tuple[str, str]:
+    """At most `size` characters before `start` and after `end`, without half words at the outer ends."""
+    first = max(0, start - size)
+    if first and not text[first - 1].isspace():
+        while first < start and not text[first].isspace():
+            first += 1
+    last = min(len(text), end + size)
+    if last < len(text) and not text[last].isspace():
+        while last > end and not text[last - 1].isspace():
+            last -= 1
+    return text[first:start].lstrip(), text[end:last].rstrip()

@@ -1,0 +1,230 @@
+"""Semantic types and what they are kinds of: the UMLS Semantic Network, or an ontology's own branches.
+
+Sources: ``SRDEF`` of the UMLS Semantic Network (record type STY, tree numbers such as ``A1.4.1.2.1``) and
+``SemGroups.txt`` (McCray, Burgun & Bodenreider 2001), as the National Library of Medicine distributes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .lines import Malformed, decode, read_lines
+
+__all__ = ["SemanticType", "TypeHierarchy"]
+
+SCHEMA_VERSION = 1
+GROUP_PREFIX = "group:"
+SRDEF_FIELDS = 10
+SEM_GROUPS_FIELDS = 4
+
+
+@dataclass(frozen=True)
+class SemanticType:
+    """A semantic type.
+
+    Attributes:
+        id: e.g. ``T047`` or ``HP:0001626``.
+        name: e.g. ``Disease or Syndrome``.
+        parent: id of the type it is a kind of, or None at a root.
+        group: id of its semantic group, e.g. ``DISO``, or None.
+    """
+
+    id: str
+    name: str
+    parent: str | None = None
+    group: str | None = None
+
+
+class TypeHierarchy:
+    """Types by id, each with a chain of ever broader ones to fall back on.
+
+    Build it with `from_umls`, `from_edges` or `load`. Iterating gives type ids in their order of definition.
+    """
+
+    def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
+        self._types: dict[str, SemanticType] = {}
+        for kind in types:
+            if kind.id in self._types:
+                raise UserError(f"semantic type {kind.id} is defined twice")
+            self._types[kind.id] = kind
+        self._group_names = {kind.group: kind.group for kind in self._types.values() if kind.group}
+        self._group_names.update(group_names or {})
+        self._chains = {type_id: self._make_chain(type_id) for type_id in self._types}
+        self._ids_by_form = self._make_forms()
+
+    @classmethod
+    def from_edges(cls, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> TypeHierarchy:
+        """Build from types that name their parents.
+
+        Args:
+            types: every type once, in any order.
+            group_names: group id -> name; a group not named here goes by its id.
+
+        Raises:
+            UserError: an id comes twice, a parent is not among the types, or the parents run in a circle.
+        """
+        return cls(types, group_names)
+
+    @classmethod
+    def from_umls(cls, srdef: str | Path, sem_groups: str | Path | None = None) -> TypeHierarchy:
+        """Read ``SRDEF`` and, when given, ``SemGroups.txt``.
+
+        Raises:
+            UserError: a file is missing, empty or malformed (names file and line).
+        """
+        group_names, group_of = _read_sem_groups(Path(sem_groups)) if sem_groups else ({}, {})
+        by_tree_number: dict[str, tuple[str, str]] = {}
+        for fields in _read_fields(Path(srdef), SRDEF_FIELDS, "STY"):
+            by_tree_number[fields[3]] = (fields[1], fields[2])
+        if not by_tree_number:
+            raise UserError(f"{srdef} holds no STY record; expected the SRDEF file of the UMLS Semantic Network")
+        return cls(
+            (
+                SemanticType(type_id, name, _parent(tree_number, by_tree_number), group_of.get(type_id))
+                for tree_number, (type_id, name) in by_tree_number.items()
+            ),
+            group_names,
+        )
+
+    def resolve(self, id_or_name: str | None) -> str | None:
+        """The id for an id or a name of a type or group, in any case; None when there is none.
+
+        A group is given as ``group:DISO`` or by its name, and answered as ``group:DISO``; a type wins over a group
+        of the same name.
+        """
+        return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
+
+    def chain(self, type_id: str) -> list[str]:
+        """``[type, parent, grandparent, ..., "group:DISO"]``, most specific first; empty for an unknown id."""
+        return list(self._chains.get(type_id, ()))
+
+    def descendants(self, type_id: str) -> list[str]:
+        """The type itself and all that are kinds of it (of a group: its types), in order of definition."""
+        return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
+
+    def name(self, type_id: str) -> str:
+        """The name of a type or group; an unknown id is returned as it is."""
+        if type_id in self._types:
+            return self._types[type_id].name
+        return self._group_names.get(type_id.removeprefix(GROUP_PREFIX), type_id)
+
+    def __getitem__(self, type_id: str) -> SemanticType:
+        return self._types[type_id]
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+    def __contains__(self, type_id: object) -> bool:
+        return type_id in self._types
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form with ``schema_version``."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "types": [asdict(kind) for kind in self._types.values()],
+            "groups": self._group_names,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TypeHierarchy:
+        """Inverse of `to_dict`.
+
+        Raises:
+            UserError: the content is of a newer version or not of this form.
+        """
+        try:
+            version = content["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise UserError(
+                    f"semantic types have schema_version {version}, this package reads {SCHEMA_VERSION}; upgrade it"
+                )
+            return cls((SemanticType(**kind) for kind in content["types"]), content["groups"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"semantic types are not of the expected form ({error!r}); write them again") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict` as JSON, beside `path` and then renamed."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TypeHierarchy:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing or broken.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+        return cls.from_dict(content)
+
+    def _make_chain(self, type_id: str) -> list[str]:
+        chain: list[str] = []
+        group = None
+        current: str | None = type_id
+        while current is not None:
+            if current in chain:
+                raise UserError(f"semantic type {current} is a kind of itself: {' -> '.join(chain)} -> {current}")
+            if current not in self._types:
+                raise UserError(f"semantic type {chain[-1]} has the parent {current}, which is not defined")
+            chain.append(current)
+            group = group or self._types[current].group
+            current = self._types[current].parent
+        return chain + ([GROUP_PREFIX + group] if group else [])
+
+    def _make_forms(self) -> dict[str, str]:
+        groups = {GROUP_PREFIX + group: name for group, name in self._group_names.items()}
+        forms = {_form(name): group for group, name in groups.items()}
+        forms |= {_form(group): group for group in groups}
+        forms |= {_form(kind.name): kind.id for kind in reversed(self._types.values())}
+        forms |= {_form(type_id): type_id for type_id in self._types}
+        return forms
+
+
+def _form(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _parent(tree_number: str, known: Mapping[str, Any]) -> str | None:
+    """Id of the nearest broader type: ``A1.4.1`` -> ``A1.4`` -> ``A1`` -> ``A``."""
+    while len(tree_number) > 1:
+        tree_number = tree_number.rpartition(".")[0] or tree_number[0]
+        if tree_number in known:
+            return known[tree_number][0]
+    return None
+
+
+def _read_sem_groups(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Group id -> name, and type id -> group id."""
+    names, group_of = {}, {}
+    for group, name, type_id, _ in _read_fields(path, SEM_GROUPS_FIELDS):
+        names[group] = name
+        group_of[type_id] = group
+    return names, group_of
+
+
+def _read_fields(path: Path, size: int, record: str | None = None) -> Iterator[list[str]]:
+    """Fields between pipes, of the lines that start with `record`; a closing pipe is no field."""
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            fields = decode(line).removesuffix("|").split("|")
+            if len(fields) != size:
+                raise Malformed(f"expected {size} fields", f", found {len(fields)}")
+        except Malformed as problem:
+            raise UserError(f"{path}:{number}: {problem}; get the file again") from None
+        if record is None or fields[0] == record:
+            yield fields

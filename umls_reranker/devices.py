@@ -1,0 +1,62 @@
+"""Which device and precision to compute on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["resolve_device", "resolve_precision"]
+
+
+def resolve_device(device: str | None = "auto") -> torch.device:
+    """``auto`` (or None) is the first GPU when there is one, else the processor.
+
+    Raises:
+        UserError: the device is not on this machine.
+    """
+    import torch
+
+    if device in (None, "auto"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu")
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
+    return resolved
+
+
+def resolve_precision(precision: str | None, device: torch.device, *, key: str = "precision") -> str:
+    """``auto`` (or None) is bfloat16 where the hardware multiplies matrices in it, else float32.
+
+    Args:
+        precision: auto, float32, bfloat16 or float16.
+        device: where the model runs.
+        key: name of the recipe key or argument, for the error message.
+
+    Raises:
+        UserError: float16 without a GPU, or an unknown name.
+    """
+    if precision in (None, "auto"):
+        return "bfloat16" if _has_fast_bfloat16(device) else "float32"
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"{key}: {precision!r} is unknown; use auto, float32, bfloat16 or float16")
+    if precision == "float16" and device.type == "cpu":
+        raise UserError(f"{key}: float16 needs a GPU and none is visible; use --{key} auto")
+    return precision
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # oneDNN emulates bfloat16 on processors without these instructions, slower than float32.
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

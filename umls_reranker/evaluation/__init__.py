@@ -1,0 +1,1 @@
+"""Judging a reranker on real candidate lists: linking metrics, baselines on the same lists, and target checks."""

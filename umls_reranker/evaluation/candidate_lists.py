@@ -1,0 +1,108 @@
+"""Candidate lists of a split, flattened for scoring, with everything the figures need beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..scoring import PairScorer, Scores
+from .linking import list_offsets, top_two
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ..data.concepts import ConceptTable
+
+__all__ = ["CandidateLists", "TopCandidates"]
+
+
+@dataclass
+class TopCandidates:
+    """The candidate ranked first for each of n mentions.
+
+    Attributes:
+        score: (n,) float64 calibrated probability, NaN without candidates.
+        margin: (n,) float64, score less that of the second; the score itself when there is no second.
+        correct: (n,) bool, whether it is the gold concept.
+    """
+
+    score: np.ndarray
+    margin: np.ndarray
+    correct: np.ndarray
+
+
+@dataclass
+class CandidateLists:
+    """Lists of n mentions with m candidates in all.
+
+    Attributes:
+        mentions: the split's mentions, n rows.
+        cuis, names: m texts, mention by mention in retrieval order.
+        retrieval_scores: (m,) float32 cosine.
+        offsets: (n + 1,) int64, where each mention's candidates start.
+        gold: (n,) int64, position of the gold concept in its list, or -1.
+        in_dictionary: (n,) bool, whether the gold concept is in the dictionary at all.
+    """
+
+    mentions: Dataset
+    cuis: list[str]
+    names: list[str]
+    retrieval_scores: np.ndarray
+    offsets: np.ndarray
+    gold: np.ndarray
+    in_dictionary: np.ndarray
+
+    @classmethod
+    def load(cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable) -> CandidateLists:
+        """Join the lists with their mentions, which are in the same order."""
+        table = candidates.with_format("arrow")[:]
+        lists = table["cuis"].combine_chunks()
+        return cls(
+            mentions=mentions,
+            cuis=lists.flatten().to_pylist(),
+            names=table["names"].combine_chunks().flatten().to_pylist(),
+            retrieval_scores=table["retrieval_scores"].combine_chunks().flatten().to_numpy(),
+            offsets=list_offsets(lists.value_lengths().to_numpy()),
+            gold=table["gold"].to_numpy().astype(np.int64),
+            in_dictionary=concepts.rows(list(mentions["cui"])) >= 0,
+        )
+
+    @property
+    def documents(self) -> list[str]:
+        """(n,) document of each mention."""
+        return list(self.mentions["doc_id"])
+
+    @property
+    def mention_of(self) -> np.ndarray:
+        """(m,) the mention each candidate belongs to."""
+        return np.repeat(np.arange(len(self.gold)), np.diff(self.offsets))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(m,) int64, 1 for gold concepts."""
+        labels = np.zeros(len(self.names), np.int64)
+        found = self.gold >= 0
+        labels[self.offsets[:-1][found] + self.gold[found]] = 1
+        return labels
+
+    def lists_of_cuis(self) -> list[list[str]]:
+        """The CUIs list by list."""
+        return [self.cuis[start:end] for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+
+    def score(self, scorer: PairScorer, desc: str) -> Scores:
+        """Logits of all m candidates, in order."""
+        columns = self.mentions.with_format("arrow")[:]
+        rows = self.mention_of
+        texts = (columns[name].take(rows).to_pylist() for name in ("mention", "left", "right"))
+        mentions, lefts, rights = texts
+        return scorer.score(mentions, self.names, lefts, rights, desc=desc)
+
+    def top(self, logits: np.ndarray, probabilities: np.ndarray) -> TopCandidates:
+        """The best candidate of each mention by logit; retrieval order breaks ties."""
+        best, second = top_two(logits, self.offsets)
+        score = np.where(best >= 0, probabilities[best], np.nan)
+        rival = np.where(second >= 0, probabilities[second], 0.0)
+        correct = (self.gold >= 0) & (best == self.offsets[:-1] + self.gold)
+        return TopCandidates(score, score - rival, correct)

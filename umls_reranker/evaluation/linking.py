@@ -1,0 +1,188 @@
+"""Entity-linking metrics over real candidate lists, where the gold concept may be missing.
+
+Lists are flat: all candidates of all mentions in one array, cut by `offsets` (n_mentions + 1,), so that candidate
+``offsets[i] + j`` is the j-th retrieved candidate of mention i. Mentions whose gold concept was not retrieved, or is
+not in the dictionary at all, count as errors; figures over in-dictionary mentions stand beside.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..calibration.reliability import bootstrap_sums, document_index, document_sums
+from ..calibration.thresholds import TIERS
+
+__all__ = ["coverage_at_precision", "gold_ranks", "linking_metrics", "list_offsets", "tier_metrics", "top_two"]
+
+Measure = dict[str, float]
+
+
+def list_offsets(lengths: Sequence[int]) -> np.ndarray:
+    """(n + 1,) int64 offsets of lists with these lengths."""
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
+
+
+def top_two(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of each mention's best and second-best candidate, -1 where there is none.
+
+    Equal scores keep the order of the list, so retrieval rank breaks ties.
+    """
+    order = _ranking(scores, offsets)
+    lengths = np.diff(offsets)
+    best = np.full((2, len(lengths)), -1, dtype=np.int64)
+    for place in range(2):
+        long_enough = lengths > place
+        best[place, long_enough] = order[offsets[:-1][long_enough] + place]
+    return best[0], best[1]
+
+
+def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Rank (0 is best) that the gold concept gets when each list is sorted by score.
+
+    Args:
+        scores: (n_candidates,) raw logits, or any score where higher is better.
+        offsets: (n_mentions + 1,).
+        gold: (n_mentions,) position of the gold concept in the retrieved list, -1 when it is not there.
+
+    Returns:
+        (n_mentions,) int64, -1 where `gold` is.
+    """
+    order = _ranking(scores, offsets)
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    starts, gold = offsets[:-1], np.asarray(gold, dtype=np.int64)
+    found = gold >= 0
+    ranks = np.full(len(gold), -1, dtype=np.int64)
+    ranks[found] = place[starts[found] + gold[found]] - starts[found]
+    return ranks
+
+
+def linking_metrics(
+    ranks: np.ndarray,
+    in_dictionary: np.ndarray,
+    groups: Sequence,
+    *,
+    ks: Sequence[int] = (1, 5, 32),
+    answered: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """acc@1, MRR and recall@k with 95 % intervals by document.
+
+    Args:
+        ranks: (n,) rank of the gold concept in the system's list, -1 when it is not there; for a system that gives one
+            answer, 0 where it is right and -1 elsewhere.
+        in_dictionary: (n,) whether the gold concept is in the dictionary.
+        groups: (n,) document of each mention.
+        answered: (n,) whether the system answered, for one that may not; adds ``answered`` (share of all mentions)
+            and ``precision`` (right among answered).
+
+    Returns:
+        dict of ``{"value", "low", "high"}`` by metric over all mentions; the same over in-dictionary mentions under
+        ``in_dictionary``; and the counts ``mentions``, ``out_of_dictionary`` and ``not_retrieved`` (in the dictionary,
+        but not in the list).
+    """
+    ranks = np.asarray(ranks, dtype=np.int64)
+    known = np.asarray(in_dictionary, dtype=bool)
+    index, documents = document_index(groups)
+    gains = {"acc@1": ranks == 0, "mrr": np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)}
+    gains |= {f"recall@{k}": (ranks >= 0) & (ranks < k) for k in ks}
+    if answered is not None:
+        gains["answered"] = np.asarray(answered, dtype=bool)
+
+    def mean(values: np.ndarray, population: np.ndarray) -> Measure:
+        columns = [values * population, population.astype(np.float64)]
+        return _measure(document_sums(index, documents, columns), _ratio, resamples, seed)
+
+    everywhere = np.ones(len(ranks), dtype=bool)
+    result: dict = {name: mean(gain, everywhere) for name, gain in gains.items()}
+    result["in_dictionary"] = {name: mean(gain, known) for name, gain in gains.items()}
+    if answered is not None:
+        result["precision"] = mean(gains["acc@1"], gains["answered"])
+    result["mentions"] = len(ranks)
+    result["out_of_dictionary"] = int(np.count_nonzero(~known))
+    result["not_retrieved"] = int(np.count_nonzero(known & (ranks < 0)))
+    return result
+
+
+def coverage_at_precision(
+    score: np.ndarray,
+    correct: np.ndarray,
+    precision: float,
+    groups: Sequence | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Measure:
+    """The largest share of mentions that can be answered by score at this precision: a figure to compare systems by.
+
+    The threshold is chosen on the very mentions it is reported for, so it flatters every system alike; what a system
+    may promise is the certified threshold's business. Mentions of equal score are answered together.
+
+    Args:
+        score: (n,) score of each mention's top candidate; -inf or NaN where the system gives no answer.
+        correct: (n,) whether it is the gold concept.
+        groups: (n,) document of each mention; without them the interval is left out.
+    """
+    score = np.asarray(score, dtype=np.float64)
+    score = np.where(np.isnan(score), -np.inf, score)
+    order = np.argsort(-score, kind="stable")
+    score, correct = score[order], np.asarray(correct, dtype=np.float64)[order]
+    last_of_tie = np.append(score[1:] < score[:-1], True) & (score > -np.inf)
+
+    def coverage(weight: np.ndarray) -> np.ndarray:
+        answered = np.cumsum(weight, axis=-1)
+        right = np.cumsum(weight * correct, axis=-1)
+        # The slack is for sums of weights that are not exact in floating point.
+        fine = last_of_tie & (answered > 0) & (right >= precision * answered - 1e-9)
+        return np.max(np.where(fine, answered, 0.0), axis=-1) / answered[..., -1]
+
+    value = float(coverage(np.ones(len(score))))
+    if groups is None:
+        return {"value": value}
+    index, documents = document_index(groups)
+    rng = np.random.default_rng(seed)
+    even = np.full(documents, 1.0 / documents)
+    draws = [coverage(rng.multinomial(documents, even).astype(np.float64)[index[order]]) for _ in range(resamples)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def tier_metrics(
+    tiers: Sequence[str], correct: np.ndarray, groups: Sequence, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict]:
+    """Per tier of the top candidates: ``count``, ``share`` of all mentions and ``precision``, intervals by document.
+
+    A mention without any candidate belongs to "reject" with `correct` false.
+    """
+    index, documents = document_index(groups)
+    tiers, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
+    result = {}
+    for tier in TIERS:
+        inside = (tiers == tier).astype(np.float64)
+        sums = document_sums(index, documents, [inside * correct, inside, np.ones_like(inside)])
+        result[tier] = {
+            "count": int(inside.sum()),
+            "share": _measure(sums[:, 1:], _ratio, resamples, seed),
+            "precision": _measure(sums[:, :2], _ratio, resamples, seed),
+        }
+    return result
+
+
+def _ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Flat candidate indices, mention by mention, best first."""
+    mention = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    scores = np.asarray(scores, dtype=np.float64)
+    if len(scores) != len(mention):
+        raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
+    return np.lexsort((-scores, mention))
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+def _measure(sums: np.ndarray, statistic: Callable, resamples: int, seed: int) -> Measure:
+    low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
+    return {"value": float(statistic(sums.sum(axis=0))), "low": low, "high": high}

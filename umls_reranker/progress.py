@@ -1,0 +1,37 @@
+"""Progress bars on standard error, so that standard output stays clean for tables and JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["progress"]
+
+
+def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
+    """A `tqdm` bar: redrawn in place on a terminal, one line every half minute in a log file.
+
+    Args:
+        iterable: what to iterate over, or None for a bar moved by ``bar.update(n)``.
+        total: number of units expected; taken from ``len(iterable)`` when it has one.
+        desc: short name of the work, shown before the bar.
+        unit: what is counted, e.g. ``" names"``.
+
+    Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
+    """
+    from tqdm.auto import tqdm
+
+    on_terminal = sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        unit_scale=True,
+        dynamic_ncols=on_terminal,
+        mininterval=0.2 if on_terminal else 30.0,
+        disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
+        file=sys.stderr,
+    )

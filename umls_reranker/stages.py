@@ -1,0 +1,188 @@
+"""Stages of a run: folders that are either finished, with a manifest, or not there.
+
+A stage writes into a hidden folder beside its own and is renamed when it is complete, so a killed run never leaves
+half-written output under a finished name, and a stage that fails leaves the former output untouched. The manifest
+holds a key: a SHA-256 over the stage's settings, its inputs' fingerprints and the package version. A stage whose
+key has not changed is skipped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .version import __version__
+
+__all__ = ["RunFolder", "Stage", "fingerprint_path", "read_json", "write_json"]
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON beside `path` and rename it into place."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is a `UserError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
+
+
+def fingerprint_path(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files in sorted order."""
+    digest = hashlib.sha256()
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the path in the recipe")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Stage:
+    """One step of a run and the folder it owns.
+
+    Args:
+        folder: where the finished output lies, e.g. ``runs/quickstart/index``.
+        settings: the part of the recipe that decides the output; must be JSON-able.
+        inputs: name -> fingerprint of everything the stage reads.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.settings = dict(settings)
+        self.inputs = dict(inputs)
+        content = {"stage": folder.name, "settings": self.settings, "inputs": self.inputs, "version": __version__}
+        self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def partial(self) -> Path:
+        """The hidden folder that holds output in the making."""
+        return self.folder.with_name(f".{self.folder.name}.partial")
+
+    def is_done(self) -> bool:
+        """Whether the finished folder was made with the same settings, inputs and version."""
+        manifest = self.folder / MANIFEST
+        return manifest.is_file() and read_json(manifest).get("key") == self.key
+
+    def summary(self) -> dict[str, Any]:
+        """What the stage recorded about its output (counts, losses), from the manifest."""
+        return read_json(self.folder / MANIFEST)["summary"]
+
+    @contextmanager
+    def writing(self, resume: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Give a folder to write into and a dict for the summary; on success the folder becomes the output.
+
+        Args:
+            resume: keep what a killed run with the same key left in the partial folder.
+        """
+        key_file = self.partial / "key"
+        if not (resume and key_file.is_file() and key_file.read_text() == self.key):
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+            key_file.write_text(self.key)
+        summary: dict[str, Any] = {}
+        started = time.time()
+        try:
+            yield self.partial, summary
+        except BaseException:
+            if not resume:
+                shutil.rmtree(self.partial, ignore_errors=True)
+            raise
+        key_file.unlink()
+        write_json(self.partial / MANIFEST, self._manifest(summary))
+        self._replace_output()
+        self._log(time.time() - started)
+
+    def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        return {
+            "schema_version": 1,
+            "stage": self.name,
+            "key": self.key,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "versions": {"umls_reranker": __version__} | {name: version(name) for name in LIBRARIES},
+            "summary": summary,
+        }
+
+    def _replace_output(self) -> None:
+        former = self.folder.with_name(f".{self.folder.name}.former")
+        shutil.rmtree(former, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(former)
+        self.partial.rename(self.folder)
+        shutil.rmtree(former, ignore_errors=True)
+
+    def _log(self, seconds: float) -> None:
+        entry = {"stage": self.name, "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+
+
+class RunFolder:
+    """The folder of one run, ``output_dir/run_name``; each stage owns one sub-folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def key_of(self, stage: str, made_by: str) -> str:
+        """Key of a finished stage, to use as another stage's input.
+
+        Raises:
+            UserError: the stage has not been run; the message names the script that runs it.
+        """
+        manifest = self.path / stage / MANIFEST
+        if not manifest.is_file():
+            raise UserError(f"{self.path / stage} is not there yet; run scripts/{made_by} with the same recipe first")
+        return read_json(manifest)["key"]
+
+    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
+        return Stage(self.path / name, settings, inputs)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds that the latest run of each stage took."""
+        log = self.path / "stages.jsonl"
+        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+        return {entry["stage"]: entry["seconds"] for entry in entries}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run folder against a second process; the lock goes away with the process, however it ends."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is working in {self.path}; wait for it or choose another run_name"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Fine-tuning: the collator, the weighted-BCE trainer and the pair metrics."""

@@ -1,0 +1,192 @@
+"""Fine-tuning from mined pairs to ``checkpoint-best``, resumable at every checkpoint."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import DatasetDict
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.integrations import TensorBoardCallback
+
+from ..arguments import ModelArguments, RunArguments, TrainingStageArguments
+from ..devices import resolve_device, resolve_precision
+from ..errors import UserError
+from ..resources import resolve_model
+from ..template import PairEncoder, PairTemplate
+from .collator import PairCollator
+from .dataset import first_mentions, tokenize_pairs, weight_scale
+from .trainer import (
+    LABEL_NAMES,
+    CompletionCallback,
+    ConsoleCallback,
+    RerankerTrainer,
+    dev_metrics,
+    last_complete_checkpoint,
+)
+
+__all__ = ["fine_tune", "load_base_model", "training_arguments"]
+
+LOWER_IS_BETTER = {"log_loss"}
+
+
+def load_base_model(
+    model: str, revision: str | None, template: PairTemplate
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base model with a fresh head of one logit, and its tokenizer with the template's markers.
+
+    Raises:
+        UserError: the model cannot be found or reached, or its weights are damaged.
+    """
+    from safetensors import SafetensorError
+
+    source, source_revision = resolve_model(model, revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision or "main")
+        network = AutoModelForSequenceClassification.from_pretrained(
+            source, revision=source_revision or "main", num_labels=1, use_safetensors=True, dtype="float32"
+        )
+    except SafetensorError as error:
+        raise UserError(f"model {model}: the weights are corrupt ({error}); fetch them again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model {model} cannot be loaded ({' '.join(str(error).split())}); check the id, the network, or give a "
+            "local folder with safetensors weights"
+        ) from None
+    if template.prepare_tokenizer(tokenizer):
+        network.resize_token_embeddings(len(tokenizer))
+    return network, tokenizer
+
+
+def training_arguments(
+    run: RunArguments, training: TrainingStageArguments, folder: Path, train_pairs: int
+) -> TrainingArguments:
+    """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
+
+    A run shorter than ``eval_steps`` is evaluated once, at its end.
+
+    Raises:
+        UserError: the global batch cannot be cut evenly, or float16 is asked for without a GPU.
+    """
+    device = resolve_device(run.device)
+    precision = resolve_precision(training.training_precision, device, key="training_precision")
+    processes = PartialState().num_processes
+    per_step = training.per_device_batch_size * processes
+    if training.global_batch_size % per_step:
+        raise UserError(
+            f"global_batch_size: {training.global_batch_size} is not a multiple of per_device_batch_size "
+            f"{training.per_device_batch_size} x {processes} processes; change one of them"
+        )
+    steps = training.max_steps
+    if steps < 1:
+        steps = math.ceil(math.ceil(train_pairs / training.global_batch_size) * training.num_train_epochs)
+    eval_steps = min(training.eval_steps, steps)
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=run.seed,
+        use_cpu=device.type == "cpu",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        torch_compile=training.torch_compile,
+        learning_rate=training.learning_rate,
+        num_train_epochs=training.num_train_epochs,
+        max_steps=training.max_steps,
+        weight_decay=training.weight_decay,
+        warmup_steps=training.warmup_share,
+        max_grad_norm=training.max_grad_norm,
+        per_device_train_batch_size=training.per_device_batch_size,
+        per_device_eval_batch_size=training.per_device_batch_size * 2,
+        gradient_accumulation_steps=training.global_batch_size // per_step,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        label_names=LABEL_NAMES,
+        dataloader_num_workers=training.dataloader_workers,
+        eval_strategy="steps",
+        eval_steps=eval_steps,
+        save_strategy="steps",
+        save_steps=eval_steps,
+        save_total_limit=training.save_total_limit,
+        load_best_model_at_end=True,
+        metric_for_best_model=training.metric_for_best_model,
+        greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=max(1, math.ceil(eval_steps / 10)),
+        report_to="none",
+    )
+
+
+def fine_tune(
+    run: RunArguments, model: ModelArguments, training: TrainingStageArguments, pairs: DatasetDict, folder: Path
+) -> dict[str, Any]:
+    """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
+
+    Checkpoints lie in `folder`; when it holds one from a killed run, training goes on from there, with the same data
+    order, optimizer, schedule, patience and random state. Every process of a launch calls this.
+
+    Returns:
+        Summary: steps, dev metrics of the best checkpoint, seconds of this call, pairs cut by the length limit.
+    """
+    arguments = training_arguments(run, training, folder, len(pairs["train"]))
+    template = PairTemplate(model.max_length, model.context_tokens)
+    set_seed(run.seed)
+    network, tokenizer = load_base_model(model.model, model.model_revision, template)
+    encoder = PairEncoder(tokenizer, template)
+    dev_pairs = first_mentions(pairs["dev"], training.max_dev_pairs)
+    with arguments.main_process_first(desc="tokenizing"):
+        scale = weight_scale(pairs["train"])
+        train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train.arrow")
+        dev_set = tokenize_pairs(dev_pairs, encoder, scale, folder / "tokenized-dev.arrow")
+    trainer = RerankerTrainer(
+        model=network,
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=dev_set,
+        processing_class=tokenizer,
+        data_collator=PairCollator(tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names),
+        compute_metrics=dev_metrics(dev_pairs.with_format("numpy")["mention_id"][:]),
+        callbacks=[
+            CompletionCallback(),
+            EarlyStoppingCallback(training.early_stopping_patience),
+            _tensorboard(folder / "tensorboard"),
+        ],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(ConsoleCallback)
+    result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+    trainer.save_model(str(folder / "checkpoint-best"))
+    lengths = train_set.with_format("numpy")["length"][:]
+    return {
+        "steps": result.global_step,
+        "best_step": trainer.state.best_global_step,
+        "dev": _history(trainer.state.log_history, trainer.state.best_global_step),
+        "train_pairs": len(train_set),
+        "dev_pairs": len(dev_set),
+        "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
+        "mean_tokens": float(lengths.mean()),
+        "precision": "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        "processes": arguments.world_size,
+    }
+
+
+def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:
+    entry = next((entry for entry in log if entry["step"] == step and "eval_f1" in entry), {})
+    names = ("f1", "precision", "recall", "roc_auc", "acc@1", "ece", "log_loss")
+    return {name: entry[f"eval_{name}"] for name in names if f"eval_{name}" in entry}
+
+
+def _tensorboard(folder: Path) -> TensorBoardCallback:
+    callback = TensorBoardCallback()
+    callback.logging_dir = str(folder)
+    return callback

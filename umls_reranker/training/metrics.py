@@ -1,0 +1,192 @@
+"""Pair metrics: how well probabilities tell right candidates from wrong ones.
+
+They depend on how the negatives were chosen; read them beside the linking metrics on real candidate lists.
+`pair_metrics` is the quick way inside a training loop; the `evaluate.Metric` subclasses are the same figures for those
+who work with `evaluate`. They need no network: make an instance instead of calling ``evaluate.load``.
+"""
+
+from collections.abc import Sequence
+
+import datasets
+import evaluate
+import numpy as np
+
+from ..calibration.reliability import bootstrap_sums, brier, document_index, document_sums, ece
+
+__all__ = [
+    "PairBrier",
+    "PairEce",
+    "PairF1",
+    "PairPrecision",
+    "PairRecall",
+    "PairRocAuc",
+    "pair_metrics",
+    "pair_report",
+    "roc_auc",
+]
+
+# Scores are cut into this many equal-mass bins for the interval of ROC-AUC (not for its value).
+AUC_BINS = 500
+
+
+def pair_metrics(probabilities: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """Precision, recall and F1 of ``p >= threshold``, ROC-AUC, ECE (15 equal-width bins) and Brier score.
+
+    Args:
+        probabilities: (n,) float in [0, 1].
+        labels: (n,) 0 or 1.
+
+    Returns:
+        Keys ``precision``, ``recall``, ``f1``, ``roc_auc``, ``ece``, ``brier``. Precision, recall and F1 are 0 where
+        they have no denominator; ROC-AUC is NaN when a class is missing.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    labels = np.asarray(labels)
+    precision, recall, f1 = _decision_metrics(_decisions(probabilities, labels, threshold).sum(axis=1))
+    return {
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "roc_auc": roc_auc(probabilities, labels),
+        "ece": ece(probabilities, labels),
+        "brier": brier(probabilities, labels),
+    }
+
+
+def pair_report(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence,
+    threshold: float = 0.5,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and ROC-AUC as ``{"value", "low", "high"}``, 95 % intervals by document.
+
+    Args:
+        groups: (n,) document of each pair.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    y = np.asarray(labels)
+    index, documents = document_index(groups)
+    decisions = document_sums(index, documents, list(_decisions(p, y, threshold)))
+    values = pair_metrics(p, y, threshold)
+    report = {}
+    for position, name in enumerate(("precision", "recall", "f1")):
+        low, high = bootstrap_sums(
+            decisions,
+            lambda sums, i=position: _decision_metrics(np.moveaxis(sums, -1, 0))[i],
+            resamples=resamples,
+            seed=seed,
+        )
+        report[name] = {"value": values[name], "low": low, "high": high}
+    cuts = np.unique(np.quantile(p, np.linspace(0, 1, AUC_BINS + 1)[1:-1]))
+    cell = np.searchsorted(cuts, p, side="right")
+    histogram = document_sums(index, documents, [y == 1, y == 0], cell, len(cuts) + 1).reshape(documents, -1)
+    low, high = bootstrap_sums(histogram, _binned_auc, resamples=resamples, seed=seed)
+    report["roc_auc"] = {"value": values["roc_auc"], "low": low, "high": high}
+    return report
+
+
+def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Probability that a positive outscores a negative, ties counted half (Mann-Whitney); NaN for a single class."""
+    positive = np.asarray(labels) == 1
+    positives, negatives = np.count_nonzero(positive), np.count_nonzero(~positive)
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, count = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(count) - (count - 1) / 2
+    rank_sum = mean_rank[inverse.reshape(-1)[positive]].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _decisions(p: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
+    """(3, n): true positives, false positives, false negatives, one row of 0/1 each."""
+    accepted, positive = p >= threshold, y == 1
+    return np.stack([accepted & positive, accepted & ~positive, ~accepted & positive]).astype(np.float64)
+
+
+def _decision_metrics(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of counts (3, ...), 0 where undefined."""
+    tp, fp, fn = sums
+    return tuple(_ratio(tp, denominator) for denominator in (tp + fp, tp + fn, tp + (fp + fn) / 2))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
+
+
+def _binned_auc(sums: np.ndarray) -> np.ndarray:
+    """ROC-AUC of (..., 2 * bins) counts of positives, then of negatives, by rising score."""
+    positives, negatives = np.split(sums, 2, axis=-1)
+    below = np.cumsum(negatives, axis=-1) - negatives / 2
+    return (positives * below).sum(axis=-1) / (positives.sum(axis=-1) * negatives.sum(axis=-1))
+
+
+class _PairMetric(evaluate.Metric):
+    """Base of the metrics over (probability, label) pairs."""
+
+    def __init__(self, *args, num_process: int = 1, **kwargs) -> None:
+        kwargs.setdefault("keep_in_memory", num_process == 1)
+        super().__init__(*args, num_process=num_process, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=(type(self).__doc__ or "").strip(),
+            citation="",
+            inputs_description="\npredictions: probabilities in [0, 1]; references: labels 0 or 1.",
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
+            ),
+            format="arrow",  # "numpy" would round probabilities to float32
+        )
+
+
+class PairPrecision(_PairMetric):
+    """Share of accepted pairs (probability >= threshold) that are right.
+
+    >>> PairPrecision().compute(predictions=[0.9, 0.8, 0.2], references=[1, 0, 1], threshold=0.5)
+    {'precision': 0.5}
+    """
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
+        return {"precision": float(_decision_metrics(sums)[0])}
+
+
+class PairRecall(_PairMetric):
+    """Share of right pairs that are accepted (probability >= threshold)."""
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
+        return {"recall": float(_decision_metrics(sums)[1])}
+
+
+class PairF1(_PairMetric):
+    """Harmonic mean of precision and recall at the threshold."""
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
+        return {"f1": float(_decision_metrics(sums)[2])}
+
+
+class PairRocAuc(_PairMetric):
+    """Probability that a right pair outscores a wrong one."""
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"roc_auc": roc_auc(predictions, references)}
+
+
+class PairEce(_PairMetric):
+    """Expected calibration error over equal-width bins."""
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, bins: int = 15) -> dict[str, float]:
+        return {"ece": ece(predictions, references, bins)}
+
+
+class PairBrier(_PairMetric):
+    """Mean squared distance between probability and label."""
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"brier": brier(predictions, references)}
