@@ -34,12 +34,9 @@ def tiny_encoder(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_cross_encoder(folder: Path, seed: int = 0, spread: float = 50.0) -> Path:
-    """Save a cross-encoder of one logit; `spread` scales its last layer so that scores differ visibly."""
+def tiny_cross_encoder(folder: Path, seed: int = 0, spread: float = 0.5) -> Path:
+    """Save a cross-encoder of one logit; weights with standard deviation `spread` make scores differ visibly."""
     torch.manual_seed(seed)
     _tokenizer(folder).save_pretrained(folder)
-    model = BertForSequenceClassification(_config(num_labels=1))
-    with torch.no_grad():
-        model.classifier.weight.mul_(spread)
-    model.save_pretrained(folder)
+    BertForSequenceClassification(_config(num_labels=1, initializer_range=spread)).save_pretrained(folder)
     return folder

@@ -72,7 +72,7 @@ def figures_table(report: dict[str, Any]) -> Table:
         ("high-confidence share", _with_interval(serving["high_confidence_share"]), mentions),
         ("precision of the high-confidence tier", _with_interval(high["precision"]), f"{high['count']:,} mentions"),
         ("accepted share", _with_interval(serving["accepted_share"]), mentions),
-        ("precision of accepted", f"{serving['accepted_precision']['value']:.3f}", "accepted mentions"),
+        ("precision of accepted", _number(serving["accepted_precision"]), "accepted mentions"),
         ("mean top score", f"{serving['mean_top_score']['value']:.3f}", mentions),
         ("mean margin top-1 to top-2", f"{serving['mean_margin']['value']:.3f}", mentions),
     ]
@@ -104,7 +104,11 @@ def examples_table(mentions: Sequence[str], ranked: Sequence[Sequence[RankedCand
     return table
 
 
-def _with_interval(entry: dict[str, float]) -> str:
-    if entry["value"] != entry["value"]:
-        return "none"
+def _number(entry: dict[str, float | None]) -> str:
+    return "-" if entry["value"] is None else f"{entry['value']:.3f}"
+
+
+def _with_interval(entry: dict[str, float | None]) -> str:
+    if entry["value"] is None:
+        return "-"
     return f"{entry['value']:.3f} ({entry['low']:.3f}-{entry['high']:.3f})"

@@ -49,7 +49,7 @@ def resolve_precision(precision: str | None, device: torch.device, *, key: str =
     if precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"{key}: {precision!r} is unknown; use auto, float32, bfloat16 or float16")
     if precision == "float16" and device.type == "cpu":
-        raise UserError(f"{key}: float16 needs a GPU and none is visible; use --{key} auto")
+        raise UserError(f"{key}: float16 needs a GPU; use auto, bfloat16 or float32")
     return precision
 
 
@@ -59,4 +59,6 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # oneDNN emulates bfloat16 on processors without these instructions, slower than float32.
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    # Older releases of torch do not tell.
+    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return device.type == "cpu" and bool(tell())

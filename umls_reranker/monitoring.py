@@ -84,7 +84,7 @@ class UsageMonitor:
             top: (score, margin, tier, accepted) of the best candidate, or None when there was none.
         """
         with self._lock:
-            for figures in [self._total, *(self._per_type.setdefault(name, Figures()) for name in types)]:
+            for figures in [self._total, *(self._per_type.setdefault(name, Figures()) for name in set(types))]:
                 if top is None:
                     figures.add_without_candidates()
                 else:

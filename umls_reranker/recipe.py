@@ -206,13 +206,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
     plain, is_list = _plain_type(kind)
-    if is_list != isinstance(raw, list) and raw != "":
+    texts = raw if isinstance(raw, list) else [raw]
+    if (is_list != isinstance(raw, list) and raw != "") or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if is_list else 'a single value'}")
     try:
         if is_list:
             return [_convert(item, plain, field) for item in raw]
-        if raw == "" or (raw in ("null", "~") and isinstance(kind, types.UnionType)):
+        if raw in ("", "null", "~") and isinstance(kind, types.UnionType):
             return None
+        if raw == "":
+            raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
         return _convert(raw, plain, field)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{path}: {field.name}: {error}") from None

@@ -33,8 +33,8 @@ class RankedCandidate:
         rank: 1 for the best.
         logit: raw log-odds of the cross-encoder; candidates are ranked by it.
         cross_encoder_score: calibrated probability that this candidate is the mention's concept.
-        margin: this score less the best score of any other concept in the list; negative below rank 1, and the
-            score itself when there is no other concept.
+        margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
+            below the best concept, and the score itself when there is no other concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type.
         accepted: whether to map the mention to this candidate: rank 1 and at or above the type's threshold.
     """
@@ -105,7 +105,7 @@ class UMLSReranker:
         hub.verify_parts(folder)
         info = read_json(folder / "reranker.json")
         return cls(
-            PairScorer.from_folder(folder, PairTemplate.from_dict(info["template"]), device, dtype),
+            PairScorer.from_folder(folder, PairTemplate.from_dict(info.get("template")), device, dtype),
             Calibrator.from_dict(read_json(folder / "calibrator.json")),
             ThresholdTable.from_dict(read_json(folder / "thresholds.json")),
             folder,
@@ -194,15 +194,20 @@ class UMLSReranker:
         self._monitor.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write all parts to `folder`, which then loads with `from_pretrained`; an existing folder is replaced."""
+        """Write all parts to `folder`, which then loads with `from_pretrained`; a model folder there is replaced.
+
+        Raises:
+            UserError: `folder` is there and is not a model folder.
+        """
         target = Path(folder)
+        if target.exists():
+            hub.verify_parts(target)
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for file in hub.model_files(self.folder):
             shutil.copyfile(file, partial / file.name)
         if target.exists():
-            hub.verify_parts(target)
             shutil.rmtree(target)
         partial.rename(target)
         return target

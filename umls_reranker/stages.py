@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -29,10 +30,19 @@ LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "tr
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside `path` and rename it into place."""
+    """Write JSON beside `path` and rename it into place; a number that is not finite becomes null."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def read_json(path: Path) -> Any:

@@ -52,7 +52,17 @@ class PairTemplate:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> PairTemplate:
-        return cls(content["max_length"], content["context_tokens"], tuple(content["markers"]))
+        """The template that `to_dict` wrote.
+
+        Raises:
+            UserError: a key is missing or does not fit.
+        """
+        try:
+            return cls(content["max_length"], content["context_tokens"], tuple(content["markers"]))
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"reranker.json: the template is damaged ({error}); run the calibrate stage again"
+            ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Make the markers single tokens; returns how many tokens the model's embedding must gain."""
@@ -92,14 +102,18 @@ class PairEncoder:
         specials = len(self._head) + len(self._middle) + len(self._tail)
         self._budget = template.max_length - specials - (2 if template.context_tokens else 0)
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text alone, without special tokens; at most ``max_length`` of them are kept."""
+    def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[list[int]]:
+        """Ids of each text alone, without special tokens.
+
+        Args:
+            from_end: of an endless text, read the end instead of the beginning.
+        """
         if not texts:
             return []
         # Far more characters than the ids kept can hold are not worth tokenizing.
         limit = self.template.max_length * 32
-        encoded = self.tokenizer([text[:limit] for text in texts], add_special_tokens=False, verbose=False)
-        return encoded["input_ids"]
+        read = [text[-limit:] if from_end else text[:limit] for text in texts]
+        return self.tokenizer(read, add_special_tokens=False, verbose=False)["input_ids"]
 
     def encode(
         self,
@@ -120,13 +134,14 @@ class PairEncoder:
             contexts = None
         else:
             empty = [""] * len(mentions)
-            left_ids, right_ids = self._tokenize_distinct(lefts or empty), self._tokenize_distinct(rights or empty)
+            left_ids = self._tokenize_distinct(lefts or empty, from_end=True)
+            right_ids = self._tokenize_distinct(rights or empty)
             contexts = (lefts or empty, left_ids, rights or empty, right_ids)
         return self._join(mentions, mention_ids, names, name_ids, contexts)
 
-    def _tokenize_distinct(self, texts: Sequence[str]) -> dict[str, list[int]]:
+    def _tokenize_distinct(self, texts: Sequence[str], *, from_end: bool = False) -> dict[str, list[int]]:
         distinct = list(dict.fromkeys(texts))
-        return dict(zip(distinct, self.tokenize(distinct), strict=True))
+        return dict(zip(distinct, self.tokenize(distinct, from_end=from_end), strict=True))
 
     def _join(self, mentions, mention_ids, names, name_ids, contexts) -> EncodedPairs:
         input_ids, first_lengths, truncated = [], [], 0

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calibration.logistic import sigmoid
 from ..calibration.reliability import bootstrap_by_document, calibration_report
+from ..data.concepts import normalize_name
 from ..training.metrics import pair_report
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .candidate_lists import CandidateLists, TopCandidates
@@ -19,14 +21,9 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..reranker import UMLSReranker
 
-__all__ = ["build_report", "measured_figures", "sigmoid"]
+__all__ = ["build_report", "measured_figures"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Raw probability of a logit, in float64."""
-    return 1.0 / (1.0 + np.exp(-np.asarray(logits, np.float64)))
 
 
 def build_report(
@@ -122,8 +119,9 @@ def measured_figures(report: dict[str, Any]) -> dict[str, Measured]:
     known = f"{report['in_dictionary']:,} {report['split']} mentions with gold in the dictionary"
     candidates = f"{report['candidates']:,} candidates"
 
-    def measured(entry: dict[str, float], population: str) -> Measured:
-        return Measured(entry["value"], entry.get("low"), entry.get("high"), population)
+    def measured(entry: dict[str, float | None], population: str) -> Measured:
+        value = float("nan") if entry["value"] is None else entry["value"]
+        return Measured(value, entry.get("low"), entry.get("high"), population)
 
     figures = {name: measured(entry, entry["population"]) for name, entry in report["pair"].items()}
     figures |= {f"candidate_{name}": measured(e, e["population"]) for name, e in report["candidate_pair"].items()}
@@ -181,9 +179,9 @@ def _subsets(
     lists: CandidateLists, systems: dict[str, tuple[np.ndarray, np.ndarray | None]], train_mentions: Dataset
 ) -> dict[str, dict[str, Any]]:
     """acc@1 of every system over in-dictionary mentions whose string, or concept, training has or has not seen."""
-    strings = {text.casefold() for text in train_mentions["mention"]}
+    strings = {normalize_name(text) for text in train_mentions["mention"]}
     cuis = set(train_mentions["cui"])
-    seen_string = np.array([text.casefold() in strings for text in lists.mentions["mention"]])
+    seen_string = np.array([normalize_name(text) in strings for text in lists.mentions["mention"]])
     seen_cui = np.array([cui in cuis for cui in lists.mentions["cui"]])
     parts = {
         "seen_string": seen_string,

@@ -12,7 +12,7 @@ from datasets import Features, List, Value
 
 from ..data.arrow import write_dataset
 from ..progress import progress
-from .index import Candidates
+from .index import Candidates, expand_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .encoder import BiEncoder
     from .index import NameIndex
 
-__all__ = ["CANDIDATE_FEATURES", "gold_positions", "search_texts", "write_candidates"]
+__all__ = ["CANDIDATE_FEATURES", "gold_positions", "nearest_names", "search_texts", "write_candidates"]
 
 CANDIDATE_FEATURES = Features(
     {
@@ -37,6 +37,7 @@ CANDIDATE_FEATURES = Features(
 # Queries encoded and searched together. It decides who is padded with whom, and so the last bits of the scores:
 # a constant keeps results the same for every setting.
 QUERIES = 8_192
+PAIRS = 512
 MENTIONS_PER_BATCH = 4_096
 
 
@@ -85,6 +86,31 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray)
         match = (rows[inverse[part]] == gold_rows[part, None]) & (gold_rows[part, None] >= 0)
         positions[part] = np.where(match.any(axis=1), match.argmax(axis=1), -1)
     return positions
+
+
+def nearest_names(texts: pa.ChunkedArray, rows: np.ndarray, index: NameIndex, encoder: BiEncoder) -> np.ndarray:
+    """The name of a given concept that is nearest to a text.
+
+    Args:
+        texts: n strings.
+        rows: (n,) concept rows.
+
+    Returns:
+        (n,) int64 name ids; the first of equally near ones.
+    """
+    # Each pair of string and concept once, those of one concept side by side.
+    strings = pc.dictionary_encode(texts.combine_chunks()).indices.to_numpy()
+    _, first, inverse = np.unique(rows * (len(texts) + 1) + strings, return_index=True, return_inverse=True)
+    nearest = np.empty(len(first), np.int64)
+    for start in range(0, len(first), PAIRS):
+        asked = first[start : start + PAIRS]
+        queries = encoder.encode(texts.take(pa.array(asked)).to_pylist())
+        owners, name_ids = expand_ranges(index.offsets[rows[asked]], index.offsets[rows[asked] + 1])
+        distinct, name = np.unique(name_ids, return_inverse=True)
+        cosines = np.einsum("nd,nd->n", encoder.encode(index.names(distinct))[name], queries[owners])
+        order = np.lexsort((name_ids, -cosines, owners))
+        nearest[start : start + len(asked)] = name_ids[order[np.searchsorted(owners, np.arange(len(asked)))]]
+    return nearest[inverse]
 
 
 def write_candidates(

@@ -72,6 +72,7 @@ class BiEncoder:
         if pooling not in POOLINGS:
             raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
 
         place = resolve_device(device)
@@ -88,8 +89,8 @@ class BiEncoder:
                 attn_implementation=attention,
                 use_safetensors=True,
             )
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
                 f"encoder {model!r} (revision {revision or 'main'}) cannot be loaded: {reason}; "
                 "give a folder with config.json, model.safetensors and tokenizer files, or a Hub id and a connection"
@@ -166,11 +167,9 @@ class BiEncoder:
         with torch.inference_mode():
             input_ids, mask = input_ids.to(self.model.device), mask.to(self.model.device)
             hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state.float()
-            if self.identity["pooling"] == "cls":
-                sums = hidden[:, 0]
-            else:
-                sums = (hidden * mask.unsqueeze(-1)).sum(dim=1)  # normalizing makes the mean of it
-            return torch.nn.functional.normalize(sums, dim=-1)
+            # A sum over the tokens points where their mean does.
+            pooled = hidden[:, 0] if self.identity["pooling"] == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)
+            return torch.nn.functional.normalize(pooled, dim=-1)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..data.arrow import open_table, write_dataset
 from ..errors import UserError
 from ..progress import progress
 from ..stages import read_json, write_json
@@ -25,7 +26,7 @@ __all__ = ["Candidates", "NameIndex", "expand_ranges"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 # Names encoded and written between two looks at the progress bar.
-SHARD = 65_536
+SHARD = 16_384
 # A clustering index (IVF, PQ) is trained on at most this many vectors.
 TRAINING_SAMPLE = 262_144
 # Queries searched by one thread at a time, and the most results (queries x names) it holds, some 100 bytes each.
@@ -106,8 +107,8 @@ class NameIndex:
     ) -> NameIndex:
         """Encode every distinct name and write the index.
 
-        The strings are held in memory (compactly), the vectors are not: they go to a file in `path` shard by shard,
-        and from there into FAISS at once.
+        Vectors go to a scratch file in `path` shard by shard and from there into FAISS at once, so that memory holds
+        the strings and one copy of the vectors, in the precision of `factory`.
 
         Args:
             concepts: the dictionary.
@@ -159,13 +160,12 @@ class NameIndex:
             UserError: a part is missing or cannot be read.
         """
         import faiss
-        from datasets import load_from_disk
 
         description = read_json(path / INDEX_FILE)
         try:
             vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
-            names = load_from_disk(str(path / NAMES_FOLDER)).with_format("arrow")[:]
-        except (RuntimeError, OSError) as error:
+            names = open_table(path / NAMES_FOLDER)
+        except (RuntimeError, OSError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
         return cls(vectors, names, description)
@@ -263,8 +263,6 @@ class NameIndex:
 def _write_names(concepts: ConceptTable, path: Path, fingerprint: str) -> pa.Array:
     """Write name, concept row and string number of every name; return the distinct strings in order of number."""
     from datasets import Features, Value
-
-    from ..data.arrow import write_dataset
 
     rows, names = [], []
     for batch_rows, batch_names in concepts.iter_names():

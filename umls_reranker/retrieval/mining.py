@@ -19,8 +19,8 @@ from datasets import ClassLabel, Features, Value
 
 from ..data.arrow import write_dataset
 from ..progress import progress
-from .candidates import gold_positions, search_texts
-from .index import Candidates, expand_ranges
+from .candidates import gold_positions, nearest_names, search_texts
+from .index import Candidates
 from .negatives import SharedNames, TypePools, random_below, random_bits
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ PAIR_FEATURES = Features(
 )
 # Draws per negative before it is given up, which only a dictionary or type of a handful of concepts comes to.
 ATTEMPTS = 32
-# Mentions whose gold concept is looked up name by name at once; fixed, see `candidates.QUERIES`.
-STRINGS = 512
 EXAMPLES = 3
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -116,7 +114,9 @@ def mine_pairs(
     gold = concepts.rows(table["cui"].to_pylist())
     table, gold = table.take(pa.array(np.flatnonzero(gold >= 0))), gold[gold >= 0]
     strings, found = search_texts(table["mention"], index, encoder, config.neighbors)
-    gold_names, not_retrieved = _nearest_gold_names(table["mention"], gold, strings, found, index, encoder)
+    position = gold_positions(gold, found.rows, strings)
+    gold_names, missed = found.name_ids[strings, position], np.flatnonzero(position < 0)
+    gold_names[missed] = nearest_names(table["mention"].take(pa.array(missed)), gold[missed], index, encoder)
     pools = TypePools(concepts, gold, table["semantic_types"])
     miner = _Miner(config, index, SharedNames(index, gold), pools)
     ids = table["mention_id"].to_numpy()
@@ -134,39 +134,10 @@ def mine_pairs(
     return {
         "mentions": len(mentions),
         "gold_concept_unknown": len(mentions) - len(gold),
-        "gold_concept_not_retrieved": not_retrieved,
+        "gold_concept_not_retrieved": len(missed),
         "types_from_mention": pools.from_mention,
         **miner.report(len(gold)),
     }
-
-
-def _nearest_gold_names(
-    texts: pa.ChunkedArray,
-    gold: np.ndarray,
-    strings: np.ndarray,
-    found: Candidates,
-    index: NameIndex,
-    encoder: BiEncoder,
-) -> tuple[np.ndarray, int]:
-    """(n,) int64 ids of the gold concepts' names nearest to their mentions, and how many were not retrieved."""
-    position = gold_positions(gold, found.rows, strings)
-    name_ids = found.name_ids[strings, position]
-    missed = np.flatnonzero(position < 0)
-    # Each string and concept once, those of one concept side by side.
-    keys = gold[missed] * len(found.rows) + strings[missed]
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    nearest = np.empty(len(first), np.int64)
-    for start in range(0, len(first), STRINGS):
-        part = slice(start, start + STRINGS)
-        asked = missed[first[part]]
-        queries = encoder.encode(texts.take(pa.array(asked)).to_pylist())
-        owners, own_names = expand_ranges(index.offsets[gold[asked]], index.offsets[gold[asked] + 1])
-        distinct, name = np.unique(own_names, return_inverse=True)
-        cosines = np.einsum("nd,nd->n", encoder.encode(index.names(distinct))[name], queries[owners])
-        best = np.lexsort((own_names, -cosines, owners))
-        nearest[part] = own_names[best[np.searchsorted(owners, np.arange(len(asked)))]]
-    name_ids[missed] = nearest[inverse]
-    return name_ids, len(missed)
 
 
 class _Miner:
@@ -209,11 +180,9 @@ class _Miner:
         for column in np.flatnonzero(self.sources >= TYPE):
             self._draw(rows, column, mentions, ids)
             drawn = np.flatnonzero(rows[:, column] >= 0)
-            starts = self._index.offsets[rows[drawn, column]]
+            starts, stops = (self._index.offsets[rows[drawn, column] + edge] for edge in (0, 1))
             bits = self._bits(ids[drawn], column, ATTEMPTS)
-            name_ids[drawn, column] = starts + random_below(
-                bits, self._index.offsets[rows[drawn, column] + 1] - starts
-            )
+            name_ids[drawn, column] = starts + random_below(bits, stops - starts)
         return rows, name_ids
 
     def _take_nearest(self, rows: np.ndarray, name_ids: np.ndarray, near: Candidates) -> None:
@@ -238,6 +207,8 @@ class _Miner:
         elif number >= self._config.random:
             pending = np.flatnonzero(rows[:, column - self._config.random - self._config.same_type] < 0)
         for attempt in range(ATTEMPTS):
+            if not len(pending):
+                break
             bits = self._bits(ids[pending], column, attempt)
             if source == TYPE:
                 drawn = self._pools.pick(mentions[pending], bits, self._bits(ids[pending], column, attempt, 1))
@@ -294,7 +265,9 @@ class _Miner:
             "dropped": {guard: dict(counts) for guard, counts in self._dropped.items()},
             "cosine_floor": config.cosine_floor,
             "semantic_below_floor": int((cosines < config.cosine_floor).sum()),
-            "semantic_cosine": {str(q): value and round(value, 4) for q, value in zip(QUANTILES, quantiles, strict=True)},
+            "semantic_cosine": {
+                str(q): value and round(value, 4) for q, value in zip(QUANTILES, quantiles, strict=True)
+            },
             "semantic_named_as_mention": self._named_as_mention,
             "semantic_missing": mentions * config.semantic - pairs["semantic"],
             "type_replaced_by_random": replaced,

@@ -38,11 +38,18 @@ def weight_scale(pairs: Dataset) -> float:
 
 
 def first_mentions(pairs: Dataset, max_pairs: int) -> Dataset:
-    """The leading pairs, at most `max_pairs`, cut between mentions."""
+    """The leading pairs, at most `max_pairs`, cut between mentions.
+
+    Raises:
+        UserError: the first mention alone has more pairs.
+    """
     if len(pairs) <= max_pairs:
         return pairs
     ids = pairs.with_format("numpy")["mention_id"][: max_pairs + 1]
-    return pairs.select(range(int(np.flatnonzero(ids != ids[-1])[-1]) + 1))
+    complete = np.flatnonzero(ids != ids[-1])
+    if not len(complete):
+        raise UserError(f"max_dev_pairs: {max_pairs} holds no whole mention; use more")
+    return pairs.select(range(int(complete[-1]) + 1))
 
 
 def tokenize_pairs(pairs: Dataset, encoder: PairEncoder, scale: float, cache_file: Path) -> Dataset:

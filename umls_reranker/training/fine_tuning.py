@@ -65,6 +65,9 @@ def load_base_model(
             f"model {model} cannot be loaded ({' '.join(str(error).split())}); check the id, the network, or give a "
             "local folder with safetensors weights"
         ) from None
+    longest = getattr(network.config, "max_position_embeddings", template.max_length)
+    if template.max_length > longest:
+        raise UserError(f"max_length: {template.max_length} is more than the {longest} tokens that {model} reads")
     if template.prepare_tokenizer(tokenizer):
         network.resize_token_embeddings(len(tokenizer))
     return network, tokenizer

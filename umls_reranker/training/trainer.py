@@ -12,6 +12,7 @@ from accelerate import PartialState
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback
 
+from ..calibration.logistic import sigmoid
 from .metrics import pair_metrics
 
 __all__ = [
@@ -76,8 +77,7 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         labels, _, rows = prediction.label_ids
         logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
-        probabilities = 1 / (1 + np.exp(-logits))
-        metrics = pair_metrics(probabilities, labels.astype(np.int64), threshold=0.5)
+        metrics = pair_metrics(sigmoid(logits), labels.astype(np.int64), threshold=0.5)
         bce = np.logaddexp(0, logits) - labels * logits
         return metrics | {"log_loss": float(bce.mean()), "acc@1": _gold_first(logits, labels, mention_ids[rows])}
 

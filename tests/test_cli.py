@@ -1,0 +1,87 @@
+"""What the scripts share: errors in one line, and whether a stage has to be run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umls_reranker.cli import run_script, should_run
+from umls_reranker.errors import UserError
+from umls_reranker.stages import Stage
+
+
+def run(main, capsys):
+    """Exit code and what stands on standard error."""
+    with pytest.raises(SystemExit) as caught:
+        run_script(main)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+
+
+@pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_the_result_is_the_exit_code(capsys, result, code):
+    assert run(lambda: result, capsys) == (code, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("config.yaml: unknown key 'x'"), "error: config.yaml: unknown key 'x'\n"),
+        (UserError("two\nlines  and\tspaces"), "error: two lines and spaces\n"),
+        (OSError(28, "No space left on device", "runs/a"), "error: [Errno 28] No space left on device: 'runs/a'\n"),
+        (PermissionError(13, "Permission denied", "x"), "error: [Errno 13] Permission denied: 'x'\n"),
+        (KeyboardInterrupt(), "\nstopped; finished stages are kept, run the same command again to go on\n"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(capsys, error, line):
+    def main():
+        raise error
+
+    assert run(main, capsys) == (130 if isinstance(error, KeyboardInterrupt) else 2, line)
+
+
+def test_a_bug_keeps_its_traceback():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(main)
+
+
+def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('the script of that name')")
+    script = tmp_path / "train.py"
+    script.write_text(
+        "from umls_reranker.cli import run_script\n"
+        "def main():\n"
+        "    import colorsys, os\n"
+        "    print(colorsys.hsv_to_rgb(0, 0, 1), os.environ['OMP_WAIT_POLICY'])\n"
+        "run_script(main)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "(1, 1, 1) PASSIVE\n"), result.stderr
+
+
+def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
+    stage = Stage(tmp_path / "index", {"k": 1}, {})
+
+    def asked(**flags):
+        answer = should_run(stage, **({"overwrite": False, "dry_run": False} | flags))
+        return answer, capsys.readouterr().err
+
+    assert asked() == (True, f"[index] -> {stage.folder}\n")
+    assert asked(dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")
+    with stage.writing():
+        pass
+    assert asked() == (False, f"[index] up to date in {stage.folder}\n")
+    assert asked(overwrite=True) == (True, f"[index] -> {stage.folder}\n")
+    assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")

@@ -1,0 +1,86 @@
+"""Devices and precisions: what the machine lacks is refused in one line."""
+
+import pytest
+import torch
+
+from umls_reranker.devices import resolve_device, resolve_precision
+from umls_reranker.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def refused(function, *arguments, **options):
+    with pytest.raises(UserError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.mark.parametrize("device", ["auto", None, "cpu"])
+def test_without_gpu_the_processor_computes(without_gpu, device):
+    assert resolve_device(device) == CPU
+
+
+def test_auto_takes_a_gpu(with_gpu):
+    assert resolve_device("auto") == resolve_device(None) == torch.device("cuda")
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    assert resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ("cuda", "no CUDA GPU is visible; use --device cpu"),
+        ("cuda:1", "'cuda:1' is not available"),
+        ("mps", "'mps' is not available on this machine"),
+        ("gpu", "device 'gpu' is unknown; use auto, cpu"),
+        ("", "device '' is unknown"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(without_gpu, device, reason):
+    assert reason in refused(resolve_device, device)
+
+
+@pytest.mark.parametrize(("supported", "precision"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize("auto", ["auto", None])
+def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, supported, precision, auto):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    assert resolve_precision(auto, CPU) == precision
+
+
+def test_auto_is_float32_where_torch_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert resolve_precision("auto", CPU) == "float32"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_is_bfloat16_on_gpus_since_ampere(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert resolve_precision("auto", torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_given_precision_is_kept(precision):
+    assert resolve_precision(precision, CPU) == precision
+
+
+def test_float16_needs_a_gpu():
+    assert resolve_precision("float16", torch.device("cuda")) == "float16"
+    message = refused(resolve_precision, "float16", CPU, key="training_precision")
+    assert message == "training_precision: float16 needs a GPU; use auto, bfloat16 or float32"
+
+
+def test_an_unknown_precision_is_named_with_the_choices():
+    message = refused(resolve_precision, "fp16", CPU)
+    assert message == "precision: 'fp16' is unknown; use auto, float32, bfloat16 or float16"

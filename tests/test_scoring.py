@@ -1,0 +1,167 @@
+"""The scoring engine against one plain forward pass per pair."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_cross_encoder
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from umls_reranker import scoring
+from umls_reranker.errors import UserError
+from umls_reranker.scoring import PairScorer
+from umls_reranker.template import PairTemplate
+
+TEMPLATE = PairTemplate(max_length=32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_cross_encoder(tmp_path_factory.mktemp("scoring") / "model")
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """60 distinct pairs of all lengths, 8 of which do not fit into 32 tokens."""
+    choose = random.Random(0)
+    texts = ["".join(choose.choices("abcdefg  ", k=length)) for length in (*range(1, 13), 40, 40) for _ in range(5)]
+    mentions, names = texts[:60], choose.sample(texts, k=60)
+    return mentions, names
+
+
+@pytest.fixture(scope="module")
+def expected(model, pairs):
+    """Logits of the pairs, each in a forward pass of its own, without any of our code."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForSequenceClassification.from_pretrained(model, dtype="float32").eval()
+    logits = []
+    with torch.inference_mode():
+        for pair in zip(*pairs, strict=True):
+            inputs = tokenizer(*pair, truncation="longest_first", max_length=32, return_tensors="pt")
+            logits.append(network(**inputs).logits.item())
+    assert np.std(logits) > 1
+    return np.array(logits)
+
+
+def load(model, template=TEMPLATE, precision="float32"):
+    return PairScorer.from_folder(model, template, "cpu", precision)
+
+
+def test_logits_are_those_of_transformers_in_input_order(model, pairs, expected):
+    scores = load(model).score(*pairs)
+    assert scores.logits.dtype == np.float32
+    np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-5)
+    assert scores.truncated == sum(len(m.replace(" ", "") + n.replace(" ", "")) > 29 for m, n in zip(*pairs)) > 0
+
+
+@pytest.mark.parametrize("token_budget", [1, 100, 1_000_000])
+def test_logits_do_not_depend_on_the_batches(model, pairs, expected, token_budget):
+    scorer = load(model)
+    scorer.token_budget = token_budget
+    np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_logits_do_not_depend_on_the_chunks(model, pairs, expected, monkeypatch):
+    scorer = load(model)
+    truncated = scorer.score(*pairs).truncated
+    monkeypatch.setattr(scoring, "CHUNK_PAIRS", 7)
+    scores = scorer.score(*pairs)
+    np.testing.assert_allclose(scores.logits, expected, rtol=0, atol=1e-5)
+    assert scores.truncated == truncated
+
+
+def test_equal_pairs_are_scored_once(model, pairs, expected):
+    scorer, shapes = load(model), []
+    scorer.model.register_forward_pre_hook(
+        lambda _, args, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    order = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 4))
+    mentions, names = ([column[i] for i in order] for column in pairs)
+    logits = scorer.score(mentions, names).logits
+    np.testing.assert_allclose(logits, expected[order], rtol=0, atol=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    distinct = tokenizer(*pairs, truncation="longest_first", max_length=32)["input_ids"]
+    assert sum(rows for rows, _ in shapes) == len(set(map(tuple, distinct)))
+    for i in range(60):
+        assert len(set(logits[order == i])) == 1
+
+
+def test_batches_stay_within_the_token_budget(model, pairs):
+    scorer, shapes = load(model), []
+    scorer.token_budget = 128
+    scorer.model.register_forward_pre_hook(
+        lambda _, args, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    scorer.score(*pairs)
+    assert len(shapes) > 3 and max(rows * width for rows, width in shapes) <= 128
+
+
+def test_context_is_read_when_the_template_has_it(model):
+    scorer = load(model, PairTemplate(32, context_tokens=4))
+    bare = scorer.score(["cold"], ["cold"]).logits
+    seen = scorer.score(["cold", "cold"], ["cold", "cold"], ["a bad", ""], ["b", ""]).logits
+    assert seen[1] == pytest.approx(bare[0], abs=1e-5) and abs(seen[0] - bare[0]) > 1e-3
+    unread = load(model).score(["cold"], ["cold"], ["a bad"], ["b"]).logits
+    np.testing.assert_allclose(unread, load(model).score(["cold"], ["cold"]).logits, atol=1e-5)
+
+
+def test_no_pairs(model):
+    scores = load(model).score([], [])
+    assert scores.logits.shape == (0,) and scores.logits.dtype == np.float32 and scores.truncated == 0
+
+
+def test_columns_of_different_length_are_refused(model):
+    with pytest.raises(ValueError):
+        load(model).score(["a", "b"], ["a"])
+
+
+def test_bfloat16_is_close_and_ends_in_float32(model, pairs, expected):
+    scorer = load(model, precision="bfloat16")
+    logits = scorer.score(*pairs).logits
+    assert 0 < np.sqrt(np.mean((logits - expected) ** 2)) < 0.1 * np.std(expected)
+    assert scorer.model.bert.encoder.layer[0].output.dense.weight.dtype == torch.bfloat16
+    assert scorer.model.classifier.weight.dtype == torch.float32
+    # Rounded to bfloat16 the logits would come in steps, and some candidates would tie.
+    coarse = torch.from_numpy(logits).bfloat16().float().numpy()
+    assert np.count_nonzero(logits == coarse) < 5
+
+
+def test_scores_that_are_not_numbers_are_refused(model, pairs):
+    scorer = load(model)
+    with torch.no_grad():
+        scorer.model.classifier.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="scores that are not numbers"):
+        scorer.score(*pairs)
+
+
+def refused(folder):
+    with pytest.raises(UserError) as caught:
+        load(folder)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"\xff" * 64])
+def test_corrupt_weights_are_refused(tmp_path, damage):
+    weights = tiny_cross_encoder(tmp_path / "model") / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+    assert refused(tmp_path / "model").startswith(f"{tmp_path / 'model'}: the weights are corrupt")
+
+
+def test_a_model_of_two_outputs_is_refused(model, tmp_path):
+    AutoTokenizer.from_pretrained(model).save_pretrained(tmp_path)
+    two = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2, ignore_mismatched_sizes=True)
+    two.save_pretrained(tmp_path)
+    assert refused(tmp_path) == f"{tmp_path}: the model has 2 outputs; a reranker has one logit"
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    assert refused(tmp_path).startswith(f"{tmp_path} holds no loadable model: ")
+
+
+def test_pickled_weights_are_not_opened(tmp_path):
+    folder = tiny_cross_encoder(tmp_path / "model")
+    network = AutoModelForSequenceClassification.from_pretrained(folder)
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert "holds no loadable model" in refused(folder)

@@ -1,0 +1,209 @@
+"""Stage folders: finished with a manifest, or not there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umls_reranker import stages
+from umls_reranker.errors import UserError
+from umls_reranker.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def make_stage(run, settings=None, inputs=None):
+    return Stage(run / "index", settings or {"k": 32}, inputs or {"concepts": "abc"})
+
+
+def write_output(stage, text, **options):
+    with stage.writing(**options) as (folder, summary):
+        (folder / "names.txt").write_text(text)
+        summary["names"] = len(text)
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
+    stage = make_stage(tmp_path)
+    assert not stage.is_done()
+    write_output(stage, "cold")
+    assert stage.is_done() and make_stage(tmp_path).is_done()
+    assert listing(tmp_path) == ["index", "stages.jsonl"]
+    assert listing(stage.folder) == ["manifest.json", "names.txt"]
+    manifest = read_json(stage.folder / "manifest.json")
+    assert manifest["stage"] == "index" and manifest["key"] == stage.key and manifest["schema_version"] == 1
+    assert manifest["settings"] == {"k": 32} and manifest["inputs"] == {"concepts": "abc"}
+    assert set(manifest["versions"]) == {"umls_reranker", *stages.LIBRARIES}
+    assert stage.summary() == {"names": 4}
+    assert RunFolder(tmp_path).key_of("index", "build_index.py") == stage.key
+    assert list(RunFolder(tmp_path).seconds()) == ["index"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"settings": {"k": 33}}, {"settings": {"k": 32, "new": None}}, {"inputs": {"concepts": "abd"}}]
+)
+def test_a_change_of_settings_or_inputs_makes_it_stale(tmp_path, change):
+    write_output(make_stage(tmp_path), "cold")
+    assert not make_stage(tmp_path, **change).is_done()
+
+
+def test_a_new_version_makes_it_stale(tmp_path, monkeypatch):
+    write_output(make_stage(tmp_path), "cold")
+    monkeypatch.setattr(stages, "__version__", "99.0")
+    assert not make_stage(tmp_path).is_done()
+
+
+def test_the_order_of_settings_does_not_matter(tmp_path):
+    assert make_stage(tmp_path, {"a": 1, "b": 2}).key == make_stage(tmp_path, {"b": 2, "a": 1}).key
+
+
+def test_new_output_replaces_the_former_whole(tmp_path):
+    write_output(make_stage(tmp_path), "cold")
+    (tmp_path / "index" / "extra.txt").write_text("old")
+    write_output(make_stage(tmp_path, {"k": 33}), "heat")
+    assert listing(tmp_path / "index") == ["manifest.json", "names.txt"]
+    assert (tmp_path / "index" / "names.txt").read_text() == "heat"
+    assert listing(tmp_path) == ["index", "stages.jsonl"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, UserError])
+def test_a_failure_leaves_the_former_output_and_nothing_else(tmp_path, error):
+    former = make_stage(tmp_path)
+    write_output(former, "cold")
+    later = make_stage(tmp_path, {"k": 33})
+    with pytest.raises(error), later.writing() as (folder, _):
+        (folder / "names.txt").write_text("half")
+        raise error("stop")
+    assert listing(tmp_path) == ["index", "stages.jsonl"]
+    assert (tmp_path / "index" / "names.txt").read_text() == "cold"
+    assert former.is_done() and not later.is_done()
+    assert len((tmp_path / "stages.jsonl").read_text().splitlines()) == 1
+
+
+def break_off(stage, text, resume=True):
+    """Write and stop as a killed run does; returns what the folder held at the start."""
+    with pytest.raises(KeyboardInterrupt), stage.writing(resume=resume) as (folder, _):
+        found = listing(folder)
+        (folder / text).write_text(text)
+        raise KeyboardInterrupt
+    return found
+
+
+def test_a_resumable_stage_goes_on_where_it_stopped(tmp_path):
+    stage = make_stage(tmp_path)
+    assert break_off(stage, "checkpoint-1") == ["key"]
+    assert listing(tmp_path) == [".index.partial"] and not stage.is_done()
+    assert break_off(make_stage(tmp_path), "checkpoint-2") == ["checkpoint-1", "key"]
+    write_output(stage, "done", resume=True)
+    assert listing(tmp_path / "index") == ["checkpoint-1", "checkpoint-2", "manifest.json", "names.txt"]
+
+
+def test_what_another_key_left_is_not_resumed(tmp_path):
+    break_off(make_stage(tmp_path), "checkpoint-1")
+    assert break_off(make_stage(tmp_path, {"k": 33}), "checkpoint-2") == ["key"]
+    assert break_off(make_stage(tmp_path, {"k": 33}), "checkpoint-3", resume=False) == ["key"]
+
+
+def test_a_stage_that_was_not_run_names_its_script(tmp_path):
+    with pytest.raises(UserError) as caught:
+        RunFolder(tmp_path).key_of("index", "build_index.py")
+    expected = f"{tmp_path / 'index'} is not there yet; run scripts/build_index.py with the same recipe first"
+    assert str(caught.value) == expected
+
+
+def test_a_manifest_cut_short_is_named(tmp_path):
+    write_output(make_stage(tmp_path), "cold")
+    manifest = tmp_path / "index" / "manifest.json"
+    manifest.write_text(manifest.read_text()[:40])
+    with pytest.raises(UserError, match=r"manifest\.json is not valid JSON"):
+        make_stage(tmp_path).is_done()
+
+
+# The lock
+
+
+def test_a_run_folder_is_locked_once(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        with pytest.raises(UserError, match="another process is working in"), RunFolder(tmp_path / "run").locked():
+            pass
+        with RunFolder(tmp_path / "other").locked():
+            pass
+    with run.locked():
+        pass
+
+
+def test_the_lock_ends_with_its_process(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from umls_reranker.stages import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True); sys.stdin.read(1); os._exit(9)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match="another process"), RunFolder(tmp_path).locked():
+            pass
+        holder.communicate(b"x", timeout=30)
+    assert holder.returncode == 9
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+# Files
+
+
+def test_fingerprints_follow_names_and_bytes(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "sub" / "a.txt").write_text("a")
+    first = fingerprint_path(folder)
+    assert first == fingerprint_path(folder) and len(first) == 64
+    os.utime(folder / "b.txt", (1, 1))
+    assert fingerprint_path(folder) == first
+    (folder / "b.txt").write_text("c")
+    changed = fingerprint_path(folder)
+    (folder / "b.txt").write_text("b")
+    (folder / "b.txt").rename(folder / "c.txt")
+    assert len({first, changed, fingerprint_path(folder)}) == 3
+    assert fingerprint_path(folder / "c.txt") != fingerprint_path(folder / "sub" / "a.txt")
+
+
+def test_a_file_has_one_fingerprint_wherever_it_lies(tmp_path):
+    (tmp_path / "a").write_text("same")
+    (tmp_path / "b").write_text("same")
+    assert fingerprint_path(tmp_path / "a") == fingerprint_path(tmp_path / "b")
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="gone does not exist; check the path in the recipe"):
+        fingerprint_path(tmp_path / "gone")
+
+
+def test_json_is_readable_text_and_strict(tmp_path):
+    content = {"name": "Ménétrier", "values": [1, 0.5, None], "nested": {"nan": float("nan")}, "pair": (1, 2)}
+    write_json(tmp_path / "a.json", content)
+    assert "Ménétrier" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    expected = content | {"nested": {"nan": None}, "pair": [1, 2]}
+    assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == expected
+    assert listing(tmp_path) == ["a.json"]
+
+
+def test_json_that_cannot_be_written_leaves_the_former_file(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+def test_missing_json_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.json is missing"):
+        read_json(tmp_path / "none.json")

@@ -1,0 +1,177 @@
+"""Pairs as ids: equal to the tokenizer's own, and with context cut so that mention and name survive."""
+
+import random
+
+import pytest
+from tiny_models import tiny_encoder
+from transformers import AutoTokenizer
+
+from umls_reranker.errors import UserError
+from umls_reranker.template import PairEncoder, PairTemplate
+
+SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_encoder(tmp_path_factory.mktemp("template") / "model")
+
+
+@pytest.fixture
+def tokenizer(model):
+    return AutoTokenizer.from_pretrained(model)
+
+
+def make_encoder(tokenizer, *settings):
+    template = PairTemplate(*settings)
+    assert template.prepare_tokenizer(tokenizer) == 0
+    return PairEncoder(tokenizer, template)
+
+
+def random_texts(count, longest, seed):
+    choose = random.Random(seed)
+    texts = ["".join(choose.choices(SYLLABLES, k=choose.randrange(longest))) for _ in range(count - 2)]
+    return choose.sample(["", " ", *texts], k=count)
+
+
+@pytest.mark.parametrize("max_length", [16, 17, 31, 64])
+def test_without_context_pairs_are_those_of_the_tokenizer(tokenizer, max_length):
+    # Up to three times the limit, so that all cases of the longest-first rule come up.
+    mentions, names = (random_texts(400, max_length, seed) for seed in (max_length, max_length + 1))
+    pairs = make_encoder(tokenizer, max_length).encode(mentions, names)
+    whole = tokenizer(mentions, names)
+    expected = tokenizer(mentions, names, truncation="longest_first", max_length=max_length)
+    assert pairs.input_ids == expected["input_ids"]
+    assert pairs.token_type_ids() == expected["token_type_ids"]
+    cut = sum(len(ids) > max_length for ids in whole["input_ids"])
+    assert 50 < cut < 350 and pairs.truncated == cut
+
+
+@pytest.mark.parametrize(("mention", "name"), [("", ""), ("", "cold"), ("cold", ""), ("a" * 90, "b" * 90)])
+def test_empty_and_endless_texts(tokenizer, mention, name):
+    pairs = make_encoder(tokenizer, 64).encode([mention], [name])
+    # In a batch: a call with one pair takes an empty second text for none.
+    expected = tokenizer([mention], [name], truncation="longest_first", max_length=64)
+    assert (pairs.input_ids, pairs.token_type_ids()) == (expected["input_ids"], expected["token_type_ids"])
+
+
+def test_no_pairs(tokenizer):
+    pairs = make_encoder(tokenizer, 64, 8).encode([], [], [], [])
+    assert (pairs.input_ids, pairs.first_lengths, pairs.truncated) == ([], [], 0)
+
+
+def test_texts_of_different_number_are_refused(tokenizer):
+    with pytest.raises(ValueError):
+        make_encoder(tokenizer, 64).encode(["a", "b"], ["a"])
+
+
+def shown(tokenizer, pairs):
+    """First and second segment of each pair as text, without the special tokens at their ends."""
+    texts = []
+    for ids, first in zip(pairs.input_ids, pairs.first_lengths, strict=True):
+        tokens = tokenizer.convert_ids_to_tokens(ids)
+        assert tokens[0] == "[CLS]" and tokens[first - 1] == tokens[-1] == "[SEP]"
+        texts.append((" ".join(tokens[1 : first - 1]), " ".join(tokens[first:-1])))
+    return texts
+
+
+def test_context_stands_around_the_marked_mention(tokenizer):
+    encoder = make_encoder(tokenizer, 32, 4)
+    pairs = encoder.encode(["m n"], ["x y"], ["a b c d e f"], ["1 2 3 4 5 6"])
+    assert shown(tokenizer, pairs) == [("c d e f [unused1] m n [unused2] 1 2 3 4", "x y")]
+    assert pairs.truncated == 0
+    assert pairs.token_type_ids() == [[0] * 14 + [1] * 3]
+
+
+def test_context_may_be_absent(tokenizer):
+    encoder = make_encoder(tokenizer, 32, 4)
+    bare = [("[unused1] m [unused2]", "x")]
+    assert shown(tokenizer, encoder.encode(["m"], ["x"])) == bare
+    assert shown(tokenizer, encoder.encode(["m"], ["x"], [""], [""])) == bare
+    assert shown(tokenizer, encoder.encode(["m"], ["x"], ["a"], [""])) == [("a [unused1] m [unused2]", "x")]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "first"),
+    [
+        # 16 tokens less 3 special ones, 2 markers, 2 of the mention and 3 of the name: 6 of context.
+        ("a b c d e", "1 2 3 4 5", "c d e [unused1] m n [unused2] 1 2 3"),
+        ("a b c d e f g", "1 2", "d e f g [unused1] m n [unused2] 1 2"),
+        ("a", "1 2 3 4 5 6 7", "a [unused1] m n [unused2] 1 2 3 4 5"),
+        ("", "1 2 3 4 5 6 7", "[unused1] m n [unused2] 1 2 3 4 5 6"),
+    ],
+)
+def test_context_is_cut_first_and_its_far_ends(tokenizer, left, right, first):
+    pairs = make_encoder(tokenizer, 16, 8).encode(["m n"], ["x y z"], [left], [right])
+    assert shown(tokenizer, pairs) == [(first, "x y z")]
+    assert len(pairs.input_ids[0]) == 16 - max(0, 6 - len((left + " " + right).split()))
+    assert pairs.truncated == 0
+
+
+def test_the_nearest_context_of_an_endless_text_is_kept(tokenizer):
+    encoder = make_encoder(tokenizer, 16, 2)
+    pairs = encoder.encode(["m"], ["x"], ["far " * 5_000 + "a b"], ["1 2" + " far" * 5_000])
+    assert shown(tokenizer, pairs) == [("a b [unused1] m [unused2] 1 2", "x")]
+
+
+def test_a_long_name_never_pushes_out_the_mention(tokenizer):
+    encoder = make_encoder(tokenizer, 16, 8)
+    pairs = encoder.encode(["m n", "m " * 20], ["x " * 20, "y " * 20], ["a b"] * 2, ["1 2"] * 2)
+    # 11 tokens for mention and name: the shorter stays whole, two long ones share.
+    assert shown(tokenizer, pairs) == [
+        ("[unused1] m n [unused2]", " ".join("x" * 9)),
+        ("[unused1] m m m m m [unused2]", " ".join("y" * 6)),
+    ]
+    assert pairs.truncated == 2
+
+
+def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):
+    encoder = make_encoder(tokenizer, 24, 8)
+    columns = [random_texts(300, 30, seed) for seed in range(4)]
+    pairs = encoder.encode(*columns)
+    start, end = tokenizer.convert_tokens_to_ids(["[unused1]", "[unused2]"])
+    mentions, names = (tokenizer(column, add_special_tokens=False)["input_ids"] for column in columns[:2])
+    truncated = 0
+    for ids, mention, name in zip(pairs.input_ids, mentions, names, strict=True):
+        assert len(ids) <= 24 and ids.count(start) == ids.count(end) == 1
+        kept = ids[ids.index(start) + 1 : ids.index(end)]
+        whole = len(mention) + len(name) <= 24 - 5
+        assert kept == mention if whole else kept == mention[: len(kept)] and bool(kept) == bool(mention)
+        truncated += not whole
+    assert pairs.truncated == truncated > 0
+
+
+def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
+    template = PairTemplate(32, 4, ("[unused1]", "<mention>"))
+    before = len(tokenizer)
+    assert template.prepare_tokenizer(tokenizer) == 1
+    assert tokenizer("<mention>", add_special_tokens=False)["input_ids"] == [before]
+    assert len(tokenizer("[unused1]", add_special_tokens=False)["input_ids"]) == 1
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    columns = (["m"], ["x"], ["a"], ["1"])
+    saved, again = PairEncoder(tokenizer, template).encode(*columns), PairEncoder(loaded, template).encode(*columns)
+    assert saved.input_ids == again.input_ids and before in saved.input_ids[0]
+
+
+def test_without_context_the_tokenizer_stays_as_it_is(tokenizer):
+    assert PairTemplate(64, 0, ("<start>", "<end>")).prepare_tokenizer(tokenizer) == 0
+    assert "<start>" not in tokenizer.get_vocab()
+
+
+def test_template_survives_json():
+    template = PairTemplate(48, 16, ("<s1>", "<s2>"))
+    assert PairTemplate.from_dict(template.to_dict()) == template
+    assert template.to_dict() == {"max_length": 48, "context_tokens": 16, "markers": ["<s1>", "<s2>"]}
+
+
+@pytest.mark.parametrize("content", [None, {}, {"max_length": 64, "context_tokens": 0}])
+def test_a_damaged_template_is_refused(content):
+    with pytest.raises(UserError, match="template is damaged"):
+        PairTemplate.from_dict(content)
+
+
+@pytest.mark.parametrize(("settings", "key"), [((8, 0), "max_length"), ((64, -1), "context_tokens")])
+def test_settings_without_sense_are_refused(settings, key):
+    with pytest.raises(UserError, match=key):
+        PairTemplate(*settings)

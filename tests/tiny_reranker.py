@@ -1,0 +1,54 @@
+"""A complete model folder around a tiny cross-encoder, as scripts/calibrate.py leaves it."""
+
+from pathlib import Path
+
+import numpy as np
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.thresholds import ThresholdTable
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.model_folder import write_parts
+from umls_reranker.recipe import Recipe
+from umls_reranker.template import PairTemplate
+
+HIERARCHY = TypeHierarchy.from_edges(
+    [
+        SemanticType("T046", "Pathologic Function", None, "DISO"),
+        SemanticType("T047", "Disease or Syndrome", "T046", "DISO"),
+        SemanticType("T121", "Pharmacologic Substance", None, "CHEM"),
+    ]
+)
+
+
+def fit_thresholds() -> ThresholdTable:
+    """Thresholds of two types, of which drugs need a higher probability than diseases."""
+    rng = np.random.default_rng(0)
+    tops, rest, labels, types = [], [], [], []
+    for type_id, bar in (("T047", 0.3), ("T121", 0.6)):
+        top = rng.uniform(0, 1, 400)
+        tops.append(top)
+        rest.append(top * 0.2)
+        labels.append(rng.random(400) < 1 / (1 + np.exp(-20 * (top - bar))))
+        types += [type_id] * 400
+    top_p, correct = np.concatenate(tops), np.concatenate(labels).astype(int)
+    return ThresholdTable.fit(
+        np.concatenate([top_p, *rest]),
+        np.concatenate([correct, np.zeros(800, int)]),
+        np.tile(np.arange(800), 2),
+        top_p,
+        correct,
+        types,
+        HIERARCHY,
+        shrinkage=0.0,
+    )
+
+
+def tiny_reranker(folder: Path, template: PairTemplate | None = None, seed: int = 0) -> Path:
+    """Save weights, tokenizer and parts; returns the folder."""
+    tiny_cross_encoder(folder, seed)
+    recipe = Recipe.from_values({"run_name": "tiny"})
+    fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
+    calibrator = PlattCalibrator(slope=0.8, intercept=0.5)
+    write_parts(folder, recipe, template or PairTemplate(32), "float32", calibrator, fit_thresholds(), fitted)
+    return folder
