@@ -19,7 +19,7 @@ def main() -> None:
     from umls_reranker.console import examples_table, figures_table, linking_table
 
     report = read_json(run.path / "report" / "metrics.json")
-    console = Console(width=None if Console().is_terminal else 110)
+    console = Console(width=None if Console().is_terminal else 120)
     console.print(examples_table(*example_mentions(recipe, run)))
     console.print(linking_table(report))
     console.print(figures_table(report))

@@ -17,11 +17,15 @@ def assert_batch(batch, expected):
         torch.testing.assert_close(batch[name], tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("pad_token_id", "multiple", "width"), [(0, 1, 5), (9, 1, 5), (0, 8, 8), (1, 5, 5), (0, 4, 8)])
+@pytest.mark.parametrize(
+    ("pad_token_id", "multiple", "width"), [(0, 1, 5), (9, 1, 5), (0, 8, 8), (1, 5, 5), (0, 4, 8)]
+)
 def test_a_batch_is_padded_to_its_longest_row(pad_token_id, multiple, width):
     extra = width - 5
     expected = {
-        "input_ids": torch.tensor([[2, 7, 3, 8, 3] + [pad_token_id] * extra, [2, 7, 3] + [pad_token_id] * (2 + extra)]),
+        "input_ids": torch.tensor(
+            [[2, 7, 3, 8, 3] + [pad_token_id] * extra, [2, 7, 3] + [pad_token_id] * (2 + extra)]
+        ),
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1] + [0] * extra, [1, 1, 1] + [0] * (2 + extra)]),
         "token_type_ids": torch.tensor([[0, 0, 0, 1, 1] + [0] * extra, [0, 0, 0] + [0] * (2 + extra)]),
         "labels": torch.tensor([1.0, 0.0]),

@@ -64,7 +64,9 @@ def test_auto_is_float32_where_torch_cannot_tell(monkeypatch):
     assert resolve_precision("auto", CPU) == "float32"
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
 def test_auto_is_bfloat16_on_gpus_since_ampere(monkeypatch, capability, precision):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_precision("auto", torch.device("cuda")) == precision

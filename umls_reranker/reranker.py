@@ -21,6 +21,8 @@ from .template import PairTemplate
 
 __all__ = ["RankedCandidate", "UMLSReranker"]
 
+UNKNOWN_TYPE = "UnknownType"
+
 
 @dataclass(frozen=True, slots=True)
 class RankedCandidate:
@@ -127,7 +129,7 @@ class UMLSReranker:
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
             entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
-                default thresholds.
+                default thresholds, None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
 
         Returns:
@@ -219,7 +221,8 @@ class UMLSReranker:
     def _resolve_types(self, types: str | Sequence[str] | None) -> list[str]:
         if types is None:
             return []
-        given = [types] if isinstance(types, str) else list(types)
+        # MedMentions' own word for "no type" is no mistake.
+        given = [name for name in ([types] if isinstance(types, str) else types) if name != UNKNOWN_TYPE]
         resolved = [self.thresholds.hierarchy.resolve(name) for name in given]
         for name, type_id in zip(given, resolved, strict=True):
             if type_id is None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .batching import length_batches
+from .batching import batch_mapper, length_batches
 from .devices import resolve_device, resolve_precision
 from .errors import UserError
 from .progress import progress
@@ -28,6 +29,7 @@ __all__ = ["PairScorer", "Scores"]
 # Padded tokens of one forward pass. Small batches stay in a processor's cache; a GPU needs many rows to be busy.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
 CHUNK_PAIRS = 65_536
+MANY_BATCHES = 16
 
 
 @dataclass
@@ -149,14 +151,20 @@ class PairScorer:
         repeats = np.bincount(inverse, minlength=len(distinct))
         rows = list(distinct)
         batches = length_batches(np.fromiter(map(len, rows), np.int64, len(rows)), self.token_budget)
+
+        def forward(batch: np.ndarray) -> torch.Tensor:
+            return self._forward([rows[i] for i in batch], [first_lengths[i] for i in batch])
+
+        # A pool of threads costs more than it gains on the few batches of a single mention.
+        mapper = batch_mapper(self.device) if len(batches) >= MANY_BATCHES else nullcontext(map)
         outputs = []
-        with torch.inference_mode():
-            for batch in batches:
-                outputs.append(self._forward([rows[i] for i in batch], [first_lengths[i] for i in batch]))
+        with mapper as map_batches:
+            for batch, output in zip(batches, map_batches(forward, batches), strict=True):
+                outputs.append(output)
                 if bar is not None:
                     bar.update(int(repeats[batch].sum()))
-            # One transfer for all batches, so that a GPU is never waited for in the loop.
-            flat = torch.cat(outputs).float().cpu().numpy() if outputs else np.zeros(0, np.float32)
+        # One transfer for all batches, so that a GPU is never waited for in the loop.
+        flat = torch.cat(outputs).float().cpu().numpy() if outputs else np.zeros(0, np.float32)
         logits = np.empty(len(rows), np.float32)
         if batches:
             logits[np.concatenate(batches)] = flat
@@ -177,7 +185,8 @@ class PairScorer:
         if self._takes_token_types:
             inputs["token_type_ids"] = token_type_ids
         tensors = {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in inputs.items()}
-        return self.model(**tensors).logits.squeeze(-1)
+        with torch.inference_mode():
+            return self.model(**tensors).logits.squeeze(-1)
 
 
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:

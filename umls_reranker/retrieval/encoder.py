@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..batching import length_batches
+from ..batching import batch_mapper, length_batches
 from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
 from ..progress import progress
@@ -120,7 +118,7 @@ class BiEncoder:
         token_budget = token_budget or TOKEN_BUDGET.get(self.model.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         bar = progress(total=len(texts), desc=desc, unit=" texts") if desc else None
-        with _mapper(self.model.device) as parallel_map:
+        with batch_mapper(self.model.device) as parallel_map:
             for start in range(0, len(texts), CHUNK):
                 batches, pooled = self._encode_chunk(texts[start : start + CHUNK], token_budget, parallel_map, bar)
                 vectors[start + batches] = pooled
@@ -170,23 +168,3 @@ class BiEncoder:
             # A sum over the tokens points where their mean does.
             pooled = hidden[:, 0] if self.identity["pooling"] == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)
             return torch.nn.functional.normalize(pooled, dim=-1)
-
-
-@contextmanager
-def _mapper(device: torch.device) -> Iterator[Callable]:
-    """A `map` over batches; on a processor one thread per core, each of which computes whole batches.
-
-    PyTorch's own threads share out every matrix product and wait for one another after it: where something else
-    takes a part of a core, all of them wait for it, and encoding becomes ten times slower. Whole batches do not.
-    """
-    import torch
-
-    if device.type != "cpu":
-        yield map
-        return
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield pool.map
-        finally:
-            torch.set_num_threads(threads)

@@ -1,0 +1,200 @@
+"""Fine-tuning from mined pairs: tokenized once, batches cut as asked, stopped and gone on with the same end."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from safetensors.numpy import load_file
+from tiny_models import tiny_cross_encoder, tiny_encoder
+from transformers import AutoTokenizer
+
+from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.errors import UserError
+from umls_reranker.template import PairEncoder, PairTemplate
+from umls_reranker.training import fine_tuning
+from umls_reranker.training.dataset import first_mentions, tokenize_pairs, weight_scale
+from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
+
+RUN = RunArguments(device="cpu")
+
+
+def make_pairs(mentions):
+    """Four pairs per mention; the gold name is the mention's own text."""
+    texts = ["".join(chr(97 + (i * k) % 26) for k in (1, 3, 5, 7)) for i in range(mentions + 3)]
+    rows = []
+    for i in range(mentions):
+        for k in range(4):
+            weight = 5.0 if k == 0 else 1.5
+            pair = {"mention_id": i + 10, "mention": texts[i], "left": "a b", "right": "c", "name": texts[i + k]}
+            rows.append(pair | {"cui": f"C{i + k}", "label": int(k == 0), "weight": weight, "source": "semantic"})
+    return Dataset.from_list(rows)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_cross_encoder(tmp_path_factory.mktemp("base") / "model", spread=0.1)
+
+
+def training(**options):
+    settings = {"training_precision": "float32", "per_device_batch_size": 8, "global_batch_size": 16, "eval_steps": 2}
+    return TrainingStageArguments(**settings | {"learning_rate": 1e-2} | options)
+
+
+# Data
+
+
+def test_pairs_are_tokenized_into_one_row_each(model, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    encoder = PairEncoder(tokenizer, PairTemplate(32, 4))
+    pairs = make_pairs(2)
+    rows = tokenize_pairs(pairs, encoder, 2.0, tmp_path / "train.arrow")
+    expected = encoder.encode(pairs["mention"][:], pairs["name"][:], pairs["left"][:], pairs["right"][:])
+    assert rows["input_ids"][:] == expected.input_ids
+    assert rows["first_length"][:] == expected.first_lengths
+    assert rows["length"][:] == [len(ids) for ids in expected.input_ids]
+    assert rows["labels"][:] == [1.0, 0.0, 0.0, 0.0] * 2
+    assert rows["weight"][:] == [10.0, 3.0, 3.0, 3.0] * 2
+    assert rows["row"][:] == list(range(8))
+    assert set(rows.column_names) == {"input_ids", "first_length", "length", "labels", "weight", "row"}
+    written = (tmp_path / "train.arrow").stat().st_mtime_ns
+    assert tokenize_pairs(pairs, encoder, 2.0, tmp_path / "train.arrow").to_dict() == rows.to_dict()
+    assert (tmp_path / "train.arrow").stat().st_mtime_ns == written
+
+
+def test_pairs_without_a_column_are_refused(tmp_path):
+    with pytest.raises(UserError, match="the pairs lack the columns left, weight; make them with scripts/mine"):
+        tokenize_pairs(make_pairs(1).remove_columns(["left", "weight"]), None, 1.0, tmp_path / "train.arrow")
+
+
+def test_weights_are_brought_to_mean_one():
+    pairs = make_pairs(3)
+    scale = weight_scale(pairs)
+    assert scale == pytest.approx(4 / 9.5)
+    assert np.mean(np.array(pairs["weight"][:]) * scale) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ([], "there are no training pairs"),
+        ([0.0, 0.0], "must be 0 or more, and not all 0"),
+        ([1.0, -1.0], "0 or more"),
+    ],
+)
+def test_weights_that_cannot_be_scaled_are_refused(weights, reason):
+    with pytest.raises(UserError, match=reason):
+        weight_scale(Dataset.from_dict({"weight": np.array(weights, np.float32)}))
+
+
+@pytest.mark.parametrize(("most", "kept"), [(4, 4), (5, 4), (7, 4), (8, 8), (11, 8), (12, 12), (100, 12)])
+def test_dev_pairs_are_cut_between_mentions(most, kept):
+    pairs = make_pairs(3)
+    assert first_mentions(pairs, most).to_dict() == pairs.select(range(kept)).to_dict()
+
+
+def test_a_limit_below_the_first_mention_is_refused():
+    with pytest.raises(UserError, match="max_dev_pairs: 3 holds no whole mention"):
+        first_mentions(make_pairs(3), 3)
+
+
+# Arguments and base model
+
+
+def test_accumulation_follows_from_the_batch_sizes(tmp_path):
+    arguments = training_arguments(RUN, training(global_batch_size=32), tmp_path, train_pairs=100)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 4)
+    assert (arguments.eval_steps, arguments.save_steps, arguments.learning_rate) == (2, 2, 1e-2)
+    assert (arguments.weight_decay, arguments.warmup_steps) == (0.01, 0.06)
+    assert arguments.greater_is_better and arguments.metric_for_best_model == "roc_auc"
+    assert not arguments.bf16 and not arguments.fp16 and arguments.seed == RUN.seed
+
+
+def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_path):
+    # 100 pairs are 7 steps of 16 per epoch.
+    long = training(eval_steps=500, num_train_epochs=2)
+    assert training_arguments(RUN, long, tmp_path, 100).eval_steps == 14
+    assert training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, 100).eval_steps == 5
+    assert training_arguments(RUN, training(eval_steps=3, max_steps=5), tmp_path, 100).eval_steps == 3
+
+
+def test_a_loss_is_better_when_lower(tmp_path):
+    assert not training_arguments(RUN, training(metric_for_best_model="log_loss"), tmp_path, 100).greater_is_better
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"global_batch_size": 20}, "global_batch_size: 20 is not a multiple of per_device_batch_size 8 x 1"),
+        ({"training_precision": "float16"}, "training_precision: float16 needs a GPU"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(tmp_path, options, reason):
+    with pytest.raises(UserError, match=reason):
+        training_arguments(RUN, training(**options), tmp_path, 100)
+
+
+def test_a_base_model_gets_a_head_of_one_logit_and_its_markers(tmp_path):
+    folder = str(tiny_encoder(tmp_path / "encoder"))
+    network, tokenizer = load_base_model(folder, None, PairTemplate(32, 4, ("[unused1]", "<end>")))
+    assert network.config.num_labels == 1
+    assert (
+        network.get_input_embeddings().num_embeddings == len(tokenizer) == tokenizer.convert_tokens_to_ids("<end>") + 1
+    )
+
+
+def test_a_base_model_that_cannot_be_loaded_is_named(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty cannot be loaded"):
+        load_base_model(str(tmp_path / "empty"), None, PairTemplate())
+    with pytest.raises(UserError, match="max_length: 256 is more than the 128 tokens"):
+        load_base_model(str(model), None, PairTemplate(256))
+    broken = tiny_encoder(tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(UserError, match="the weights are corrupt"):
+        load_base_model(str(broken), None, PairTemplate())
+
+
+# Training
+
+
+def run_training(model, folder, **options):
+    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
+    arguments = training(**{"max_steps": 6} | options)
+    return fine_tune(RUN, ModelArguments(model=str(model), max_length=32), arguments, pairs, folder)
+
+
+def test_training_that_was_stopped_ends_as_if_it_had_not_been(model, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    summary = run_training(model, whole)
+    assert (summary["steps"], summary["train_pairs"], summary["dev_pairs"]) == (6, 104, 40)
+    assert summary["best_step"] in (2, 4, 6) and summary["dev"]["roc_auc"] > 0.5
+    assert summary["processes"] == 1 and summary["precision"] == "float32" and summary["pairs_at_max_length"] == 0
+
+    mark = fine_tuning.CompletionCallback.on_save
+
+    def stop_after(self, args, state, control, **kwargs):
+        mark(self, args, state, control, **kwargs)
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fine_tuning.CompletionCallback, "on_save", stop_after)
+        run_training(model, broken)
+    assert (broken / "checkpoint-2" / "complete").is_file() and not (broken / "checkpoint-best").exists()
+    # A checkpoint that was cut short does not count.
+    (broken / "checkpoint-4").mkdir()
+
+    again = run_training(model, broken)
+    assert again == summary
+    first, second = (load_file(folder / "checkpoint-best" / "model.safetensors") for folder in (whole, broken))
+    assert first.keys() == second.keys()
+    for name, weights in first.items():
+        np.testing.assert_array_equal(weights, second[name], err_msg=name)
+    base = load_file(Path(model) / "model.safetensors")
+    assert not np.array_equal(base["classifier.weight"], first["classifier.weight"])
+
+
+def test_training_stops_when_nothing_gets_better(model, tmp_path):
+    summary = run_training(model, tmp_path, learning_rate=0.0, early_stopping_patience=1, max_steps=40)
+    assert (summary["steps"], summary["best_step"]) == (4, 2)
