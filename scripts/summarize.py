@@ -20,28 +20,37 @@ def main() -> None:
 
     report = read_json(run.path / "report" / "metrics.json")
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(examples_table(*example_mentions(recipe, run)))
+    texts, golds, ranked = example_mentions(recipe, run)
+    console.print(examples_table(texts, golds, ranked))
     console.print(linking_table(report))
     console.print(figures_table(report))
-    minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
-    steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items())
-    console.print(f"\nMinutes: {sum(minutes.values()):.1f} ({steps})", highlight=False)
-    console.print(
-        f"Model folder, ready for the Hub: {run.path / 'model'}   plots and figures: {run.path / 'report'}\n"
-    )
-    example = example_call(recipe, run)
+    console.print(f"\n{what_was_made(run)}", highlight=False)
+    console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}\n")
     console.print("Use it:\n", style="bold")
     console.print(
         "    from umls_reranker import UMLSReranker\n"
         f"    reranker = UMLSReranker.from_pretrained({str(run.path / 'model')!r})\n"
-        f"    print(reranker.rerank({example})[0])\n",
+        f"    print(reranker.rerank({example_call(texts, ranked)})[0])\n",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
 
 
-def example_mentions(recipe, run) -> tuple[list[str], list[list]]:
+def what_was_made(run) -> str:
+    """Sizes and minutes, from the stages' manifests."""
+    made = {stage: read_json(run.path / stage / "manifest.json")["summary"] for stage in ("index", "checkpoints")}
+    index, training = made["index"], made["checkpoints"]
+    minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
+    steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
+    return (
+        f"Made: an index of {index['names']:,} names of {index['concepts']:,} concepts; a cross-encoder trained on "
+        f"{training['train_pairs']:,} pairs in {training['steps']:,} steps ({training['precision']}).\n"
+        f"Minutes: {sum(minutes.values()):.1f} ({steps})"
+    )
+
+
+def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     """Test mentions spread over the split, reranked by the model folder as a user loads it."""
     from datasets import load_from_disk
 
@@ -53,26 +62,25 @@ def example_mentions(recipe, run) -> tuple[list[str], list[list]]:
     mentions = load_from_disk(str(run.path / "mentions"))["test"]
     candidates = load_from_disk(str(run.path / "candidates"))["test"]
     count = min(recipe.evaluation.example_mentions, len(mentions))
-    texts, ranked = [], []
+    texts, golds, ranked = [], [], []
     for row in (len(mentions) * (2 * i + 1) // (2 * count) for i in range(count)):
         mention, entry = mentions[row], candidates[row]
         items = [{"cui": cui, "name": name} for cui, name in zip(entry["cuis"], entry["names"], strict=True)]
-        texts.append(f"{mention['mention']} [gold {mention['cui']}]")
+        texts.append(mention["mention"])
+        golds.append(mention["cui"])
         ranked.append(
             reranker.rerank(
                 mention["mention"], items, mention["semantic_types"] or None, mention["left"], mention["right"]
             )
         )
-    return texts, ranked
+    return texts, golds, ranked
 
 
-def example_call(recipe, run) -> str:
-    """Arguments of a `rerank` call that can be pasted: a test mention and its first candidates."""
-    from datasets import load_from_disk
-
-    mention = load_from_disk(str(run.path / "mentions"))["test"][0]
-    names = load_from_disk(str(run.path / "candidates"))["test"][0]["names"]
-    return f"{mention['mention']!r}, {names[:3]!r}"
+def example_call(texts: list[str], ranked: list[list]) -> str:
+    """Arguments of a `rerank` call that can be pasted: an accepted example when there is one, with three names."""
+    chosen = next((row for row, items in enumerate(ranked) if items and items[0].accepted), 0)
+    names = sorted(dict.fromkeys(item.name for item in ranked[chosen][:3]))
+    return f"{texts[chosen]!r}, {names!r}"
 
 
 if __name__ == "__main__":

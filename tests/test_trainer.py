@@ -88,6 +88,9 @@ def test_the_loss_is_computed_in_float32(model, tmp_path):
     batch = PairCollator(0)(make_pairs(6).to_list())
     loss, outputs = trainer.compute_loss(trainer.model.bfloat16(), batch, return_outputs=True)
     assert outputs.logits.dtype == torch.bfloat16 and loss.dtype == torch.float32
+    logits = outputs.logits.squeeze(-1).float()
+    bce = binary_cross_entropy_with_logits(logits, batch["labels"], reduction="none")
+    assert loss.item() == (batch["weight"] * bce).mean().item()
 
 
 def test_labels_do_not_reach_the_model(model, tmp_path):

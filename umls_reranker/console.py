@@ -81,20 +81,23 @@ def figures_table(report: dict[str, Any]) -> Table:
     return table
 
 
-def examples_table(mentions: Sequence[str], ranked: Sequence[Sequence[RankedCandidate]]) -> Table:
-    """The best candidates of some mentions."""
+def examples_table(
+    mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[RankedCandidate]]
+) -> Table:
+    """The best candidates of some mentions, the gold concept marked."""
     from rich.table import Table
 
     table = Table(title="Examples from the test split", title_justify="left")
-    for title in ("mention", "candidate", "CUI", "score", "margin", "tier", "decision"):
+    for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")
-    for mention, candidates in zip(mentions, ranked, strict=True):
+    for mention, gold, candidates in zip(mentions, gold_cuis, ranked, strict=True):
         for candidate in candidates[:SHOWN_CANDIDATES]:
             first = candidate.rank == 1
             table.add_row(
                 mention if first else "",
                 candidate.name,
                 candidate.cui or "",
+                "yes" if candidate.cui == gold else "",
                 f"{candidate.cross_encoder_score:.3f}",
                 f"{candidate.margin:+.3f}" if first else "",
                 candidate.tier,

@@ -23,7 +23,6 @@ class Figures:
     mentions: int = 0
     without_candidates: int = 0
     candidates: int = 0
-    truncated_pairs: int = 0
     accepted: int = 0
     tiers: Counter[str] = field(default_factory=Counter)
     top_score_sum: float = 0.0
@@ -53,7 +52,6 @@ class Figures:
             "mentions": self.mentions,
             "without_candidates": self.without_candidates,
             "candidates": self.candidates,
-            "truncated_pairs": self.truncated_pairs,
             "high_confidence_share": share(self.tiers["high"]),
             "tier_shares": {tier: share(self.tiers[tier]) for tier in TIERS},
             "accepted_share": share(self.accepted),
@@ -73,6 +71,7 @@ class UsageMonitor:
     def reset(self) -> None:
         with self._lock:
             self._total = Figures()
+            self._truncated_pairs = 0
             self._per_type: dict[str, Figures] = {}
 
     def record(self, types: Iterable[str], candidates: int, top: tuple[float, float, str, bool] | None) -> None:
@@ -93,10 +92,10 @@ class UsageMonitor:
     def add_truncated(self, pairs: int) -> None:
         """Count pairs whose mention or name was cut to fit the model's length."""
         with self._lock:
-            self._total.truncated_pairs += pairs
+            self._truncated_pairs += pairs
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all mentions, and under ``per_type`` those of each type seen."""
         with self._lock:
             per_type = {name: figures.to_dict() for name, figures in sorted(self._per_type.items())}
-            return self._total.to_dict() | {"per_type": per_type}
+            return self._total.to_dict() | {"truncated_pairs": self._truncated_pairs, "per_type": per_type}

@@ -62,7 +62,7 @@ def fingerprint_path(path: Path) -> str:
         raise UserError(f"{path} does not exist; check the path in the recipe")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
-        digest.update(str(file.relative_to(path)).encode())
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)

@@ -65,7 +65,12 @@ class PairTemplate:
             ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Make the markers single tokens; returns how many tokens the model's embedding must gain."""
+        """Make the markers single tokens and `max_length` the tokenizer's own limit, for others who load the model.
+
+        Returns:
+            How many tokens the model's embedding must gain.
+        """
+        tokenizer.model_max_length = self.max_length
         before = len(tokenizer)
         if self.context_tokens:
             tokenizer.add_special_tokens({"additional_special_tokens": list(self.markers)})

@@ -114,6 +114,7 @@ def training_arguments(
         gradient_accumulation_steps=training.global_batch_size // per_step,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         label_names=LABEL_NAMES,
         dataloader_num_workers=training.dataloader_workers,
         eval_strategy="steps",

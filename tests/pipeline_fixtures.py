@@ -1,0 +1,284 @@
+"""A miniature run from raw files to a published model, for the tests of the scripts; a pytest plugin.
+
+Scripts run either on their own, as a user starts them, or in a child of a server that has imported the libraries
+already, which takes tenths of a second instead of five. Both are processes that can be killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from data_fixtures import PMIDS, write_pubtator, write_rrf, write_semantic_network
+from tiny_models import tiny_cross_encoder, tiny_encoder
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
+SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
+# The copy of document 900 is 700, and so on.
+COPIES = tuple(f"7{pmid[1:]}" for pmid in PMIDS)
+CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+PRELOADED = (
+    "faiss",
+    "matplotlib.pyplot",
+    "rich.console",
+    "torch.utils.tensorboard",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
+    "umls_reranker.calibration.plots",
+    "umls_reranker.evaluation.report",
+    "umls_reranker.reranker",
+    "umls_reranker.retrieval.from_recipe",
+    "umls_reranker.retrieval.mining",
+    "umls_reranker.training.fine_tuning",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended.
+
+    Attributes:
+        code: exit code; -9 when it was killed.
+        out, err: what it printed.
+        changes: the changes to the watched folder, in order, as ``EVENT PATH``.
+    """
+
+    code: int
+    out: str
+    err: str
+    changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # What a failed assertion shows.
+        object.__setattr__(self, "err", self.err.replace("\r", "\n"))
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on standard error that report an error or a traceback."""
+        return [line for line in self.err.splitlines() if re.match(r"error:|Traceback|\s+File |\w*Error\b", line)]
+
+    @property
+    def remade(self) -> list[str]:
+        """The stages that were run, not skipped."""
+        return re.findall(r"^\[(\w+)\] ->", self.err, re.MULTILINE)
+
+    @property
+    def skipped(self) -> list[str]:
+        return re.findall(r"^\[(\w+)\] up to date", self.err, re.MULTILINE)
+
+
+class Scripts:
+    """Runs the scripts with one recipe.
+
+    Attributes:
+        materials: folder of the raw files, the tiny models and the recipe ``config.yaml``.
+    """
+
+    def __init__(self, materials: Path, server: Any) -> None:
+        self.materials = materials
+        self.recipe = materials / "config.yaml"
+        self._server = server
+
+    def run(
+        self,
+        script: str,
+        *arguments: Any,
+        watch: Path | None = None,
+        kill_at: int | str | None = None,
+        **overrides: Any,
+    ) -> Outcome:
+        """Run ``scripts/SCRIPT.py`` in a child of the server; without arguments with the recipe.
+
+        Args:
+            watch: a folder whose changes are recorded.
+            kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
+                the number of the change (from 0), or a part of its description.
+            overrides: recipe keys, as ``--key value``.
+        """
+        words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
+        with tempfile.TemporaryDirectory() as folder:
+            files = [str(Path(folder) / name) for name in ("out", "err", "changes")]
+            path = str(ROOT / "scripts" / f"{script}.py")
+            process = self._server.Process(
+                target=_run_script, args=(path, words, files, watch and str(watch), kill_at), daemon=True
+            )
+            process.start()
+            process.join(240)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+            out, err, changes = (Path(file).read_text(encoding="utf-8") for file in files)
+        return Outcome(process.exitcode, out, err, tuple(changes.splitlines()))
+
+    def run_alone(
+        self, script: str, *arguments: Any, env: Mapping[str, str] | None = None, **overrides: Any
+    ) -> Outcome:
+        """Run ``scripts/SCRIPT.py`` as a user does, in an interpreter of its own."""
+        words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
+        return self.run_command(sys.executable, ROOT / "scripts" / f"{script}.py", *words, env=env)
+
+    def run_command(self, *words: Any, env: Mapping[str, str] | None = None) -> Outcome:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
+        done = subprocess.run(
+            list(map(str, words)), capture_output=True, text=True, env=environment, cwd=self.materials, timeout=240
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def _options(overrides: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key, value in overrides.items():
+        words += [f"--{key}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+    return words
+
+
+def _run_script(
+    script: str, words: list[str], files: list[str], watched: str | None, kill_at: int | str | None
+) -> None:
+    """Become ``python SCRIPT WORDS``; runs in a child of the server."""
+    out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    if watched is not None:
+        _watch(watched, changes, kill_at)
+    sys.argv = [script, *words]
+    runpy.run_path(script, run_name="__main__")
+
+
+def _watch(folder: str, log: int, kill_at: int | str | None) -> None:
+    """Log every change to a folder before it happens, and die before the one at `kill_at`."""
+    number = 0
+
+    def hook(event: str, arguments: tuple) -> None:
+        nonlocal number
+        if event == "open":
+            path, mode, flags = arguments
+            writes = set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            paths = [path] if writes else []
+        elif event in CHANGES:
+            paths = [os.fsdecode(path) for path in arguments if isinstance(path, (str, bytes, os.PathLike))]
+        else:
+            return
+        # shutil.rmtree names what it removes relative to an open folder.
+        inside = any(str(path).startswith(folder) for path in paths) or (event == "os.remove" and arguments[1] != -1)
+        if not inside:
+            return
+        change = f"{event} {' '.join(str(path).removeprefix(folder) for path in paths)}"
+        os.write(log, f"{change}\n".encode())
+        if kill_at is not None and (number == kill_at if isinstance(kill_at, int) else kill_at in change):
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        number += 1
+
+    sys.addaudithook(hook)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
+    """File -> (SHA-256, time of the last change), of every file but the run's lock and log."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {
+        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in files
+        if path.name not in (".lock", "stages.jsonl")
+    }
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """File -> SHA-256."""
+    return {name: digest for name, (digest, _) in snapshot(folder).items()}
+
+
+def write_materials(folder: Path) -> Path:
+    """Write raw files, tiny models and the recipe.
+
+    The corpus holds every document twice, under two ids: a random model of two layers learns nothing from 60 mentions
+    that it could use on others, but it can remember some of them.
+    """
+    write_rrf(folder / "META")
+    write_semantic_network(folder / "NET")
+    corpus = write_pubtator(folder / "corpus.txt")
+    text = corpus.read_text(encoding="utf-8")
+    corpus.write_text(f"{text}\n" + re.sub(r"^9(\d\d)(?=[|\t])", r"7\1", text, flags=re.MULTILINE), encoding="utf-8")
+    for name, ids in {"train": PMIDS, "held_out": COPIES, "dev": COPIES[:14], "test": COPIES[14:]}.items():
+        (folder / f"{name}.txt").write_text("".join(f"{pmid}\n" for pmid in ids), encoding="utf-8")
+    tiny_encoder(folder / "encoder")
+    tiny_cross_encoder(folder / "model", spread=0.1)
+    recipe = {
+        "run_name": "mini",
+        "output_dir": folder / "runs",
+        "cache_dir": folder / "cache",
+        "device": "cpu",
+        "scoring_precision": "float32",
+        "umls_dir": folder / "META",
+        "semantic_network_dir": folder / "NET",
+        "corpus": corpus,
+        "train_documents": folder / "train.txt",
+        "dev_documents": folder / "held_out.txt",
+        "expected_mentions": 120,
+        "dev_share": 0.3,
+        "encoder": folder / "encoder",
+        "encoder_pooling": "mean",
+        "encoder_precision": "float32",
+        "candidates_per_mention": 8,
+        "model": folder / "model",
+        "learning_rate": 5e-3,
+        "max_steps": 60,
+        "global_batch_size": 32,
+        "per_device_batch_size": 16,
+        "positive_weight": 5,
+        "training_precision": "float32",
+        "eval_steps": 20,
+        "bootstrap_resamples": 50,
+        "targets": ["acc@1 >= 0"],
+    }
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    return folder
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder, and how each script of it ended."""
+
+    folder: Path
+    outcomes: Mapping[str, Outcome]
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory) -> Iterator[Scripts]:
+    """The miniature recipe, and the means to run scripts with it."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(PRELOADED))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        started = server.Process(target=int)
+        started.start()
+    yield Scripts(write_materials(tmp_path_factory.mktemp("materials")), server)
+    started.join()
+
+
+@pytest.fixture(scope="session")
+def finished(scripts) -> FinishedRun:
+    """The whole road, each script started as a user does; tests must leave the folder as it is."""
+    outcomes = {}
+    for script in SCRIPTS:
+        outcomes[script] = scripts.run_alone(script)
+        assert outcomes[script].code == 0, outcomes[script].err
+    return FinishedRun(scripts.materials / "runs" / "mini", outcomes)
