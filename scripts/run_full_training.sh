@@ -3,7 +3,8 @@
 #
 #   scripts/run_full_training.sh recipes/quickstart/config.yaml [--key value ...]
 #
-# Finished stages are skipped, so the same command goes on after a stop. Training is launched with accelerate when
+# Finished stages are skipped, so the same command goes on after a stop. The exit code is that of the validation: 0 when
+# all targets of the recipe are met, 1 when one is missed. Training is launched with accelerate when
 # ACCELERATE_CONFIG names a configuration:
 #
 #   ACCELERATE_CONFIG=accelerate_configs/multi_gpu_fp16.yaml scripts/run_full_training.sh recipes/sapbert-medmentions/config.yaml
@@ -27,5 +28,7 @@ fi
 "${launch[@]}" "$scripts/train.py" "$@"
 "$python" "$scripts/calibrate.py" "$@"
 "$python" "$scripts/evaluate.py" "$@"
+status=0
+"$python" "$scripts/validate.py" "$@" || status=$?
 "$python" "$scripts/summarize.py" "$@"
-"$python" "$scripts/validate.py" "$@"
+exit "$status"

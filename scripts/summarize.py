@@ -25,6 +25,7 @@ def main() -> None:
     console.print(linking_table(report))
     console.print(figures_table(report))
     console.print(f"\n{what_was_made(run)}", highlight=False)
+    console.print(checklist_line(run), highlight=False)
     console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}\n")
     console.print("Use it:\n", style="bold")
     console.print(
@@ -47,6 +48,18 @@ def what_was_made(run) -> str:
         f"Made: an index of {index['names']:,} names of {index['concepts']:,} concepts; a cross-encoder trained on "
         f"{training['train_pairs']:,} pairs in {training['steps']:,} steps ({training['precision']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
+    )
+
+
+def checklist_line(run) -> str:
+    """What scripts/validate.py found, when it has run."""
+    path = run.path / "checklist.json"
+    if not path.is_file():
+        return "Targets: not checked yet, run scripts/validate.py"
+    checks = read_json(path)["checks"]
+    failed = [check["name"] for check in checks if not check["passed"]]
+    return f"Targets: {len(checks) - len(failed)} of {len(checks)} met" + (
+        f"; missed: {', '.join(failed)}" if failed else ""
     )
 
 

@@ -62,8 +62,8 @@ def test_unreadable_targets_are_named(text):
 def test_table():
     checks = check_targets({"pair.f1": ">= 0.90", "speed": "< 100"}, MEASURED)
     assert format_table(checks).splitlines() == [
-        "| figure  | value  | 95 % interval    | target  | passed | measured on |",
+        "| figure  | value  | 95 % interval    | target  | result | measured on |",
         "| ------- | ------ | ---------------- | ------- | ------ | ----------- |",
-        "| pair.f1 | 0.9120 | 0.9000 .. 0.9200 | >= 0.90 | yes    | test pairs  |",
-        "| speed   | 12,346 |                  | < 100   | NO     |             |",
+        "| pair.f1 | 0.9120 | 0.9000 .. 0.9200 | >= 0.90 | PASS   | test pairs  |",
+        "| speed   | 12,346 |                  | < 100   | FAIL   |             |",
     ]

@@ -201,7 +201,9 @@ class PublishArguments:
 
     repo_id: str | None = _key(None, "Hub repo, e.g. org/sapbert-umls-reranker")
     tag: str | None = _key(None, "tag of this version, e.g. v1.0.0; an existing tag is never overwritten")
-    private: bool = _key(True, "make the repo private when it is new (the Hub's default is public)")
+    private: bool = _key(
+        True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
+    )
     commit_message: str | None = _key(None, "message of the commit")
 
 

@@ -19,6 +19,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     here = Path(sys.argv[0]).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # A fresh head on a base model is meant; transformers would print a report about it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

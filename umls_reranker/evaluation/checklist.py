@@ -100,14 +100,14 @@ def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) 
 
 def format_table(checks: Iterable[Check]) -> str:
     """A Markdown table, aligned for reading in a terminal as well."""
-    header = ("figure", "value", "95 % interval", "target", "passed", "measured on")
+    header = ("figure", "value", "95 % interval", "target", "result", "measured on")
     rows = [
         (
             check.name,
             _number(check.value),
             "" if check.low is None or check.high is None else f"{_number(check.low)} .. {_number(check.high)}",
             check.target,
-            "yes" if check.passed else "NO",
+            "PASS" if check.passed else "FAIL",
             check.population,
         )
         for check in checks
