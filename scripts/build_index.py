@@ -25,7 +25,7 @@ def main() -> None:
     inputs = {"index": index.key, "mentions": run.key_of("mentions", "prepare_data.py")}
     candidates = run.stage("candidates", {"candidates_per_mention": listed}, inputs)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
-    with run.locked():
+    with run.locked(dry_run=recipe.run.dry_run):
         if should_run(index, **flags):
             make_index(recipe, run, index)
         if should_run(candidates, **flags):

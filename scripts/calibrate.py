@@ -23,7 +23,7 @@ def main() -> None:
         "candidates": run.key_of("candidates", "build_index.py"),
     }
     stage = run.stage("model", settings, inputs)
-    with run.locked():
+    with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)
 

@@ -6,7 +6,7 @@
 Writes report/ (metrics.json, plots) into the run folder, and metrics, plots and the model card into model/.
 """
 
-import shutil
+from pathlib import Path
 
 from umls_reranker.arguments import EvaluationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
@@ -27,7 +27,7 @@ def main() -> None:
         )
     }
     stage = run.stage("report", settings, inputs)
-    with run.locked():
+    with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)
         if stage.is_done():
@@ -73,17 +73,22 @@ def make(recipe, run, stage) -> None:
 
 
 def complete_model_folder(recipe, run) -> None:
-    """Put metrics, plots and card beside the weights, each written beside its place and renamed."""
+    """Put metrics, plots and card beside the weights; what is there already is left alone."""
     from umls_reranker.card import folder_card
 
     report, model = run.path / "report", run.path / "model"
     for source in [report / "metrics.json", *report.glob("*.png")]:
-        partial = model / f".{source.name}.partial"
-        shutil.copyfile(source, partial)
-        partial.replace(model / source.name)
-    partial = model / ".README.md.partial"
-    partial.write_text(folder_card(model, recipe.publish.repo_id, recipe.publish.tag), encoding="utf-8")
-    partial.replace(model / "README.md")
+        put(source.read_bytes(), model / source.name)
+    put(folder_card(model, recipe.publish.repo_id, recipe.publish.tag).encode(), model / "README.md")
+
+
+def put(content: bytes, path: Path) -> None:
+    """Write beside the place and rename."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
     stage = run.stage("pairs", asdict(recipe.mining) | {"seed": recipe.run.seed}, inputs)
-    with run.locked():
+    with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)
 

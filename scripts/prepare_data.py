@@ -27,7 +27,7 @@ def main() -> None:
     concepts = run.stage("concepts", settings, inputs)
     mentions = run.stage("mentions", settings, inputs)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
-    with run.locked():
+    with run.locked(dry_run=recipe.run.dry_run):
         # Held-out synonyms leave the dictionary for the mentions, so the two are made together.
         if should_run(concepts, **flags) | should_run(mentions, **flags):
             make(recipe, files, concepts, mentions)

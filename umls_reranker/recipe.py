@@ -125,7 +125,7 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
     parser.add_argument("recipe", help="path of the recipe, e.g. recipes/quickstart/config.yaml")
     for section in ((extra,) if extra else ()) + SECTIONS:
         shown = section is extra or section in sections
-        group = parser.add_argument_group(section.__doc__) if shown else parser
+        group = parser.add_argument_group(section.__doc__.rstrip(".")) if shown else parser
         types_of = typing.get_type_hints(section)
         for field in fields(section):
             _add_option(group, field, types_of[field.name], shown)

@@ -182,8 +182,15 @@ class RunFolder:
         return {entry["stage"]: entry["seconds"] for entry in entries}
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run folder against a second process; the lock goes away with the process, however it ends."""
+    def locked(self, *, dry_run: bool = False) -> Iterator[None]:
+        """Hold the run folder against a second process; the lock goes away with the process, however it ends.
+
+        Args:
+            dry_run: nothing will be written, so neither folder nor lock is made.
+        """
+        if dry_run:
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
         try:
