@@ -30,7 +30,7 @@ def main() -> None:
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)
-        if stage.is_done():
+        if stage.is_done() and not recipe.run.dry_run:
             complete_model_folder(recipe, run)
 
 

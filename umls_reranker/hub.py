@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .hub_errors import SIGN_IN, hub_calls, signed_in
 from .stages import read_json
 from .version import __version__
 
@@ -61,14 +60,6 @@ NEEDED_TO_PUBLISH = {"recipe.yaml": "scripts/calibrate.py", "metrics.json": "scr
 VERSIONED_PARTS = ("reranker.json", "calibrator.json", "thresholds.json")
 
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
-SIGN_IN = "set HF_TOKEN or run `hf auth login`"
-ADVICE = {
-    401: f"the token is not valid, so {SIGN_IN} again",
-    403: f"the token lacks the permission, so {SIGN_IN} with one that has it",
-    409: "the tag was made meanwhile, so choose a new one",
-    412: "someone published to main meanwhile; look at what they did, then run again",
-    429: "too many requests, so wait and run again",
-}
 
 
 def file_sha256(path: Path) -> str:
@@ -148,7 +139,7 @@ def download(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import RevisionNotFoundError
 
-    with _hub_calls(repo_id, token):
+    with hub_calls(repo_id, token):
         try:
             snapshot = snapshot_download(
                 repo_id,
@@ -211,11 +202,11 @@ def publish(
     _check_names(repo_id, tag)
     contents: dict[str, Path | bytes] = {path.name: path for path in model_files(folder)}
     contents["README.md"] = (card or folder_card(folder, repo_id, tag)).encode()
-    if not _signed_in(token):
+    if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
     api = _api(token)
-    with _hub_calls(repo_id, token, publishing=True):
+    with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
         if dry_run:
             return f"{constants.ENDPOINT}/{repo_id}"
@@ -231,7 +222,7 @@ def publish(
 
     message = message or f"Publish {tag}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
-    with _hub_calls(repo_id, token, publishing=True, outcome=unfinished):
+    with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split one upload into several commits.
         commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
@@ -290,12 +281,6 @@ def _api(token: str | bool | None) -> HfApi:
     return HfApi(token=token, library_name="umls_reranker", library_version=__version__)
 
 
-def _signed_in(token: str | bool | None) -> bool:
-    from huggingface_hub import get_token
-
-    return token is not False and bool(token if isinstance(token, str) else get_token())
-
-
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     """Commit at the head of ``main``, or None when there is no such repo; refuses what must not be published."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -317,57 +302,3 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
                     "overwritten; choose a new tag"
                 )
     return next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
-
-
-@contextmanager
-def _hub_calls(
-    repo_id: str, token: str | bool | None, *, publishing: bool = False, outcome: str = ""
-) -> Iterator[None]:
-    """Turn what the Hub client raises into one line that says what to do; `outcome` is added to it."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
-    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
-    try:
-        yield
-    except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
-        reason = _reason(error, repo_id, signed_in=_signed_in(token), publishing=publishing)
-        raise UserError(" ".join((reason + outcome).split())) from error
-
-
-def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    # The client wraps: "not in the cache" around "cannot connect", "error while uploading" around "connection broke".
-    while isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and error.__cause__ is not None:
-        error = error.__cause__
-    hub = f"the Hub at {constants.ENDPOINT}"
-    if isinstance(error, GatedRepoError):
-        return f"{repo_id} is gated; ask for access at {constants.ENDPOINT}/{repo_id}, then {SIGN_IN}"
-    if isinstance(error, RepositoryNotFoundError):
-        if signed_in:
-            return f"{hub} has no repo {repo_id} that this token may use; check the name and the token's access"
-        return f"{hub} has no public repo {repo_id}; check the name, or if it is private {SIGN_IN}"
-    if isinstance(error, HfHubHTTPError):
-        status = error.response.status_code
-        advice = ADVICE.get(status, "try again later" if status >= 500 else "check the names and the token")
-        return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
-        if publishing:
-            return "HF_HUB_OFFLINE is set; unset it to publish"
-        return (
-            f"{repo_id} is not complete in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
-        )
-    if isinstance(error, (ValueError, RuntimeError)):
-        return f"{hub} or its client refused {repo_id}: {error}"
-    reason = f"no connection to {hub} ({type(error).__name__}: {error}); check the network and HF_ENDPOINT"
-    if publishing:
-        return f"{reason}, then run again"
-    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses what is in the cache without asking the Hub"

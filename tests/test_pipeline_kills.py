@@ -1,0 +1,103 @@
+"""Scripts killed with SIGKILL: nothing half-written looks finished, and the same command again ends as if undisturbed."""
+
+import json
+import shutil
+
+import pytest
+from pipeline_fixtures import contents
+from safetensors.numpy import load_file
+
+pytest_plugins = ["pipeline_fixtures"]
+
+# Script -> stages that it makes, stages that it reads.
+CHEAP = {
+    "prepare_data": (["concepts", "mentions"], []),
+    "build_index": (["index", "candidates"], ["concepts", "mentions"]),
+    "mine_negatives": (["pairs"], ["concepts", "mentions", "index"]),
+}
+# Every so many changes to the run folder the script is killed once.
+STEP = 5
+
+
+def prepare(finished, folder, stages):
+    for stage in stages:
+        shutil.copytree(finished.folder / stage, folder / stage)
+    return folder
+
+
+@pytest.mark.parametrize("script", CHEAP)
+def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
+    made, read = CHEAP[script]
+    whole = {stage: contents(finished.folder / stage) for stage in made}
+
+    def killed_at(moment, name):
+        run = prepare(finished, tmp_path / name / "mini", read)
+        outcome = scripts.run(script, watch=run, kill_at=moment, output_dir=run.parent)
+        for stage in made:
+            assert not (run / stage).exists() or contents(run / stage) == whole[stage], (moment, stage)
+        return run, outcome
+
+    run, undisturbed = killed_at(None, "whole")
+    changes = undisturbed.changes
+    finishing = [n for n, change in enumerate(changes) if any(change.endswith(f"/{stage}") for stage in made)]
+    assert undisturbed.code == 0 and len(finishing) == len(made) and len(changes) > 30
+    # Right before and right after a finished folder appears, and every few changes.
+    moments = sorted({*range(1, len(changes), STEP), *finishing, *(n + 1 for n in finishing)})
+    for moment in moments:
+        run, outcome = killed_at(moment, str(moment))
+        assert (outcome.code, outcome.changes) == (-9, changes[: moment + 1])
+        again = scripts.run(script, output_dir=run.parent)
+        assert (again.code, again.errors) == (0, []), again.err
+        assert contents(run) == contents(tmp_path / "whole" / "mini"), f"killed before {changes[moment]}"
+
+
+def test_a_stage_killed_while_it_replaces_its_former_output_is_made_anew(scripts, finished, tmp_path):
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index", "pairs"])
+    changed = {"output_dir": tmp_path, "random_negatives": 1}
+    assert scripts.run("mine_negatives", **changed, watch=run, kill_at="os.rename /.pairs.partial /pairs").code == -9
+    assert not (run / "pairs").exists()
+    assert scripts.run("mine_negatives", **changed).code == 0
+    assert json.loads((run / "pairs" / "mining_report.json").read_text())["train"]["pairs"]["random"] == 58 + 4
+    assert {path.name for path in run.iterdir()} == {
+        *("concepts", "mentions", "index", "pairs", ".lock", "stages.jsonl")
+    }
+
+
+def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
+    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    partial = run / ".checkpoints.partial"
+
+    def killed_at(moment):
+        outcome = scripts.run("train", watch=run, kill_at=moment, output_dir=tmp_path, save_total_limit=1)
+        assert (outcome.code, outcome.errors) == (-9, []), outcome.err
+        assert not (run / "checkpoints").exists()
+        return outcome.err
+
+    # While the pairs are tokenized, and before the first checkpoint counts.
+    killed_at("tokenized-dev.arrow")
+    killed_at("checkpoint-20/complete")
+    # While the second checkpoint is written; training goes on from the first.
+    assert "step 20/60" in killed_at("checkpoint-40/trainer_state.json")
+    assert (partial / "checkpoint-20" / "complete").is_file()
+    # While a checkpoint makes room for a newer one: what is left of it is no checkpoint.
+    log = killed_at("os.remove model.safetensors")
+    assert "step 40/60" in log and "step 20/60" not in log
+    # After the last step.
+    killed_at("checkpoint-best/config.json")
+    log = killed_at(".checkpoints.partial/manifest.json")
+    assert "step 60/60" not in log
+    last = scripts.run("train", output_dir=tmp_path, save_total_limit=1)
+    assert (last.code, last.errors) == (0, []), last.err
+
+    ours, theirs = (
+        json.loads((folder / "checkpoints" / "manifest.json").read_text())["summary"]
+        for folder in (run, finished.folder)
+    )
+    assert ours == theirs and ours["dev"]["roc_auc"] > 0.5
+    weights, expected = (
+        load_file(folder / "checkpoints" / "checkpoint-best" / "model.safetensors")
+        for folder in (run, finished.folder)
+    )
+    assert weights.keys() == expected.keys()
+    assert [name for name in weights if weights[name].tobytes() != expected[name].tobytes()] == []
+    assert not list((run / "checkpoints").glob("tmp*"))
