@@ -2,6 +2,8 @@
 
 Scripts run either on their own, as a user starts them, or in a child of a server that has imported the libraries
 already, which takes tenths of a second instead of five. Both are processes that can be killed.
+
+PYTEST_DONT_REWRITE: test modules import from here before pytest takes it as a plugin.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "cali
 SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
 # The copy of document 900 is 700, and so on.
 COPIES = tuple(f"7{pmid[1:]}" for pmid in PMIDS)
+BOOKKEEPING = {".lock", "stages.jsonl"}
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 PRELOADED = (
     "faiss",
@@ -158,6 +161,7 @@ def _run_script(
     os.dup2(err, 2)
     if watched is not None:
         _watch(watched, changes, kill_at)
+    multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     sys.argv = [script, *words]
     runpy.run_path(script, run_name="__main__")
 
@@ -190,19 +194,15 @@ def _watch(folder: str, log: int, kill_at: int | str | None) -> None:
     sys.addaudithook(hook)
 
 
-def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
-    """File -> (SHA-256, time of the last change), of every file but the run's lock and log."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        str(path.relative_to(folder)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-        for path in files
-        if path.name not in (".lock", "stages.jsonl")
-    }
-
-
 def contents(folder: Path) -> dict[str, str]:
-    """File -> SHA-256."""
-    return {name: digest for name, (digest, _) in snapshot(folder).items()}
+    """File -> SHA-256, of every file but the run's lock and log."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in BOOKKEEPING)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def change_times(folder: Path) -> dict[str, int]:
+    """File -> time of the last change in nanoseconds, of the same files."""
+    return {name: (folder / name).stat().st_mtime_ns for name in contents(folder)}
 
 
 def write_materials(folder: Path) -> Path:

@@ -81,10 +81,12 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     # While a checkpoint makes room for a newer one: what is left of it is no checkpoint.
     assert killed_at("os.remove model.safetensors") == [40]
     # After the last step.
-    killed_at("checkpoint-best/config.json")
+    assert killed_at("checkpoint-best/config.json") == [20, 40, 60]
     assert killed_at(".checkpoints.partial/manifest.json") == []
-    last = scripts.run("train", output_dir=tmp_path, save_total_limit=1)
+    last = scripts.run("train", watch=run, output_dir=tmp_path, save_total_limit=1)
     assert (last.code, last.errors) == (0, []), last.err
+    assert not any("checkpoint-60" in change for change in last.changes)
+    assert not list((run / "checkpoints").glob("tmp*"))
 
     ours, theirs = (
         json.loads((folder / "checkpoints" / "manifest.json").read_text())["summary"]
@@ -97,4 +99,14 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     )
     assert weights.keys() == expected.keys()
     assert [name for name in weights if weights[name].tobytes() != expected[name].tobytes()] == []
-    assert not list((run / "checkpoints").glob("tmp*"))
+
+
+def test_training_that_had_stopped_early_does_not_go_on(scripts, finished, tmp_path):
+    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    settings = {"output_dir": tmp_path, "learning_rate": 0, "early_stopping_patience": 1, "eval_steps": 2}
+    assert scripts.run("train", watch=run, kill_at="checkpoint-best/config.json", **settings).code == -9
+    outcome = scripts.run("train", watch=run, **settings)
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
+    assert (summary["steps"], summary["best_step"]) == (4, 2)
+    assert not any("checkpoint-6" in change for change in outcome.changes)

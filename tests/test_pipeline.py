@@ -1,0 +1,303 @@
+"""The road from raw files to a published model, script by script, on a miniature release, corpus and model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from data_fixtures import PMIDS, VOCABULARY
+from datasets import Features, List, Value, load_from_disk
+from hub_server import WRITER, HubServer
+from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, contents
+
+from umls_reranker import UMLSReranker
+from umls_reranker.data.concepts import normalize_name
+from umls_reranker.hub import verify_parts
+from umls_reranker.recipe import load_recipe
+
+pytest_plugins = ["pipeline_fixtures"]
+
+CHEAP_STAGES = ("concepts", "mentions", "index", "candidates", "pairs")
+STAGES = (*CHEAP_STAGES, "checkpoints", "model", "report")
+TEXT, TEXTS = Value("string"), List(Value("string"))
+COLUMNS = {
+    "concepts": {
+        "cui": TEXT,
+        "name": TEXT,
+        "synonyms": TEXTS,
+        "semantic_types": TEXTS,
+        "definition": TEXT,
+    },
+    "mentions": {
+        "mention_id": Value("int64"),
+        "doc_id": TEXT,
+        "start": Value("int32"),
+        "end": Value("int32"),
+        "mention": TEXT,
+        "left": TEXT,
+        "right": TEXT,
+        "cui": TEXT,
+        "semantic_types": TEXTS,
+    },
+    "candidates": {
+        "mention_id": Value("int64"),
+        "cuis": TEXTS,
+        "names": TEXTS,
+        "retrieval_scores": List(Value("float32")),
+        "gold": Value("int32"),
+    },
+}
+SPLITS = {
+    "mentions": ["train", "dev", "calibration", "test"],
+    "candidates": ["dev", "calibration", "test"],
+    "pairs": ["train", "dev", "test"],
+}
+MODEL_FILES = {
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    *("reranker.json", "calibrator.json", "thresholds.json", "recipe.yaml", "metrics.json", "README.md"),
+    *("reliability.png", "risk_coverage.png"),
+}
+
+
+@pytest.fixture(scope="module")
+def tables(finished):
+    return {name: load_from_disk(str(finished.folder / name)) for name in CHEAP_STAGES if name != "index"}
+
+
+def copy_stages(finished, folder, stages):
+    """A run folder with some finished stages; returns it."""
+    for stage in stages:
+        shutil.copytree(finished.folder / stage, folder / "mini" / stage)
+    return folder / "mini"
+
+
+# What a run leaves
+
+
+def test_every_script_ends_well(finished):
+    assert [name for name, outcome in finished.outcomes.items() if outcome.code or outcome.errors] == []
+    assert [stage for script in STAGE_SCRIPTS for stage in finished.outcomes[script].remade] == list(STAGES)
+    assert "3 passed, 0 failed" in finished.outcomes["validate"].out
+    assert "UMLSReranker.from_pretrained(" in finished.outcomes["summarize"].out
+
+
+def test_the_run_folder_holds_every_stage(finished):
+    present = {path.name for path in finished.folder.iterdir()}
+    assert present == {*STAGES, "checklist.json", "stages.jsonl", ".lock"}
+    for stage in STAGES:
+        manifest = json.loads((finished.folder / stage / "manifest.json").read_text())
+        assert (manifest["schema_version"], manifest["stage"]) == (1, stage)
+        assert manifest["key"] and manifest["settings"] and manifest["inputs"] and manifest["versions"]["torch"]
+    index = {path.name for path in (finished.folder / "index").iterdir()}
+    assert index == {"names.faiss", "names", "index.json", "manifest.json"}
+    assert (finished.folder / "pairs" / "mining_report.json").is_file()
+    checkpoints = {path.name for path in (finished.folder / "checkpoints").glob("checkpoint-*")}
+    assert checkpoints >= {"checkpoint-60", "checkpoint-best"} and len(checkpoints) <= 4
+    report = {path.name for path in (finished.folder / "report").iterdir()}
+    assert report == {"metrics.json", "reliability.png", "risk_coverage.png", "manifest.json"}
+    logged = [json.loads(line)["stage"] for line in (finished.folder / "stages.jsonl").read_text().splitlines()]
+    assert sorted(logged) == sorted(STAGES)
+
+
+def test_the_model_folder_is_complete(finished):
+    model = finished.folder / "model"
+    assert {path.name for path in model.iterdir()} == MODEL_FILES | {"manifest.json"}
+    parts = verify_parts(model)
+    assert parts["calibrator.json"]["method"] == "platt" and parts["calibrator.json"]["parameters"]["slope"] > 0
+    assert load_recipe(model / "recipe.yaml") == load_recipe(finished.folder.parents[1] / "config.yaml")
+    best = finished.folder / "checkpoints" / "checkpoint-best" / "model.safetensors"
+    assert (model / "model.safetensors").read_bytes() == best.read_bytes()
+    for name in ("metrics.json", "reliability.png", "risk_coverage.png"):
+        assert (model / name).read_bytes() == (finished.folder / "report" / name).read_bytes()
+
+
+def test_columns_and_splits(tables):
+    assert tables["concepts"].features == Features(COLUMNS["concepts"])
+    for name, splits in SPLITS.items():
+        assert list(tables[name]) == splits
+        for split in splits:
+            if name in COLUMNS:
+                assert tables[name][split].features == Features(COLUMNS[name])
+    columns = {"mention_id", "mention", "left", "right", "cui", "name", "label", "weight", "source"}
+    assert set(tables["pairs"]["train"].column_names) == columns
+
+
+def test_splits_share_no_document(tables):
+    documents = {split: set(rows["doc_id"]) for split, rows in tables["mentions"].items()}
+    assert documents["train"] == set(PMIDS)
+    held_out = [documents[split] for split in ("dev", "calibration", "test")]
+    assert set.union(*held_out) == set(COPIES) and sum(map(len, held_out)) == len(COPIES)
+    assert sum(len(rows) for rows in tables["mentions"].values()) == 120
+    for rows in tables["mentions"].values():
+        assert rows["mention_id"][:] == list(range(len(rows)))
+
+
+def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tmp_path):
+    def check(split, lists, k):
+        for mention, found in zip(tables["mentions"][split], lists, strict=True):
+            assert mention["mention_id"] == found["mention_id"]
+            assert len(found["cuis"]) == len(set(found["cuis"])) == len(found["names"]) == k
+            assert found["retrieval_scores"] == sorted(found["retrieval_scores"], reverse=True)
+            place = found["cuis"].index(mention["cui"]) if mention["cui"] in found["cuis"] else -1
+            assert found["gold"] == place
+
+    for split, lists in tables["candidates"].items():
+        check(split, lists, 8)
+    # "cold" names two concepts, and a list of one holds one of them.
+    run = copy_stages(finished, tmp_path, ("concepts", "mentions", "index"))
+    assert scripts.run("build_index", output_dir=tmp_path, candidates_per_mention=1).remade == ["candidates"]
+    missing = 0
+    for split, lists in load_from_disk(str(run / "candidates")).items():
+        check(split, lists, 1)
+        golds = tables["mentions"][split]["cui"][:]
+        missing += sum(cui in VOCABULARY and place < 0 for cui, place in zip(golds, lists["gold"][:], strict=True))
+    assert missing > 0
+
+
+def test_negatives_are_other_concepts(tables):
+    names = {cui: {normalize_name(name) for name in names} for cui, (_, names) in VOCABULARY.items()}
+    weights = {"positive": 5.0, "semantic": 1.5, "type": 1.0, "random": 1.0}
+    for split, rows in tables["pairs"].items():
+        gold = tables["mentions"][split]["cui"][:]
+        sources = rows.features["source"].names
+        groups = {}
+        for row in rows:
+            groups.setdefault(row["mention_id"], []).append(row | {"source": sources[row["source"]]})
+        assert list(groups) == [number for number, cui in enumerate(gold) if cui in VOCABULARY]
+        for number, group in groups.items():
+            positive, *negatives = group
+            assert (positive["cui"], positive["label"], positive["source"]) == (gold[number], 1, "positive")
+            assert len(negatives) == 9 and {row["label"] for row in negatives} == {0}
+            cuis = [row["cui"] for row in negatives]
+            assert gold[number] not in cuis and len(set(cuis)) == 9
+            for row in group:
+                assert row["weight"] == weights[row["source"]]
+                assert normalize_name(row["name"]) in names[row["cui"]]
+                assert row["label"] or not names[row["cui"]] & names[gold[number]]
+
+
+def test_reports_count_what_was_lost(finished):
+    reading = json.loads((finished.folder / "mentions" / "read_report.json").read_text())
+    assert (reading["corpus"]["documents"], reading["corpus"]["mentions"], reading["corpus"]["skipped"]) == (
+        40,
+        120,
+        0,
+    )
+    mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
+    assert mining["train"]["mentions"] == 60 and mining["train"]["gold_concept_unknown"] == 2
+    assert mining["train"]["dropped"]["shared_name"]["semantic"] > 0
+    metrics = json.loads((finished.folder / "report" / "metrics.json").read_text())
+    assert metrics["losses"]["out_of_dictionary"] == metrics["mentions"] - metrics["in_dictionary"]
+    assert set(metrics["linking"]) >= {"reranker", "retriever", "exact_match", "most_frequent_cui"}
+    for figure in (metrics["linking"]["reranker"]["acc@1"], metrics["pair"]["f1"], metrics["pair"]["roc_auc"]):
+        assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+# Running again
+
+
+def test_the_same_command_again_changes_nothing(scripts, finished):
+    before, times = contents(finished.folder), change_times(finished.folder)
+    log = (finished.folder / "stages.jsonl").read_bytes()
+    skipped = []
+    for script in SCRIPTS:
+        outcome = scripts.run(script)
+        assert (outcome.code, outcome.remade) == (0, []), outcome.err
+        skipped += outcome.skipped
+    assert skipped == list(STAGES)
+    assert contents(finished.folder) == before
+    # validate checks anew each time.
+    assert change_times(finished.folder) | {"checklist.json": 0} == times | {"checklist.json": 0}
+    assert (finished.folder / "stages.jsonl").read_bytes() == log
+
+
+def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
+    run = copy_stages(finished, tmp_path, STAGES)
+    keys = {"output_dir": tmp_path}
+
+    def remade(**changed):
+        keys.update(changed)
+        before = contents(run)
+        outcomes = [scripts.run(script, **keys) for script in STAGE_SCRIPTS]
+        assert {outcome.code for outcome in outcomes} == {0}, outcomes[-1].err
+        changes = {name.split("/")[0] for name, digest in contents(run).items() if before.get(name) != digest}
+        return [stage for outcome in outcomes for stage in outcome.remade], changes
+
+    # The name of the repo stands in the card.
+    assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
+    assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
+    assert remade(bootstrap_resamples=60)[0] == ["report"]
+    assert remade(candidates_per_mention=6)[0] == ["candidates", "model", "report"]
+    stages, changes = remade(hard_negative_weight=2.0)
+    assert stages == ["pairs", "checkpoints", "model", "report"] and changes == set(stages)
+
+
+def test_two_runs_give_the_same_bytes(scripts, finished, tmp_path):
+    for script in STAGE_SCRIPTS[:3]:
+        assert scripts.run(script, output_dir=tmp_path).code == 0
+    for stage in CHEAP_STAGES:
+        assert contents(tmp_path / "mini" / stage) == contents(finished.folder / stage), stage
+
+
+def test_overwrite_remakes_and_a_dry_run_does_not(scripts, finished, tmp_path):
+    run = copy_stages(finished, tmp_path, CHEAP_STAGES)
+    before = change_times(run)
+    planned = scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True, dry_run=True)
+    assert (planned.code, planned.remade) == (0, []) and "[pairs] would be made" in planned.err
+    assert change_times(run) == before
+    digests = contents(run)
+    assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).remade == ["pairs"]
+    assert contents(run) == digests and change_times(run) != before
+
+
+# Using what a run made
+
+
+@pytest.fixture(scope="module")
+def reranker(finished):
+    return UMLSReranker.from_pretrained(finished.folder / "model", device="cpu", dtype="float32")
+
+
+def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranker, tmp_path):
+    rows = [
+        {"entity": "cold", "candidates": [{"name": "common cold", "cui": "C9000004"}, "cold temperature"]},
+        {"entity": "fever", "candidates": ["high temperature"], "entity_type": "Sign or Symptom", "id": 7},
+        {"entity": "moon dust", "candidates": [], "entity_type": ["T047", "T184"]},
+    ]
+    source, target = tmp_path / "input.jsonl", tmp_path / "output.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    model = finished.folder / "model"
+    outcome = scripts.run("rerank", model, source, target, device="cpu", dtype="float32", batch_mentions=2)
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    assert json.loads(outcome.out)["mentions"] == 3
+    written = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert [{key: value for key, value in row.items() if key != "ranked"} for row in written] == rows
+    for row, entry in zip(rows, written, strict=True):
+        expected = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"))
+        assert [item["name"] for item in entry["ranked"]] == [item.name for item in expected]
+        for item, one in zip(entry["ranked"], expected, strict=True):
+            assert item["score"] == pytest.approx(one.cross_encoder_score, abs=1e-6)
+            assert (item["cui"], item["tier"], item["accepted"]) == (one.cui, one.tier, one.accepted)
+    assert {path.name for path in tmp_path.iterdir()} == {"input.jsonl", "output.jsonl"}
+
+    table = scripts.run("monitor", model, target)
+    assert table.code == 0 and table.out.startswith("3 mentions, 1 of them without candidates")
+    figures = json.loads(scripts.run("monitor", model, target, "--json").out)
+    tops = [entry["ranked"][0]["score"] for entry in written if entry["ranked"]]
+    assert figures["mean_top_score"] == pytest.approx(sum(tops) / 2)
+    assert figures["candidates"] == 3 and figures["per_type"]["T184"]["mentions"] == 1
+
+
+def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, reranker, monkeypatch, tmp_path):
+    with HubServer() as hub:
+        environment = hub.environment(tmp_path / "home", WRITER)
+        outcome = scripts.run_alone("publish", env=environment, repo_id="org/mini", tag="v1")
+        assert (outcome.code, outcome.errors) == (0, []), outcome.err
+        assert set(hub.repos["org/mini"].files("v1")) == MODEL_FILES | {".gitattributes"}
+        hub.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        published = UMLSReranker.from_pretrained("org/mini", revision="v1", device="cpu", dtype="float32")
+    names = [names[0] for _, names in VOCABULARY.values()]
+    ours, theirs = (model.rerank("renal failure", names, "T047") for model in (reranker, published))
+    assert [item.name for item in theirs] == [item.name for item in ours]
+    assert [item.cross_encoder_score for item in theirs] == [item.cross_encoder_score for item in ours]
+    assert Path(published.folder).is_relative_to(tmp_path)
