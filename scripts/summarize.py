@@ -64,7 +64,7 @@ def checklist_line(run) -> str:
 
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
-    """Test mentions spread over the split, reranked by the model folder as a user loads it."""
+    """Test mentions from the most to the least confident, reranked by the model folder as a user loads it."""
     from datasets import load_from_disk
 
     from umls_reranker.reranker import UMLSReranker
@@ -75,18 +75,20 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     mentions = load_from_disk(str(run.path / "mentions"))["test"]
     candidates = load_from_disk(str(run.path / "candidates"))["test"]
     count = min(recipe.evaluation.example_mentions, len(mentions))
-    texts, golds, ranked = [], [], []
-    for row in (len(mentions) * (2 * i + 1) // (2 * count) for i in range(count)):
-        mention, entry = mentions[row], candidates[row]
-        items = [{"cui": cui, "name": name} for cui, name in zip(entry["cuis"], entry["names"], strict=True)]
-        texts.append(mention["mention"])
-        golds.append(mention["cui"])
-        ranked.append(
-            reranker.rerank(
-                mention["mention"], items, mention["semantic_types"] or None, mention["left"], mention["right"]
-            )
-        )
-    return texts, golds, ranked
+    drawn = min(20 * count, len(mentions))
+    rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
+    chosen, lists = mentions.select(rows), candidates.select(rows)
+    items = [
+        [{"cui": cui, "name": name} for cui, name in zip(entry["cuis"], entry["names"], strict=True)]
+        for entry in lists
+    ]
+    columns = {name: list(chosen[name]) for name in ("mention", "cui", "semantic_types", "left", "right")}
+    ranked = reranker.rerank_batch(
+        columns["mention"], items, columns["semantic_types"], columns["left"], columns["right"]
+    )
+    order = sorted(range(drawn), key=lambda row: -ranked[row][0].cross_encoder_score if ranked[row] else 0.0)
+    shown = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
+    return [columns["mention"][i] for i in shown], [columns["cui"][i] for i in shown], [ranked[i] for i in shown]
 
 
 def example_call(texts: list[str], ranked: list[list]) -> str:

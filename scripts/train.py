@@ -9,6 +9,7 @@ Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: ten
 
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 
 from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.cli import run_script, should_run
@@ -38,12 +39,20 @@ def train(recipe, run, stage) -> None:
     with run.locked() if state.is_main_process else nullcontext():
         owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
         with owner as (folder, summary):
+            if state.is_main_process:
+                remove_leftovers(folder)
             state.wait_for_everyone()
             summary |= fine_tune(recipe.run, recipe.model, recipe.training, pairs, folder)
             state.wait_for_everyone()
     if state.is_main_process:
         dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
         print(f"best checkpoint: step {summary['best_step']} of {summary['steps']}; dev pairs: {dev}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `datasets` was writing when a former run was killed while it tokenized."""
+    for file in folder.glob("tmp*"):
+        file.unlink()
 
 
 if __name__ == "__main__":

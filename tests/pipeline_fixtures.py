@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ class Scripts:
         *arguments: Any,
         watch: Path | None = None,
         kill_at: int | str | None = None,
+        hub: str | None = None,
         **overrides: Any,
     ) -> Outcome:
         """Run ``scripts/SCRIPT.py`` in a child of the server; without arguments with the recipe.
@@ -113,15 +115,15 @@ class Scripts:
             watch: a folder whose changes are recorded.
             kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
                 the number of the change (from 0), or a part of its description.
+            hub: URL of the Hub, whose client then does not wait between its attempts.
             overrides: recipe keys, as ``--key value``.
         """
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         with tempfile.TemporaryDirectory() as folder:
             files = [str(Path(folder) / name) for name in ("out", "err", "changes")]
             path = str(ROOT / "scripts" / f"{script}.py")
-            process = self._server.Process(
-                target=_run_script, args=(path, words, files, watch and str(watch), kill_at), daemon=True
-            )
+            watched = None if watch is None else str(watch)
+            process = self._server.Process(target=_run_script, args=(path, words, files, watched, kill_at, hub))
             process.start()
             process.join(240)
             if process.exitcode is None:
@@ -153,7 +155,7 @@ def _options(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _run_script(
-    script: str, words: list[str], files: list[str], watched: str | None, kill_at: int | str | None
+    script: str, words: list[str], files: list[str], watched: str | None, kill_at: int | str | None, hub: str | None
 ) -> None:
     """Become ``python SCRIPT WORDS``; runs in a child of the server."""
     out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
@@ -161,9 +163,21 @@ def _run_script(
     os.dup2(err, 2)
     if watched is not None:
         _watch(watched, changes, kill_at)
+    if hub is not None:
+        _connect(hub)
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     sys.argv = [script, *words]
     runpy.run_path(script, run_name="__main__")
+
+
+def _connect(hub: str) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    constants.ENDPOINT = hub
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = hub + "/{repo_id}/resolve/{revision}/{filename}"
+    constants.HF_HUB_OFFLINE = False
+    _http.time = SimpleNamespace(sleep=lambda seconds: None)
 
 
 def _watch(folder: str, log: int, kill_at: int | str | None) -> None:

@@ -1,6 +1,7 @@
 """The road from raw files to a published model, script by script, on a miniature release, corpus and model."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,10 @@ def copy_stages(finished, folder, stages):
 def test_every_script_ends_well(finished):
     assert [name for name, outcome in finished.outcomes.items() if outcome.code or outcome.errors] == []
     assert [stage for script in STAGE_SCRIPTS for stage in finished.outcomes[script].remade] == list(STAGES)
+    assert re.match(
+        r"best checkpoint: step \d+ of 60; dev pairs: f1 ", finished.outcomes["train"].out.splitlines()[-1]
+    )
+    assert "{" not in finished.outcomes["train"].out
     assert "3 passed, 0 failed" in finished.outcomes["validate"].out
     assert "UMLSReranker.from_pretrained(" in finished.outcomes["summarize"].out
 

@@ -87,7 +87,7 @@ def examples_table(
     """The best candidates of some mentions, the gold concept marked."""
     from rich.table import Table
 
-    table = Table(title="Examples from the test split", title_justify="left")
+    table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")
     for mention, gold, candidates in zip(mentions, gold_cuis, ranked, strict=True):

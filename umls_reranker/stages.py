@@ -123,8 +123,8 @@ class Stage:
             if not resume:
                 shutil.rmtree(self.partial, ignore_errors=True)
             raise
-        key_file.unlink()
         write_json(self.partial / MANIFEST, self._manifest(summary))
+        key_file.unlink()
         self._replace_output()
         self._log(time.time() - started)
 

@@ -34,12 +34,15 @@ from .trainer import (
     ConsoleCallback,
     RerankerTrainer,
     dev_metrics,
+    ended_state,
     last_complete_checkpoint,
 )
 
 __all__ = ["fine_tune", "load_base_model", "training_arguments"]
 
 LOWER_IS_BETTER = {"log_loss"}
+# Names of accelerate, whose launch configuration can ask for a precision too.
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def load_base_model(
@@ -127,6 +130,7 @@ def training_arguments(
         greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, math.ceil(eval_steps / 10)),
+        disable_tqdm=False,  # at low verbosity the Trainer would print dicts in place of its bar
         report_to="none",
     )
 
@@ -168,18 +172,25 @@ def fine_tune(
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ConsoleCallback)
-    result = trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+    checkpoint = last_complete_checkpoint(folder)
+    ended = ended_state(checkpoint)
+    if ended is None:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    else:
+        # Going on from there would train longer than an undisturbed run does.
+        trainer.state = ended
+        trainer._load_best_model()
     trainer.save_model(str(folder / "checkpoint-best"))
     lengths = train_set.with_format("numpy")["length"][:]
     return {
-        "steps": result.global_step,
+        "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "dev": _history(trainer.state.log_history, trainer.state.best_global_step),
         "train_pairs": len(train_set),
         "dev_pairs": len(dev_set),
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
-        "precision": "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
+        "precision": PRECISIONS[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
 

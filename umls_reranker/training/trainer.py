@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback
+from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..calibration.logistic import sigmoid
 from .metrics import pair_metrics
@@ -21,6 +22,7 @@ __all__ = [
     "ConsoleCallback",
     "RerankerTrainer",
     "dev_metrics",
+    "ended_state",
     "last_complete_checkpoint",
 ]
 
@@ -95,18 +97,32 @@ def _gold_first(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) ->
 
 
 class CompletionCallback(TrainerCallback):
-    """Marks a checkpoint as complete once every process has written its part."""
+    """Marks a checkpoint as complete, with the names of its files, once every process has written its part."""
 
     def on_save(self, args, state, control, **kwargs) -> None:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            names = sorted(path.name for path in checkpoint.iterdir())
+            (checkpoint / COMPLETE).write_text("\n".join(names), encoding="utf-8")
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None."""
-    complete = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    """The newest checkpoint that was written to its end, or None; one that was being deleted does not count."""
+    complete = [
+        marker.parent
+        for marker in folder.glob(f"checkpoint-*/{COMPLETE}")
+        if all((marker.parent / name).exists() for name in marker.read_text(encoding="utf-8").splitlines())
+    ]
     return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
+
+
+def ended_state(checkpoint: str | None) -> TrainerState | None:
+    """The trainer's state when training stopped at this checkpoint, at its last step or early; else None."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    return state if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"] else None
 
 
 class ConsoleCallback(ProgressCallback):

@@ -1,0 +1,55 @@
+"""The sapbert-medmentions recipe as it stands, with overrides on the command line alone, trained by two processes."""
+
+import json
+import sys
+
+from datasets import load_from_disk
+from pipeline_fixtures import ROOT
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+pytest_plugins = ["pipeline_fixtures"]
+
+RECIPE = ROOT / "recipes" / "sapbert-medmentions" / "config.yaml"
+STAGES = ("concepts", "mentions", "index", "candidates", "pairs", "checkpoints")
+
+
+def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
+    raw = scripts.materials
+    overrides = {
+        "output_dir": tmp_path,
+        "umls_dir": raw / "META",
+        "semantic_network_dir": raw / "NET",
+        "corpus": raw / "corpus.txt",
+        "train_documents": raw / "train.txt",
+        "dev_documents": raw / "dev.txt",
+        "test_documents": raw / "test.txt",
+        "expected_mentions": 120,
+        "encoder": raw / "encoder",
+        "model": raw / "model",
+        "index_factory": "Flat",
+        "training_precision": "float32",
+        "device": "cpu",
+        "global_batch_size": 16,
+        "per_device_batch_size": 4,
+        "max_steps": 6,
+        "eval_steps": 3,
+    }
+    for script in ("prepare_data", "build_index", "mine_negatives"):
+        outcome = scripts.run(script, RECIPE, **overrides)
+        assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
+    outcome = scripts.run_command(*launch, "--config_file", config, ROOT / "scripts" / "train.py", RECIPE, *options)
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+
+    run = tmp_path / "sapbert-medmentions"
+    assert {path.name for path in run.iterdir()} == {*STAGES, "stages.jsonl", ".lock"}
+    summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
+    assert (summary["processes"], summary["steps"], summary["precision"]) == (2, 6, "float32")
+    assert summary["train_pairs"] == len(load_from_disk(str(run / "pairs"))["train"])
+    assert f"best checkpoint: step {summary['best_step']} of 6" in outcome.out
+    best = run / "checkpoints" / "checkpoint-best"
+    model = AutoModelForSequenceClassification.from_pretrained(best, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(best, local_files_only=True)
+    assert model(**tokenizer("renal failure", "kidney failure", return_tensors="pt")).logits.shape == (1, 1)
