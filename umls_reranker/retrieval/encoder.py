@@ -75,14 +75,13 @@ class BiEncoder:
 
         place = resolve_device(device)
         precision = resolve_precision(dtype, place, key="encoder_precision")
-        source, source_revision = resolve_model(model, revision)
+        source = resolve_model(model, revision)
         # On a CPU the plain attention is the faster one for texts of some ten tokens (1.3x in bfloat16).
         attention = "eager" if place.type == "cpu" else "sdpa"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision or "main")
+            tokenizer = AutoTokenizer.from_pretrained(source)
             encoder = AutoModel.from_pretrained(
                 source,
-                revision=source_revision or "main",
                 dtype=getattr(torch, precision),
                 attn_implementation=attention,
                 use_safetensors=True,
@@ -91,7 +90,7 @@ class BiEncoder:
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
                 f"encoder {model!r} (revision {revision or 'main'}) cannot be loaded: {reason}; "
-                "give a folder with config.json, model.safetensors and tokenizer files, or a Hub id and a connection"
+                "it needs config.json, model.safetensors and tokenizer files"
             ) from None
         longest = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         if max_length > longest:

@@ -55,18 +55,18 @@ def load_base_model(
     """
     from safetensors import SafetensorError
 
-    source, source_revision = resolve_model(model, revision)
+    source = resolve_model(model, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=source_revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(source)
         network = AutoModelForSequenceClassification.from_pretrained(
-            source, revision=source_revision or "main", num_labels=1, use_safetensors=True, dtype="float32"
+            source, num_labels=1, use_safetensors=True, dtype="float32"
         )
     except SafetensorError as error:
         raise UserError(f"model {model}: the weights are corrupt ({error}); fetch them again") from None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model {model} cannot be loaded ({' '.join(str(error).split())}); check the id, the network, or give a "
-            "local folder with safetensors weights"
+            f"model {model} cannot be loaded ({' '.join(str(error).split())}); it needs config.json, "
+            "model.safetensors and tokenizer files"
         ) from None
     longest = getattr(network.config, "max_position_embeddings", template.max_length)
     if template.max_length > longest:
