@@ -86,3 +86,11 @@ def test_float16_needs_a_gpu():
 def test_an_unknown_precision_is_named_with_the_choices():
     message = refused(resolve_precision, "fp16", CPU)
     assert message == "precision: 'fp16' is unknown; use auto, float32, bfloat16 or float16"
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UserError, match="'cuda:7' is not available: this machine has 2 GPUs"):
+        resolve_device("cuda:7")
+    assert resolve_device("cuda:1").index == 1

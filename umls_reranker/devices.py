@@ -28,7 +28,7 @@ def resolve_device(device: str | None = "auto") -> torch.device:
         raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+    if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
         raise UserError(f"device {device!r} is not available: this machine has {torch.cuda.device_count()} GPUs")
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")

@@ -26,7 +26,7 @@ INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
 
-# Weights at the top of the repo and in safetensors only; never code or pickles.
+# Weights at the top of the repo and in safetensors only; nothing that could run code.
 MODEL_PATTERNS = (
     "config.json",
     "model*.safetensors",
