@@ -144,7 +144,7 @@ def fine_tune(
     order, optimizer, schedule, patience and random state. Every process of a launch calls this.
 
     Returns:
-        Summary: steps, dev metrics of the best checkpoint, seconds of this call, pairs cut by the length limit.
+        Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
     arguments = training_arguments(run, training, folder, len(pairs["train"]))
     template = PairTemplate(model.max_length, model.context_tokens)
