@@ -14,8 +14,9 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker import hub as hub_module
 from umls_reranker.errors import UserError
-from umls_reranker.hub import download, file_sha256, model_files, publish, verify_parts
+from umls_reranker.hub import download, model_files, publish, verify_parts
 from umls_reranker.recipe import Recipe
+from umls_reranker.resources import file_sha256
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "org/tiny-reranker"

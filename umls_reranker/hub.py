@@ -8,7 +8,6 @@ and safetensors files travel.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .hub_errors import SIGN_IN, hub_calls, signed_in
+from .resources import file_sha256
 from .stages import read_json
 from .version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["MODEL_FILES", "download", "file_sha256", "model_files", "publish", "verify_parts"]
+__all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -60,15 +60,6 @@ NEEDED_TO_PUBLISH = {"recipe.yaml": "scripts/calibrate.py", "metrics.json": "scr
 VERSIONED_PARTS = ("reranker.json", "calibrator.json", "thresholds.json")
 
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def verify_parts(folder: Path) -> dict[str, dict[str, Any]]:

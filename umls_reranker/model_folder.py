@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from . import hub
 from .calibration.calibrators import Calibrator
 from .calibration.thresholds import ThresholdTable
 from .errors import UserError
 from .recipe import Recipe
+from .resources import file_sha256
 from .stages import write_json
 from .template import PairTemplate
 from .version import __version__
@@ -56,7 +56,7 @@ def write_parts(
         precision: in which the logits were computed that the calibrator was fitted on.
         fitted_on: split and counts.
     """
-    weights_sha256 = hub.file_sha256(folder / "model.safetensors")
+    weights_sha256 = file_sha256(folder / "model.safetensors")
     write_json(
         folder / "reranker.json",
         {
@@ -72,6 +72,6 @@ def write_parts(
     )
     parts = calibrator.to_dict() | {"fitted_on": fitted_on, "weights_sha256": weights_sha256}
     write_json(folder / "calibrator.json", {"schema_version": 1} | parts)
-    calibrator_sha256 = hub.file_sha256(folder / "calibrator.json")
+    calibrator_sha256 = file_sha256(folder / "calibrator.json")
     write_json(folder / "thresholds.json", thresholds.to_dict() | {"calibrator_sha256": calibrator_sha256})
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
