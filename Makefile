@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= recipes/quickstart/config.yaml
-CODE = umls_reranker scripts tests
+CODE = umls_reranker scripts tests benchmarks
 
 quickstart: $(VENV)/.with-quickstart
 	PYTHON=$(VENV)/bin/python scripts/run_full_training.sh $(RECIPE)

@@ -2,11 +2,16 @@
 """Embed all concept names, index them with FAISS, and retrieve candidates for the held-out mentions.
 
     python scripts/build_index.py recipes/quickstart/config.yaml
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/build_index.py RECIPE
 
-Writes index/ and candidates/ into the run folder. A gold concept that is not retrieved is never added to a list.
+Writes index/, candidates/ and, where the recipe retrieves by letters too, lexical/ into the run folder. Several
+processes share the embedding, whose finished shards a killed run finds again; the index is the same either way. A gold
+concept that is not retrieved is never added to a list.
 """
 
+from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 
 from umls_reranker.arguments import IndexArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
@@ -20,29 +25,68 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
     settings = asdict(recipe.index)
-    listed = settings.pop("candidates_per_mention")
-    index = run.stage("index", settings, {"concepts": run.key_of("concepts", "prepare_data.py")})
+    listed = {key: settings.pop(key) for key in ("candidates_per_mention", "retrievers")}
+    concepts = {"concepts": run.key_of("concepts", "prepare_data.py")}
+    trained = recipe.encoder.encoder_training_steps > 0
+    encoder = {"encoder": run.key_of("encoder", "train_encoder.py")} if trained else {}
+    index = run.stage("index", settings, concepts | encoder)
     inputs = {"index": index.key, "mentions": run.key_of("mentions", "prepare_data.py")}
-    candidates = run.stage("candidates", {"candidates_per_mention": listed}, inputs)
+    stages = [(index, make_index)]
+    if "lexical" in recipe.index.retrievers:
+        lexical = run.stage("lexical", {}, concepts)
+        stages.append((lexical, make_lexical))
+        inputs["lexical"] = lexical.key
+    stages.append((run.stage("candidates", listed, inputs), make_candidates))
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(index, **flags):
-            make_index(recipe, run, index)
-        if should_run(candidates, **flags):
-            make_candidates(recipe, run, candidates)
+    due = [(stage, make) for stage, make in stages if should_run(stage, **flags)]
+    if due:
+        make_stages(recipe, run, due)
 
 
-def make_index(recipe, run, stage) -> None:
+def make_stages(recipe, run, due) -> None:
+    from accelerate import PartialState
+
+    from umls_reranker.devices import resolve_device
+
+    # When a killed run goes on, one process may have far more left to encode than another.
+    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu", timeout=timedelta(days=7))
+    # One process owns the run folder and does all that is not shared out.
+    with run.locked() if state.is_main_process else nullcontext():
+        for stage, make in due:
+            if make is make_index:
+                make_index(recipe, run, stage, state)
+            elif state.is_main_process:
+                make(recipe, run, stage)
+
+
+def make_index(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.from_recipe import load_encoder
-    from umls_reranker.retrieval.index import NameIndex
+    from umls_reranker.retrieval.faiss_index import new_index
+    from umls_reranker.retrieval.from_recipe import build_index, load_encoder
+
+    encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
+    # What FAISS does not know is said before hours of encoding.
+    new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
+    concepts = ConceptTable.load(run.path / "concepts")
+    owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
+    with owner as (folder, summary):
+        built = build_index(recipe.index, concepts, encoder, folder, stage.key, state)
+        if built is None:
+            return
+        summary |= {"names": len(built), "concepts": len(concepts), "dimension": built.dimension} | built.recall
+    print(f"indexed {summary['names']:,} names of {summary['concepts']:,} concepts")
+    if built.recall:
+        figures = ", ".join(f"{name} {value:.1%}" for name, value in built.recall.items())
+        print(f"{recipe.index.index_factory} against exact search over the names: {figures}")
+
+
+def make_lexical(recipe, run, stage) -> None:
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.retrieval.lexical import LexicalIndex
 
     concepts = ConceptTable.load(run.path / "concepts")
-    encoder = load_encoder(recipe.run, recipe.index)
     with stage.writing() as (folder, summary):
-        built = NameIndex.build(concepts, encoder, folder, recipe.index.index_factory, fingerprint=stage.key)
-        summary |= {"names": len(built), "concepts": len(concepts), "dimension": encoder.dimension}
-    print(f"indexed {summary['names']:,} names of {summary['concepts']:,} concepts")
+        summary["names"] = len(LexicalIndex.build(concepts, folder, stage.key))
 
 
 def make_candidates(recipe, run, stage) -> None:
@@ -51,19 +95,15 @@ def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
-    from umls_reranker.retrieval.from_recipe import load_encoder
-    from umls_reranker.retrieval.index import NameIndex
+    from umls_reranker.retrieval.from_recipe import load_retriever
 
-    concepts = ConceptTable.load(run.path / "concepts")
-    index = NameIndex.load(run.path / "index")
-    encoder = load_encoder(recipe.run, recipe.index)
+    concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
+    retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
     mentions = load_from_disk(str(run.path / "mentions"))
     with stage.writing() as (folder, summary):
         for split in HELD_OUT:
-            k = recipe.index.candidates_per_mention
-            summary[split] = write_candidates(
-                mentions[split], index, concepts, encoder, k, folder / split, f"{stage.key}-{split}"
-            )
+            fingerprint = f"{stage.key}-{split}"
+            summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / split, fingerprint)
         write_dataset_dict_index(folder, HELD_OUT)
     for split, counts in summary.items():
         recall = counts["retrieved"] / max(1, counts["in_dictionary"])
@@ -71,6 +111,8 @@ def make_candidates(recipe, run, stage) -> None:
             f"{split}: {counts['mentions']:,} mentions, gold in the dictionary for {counts['in_dictionary']:,}, "
             f"retrieved among {k} for {recall:.1%} of those"
         )
+        for name, shares in counts["recall"].items():
+            print(f"  {name}: " + ", ".join(f"recall@{rank} {share:.1%}" for rank, share in shares.items()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 
     python scripts/calibrate.py recipes/quickstart/config.yaml
 
-Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json, thresholds.json, recipe.yaml.
+Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all evidence,
+the counts of the training split's strings, thresholds.json, recipe.yaml.
 """
 
 from dataclasses import asdict
@@ -40,22 +41,26 @@ def make(recipe, run, stage) -> None:
 
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = load_from_disk(str(run.path / "candidates"))["calibration"]
-    mentions = load_from_disk(str(run.path / "mentions"))["calibration"]
-    lists = CandidateLists.load(candidates, mentions, concepts)
+    mentions = load_from_disk(str(run.path / "mentions"))
+    lists = CandidateLists.load(candidates, mentions["calibration"], concepts)
     template = PairTemplate(recipe.model.max_length, recipe.model.context_tokens)
     with stage.writing() as (folder, summary):
         copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
         scores = lists.score(scorer, "scoring calibration candidates")
-        calibrator, thresholds, fitted = fit_parts(
-            lists, scores.logits, recipe.calibration, concepts.hierarchy, recipe.run.seed
+        calibration, thresholds, fitted = fit_parts(
+            lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
-        write_parts(folder, recipe, template, scorer.precision, calibrator, thresholds, fitted)
+        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()
     high = "not certified" if default.high is None else f"{default.high:.3f}"
+    if calibration.fusions:
+        weights = calibration.fusions[0].weights
+        print("evidence weighed: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
     print(
-        f"{calibrator.method} calibrator on {fitted['pairs']:,} candidates of {fitted['mentions']:,} mentions; "
+        f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
+        f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {high}"
     )
 

@@ -2,11 +2,14 @@
 """Mine training pairs: for every mention its gold concept and semantic, same-type and random negatives.
 
     python scripts/mine_negatives.py recipes/quickstart/config.yaml
+    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/mine_negatives.py RECIPE
 
 Writes pairs/ into the run folder, with mining_report.json: what each guard dropped, what fell short of the recipe.
+Several processes share the search, whose finished parts a killed run finds again; the pairs are the same either way.
 """
 
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 
 from umls_reranker.arguments import MiningArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
@@ -21,35 +24,61 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
     stage = run.stage("pairs", asdict(recipe.mining) | {"seed": recipe.run.seed}, inputs)
-    with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
-            make(recipe, run, stage)
+    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        make(recipe, run, stage)
 
 
 def make(recipe, run, stage) -> None:
+    from accelerate import PartialState
     from datasets import load_from_disk
 
-    from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import sample_mentions
+    from umls_reranker.devices import resolve_device
     from umls_reranker.retrieval.from_recipe import load_encoder, mining_config
     from umls_reranker.retrieval.index import NameIndex
-    from umls_reranker.retrieval.mining import mine_pairs
+    from umls_reranker.retrieval.mining import search_share
 
-    concepts = ConceptTable.load(run.path / "concepts")
-    index = NameIndex.load(run.path / "index")
-    encoder = load_encoder(recipe.run, recipe.index)
+    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
     mentions = load_from_disk(str(run.path / "mentions"))
     mentions["train"] = sample_mentions(mentions["train"], recipe.mining.max_train_mentions, recipe.run.seed)
     config = mining_config(recipe.mining, recipe.run.seed)
-    with stage.writing() as (folder, summary):
-        for split in SPLITS:
-            fingerprint = f"{stage.key}-{split}"
-            summary[split] = mine_pairs(mentions[split], index, concepts, encoder, config, folder / split, fingerprint)
-        write_dataset_dict_index(folder, SPLITS)
-        write_json(folder / "mining_report.json", summary)
-    for split, report in summary.items():
-        print(f"{split}: {report['pairs']}")
+    # Only training profits from seeing a string once; dev and test count every mention, as serving will.
+    configs = {split: config if split == "train" else replace(config, mine_per="mention") for split in SPLITS}
+    # One process owns the run folder; the others leave their share of the search in it.
+    with run.locked() if state.is_main_process else nullcontext():
+        concepts, index = ConceptTable.load(run.path / "concepts"), NameIndex.load(run.path / "index")
+        searched = index, concepts, load_encoder(recipe.run, recipe.encoder, recipe.index)
+        index.require(concepts, searched[-1])
+        owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
+        with owner as (folder, summary):
+            state.wait_for_everyone()
+            for split in SPLITS:
+                share = state.process_index, state.num_processes
+                search_share(mentions[split], *searched, configs[split], folder / split, *share)
+            state.wait_for_everyone()
+            if state.is_main_process:
+                write_pairs(run, stage, mentions, searched, configs, folder, summary)
+
+
+def write_pairs(run, stage, mentions, searched, configs, folder, summary) -> None:
+    """Mine what all processes have searched, and say what came out."""
+    from rich.console import Console
+
+    from umls_reranker.data.arrow import write_dataset_dict_index
+    from umls_reranker.data.relations import RelationTable
+    from umls_reranker.retrieval.mining import mine_pairs
+    from umls_reranker.retrieval.mining_report import mining_table
+
+    relations = RelationTable.load(run.path / "concepts")
+    for split in SPLITS:
+        fingerprint = f"{stage.key}-{split}"
+        summary[split] = mine_pairs(
+            mentions[split], *searched, configs[split], folder / split, fingerprint, relations=relations
+        )
+    write_dataset_dict_index(folder, SPLITS)
+    write_json(folder / "mining_report.json", summary)
+    Console(width=None if Console().is_terminal else 120).print(mining_table(summary))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 #   scripts/run_full_training.sh recipes/quickstart/config.yaml [--key value ...]
 #
 # Finished stages are skipped, so the same command goes on after a stop. The exit code is that of the validation: 0 when
-# all targets of the recipe are met, 1 when one is missed. Training is launched with accelerate when
-# ACCELERATE_CONFIG names a configuration:
+# all targets of the recipe are met, 1 when one is missed. Embedding, mining and training are launched with accelerate
+# when ACCELERATE_CONFIG names a configuration:
 #
 #   ACCELERATE_CONFIG=accelerate_configs/multi_gpu_fp16.yaml scripts/run_full_training.sh recipes/sapbert-medmentions/config.yaml
 set -euo pipefail
@@ -23,8 +23,9 @@ if [[ -n ${ACCELERATE_CONFIG:-} ]]; then
 fi
 
 "$python" "$scripts/prepare_data.py" "$@"
-"$python" "$scripts/build_index.py" "$@"
-"$python" "$scripts/mine_negatives.py" "$@"
+"$python" "$scripts/train_encoder.py" "$@"
+"${launch[@]}" "$scripts/build_index.py" "$@"
+"${launch[@]}" "$scripts/mine_negatives.py" "$@"
 "${launch[@]}" "$scripts/train.py" "$@"
 "$python" "$scripts/calibrate.py" "$@"
 "$python" "$scripts/evaluate.py" "$@"

@@ -8,8 +8,7 @@ Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: ten
 """
 
 from contextlib import nullcontext
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 
 from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.cli import run_script, should_run
@@ -21,7 +20,12 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, ModelArguments, TrainingStageArguments))
     run = RunFolder(recipe.run.run_dir)
     settings = asdict(recipe.model) | asdict(recipe.training) | {"seed": recipe.run.seed}
-    stage = run.stage("checkpoints", settings, {"pairs": run.key_of("pairs", "mine_negatives.py")})
+    inputs = {"pairs": run.key_of("pairs", "mine_negatives.py")}
+    if recipe.model.start_from_encoder:
+        inputs["encoder"] = run.key_of("encoder", "train_encoder.py")
+    if recipe.training.sampling == "by_type":
+        inputs["mentions"] = run.key_of("mentions", "prepare_data.py")
+    stage = run.stage("checkpoints", settings, inputs)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         train(recipe, run, stage)
 
@@ -35,24 +39,23 @@ def train(recipe, run, stage) -> None:
 
     state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
     pairs = load_from_disk(str(run.path / "pairs"))
+    model = recipe.model
+    if model.start_from_encoder:
+        model = replace(model, model=str(run.path / "encoder"), model_revision=None)
+    mention_types = None
+    if "mentions" in stage.inputs:
+        mentions = load_from_disk(str(run.path / "mentions"))["train"]
+        mention_types = dict(zip(mentions["mention_id"], mentions["semantic_types"], strict=True))
     # One process owns the run folder; the others only read it, once it is ready for them.
     with run.locked() if state.is_main_process else nullcontext():
         owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
         with owner as (folder, summary):
-            if state.is_main_process:
-                remove_leftovers(folder)
             state.wait_for_everyone()
-            summary |= fine_tune(recipe.run, recipe.model, recipe.training, pairs, folder)
+            summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder, mention_types)
             state.wait_for_everyone()
     if state.is_main_process:
         dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
         print(f"best checkpoint: step {summary['best_step']} of {summary['steps']}; dev pairs: {dev}")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what `datasets` was writing when a former run was killed while it tokenized."""
-    for file in folder.glob("tmp*"):
-        file.unlink()
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ def integration_checks(recipe, run) -> list:
     """Load the folder as a user does and replay test mentions one call at a time and in one batch."""
     from datasets import load_from_disk
 
+    from umls_reranker.evaluation.candidate_lists import as_serving_input
     from umls_reranker.evaluation.checklist import Check
     from umls_reranker.reranker import UMLSReranker
 
@@ -61,10 +62,7 @@ def integration_checks(recipe, run) -> list:
     candidates = load_from_disk(str(run.path / "candidates"))["test"]
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
     replayed = [mentions[row] for row in rows]
-    lists = [
-        [{"cui": cui, "name": name} for cui, name in zip(entry["cuis"], entry["names"], strict=True)]
-        for entry in (candidates[row] for row in rows)
-    ]
+    lists = [as_serving_input(candidates[row]) for row in rows]
     batch = reranker.rerank_batch(
         [m["mention"] for m in replayed],
         lists,
@@ -86,7 +84,11 @@ def integration_checks(recipe, run) -> list:
     )
     whole = all(len(ranked) == len(items) for ranked, items in zip(batch, lists, strict=True))
     in_range = all(0.0 <= r.cross_encoder_score <= 1.0 for ranked in batch for r in ranked)
-    ordered = all(a.logit >= b.logit for ranked in batch for a, b in zip(ranked, ranked[1:], strict=False))
+    ordered = all(
+        a.cross_encoder_score >= b.cross_encoder_score
+        for ranked in batch
+        for a, b in zip(ranked, ranked[1:], strict=False)
+    )
     population = f"{len(batch)} replayed test mentions"
     sound = float(whole and in_range and ordered)
     # Batches pad differently; bfloat16 then rounds differently, hence the two decimals.

@@ -1,35 +1,55 @@
-"""One optimizer step of `RerankerTrainer`, in this process or, run as a script, on each of several.
+"""Steps of `RerankerTrainer` on tokenized pairs, in this process or, run as a script, on each of several.
 
-    RANK=0 WORLD_SIZE=2 ... python tests/loss_on_processes.py MODEL TARGET ROWS PER_DEVICE ACCUMULATED
+    accelerate launch --config_file accelerate_configs/cpu_two_processes.yaml tests/loss_on_processes.py MODEL FOLDER
 
-Process 0 writes its gradients, and the loss that is logged, to the safetensors file TARGET.
+As a script it takes the steps of `CASES` and writes what `take_steps` gives into FOLDER, one safetensors file a case.
 """
 
 import random
 import sys
 import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
+import pyarrow as pa
 import torch
-from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from umls_reranker.training.collator import PairCollator
+from umls_reranker.training.dataset import SCHEMA, TokenizedPairs
 from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
 
-__all__ = ["load_model", "make_pairs", "make_trainer", "take_step"]
+# Case -> rows, rows a forward pass, passes a step, steps; for two processes.
+CASES = {
+    "full": (32, 8, 2, 1),
+    "ragged": (27, 8, 2, 1),
+    "fewer rows than passes": (3, 8, 2, 1),
+    "one row": (1, 16, 1, 1),
+    "50 steps": (600, 32, 1, 50),
+}
 
 
-def make_pairs(rows: int) -> Dataset:
-    """Tokenized pairs of many lengths and weights, a third of them positive."""
+def write_pairs(folder: Path, pairs: Sequence[dict], rows_per_shard: int = 1_000) -> TokenizedPairs:
+    """Write tokenized pairs as `tokenize_pairs` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = []
+    for start in range(0, len(pairs), rows_per_shard):
+        shards.append(folder / f"{start}.arrow")
+        with pa.ipc.new_stream(shards[-1], SCHEMA) as writer:
+            writer.write_table(pa.Table.from_pylist(pairs[start : start + rows_per_shard], SCHEMA))
+    return TokenizedPairs(shards)
+
+
+def make_pairs(folder: Path, rows: int) -> TokenizedPairs:
+    """Tokenized pairs of many lengths and weights, in several shards; a third is positive, told by one token."""
     choose = random.Random(7)
     pairs = []
     for row in range(rows):
-        ids = [2, *(choose.randrange(5, 50) for _ in range(choose.randrange(2, 24))), 3]
         label, weight = float(row % 3 == 0), choose.choice([0.25, 1.0, 4.0])
-        pair = {"input_ids": ids, "first_length": 2, "length": len(ids), "labels": label, "weight": weight, "row": row}
-        pairs.append(pair)
-    return Dataset.from_list(pairs)
+        ids = [2, 5 if label else 6, *(choose.randrange(7, 50) for _ in range(choose.randrange(1, 23))), 3]
+        pairs.append({"input_ids": ids, "first_length": 2, "labels": label, "weight": weight})
+    return write_pairs(folder, pairs, rows_per_shard=10)
 
 
 def load_model(folder: str) -> PreTrainedModel:
@@ -39,18 +59,16 @@ def load_model(folder: str) -> PreTrainedModel:
     )
 
 
-def make_trainer(folder: str, output: str, pairs: Dataset, **options) -> RerankerTrainer:
+def make_trainer(folder: str, output: str, pairs: TokenizedPairs, **options) -> RerankerTrainer:
     """A trainer on the processor, as `fine_tune` builds it."""
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
-        max_grad_norm=0.0,
         remove_unused_columns=False,
         label_names=LABEL_NAMES,
-        train_sampling_strategy="group_by_length",
         logging_steps=1,
         disable_tqdm=True,
-        **{"save_strategy": "no"} | options,
+        **{"save_strategy": "no", "max_grad_norm": 0.0} | options,
     )
     collator = PairCollator(pad_token_id=0)
     model = load_model(folder)
@@ -62,26 +80,30 @@ class GradientKeeper(TrainerCallback):
         self.gradients = {name.removeprefix("module."): p.grad.clone() for name, p in model.named_parameters()}
 
 
-def take_step(folder: str, rows: int, per_device: int, accumulated: int) -> tuple[dict[str, torch.Tensor], float]:
-    """Take one optimizer step over all rows; returns the gradient of each parameter and the logged loss."""
+def take_steps(
+    folder: str, rows: int, per_device: int, passes: int, steps: int = 1
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Take optimizer steps over rows; returns the last gradient of each parameter and the logged losses."""
     keeper = GradientKeeper()
     with tempfile.TemporaryDirectory() as output:
         trainer = make_trainer(
             folder,
             output,
-            make_pairs(rows),
+            make_pairs(Path(output) / "pairs", rows),
             per_device_train_batch_size=per_device,
-            gradient_accumulation_steps=accumulated,
-            max_steps=1,
+            gradient_accumulation_steps=passes,
+            max_steps=steps,
+            learning_rate=3e-3,
         )
         trainer.add_callback(keeper)
         trainer.train()
-    return keeper.gradients, trainer.state.log_history[0]["loss"]
+    return keeper.gradients, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 if __name__ == "__main__":
-    model, target, *numbers = sys.argv[1:]
-    gradients, loss = take_step(model, *map(int, numbers))
-    assert torch.distributed.get_world_size() == 2
-    if torch.distributed.get_rank() == 0:
-        save_file(gradients | {"loss": torch.tensor(loss)}, target)
+    model, target = sys.argv[1:]
+    for name, numbers in CASES.items():
+        gradients, losses = take_steps(model, *numbers)
+        assert torch.distributed.get_world_size() == 2
+        if torch.distributed.get_rank() == 0:
+            save_file(gradients | {"losses": torch.tensor(losses)}, Path(target) / f"{name}.safetensors")

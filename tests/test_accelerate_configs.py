@@ -1,5 +1,7 @@
-"""Every launch configuration is read by accelerate as it is meant."""
+"""Every launch configuration is read by accelerate as it is meant, and starts its processes."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,9 +63,103 @@ def test_fsdp_wraps_the_layers_of_bert_and_saves_whole_weights():
     assert environment["FSDP_OFFLOAD_PARAMS"] == "false" == environment["FSDP_CPU_RAM_EFFICIENT_LOADING"]
 
 
-def test_one_process_on_the_processor_is_launched(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text("import os, sys; print(sys.argv[1:], os.environ['ACCELERATE_USE_CPU'])")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / "cpu.yaml"]
-    done = subprocess.run([*launch, script, "recipe.yaml"], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (0, "['recipe.yaml'] True\n"), done.stderr
+# Launching, with the hardware faked: the processor takes the place of the GPUs, two processes that of four
+
+REPORT = """
+import json, os, sys
+names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_CPU")
+with open(f"{sys.argv[1]}.{os.environ.get('RANK', '0')}", "w") as file:
+    json.dump({name: os.environ.get(name) for name in names}, file)
+"""
+
+
+def start_launch(name, script, target, *options):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / f"{name}.yaml"]
+    return subprocess.Popen([*launch, *options, script, target], stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Configuration -> what each of its processes found in its environment."""
+    folder = tmp_path_factory.mktemp("launched")
+    script = folder / "report.py"
+    script.write_text(REPORT)
+    launches = {
+        name: start_launch(name, script, folder / name, *(("--num_processes", "2") if EXPECTED[name][2] > 1 else ()))
+        for name in EXPECTED
+        if name != "multi_node_fp16"
+    }
+    for launch in launches.values():
+        assert launch.wait(timeout=280) == 0, launch.stderr.read()
+        launch.stderr.close()
+    return {name: [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}.[0-9]"))] for name in launches}
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "multi_node_fp16"])
+def test_a_configuration_starts_its_processes(launched, name):
+    kind, _, processes, precision, on_processor = EXPECTED[name]
+    found = launched[name]
+    if processes == 1:
+        assert [process["ACCELERATE_USE_CPU"] for process in found] == [str(on_processor)]
+    else:
+        assert [(process["RANK"], process["LOCAL_RANK"]) for process in found] == [("0", "0"), ("1", "1")]
+        assert {process["WORLD_SIZE"] for process in found} == {"2"}
+    assert {process["ACCELERATE_MIXED_PRECISION"] for process in found} == {precision}
+    assert {process["ACCELERATE_USE_FSDP"] for process in found} == {"true" if kind == "FSDP" else None}
+
+
+# SLURM, of which the commands are faked: two nodes of one process each that find one another on this machine
+
+SCONTROL = """#!/bin/bash
+[ "$*" = "show hostnames node[1-2]" ] && printf '127.0.0.1\\nlocalhost\\n'
+"""
+SRUN = """#!/bin/bash
+[ "$1" = --kill-on-bad-exit=1 ] || exit 1
+shift
+SLURM_NODEID=1 "$@" &
+SLURM_NODEID=0 "$@" && wait $!
+"""
+ACCELERATE = f"""#!/bin/bash
+shift
+exec {sys.executable} -m accelerate.commands.launch "$@"
+"""
+SUM_RANKS = """
+import os, sys
+import torch
+torch.distributed.init_process_group("gloo")
+ranks = torch.tensor(int(os.environ["RANK"]))
+torch.distributed.all_reduce(ranks)
+torch.distributed.barrier()
+found = torch.distributed.get_world_size(), int(ranks), os.environ["ACCELERATE_MIXED_PRECISION"], sys.argv[1:]
+with open(f"rank-{os.environ['RANK']}", "w") as file:
+    print(*found, file=file)
+"""
+
+
+def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_path):
+    commands = {"scontrol": SCONTROL, "srun": SRUN, "accelerate": ACCELERATE}
+    (tmp_path / "bin").mkdir()
+    for name, content in commands.items():
+        (tmp_path / "bin" / name).write_text(content)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "train.py").write_text(SUM_RANKS)
+    (tmp_path / "accelerate_configs").symlink_to(FOLDER)
+    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2"}
+    job |= {"SLURM_GPUS_ON_NODE": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "accelerate_configs/multi_node.slurm", "a recipe.yaml", "--max_steps", "5"],
+        cwd=tmp_path,
+        env=os.environ | job,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        assert (tmp_path / f"rank-{rank}").read_text() == "2 1 fp16 ['a recipe.yaml', '--max_steps', '5']\n"
+
+
+def test_the_slurm_job_wants_a_recipe():
+    done = subprocess.run(["bash", FOLDER / "multi_node.slurm"], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "usage: sbatch accelerate_configs/multi_node.slurm RECIPE" in done.stderr

@@ -6,8 +6,9 @@ from trigram_encoder import TrigramEncoder, make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_texts, write_candidates
+from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_mentions, write_candidates
 from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval.retriever import Retriever
 
 CONCEPTS = {
     "C0000001": ("T3", ["common cold", "cold", "head cold"]),
@@ -32,17 +33,20 @@ def index(concepts, tmp_path_factory):
 
 def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
     texts, cuis = zip(*rows, strict=True)
-    return Dataset.from_dict({"mention_id": range(first_id, first_id + len(rows)), "mention": texts, "cui": cuis})
+    sides = {"left": [""] * len(rows), "right": [""] * len(rows)}
+    ids = range(first_id, first_id + len(rows))
+    return Dataset.from_dict({"mention_id": ids, "mention": texts, **sides, "cui": cuis})
 
 
 def write(path, concepts, index, k=2, encoder=None, mentions=None):
     mentions = mentions or make_mentions()
-    return write_candidates(mentions, index, concepts, encoder or TrigramEncoder(), k, path, "fingerprint")
+    return write_candidates(mentions, Retriever(index, encoder or TrigramEncoder()), concepts, k, path, "fingerprint")
 
 
 def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, concepts, index):
     counts = write(tmp_path, concepts, index)
-    assert counts == {"mentions": 5, "in_dictionary": 4, "retrieved": 3}
+    recall = {"dense": {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}}
+    assert counts == {"mentions": 5, "in_dictionary": 4, "retrieved": 3, "recall": recall}
     lists = load_from_disk(str(tmp_path))
     assert lists.features == CANDIDATE_FEATURES
     assert lists["mention_id"][:] == [100, 101, 102, 103, 104]
@@ -87,10 +91,11 @@ def test_batches_do_not_change_the_file(tmp_path, concepts, index, monkeypatch):
 
 
 def test_queries_are_searched_in_pieces(concepts, index, monkeypatch):
-    texts = pa.chunked_array([["cold", "heart"], ["liver", "cold", "cardiac"]])
-    whole = search_texts(texts, index, TrigramEncoder(), 3)
+    texts = pa.table({"mention": pa.chunked_array([["cold", "heart"], ["liver", "cold", "cardiac"]])})
+    retriever = Retriever(index, TrigramEncoder())
+    whole = search_mentions(texts, retriever, 3)
     monkeypatch.setattr(candidates_module, "QUERIES", 2)
-    pieces = search_texts(texts, index, TrigramEncoder(), 3)
+    pieces = search_mentions(texts, retriever, 3)
     assert whole[0].tolist() == pieces[0].tolist() == [0, 1, 2, 0, 3]
     np.testing.assert_array_equal(whole[1].name_ids, pieces[1].name_ids)
 

@@ -1,14 +1,23 @@
 """Batches of pairs, asserted as whole tensors."""
 
+import numpy as np
 import pytest
 import torch
 
 from umls_reranker.training.collator import PairCollator
+from umls_reranker.training.dataset import RaggedPairs
 
-PAIRS = [
-    {"input_ids": [2, 7, 3, 8, 3], "first_length": 3, "length": 5, "labels": 1.0, "weight": 1.5, "row": 4},
-    {"input_ids": [2, 7, 3], "first_length": 3, "length": 3, "labels": 0.0, "weight": 0.5, "row": 2},
-]
+PAIRS = RaggedPairs(
+    tokens=np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32),
+    lengths=np.array([5, 3], np.int16),
+    first_lengths=np.array([3, 3], np.int16),
+    labels=np.array([1.0, 0.0], np.float32),
+    weights=np.array([1.5, 0.5], np.float32),
+    rows=np.array([4, 2]),
+)
+SHORT = RaggedPairs(
+    PAIRS.tokens[5:], PAIRS.lengths[1:], PAIRS.first_lengths[1:], PAIRS.labels[1:], PAIRS.weights[1:], PAIRS.rows[1:]
+)
 
 
 def assert_batch(batch, expected):
@@ -36,7 +45,7 @@ def test_a_batch_is_padded_to_its_longest_row(pad_token_id, multiple, width):
 
 
 def test_token_types_are_left_out_for_models_without():
-    batch = PairCollator(0, token_types=False, pad_to_multiple_of=1)(PAIRS[1:])
+    batch = PairCollator(0, token_types=False, pad_to_multiple_of=1)(SHORT)
     expected = {
         "input_ids": torch.tensor([[2, 7, 3]]),
         "attention_mask": torch.tensor([[1, 1, 1]]),

@@ -1,17 +1,23 @@
 import json
+from itertools import pairwise
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umls_reranker.data import arrow, concept_names, name_keys
 from umls_reranker.data import concepts as concepts_module
-from umls_reranker.data.concepts import CONCEPT_FEATURES, Concept, ConceptTable, normalize_name, write_concepts
+from umls_reranker.data.concepts import CONCEPT_SCHEMA, Concept, ConceptTable, normalize_name, write_concepts
+from umls_reranker.data.cuis import cui_number
+from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.errors import UserError
+from umls_reranker.stages import RunFolder
 
 NO_TYPES = TypeHierarchy.from_edges([])
 CONCEPTS = [
@@ -52,9 +58,103 @@ def test_rows_of_cuis(table):
     assert table.rows([]).shape == (0,)
 
 
+def test_cuis_by_row(table):
+    assert (table.cuis[1], len(table.cuis), list(table.cuis)) == ("C0000003", 3, table.cuis.tolist())
+    assert table.cuis[np.array([[2, 0]])].tolist() == [["C0000020", "C0000001"]]
+    assert table.cuis[1:].tolist() == ["C0000003", "C0000020"]
+    assert pa.array(table.cuis, pa.large_string()).to_pylist() == table.cuis.tolist()
+    assert table.cui_numbers.tolist() == [cui_number(cui) for cui in table.cuis]
+
+
+@pytest.mark.parametrize("step", [1, 2, 10_000])
+def test_names_of_many_rows(tmp_path, step, monkeypatch):
+    monkeypatch.setattr(concept_names, "ROWS_PER_STEP", step)
+    monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
+    write_concepts(CONCEPTS, NO_TYPES, tmp_path, "f")
+    table = ConceptTable.load(tmp_path)
+    names, offsets = table.names_of(np.array([2, 0, 2, 1]))
+    assert names.to_pylist() == ["twenty", "XX", "one", "I", "eins", "twenty", "XX", "three"]
+    assert offsets.tolist() == [0, 2, 5, 7, 8]
+    assert table.preferred_names(np.array([1, 0, 1])).to_pylist() == ["three", "one", "three"]
+    nothing = np.empty(0, dtype=np.int64)
+    assert [len(part) for part in table.names_of(nothing)] == [0, 1]
+    assert len(table.preferred_names(nothing)) == 0
+
+
+HOMONYMS = [
+    Concept("C0000001", "Cold", ("common cold", "COLD")),
+    Concept("C0000002", "++"),
+    Concept("C0000003", "low temperature", ("cold.", "K\u00e4lte")),
+    Concept("C0000004", "coldness"),
+]
+WANTED = ["cold", "COMMON-cold", "warm", "", "  ", "+ +", "++", "k\u00c4lte", "Coldness"]
+NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
+
+
+@pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
+def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
+    monkeypatch.setattr(name_keys, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
+    monkeypatch.setattr(concept_names, "ROWS_PER_STEP", 3)
+    monkeypatch.setattr(name_keys, "NAMES_PER_STEP", 2)
+    write_concepts(HOMONYMS, NO_TYPES, tmp_path, "f")
+    rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
+    assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
+    assert (rows.dtype, offsets.dtype) == (np.int64, np.int64)
+    rows, offsets = ConceptTable.load(tmp_path).rows_named([])
+    assert (rows.tolist(), offsets.tolist()) == ([], [0])
+
+
+def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
+    many = Concept("C0000002", "name 0", tuple(f"name {number}" for number in range(1, 600)))
+    write_concepts([Concept("C0000001", "name 599"), many], NO_TYPES, tmp_path, "f")
+    rows, offsets = ConceptTable.load(tmp_path).rows_named([f"Name {number}" for number in range(601)])
+    assert rows.tolist() == [1] * 599 + [0, 1]
+    assert offsets.tolist() == [*range(600), 601, 601]
+
+
+def test_more_concepts_than_a_key_can_number_are_refused(tmp_path):
+    batch = (pa.array(["a"]), np.array([1 << 28]), np.array([0]))
+    with pytest.raises(UserError, match="more than 268,435,456 concepts"):
+        name_keys.write_name_keys([batch], tmp_path)
+
+
+def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 7)
+    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)
+    columns = read_rrf_concepts(write_rrf(tmp_path / "META"))
+    assert write_concepts(columns, NO_TYPES, tmp_path / "columns", "f") == len(columns) == 40
+    assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects", "f") == 40
+    for path in (tmp_path / "objects").iterdir():
+        assert (tmp_path / "columns" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("cui", ["", "C00000001", "C000000\u00fc"])
+def test_a_concept_id_is_at_most_8_bytes(tmp_path, cui):
+    with pytest.raises(UserError, match="is empty or longer than 8 bytes"):
+        write_concepts([Concept(cui, "name")], NO_TYPES, tmp_path, "f")
+
+
+@pytest.mark.parametrize("count", [1, 30_000])
+def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monkeypatch):
+    stage = RunFolder(tmp_path).stage("concepts", {}, {})
+    with stage.writing() as (folder, _):
+        write_concepts(CONCEPTS, NO_TYPES, folder, "f")
+    new_stream = pa.ipc.new_stream
+    monkeypatch.setattr(arrow.pa.ipc, "new_stream", lambda path, schema: new_stream("/dev/full", schema))
+    many = [Concept(f"C{number:07d}", "a name of some length") for number in range(count)]
+    with (
+        pytest.raises(UserError, match=r"\.concepts\.partial could not be written, the disk is full"),
+        stage.writing() as (folder, _),
+    ):
+        write_concepts(many, NO_TYPES, folder, "f")
+    assert not stage.partial.exists()
+    assert ConceptTable.load(stage.folder).cuis.tolist() == ["C0000001", "C0000003", "C0000020"]
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 6, 100])
 def test_names_come_in_row_order_in_batches(table, batch_size, monkeypatch):
-    monkeypatch.setattr(concepts_module, "BATCH_ROWS", 2)
+    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
     batches = list(table.iter_names(batch_size))
     assert [len(names) for _, names in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert np.concatenate([rows for rows, _ in batches]).tolist() == [0, 0, 0, 1, 2, 2]
@@ -74,12 +174,12 @@ def test_a_table_without_any_type(tmp_path):
 
 
 def test_unsorted_concepts_give_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(concepts_module, "BATCH_ROWS", 2)
+    monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 2)
     for folder, order in (("sorted", CONCEPTS), ("unsorted", CONCEPTS[::-1])):
         assert write_concepts(order, NO_TYPES, tmp_path / folder, "f") == 3
     files = {path.name: path.read_bytes() for path in (tmp_path / "sorted").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "unsorted").iterdir()} == files
-    assert len(files) == 4
+    assert len(files) == 6
 
 
 @pytest.mark.parametrize("order", [[0, 1, 1], [1, 0, 1], [1, 0, 2, 2]])
@@ -102,7 +202,7 @@ def test_the_miniature_release_with_its_types(tmp_path):
     assert table.hierarchy.chain("T047")[-1] == "group:DISO"
     assert table.type_rows("T047").tolist() == list(range(12))
     dataset = datasets.load_from_disk(str(tmp_path / "concepts"))
-    assert dataset.features == CONCEPT_FEATURES
+    assert dataset.features == datasets.Features.from_arrow_schema(CONCEPT_SCHEMA)
     assert dataset[3]["synonyms"] == ["cold", "head cold"]
 
 
@@ -111,6 +211,21 @@ def test_broken_folders_are_named(tmp_path, table):
         ConceptTable.load(tmp_path / "absent")
     (tmp_path / "concepts" / "semantic_types.json").write_text(json.dumps({"schema_version": 9}))
     with pytest.raises(UserError, match="schema_version 9"):
+        ConceptTable.load(tmp_path / "concepts")
+    NO_TYPES.save(tmp_path / "concepts" / "semantic_types.json")
+    for name in ("cui_numbers.npy", "name_keys.npy"):
+        path = tmp_path / "concepts" / name
+        whole = path.read_bytes()
+        for content in (b"", whole[:-8], whole[:90]):
+            path.write_bytes(content)
+            with pytest.raises(UserError, match=f"{name} cannot be read .*; run scripts/prepare_data.py again"):
+                ConceptTable.load(tmp_path / "concepts")
+        np.save(path, np.zeros((3, 1)), allow_pickle=False)
+        with pytest.raises(UserError, match=f"{name} does not hold 64-bit numbers"):
+            ConceptTable.load(tmp_path / "concepts")
+        path.write_bytes(whole)
+    np.save(tmp_path / "concepts" / "cui_numbers.npy", np.zeros(2, dtype=np.uint64))
+    with pytest.raises(UserError, match="cui_numbers.npy is not of the same concepts"):
         ConceptTable.load(tmp_path / "concepts")
     data = next((tmp_path / "concepts").glob("*.arrow"))
     for content in (b"", b"not arrow", data.read_bytes()[:900]):

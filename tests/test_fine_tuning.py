@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.errors import UserError
 from umls_reranker.template import PairEncoder, PairTemplate
-from umls_reranker.training import fine_tuning
+from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import first_mentions, tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
 
@@ -44,27 +44,74 @@ def training(**options):
 # Data
 
 
-def test_pairs_are_tokenized_into_one_row_each(model, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    encoder = PairEncoder(tokenizer, PairTemplate(32, 4))
-    pairs = make_pairs(2)
-    rows = tokenize_pairs(pairs, encoder, 2.0, tmp_path / "train.arrow")
+@pytest.fixture
+def encoder(model):
+    return PairEncoder(AutoTokenizer.from_pretrained(model), PairTemplate(32, 4))
+
+
+def assert_tokenized(rows, pairs, encoder, scale):
     expected = encoder.encode(pairs["mention"][:], pairs["name"][:], pairs["left"][:], pairs["right"][:])
-    assert rows["input_ids"][:] == expected.input_ids
-    assert rows["first_length"][:] == expected.first_lengths
-    assert rows["length"][:] == [len(ids) for ids in expected.input_ids]
-    assert rows["labels"][:] == [1.0, 0.0, 0.0, 0.0] * 2
-    assert rows["weight"][:] == [10.0, 3.0, 3.0, 3.0] * 2
-    assert rows["row"][:] == list(range(8))
-    assert set(rows.column_names) == {"input_ids", "first_length", "length", "labels", "weight", "row"}
-    written = (tmp_path / "train.arrow").stat().st_mtime_ns
-    assert tokenize_pairs(pairs, encoder, 2.0, tmp_path / "train.arrow").to_dict() == rows.to_dict()
-    assert (tmp_path / "train.arrow").stat().st_mtime_ns == written
+    read = rows.__getitems__(range(len(pairs)))
+    assert read.tokens.tolist() == [token for ids in expected.input_ids for token in ids]
+    assert read.lengths.tolist() == rows.lengths.tolist() == [len(ids) for ids in expected.input_ids]
+    assert read.first_lengths.tolist() == expected.first_lengths
+    assert read.labels.tolist() == pairs["label"][:] and read.rows.tolist() == list(range(len(pairs)))
+    assert read.weights.tolist() == [weight * scale for weight in pairs["weight"]]
+    assert len(rows) == len(pairs)
+
+
+def files(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def test_pairs_are_tokenized_into_one_row_each(encoder, tmp_path):
+    pairs = make_pairs(2)
+    assert_tokenized(tokenize_pairs(pairs, encoder, 2.0, tmp_path), pairs, encoder, 2.0)
+    written = files(tmp_path)
+    assert list(written) == ["00000-of-00001.arrow"]
+    assert_tokenized(tokenize_pairs(pairs, encoder, 2.0, tmp_path), pairs, encoder, 2.0)
+    assert files(tmp_path) == written
+
+
+def test_shards_that_are_missing_are_made_and_the_others_kept(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 10)
+    pairs = make_pairs(6)
+    assert_tokenized(tokenize_pairs(pairs, encoder, 1.0, tmp_path, workers=1), pairs, encoder, 1.0)
+    whole = files(tmp_path)
+    assert sorted(whole) == [f"0000{n}-of-00003.arrow" for n in range(3)]
+    (tmp_path / "00001-of-00003.arrow").unlink()
+    (tmp_path / ".00001-of-00003.arrow.77.partial").write_bytes(b"cut off")
+    tokenize_pairs(pairs, encoder, 1.0, tmp_path, workers=1)
+    again = files(tmp_path)
+    assert {name: content for name, (content, _) in again.items()} == {n: content for n, (content, _) in whole.items()}
+    assert [name for name in sorted(whole) if again[name] == whole[name]] == [
+        "00000-of-00003.arrow",
+        "00002-of-00003.arrow",
+    ]
+
+
+def test_shards_do_not_depend_on_the_number_of_workers(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 10)
+    pairs = make_pairs(6).select(range(3, 24))  # a view into a table
+    folders = [tmp_path / name for name in ("one", "two")]
+    assert_tokenized(tokenize_pairs(pairs, encoder, 1.0, folders[0], workers=1), pairs, encoder, 1.0)
+    tokenize_pairs(pairs, encoder, 1.0, folders[1], workers=2)
+    one, two = ({name: content for name, (content, _) in files(folder).items()} for folder in folders)
+    assert one == two and len(one) == 3
+
+
+def test_rows_are_read_in_any_order_and_a_negative_one_does_not_count(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 3)
+    rows = tokenize_pairs(make_pairs(2), encoder, 1.0, tmp_path, workers=1)
+    read, parts = rows.__getitems__([7, 0, ~4, 4]), [rows[row] for row in (7, 0, 4, 4)]
+    assert read.tokens.tolist() == np.concatenate([part.tokens for part in parts]).tolist()
+    assert read.rows.tolist() == [7, 0, 4, 4] and read.lengths.tolist() == [int(part.lengths[0]) for part in parts]
+    assert read.labels.tolist() == [0.0, 1.0, -100.0, 1.0] and read.weights.tolist() == [1.5, 5.0, 0.0, 5.0]
 
 
 def test_pairs_without_a_column_are_refused(tmp_path):
     with pytest.raises(UserError, match="the pairs lack the columns left, weight; make them with scripts/mine"):
-        tokenize_pairs(make_pairs(1).remove_columns(["left", "weight"]), None, 1.0, tmp_path / "train.arrow")
+        tokenize_pairs(make_pairs(1).remove_columns(["left", "weight"]), None, 1.0, tmp_path)
 
 
 def test_weights_are_brought_to_mean_one():
@@ -176,7 +223,7 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
     assert summary["best_step"] in (2, 4, 6) and 0 < summary["dev"]["roc_auc"] < 1
     assert summary["processes"] == 1 and summary["precision"] == "float32" and summary["pairs_at_max_length"] == 0
 
-    mark = fine_tuning.CompletionCallback.on_save
+    mark = fine_tuning.CheckpointCallback.on_save
 
     def stop_after(self, args, state, control, **kwargs):
         mark(self, args, state, control, **kwargs)
@@ -184,7 +231,7 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fine_tuning.CompletionCallback, "on_save", stop_after)
+        patch.setattr(fine_tuning.CheckpointCallback, "on_save", stop_after)
         run_training(model, broken)
     assert (broken / "checkpoint-2" / "complete").is_file() and not (broken / "checkpoint-best").exists()
     # A checkpoint that was cut short does not count.
@@ -211,3 +258,30 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
 def test_training_stops_when_nothing_gets_better(model, tmp_path):
     summary = run_training(model, tmp_path, learning_rate=0.0, early_stopping_patience=1, max_steps=40)
     assert (summary["steps"], summary["best_step"]) == (4, 2)
+
+
+def test_training_by_type_sees_the_mentions_that_the_weights_favor(model, tmp_path, monkeypatch):
+    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
+    seen = []
+    collate = fine_tuning.PairCollator.__call__
+    monkeypatch.setattr(
+        fine_tuning.PairCollator, "__call__", lambda self, pairs: seen.append(pairs.rows) or collate(self, pairs)
+    )
+    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
+    settings = training(max_steps=7, eval_steps=7, sampling="by_type", sampling_temperature=1.0)
+    fine_tune(RUN, ModelArguments(model=str(model), max_length=32), settings, pairs, tmp_path, types)
+    trained = np.concatenate(seen[:14])  # an epoch of 104 pairs in passes of 8
+    # The one mention of type T2 is drawn as often as the 25 of T1 together, and has 4 of the 104 rows.
+    assert len(trained) == 104 and 0.25 < np.mean(trained < 4) < 0.75
+
+
+def test_training_by_type_without_types_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match="sampling: by_type needs mention_types"):
+        run_training(model, tmp_path, sampling="by_type")
+
+
+def test_a_compiled_model_is_saved_under_the_names_of_the_plain_one(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")  # what is left when generating code is left out
+    assert run_training(model, tmp_path, max_steps=2, torch_compile=True)["steps"] == 2
+    best = load_file(tmp_path / "checkpoint-best" / "model.safetensors")
+    assert best.keys() == load_file(model / "model.safetensors").keys()

@@ -4,6 +4,7 @@ import pytest
 from trigram_encoder import TrigramEncoder, make_concepts
 
 from umls_reranker.errors import UserError
+from umls_reranker.retrieval import encoding as encoding_module
 from umls_reranker.retrieval import index as index_module
 from umls_reranker.retrieval.index import NameIndex, expand_ranges
 
@@ -163,7 +164,7 @@ def test_shards_do_not_change_the_index_and_leave_nothing_behind(tmp_path, monke
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=2, count=30))
     contents = []
     for shard in (3, 65_536):
-        monkeypatch.setattr(index_module, "SHARD", shard)
+        monkeypatch.setattr(encoding_module, "SHARD", shard)
         folder = tmp_path / f"shard-{shard}"
         folder.mkdir()
         build(folder, concepts)
@@ -189,14 +190,6 @@ def test_approximate_index_may_find_fewer(tmp_path):
     known = found.rows[0] >= 0
     assert 0 < known.sum() < 60
     assert known.tolist() == sorted(known.tolist(), reverse=True)
-
-
-def test_training_sample_is_bounded(monkeypatch):
-    monkeypatch.setattr(index_module, "TRAINING_SAMPLE", 10)
-    matrix = np.arange(200, dtype=np.float32).reshape(100, 2)
-    sample = index_module._sample(matrix)
-    assert sample.shape == (10, 2)
-    assert (np.diff(sample[:, 0]) > 0).all()
 
 
 @pytest.mark.parametrize("settings", [{"factory": "Flatt"}, {"search_parameters": "nprobe=4"}])
@@ -232,3 +225,148 @@ def test_search_leaves_the_thread_settings_alone(toy):
     threads = faiss.omp_get_max_threads()
     toy[1].search(TrigramEncoder().encode(["cold"]), 2)
     assert faiss.omp_get_max_threads() == threads
+
+
+# Indexes that are not exact
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    return make_concepts(tmp_path_factory.mktemp("clustered") / "concepts", random_concepts(seed=5, count=150))
+
+
+def naive_recall(encoder, index, texts, k):
+    """Share of the k nearest strings that are found, by comparing every string with every other."""
+    vectors, hits = encoder.encode(texts), []
+    for own in range(len(texts)):
+        exact = vectors @ vectors[own]
+        _, found = index.search(vectors[own : own + 1], k + 1)
+        found = [string for string in found[0] if string != own][:k]
+        kth = np.sort(np.delete(exact, own))[-k]
+        hits.append(sum(string >= 0 and exact[string] >= kth - 1e-6 for string in found) / k)
+    return np.mean(hits)
+
+
+def test_recall_of_an_approximate_index_is_measured_and_kept(tmp_path, clustered):
+    encoder, recall = TrigramEncoder(), {}
+    for parameters in ("nprobe=1", "nprobe=8"):
+        folder = tmp_path / parameters
+        folder.mkdir()
+        index = build(folder, clustered, encoder, factory="IVF8,Flat", search_parameters=parameters)
+        recall[parameters] = NameIndex.load(folder / "index").recall
+        assert index.recall == recall[parameters]
+        names = dict.fromkeys(name for row in range(len(clustered)) for name in clustered.names(row))
+        for k in (1, 10, 64):
+            expected = naive_recall(encoder, index._vectors, list(names), k)
+            assert index.recall[f"recall@{k}"] == pytest.approx(expected, abs=1e-4)
+    assert set(recall["nprobe=8"].values()) == {1.0}
+    assert recall["nprobe=1"]["recall@64"] < 0.9
+
+
+def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
+    whole = build(tmp_path, clustered, factory="IVF8,Flat", search_parameters="nprobe=1").recall
+    monkeypatch.setattr(encoding_module, "SHARD", 17)
+    (tmp_path / "again").mkdir()
+    assert build(tmp_path / "again", clustered, factory="IVF8,Flat", search_parameters="nprobe=1").recall == whole
+
+
+def test_an_exact_index_has_no_recall_to_report(toy):
+    assert toy[1].recall == {}
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["Flat", "SQ8", "SQfp16", "PQ4x4", "HNSW8,Flat", "HNSW8,SQ8", "IVF4,Flat", "IVF4,SQfp16", "OPQ8,IVF4,SQ8"],
+)
+def test_best_names_are_those_of_the_search(tmp_path, clustered, factory):
+    encoder = TrigramEncoder()
+    index = build(tmp_path, clustered, encoder, factory=factory, search_parameters="nprobe=4" * ("IVF" in factory))
+    queries = encoder.encode(["heart failure", "cold", "acute pain left"])
+    found = index.search(queries, 5)
+    name_ids, scores = index.best_names(queries, np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1))
+    np.testing.assert_allclose(scores[:, :5], found.scores, atol=1e-5)
+    assert (name_ids[:, 5] == -1).all() and np.isneginf(scores[:, 5]).all()
+    np.testing.assert_array_equal(index.concept_rows[name_ids[:, :5]], found.rows)
+    if factory == "Flat":
+        np.testing.assert_array_equal(name_ids[:, :5], found.name_ids)
+
+
+def test_best_names_in_pieces(monkeypatch, toy):
+    _, index = toy
+    queries, rows = TrigramEncoder().encode(["cold", "cardiac"]), np.array([[2, 0, 1], [-1, 2, 0]])
+    whole = index.best_names(queries, rows)
+    assert index.names(whole[0][0]) == ["cardiac organ", "cold", "cold"]
+    assert index.names(whole[0][1, 1:2]) == ["cardiac organ"]
+    monkeypatch.setattr(index_module, "NAMES_AT_ONCE", 1)
+    pieces = index.best_names(queries, rows)
+    np.testing.assert_array_equal(pieces[0], whole[0])
+    np.testing.assert_array_equal(pieces[1], whole[1])
+
+
+def test_training_takes_a_sample_and_too_few_names_are_refused(tmp_path, clustered, monkeypatch):
+    trained = []
+    train = faiss.IndexIVFFlat.train
+    monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: trained.append(len(x)) or train(self, x))
+    build(tmp_path, clustered, factory="IVF4,Flat", training_sample=50)
+    assert trained == [50]
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UserError, match="training on [0-9]+ names failed"):
+        build(tmp_path / "again", clustered, factory="IVF4,Flat", training_sample=3)
+
+
+class FakeGpu:
+    """Does what a GPU's FAISS does, on an index of its own in main memory; `calls` are the functions called."""
+
+    def __init__(self, monkeypatch, refuses=False):
+        self.calls = []
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", self.to_gpu, raising=False)
+        monkeypatch.setattr(faiss, "index_gpu_to_cpu", self.to_cpu, raising=False)
+        self.refuses = refuses
+
+    def to_gpu(self, resources, device, index):
+        self.calls.append(("to_gpu", resources, device))
+        if self.refuses:
+            raise RuntimeError("This index type is not implemented on GPU.")
+        self.index, self.is_trained = faiss.clone_index(index), False
+        return self
+
+    def train(self, vectors):
+        self.calls.append(("train", len(vectors)))
+        self.index.train(vectors)
+        self.is_trained = True
+
+    def add(self, vectors):
+        self.calls.append(("add", len(vectors)))
+        self.index.add(vectors)
+
+    def to_cpu(self, gpu):
+        self.calls.append(("to_cpu", gpu.index.ntotal))
+        index = faiss.clone_index(gpu.index)
+        faiss.extract_index_ivf(index).nprobe = 1
+        return index
+
+
+def test_a_gpu_trains_and_fills_the_index(tmp_path, clustered, monkeypatch):
+    encoder, settings = TrigramEncoder(), {"factory": "IVF4,Flat", "search_parameters": "nprobe=2"}
+    expected = build(tmp_path, clustered, encoder, **settings)
+    gpu = FakeGpu(monkeypatch)
+    monkeypatch.setattr(encoding_module, "SHARD", 100)
+    (tmp_path / "gpu").mkdir()
+    index = build(tmp_path / "gpu", clustered, encoder, training_sample=400, **settings)
+    total = index._vectors.ntotal
+    adds = [("add", min(100, total - start)) for start in range(0, total, 100)]
+    assert gpu.calls == [("to_gpu", "resources", 0), ("train", min(400, total)), *adds, ("to_cpu", total)]
+    assert faiss.extract_index_ivf(index._vectors).nprobe == 2
+    queries = encoder.encode(["heart failure", "cold"])
+    np.testing.assert_array_equal(index.search(queries, 5).rows, expected.search(queries, 5).rows)
+
+
+def test_what_a_gpu_does_not_know_and_what_needs_no_training_stays_on_the_processor(tmp_path, clustered, monkeypatch):
+    gpu = FakeGpu(monkeypatch, refuses=True)
+    assert len(build(tmp_path, clustered, factory="SQ8")) > 0
+    assert gpu.calls == [("to_gpu", "resources", 0)]
+    (tmp_path / "flat").mkdir()
+    build(tmp_path / "flat", clustered)
+    assert len(gpu.calls) == 1

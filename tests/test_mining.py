@@ -4,14 +4,14 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasets import Dataset, load_from_disk
-from trigram_encoder import TrigramEncoder, make_concepts
+from mining_fixtures import Setup, make_mentions
+from trigram_encoder import TrigramEncoder
 
-from umls_reranker.data.concepts import normalize_name
 from umls_reranker.errors import UserError
-from umls_reranker.retrieval.index import NameIndex
-from umls_reranker.retrieval.mining import PAIR_FEATURES, SOURCES, MiningConfig, mine_pairs
-from umls_reranker.retrieval.negatives import SharedNames, TypePools, random_below, random_bits
+from umls_reranker.retrieval.guards import SharedNames
+from umls_reranker.retrieval.mining import PAIR_FEATURES, MiningConfig, mine_pairs
+from umls_reranker.retrieval.mining_report import SOURCES
+from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
 HOMONYMS = {
@@ -35,44 +35,6 @@ def random_concepts(count: int) -> dict[str, tuple[str, list[str]]]:
         names = {name.upper().replace(" ", "-") if draw.random() < 0.3 else name for name in names}
         concepts[f"C{number:07}"] = (("", "T2", "T3", "T4 T2")[number % 4], sorted(names))
     return concepts
-
-
-def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:
-    """Rows of text, gold CUI, types; ids are 7, 8, ..."""
-    texts, cuis, types = zip(*rows, strict=True)
-    return Dataset.from_dict(
-        {
-            "mention_id": range(7, 7 + len(rows)),
-            "mention": texts,
-            "left": [f"left of {text} " for text in texts],
-            "right": [f" right of {text}" for text in texts],
-            "cui": cuis,
-            "semantic_types": types,
-        }
-    )
-
-
-class Setup:
-    """A dictionary, its index, and mining over it."""
-
-    def __init__(self, path, concepts):
-        self.path = path
-        self.encoder = TrigramEncoder()
-        self.concepts = make_concepts(path / "concepts", concepts)
-        (path / "index").mkdir()
-        self.index = NameIndex.build(self.concepts, self.encoder, path / "index")
-        self.runs = 0
-
-    def mine(self, mentions, config=None, **settings):
-        """Pairs as a list of rows, the report, and the files."""
-        self.runs += 1
-        out = self.path / f"pairs-{self.runs}"
-        config = config or MiningConfig()
-        report = mine_pairs(mentions, self.index, self.concepts, self.encoder, config, out, "print", **settings)
-        return load_from_disk(str(out)), report, {file.name: file.read_bytes() for file in out.iterdir()}
-
-    def forms(self, cui):
-        return {normalize_name(name) for name in self.concepts.names(int(self.concepts.rows([cui])[0]))}
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +246,11 @@ def test_report_is_json_with_examples_of_each_kind(many, many_mentions):
     for source, examples in report["examples"].items():
         assert len(examples) == 3
         assert all((e["mention"], e["name"], e["cui"], source) in shown for e in examples)
+        for example in examples:
+            gold = dict(zip(many_mentions["mention"], many_mentions["cui"], strict=True))[example["mention"]]
+            assert example["gold_name"] in many.concepts.names(int(many.concepts.rows([gold])[0]))
+            mention, name = many.encoder.encode([example["mention"], example["name"]])
+            assert example["cosine"] == pytest.approx(mention @ name, abs=1e-4)
     assert report["semantic_named_as_mention"] == sum(
         pair["source"] == 1 and pair["mention"].lower() == pair["name"].lower() for pair in pairs
     )
@@ -305,7 +272,7 @@ def test_another_encoder_is_refused(homonyms, tmp_path):
 
 
 def test_shared_names(homonyms):
-    guard = SharedNames(homonyms.index, np.array([0, 3]))
+    guard = SharedNames(homonyms.concepts, np.array([0, 3]))
     shared = guard.between(np.array([[0], [3]]), np.arange(-1, 8)[None])
     assert np.flatnonzero(shared[0]).tolist() == [1, 2, 3, 5]
     assert np.flatnonzero(shared[1]).tolist() == [4]

@@ -27,7 +27,7 @@ def read(tmp_path, content, **options):
 
 def test_reads_the_miniature_ontology(tmp_path):
     report = {}
-    concepts, hierarchy = read_obo_concepts(write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT], report=report)
+    concepts, hierarchy, *_ = read_obo_concepts(write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT], report=report)
     assert [(c.cui, c.semantic_types, (c.name, *c.synonyms)) for c in concepts] == [
         (cui, (BRANCHES[type_id],), names) for cui, (type_id, names) in VOCABULARY.items()
     ]
@@ -66,7 +66,7 @@ def test_only_the_scopes_asked_for_are_kept(tmp_path):
     report = {}
     assert read(tmp_path, content, report=report)[0][0].synonyms == ("e",)
     assert report["dropped_synonyms"] == 4
-    (concept,), _ = read(tmp_path, content, synonym_scopes=("EXACT", "RELATED"))
+    (concept,), *_ = read(tmp_path, content, synonym_scopes=("EXACT", "RELATED"))
     assert concept.synonyms == ("e", "r", "u")  # without a scope means RELATED
     with pytest.raises(UserError, match="'exact' is not one of EXACT, NARROW, BROAD, RELATED"):
         read(tmp_path, content, synonym_scopes=("exact",))
@@ -82,7 +82,7 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
         + stanza(6, name="one", cui="C0000001")
     )
     report = {}
-    concepts, _ = read(tmp_path, content, report=report)
+    concepts, *_ = read(tmp_path, content, report=report)
     # Term 4 stands for its first CUI only, so the other one has the name of term 6 and nothing else.
     assert concepts == [Concept("C0000001", "one"), Concept("C0000004", "IV", ("V", "four"), (), "Five.")]
     assert {key: count for key, count in report.items() if count and key != "reasons"} == {
@@ -108,7 +108,7 @@ def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
         + stanza(8, "is_a: X:1", "is_obsolete: true", name="obsolete branch")
     )
     report = {}
-    concepts, hierarchy = read(tmp_path, content, type_roots=["X:1"], report=report)
+    concepts, hierarchy, *_ = read(tmp_path, content, type_roots=["X:1"], report=report)
     assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [("X:2", "heart"), ("X:3", "lung")]
     assert {c.cui: c.semantic_types for c in concepts} == {
         "C0000002": ("X:2",),
@@ -121,6 +121,74 @@ def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
     assert len(read(tmp_path, content)[1]) == 0
     with pytest.raises(UserError, match=r"obo_type_roots: X:11 is not a term of .*x.obo; did you mean X:1\?"):
         read(tmp_path, content, type_roots=["X:11"])
+
+
+def test_an_exact_match_goes_before_cross_references(tmp_path):
+    content = (
+        "[Term]\nid: X:1\nname: one\nxref: UMLS:C0000009\nxref: UMLS:C0000001\n"
+        'property_value: skos:exactMatch UMLS:C0000001 {source="x"}\nproperty_value: skos:closeMatch UMLS:C0000007\n\n'
+        "[Term]\nid: X:2\nname: two\nxref: UMLS:C0000009\n"
+        'property_value: exactMatch "http://linkedlifedata.com/resource/umls/id/C0000002" xsd:anyURI\n\n'
+        "[Term]\nid: X:3\nname: three\nproperty_value: exactMatch http://example.org/mesh/C0000005\n"
+    )
+    report = {}
+    concepts = read(tmp_path, content, report=report).concepts
+    assert concepts == [Concept("C0000001", "one"), Concept("C0000002", "two")]
+    assert (report["extra_cross_references"], report["without_cui"]) == (2, 1)
+
+
+def test_relations_lead_to_the_nearest_concepts_above(tmp_path):
+    content = (
+        stanza(1, name="root", cui="C0000001")
+        + stanza(2, "is_a: X:1", name="no CUI")
+        + stanza(3, "is_a: X:2", "is_a: X:9", cui="C0000003")
+        + stanza(4, "is_a: X:3", "is_a: X:2", cui="C0000004")
+        + stanza(5, "is_a: X:6", name="circle without CUI")
+        + stanza(6, "is_a: X:5", "is_a: X:4", name="circle without CUI")
+        + stanza(7, "is_a: X:5", "is_a: X:7", cui="C0000007")
+        + stanza(8, "is_a: X:3", cui="C0000003")
+    )
+    assert read(tmp_path, content).parents == [
+        ("C0000003", "C0000001"),
+        ("C0000004", "C0000003"),
+        ("C0000004", "C0000001"),
+        ("C0000007", "C0000004"),
+        ("C0000003", "C0000003"),  # two terms of one concept; left out when relations are written
+    ]
+
+
+def test_several_ontologies_become_one(tmp_path):
+    first = (
+        "ontology: one\ndata-version: 1.0\nproperty_value: dcterms:license https://example.org/cc0 xsd:anyURI\n\n"
+        + stanza(1, name="root")
+        + stanza(2, "is_a: X:1", 'synonym: "uno" EXACT []', name="one", cui="C0000001")
+    )
+    second = (
+        "data-version: 2.0\nremark: no license\n\n"
+        + stanza(2, 'def: "First." []', "is_a: X:3", name="One", cui="C0000001")
+        + stanza(3, "is_a: X:1", name="branch")
+        + stanza(4, "is_a: X:2", 'synonym: "uno" EXACT []', name="four", cui="C0000004")
+    )
+    paths = [write(tmp_path / "one.obo", first), write(tmp_path / "two.obo", second)]
+    report = {}
+    merged = read_obo_concepts(paths, type_roots=["X:1"], report=report)
+    assert merged.concepts == [
+        Concept("C0000001", "one", ("One", "uno"), ("X:2", "X:3"), "First."),
+        Concept("C0000004", "four", ("uno",), ("X:2", "X:3")),
+    ]
+    assert list(merged.hierarchy) == ["X:2", "X:3"]
+    assert merged.parents == [("C0000004", "C0000001")]
+    assert merged.vocabularies == [
+        {"file": "one.obo", "id": "one", "version": "1.0", "license": "https://example.org/cc0", "terms": 2},
+        {"file": "two.obo", "id": "", "version": "2.0", "license": "", "terms": 3},
+    ]
+    assert (report["terms"], report["merged_terms"], report["concepts"]) == (5, 1, 2)
+    # The one that comes first gives the names.
+    assert read_obo_concepts(paths[::-1]).concepts[0] == Concept("C0000001", "One", ("one", "uno"), (), "First.")
+    with pytest.raises(UserError, match=r"X:5 is not a term of .*one.obo, .*two.obo; did you mean"):
+        read_obo_concepts(paths, type_roots=["X:5"])
+    with pytest.raises(UserError, match="three.obo does not exist"):
+        read_obo_concepts([*paths, tmp_path / "three.obo"])
 
 
 GOOD = stanza(1, name="good", cui="C0000001")
@@ -145,7 +213,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, content, line, what):
         read_obo_concepts(path)
     assert str(error.value).startswith(f"{path}:{line}: {what}")
     report = {}
-    concepts, _ = read_obo_concepts(path, on_error="skip", report=report)
+    concepts, *_ = read_obo_concepts(path, on_error="skip", report=report)
     assert [c.cui for c in concepts] == ["C0000001", "C0000003"]
     assert report["skipped"] >= 1
     assert any(what.startswith(reason) for reason in report["reasons"])
@@ -190,7 +258,7 @@ PIECES = st.sampled_from(
 def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path: Path, pieces, skip):
     path = write(tmp_path / "x.obo", b"".join(pieces))
     try:
-        concepts, _ = read_obo_concepts(path, on_error="skip" if skip else "stop")
+        concepts, *_ = read_obo_concepts(path, on_error="skip" if skip else "stop")
     except UserError as error:
         assert "\n" not in str(error)
         return

@@ -39,7 +39,9 @@ def test_public_names_resolve():
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_loaded_that_could_run_code(path):
-    assert re.findall(r"pickle|joblib|torch\.load|trust_remote_code", path.read_text(encoding="utf-8")) == []
+    # NumPy's files are read and written without pickle only when told so.
+    text = path.read_text(encoding="utf-8").replace("allow_pickle=False", "")
+    assert re.findall(r"pickle|joblib|torch\.load|trust_remote_code", text) == []
 
 
 def test_sources_are_found():

@@ -56,7 +56,7 @@ SPLITS = {
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("reranker.json", "calibrator.json", "thresholds.json", "recipe.yaml", "metrics.json", "README.md"),
-    *("reliability.png", "risk_coverage.png"),
+    *("string_counts.safetensors", "reliability.png", "risk_coverage.png"),
 }
 
 

@@ -30,7 +30,13 @@ def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
     report = ReadReport()
     mentions = list(read_pubtator(plain, report=report))
-    assert report.to_dict() == {"documents": 20, "mentions": 60, "skipped": 0, "reasons": {}}
+    assert report.to_dict() == {
+        "documents": 20,
+        "expanded_abbreviations": 0,
+        "mentions": 60,
+        "skipped": 0,
+        "reasons": {},
+    }
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
     assert list(read_pubtator(packed)) == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
@@ -120,6 +126,7 @@ def test_malformed_lines_are_skipped_and_counted(tmp_path):
     assert [(m.doc_id, m.text) for m in mentions] == [("1", "cold"), ("3", "Fine")]
     assert report.to_dict() == {
         "documents": 2,
+        "expanded_abbreviations": 0,
         "mentions": 2,
         "skipped": 5,
         "reasons": {

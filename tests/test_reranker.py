@@ -10,7 +10,7 @@ import pytest
 from tiny_reranker import fit_thresholds, tiny_reranker
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError, hub
-from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.scoring import Scores
 from umls_reranker.template import PairTemplate
 
@@ -40,7 +40,7 @@ class GivenScores:
 
 def given(calibrator=None, **logits):
     """A reranker with these logits by name, and the identity of log-odds as calibrator."""
-    return UMLSReranker(GivenScores(logits), calibrator or PlattCalibrator(), fit_thresholds(), None, {})
+    return UMLSReranker(GivenScores(logits), Calibration(calibrator=calibrator), fit_thresholds(), None, {})
 
 
 def logit(p):

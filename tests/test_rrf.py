@@ -1,15 +1,14 @@
 import gzip
-from collections import Counter
-from pathlib import Path
 
 import pytest
-from data_fixtures import VOCABULARY, write_rrf
+from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.data import pipes
 from umls_reranker.data.concepts import Concept
-from umls_reranker.data.rrf import MRCONSO, read_rrf_concepts
+from umls_reranker.data.rrf import read_rrf_concepts
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.errors import UserError
 
 
@@ -38,6 +37,8 @@ def test_reads_the_miniature_release(tmp_path):
         "dropped": {"languages": 0, "keep_suppressed": 0},
         "concepts": 40,
         "typed": 40,
+        "types_of_unknown_concepts": 0,
+        "definitions_of_unknown_concepts": 0,
         "skipped": 0,
         "reasons": {},
     }
@@ -101,6 +102,71 @@ def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
     assert [c.cui for c in read_rrf_concepts(folder, semantic_types=["T184", "T999"], report=report)] == ["C0000001"]
     assert (report["concepts"], report["typed"]) == (1, 1)
     assert [c.semantic_types for c in read_rrf_concepts(folder)] == [("T047", "T184"), ("T023",), ()]
+
+
+def test_keeps_only_names_of_the_term_types_asked_for(tmp_path):
+    names = [conso("C0000001", "preferred"), conso("C0000001", "short").replace("|PT|", "|AB|")]
+    report = {}
+    (concept,) = read_rrf_concepts(release(tmp_path, names), term_types=["AB", "SY"], report=report)
+    assert (concept.name, concept.synonyms) == ("short", ())
+    assert report["dropped"]["term_types"] == 1
+
+
+def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
+    network = write_semantic_network(tmp_path / "NET")
+    hierarchy = TypeHierarchy.from_umls(network / "SRDEF", network / "SemGroups.txt")
+    folder = write_rrf(tmp_path / "META")
+
+    def kept(**keys):
+        return {concept.cui for concept in read_rrf_concepts(folder, hierarchy=hierarchy, **keys)}
+
+    of_type = {kind: {cui for cui, (own, _) in VOCABULARY.items() if own == kind} for kind in ("T047", "T184", "T023")}
+    disorders = of_type["T047"] | of_type["T184"]
+    for group in ("DISO", "group:DISO", "disorders", "diso"):
+        assert kept(semantic_groups=[group]) == disorders
+    assert kept(semantic_groups=["ANAT"], semantic_types=["T184"]) == of_type["T023"] | of_type["T184"]
+    for wrong in ("DIS", "T047", "Disease or Syndrome"):
+        with pytest.raises(
+            UserError, match=f"semantic_groups: {wrong} is no semantic group; take one of group:ACTI, "
+        ):
+            kept(semantic_groups=[wrong])
+    with pytest.raises(ValueError, match="need a hierarchy"):
+        read_rrf_concepts(folder, semantic_groups=["DISO"])
+
+
+def test_the_definition_is_that_of_the_source_preferred(tmp_path):
+    lines = [
+        ("C0000001", "A", "first"),
+        ("C0000001", "B", "second"),
+        ("C0000002", "A", "only"),
+        ("C9", "B", "strange"),
+    ]
+    definitions = [f"{cui}|A1|A|S|{sab}|{text}|N||" for cui, sab, text in lines]
+    names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
+    folder = release(tmp_path, names, definitions=definitions)
+    report = {}
+    assert [c.definition for c in read_rrf_concepts(folder, report=report)] == ["first", "only", ""]
+    assert report["definitions_of_unknown_concepts"] == 1
+    preferred = read_rrf_concepts(folder, definition_sources=["C", "B"])
+    assert [c.definition for c in preferred] == ["second", "only", ""]
+
+
+def test_types_of_concepts_without_a_name_are_counted(tmp_path):
+    types = [f"{cui}|{tui}|B|D|A||" for cui in ("C0000001", "C7") for tui in ("T047", "T023", "T047")]
+    report = {}
+    (concept,) = read_rrf_concepts(release(tmp_path, [conso("C0000001", "x")], types), report=report)
+    assert concept.semantic_types == ("T047", "T023")
+    assert report["types_of_unknown_concepts"] == 3
+
+
+def test_a_release_in_the_parts_of_its_makers(tmp_path):
+    folder = write_rrf(tmp_path)
+    expected = list(read_rrf_concepts(folder))
+    content = (folder / "MRCONSO.RRF").read_bytes()
+    (folder / "MRCONSO.RRF").unlink()
+    for part, (start, end) in {"aa": (0, 1000), "ab": (1000, 2500), "ac": (2500, None)}.items():
+        (folder / f"MRCONSO.RRF.{part}.gz").write_bytes(gzip.compress(content[start:end]))
+    assert list(read_rrf_concepts(folder)) == expected
 
 
 def test_unsorted_files_give_the_same_concepts(tmp_path):
@@ -233,19 +299,3 @@ def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces, ski
     assert all(
         concept.cui and concept.name and len(set(concept.synonyms)) == len(concept.synonyms) for concept in concepts
     )
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    lines=st.lists(st.sampled_from([GOOD, conso("C0000001", "other").encode(), GOOD[:-9], GOOD + b"x|", b"", b"\xff"]))
-)
-def test_the_fast_and_the_exact_parser_agree(lines):
-    block = b"".join(line + b"\n" for line in lines) or b"\n"
-    used, required = ("CUI", "STR"), ("CUI", "STR")
-    reasons = Counter()
-    exact = pipes._parse_exactly(block, 1, MRCONSO, used, required, pipes.Faults(Path("x"), "skip", reasons))
-    fast = pipes._parse_fast(block, MRCONSO, used, required)
-    if reasons:
-        assert fast is None
-    elif fast is not None:
-        assert fast.equals(exact)

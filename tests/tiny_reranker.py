@@ -6,6 +6,7 @@ import numpy as np
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.model_folder import write_parts
@@ -49,6 +50,6 @@ def tiny_reranker(folder: Path, template: PairTemplate | None = None, seed: int 
     tiny_cross_encoder(folder, seed)
     recipe = Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
-    calibrator = PlattCalibrator(slope=0.8, intercept=0.5)
-    write_parts(folder, recipe, template or PairTemplate(32), "float32", calibrator, fit_thresholds(), fitted)
+    calibration = Calibration(calibrator=PlattCalibrator(slope=0.8, intercept=0.5))
+    write_parts(folder, recipe, template or PairTemplate(32), "float32", calibration, fit_thresholds(), fitted)
     return folder

@@ -13,6 +13,7 @@ __all__ = [
     "SECTIONS",
     "CalibrationArguments",
     "ConceptArguments",
+    "EncoderArguments",
     "EvaluationArguments",
     "IndexArguments",
     "MentionArguments",
@@ -63,15 +64,35 @@ class ConceptArguments:
     concept_source: str = _key(
         "rrf", "rrf: a UMLS release; obo: an ontology with UMLS cross references", ("rrf", "obo")
     )
-    umls_dir: str | None = _key(None, "rrf: folder with MRCONSO.RRF, MRSTY.RRF and, when there, MRDEF.RRF (or .gz)")
+    umls_dir: str | None = _key(
+        None,
+        "rrf: folder with MRCONSO.RRF, MRSTY.RRF and, when there, MRDEF.RRF, MRREL.RRF, MRCUI.RRF and MRSAB.RRF; each "
+        "may be .gz, or in the parts .aa.gz, .ab.gz and so on",
+    )
     semantic_network_dir: str | None = _key(
         None, "rrf: folder with SRDEF (the release's NET folder) and, when there, SemGroups.txt"
     )
     languages: list[str] = _key(["ENG"], "rrf: languages (LAT) whose names are kept")
     sources: list[str] = _key([], "rrf: source vocabularies (SAB) whose names are kept; empty keeps all")
     keep_suppressed: bool = _key(False, "rrf: keep names whose SUPPRESS flag is not N")
+    term_types: list[str] = _key([], "rrf: term types (TTY, e.g. PT, SY) whose names are kept; empty keeps all")
     concept_types: list[str] = _key([], "keep only concepts of these semantic types (ids); empty keeps all")
-    obo: str | None = _key(None, "obo: local path, URL, or package:NAME/FILE of the .obo file")
+    semantic_groups: list[str] = _key(
+        [], "rrf: keep concepts of these semantic groups too (e.g. DISO); empty, as concept_types, keeps all"
+    )
+    definition_sources: list[str] = _key(
+        [], "rrf: source vocabularies (SAB) whose definition is preferred, best first; empty goes by order of file"
+    )
+    relations: list[str] = _key(
+        ["PAR", "CHD", "RB", "RN", "SY"],
+        "rrf: relations of MRREL that are kept, where the file is there; empty leaves it unread",
+        ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
+    )
+    obo: str | list[str] | None = _key(
+        None,
+        "obo: local path, URL, or package:NAME/FILE of an ontology (OBO or OBO Graphs JSON, plain or .gz); or a list "
+        "of them, the one whose names are preferred first",
+    )
     obo_type_roots: list[str] = _key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = _key(["EXACT"], "obo: synonym scopes kept (EXACT, NARROW, BROAD, RELATED)")
 
@@ -91,6 +112,11 @@ class MentionArguments:
     test_documents: str | None = _key(
         None, "pubtator: document ids of the test split; without it the test split is a part of dev_documents"
     )
+    map_retired_cuis: bool = _key(
+        True,
+        "pubtator: where the dictionary lacks an annotated CUI that MRCUI.RRF says was merged, take the CUI it was "
+        "merged into",
+    )
     expected_mentions: int | None = _key(
         None, "pubtator: number of annotations the whole corpus must have, as a check that the download is complete"
     )
@@ -99,7 +125,21 @@ class MentionArguments:
     dev_share: float = _key(0.2, "share of the held-out documents for early stopping")
     calibration_share: float = _key(0.4, "share of the held-out documents for calibrator and thresholds")
     context_chars: int = _key(128, "characters of text kept on each side of a mention")
+    expand_abbreviations: bool = _key(
+        False, "pubtator: where a document defines a mention as an abbreviation, take the text of its long form"
+    )
     max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
+
+
+@dataclass
+class EncoderArguments:
+    """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is taken as it is."""
+
+    encoder_training_steps: int = _key(0, "optimizer steps; 0 takes the encoder as it is, without context")
+    encoder_batch_size: int = _key(192, "queries per step, each a negative for all others' concepts")
+    encoder_learning_rate: float = _key(1e-4, "AdamW peak learning rate")
+    encoder_context_tokens: int = _key(16, "tokens of text that the encoder reads on each side of a mention")
+    encoder_save_steps: int = _key(100, "optimizer steps between checkpoints, from which a killed run goes on")
 
 
 @dataclass
@@ -111,7 +151,23 @@ class IndexArguments:
     encoder_pooling: str = _key("cls", "how token vectors become one: cls (SapBERT) or mean (MiniLM)", ("cls", "mean"))
     encoder_max_length: int = _key(32, "tokens of a name that are read; longer names are cut")
     encoder_precision: str = _key("auto", "precision of the bi-encoder", PRECISIONS)
-    index_factory: str = _key("Flat", "FAISS factory string, e.g. Flat (exact) or HNSW32")
+    index_factory: str = _key(
+        "Flat",
+        "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; what is not exact is "
+        "compared with exact search; threads build HNSW a little differently each time, except with OMP_NUM_THREADS=1",
+    )
+    index_parameters: str | None = _key(
+        None, "FAISS search parameters of the index, e.g. nprobe=64 (IVF) or efSearch=128 (HNSW)"
+    )
+    index_training_sample: int = _key(
+        262_144, "names that a clustering or quantizing index is trained on, at most; IVF wants 39 a cluster or more"
+    )
+    retrievers: list[str] = _key(
+        ["dense"],
+        "dense: nearest vectors of the mention; context: of the mention in its text, by an encoder trained for it; "
+        "lexical: names most similar by letter trigrams; of several, their union",
+        ("dense", "context", "lexical"),
+    )
     candidates_per_mention: int = _key(32, "concepts retrieved per held-out mention")
 
 
@@ -123,7 +179,25 @@ class MiningArguments:
     same_type_negatives: int = _key(2, "random concepts of the gold concept's semantic type")
     random_negatives: int = _key(2, "random concepts")
     cosine_floor: float = _key(0.85, "cosine a semantic negative should reach; nearest ones below it fill up, counted")
-    neighbors: int = _key(64, "concepts searched per mention when mining; at least semantic_negatives + guards' drops")
+    neighbors: int = _key(
+        64, "concepts searched per mention when mining; twice and four times as many where guards leave too few"
+    )
+    guard_relations: list[str] = _key(
+        ["PAR", "CHD", "RB", "RN", "SY"],
+        "no negative has one of these relations (MRREL) to the gold concept; empty: related concepts may be negatives",
+        ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
+    )
+    positive_aware_ceiling: float | None = _key(
+        None,
+        "a semantic negative's cosine is at most this share of the positive's, e.g. 0.95; empty: no limit, since it "
+        "takes out homonyms and what the retriever ranks above the gold concept, which serving will see",
+    )
+    mine_per: str = _key(
+        "mention",
+        "string: train only on the first mention of each normalized string and gold concept, which loses the "
+        "context of the others",
+        ("mention", "string"),
+    )
     positive_weight: float = _key(1.0, "weight of a positive pair in the loss")
     hard_negative_weight: float = _key(1.5, "weight of a semantic negative")
     other_negative_weight: float = _key(1.0, "weight of a same-type or random negative")
@@ -136,6 +210,7 @@ class ModelArguments:
 
     model: str = _key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
     model_revision: str | None = _key(None, "base model: revision on the Hub")
+    start_from_encoder: bool = _key(False, "start from the run's own trained encoder in place of the base model")
     max_length: int = _key(64, "tokens of a pair, special tokens included; what is cut is counted")
     context_tokens: int = _key(0, "tokens of text shown on each side of the mention; 0 leaves the context out")
 
@@ -155,6 +230,17 @@ class TrainingStageArguments:
     training_precision: str = _key(
         "auto", "float16 needs a GPU; auto is bfloat16 where the hardware has it", PRECISIONS
     )
+    sampling: str = _key(
+        "uniform",
+        "uniform: every pair once an epoch; by_type: mentions drawn with replacement, those of rare semantic types "
+        "more often",
+        ("uniform", "by_type"),
+    )
+    sampling_temperature: float = _key(
+        0.5,
+        "by_type: a mention's weight is (1 / mentions of its rarest type) to this power; 0 weighs mentions alike, "
+        "1 types",
+    )
     eval_steps: int = _key(500, "optimizer steps between evaluations and checkpoints")
     metric_for_best_model: str = _key(
         "roc_auc", "dev metric that picks the best checkpoint", ("roc_auc", "f1", "acc@1", "log_loss")
@@ -170,6 +256,12 @@ class TrainingStageArguments:
 class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
+    evidence: list[str] = _key(
+        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count"],
+        "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
+        "retrievers), exact_name, string_share, concept_count (training mentions); empty: the cross-encoder alone, "
+        "without fusion",
+    )
     calibrator: str = _key(
         "platt",
         "platt, temperature, isotonic or beta; auto picks by cross-validated log-loss, documents kept together",
@@ -211,6 +303,7 @@ SECTIONS = (
     RunArguments,
     ConceptArguments,
     MentionArguments,
+    EncoderArguments,
     IndexArguments,
     MiningArguments,
     ModelArguments,

@@ -272,8 +272,10 @@ def _corpus(recipe: Mapping[str, Any]) -> str:
 def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
     if recipe["concept_source"] == "rrf":
         return "UMLS Metathesaurus", UMLS_LICENSE
-    locator = recipe.get("obo") or "ontology"
-    return _known(locator) or (_file_name(locator), OWN_LICENSE)
+    locators = recipe.get("obo") or "ontology"
+    locators = [locators] if isinstance(locators, str) else locators
+    named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
+    return " and ".join(name for name, _ in named), ", ".join(dict.fromkeys(terms for _, terms in named))
 
 
 def _source_rows(recipe: Mapping[str, Any]) -> list[Row]:

@@ -38,12 +38,9 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
-    """Whether the stage has to be run; says on standard error what happens and why."""
-    if stage.is_done() and not overwrite:
-        print(f"[{stage.name}] up to date in {stage.folder}", file=sys.stderr)
-        return False
-    if dry_run:
-        print(f"[{stage.name}] would be made in {stage.folder}", file=sys.stderr)
-        return False
-    print(f"[{stage.name}] -> {stage.folder}", file=sys.stderr)
-    return True
+    """Whether the stage has to be run; says on standard error what happens and why, once for all processes."""
+    needed = overwrite or not stage.is_done()
+    does = "up to date in" if not needed else "would be made in" if dry_run else "->"
+    if os.environ.get("RANK", "0") == "0":
+        print(f"[{stage.name}] {does} {stage.folder}", file=sys.stderr)
+    return needed and not dry_run

@@ -26,6 +26,7 @@ __all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
+COUNTS = "string_counts.safetensors"
 
 LOADED_FILES = (
     "config.json",
@@ -37,6 +38,7 @@ LOADED_FILES = (
     "added_tokens.json",
     "reranker.json",
     "calibrator.json",
+    COUNTS,
     "thresholds.json",
     "recipe.yaml",
     "metrics.json",
@@ -86,6 +88,12 @@ def verify_parts(folder: Path) -> dict[str, dict[str, Any]]:
     if parts["calibrator.json"].get("weights_sha256") != actual:
         raise UserError(
             f"{folder / 'calibrator.json'} was fitted to other weights than {WEIGHTS} (sha256 {actual[:12]}); "
+            "run scripts/calibrate.py again, or take all parts from one revision"
+        )
+    counts = parts["calibrator.json"].get("string_counts_sha256")
+    if counts and (not (folder / COUNTS).is_file() or file_sha256(folder / COUNTS) != counts):
+        raise UserError(
+            f"{folder / COUNTS} is missing or not the file that calibrator.json was fitted with; "
             "run scripts/calibrate.py again, or take all parts from one revision"
         )
     if parts["thresholds.json"].get("calibrator_sha256") != file_sha256(folder / "calibrator.json"):

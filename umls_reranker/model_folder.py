@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .calibration.calibrators import Calibrator
+from .calibration.evidence import COUNTS_FILE, Calibration
 from .calibration.thresholds import ThresholdTable
 from .errors import UserError
 from .recipe import Recipe
@@ -46,11 +46,11 @@ def write_parts(
     recipe: Recipe,
     template: PairTemplate,
     precision: str,
-    calibrator: Calibrator,
+    calibration: Calibration,
     thresholds: ThresholdTable,
     fitted_on: dict[str, Any],
 ) -> None:
-    """Write reranker.json, calibrator.json, thresholds.json and recipe.yaml beside the weights.
+    """Write reranker.json, calibrator.json with its counts, thresholds.json and recipe.yaml beside the weights.
 
     Args:
         precision: in which the logits were computed that the calibrator was fitted on.
@@ -70,7 +70,10 @@ def write_parts(
             "weights_sha256": weights_sha256,
         },
     )
-    parts = calibrator.to_dict() | {"fitted_on": fitted_on, "weights_sha256": weights_sha256}
+    parts = calibration.to_dict() | {"fitted_on": fitted_on, "weights_sha256": weights_sha256}
+    if calibration.counts is not None:
+        calibration.counts.save(folder / COUNTS_FILE)
+        parts["string_counts_sha256"] = file_sha256(folder / COUNTS_FILE)
     write_json(folder / "calibrator.json", {"schema_version": 1} | parts)
     calibrator_sha256 = file_sha256(folder / "calibrator.json")
     write_json(folder / "thresholds.json", thresholds.to_dict() | {"calibrator_sha256": calibrator_sha256})

@@ -18,6 +18,7 @@ from .arguments import (
     SECTIONS,
     CalibrationArguments,
     ConceptArguments,
+    EncoderArguments,
     EvaluationArguments,
     IndexArguments,
     MentionArguments,
@@ -39,6 +40,7 @@ class Recipe:
     run: RunArguments
     concepts: ConceptArguments
     mentions: MentionArguments
+    encoder: EncoderArguments
     index: IndexArguments
     mining: MiningArguments
     model: ModelArguments
@@ -102,6 +104,13 @@ def load_recipe(path: str | Path) -> Recipe:
     return Recipe.from_values(_read_yaml(Path(path)))
 
 
+class _OneOrList(argparse.Action):
+    """Keeps a single value as it is, for a field that takes one value or a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
@@ -133,7 +142,8 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
 
 
 def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
-    plain, is_list = _plain_type(kind)
+    plain, forms = _plain_type(kind)
+    is_list = list in forms
     default = field.default if field.default is not MISSING else field.default_factory()
     help_text = argparse.SUPPRESS
     if shown:
@@ -146,19 +156,23 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
         f"--{field.name}",
         type=lambda text: _convert(text, plain, field),
         nargs="*" if is_list else ("?" if plain is bool else None),
+        action=_OneOrList if is_list and plain in forms else "store",
         const=True if plain is bool else None,
         metavar=plain.__name__.upper(),
         help=help_text,
     )
 
 
-def _plain_type(kind: Any) -> tuple[type, bool]:
-    """``list[str]`` -> (str, True); ``int | None`` -> (int, False)."""
-    if typing.get_origin(kind) is list:
-        return typing.get_args(kind)[0], True
-    if isinstance(kind, types.UnionType):
-        return next(part for part in typing.get_args(kind) if part is not type(None)), False
-    return kind, False
+def _plain_type(kind: Any) -> tuple[type, set[type]]:
+    """Type of a single value, and the forms allowed, of `list` (of such values), the type itself and `NoneType`.
+
+    ``list[str]`` -> (str, {list}); ``int | None`` -> (int, {int, NoneType}).
+    """
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    forms = {typing.get_origin(part) or part for part in parts}
+    lists = [part for part in parts if typing.get_origin(part) is list]
+    plain = typing.get_args(lists[0])[0] if lists else next(part for part in parts if part is not type(None))
+    return plain, forms
 
 
 def _convert(text: Any, plain: type, field: Field) -> Any:
@@ -205,14 +219,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
-    plain, is_list = _plain_type(kind)
+    plain, forms = _plain_type(kind)
     texts = raw if isinstance(raw, list) else [raw]
-    if (is_list != isinstance(raw, list) and raw != "") or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if is_list else 'a single value'}")
+    form = list if isinstance(raw, list) else plain
+    if (form not in forms and raw != "") or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if list in forms else 'a single value'}")
     try:
-        if is_list:
+        if isinstance(raw, list) or plain not in forms:
             return [_convert(item, plain, field) for item in raw]
-        if raw in ("", "null", "~") and isinstance(kind, types.UnionType):
+        if raw in ("", "null", "~") and type(None) in forms:
             return None
         if raw == "":
             raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import hub
-from .calibration.calibrators import Calibrator
-from .calibration.thresholds import ThresholdTable
+from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists
+from .calibration.thresholds import ThresholdTable, TypeThreshold
+from .evaluation.linking import list_offsets
 from .monitoring import UsageMonitor
 from .scoring import PairScorer
 from .stages import read_json
@@ -33,11 +34,14 @@ class RankedCandidate:
         name: its concept name.
         cui: its CUI, or None when the candidate had none.
         rank: 1 for the best.
-        logit: raw log-odds of the cross-encoder; candidates are ranked by it.
-        cross_encoder_score: calibrated probability that this candidate is the mention's concept.
+        logit: raw log-odds of the cross-encoder.
+        cross_encoder_score: calibrated probability that this candidate is the mention's concept, of all evidence that
+            the model weighs; candidates are ranked by it (by its unrounded log-odds).
         margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
             below the best concept, and the score itself when there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type.
+        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
+            ``high`` where the candidates came without retrieval scores that the model weighs: what certifies the
+            tier was measured with them.
         accepted: whether to map the mention to this candidate: rank 1 and at or above the type's threshold.
     """
 
@@ -66,13 +70,13 @@ class UMLSReranker:
     def __init__(
         self,
         scorer: PairScorer,
-        calibrator: Calibrator,
+        calibration: Calibration,
         thresholds: ThresholdTable,
         folder: Path,
         info: dict[str, Any],
     ) -> None:
         self.scorer = scorer
-        self.calibrator = calibrator
+        self.calibration = calibration
         self.thresholds = thresholds
         self.folder = folder
         self.info = info
@@ -108,7 +112,7 @@ class UMLSReranker:
         info = read_json(folder / "reranker.json")
         return cls(
             PairScorer.from_folder(folder, PairTemplate.from_dict(info.get("template")), device, dtype),
-            Calibrator.from_dict(read_json(folder / "calibrator.json")),
+            Calibration.load(read_json(folder / "calibrator.json"), folder),
             ThresholdTable.from_dict(read_json(folder / "thresholds.json")),
             folder,
             info,
@@ -128,6 +132,8 @@ class UMLSReranker:
             entity: the mention's text.
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
+                ``retrieval_score``, ``context_score`` and ``lexical_score`` are the scores of the retrievers that the
+                model was calibrated with; a list that lacks one it weighs is scored without any of them.
             entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
                 default thresholds, None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
@@ -160,22 +166,40 @@ class UMLSReranker:
         contexts = [[""] * count if side is None else list(side) for side in (lefts, rights)]
         if any(len(column) != count for column in (candidates, types, *contexts)):
             raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
-        parsed = [[_name_and_cui(item, position) for position, item in enumerate(items)] for items in candidates]
+        parsed = [[_parsed(item, position) for position, item in enumerate(items)] for items in candidates]
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
         scores = self.scorer.score(
             [text for text, size in zip(entities, sizes, strict=True) for _ in range(size)],
-            [name for items in parsed for name, _ in items],
+            [item.name for items in parsed for item in items],
             *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
             desc=desc,
         )
-        probabilities = self.calibrator(scores.logits)
+        decided = self.calibration(
+            ScoredLists(
+                scores.logits,
+                entities,
+                [item.name for items in parsed for item in items],
+                [item.cui for items in parsed for item in items],
+                list_offsets(sizes),
+                {
+                    name: np.array([item.retrieval[place] for items in parsed for item in items], np.float64)
+                    for place, name in enumerate(RETRIEVAL_EVIDENCE)
+                },
+            )
+        )
         ends = np.cumsum(sizes)
         results = []
         for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
             part = slice(end - size, end)
             type_ids = self._resolve_types(types[row])
-            ranked = self._rank(candidates[row], parsed[row], scores.logits[part], probabilities[part], type_ids)
+            thresholds = self.thresholds.for_type(type_ids)
+            if not decided.complete[row]:
+                thresholds = replace(thresholds, high=None)
+            order = np.argsort(-decided.log_odds[part], kind="stable")
+            ranked = _rank(
+                candidates[row], parsed[row], scores.logits[part], decided.probabilities[part], order, thresholds
+            )
             best = ranked[0] if ranked else None
             top = best and (best.cross_encoder_score, best.margin, best.tier, best.accepted)
             self._monitor.record(type_ids, size, top)
@@ -233,54 +257,69 @@ class UMLSReranker:
                 )
         return [type_id for type_id in resolved if type_id is not None]
 
-    def _rank(
-        self,
-        candidates: Sequence[Any],
-        parsed: list[tuple[str, str | None]],
-        logits: np.ndarray,
-        probabilities: np.ndarray,
-        types: list[str],
-    ) -> list[RankedCandidate]:
-        thresholds = self.thresholds.for_type(types)
-        best_of_concept: dict[str, float] = {}
-        for (name, cui), score in zip(parsed, probabilities, strict=True):
-            concept = cui or name
-            best_of_concept[concept] = max(best_of_concept.get(concept, 0.0), float(score))
-        leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
-        ranked = []
-        for rank, position in enumerate(np.argsort(-logits, kind="stable"), start=1):
-            name, cui = parsed[position]
-            score = float(probabilities[position])
-            rival = next((best_of_concept[concept] for concept in leading if concept != (cui or name)), 0.0)
-            ranked.append(
-                RankedCandidate(
-                    candidates[position],
-                    name,
-                    cui,
-                    rank,
-                    float(logits[position]),
-                    score,
-                    score - rival,
-                    thresholds.tier(score),
-                    rank == 1 and score >= thresholds.accept,
-                )
+
+def _rank(
+    candidates: Sequence[Any],
+    parsed: list[_Parsed],
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+    order: np.ndarray,
+    thresholds: TypeThreshold,
+) -> list[RankedCandidate]:
+    best_of_concept: dict[str, float] = {}
+    for item, score in zip(parsed, probabilities, strict=True):
+        best_of_concept[item.concept] = max(best_of_concept.get(item.concept, 0.0), float(score))
+    leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
+    ranked = []
+    for rank, position in enumerate(order, start=1):
+        item, score = parsed[position], float(probabilities[position])
+        rival = next((best_of_concept[concept] for concept in leading if concept != item.concept), 0.0)
+        ranked.append(
+            RankedCandidate(
+                candidates[position],
+                item.name,
+                item.cui,
+                rank,
+                float(logits[position]),
+                score,
+                score - rival,
+                thresholds.tier(score),
+                rank == 1 and score >= thresholds.accept,
             )
-        return ranked
+        )
+    return ranked
 
 
-def _name_and_cui(candidate: Any, position: int) -> tuple[str, str | None]:
+class _Parsed(NamedTuple):
+    name: str
+    cui: str | None
+    retrieval: tuple[float, ...]
+
+    @property
+    def concept(self) -> str:
+        return self.cui or self.name
+
+
+RETRIEVAL_KEYS = tuple(f"{name}_score" for name in RETRIEVAL_EVIDENCE)
+WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
+
+
+def _parsed(candidate: Any, position: int) -> _Parsed:
     if isinstance(candidate, str):
-        return candidate, None
+        return _Parsed(candidate, None, WITHOUT_SCORES)
     if isinstance(candidate, Mapping):
-        name, cui = candidate.get("name"), candidate.get("cui")
+        name, cui, *scores = map(candidate.get, ("name", "cui", *RETRIEVAL_KEYS))
     else:
-        name, cui = getattr(candidate, "name", None), getattr(candidate, "cui", None)
+        name, cui, *scores = (getattr(candidate, key, None) for key in ("name", "cui", *RETRIEVAL_KEYS))
     if not isinstance(name, str):
         raise TypeError(
             f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
             "and 'cui', or an object with .name and .cui"
         )
-    return name, cui
+    try:
+        return _Parsed(name, cui, tuple(float("nan") if score is None else float(score) for score in scores))
+    except (TypeError, ValueError):
+        raise TypeError(f"candidate {position} has a score that is no number: {scores}") from None
 
 
 def _checked_text(text: Any, what: str) -> str:

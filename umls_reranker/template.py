@@ -24,7 +24,10 @@ from .errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PairEncoder", "PairTemplate"]
+__all__ = ["MARKERS", "EncodedPairs", "PairEncoder", "PairTemplate"]
+
+# Words of BERT's vocabulary that no text uses.
+MARKERS = ("[unused1]", "[unused2]")
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class PairTemplate:
     Args:
         max_length: most tokens of a pair, special tokens included.
         context_tokens: most tokens of text on each side of the mention; 0 leaves the context out.
-        markers: the two tokens around a mention in context; unused words of BERT's vocabulary by default.
+        markers: the two tokens around a mention in context.
     """
 
     max_length: int = 64
     context_tokens: int = 0
-    markers: tuple[str, str] = ("[unused1]", "[unused2]")
+    markers: tuple[str, str] = MARKERS
 
     def __post_init__(self) -> None:
         if self.max_length < 16:

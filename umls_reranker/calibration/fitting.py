@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .calibrators import Calibrator, fit_calibrator
+from .calibrators import fit_calibrator
+from .evidence import Calibration, fit_fusions
+from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from ..arguments import CalibrationArguments
     from ..data.semantic_types import TypeHierarchy
     from ..evaluation.candidate_lists import CandidateLists
@@ -18,26 +22,40 @@ __all__ = ["fit_parts"]
 
 
 def fit_parts(
-    lists: CandidateLists, logits: np.ndarray, settings: CalibrationArguments, hierarchy: TypeHierarchy, seed: int
-) -> tuple[Calibrator, ThresholdTable, dict[str, Any]]:
-    """Fit both parts on real lists, whose class balance is what serving sees.
+    lists: CandidateLists,
+    logits: np.ndarray,
+    train_mentions: Dataset,
+    settings: CalibrationArguments,
+    hierarchy: TypeHierarchy,
+    seed: int,
+) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
+    """Fit fusion, calibrator and thresholds on real lists, whose class balance is what serving sees.
 
     Args:
         lists: the calibration split.
         logits: (m,) float32 raw scores of its candidates.
+        train_mentions: of which strings and concepts are counted.
         settings: the recipe's section.
         hierarchy: type tree that thresholds fall back along.
         seed: of the cross-validation of ``auto``.
 
     Returns:
-        calibrator, thresholds, and what they were fitted on (for ``calibrator.json``).
+        calibration, thresholds, and what they were fitted on (for ``calibrator.json``).
     """
     labels, rows = lists.labels, lists.mention_of
     documents = np.asarray(lists.documents)
     losses: dict[str, float] = {}
-    calibrator = fit_calibrator(settings.calibrator, logits, labels, documents[rows], seed=seed, report=losses)
-    probabilities = calibrator(logits)
-    top = lists.top(logits, probabilities)
+    scored = lists.scored(logits)
+    calibration = Calibration()
+    if settings.evidence:
+        counts = StringCounts.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
+        calibration = fit_fusions(settings.evidence, scored, lists.gold, counts)
+    log_odds = calibration(scored).log_odds
+    calibration.calibrator = fit_calibrator(
+        settings.calibrator, log_odds, labels, documents[rows], seed=seed, report=losses
+    )
+    probabilities = calibration.calibrator(log_odds)
+    top = lists.top(log_odds, probabilities)
     thresholds = ThresholdTable.fit(
         probabilities,
         labels,
@@ -61,4 +79,4 @@ def fit_parts(
     }
     if losses:
         fitted["cross_validated_log_loss"] = losses
-    return calibrator, thresholds, fitted
+    return calibration, thresholds, fitted

@@ -6,19 +6,36 @@ needs memory for one batch and gives the same bytes for the same rows, however t
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import mmap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = ["DATA_FILE", "DatasetWriter", "open_table", "write_dataset", "write_dataset_dict_index"]
+__all__ = [
+    "DATA_FILE",
+    "ROWS_PER_BATCH",
+    "DatasetWriter",
+    "MappedTable",
+    "leave_pages",
+    "map_numbers",
+    "naming_full_disk",
+    "open_table",
+    "write_dataset",
+    "write_dataset_dict_index",
+    "write_numbers",
+]
 
 DATA_FILE = "data-00000-of-00001.arrow"
 ROWS_PER_BATCH = 10_000
@@ -50,6 +67,9 @@ class DatasetWriter:
     def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Add rows, given as columns of equal length (lists, NumPy or Arrow arrays) for every feature."""
         table = pa.table([_to_arrow(columns[field.name], field.type) for field in self._schema], schema=self._schema)
+        if not self._waiting_rows and table.num_rows == ROWS_PER_BATCH and _is_compact(table):
+            self._write_batch(table)
+            return
         self._waiting.append(table)
         self._waiting_rows += table.num_rows
         if self._waiting_rows >= ROWS_PER_BATCH:
@@ -61,11 +81,13 @@ class DatasetWriter:
         for start in range(0, end, ROWS_PER_BATCH):
             # A slice would be written with bytes of the rows after it in its padding; take() copies just the rows.
             places = np.arange(start, min(start + ROWS_PER_BATCH, end))
-            batch = table.take(pa.array(places)).combine_chunks()
-            self._writer.write_table(batch, max_chunksize=ROWS_PER_BATCH)
-            self.rows += batch.num_rows
+            self._write_batch(table.take(pa.array(places)).combine_chunks())
         self._waiting = [table.slice(end)]
         self._waiting_rows = table.num_rows - end
+
+    def _write_batch(self, table: pa.Table) -> None:
+        self._writer.write_table(table, max_chunksize=ROWS_PER_BATCH)
+        self.rows += table.num_rows
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -73,11 +95,20 @@ class DatasetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None:
-            self._flush(whole_batches=False)
-        self._writer.close()
-        if kind is not None:
-            self._partial.unlink(missing_ok=True)
+        is_whole = False
+        try:
+            if kind is None:
+                self._flush(whole_batches=False)
+            self._writer.close()
+            is_whole = kind is None
+        except OSError:
+            # Of two errors, the first one is told.
+            if kind is None:
+                raise
+        finally:
+            if not is_whole:
+                self._partial.unlink(missing_ok=True)
+        if not is_whole:
             return
         self._partial.replace(self.path / DATA_FILE)
         info = {"citation": "", "description": "", "features": self._features.to_dict(), "homepage": "", "license": ""}
@@ -114,8 +145,75 @@ def write_dataset_dict_index(path: Path, splits: Sequence[str]) -> None:
 
 def open_table(path: Path, file: str = DATA_FILE) -> pa.Table:
     """Memory-map the rows of a dataset folder written here; nothing is copied until it is read."""
-    with pa.memory_map(str(path / file)) as source:
-        return pa.ipc.open_stream(source).read_all()
+    return MappedTable.open(path, file).table
+
+
+class MappedTable(NamedTuple):
+    """A memory-mapped table whose pages can be left.
+
+    Attributes:
+        table: the rows.
+        pages: the file.
+    """
+
+    table: pa.Table
+    pages: mmap.mmap
+
+    @classmethod
+    def open(cls, path: Path, file: str = DATA_FILE) -> MappedTable:
+        """Map a dataset folder's rows; OSError, ValueError or ArrowInvalid when there are none."""
+        with (path / file).open("rb") as stream:
+            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return cls(pa.ipc.open_stream(pa.py_buffer(pages)).read_all(), pages)
+
+    def leave_pages(self) -> None:
+        """Give what was read back to the page cache: it no longer counts as this process' memory."""
+        leave_pages(self.pages)
+
+
+def write_numbers(path: Path, numbers: np.ndarray) -> None:
+    """Write an array of numbers for `map_numbers`, beside `path` and then renamed."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as stream:
+        np.save(stream, numbers, allow_pickle=False)
+    partial.replace(path)
+
+
+def map_numbers(path: Path) -> np.memmap:
+    """Map what `write_numbers` wrote of 64-bit numbers, (n,), uint64; nothing is read yet.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        numbers = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+    if numbers.dtype != np.uint64 or numbers.ndim != 1:
+        raise UserError(f"{path} does not hold 64-bit numbers; run scripts/prepare_data.py again")
+    return numbers
+
+
+def leave_pages(pages: mmap.mmap) -> None:
+    """Unmap what was read of a read-only mapping; it is mapped again when it is read again."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn the operating system's error about a full disk into one that says what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
+
+
+def _is_compact(table: pa.Table) -> bool:
+    """Whether the table is one batch, in buffers that hold nothing else."""
+    return all(c.num_chunks == 1 for c in table.columns) and table.nbytes == table.get_total_buffer_size()
 
 
 def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -13,118 +10,121 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Features, List, Value
 
 from ..errors import UserError
-from .arrow import DATA_FILE, DatasetWriter, open_table
+from .arrow import (
+    DATA_FILE,
+    ROWS_PER_BATCH,
+    DatasetWriter,
+    MappedTable,
+    map_numbers,
+    naming_full_disk,
+    open_table,
+    write_numbers,
+)
+from .concept_columns import CONCEPT_SCHEMA, Concept, ConceptColumns, CuiColumn
+from .concept_names import ConceptNames
+from .cuis import CUI_BYTES, cui_numbers
+from .name_keys import LAST_POSITION, NameKeys, write_name_keys
+from .normalization import normalize_name, normalize_names
 from .semantic_types import TypeHierarchy
 
-__all__ = ["CONCEPT_FEATURES", "Concept", "ConceptTable", "normalize_name", "write_concepts"]
+__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptTable", "normalize_name", "write_concepts"]
 
+CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
-BATCH_ROWS = 10_000
-NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
-
-CONCEPT_FEATURES = Features(
-    {
-        "cui": Value("string"),
-        "name": Value("string"),
-        "synonyms": List(Value("string")),
-        "semantic_types": List(Value("string")),
-        "definition": Value("string"),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Concept:
-    """A concept of a vocabulary.
-
-    Attributes:
-        cui: UMLS concept id.
-        name: the preferred name.
-        synonyms: other names, each once, without the preferred one.
-        semantic_types: type ids; empty where the vocabulary gives none.
-        definition: one definition, or "".
-    """
-
-    cui: str
-    name: str
-    synonyms: tuple[str, ...] = ()
-    semantic_types: tuple[str, ...] = ()
-    definition: str = ""
-
-
-def normalize_name(text: str) -> str:
-    """The form in which two names count as the same: NFKC, case folded, other than letters and digits one space.
-
-    A text without any letter or digit keeps its signs, so that the form is empty only for blank text.
-
-    >>> normalize_name("Diabetes-Mellitus,  type II")
-    'diabetes mellitus type ii'
-    """
-    if text.isascii():
-        folded = text.lower()
-    else:
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
 
 
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
-    """Write a concept folder: Arrow rows sorted by CUI, and the types' hierarchy beside them.
+    """Write a concept folder: Arrow rows sorted by CUI, the keys of their names, and the types' hierarchy.
 
-    Concepts may come in any order; those that come sorted are not held in memory.
+    Concepts may come in any order; those that come sorted are not held in memory. `ConceptColumns` are written
+    without making an object of each.
 
     Returns:
         the number of concepts.
 
     Raises:
-        UserError: a CUI comes twice, or there is no concept.
+        UserError: a CUI comes twice or is longer than 8 bytes, there is no concept, or the disk is full.
     """
     path.mkdir(parents=True, exist_ok=True)
-    is_sorted, former = True, ""
-    with DatasetWriter(CONCEPT_FEATURES, path, fingerprint) as writer:
-        iterator = iter(concepts)
-        while batch := list(islice(iterator, BATCH_ROWS)):
-            for concept in batch:
-                is_sorted &= former < concept.cui
-                former = concept.cui
-            writer.write(_columns(batch))
-    if not writer.rows:
-        raise UserError("there is no concept to write; check the filters of the concept source")
-    if not is_sorted:
-        _sort(path, fingerprint)
-    hierarchy.save(path / HIERARCHY_FILE)
+    with naming_full_disk(path):
+        is_sorted, former = True, 0
+        with _writer(path, fingerprint) as writer:
+            for batch in _batches(concepts):
+                numbers = _numbers(batch["cui"])
+                is_sorted &= former < numbers[0] and bool((numbers[1:] > numbers[:-1]).all())
+                former = numbers[-1]
+                writer.write({name: batch[name] for name in batch.schema.names})
+        if not writer.rows:
+            raise UserError("there is no concept to write; check the filters of the concept source")
+        if not is_sorted:
+            _sort(path, fingerprint)
+        table = open_table(path)
+        write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
+        write_name_keys(_all_names(table), path)
+        hierarchy.save(path / HIERARCHY_FILE)
     return writer.rows
 
 
-def _columns(concepts: Sequence[Concept]) -> dict[str, list]:
-    return {
-        "cui": [concept.cui for concept in concepts],
-        "name": [concept.name for concept in concepts],
-        "synonyms": [list(concept.synonyms) for concept in concepts],
-        "semantic_types": [list(concept.semantic_types) for concept in concepts],
-        "definition": [concept.definition for concept in concepts],
-    }
+def _writer(path: Path, fingerprint: str) -> DatasetWriter:
+    from datasets import Features
+
+    return DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint)
+
+
+def _batches(concepts: Iterable[Concept]) -> Iterator[pa.RecordBatch]:
+    if isinstance(concepts, ConceptColumns):
+        yield from concepts.batches(ROWS_PER_BATCH)
+        return
+    iterator = iter(concepts)
+    while batch := list(islice(iterator, ROWS_PER_BATCH)):
+        columns = zip(*((c.cui, c.name, c.synonyms, c.semantic_types, c.definition) for c in batch), strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, CONCEPT_SCHEMA, strict=True)]
+        yield pa.record_batch(arrays, schema=CONCEPT_SCHEMA)
+
+
+def _numbers(cuis: pa.Array) -> np.ndarray:
+    """`cui_numbers` of a column."""
+    numbers = cui_numbers(cuis.cast(pa.large_string()))
+    if not numbers.all():
+        cui = cuis[int(np.flatnonzero(numbers == 0)[0])]
+        raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; take the concept's CUI")
+    return numbers
 
 
 def _sort(path: Path, fingerprint: str) -> None:
-    """Write the rows again, by CUI, from the memory-mapped first version."""
-    unsorted = path / f".{DATA_FILE}.unsorted"
-    (path / DATA_FILE).rename(unsorted)
+    """Write the folder's rows again, in order of CUI."""
+    unsorted = path / f".unsorted-{DATA_FILE}"
+    (path / DATA_FILE).replace(unsorted)
     try:
         table = open_table(path, unsorted.name)
         order = pc.sort_indices(table["cui"])
-        cuis = table["cui"].take(order)
-        twice = pc.index(pc.equal(cuis.slice(1), cuis.slice(0, len(cuis) - 1)), True).as_py()
+        cuis = table["cui"].take(order).combine_chunks()
+        twice = pc.index(pc.equal(cuis[1:], cuis[:-1]), True).as_py()
         if twice >= 0:
             raise UserError(f"concept {cuis[twice]} comes twice; merge its names into one concept")
-        with DatasetWriter(CONCEPT_FEATURES, path, fingerprint) as writer:
-            for start in range(0, len(order), BATCH_ROWS):
-                batch = table.take(order.slice(start, BATCH_ROWS))
+        with _writer(path, fingerprint) as writer:
+            for start in range(0, len(order), ROWS_PER_BATCH):
+                batch = table.take(order.slice(start, ROWS_PER_BATCH))
                 writer.write({name: batch[name] for name in batch.column_names})
     finally:
         unsorted.unlink()
+
+
+def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
+    """All names with their concepts' rows and their positions, piece by piece."""
+    first = 0
+    for batch in table.to_batches():
+        synonyms = batch["synonyms"]
+        rows, parents = np.arange(batch.num_rows), pc.list_parent_indices(synonyms).to_numpy()
+        yield batch["name"], first + rows, np.zeros_like(rows)
+        yield (
+            pc.list_flatten(synonyms),
+            first + parents,
+            1 + np.arange(len(parents)) - synonyms.offsets.to_numpy()[parents],
+        )
+        first += batch.num_rows
 
 
 class ConceptTable:
@@ -132,13 +132,21 @@ class ConceptTable:
 
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
+        cui_numbers: `cuis.cui_numbers` by row, (n,), uint64, ascending.
+        cuis: CUIs by row: ``cuis[3]`` is a str, ``cuis[rows]`` an array of them.
     """
 
-    def __init__(self, table: pa.Table, hierarchy: TypeHierarchy) -> None:
+    def __init__(
+        self, mapped: MappedTable, hierarchy: TypeHierarchy, cui_numbers: np.ndarray, name_keys: NameKeys
+    ) -> None:
         self.hierarchy = hierarchy
-        self._table = table
+        self.cui_numbers = cui_numbers
+        self.cuis = CuiColumn(cui_numbers)
+        self._table = table = mapped.table
+        self._name_keys = name_keys
         self._name, self._synonyms = table["name"], table["synonyms"]
         self._types, self._definition = table["semantic_types"], table["definition"]
+        self._names = ConceptNames(mapped)
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -149,12 +157,16 @@ class ConceptTable:
         """
         path = Path(path)
         try:
-            table = open_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
+            mapped = MappedTable.open(path)
+        except (OSError, ValueError) as error:
             raise UserError(f"{path} is not a concept folder ({error}); run scripts/prepare_data.py") from None
-        if table.column_names != list(CONCEPT_FEATURES):
-            raise UserError(f"{path} has columns {', '.join(table.column_names)}, not those of a concept folder")
-        return cls(table, TypeHierarchy.load(path / HIERARCHY_FILE))
+        names = mapped.table.column_names
+        if names != CONCEPT_SCHEMA.names:
+            raise UserError(f"{path} has columns {', '.join(names)}, not those of a concept folder")
+        cui_numbers = map_numbers(path / CUIS_FILE)
+        if len(cui_numbers) != mapped.table.num_rows:
+            raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run scripts/prepare_data.py again")
+        return cls(mapped, TypeHierarchy.load(path / HIERARCHY_FILE), cui_numbers, NameKeys.load(path))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -165,18 +177,51 @@ class ConceptTable:
         return len(self) + (pc.sum(pc.list_value_length(self._synonyms)).as_py() or 0)
 
     @cached_property
-    def cuis(self) -> np.ndarray:
-        """CUIs by row, (n,), unicode, ascending."""
-        return np.array(self._table["cui"].to_pylist(), dtype=str)
+    def name_counts(self) -> np.ndarray:
+        """Number of names of each concept, the preferred one included, (n,), int64."""
+        return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
 
     def rows(self, cuis: Sequence[str] | np.ndarray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
-        wanted = np.asarray(cuis, dtype=str)
-        if not wanted.size:
-            return np.empty(0, dtype=np.int64)
-        # The cast spares searchsorted a widened copy of the whole table; what it cuts off is compared below.
-        places = np.searchsorted(self.cuis, wanted.astype(self.cuis.dtype)).clip(max=len(self) - 1)
-        return np.where(self.cuis[places] == wanted, places, -1)
+        wanted = cui_numbers(pa.array(cuis, pa.large_string()))
+        places = np.searchsorted(self.cui_numbers, wanted).clip(max=len(self) - 1)
+        return np.where(self.cui_numbers[places] == wanted, places, -1)
+
+    def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).
+
+        Returns:
+            rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
+        """
+        wanted = normalize_names(pa.array(names, pa.string()))
+        places, rows, positions = self._name_keys.search(wanted)
+        # Names that hash alike may differ, so the names themselves decide.
+        numbered = positions < LAST_POSITION
+        found = self._names.at(rows[numbered], positions[numbered])
+        is_named = numbered.copy()
+        is_named[numbered] = _equal(found, wanted, places[numbered])
+        others = np.flatnonzero(~numbered)
+        found, offsets = self._names.all(rows[others])
+        owners = np.repeat(others, np.diff(offsets))
+        is_named[owners[_equal(found, wanted, places[owners])]] = True
+        places, rows = places[is_named], rows[is_named]
+        # Names of a concept that differ in spelling only have matched one by one.
+        is_new = np.ones(len(rows), dtype=bool)
+        is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
+        counts = np.bincount(places[is_new], minlength=len(wanted))
+        return rows[is_new], np.concatenate([[0], np.cumsum(counts)])
+
+    def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
+        """The preferred names of `rows`, (n,)."""
+        return self._names.preferred(rows)
+
+    def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
+        """All names of `rows`, (n,), the preferred one of each first.
+
+        Returns:
+            names and offsets: those of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
+        """
+        return self._names.all(rows)
 
     def name(self, row: int) -> str:
         """The preferred name."""
@@ -198,9 +243,9 @@ class ConceptTable:
         """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` of `batch_size`."""
         rows: list[int] = []
         names: list[str] = []
-        for start in range(0, len(self), BATCH_ROWS):
-            preferred = self._name.slice(start, BATCH_ROWS).to_pylist()
-            synonyms = self._synonyms.slice(start, BATCH_ROWS).to_pylist()
+        for start in range(0, len(self), ROWS_PER_BATCH):
+            preferred = self._name.slice(start, ROWS_PER_BATCH).to_pylist()
+            synonyms = self._synonyms.slice(start, ROWS_PER_BATCH).to_pylist()
             for row, (name, others) in enumerate(zip(preferred, synonyms, strict=True), start=start):
                 rows += [row] * (1 + len(others))
                 names.append(name)
@@ -239,3 +284,8 @@ class ConceptTable:
         codes = types.indices.to_numpy()
         starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))])
         return starts, rows[np.argsort(codes, kind="stable")].astype(np.int64)
+
+
+def _equal(names: pa.StringArray, forms: pa.StringArray, places: np.ndarray) -> np.ndarray:
+    """Whether each name has the normalized form at its place in `forms`, (n,), bool."""
+    return pc.equal(normalize_names(names), forms.take(pa.array(places))).to_numpy(zero_copy_only=False)

@@ -1,20 +1,32 @@
-"""Lines of a text file, plain or gzip, numbered; and what happens to the malformed ones."""
+"""Lines of a text file, plain or gzip, whole or in parts, numbered; and what happens to the malformed ones."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import UserError
 
-__all__ = ["Faults", "Malformed", "broken_gzip", "decode", "open_binary", "read_lines", "shown"]
+__all__ = [
+    "GZIP_ERRORS",
+    "Faults",
+    "Malformed",
+    "broken_gzip",
+    "decode",
+    "name_source",
+    "open_binary",
+    "read_lines",
+    "shown",
+]
 
 GZIP_MAGIC = b"\x1f\x8b"
+GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -30,32 +42,56 @@ class Faults:
     """What happens to the malformed lines of one file: the first one stops the reading, or all are counted.
 
     Args:
-        path: the file, for messages.
+        path: the file or its parts, for messages.
         on_error: ``"stop"`` raises `UserError` with file and line; ``"skip"`` counts.
         reasons: where skipped lines are counted by reason.
     """
 
-    def __init__(self, path: Path, on_error: str, reasons: Counter[str]) -> None:
+    def __init__(self, path: Path | Sequence[Path], on_error: str, reasons: Counter[str]) -> None:
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
-        self.path = path
+        self.name = name_source(path)
         self.stops = on_error == "stop"
         self.reasons = reasons
 
-    def add(self, number: int, problem: Malformed, lines: int = 1) -> None:
-        """Report line `number` (from 1); in all, `lines` lines are passed over because of it."""
+    def add(self, place: int | str, problem: Malformed, lines: int = 1) -> None:
+        """Report line `place` (from 1), or another place in the file; in all, `lines` lines are passed over for it."""
         if self.stops:
-            raise UserError(f"{self.path}:{number}: {problem}; mend the line, or skip it with on_error: skip")
+            raise UserError(f"{self.name}:{place}: {problem}; mend the line, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
 
 
+def name_source(path: Path | Sequence[Path]) -> str:
+    """A file as messages name it; for parts the file they make up, since lines are counted through all of them."""
+    if isinstance(path, Path):
+        return str(path)
+    if len(path) == 1:
+        return str(path[0])
+    first = path[0].with_suffix("") if path[0].suffix == ".gz" else path[0]
+    return f"{first.with_suffix('')} ({len(path)} parts joined)"
+
+
 @contextmanager
-def open_binary(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that may be gzip (told by its first bytes, not its name).
+def open_binary(path: Path | Sequence[Path]) -> Iterator[BinaryIO]:
+    """Open a file that may be gzip (told by its first bytes, not its name), or its parts as one stream.
+
+    Each part may be plain or gzip; a line may go on in the next part.
 
     Raises:
-        UserError: the file is missing, a folder, unreadable or empty.
+        UserError: the file or a part is missing, a folder, unreadable or empty. While reading, `gzip.BadGzipFile`
+            names the part whose stream is cut short or corrupt.
     """
+    paths = [path] if isinstance(path, Path) else path
+    if len(paths) == 1:
+        with _open_part(paths[0]) as stream:
+            yield stream
+        return
+    with io.BufferedReader(_Joined(paths), io.DEFAULT_BUFFER_SIZE * 16) as joined:
+        yield joined
+
+
+@contextmanager
+def _open_part(path: Path) -> Iterator[BinaryIO]:
     try:
         raw = path.open("rb")
     except FileNotFoundError:
@@ -73,8 +109,41 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
             yield stream
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line.
+class _Joined(io.RawIOBase):
+    """Parts of a file one after the other, each opened when its turn comes."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self._parts = iter(parts)
+        self._open = ExitStack()
+        self._stream: BinaryIO | None = None
+        self._next()
+
+    def _next(self) -> None:
+        self._open.close()
+        self._part = next(self._parts, None)
+        self._stream = self._open.enter_context(_open_part(self._part)) if self._part else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while self._stream is not None:
+            try:
+                size = self._stream.readinto(buffer)
+            except GZIP_ERRORS as error:
+                raise gzip.BadGzipFile(f"{self._part.name}: {error}") from None
+            if size:
+                return size
+            self._next()
+        return 0
+
+    def close(self) -> None:
+        self._open.close()
+        super().close()
+
+
+def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
+    r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line; parts are counted through.
 
     Raises:
         UserError: as `open_binary`, or the gzip stream is cut short or corrupt.
@@ -86,13 +155,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if number == 1:
                     line = line.removeprefix(BYTE_ORDER_MARK)
                 yield number, line.rstrip(b"\r\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except GZIP_ERRORS as error:
             raise broken_gzip(path, number + 1, error) from None
 
 
-def broken_gzip(path: Path, number: int, error: Exception) -> UserError:
+def broken_gzip(path: Path | Sequence[Path], number: int, error: Exception) -> UserError:
     """The error for a gzip stream that ends or breaks about line `number`."""
-    return UserError(f"{path}:{number}: the gzip stream is cut short or corrupt ({error}); get the file again")
+    return UserError(
+        f"{name_source(path)}:{number}: the gzip stream is cut short or corrupt ({error}); get the file again"
+    )
 
 
 def decode(line: bytes) -> str:

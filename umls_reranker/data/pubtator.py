@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .abbreviations import find_abbreviations
 from .lines import Faults, Malformed, decode, read_lines, shown
 
 __all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator"]
@@ -36,7 +37,7 @@ class Mention:
     Attributes:
         doc_id: id of the document, e.g. its PMID.
         start, end: where the mention lies in the document, characters, end exclusive.
-        text: the mention as written.
+        text: the mention as written, or the long form of the abbreviation it is.
         left, right: text before and after it, inner white space kept.
         cui: UMLS concept id, e.g. ``C0037114``.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
@@ -58,11 +59,13 @@ class ReadReport:
 
     Attributes:
         documents, mentions: how many were given out.
+        expanded: mentions whose text is the long form of an abbreviation.
         reasons: malformed lines passed over (only with ``on_error="skip"``), by reason; `skipped` is their sum.
     """
 
     documents: int = 0
     mentions: int = 0
+    expanded: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -73,6 +76,7 @@ class ReadReport:
         """JSON-able form, reasons by falling count."""
         return {
             "documents": self.documents,
+            "expanded_abbreviations": self.expanded,
             "mentions": self.mentions,
             "skipped": self.skipped,
             "reasons": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
@@ -84,6 +88,7 @@ def read_pubtator(
     *,
     doc_ids: Container[str] | None = None,
     context_chars: int = 128,
+    expand_abbreviations: bool = False,
     on_error: str = "stop",
     report: ReadReport | None = None,
 ) -> Iterator[Mention]:
@@ -94,6 +99,8 @@ def read_pubtator(
         doc_ids: give out only these documents; None gives all.
         context_chars: characters kept on each side of a mention, at most; a word cut in two at the outer end is
             left out.
+        expand_abbreviations: give a mention that its document defines as an abbreviation the text of its long form;
+            `start` and `end` stay those of the short one.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`. A document whose
             title or abstract is malformed is skipped with all its lines.
         report: filled while reading.
@@ -110,6 +117,7 @@ def read_pubtator(
         if document is None or not (doc_ids is None or document.doc_id in doc_ids):
             continue
         report.documents += 1
+        long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
         for number, line in block[2:]:
             try:
                 mention = _parse_mention(line, document, context_chars)
@@ -117,6 +125,9 @@ def read_pubtator(
                 faults.add(number, problem)
             else:
                 report.mentions += 1
+                if mention.text in long_forms:
+                    report.expanded += 1
+                    mention = replace(mention, text=long_forms[mention.text])
                 yield mention
     if not seen:
         raise UserError(f"{path} holds no document; expected lines `PMID|t|title` and `PMID|a|abstract`")

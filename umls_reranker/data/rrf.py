@@ -1,26 +1,28 @@
 """UMLS releases in Rich Release Format: MRCONSO (names), MRSTY (semantic types), MRDEF (definitions).
 
 Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
-is no quoting, a line ends in ``\\n``. Files may be gzip.
+is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that NLM ships.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import UserError
-from .concepts import Concept
-from .lines import Faults
-from .pipes import read_columns
+from .concept_columns import ConceptColumns
+from .cuis import CUI_BYTES
+from .grouping import Lists, distinct, first_of_each, ordered
+from .lines import Faults, name_source
+from .pipes import Block, read_columns
+from .release import find_release_file
+from .rrf_filters import Filter, Filters, Matched, few
+from .semantic_types import TypeHierarchy
 
 __all__ = ["read_rrf_concepts"]
 
@@ -31,7 +33,7 @@ MRCONSO = (
 MRSTY = ("CUI", "TUI", "STN", "STY", "ATUI", "CVF")
 MRDEF = ("CUI", "AUI", "ATUI", "SATUI", "SAB", "DEF", "SUPPRESS", "CVF")
 
-CONCEPTS_PER_BATCH = 50_000
+CUI_LENGTH = {"CUI": CUI_BYTES}
 
 
 def read_rrf_concepts(
@@ -39,218 +41,241 @@ def read_rrf_concepts(
     *,
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
+    term_types: Sequence[str] = (),
     keep_suppressed: bool = False,
     semantic_types: Sequence[str] = (),
+    semantic_groups: Sequence[str] = (),
+    definition_sources: Sequence[str] = (),
+    hierarchy: TypeHierarchy | None = None,
     on_error: str = "stop",
     report: dict[str, Any] | None = None,
-) -> Iterator[Concept]:
+) -> ConceptColumns:
     """Read a release's concepts, sorted by CUI whatever the order of the files.
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
     then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Names of a concept
-    that are spelled the same are given once. The definition is the first in the file that passes `sources` and
-    `keep_suppressed`.
+    that are spelled the same are given once. The definition is the first one that passes `sources` and
+    `keep_suppressed`, by `definition_sources` and then by order of file.
 
-    The files are read before the function returns; held in memory are the names that pass the filters, as Arrow
-    columns. Measured on 4.3 million names: 5 s, 175 bytes a name at the peak.
+    Each file is read once, by a thread for each core; held in memory are the names that pass the filters, as Arrow
+    columns. benchmarks/concept_table.py measures time and memory.
 
     Args:
-        folder: holds ``MRCONSO.RRF``, ``MRSTY.RRF`` and, when wanted, ``MRDEF.RRF``, each plain or ``.gz``.
-        languages: LAT values kept.
+        folder: holds ``MRCONSO.RRF``, ``MRSTY.RRF`` and, when wanted, ``MRDEF.RRF``, each plain, ``.gz`` or in parts.
+        languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
+        term_types: TTY values kept, of names; empty keeps all.
         keep_suppressed: keep names and definitions whose SUPPRESS is not N.
-        semantic_types: keep concepts that have one of these TUIs; empty keeps all.
+        semantic_types: keep concepts that have one of these TUIs, or a type of `semantic_groups`; both empty keep all.
+        semantic_groups: groups of `hierarchy`, e.g. ``DISO``, ``group:DISO`` or ``Disorders``.
+        definition_sources: SAB values whose definitions are preferred, best first; empty goes by order of file.
+        hierarchy: needed for `semantic_groups`.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`.
         report: filled with ``names_read``, ``names_kept``, ``dropped`` (names by filter), ``concepts``, ``typed``
-            (concepts with a type), ``skipped`` and ``reasons``.
+            (concepts with a type), ``types_of_unknown_concepts`` and ``definitions_of_unknown_concepts`` (lines of
+            MRSTY and MRDEF whose CUI has no name that passes the filters), ``skipped`` and ``reasons``.
 
     Raises:
-        UserError: a file is missing, empty or broken; a line is malformed (names file and line); or nothing passes
-            the filters (names the one that left nothing).
+        UserError: a file is missing, empty or broken; a line is malformed (names file and line); a group is unknown;
+            or nothing passes the filters (names the one that left nothing).
     """
     folder = Path(folder)
+    wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
     reasons: Counter[str] = Counter()
-    conso, sty, mrdef = _require(folder, "MRCONSO.RRF"), _require(folder, "MRSTY.RRF"), _find(folder, "MRDEF.RRF")
+    conso, sty, mrdef = (
+        _require(folder, "MRCONSO.RRF"),
+        _require(folder, "MRSTY.RRF"),
+        find_release_file(folder, "MRDEF.RRF"),
+    )
 
-    filters = _Filters(languages, sources, keep_suppressed)
-    names, counts = _read_names(conso, languages, filters, Faults(conso, on_error, reasons))
-    types = _read_values(sty, MRSTY, "TUI", names.cuis, Faults(sty, on_error, reasons))
-    definitions = None
-    if mrdef is not None:
+    of_source = Filter("sources", "SAB", sources)
+    unsuppressed = Filter("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",))
+    in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
+    filters = Filters([in_language, of_source, of_term_type, unsuppressed])
+    cuis, names = _read_names(conso, languages, filters, Faults(conso, on_error, reasons))
+    types, strange_types = _read_types(sty, cuis, Faults(sty, on_error, reasons))
+    definitions, strange_definitions = Lists.empty(len(cuis)), 0
+    if mrdef:
         faults = Faults(mrdef, on_error, reasons)
-        definitions = _read_values(mrdef, MRDEF, "DEF", names.cuis, faults, _Filters((), sources, keep_suppressed))
-    kept = np.ones(len(names.cuis), dtype=bool)
-    if semantic_types:
-        kept = types.any_of(semantic_types)
-        if not kept.any():
+        in_use = Filters([of_source, unsuppressed])
+        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, definition_sources, faults)
+    concepts = ConceptColumns(cuis, names, types, definitions)
+    if wanted:
+        concepts = concepts.kept(types.any_of(wanted))
+        if not len(concepts):
             raise UserError(
-                f"{sty}: none of {len(kept)} concepts has a semantic type of {', '.join(semantic_types)}; "
-                f"the file has {_few(types.values.unique().to_pylist())}"
+                f"{name_source(sty)}: none of {len(cuis)} concepts has a semantic type of {', '.join(wanted)}; "
+                f"the file has {few(types.values.to_pylist())}"
             )
     if report is not None:
-        report |= counts | {
-            "concepts": int(kept.sum()),
-            "typed": int((kept & types.present()).sum()),
+        report |= {
+            "names_read": filters.read,
+            "names_kept": filters.kept,
+            "dropped": filters.dropped,
+            "concepts": len(concepts),
+            "typed": int((concepts.types.sizes() > 0).sum()),
+            "types_of_unknown_concepts": strange_types,
+            "definitions_of_unknown_concepts": strange_definitions,
             "skipped": reasons.total(),
             "reasons": dict(reasons),
         }
-    return _concepts(names, types, definitions, kept)
+    return concepts
 
 
-class _Filters:
-    """Keeps the lines whose columns have wanted values, and counts the others.
-
-    Attributes:
-        wanted: recipe key, column and wanted values of each filter, in the order they are applied.
-        dropped: lines dropped, by recipe key.
-        found: values that each filter saw, by recipe key.
-    """
-
-    def __init__(self, languages: Sequence[str], sources: Sequence[str], keep_suppressed: bool) -> None:
-        wanted = [("languages", "LAT", languages), ("sources", "SAB", sources)]
-        wanted.append(("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",)))
-        self.wanted = [filter for filter in wanted if filter[2]]
-        self.dropped = {key: 0 for key, _, _ in self.wanted}
-        self.found: dict[str, set[str]] = {key: set() for key, _, _ in self.wanted}
-
-    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        for key, column, values in self.wanted:
-            self.found[key].update(pc.unique(batch[column]).to_pylist())
-            kept = batch.filter(pc.is_in(batch[column], pa.array(values, pa.large_string())))
-            self.dropped[key] += batch.num_rows - kept.num_rows
-            batch = kept
-        return batch
-
-    def nothing_left(self, path: Path) -> UserError:
-        """The error that names the filter which dropped the last lines."""
-        key, column, values = [filter for filter in self.wanted if self.dropped[filter[0]]][-1]
-        if key == "keep_suppressed":
-            return UserError(
-                f"{path}: all names that pass the other filters are suppressed; set keep_suppressed: true"
-            )
-        return UserError(
-            f"{path}: no name passes `{key}: [{', '.join(values)}]`; of {column}, the file has {_few(self.found[key])}"
-        )
-
-
-@dataclass(frozen=True)
-class _Grouped:
-    """Strings grouped by concept: those of concept i are ``values[starts[i]:starts[i + 1]]``.
+class _NameBlock(NamedTuple):
+    """The names of a block of MRCONSO that pass the filters, best first within each concept, each spelling once.
 
     Attributes:
-        cuis: ascending CUIs of the concepts, (n,).
-        values: strings, in order within a concept.
-        starts: (n + 1,), int64.
+        matched: by the filters.
+        cuis: numbers of the concepts, ascending.
+        sizes: names of each concept.
+        names: large_string.
+        ranks: of each name, `_ranks`.
     """
 
-    cuis: pa.Array
-    values: pa.ChunkedArray
-    starts: np.ndarray
-
-    @classmethod
-    def make(
-        cls, cuis: pa.Array, codes: np.ndarray, values: pa.ChunkedArray, ranks: np.ndarray | None = None
-    ) -> _Grouped:
-        """Group `values` by concept number `codes`, by rank within a concept, else in order."""
-        keys = (codes,) if ranks is None else (ranks, codes)
-        order = np.lexsort(keys)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(cuis)))])
-        return cls(cuis, values.take(pa.array(order)), starts)
-
-    def lists(self, first: int, last: int) -> Iterator[list[str]]:
-        """The strings of concepts `first` to `last`, each spelling once."""
-        offset = self.starts[first]
-        values = self.values.slice(offset, self.starts[last] - offset).to_pylist()
-        bounds = (self.starts[first : last + 1] - offset).tolist()
-        for start, end in zip(bounds, bounds[1:], strict=False):
-            yield list(dict.fromkeys(values[start:end]))
-
-    def any_of(self, wanted: Sequence[str]) -> np.ndarray:
-        """Whether each concept has one of the `wanted` strings, (n,), bool."""
-        hits = pc.is_in(self.values, pa.array(wanted, self.values.type)).to_numpy()
-        totals = np.concatenate([[0], np.cumsum(hits)])
-        return totals[self.starts[1:]] > totals[self.starts[:-1]]
-
-    def present(self) -> np.ndarray:
-        """Whether each concept has any string, (n,), bool."""
-        return self.starts[1:] > self.starts[:-1]
+    matched: Matched
+    cuis: np.ndarray
+    sizes: np.ndarray
+    names: pa.Array
+    ranks: np.ndarray
 
 
 def _read_names(
-    path: Path, languages: Sequence[str], filters: _Filters, faults: Faults
-) -> tuple[_Grouped, dict[str, Any]]:
-    """Names that pass the filters, best first within each concept."""
-    used = ("CUI", "LAT", "TS", "STT", "ISPREF", "SAB", "STR", "SUPPRESS")
-    batches, ranks, read = [], [], 0
-    for batch in read_columns(path, MRCONSO, used, ("CUI", "STR"), faults):
-        read += batch.num_rows
-        batch = filters.apply(batch)
-        ranks.append(_ranks(batch, languages))
-        batches.append(batch.select(["CUI", "STR"]))
-    if not read:
-        raise UserError(f"{path} holds no well-formed line; expected MRCONSO, {len(MRCONSO)} fields between pipes")
-    table = pa.Table.from_batches(batches)
-    if not table.num_rows:
-        raise filters.nothing_left(path)
-    encoded = table["CUI"].combine_chunks().dictionary_encode()
-    order = pc.array_sort_indices(encoded.dictionary)
-    place = np.empty(len(order), dtype=np.int32)
-    place[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-    codes = place[encoded.indices.to_numpy()]
-    names = _Grouped.make(encoded.dictionary.take(order), codes, table["STR"], np.concatenate(ranks))
-    return names, {"names_read": read, "names_kept": table.num_rows, "dropped": filters.dropped}
+    paths: Sequence[Path], languages: Sequence[str], filters: Filters, faults: Faults
+) -> tuple[np.ndarray, Lists]:
+    """CUI numbers, ascending, and the names of each concept that pass the filters, best first."""
 
+    def convert(block: Block) -> _NameBlock:
+        matched = filters.match(block)
+        rows = matched.rows
+        cuis, concepts = distinct(block.numbers("CUI", rows))
+        ranks = _ranks(block, rows, languages)
+        texts = block.strings("STR", rows).dictionary_encode()
+        codes = texts.indices.to_numpy()
+        order = ordered(concepts, ranks)
+        order = order[first_of_each(concepts[order], codes[order])]
+        sizes = np.bincount(concepts[order], minlength=len(cuis))
+        return _NameBlock(matched, cuis, sizes, texts.dictionary.take(pa.array(codes[order])), ranks[order])
 
-def _ranks(batch: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
-    """How far a name is from being the preferred one, (n,), int16; smaller is better."""
-    language = pc.index_in(batch["LAT"], pa.array(languages, pa.large_string())).fill_null(0).to_numpy()
-    status = pc.index_in(batch["TS"], pa.array(["P", "S", "p", "s"], pa.large_string())).fill_null(4).to_numpy()
-    form = pc.not_equal(batch["STT"], "PF").to_numpy(zero_copy_only=False)
-    atom = pc.not_equal(batch["ISPREF"], "Y").to_numpy(zero_copy_only=False)
-    return (((language * 5 + status) * 2 + form) * 2 + atom).astype(np.int16)
-
-
-def _read_values(
-    path: Path, fields: Sequence[str], column: str, cuis: pa.Array, faults: Faults, filters: _Filters | None = None
-) -> _Grouped:
-    """One column's values for the concepts of `cuis`, in order of file."""
-    used = ("CUI", column) if filters is None else ("CUI", column, "SAB", "SUPPRESS")
-    batches = []
-    for batch in read_columns(path, fields, used, ("CUI", column), faults):
-        batches.append((filters.apply(batch) if filters else batch).select(["CUI", column]))
-    table = pa.Table.from_batches(batches)
-    codes = pc.index_in(table["CUI"], value_set=cuis)
-    known = codes.is_valid()
-    return _Grouped.make(cuis, codes.filter(known).to_numpy(), table[column].filter(known))
-
-
-def _concepts(names: _Grouped, types: _Grouped, definitions: _Grouped | None, kept: np.ndarray) -> Iterator[Concept]:
-    for first in range(0, len(names.cuis), CONCEPTS_PER_BATCH):
-        last = min(first + CONCEPTS_PER_BATCH, len(names.cuis))
-        cuis = names.cuis[first:last].to_pylist()
-        glosses = definitions.lists(first, last) if definitions else repeat([])
-        columns = zip(
-            cuis, names.lists(first, last), types.lists(first, last), glosses, kept[first:last], strict=False
+    blocks: list[_NameBlock] = []
+    for block in read_columns(paths, MRCONSO, (), ("CUI", "STR"), faults, longest=CUI_LENGTH, convert=convert):
+        filters.count(block.matched)
+        blocks.append(block._replace(matched=None))
+    if not filters.read:
+        raise UserError(
+            f"{faults.name} holds no well-formed line; expected MRCONSO, {len(MRCONSO)} fields between pipes"
         )
-        for cui, (name, *synonyms), type_ids, gloss, keep in columns:
-            if keep:
-                yield Concept(cui, name, tuple(synonyms), tuple(type_ids), gloss[0] if gloss else "")
+    if not filters.kept:
+        raise filters.nothing_left(faults.name)
+    return _merge(blocks)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    """A file of the release, plain or gzip."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+def _ranks(block: Block, rows: np.ndarray, languages: Sequence[str]) -> np.ndarray:
+    """How far a name is from being the preferred one, (n,), int64; smaller is better."""
+    rank = block.places_in("LAT", languages, rows) if len(languages) > 1 else 0
+    for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
+        rank = rank * (len(values) + 1) + block.places_in(field, values, rows)
+    return rank
 
 
-def _require(folder: Path, name: str) -> Path:
-    path = _find(folder, name)
-    if path is None:
-        below = next((below for below in ("META", "umls/META") if _find(folder / below, name)), None)
+def _merge(blocks: Sequence[_NameBlock]) -> tuple[np.ndarray, Lists]:
+    """Bring the concepts of all blocks into order, and together where several blocks have names of one."""
+    numbers = np.concatenate([block.cuis for block in blocks])
+    cuis, concepts_of_groups = distinct(numbers)
+    concepts = np.repeat(concepts_of_groups.astype(np.int32), np.concatenate([block.sizes for block in blocks]))
+    names = pa.concat_arrays([block.names for block in blocks])
+    # In a sorted file, only the concepts that a block's end divides are not in order yet.
+    is_divided = np.bincount(concepts_of_groups, minlength=len(cuis)) > 1
+    divided = is_divided[concepts]
+    is_sorted = not (numbers[1:] < numbers[:-1]).any()
+    loose = np.flatnonzero(divided) if is_sorted else np.arange(len(concepts))
+    ranks = np.concatenate([block.ranks for block in blocks])
+    order = np.arange(len(concepts))
+    order[loose] = loose[ordered(concepts[loose], ranks[loose])]
+    concepts = concepts[order]
+    divided = np.flatnonzero(divided[order])
+    texts = names.take(pa.array(order[divided])).dictionary_encode().indices.to_numpy()
+    kept = np.ones(len(order), dtype=bool)
+    kept[divided] = first_of_each(concepts[divided], texts)
+    return cuis, Lists.grouped(names, order[kept], concepts[kept], len(cuis))
+
+
+def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tuple[Lists, int]:
+    """Semantic types of each concept in order of file, and the number of lines of other concepts."""
+
+    def convert(block: Block) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        types = block.strings("TUI").dictionary_encode()
+        return _rows_of(cuis, block), types.indices.to_numpy(), types.dictionary.to_pylist()
+
+    code_of: dict[str, int] = {}
+    rows, codes = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    strange = 0
+    for block_rows, block_codes, values in read_columns(
+        paths, MRSTY, (), ("CUI", "TUI"), faults, longest=CUI_LENGTH, convert=convert
+    ):
+        known = block_rows >= 0
+        strange += len(known) - int(known.sum())
+        translation = np.array([code_of.setdefault(value, len(code_of)) for value in values], dtype=np.int64)
+        rows.append(block_rows[known])
+        codes.append(translation[block_codes[known]])
+    row, code = np.concatenate(rows), np.concatenate(codes)
+    order = ordered(row)
+    order = order[first_of_each(row[order], code[order])]
+    return Lists.grouped(pa.array(code_of, pa.string()), code[order], row[order], len(cuis)), strange
+
+
+def _read_definitions(
+    paths: Sequence[Path], cuis: np.ndarray, filters: Filters, preferred: Sequence[str], faults: Faults
+) -> tuple[Lists, int]:
+    """The first definition of each concept by source, and the number of lines of other concepts."""
+
+    def convert(block: Block) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
+        concepts = _rows_of(cuis, block)
+        kept = filters.match(block).rows
+        kept = kept[concepts[kept] >= 0]
+        ranks = block.places_in("SAB", preferred, kept)
+        return concepts[kept], ranks, block.strings("DEF", kept), int((concepts < 0).sum())
+
+    rows, ranks, texts = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [pa.array([], pa.large_string())]
+    strange = 0
+    for block_rows, block_ranks, block_texts, count in read_columns(
+        paths, MRDEF, (), ("CUI", "DEF"), faults, longest=CUI_LENGTH, convert=convert
+    ):
+        rows.append(block_rows)
+        ranks.append(block_ranks)
+        texts.append(block_texts)
+        strange += count
+    row = np.concatenate(rows)
+    order = ordered(row, np.concatenate(ranks))
+    order = order[first_of_each(row[order])]
+    return Lists.grouped(pa.concat_arrays(texts), order, row[order], len(cuis)), strange
+
+
+def _rows_of(known: np.ndarray, block: Block) -> np.ndarray:
+    """Rows of a block's CUIs among the ascending numbers `known`, (n,), int32; -1 where it is not there."""
+    wanted = block.numbers("CUI")
+    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[places] == wanted, places, -1).astype(np.int32)
+
+
+def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[str]:
+    """TUIs of semantic groups."""
+    if groups and hierarchy is None:
+        raise ValueError("semantic_groups need a hierarchy")
+    types: list[str] = []
+    for group in groups:
+        known = hierarchy.resolve(f"group:{group}") or hierarchy.resolve(group)
+        if known is None or not known.startswith("group:"):
+            names = sorted({hierarchy.chain(kind)[-1] for kind in hierarchy})
+            raise UserError(f"semantic_groups: {group} is no semantic group; take one of {few(names)}")
+        types += hierarchy.descendants(known)
+    return types
+
+
+def _require(folder: Path, name: str) -> tuple[Path, ...]:
+    paths = find_release_file(folder, name)
+    if not paths:
+        below = next((below for below in ("META", "umls/META") if find_release_file(folder / below, name)), None)
         hint = f"did you mean {folder / below}?" if below else "check umls_dir in the recipe"
         raise UserError(f"{folder} holds neither {name} nor {name}.gz; {hint}")
-    return path
-
-
-def _few(values: Iterable[str]) -> str:
-    ordered = sorted(values)
-    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")
+    return paths

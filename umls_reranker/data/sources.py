@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..arguments import ConceptArguments, MentionArguments
 from ..errors import UserError
@@ -12,63 +12,112 @@ from .concepts import Concept
 from .mentions import assign_split
 from .obo import read_obo_concepts
 from .pubtator import Mention, ReadReport, read_pmids, read_pubtator
+from .relations import Relations, read_relations
+from .release import find_release_file, read_release
 from .rrf import read_rrf_concepts
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["corpus_mentions", "read_concepts", "release_files", "sample_mentions", "split_shares"]
+__all__ = ["ConceptSource", "corpus_mentions", "read_concepts", "release_files", "sample_mentions", "split_shares"]
+
+# Recipe key of the folder -> name in messages and manifests -> name of the file.
+RELEASE_FILES = {
+    "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
+    "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
+}
+REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
 
-def release_files(umls_dir: Path, semantic_network_dir: Path) -> dict[str, Path]:
-    """The files of a UMLS release that are read, plain or .gz; optional ones only when they are there.
+def release_files(
+    umls_dir: Path, semantic_network_dir: Path, unused: Container[str] = ()
+) -> dict[str, tuple[Path, ...]]:
+    """The files of a UMLS release that are read, each with its parts; optional ones only when they are there.
+
+    Args:
+        unused: optional ones that are not wanted, by name, e.g. ``MRREL``.
 
     Raises:
-        UserError: a required file is missing.
+        UserError: a required file, or a part of a file, is missing.
     """
-    wanted = {name: umls_dir / f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF")}
-    wanted |= {"SRDEF": semantic_network_dir / "SRDEF", "SemGroups": semantic_network_dir / "SemGroups.txt"}
+    folders = {"umls_dir": umls_dir, "semantic_network_dir": semantic_network_dir}
     files = {}
-    for name, plain in wanted.items():
-        found = next((path for path in (plain, plain.with_name(plain.name + ".gz")) if path.is_file()), None)
-        if found is not None:
-            files[name] = found
-        elif name not in ("MRDEF", "SemGroups"):
-            key = "umls_dir" if name.startswith("MR") else "semantic_network_dir"
-            raise UserError(f"{plain} does not exist; set the recipe key {key} to the folder that holds it")
-    return files
+    for key, names in RELEASE_FILES.items():
+        for name, file in names.items():
+            found = find_release_file(folders[key], file) if name not in unused else ()
+            if found:
+                files[name] = found
+            elif name in REQUIRED_FILES:
+                raise UserError(
+                    f"{folders[key] / file} does not exist; set the recipe key {key} to the folder that holds it"
+                )
+    # MetamorphoSys writes it beside META or into it.
+    releases = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
+    found = next((path for path in releases if path.is_file()), None)
+    return files | ({"release.dat": (found,)} if found else {})
+
+
+class ConceptSource(NamedTuple):
+    """What the recipe's source gives to the dictionary.
+
+    Attributes:
+        concepts: as `concepts.write_concepts` takes them.
+        hierarchy: of their semantic types.
+        relations: as `relations.write_relations` takes them; they are read while it runs.
+    """
+
+    concepts: Iterable[Concept]
+    hierarchy: TypeHierarchy
+    relations: Iterable[Relations]
 
 
 def read_concepts(
-    concepts: ConceptArguments, files: Mapping[str, Path], on_error: str, report: dict[str, Any]
-) -> tuple[Iterable[Concept], TypeHierarchy]:
-    """Concepts and their type hierarchy from the recipe's source.
+    concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]], on_error: str, report: dict[str, Any]
+) -> ConceptSource:
+    """Concepts, their type hierarchy and their relations from the recipe's source.
 
     Args:
-        files: what `release_files` gives, or the ontology under ``obo``.
+        files: what `release_files` gives, or the ontologies under ``obo``.
         on_error: ``stop`` or ``skip``, for malformed lines.
-        report: receives the reader's counts.
+        report: receives the reader's counts, and what is known of the source: ``release``, or ``vocabularies`` of
+            ontologies; ``mrrel`` once the relations are read.
     """
     if concepts.concept_source == "obo":
-        return read_obo_concepts(
+        merged = read_obo_concepts(
             files["obo"],
             type_roots=concepts.obo_type_roots,
             synonym_scopes=concepts.obo_synonym_scopes,
             on_error=on_error,
             report=report,
         )
-    hierarchy = TypeHierarchy.from_umls(files["SRDEF"], files.get("SemGroups"))
+        report["vocabularies"] = merged.vocabularies
+        return ConceptSource(merged.concepts, merged.hierarchy, [Relations.from_parents(merged.parents)])
+    hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], files["SemGroups"][0] if "SemGroups" in files else None)
     rows = read_rrf_concepts(
-        files["MRCONSO"].parent,
+        files["MRCONSO"][0].parent,
         languages=concepts.languages,
         sources=concepts.sources,
+        term_types=concepts.term_types,
         keep_suppressed=concepts.keep_suppressed,
         semantic_types=concepts.concept_types,
+        semantic_groups=concepts.semantic_groups,
+        definition_sources=concepts.definition_sources,
+        hierarchy=hierarchy,
         on_error=on_error,
         report=report,
     )
-    return rows, hierarchy
+    report["release"] = read_release(files, languages=concepts.languages, sources=concepts.sources, on_error=on_error)
+    relations: Iterable[Relations] = ()
+    if "MRREL" in files:
+        relations = read_relations(
+            files["MRREL"],
+            kinds=concepts.relations,
+            keep_suppressed=concepts.keep_suppressed,
+            on_error=on_error,
+            report=report.setdefault("mrrel", {}),
+        )
+    return ConceptSource(rows, hierarchy, relations)
 
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:
@@ -88,7 +137,7 @@ def _held_out_shares(mentions: MentionArguments, whole: float) -> dict[str, floa
 
 
 def corpus_mentions(
-    mentions: MentionArguments, files: Mapping[str, Path], seed: int, summary: dict[str, Any]
+    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int, summary: dict[str, Any]
 ) -> Iterator[tuple[str, Mention]]:
     """Stream ``(split, mention)`` from an annotated corpus; `summary` receives what was read and lost.
 
@@ -98,7 +147,7 @@ def corpus_mentions(
     """
     shares = _held_out_shares(mentions, 1.0)
     listed = {
-        name: read_pmids(files[name])
+        name: read_pmids(files[name][0])
         for name in ("train_documents", "dev_documents", "test_documents")
         if name in files
     }
@@ -115,7 +164,11 @@ def corpus_mentions(
     unlisted = 0
     seen: set[str] = set()
     for mention in read_pubtator(
-        files["corpus"], context_chars=mentions.context_chars, on_error=mentions.on_error, report=report
+        files["corpus"][0],
+        context_chars=mentions.context_chars,
+        expand_abbreviations=mentions.expand_abbreviations,
+        on_error=mentions.on_error,
+        report=report,
     ):
         split = split_of.get(mention.doc_id)
         if split is None:
@@ -126,7 +179,7 @@ def corpus_mentions(
     expected = mentions.expected_mentions
     if expected is not None and report.mentions != expected:
         raise UserError(
-            f"{files['corpus']} holds {report.mentions:,} mentions and expected_mentions is {expected:,}; "
+            f"{files['corpus'][0]} holds {report.mentions:,} mentions and expected_mentions is {expected:,}; "
             "the download is incomplete or another version, fetch it again"
         )
     summary["corpus"] = report.to_dict() | {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists
 from ..scoring import PairScorer, Scores
 from .linking import list_offsets, top_two
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = ["CandidateLists", "TopCandidates"]
+__all__ = ["CandidateLists", "TopCandidates", "as_serving_input"]
 
 
 @dataclass
@@ -33,6 +35,14 @@ class TopCandidates:
     correct: np.ndarray
 
 
+def as_serving_input(candidates: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with its scores."""
+    keys = {"cui": "cuis", "name": "names"}
+    keys |= {f"{name}_score": f"{name}_scores" for name in RETRIEVAL_EVIDENCE if f"{name}_scores" in candidates}
+    columns = zip(*(candidates[column] for column in keys.values()), strict=True)
+    return [dict(zip(keys, values, strict=True)) for values in columns]
+
+
 @dataclass
 class CandidateLists:
     """Lists of n mentions with m candidates in all.
@@ -40,7 +50,7 @@ class CandidateLists:
     Attributes:
         mentions: the split's mentions, n rows.
         cuis, names: m texts, mention by mention in retrieval order.
-        retrieval_scores: (m,) float32 cosine.
+        retrieval: (m,) float32 scores by the names of `RETRIEVAL_EVIDENCE`, those that the lists hold.
         offsets: (n + 1,) int64, where each mention's candidates start.
         gold: (n,) int64, position of the gold concept in its list, or -1.
         in_dictionary: (n,) bool, whether the gold concept is in the dictionary at all.
@@ -49,7 +59,7 @@ class CandidateLists:
     mentions: Dataset
     cuis: list[str]
     names: list[str]
-    retrieval_scores: np.ndarray
+    retrieval: dict[str, np.ndarray]
     offsets: np.ndarray
     gold: np.ndarray
     in_dictionary: np.ndarray
@@ -63,7 +73,11 @@ class CandidateLists:
             mentions=mentions,
             cuis=lists.flatten().to_pylist(),
             names=table["names"].combine_chunks().flatten().to_pylist(),
-            retrieval_scores=table["retrieval_scores"].combine_chunks().flatten().to_numpy(),
+            retrieval={
+                name: table[f"{name}_scores"].combine_chunks().flatten().to_numpy()
+                for name in RETRIEVAL_EVIDENCE
+                if f"{name}_scores" in table.column_names
+            },
             offsets=list_offsets(lists.value_lengths().to_numpy()),
             gold=table["gold"].to_numpy().astype(np.int64),
             in_dictionary=concepts.rows(list(mentions["cui"])) >= 0,
@@ -99,9 +113,18 @@ class CandidateLists:
         mentions, lefts, rights = texts
         return scorer.score(mentions, self.names, lefts, rights, desc=desc)
 
-    def top(self, logits: np.ndarray, probabilities: np.ndarray) -> TopCandidates:
-        """The best candidate of each mention by logit; retrieval order breaks ties."""
-        best, second = top_two(logits, self.offsets)
+    def scored(self, logits: np.ndarray) -> ScoredLists:
+        """The lists with their logits, as calibration takes them."""
+        return ScoredLists(logits, list(self.mentions["mention"]), self.names, self.cuis, self.offsets, self.retrieval)
+
+    def retrieved_first(self) -> TopCandidates:
+        """The first candidate of each list with its cosine."""
+        places = np.arange(len(self.names)) - self.offsets[self.mention_of]
+        return self.top(-places, self.retrieval["retrieval"].astype(np.float64))
+
+    def top(self, log_odds: np.ndarray, probabilities: np.ndarray) -> TopCandidates:
+        """The best candidate of each mention by log-odds; retrieval order breaks ties."""
+        best, second = top_two(log_odds, self.offsets)
         score = np.where(best >= 0, probabilities[best], np.nan)
         rival = np.where(second >= 0, probabilities[second], 0.0)
         correct = (self.gold >= 0) & (best == self.offsets[:-1] + self.gold)

@@ -55,14 +55,19 @@ def build_report(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     documents = np.asarray(lists.documents)
     scores = lists.score(reranker.scorer, f"scoring {split} candidates")
-    calibrated, raw, labels = reranker.calibrator(scores.logits), sigmoid(scores.logits), lists.labels
-    top = lists.top(scores.logits, calibrated)
-    retrieval_top = lists.top(lists.retrieval_scores, lists.retrieval_scores.astype(np.float64))
+    decided = reranker.calibration(lists.scored(scores.logits))
+    calibrated, raw, labels = decided.probabilities, sigmoid(scores.logits), lists.labels
+    top = lists.top(decided.log_odds, calibrated)
+    retrieval_top = lists.retrieved_first()
     types = list(lists.mentions["semantic_types"])
     thresholds = [reranker.thresholds.for_type(names) for names in types]
     tiers = ["reject" if np.isnan(p) else row.tier(p) for p, row in zip(top.score, thresholds, strict=True)]
     accepted = np.array([p >= row.accept for p, row in zip(top.score, thresholds, strict=True)])
-    systems = _systems(lists, scores.logits, train_mentions, concepts)
+    without = reranker.calibration.without_cross_encoder(lists.scored(scores.logits))
+    rankings = {"reranker": decided.log_odds, "cross_encoder": scores.logits}
+    if without is not None:
+        rankings["evidence_without_cross_encoder"] = without
+    systems = _systems(lists, rankings, train_mentions, concepts)
     pair_documents = documents[lists.mention_of]
     population = f"{len(documents):,} {split} mentions"
     report = {
@@ -142,7 +147,7 @@ def measured_figures(report: dict[str, Any]) -> dict[str, Measured]:
 
 
 def _systems(
-    lists: CandidateLists, logits: np.ndarray, train_mentions: Dataset, concepts: ConceptTable
+    lists: CandidateLists, rankings: dict[str, np.ndarray], train_mentions: Dataset, concepts: ConceptTable
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """Per system the rank of the gold concept and, for those that may be silent, who was answered."""
     gold_cuis, texts = list(lists.mentions["cui"]), list(lists.mentions["mention"])
@@ -152,8 +157,10 @@ def _systems(
         return concepts.names(int(concepts.rows([cui])[0]))
 
     systems: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        "reranker": (gold_ranks(logits, lists.offsets, lists.gold), None),
-        "retriever": (gold_ranks(lists.retrieval_scores, lists.offsets, lists.gold), None),
+        name: (gold_ranks(scores, lists.offsets, lists.gold), None) for name, scores in rankings.items()
+    }
+    systems |= {
+        "retriever": (lists.gold, None),
     }
     answers = baseline_answers(texts, lists.lists_of_cuis(), names_of, frequency)
     del answers["retriever"]

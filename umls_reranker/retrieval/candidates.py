@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Features, List, Value
 
 from ..data.arrow import write_dataset
 from ..progress import progress
-from .index import Candidates, expand_ranges
+from .grouping import Candidates
+from .retriever import Retriever
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
-    from .encoder import BiEncoder
-    from .index import NameIndex
 
-__all__ = ["CANDIDATE_FEATURES", "gold_positions", "nearest_names", "search_texts", "write_candidates"]
+__all__ = ["CANDIDATE_FEATURES", "gold_positions", "search_mentions", "write_candidates"]
 
 CANDIDATE_FEATURES = Features(
     {
@@ -34,39 +32,37 @@ CANDIDATE_FEATURES = Features(
         "gold": Value("int32"),
     }
 )
+# Ranks at which recall is reported.
+RECALL_AT = (1, 8, 32, 64)
 # Queries encoded and searched together. It decides who is padded with whom, and so the last bits of the scores:
 # a constant keeps results the same for every setting.
 QUERIES = 8_192
-PAIRS = 512
 MENTIONS_PER_BATCH = 4_096
 
 
-def search_texts(
-    texts: pa.ChunkedArray, index: NameIndex, encoder: BiEncoder, k: int
-) -> tuple[np.ndarray, Candidates]:
-    """Search each distinct string once.
+def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
+    """Search each distinct mention once: each string, or where context is read each string in its text.
 
     Args:
-        texts: n strings.
-        k: concepts per string.
+        mentions: n rows with the column ``mention``, and ``left`` and ``right`` where context is read.
+        k: concepts per mention.
 
     Returns:
-        (n,) int64, the number of each text's distinct string, and the candidates of the distinct strings.
+        (n,) int64, the number of each row's distinct mention, and the candidates of the distinct mentions.
     """
-    encoded = pc.dictionary_encode(texts.combine_chunks())
-    distinct = encoded.dictionary
-    found = Candidates(
-        np.empty((len(distinct), k), np.int64),
-        np.empty((len(distinct), k), np.int64),
-        np.empty((len(distinct), k), np.float32),
-    )
-    with progress(total=len(distinct), desc="searching mentions", unit=" strings") as bar:
-        for start in range(0, len(distinct), QUERIES):
-            queries = distinct[start : start + QUERIES].to_pylist()
-            part, rows = index.search(encoder.encode(queries), k), slice(start, start + len(queries))
-            found.rows[rows], found.name_ids[rows], found.scores[rows] = part.rows, part.name_ids, part.scores
-            bar.update(len(queries))
-    return encoded.indices.to_numpy().astype(np.int64), found
+    columns = ["mention", "left", "right"] if retriever.reads_context else ["mention"]
+    numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
+    groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
+    inverse = np.empty(mentions.num_rows, np.int64)
+    members = groups["row_list"].combine_chunks()
+    inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    parts = []
+    with progress(total=len(members), desc="searching mentions", unit=" strings") as bar:
+        for start in range(0, max(1, len(members)), QUERIES):
+            texts, *contexts = (groups[name].slice(start, QUERIES).to_pylist() for name in columns)
+            parts.append(retriever.search(texts, k, tuple(contexts) or None))
+            bar.update(len(texts))
+    return inverse, Candidates.concatenate(parts)
 
 
 def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
@@ -88,58 +84,33 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray)
     return positions
 
 
-def nearest_names(texts: pa.ChunkedArray, rows: np.ndarray, index: NameIndex, encoder: BiEncoder) -> np.ndarray:
-    """The name of a given concept that is nearest to a text.
-
-    Args:
-        texts: n strings.
-        rows: (n,) concept rows.
-
-    Returns:
-        (n,) int64 name ids; the first of equally near ones.
-    """
-    # Each pair of string and concept once, those of one concept side by side.
-    strings = pc.dictionary_encode(texts.combine_chunks()).indices.to_numpy()
-    _, first, inverse = np.unique(rows * (len(texts) + 1) + strings, return_index=True, return_inverse=True)
-    nearest = np.empty(len(first), np.int64)
-    for start in range(0, len(first), PAIRS):
-        asked = first[start : start + PAIRS]
-        queries = encoder.encode(texts.take(pa.array(asked)).to_pylist())
-        owners, name_ids = expand_ranges(index.offsets[rows[asked]], index.offsets[rows[asked] + 1])
-        distinct, name = np.unique(name_ids, return_inverse=True)
-        cosines = np.einsum("nd,nd->n", encoder.encode(index.names(distinct))[name], queries[owners])
-        order = np.lexsort((name_ids, -cosines, owners))
-        nearest[start : start + len(asked)] = name_ids[order[np.searchsorted(owners, np.arange(len(asked)))]]
-    return nearest[inverse]
-
-
 def write_candidates(
-    mentions: Dataset,
-    index: NameIndex,
-    concepts: ConceptTable,
-    encoder: BiEncoder,
-    k: int,
-    path: Path,
-    fingerprint: str,
-) -> dict[str, int]:
+    mentions: Dataset, retriever: Retriever, concepts: ConceptTable, k: int, path: Path, fingerprint: str
+) -> dict[str, Any]:
     """Write the k nearest concepts of every mention, in the order of the mentions.
 
+    The columns are those of `CANDIDATE_FEATURES`, and of a union the scores of each further retriever, such as
+    ``lexical_scores``.
+
     Args:
-        mentions: a split with the columns ``mention_id``, ``mention`` and ``cui``.
-        index, concepts, encoder: index and what it was built from.
+        mentions: a split with the columns ``mention_id``, ``mention``, ``left``, ``right`` and ``cui``.
+        retriever: what finds the candidates.
+        concepts: what its index was built over.
         k: candidates per mention; fewer only where the dictionary has fewer concepts.
         path: dataset folder to make.
         fingerprint: of everything the lists depend on.
 
     Returns:
-        Counts: ``mentions``; ``in_dictionary``, their gold concept has names; ``retrieved``, it is in their list.
+        Counts: ``mentions``; ``in_dictionary``, their gold concept has names; ``retrieved``, it is in their list; and
+        ``recall``: retriever -> rank -> share of the mentions in the dictionary whose gold concept that retriever
+        ranks so high.
 
     Raises:
-        UserError: the index was built with another encoder or other concepts.
+        UserError: an index was built with another encoder or other concepts.
     """
-    index.require(concepts, encoder)
-    table = mentions.select_columns(["mention_id", "mention", "cui"]).with_format("arrow")[:]
-    inverse, found = search_texts(table["mention"], index, encoder, k)
+    retriever.require(concepts)
+    table = mentions.select_columns(["mention_id", "mention", "left", "right", "cui"]).with_format("arrow")[:]
+    inverse, found = search_mentions(table, retriever, k)
     gold_rows = concepts.rows(table["cui"].to_pylist())
     gold = gold_positions(gold_rows, found.rows, inverse)
     mention_ids = table["mention_id"].to_numpy()
@@ -152,15 +123,24 @@ def write_candidates(
             offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), pa.int32())
             columns = {
                 "cuis": pa.array(concepts.cuis[own.rows[kept]], pa.string()),
-                "names": index.name_array(own.name_ids[kept]).combine_chunks(),
+                "names": retriever.index.name_array(own.name_ids[kept]).combine_chunks(),
                 "retrieval_scores": pa.array(own.scores[kept]),
             }
+            columns |= {f"{name}_scores": pa.array(scores[kept]) for name, scores in own.further.items()}
             lists = {key: pa.ListArray.from_arrays(offsets, values) for key, values in columns.items()}
             yield {"mention_id": pa.array(mention_ids[part]), **lists, "gold": pa.array(gold[part])}
 
-    write_dataset(batches(), CANDIDATE_FEATURES, path, fingerprint)
+    further = {f"{name}_scores": List(Value("float32")) for name in found.further}
+    write_dataset(batches(), Features(CANDIDATE_FEATURES | further), path, fingerprint)
     return {
         "mentions": len(inverse),
         "in_dictionary": int((gold_rows >= 0).sum()),
         "retrieved": int((gold >= 0).sum()),
+        "recall": {name: _recall(gold_rows, rows, inverse) for name, rows in found.lists.items()},
     }
+
+
+def _recall(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray) -> dict[str, float]:
+    known = gold_rows >= 0
+    ranks = gold_positions(gold_rows[known], rows, inverse[known])
+    return {str(k): round(float(((ranks >= 0) & (ranks < k)).sum() / max(1, len(ranks))), 4) for k in RECALL_AT}

@@ -1,8 +1,14 @@
-"""The bi-encoder: short texts in, unit vectors out."""
+"""The bi-encoder: short texts in, unit vectors out.
+
+A mention may be read in its text, which an encoder has to be trained for (scripts/train_encoder.py):
+
+    [CLS] left context <start> mention <end> right context [SEP]
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,18 +18,94 @@ from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
 from ..progress import progress
 from ..resources import resolve_model
+from ..stages import read_json
+from ..template import MARKERS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BiEncoder"]
+__all__ = ["CONTEXT_FILE", "BiEncoder", "QueryTokenizer", "padded", "pooled"]
 
 POOLINGS = ("mean", "cls")
 # Padded tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
 # Texts tokenized and kept on the device together. Part of the result's last bits (who is padded with whom), so fixed.
 CHUNK = 16_384
+# Beside the weights of an encoder that was trained on mentions in context.
+CONTEXT_FILE = "context.json"
+
+
+class QueryTokenizer:
+    """Token ids of names, mentions, and mentions in context.
+
+    Args:
+        tokenizer: the encoder's.
+        max_length: most tokens of a text, special tokens included; context comes on top.
+        context_tokens: most tokens of text on each side of a mention in context.
+        markers: the two tokens around a mention in context.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        context_tokens: int = 0,
+        markers: tuple[str, str] = MARKERS,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.context_tokens = context_tokens
+        self.pad_token_id: int = tokenizer.pad_token_id or 0
+        self._markers = tuple(tokenizer.convert_tokens_to_ids(list(markers)))
+        word, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+        start = next(i for i in range(len(whole)) if whole[i : i + len(word)] == word)
+        self._head, self._tail = whole[:start], whole[start + len(word) :]
+
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """One list of ids per text."""
+        return self._ids(texts, True, truncation=True, max_length=self.max_length)
+
+    def in_context(self, texts: Sequence[str], lefts: Sequence[str], rights: Sequence[str]) -> list[list[int]]:
+        """One list of ids per mention with the text around it."""
+        most, start, end = self.context_tokens, *self._markers
+        room = self.max_length - len(self._head) - len(self._tail)
+        columns = zip(*(self._ids(column, False) for column in (texts, lefts, rights)), strict=True)
+        return [
+            [*self._head, *left[max(0, len(left) - most) :], start, *mention[:room], end, *right[:most], *self._tail]
+            for mention, left, right in columns
+        ]
+
+    def _ids(self, texts: Sequence[str], special: bool, **options: Any) -> list[list[int]]:
+        if not len(texts):
+            return []
+        return self.tokenizer(
+            list(texts),
+            add_special_tokens=special,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+            **options,
+        )["input_ids"]
+
+
+def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, w) int64 ids as wide as the longest row, and (n, w) bool, where they are no padding."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_token_id, np.int64)
+    input_ids[mask] = np.concatenate([np.empty(0, np.int64), *rows])
+    return input_ids, mask
+
+
+def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """(n, w, d) token vectors and (n, w) bool -> (n, d) float32 unit vectors."""
+    import torch
+
+    hidden = hidden.float()
+    # A sum over the tokens points where their mean does.
+    vectors = hidden[:, 0] if pooling == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)
+    return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 class BiEncoder:
@@ -33,13 +115,18 @@ class BiEncoder:
         model: an encoder that returns ``last_hidden_state``, on its device and in its precision.
         tokenizer: its tokenizer.
         identity: what decides the vectors apart from rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
+        context_tokens: tokens of text on each side that it was trained to read around a mention; 0 reads none.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, identity: dict[str, str | int | None]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        identity: dict[str, str | int | None],
+        context_tokens: int = 0,
     ) -> None:
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.queries = QueryTokenizer(tokenizer, identity["max_length"], context_tokens)
         self.identity = identity
 
     @classmethod
@@ -96,18 +183,28 @@ class BiEncoder:
         if max_length > longest:
             raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")
         identity = {"model": model, "revision": revision, "pooling": pooling, "max_length": max_length}
-        return cls(encoder.to(place), tokenizer, identity)
+        context_file = Path(source) / CONTEXT_FILE
+        context = read_json(context_file)["context_tokens"] if context_file.is_file() else 0
+        return cls(encoder.to(place), tokenizer, identity, context)
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
         return self.model.config.hidden_size
 
-    def encode(self, texts: Sequence[str], *, token_budget: int | None = None, desc: str | None = None) -> np.ndarray:
+    def encode(
+        self,
+        texts: Sequence[str],
+        contexts: tuple[Sequence[str], Sequence[str]] | None = None,
+        *,
+        token_budget: int | None = None,
+        desc: str | None = None,
+    ) -> np.ndarray:
         """Vectors of `texts`, so that an inner product is a cosine.
 
         Args:
             texts: n strings.
+            contexts: n texts left and n texts right of them, for an encoder that was trained to read them.
             token_budget: most tokens in a batch, padding included; by default 2,048 on a processor, 65,536 on a GPU.
             desc: name of a progress bar; no bar without it.
 
@@ -119,43 +216,36 @@ class BiEncoder:
         bar = progress(total=len(texts), desc=desc, unit=" texts") if desc else None
         with batch_mapper(self.model.device) as parallel_map:
             for start in range(0, len(texts), CHUNK):
-                batches, pooled = self._encode_chunk(texts[start : start + CHUNK], token_budget, parallel_map, bar)
-                vectors[start + batches] = pooled
+                part = slice(start, start + CHUNK)
+                if contexts is None:
+                    encoded = self.queries.plain(texts[part])
+                else:
+                    encoded = self.queries.in_context(texts[part], contexts[0][part], contexts[1][part])
+                batches, found = self._encode_chunk(encoded, token_budget, parallel_map, bar)
+                vectors[start + batches] = found
         if bar is not None:
             bar.close()
         return vectors
 
     def _encode_chunk(
-        self, texts: Sequence[str], token_budget: int, parallel_map: Callable, bar: Any
+        self, encoded: list[list[int]], token_budget: int, parallel_map: Callable, bar: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of the texts in the order they were computed, and their vectors."""
         import torch
 
-        encoded = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.identity["max_length"],
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-        tokens = np.concatenate(encoded).astype(np.int64)
-        starts = np.cumsum(lengths) - lengths
 
         def forward(batch: np.ndarray) -> torch.Tensor:
-            positions = np.arange(lengths[batch[0]])  # the longest row comes first
-            mask = positions < lengths[batch, None]
-            input_ids = np.full(mask.shape, self.tokenizer.pad_token_id or 0)
-            input_ids[mask] = tokens[(starts[batch, None] + positions)[mask]]
-            return self._forward(torch.from_numpy(input_ids), torch.from_numpy(mask))
+            rows = padded([encoded[row] for row in batch], self.queries.pad_token_id)
+            return self._forward(*map(torch.from_numpy, rows))
 
         batches = length_batches(lengths, token_budget)
-        pooled = []
+        outputs = []
         for batch, vectors in zip(batches, parallel_map(forward, batches), strict=True):
-            pooled.append(vectors)
+            outputs.append(vectors)
             if bar is not None:
                 bar.update(len(batch))
-        return np.concatenate(batches), torch.cat(pooled).cpu().numpy()
+        return np.concatenate(batches), torch.cat(outputs).cpu().numpy()
 
     def _forward(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(rows, width) int64 and bool -> (rows, dimension) float32 unit vectors on the model's device."""
@@ -163,7 +253,5 @@ class BiEncoder:
 
         with torch.inference_mode():
             input_ids, mask = input_ids.to(self.model.device), mask.to(self.model.device)
-            hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state.float()
-            # A sum over the tokens points where their mean does.
-            pooled = hidden[:, 0] if self.identity["pooling"] == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)
-            return torch.nn.functional.normalize(pooled, dim=-1)
+            hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+            return pooled(hidden, mask, self.identity["pooling"])

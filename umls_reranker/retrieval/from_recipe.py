@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..arguments import IndexArguments, MiningArguments, RunArguments
+from ..arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
+from ..errors import UserError
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
+    from .index import NameIndex
     from .mining import MiningConfig
+    from .retriever import Retriever
 
-__all__ = ["load_encoder", "mining_config"]
+__all__ = ["build_index", "load_encoder", "load_retriever", "mining_config"]
 
 
-def load_encoder(run: RunArguments, index: IndexArguments) -> BiEncoder:
-    """Load the recipe's bi-encoder onto its device."""
+def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> BiEncoder:
+    """Load the recipe's bi-encoder, or the one that the run trained from it, onto its device."""
     from .encoder import BiEncoder
 
+    trained = encoder.encoder_training_steps > 0
     return BiEncoder.from_pretrained(
-        index.encoder,
-        index.encoder_revision,
+        str(run.run_dir / "encoder") if trained else index.encoder,
+        None if trained else index.encoder_revision,
         pooling=index.encoder_pooling,
         max_length=index.encoder_max_length,
         device=run.device,
@@ -27,15 +35,80 @@ def load_encoder(run: RunArguments, index: IndexArguments) -> BiEncoder:
     )
 
 
+def build_index(
+    index: IndexArguments,
+    concepts: ConceptTable,
+    encoder: BiEncoder,
+    path: Path,
+    fingerprint: str,
+    state: PartialState,
+) -> NameIndex | None:
+    """Build the recipe's index with all processes; each calls this.
+
+    Args:
+        encoder: on this process's device.
+        path: the same folder for all, which may hold what a killed run of the same recipe left.
+        fingerprint: of what the names were made from.
+        state: of the processes; the main one writes the index.
+
+    Returns:
+        the index in the main process, None in the others.
+    """
+    from .index import NameIndex
+
+    if state.is_main_process:
+        NameIndex.prepare(concepts, path, fingerprint)
+    state.wait_for_everyone()
+    NameIndex.encode_share(encoder, path, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return None
+    settings = index.index_factory, index.index_parameters or "", fingerprint
+    return NameIndex.build(concepts, encoder, path, *settings, training_sample=index.index_training_sample)
+
+
+def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
+    """Open the run's indexes for the retrievers that the recipe names.
+
+    Raises:
+        UserError: they lack the dense one, whose cosines every list shows, or an index is missing.
+    """
+    from .index import NameIndex
+    from .lexical import LexicalIndex
+    from .retriever import Retriever
+
+    if "dense" not in index.retrievers:
+        raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list shows; add it")
+    lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
+    return Retriever(
+        NameIndex.load(run.run_dir / "index"),
+        load_encoder(run, encoder, index),
+        lexical,
+        reads_context="context" in index.retrievers,
+    )
+
+
 def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
-    """The recipe's mix of negatives."""
+    """The recipe's mix of negatives.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
     from .mining import MiningConfig
 
+    ceiling = mining.positive_aware_ceiling
+    if ceiling is not None and not 0 < ceiling <= 1:
+        raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
+    if mining.neighbors < 1:
+        raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
     return MiningConfig(
         semantic=mining.semantic_negatives,
         same_type=mining.same_type_negatives,
         random=mining.random_negatives,
         cosine_floor=mining.cosine_floor,
+        guard_relations=tuple(mining.guard_relations),
+        positive_aware_ceiling=mining.positive_aware_ceiling,
+        mine_per=mining.mine_per,
         positive_weight=mining.positive_weight,
         semantic_weight=mining.hard_negative_weight,
         other_weight=mining.other_negative_weight,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import repeat
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from ..data.arrow import open_table, write_dataset
+from ..data.arrow import open_table
 from ..errors import UserError
-from ..progress import progress
 from ..stages import read_json, write_json
+from .encoding import NameVectors
+from .faiss_index import fill, measure_recall, new_index, set_parameters
+from .grouping import Candidates, ConceptNames, expand_ranges, write_names
 
 if TYPE_CHECKING:
     import faiss
@@ -24,45 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidates", "NameIndex", "expand_ranges"]
 
-FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
-# Names encoded and written between two looks at the progress bar.
-SHARD = 16_384
-# A clustering index (IVF, PQ) is trained on at most this many vectors.
+FAISS_FILE, NAMES_FOLDER, INDEX_FILE, SCRATCH_FOLDER = "names.faiss", "names", "index.json", ".encoding"
+EXACT = "Flat"
+# A clustering or quantizing index is trained on at most this many vectors.
 TRAINING_SAMPLE = 262_144
-# Queries searched by one thread at a time, and the most results (queries x names) it holds, some 100 bytes each.
+# Queries searched by one thread at a time.
 QUERIES_PER_BLOCK = 512
-SEARCH_CELLS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """The k nearest concepts of n queries, best first; where there are fewer than k, the rest is padding.
-
-    Attributes:
-        rows: (n, k) int64, concept rows, distinct within a query; padded with -1.
-        name_ids: (n, k) int64, the name of that concept that is nearest to the query; padded with -1.
-        scores: (n, k) float32, cosine of query and name; padded with -inf.
-    """
-
-    rows: np.ndarray
-    name_ids: np.ndarray
-    scores: np.ndarray
-
-    def take(self, queries: np.ndarray) -> Candidates:
-        """The candidates of some queries, by number."""
-        return Candidates(self.rows[queries], self.name_ids[queries], self.scores[queries])
-
-
-def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of n ranges, one range after the other, and which range each belongs to.
-
-    >>> owners, numbers = expand_ranges(np.array([5, 0, 8]), np.array([7, 0, 9]))
-    >>> owners.tolist(), numbers.tolist()
-    ([0, 0, 2], [5, 6, 8])
-    """
-    counts = stops - starts
-    owners = np.repeat(np.arange(len(counts)), counts)
-    return owners, np.arange(len(owners)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+# Names whose vectors are taken from the index together.
+NAMES_AT_ONCE = 32_768
 
 
 class NameIndex:
@@ -73,6 +43,7 @@ class NameIndex:
 
     Attributes:
         identity: the encoder's `BiEncoder.identity`.
+        recall: recall of an approximate index against exact search, by `measure_recall`; empty for an exact one.
         concept_rows: (n_names,) int32, ascending; name id -> concept row.
         offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
     """
@@ -81,19 +52,45 @@ class NameIndex:
         import faiss
 
         self.identity = description["encoder"]
-        self.concept_rows = names["row"].to_numpy()
-        self.offsets = np.searchsorted(self.concept_rows, np.arange(description["concepts"] + 1))
+        self.recall: dict[str, float] = description["recall"]
+        rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
+        self._grouping = ConceptNames(rows, strings, description["concepts"], vectors.ntotal)
+        self.concept_rows, self.offsets = rows, self._grouping.offsets
         self._vectors = vectors
         # FAISS compares few queries one by one, ten times slower than as a matrix, and takes 300 of them for few.
         threshold = faiss.cvar.distance_compute_blas_threshold
         faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.d)
         self._names = names["name"]
-        strings = names["string"].to_numpy()
-        self._postings = np.argsort(strings, kind="stable")
-        self._posting_starts = np.searchsorted(strings[self._postings], np.arange(vectors.ntotal + 1))
 
     def __len__(self) -> int:
         return len(self.concept_rows)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self._vectors.d
+
+    @staticmethod
+    def prepare(concepts: ConceptTable, path: Path, fingerprint: str = "") -> None:
+        """Write the names, and those to be encoded; left as they are when a killed run has written them.
+
+        Args:
+            concepts, path, fingerprint: as for `build`.
+        """
+        scratch = path / SCRATCH_FOLDER
+        if not NameVectors.is_prepared(scratch):
+            NameVectors.prepare(scratch, write_names(concepts, path / NAMES_FOLDER, fingerprint), fingerprint)
+
+    @staticmethod
+    def encode_share(encoder: BiEncoder, path: Path, process: int, processes: int) -> None:
+        """Encode one process's share of the names; what a killed run has encoded is left as it is.
+
+        Args:
+            encoder: the bi-encoder whose queries the index will answer.
+            path: folder for which `prepare` has been called.
+            process: number of this process, from 0.
+        """
+        NameVectors(path / SCRATCH_FOLDER, encoder.dimension).encode_share(encoder, process, processes)
 
     @classmethod
     def build(
@@ -101,56 +98,45 @@ class NameIndex:
         concepts: ConceptTable,
         encoder: BiEncoder,
         path: Path,
-        factory: str = "Flat",
+        factory: str = EXACT,
         search_parameters: str = "",
         fingerprint: str = "",
+        *,
+        training_sample: int = TRAINING_SAMPLE,
     ) -> NameIndex:
-        """Encode every distinct name and write the index.
+        """Encode every distinct name that is not encoded yet and write the index.
 
-        Vectors go to a scratch file in `path` shard by shard and from there into FAISS at once, so that memory holds
-        the strings and one copy of the vectors, in the precision of `factory`.
+        Vectors go to scratch files in `path` shard by shard and from there into FAISS, so that memory holds one copy
+        of them, in the precision of `factory`. An index that is not exact is compared with exact search.
 
         Args:
             concepts: the dictionary.
             encoder: the bi-encoder whose queries the index will answer.
             path: existing folder to write into.
             factory: FAISS factory string. ``"Flat"`` is exact and, at 37,000 concepts, answers thousands of queries a
-                second; for millions, e.g. ``"IVF4096,SQfp16"`` or ``"HNSW32,SQfp16"``.
+                second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
             search_parameters: FAISS parameters stored with the index, e.g. ``"nprobe=64"`` or ``"efSearch=128"``.
             fingerprint: of what the names were made from.
+            training_sample: vectors that a clustering or quantizing index is trained on, at most.
 
         Raises:
-            UserError: FAISS does not know the factory string or a parameter.
+            UserError: FAISS does not know the factory string or a parameter, or cannot train on so few names.
         """
         import faiss
 
-        try:
-            vectors = faiss.index_factory(encoder.dimension, factory, faiss.METRIC_INNER_PRODUCT)
-            if search_parameters:
-                faiss.ParameterSpace().set_index_parameters(vectors, search_parameters)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"index_factory {factory!r} with parameters {search_parameters!r}: FAISS: {reason}"
-            ) from None
-        strings = _write_names(concepts, path / NAMES_FOLDER, fingerprint)
-        scratch = path / ".vectors.partial"
-        try:
-            matrix = np.memmap(scratch, dtype=np.float32, mode="w+", shape=(len(strings), encoder.dimension))
-            with progress(total=len(strings), desc="encoding names", unit=" names") as bar:
-                for start in range(0, len(strings), SHARD):
-                    shard = strings[start : start + SHARD].to_pylist()
-                    matrix[start : start + len(shard)] = encoder.encode(shard)
-                    bar.update(len(shard))
-            if not vectors.is_trained:
-                vectors.train(_sample(matrix))
-            vectors.add(matrix)
-        finally:
-            scratch.unlink(missing_ok=True)
+        vectors = new_index(encoder.dimension, factory, search_parameters)
+        cls.prepare(concepts, path, fingerprint)
+        cls.encode_share(encoder, path, 0, 1)
+        encoded = NameVectors(path / SCRATCH_FOLDER, encoder.dimension)
+        vectors = fill(vectors, encoded, training_sample)
+        set_parameters(vectors, search_parameters)
+        recall = {} if factory == EXACT else measure_recall(vectors, encoded)
         faiss.write_index(vectors, str(path / FAISS_FILE))
         description = {"schema_version": 1, "encoder": encoder.identity, "factory": factory, "concepts": len(concepts)}
-        write_json(path / INDEX_FILE, description)
-        return cls.load(path)
+        write_json(path / INDEX_FILE, description | {"recall": recall})
+        built = cls.load(path)
+        encoded.remove()
+        return built
 
     @classmethod
     def load(cls, path: Path) -> NameIndex:
@@ -168,7 +154,7 @@ class NameIndex:
         except (RuntimeError, OSError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
-        return cls(vectors, names, description)
+        return cls(vectors, names, {"recall": {}} | description)
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         """Refuse concepts or an encoder other than those the index was built with.
@@ -212,75 +198,47 @@ class NameIndex:
         """
         import faiss
 
-        n, total = len(vectors), self._vectors.ntotal
-        found = Candidates(
-            np.full((n, k), -1, np.int64), np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
-        )
-
-        def search_block(queries: np.ndarray, width: int) -> np.ndarray:
-            """The queries whose concepts are not certain yet."""
-            scores, strings = self._vectors.search(vectors[queries], width)
-            return queries[~self._group(queries, scores, strings, found)]
+        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._vectors.search(vectors[queries], width)
 
         # As in the encoder, a thread computes whole blocks: FAISS's own threads wait for one another.
         threads = faiss.omp_get_max_threads()
         with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-            # A concept near a query tends to come with several of its names.
-            queries, width = np.arange(n), 4 * k
-            while len(queries):
-                width = min(width, total)
-                size = max(1, min(QUERIES_PER_BLOCK, SEARCH_CELLS // width))
-                blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
-                queries, width = np.concatenate(list(pool.map(search_block, blocks, repeat(width)))), width * 4
-        return found
+            return self._grouping.collect(len(vectors), k, search, pool, QUERIES_PER_BLOCK)
 
-    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, found: Candidates) -> np.ndarray:
-        """Write the concepts behind (q, width) nearest strings into `found`; say for which queries that is final."""
-        n_concepts, k = len(self.offsets) - 1, found.rows.shape[1]
-        query, rank = np.nonzero(strings >= 0)
-        string = strings[query, rank]
-        # One entry per name: a string of m concepts stands m times.
-        owner, posting = expand_ranges(self._posting_starts[string], self._posting_starts[string + 1])
-        name_ids = self._postings[posting]
-        rows = self.concept_rows[name_ids].astype(np.int64)
-        query, values = query[owner], scores[query, rank][owner]
-        # FAISS gives the scores of a query in descending order; put equal ones in order of name, hence of row.
-        tie = np.cumsum((np.diff(values, prepend=np.inf) != 0) | (np.diff(query, prepend=-1) != 0))
-        order = np.argsort(tie * len(self) + name_ids, kind="stable")
-        first = order[np.sort(np.unique((query * n_concepts + rows)[order], return_index=True)[1])]
-        query, rows, name_ids, values = query[first], rows[first], name_ids[first], values[first]
-        starts = np.searchsorted(query, np.arange(len(queries)))
-        position = np.arange(len(query)) - starts[query]
-        kept = position < k
-        target = queries[query[kept]], position[kept]
-        found.rows[target], found.name_ids[target], found.scores[target] = rows[kept], name_ids[kept], values[kept]
-        # Names that FAISS left out score at most as high as the last it gave, so what lies above that is certain.
-        above = np.bincount(query[values > scores[query, -1]], minlength=len(queries))
-        exhausted = (strings[:, -1] < 0) | (strings.shape[1] == self._vectors.ntotal)
-        return (above >= k) | exhausted
+    def best_names(self, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The name of given concepts that is nearest to each vector.
 
+        Cosines are those of the vectors in the index, in its precision.
 
-def _write_names(concepts: ConceptTable, path: Path, fingerprint: str) -> pa.Array:
-    """Write name, concept row and string number of every name; return the distinct strings in order of number."""
-    from datasets import Features, Value
+        Args:
+            vectors: (n, dimension) float32, L2-normalized.
+            rows: (n, k) concept rows, padded with -1.
 
-    rows, names = [], []
-    for batch_rows, batch_names in concepts.iter_names():
-        rows.append(np.asarray(batch_rows, dtype=np.int32))
-        names.append(pa.array(batch_names, pa.string()))
-    # A chunked array is encoded against one dictionary.
-    encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
-    columns = zip(rows, names, encoded.chunks, strict=True)
-    write_dataset(
-        ({"name": name, "row": row, "string": code.indices} for row, name, code in columns),
-        Features({"name": Value("string"), "row": Value("int32"), "string": Value("int32")}),
-        path,
-        fingerprint,
-    )
-    return encoded.chunks[-1].dictionary
+        Returns:
+            (n, k) int64 name ids, the first of equally near ones, padded with -1; (n, k) float32 cosines, padded with
+            -inf.
 
+        Raises:
+            UserError: the index cannot give its vectors back.
+        """
 
-def _sample(matrix: np.ndarray) -> np.ndarray:
-    if len(matrix) <= TRAINING_SAMPLE:
-        return matrix
-    return matrix[np.sort(np.random.default_rng(0).choice(len(matrix), TRAINING_SAMPLE, replace=False))]
+        def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
+            distinct, place = np.unique(strings, return_inverse=True)
+            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[place], vectors[queries])
+
+        return self._grouping.best(rows, score, NAMES_AT_ONCE)
+
+    @cached_property
+    def _readable(self) -> faiss.Index:
+        """The index, ready to give vectors back by number."""
+        import faiss
+
+        try:
+            if (clusters := faiss.try_extract_index_ivf(self._vectors)) is not None:
+                clusters.make_direct_map()
+            self._vectors.reconstruct(0)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1]
+            raise UserError(f"index_factory: this index cannot give vectors back ({reason}); use another") from None
+        return self._vectors

@@ -1,4 +1,4 @@
-"""Which concepts may serve as negatives: the shared-name guard, the pools of same-type concepts, and the draws."""
+"""Draws: the pools of same-type concepts, and random numbers that depend on the mention and the draw alone."""
 
 from __future__ import annotations
 
@@ -8,52 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..data.concepts import normalize_name
-from .index import expand_ranges
-
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
-    from .index import NameIndex
 
-__all__ = ["SharedNames", "TypePools", "random_below", "random_bits"]
-
-NAMES_PER_BATCH = 65_536
-
-
-class SharedNames:
-    """Which concepts share a normalized name with a gold concept.
-
-    Args:
-        index: the names.
-        gold: concept rows that `between` will be asked about.
-    """
-
-    def __init__(self, index: NameIndex, gold: np.ndarray) -> None:
-        self._concepts = len(index.offsets) - 1
-        forms = pa.chunked_array(
-            [
-                pa.array([normalize_name(name) for name in index.names(ids)], pa.string())
-                for ids in np.array_split(np.arange(len(index)), len(index) // NAMES_PER_BATCH + 1)
-            ]
-        )
-        codes = np.concatenate([chunk.indices.to_numpy() for chunk in forms.dictionary_encode().chunks])
-        # Each (form, concept) once, in order of form: the concepts of a form stand together.
-        form, row = np.divmod(np.unique(codes.astype(np.int64) * self._concepts + index.concept_rows), self._concepts)
-        asked = np.flatnonzero(np.isin(row, gold))
-        owners, others = expand_ranges(
-            np.searchsorted(form, form[asked], side="left"), np.searchsorted(form, form[asked], side="right")
-        )
-        self._keys = np.unique(row[asked][owners] * self._concepts + row[others])
-
-    def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` shares a name with the gold concept in its place (every concept does with itself).
-
-        Args:
-            gold, rows: concept rows of shapes that broadcast; a row of -1 shares nothing.
-        """
-        keys = gold * self._concepts + rows
-        places = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
-        return (rows >= 0) & (self._keys[places] == keys)
+__all__ = ["TypePools", "random_below", "random_bits"]
 
 
 class TypePools:

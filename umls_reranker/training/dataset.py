@@ -1,29 +1,42 @@
-"""Mined pairs -> tokenized pairs, memory-mapped."""
+"""Mined pairs -> tokenized pairs: Arrow shards, made once by all cores, memory-mapped."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+import pyarrow as pa
+from datasets import Dataset
 
+from ..data.arrow import open_table
 from ..errors import UserError
+from ..progress import progress
 from ..template import PairEncoder
 
-__all__ = ["REQUIRED_COLUMNS", "first_mentions", "tokenize_pairs", "weight_scale"]
+__all__ = [
+    "IGNORED_LABEL",
+    "REQUIRED_COLUMNS",
+    "RaggedPairs",
+    "TokenizedPairs",
+    "first_mentions",
+    "tokenize_pairs",
+    "weight_scale",
+]
 
 REQUIRED_COLUMNS = ("mention_id", "mention", "left", "right", "name", "label", "weight")
+ROWS_PER_SHARD = 50_000
+# The Trainer does not count rows with this label.
+IGNORED_LABEL = -100.0
 
-TOKENIZED_FEATURES = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "first_length": Value("int16"),
-        "length": Value("int16"),
-        "labels": Value("float32"),
-        "weight": Value("float32"),
-        "row": Value("int64"),
-    }
+SCHEMA = pa.schema(
+    {"input_ids": pa.list_(pa.int32()), "first_length": pa.int16(), "labels": pa.float32(), "weight": pa.float32()}
 )
 
 
@@ -52,44 +65,152 @@ def first_mentions(pairs: Dataset, max_pairs: int) -> Dataset:
     return pairs.select(range(int(complete[-1]) + 1))
 
 
-def tokenize_pairs(pairs: Dataset, encoder: PairEncoder, scale: float, cache_file: Path) -> Dataset:
-    """Tokenize pairs once, into an Arrow file that is kept.
+@dataclass
+class RaggedPairs:
+    """b tokenized pairs without padding.
+
+    Attributes:
+        tokens: int32, the ids of all pairs, one after the other.
+        lengths: (b,) int, tokens of each pair.
+        first_lengths: (b,) int, leading tokens of type 0.
+        labels: (b,) float32, 1.0 for the gold concept, `IGNORED_LABEL` for a row that does not count.
+        weights: (b,) float32.
+        rows: (b,) int64, number of the pair in its dataset.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    first_lengths: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+
+
+class TokenizedPairs:
+    """The pairs that `tokenize_pairs` wrote; a map-style dataset for `torch.utils.data.DataLoader`.
+
+    Token ids stay on the disk until they are read; memory holds 16 bytes a pair.
+
+    Args:
+        shards: the Arrow files in order; all but the last have equally many rows.
+
+    Attributes:
+        lengths: (n,) int16, tokens of each pair.
+    """
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        tables = [open_table(shard.parent, shard.name).combine_chunks() for shard in shards]
+        lists = [_only_chunk(table["input_ids"]) for table in tables]
+        self._tokens = [column.values.to_numpy() for column in lists]
+        self._offsets = [column.offsets.to_numpy() for column in lists]
+        self._rows_per_shard = max(1, tables[0].num_rows)
+        self.lengths = np.concatenate([np.diff(offsets) for offsets in self._offsets]).astype(np.int16)
+        columns = pa.concat_tables(tables).select(["first_length", "labels", "weight"])
+        self._first_lengths, self._labels, self._weights = (column.to_numpy() for column in columns.columns)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> RaggedPairs:
+        return self.__getitems__([row])
+
+    def __getitems__(self, rows: Sequence[int]) -> RaggedPairs:
+        """Read pairs; ``~row``, a negative number, gives the pair with weight 0 and `IGNORED_LABEL`."""
+        rows = np.asarray(rows, np.int64)
+        ignored = rows < 0
+        rows = np.where(ignored, ~rows, rows)
+        places = zip(*np.divmod(rows, self._rows_per_shard), strict=True)
+        spans = ((shard, self._offsets[shard][row : row + 2]) for shard, row in places)
+        return RaggedPairs(
+            tokens=np.concatenate([self._tokens[shard][start:end] for shard, (start, end) in spans]),
+            lengths=self.lengths[rows],
+            first_lengths=self._first_lengths[rows],
+            labels=np.where(ignored, np.float32(IGNORED_LABEL), self._labels[rows]),
+            weights=np.where(ignored, np.float32(0), self._weights[rows]),
+            rows=rows,
+        )
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def tokenize_pairs(
+    pairs: Dataset, encoder: PairEncoder, scale: float, folder: Path, workers: int | None = None
+) -> TokenizedPairs:
+    """Tokenize pairs once, into Arrow shards that are kept; shards that are there already are used as they are.
 
     Args:
         pairs: the columns of `REQUIRED_COLUMNS`.
         encoder: tokenizer and template.
         scale: factor on the weights (`weight_scale`).
-        cache_file: where the Arrow file is written; when it is there already it is used as it is.
-
-    Returns:
-        Dataset with ``input_ids``, ``first_length`` (tokens of type 0), ``length``, ``labels``, ``weight``, ``row``.
+        folder: where the shards are written; the caller must not offer shards made of other pairs.
+        workers: processes that tokenize, by default one for each core; the result does not depend on it.
     """
     missing = [column for column in REQUIRED_COLUMNS if column not in pairs.column_names]
     if missing:
         raise UserError(f"the pairs lack the columns {', '.join(missing)}; make them with scripts/mine_negatives.py")
-    return pairs.map(
-        _tokenize_batch,
-        batched=True,
-        batch_size=2_000,
-        with_indices=True,
-        fn_kwargs={"encoder": encoder, "scale": scale},
-        remove_columns=pairs.column_names,
-        features=TOKENIZED_FEATURES,
-        cache_file_name=str(cache_file),
-        new_fingerprint=cache_file.stem,
-        desc=f"tokenizing {cache_file.stem}",
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    count = max(1, -(-len(pairs) // ROWS_PER_SHARD))
+    shards = [folder / f"{number:05}-of-{count:05}.arrow" for number in range(count)]
+    spans = [slice(start, start + ROWS_PER_SHARD) for start in range(0, count * ROWS_PER_SHARD, ROWS_PER_SHARD)]
+    tasks = [(span, shard) for span, shard in zip(spans, shards, strict=True) if not shard.exists()]
+    if tasks:
+        for leftover in folder.glob(".*.partial"):
+            leftover.unlink(missing_ok=True)
+        _write_shards(tasks, (pairs, encoder, scale), workers or len(os.sched_getaffinity(0)))
+    return TokenizedPairs(shards)
 
 
-def _tokenize_batch(
-    batch: dict[str, list], rows: list[int], encoder: PairEncoder, scale: float
-) -> dict[str, list[Any]]:
-    pairs = encoder.encode(batch["mention"], batch["name"], batch["left"], batch["right"])
-    return {
-        "input_ids": pairs.input_ids,
-        "first_length": pairs.first_lengths,
-        "length": [len(ids) for ids in pairs.input_ids],
-        "labels": [float(label) for label in batch["label"]],
-        "weight": [weight * scale for weight in batch["weight"]],
-        "row": rows,
-    }
+def _write_shards(tasks: list[tuple[slice, Path]], job: tuple[Dataset, PairEncoder, float], workers: int) -> None:
+    with progress(total=len(tasks), desc=f"tokenizing {tasks[0][1].parent.name}", unit=" shards") as bar:
+        if len(tasks) == 1 or workers == 1:
+            for task in tasks:
+                _write_shard(*task, *job)
+                bar.update()
+            return
+        # A forked child would inherit locks of torch's and of the tokenizer's threads.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, job) as pool:
+            for done in as_completed([pool.submit(_write_shard_in_worker, *task) for task in tasks]):
+                done.result()
+                bar.update()
+
+
+def _start_worker(*job: object) -> None:
+    global _job
+    _job = job
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed cannot end its workers.
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _write_shard_in_worker(span: slice, shard: Path) -> None:
+    _write_shard(span, shard, *_job)
+
+
+def _write_shard(span: slice, shard: Path, pairs: Dataset, encoder: PairEncoder, scale: float) -> None:
+    rows = pairs.with_format("arrow")[span]
+    columns = ["mention", "name", *(("left", "right") if encoder.template.context_tokens else ())]
+    encoded = encoder.encode(*(rows[column].to_pylist() for column in columns))
+    lengths = np.fromiter(map(len, encoded.input_ids), np.int32, rows.num_rows)
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
+    tokens = np.fromiter(chain.from_iterable(encoded.input_ids), np.int32, int(offsets[-1]))
+    table = pa.table(
+        [
+            pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens)),
+            pa.array(encoded.first_lengths, pa.int16()),
+            rows["label"].cast(pa.float32()),
+            pa.array((rows["weight"].to_numpy() * scale).astype(np.float32)),
+        ],
+        schema=SCHEMA,
+    ).combine_chunks()
+    partial = shard.with_name(f".{shard.name}.{os.getpid()}.partial")
+    with pa.ipc.new_stream(partial, SCHEMA) as writer:
+        writer.write_table(table)
+    partial.replace(shard)

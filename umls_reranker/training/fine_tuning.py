@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -26,17 +27,17 @@ from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
 from ..resources import resolve_model
 from ..template import PairEncoder, PairTemplate
-from .collator import PairCollator
-from .dataset import first_mentions, tokenize_pairs, weight_scale
-from .trainer import (
-    LABEL_NAMES,
-    CompletionCallback,
+from .callbacks import (
+    CheckpointCallback,
     ConsoleCallback,
-    RerankerTrainer,
-    dev_metrics,
+    ThroughputCallback,
     ended_state,
     last_complete_checkpoint,
 )
+from .collator import PairCollator
+from .dataset import first_mentions, tokenize_pairs, weight_scale
+from .sampling import EpochOrder, TypeBalancedOrder, rarest_type_weights
+from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
 
 __all__ = ["fine_tune", "load_base_model", "training_arguments"]
 
@@ -115,7 +116,6 @@ def training_arguments(
         per_device_train_batch_size=training.per_device_batch_size,
         per_device_eval_batch_size=training.per_device_batch_size * 2,
         gradient_accumulation_steps=training.global_batch_size // per_step,
-        train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
         label_names=LABEL_NAMES,
@@ -124,7 +124,6 @@ def training_arguments(
         eval_steps=eval_steps,
         save_strategy="steps",
         save_steps=eval_steps,
-        save_total_limit=training.save_total_limit,
         load_best_model_at_end=True,
         metric_for_best_model=training.metric_for_best_model,
         greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
@@ -136,12 +135,20 @@ def training_arguments(
 
 
 def fine_tune(
-    run: RunArguments, model: ModelArguments, training: TrainingStageArguments, pairs: DatasetDict, folder: Path
+    run: RunArguments,
+    model: ModelArguments,
+    training: TrainingStageArguments,
+    pairs: DatasetDict,
+    folder: Path,
+    mention_types: Mapping[int, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
 
     Checkpoints lie in `folder`; when it holds one from a killed run, training goes on from there, with the same data
     order, optimizer, schedule, patience and random state. Every process of a launch calls this.
+
+    Args:
+        mention_types: semantic types of each training mention, by ``mention_id``; needed for ``sampling: by_type``.
 
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
@@ -152,20 +159,26 @@ def fine_tune(
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
     encoder = PairEncoder(tokenizer, template)
     dev_pairs = first_mentions(pairs["dev"], training.max_dev_pairs)
-    with arguments.main_process_first(desc="tokenizing"):
+    with arguments.main_process_first(local=False, desc="tokenizing"):
         scale = weight_scale(pairs["train"])
-        train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train.arrow")
-        dev_set = tokenize_pairs(dev_pairs, encoder, scale, folder / "tokenized-dev.arrow")
+        train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
+        dev_set = tokenize_pairs(dev_pairs, encoder, scale, folder / "tokenized-dev")
     trainer = RerankerTrainer(
         model=network,
         args=arguments,
         train_dataset=train_set,
         eval_dataset=dev_set,
         processing_class=tokenizer,
-        data_collator=PairCollator(tokenizer.pad_token_id, "token_type_ids" in tokenizer.model_input_names),
+        data_collator=PairCollator(
+            tokenizer.pad_token_id,
+            "token_type_ids" in tokenizer.model_input_names,
+            pad_to_multiple_of=1 if arguments.use_cpu else 8,
+        ),
         compute_metrics=dev_metrics(dev_pairs.with_format("numpy")["mention_id"][:]),
+        order=_order(training, pairs["train"], run.seed, mention_types),
         callbacks=[
-            CompletionCallback(),
+            ThroughputCallback(training.global_batch_size),
+            CheckpointCallback(training.save_total_limit),
             EarlyStoppingCallback(training.early_stopping_patience),
             _tensorboard(folder / "tensorboard"),
         ],
@@ -181,7 +194,7 @@ def fine_tune(
         trainer.state = ended
         trainer._load_best_model()
     trainer.save_model(str(folder / "checkpoint-best"))
-    lengths = train_set.with_format("numpy")["length"][:]
+    lengths = train_set.lengths
     return {
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
@@ -193,6 +206,19 @@ def fine_tune(
         "precision": PRECISIONS[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
+
+
+def _order(
+    training: TrainingStageArguments, pairs: Dataset, seed: int, mention_types: Mapping[int, Sequence[str]] | None
+) -> EpochOrder:
+    if training.sampling == "uniform":
+        return EpochOrder(len(pairs), seed)
+    if mention_types is None:
+        raise UserError("sampling: by_type needs mention_types, the semantic types of the training mentions")
+    mention_ids = pairs.with_format("numpy")["mention_id"][:]
+    mentions = mention_ids[np.flatnonzero(np.diff(mention_ids, prepend=mention_ids[0] - 1))]
+    weights = rarest_type_weights([mention_types[mention] for mention in mentions], training.sampling_temperature)
+    return TypeBalancedOrder(mention_ids, weights, seed)
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.functional import binary_cross_entropy_with_logits
-from transformers import EvalPrediction, ProgressCallback, Trainer, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer
 
 from ..calibration.logistic import sigmoid
+from .dataset import TokenizedPairs
 from .metrics import pair_metrics
+from .sampling import EpochOrder, GlobalBatches
 
-__all__ = [
-    "LABEL_NAMES",
-    "CompletionCallback",
-    "ConsoleCallback",
-    "RerankerTrainer",
-    "dev_metrics",
-    "ended_state",
-    "last_complete_checkpoint",
-]
+__all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics"]
 
 LABEL_NAMES = ["labels", "weight", "row"]
-COMPLETE = "complete"
 
 
 class RerankerTrainer(Trainer):
@@ -36,10 +28,48 @@ class RerankerTrainer(Trainer):
     The loss of a global batch is ``sum(weight * bce) / number of pairs``. It is the same whether the batch is one
     forward pass, several accumulated ones or spread over processes: `num_items_in_batch` counts the pairs of the
     whole global batch, and the factor `num_processes` undoes the averaging of gradients between processes.
+
+    Args:
+        order: rows of each epoch; by default every row of `train_dataset` once, drawn by the seed of `args`.
+        options: those of `Trainer`; both datasets are `TokenizedPairs`.
     """
 
     # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by its steps.
     loss_is_scaled_for_ga = True
+
+    def __init__(self, *args: Any, order: EpochOrder | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.order = order
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of this process; Accelerate's own way to share them out would repeat rows at the end of an epoch."""
+        batches = GlobalBatches(
+            self.order or EpochOrder(len(self.train_dataset), self.args.seed),
+            self.train_dataset.lengths,
+            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            passes=self.args.gradient_accumulation_steps,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
+        loader = self._loader(self.train_dataset, batch_sampler=batches)
+        return prepare_data_loader(
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
+    def get_eval_dataloader(self, eval_dataset: TokenizedPairs | None = None) -> DataLoader:
+        """Pairs from short to long, shared out by Accelerate, which drops the rows it repeats when it gathers."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows = np.argsort(dataset.lengths, kind="stable").tolist()
+        return self.accelerator.prepare(self._loader(dataset, batch_size=self.args.eval_batch_size, sampler=rows))
+
+    def _loader(self, dataset: TokenizedPairs, **batches: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            **batches,
+        )
 
     def compute_loss(
         self,
@@ -52,7 +82,7 @@ class RerankerTrainer(Trainer):
 
         Args:
             inputs: a batch of `PairCollator`.
-            num_items_in_batch: pairs in the global batch; None (evaluation) takes the plain mean.
+            num_items_in_batch: pairs in the global batch that count; None (evaluation) takes the plain mean.
         """
         # With labels in its inputs, a one-label model would compute a mean squared error of its own.
         outputs = model(**{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES})
@@ -94,49 +124,3 @@ def _gold_first(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) ->
         np.maximum.at(scores, group_of[chosen], logits[chosen])
     # A tie is no win: serving could put either first.
     return float((best[1] > best[0]).mean())
-
-
-class CompletionCallback(TrainerCallback):
-    """Marks a checkpoint as complete, with the names of its files, once every process has written its part."""
-
-    def on_save(self, args, state, control, **kwargs) -> None:
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            names = sorted(path.name for path in checkpoint.iterdir())
-            (checkpoint / COMPLETE).write_text("\n".join(names), encoding="utf-8")
-
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None; one that was being deleted does not count."""
-    complete = [
-        marker.parent
-        for marker in folder.glob(f"checkpoint-*/{COMPLETE}")
-        if all((marker.parent / name).exists() for name in marker.read_text(encoding="utf-8").splitlines())
-    ]
-    return str(max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if complete else None
-
-
-def ended_state(checkpoint: str | None) -> TrainerState | None:
-    """The trainer's state when training stopped at this checkpoint, at its last step or early; else None."""
-    if checkpoint is None:
-        return None
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    return state if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"] else None
-
-
-class ConsoleCallback(ProgressCallback):
-    """The progress bar, with one readable line an evaluation in place of a dict for every log."""
-
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        self._loss = float("nan")
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        logs = logs or {}
-        self._loss = logs.get("loss", self._loss)
-        if not state.is_world_process_zero or self.training_bar is None or "eval_f1" not in logs:
-            return
-        shown = {"F1": "f1", "ROC-AUC": "roc_auc", "acc@1": "acc@1", "ECE": "ece"}
-        dev = "  ".join(f"{title} {logs[f'eval_{name}']:.4f}" for title, name in shown.items())
-        self.training_bar.write(f"step {state.global_step}/{state.max_steps}  loss {self._loss:.4f}  dev {dev}")

@@ -1,0 +1,183 @@
+#!/usr/bin/env python
+"""Compare linking on the same candidate lists: ours, its parts, and sentence-transformers' CrossEncoder.
+
+    python benchmarks/compare_linking.py recipes/minilm-medmentions-cpu/config.yaml --split dev
+
+Reads a finished run. sentence-transformers' CrossEncoder is trained here, with its BinaryCrossEntropyLoss, on the
+pairs and from the base model of the run. Every fusion is fitted on the calibration split; what is measured is
+`--split`: dev by default, on which choices are made. Prints Markdown.
+"""
+
+import argparse
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+GROUPS = ("seen string", "unseen string", "unseen concept")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--output_dir", default=None, help="folder that holds the runs (default: the recipe's)")
+    parser.add_argument("--split", default="dev", choices=["dev", "test"])
+    parser.add_argument(
+        "--pairs", type=int, default=None, help="train sentence-transformers on so many (default: all)"
+    )
+    parser.add_argument("--learning_rate", type=float, default=None, help="its rate (default: the recipe's)")
+    parser.add_argument("--without_training", action="store_true", help="leave sentence-transformers out")
+    arguments = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from datasets import load_from_disk
+
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.recipe import load_recipe
+    from umls_reranker.reranker import UMLSReranker
+
+    recipe = load_recipe(arguments.recipe)
+    run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
+    concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
+    candidates = load_from_disk(str(run / "candidates"))
+    lists = {
+        split: CandidateLists.load(candidates[split], mentions[split], concepts)
+        for split in ("calibration", arguments.split)
+    }
+    reranker = UMLSReranker.from_pretrained(run / "model")
+    logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
+    if not arguments.without_training:
+        pairs = load_from_disk(str(run / "pairs"))["train"]
+        model = train_cross_encoder(pairs, recipe, arguments)
+        logits["sentence-transformers"] = {name: predict(model, part) for name, part in lists.items()}
+    report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
+    print(
+        f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {date.today()}; "
+        f"{arguments.split} split of {recipe.run.run_name}; 95 % intervals by document."
+    )
+
+
+def train_cross_encoder(pairs, recipe, arguments):
+    """sentence-transformers' CrossEncoder on the run's pairs, in their order of precision and length limit."""
+    import tempfile
+
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+        losses,
+    )
+
+    from umls_reranker.devices import resolve_device, resolve_precision
+    from umls_reranker.resources import resolve_model
+
+    device = resolve_device(recipe.run.device)
+    texts = pairs.select_columns(["mention", "name", "label"])
+    if arguments.pairs:
+        texts = texts.select(range(min(arguments.pairs, len(texts))))
+    model = CrossEncoder(
+        resolve_model(recipe.model.model, recipe.model.model_revision),
+        num_labels=1,
+        max_length=recipe.model.max_length,
+        device=device.type,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = CrossEncoderTrainingArguments(
+            output_dir=scratch,
+            seed=recipe.run.seed,
+            use_cpu=device.type == "cpu",
+            bf16=resolve_precision("auto", device) == "bfloat16",
+            per_device_train_batch_size=recipe.training.global_batch_size,
+            num_train_epochs=recipe.training.num_train_epochs,
+            learning_rate=arguments.learning_rate or recipe.training.learning_rate,
+            warmup_steps=recipe.training.warmup_share,
+            save_strategy="no",
+            report_to="none",
+        )
+        loss = losses.BinaryCrossEntropyLoss(model)
+        CrossEncoderTrainer(model, settings, train_dataset=texts, loss=loss).train()
+    return model
+
+
+def predict(model, lists):
+    """Raw log-odds of all candidates; sentence-transformers would put a sigmoid on top."""
+    from torch import nn
+
+    texts = list(lists.mentions["mention"])
+    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.names, strict=True)]
+    return model.predict(pairs, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=True)
+
+
+def systems(reranker, lists, logits, train_mentions, concepts, split):
+    """Name -> (gold ranks, score of the top candidate or None)."""
+    import numpy as np
+
+    from umls_reranker.calibration.evidence import fit_fusions
+    from umls_reranker.calibration.string_counts import StringCounts
+    from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
+    from umls_reranker.evaluation.linking import gold_ranks
+
+    part, counts = lists[split], StringCounts.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
+    pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
+    answers = baseline_answers(
+        list(part.mentions["mention"]),
+        part.lists_of_cuis(),
+        lambda cui: concepts.names(int(concepts.rows([cui])[0])),
+        StringFrequency.fit(pairs),
+    )
+    cuis = list(part.mentions["cui"])
+    found = {"retriever": (part.gold, part.retrieved_first().score)}
+    for name in ("exact_match", "most_frequent_cui_else_retriever"):
+        found[name.replace("_", " ")] = (answer_ranks(answers[name], cuis)[0], None)
+    evidence = list(reranker.calibration.fusions[0].weights) if reranker.calibration.fusions else ["cross_encoder"]
+    plain = [name for name in evidence if name != "cross_encoder"]
+
+    def fused(names, scores):
+        fit = lists["calibration"].scored(scores["calibration"])
+        calibration = fit_fusions(names, fit, lists["calibration"].gold, counts)
+        log_odds = calibration(part.scored(scores[split])).log_odds
+        return gold_ranks(log_odds, part.offsets, part.gold), part.top(log_odds, log_odds).score
+
+    if plain:
+        nothing = {name: np.zeros(len(lists[name].names)) for name in lists}
+        found["evidence without a cross-encoder"] = fused(plain, nothing)
+    for name, scores in logits.items():
+        own = scores[split]
+        found[f"cross-encoder alone, {name}"] = (gold_ranks(own, part.offsets, part.gold), part.top(own, own).score)
+        if plain:
+            found[f"all evidence, {name}"] = fused(evidence, scores)
+    seen = counts.of_strings(list(part.mentions["mention"])) > 0
+    known = counts.of_concepts(cuis) > 0
+    return found, dict(zip(GROUPS, (seen, ~seen, ~known), strict=True))
+
+
+def report(measured, lists) -> None:
+    import numpy as np
+
+    from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics
+
+    found, groups = measured
+    documents, known = np.asarray(lists.documents), lists.in_dictionary
+    print(f"\n{len(known):,} mentions, gold in the dictionary for {known.sum():,}; acc@1 over the latter:\n")
+    print("| system | acc@1 | " + " | ".join(groups) + " | recall@32 | coverage at precision 0.95 / 0.90 |")
+    print("|---|" + "---|" * (len(groups) + 3))
+    for name, (ranks, score) in found.items():
+        metrics = linking_metrics(ranks, known, documents)["in_dictionary"]
+        accuracy = metrics["acc@1"]
+        parts = [f"{(ranks[part & known] == 0).mean():.3f}" for part in groups.values()]
+        coverage = (
+            ""
+            if score is None
+            else " / ".join(
+                f"{coverage_at_precision(score[known], ranks[known] == 0, precision)['value']:.3f}"
+                for precision in (0.95, 0.90)
+            )
+        )
+        recall = "" if score is None else f"{metrics['recall@32']['value']:.3f}"
+        interval = f"{accuracy['value']:.3f} ({accuracy['low']:.3f}-{accuracy['high']:.3f})"
+        print(f"| {name} | {interval} | {' | '.join(parts)} | {recall} | {coverage} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Fine-tune the bi-encoder on training mentions in their text and on the dictionary's synonyms.
+
+    python scripts/train_encoder.py recipes/minilm-medmentions-cpu/config.yaml
+
+Writes encoder/ into the run folder; build_index.py then embeds names and mentions with it. A killed run goes on from
+its last checkpoint. A recipe with encoder_training_steps: 0 takes the encoder as it is, and there is nothing to do.
+"""
+
+from dataclasses import asdict
+
+from umls_reranker.arguments import EncoderArguments, RunArguments
+from umls_reranker.cli import run_script, should_run
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder
+
+ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
+    run = RunFolder(recipe.run.run_dir)
+    if not recipe.encoder.encoder_training_steps:
+        print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
+        return
+    settings = asdict(recipe.encoder) | {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
+    inputs = {name: run.key_of(name, "prepare_data.py") for name in ("concepts", "mentions")}
+    stage = run.stage("encoder", settings | {"seed": recipe.run.seed}, inputs)
+    with run.locked(dry_run=recipe.run.dry_run):
+        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+            make(recipe, run, stage)
+
+
+def make(recipe, run, stage) -> None:
+    from datasets import load_from_disk
+
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.training.encoder_training import train_encoder
+
+    mentions = load_from_disk(str(run.path / "mentions"))["train"]
+    concepts = ConceptTable.load(run.path / "concepts")
+    with stage.writing(resume=True) as (folder, summary):
+        summary |= train_encoder(recipe.run, recipe.encoder, recipe.index, mentions, concepts, folder)
+    print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
+
+
+if __name__ == "__main__":
+    run_script(main)

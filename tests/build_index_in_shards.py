@@ -1,0 +1,32 @@
+"""``scripts/build_index.py`` with small shards; the process dies, as by ``kill -9``, when it has encoded some.
+
+    python tests/build_index_in_shards.py NAMES_PER_SHARD SHARDS_BEFORE_DEATH RECIPE [--key value ...]
+
+It prints how many texts it encodes at a time; -1 shards let it live.
+"""
+
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from umls_reranker.retrieval import encoding
+from umls_reranker.retrieval.encoder import BiEncoder
+
+if __name__ == "__main__":
+    size, lives, *words = sys.argv[1:]
+    encoding.SHARD, left, encode = int(size), int(lives), BiEncoder.encode
+
+    def encode_or_die(self, texts, **settings):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        print(f"encoding {len(texts)} texts", flush=True)
+        return encode(self, texts, **settings)
+
+    BiEncoder.encode = encode_or_die
+    script = Path(__file__).resolve().parent.parent / "scripts" / "build_index.py"
+    sys.argv = [str(script), *words]
+    runpy.run_path(str(script), run_name="__main__")

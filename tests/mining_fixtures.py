@@ -1,0 +1,67 @@
+"""A dictionary, its index, and mining over it, for the tests of mining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, load_from_disk
+from trigram_encoder import TrigramEncoder, make_concepts
+
+from umls_reranker.data.concepts import normalize_name
+from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval.mining import MiningConfig, mine_pairs
+
+
+def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:
+    """Rows of text, gold CUI, types; ids are 7, 8, ..."""
+    texts, cuis, types = zip(*rows, strict=True)
+    return Dataset.from_dict(
+        {
+            "mention_id": range(7, 7 + len(rows)),
+            "mention": texts,
+            "left": [f"left of {text} " for text in texts],
+            "right": [f" right of {text}" for text in texts],
+            "cui": cuis,
+            "semantic_types": types,
+        }
+    )
+
+
+class Setup:
+    """Concepts (CUI -> types separated by blanks, names) in a folder, an encoder and an index over them."""
+
+    def __init__(self, path: Path, concepts: dict[str, tuple[str, list[str]]]) -> None:
+        self.path = path
+        self.encoder = TrigramEncoder()
+        self.concepts = make_concepts(path / "concepts", concepts)
+        (path / "index").mkdir()
+        self.index = NameIndex.build(self.concepts, self.encoder, path / "index")
+        self.searched = self.index, self.concepts, self.encoder
+        self.runs = 0
+
+    def mine(self, mentions: Dataset, config: MiningConfig | None = None, **settings):
+        """Pairs as a dataset, the report, and the files."""
+        self.runs += 1
+        out = self.path / f"pairs-{self.runs}"
+        report = mine_pairs(mentions, *self.searched, config or MiningConfig(), out, "print", **settings)
+        return load_from_disk(str(out)), report, {file.name: file.read_bytes() for file in out.iterdir()}
+
+    def forms(self, cui: str) -> set[str]:
+        return {normalize_name(name) for name in self.concepts.names(int(self.concepts.rows([cui])[0]))}
+
+
+class Relations:
+    """Stands in for `RelationTable`: ``{(gold row, other row): kind}``."""
+
+    def __init__(self, pairs: dict[tuple[int, int], str]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def related(self, gold: np.ndarray, rows: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+        gold, rows = np.broadcast_arrays(gold, rows)
+        flat = [self.pairs.get(pair) in kinds for pair in zip(gold.flat, rows.flat, strict=True)]
+        return np.array(flat, bool).reshape(rows.shape)

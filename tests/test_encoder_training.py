@@ -1,0 +1,160 @@
+"""The bi-encoder's training: which pairs it sees, the loss by hand, resuming, and the folder it leaves."""
+
+import json
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tiny_models import tiny_encoder
+from trigram_encoder import make_concepts
+
+from umls_reranker.arguments import EncoderArguments, IndexArguments, RunArguments
+from umls_reranker.errors import UserError
+from umls_reranker.retrieval.encoder import BiEncoder, QueryTokenizer
+from umls_reranker.training import encoder_training
+from umls_reranker.training.encoder_training import EncoderTrainer, QueryCollator, QueryNamePairs, train_encoder
+
+CONCEPTS = {
+    "C0000001": ("", ["common cold", "acute coryza", "cold"]),
+    "C0000002": ("", ["cold temperature"]),
+    "C0000003": ("", ["influenza", "flu"]),
+}
+MENTIONS = pa.table(
+    {
+        "mention": ["cold", "flu", "unknown", "colds"],
+        "left": ["had a", "", "", "in"],
+        "right": ["today", "season", "", "air"],
+        "cui": ["C0000001", "C0000003", "C0000009", "C0000002"],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def concepts(tmp_path_factory):
+    return make_concepts(tmp_path_factory.mktemp("concepts"), CONCEPTS)
+
+
+def pairs(concepts, size=40, seed=1) -> QueryNamePairs:
+    return QueryNamePairs(MENTIONS, np.array([0, 2, -1, 1]), concepts, size, seed)
+
+
+def test_three_of_five_queries_are_in_context_one_alone_and_one_a_synonym(concepts):
+    found = [pairs(concepts)[i] for i in range(5)]
+    assert [pair["left"] is not None for pair in found] == [True, False, True, False, True]
+    assert found[1]["query"] in MENTIONS["mention"].to_pylist()
+
+
+def test_names_belong_to_the_query_s_concept(concepts):
+    gold = {"cold": 0, "flu": 2, "colds": 1}
+    for pair in map(pairs(concepts).__getitem__, range(40)):
+        names = concepts.names(pair["row"])
+        assert pair["name"] in names
+        # A synonym is never its own pair, and a mention without its concept in the dictionary never comes.
+        assert pair["query"] in names and pair["query"] != pair["name"] or gold[pair["query"]] == pair["row"]
+        assert pair["query"] != "unknown"
+
+
+def test_each_mention_comes_once_an_epoch(concepts):
+    found = [pairs(concepts)[i] for i in range(40)]
+    inside = [pair["query"] for pair in found if pair["left"] is not None]
+    assert all(sorted(inside[start : start + 3]) == ["cold", "colds", "flu"] for start in range(0, 24, 3))
+    assert len({tuple(inside[start : start + 3]) for start in range(0, 24, 3)}) > 1
+
+
+def test_a_pair_depends_on_its_number_and_the_seed_alone(concepts):
+    assert pairs(concepts)[17] == pairs(concepts, size=18)[17]
+    assert [pairs(concepts)[i] for i in range(40)] != [pairs(concepts, seed=2)[i] for i in range(40)]
+
+
+def test_without_synonyms_mentions_fill_the_batch(tmp_path):
+    lonely = make_concepts(tmp_path, {cui: ("", names[:1]) for cui, (_, names) in CONCEPTS.items()})
+    found = [QueryNamePairs(MENTIONS, np.array([0, 2, -1, 1]), lonely, 20, 1)[i] for i in range(20)]
+    assert {pair["query"] for pair in found} == {"cold", "flu", "colds"}
+
+
+def test_mentions_outside_the_dictionary_are_an_error(concepts):
+    with pytest.raises(UserError, match="no training mention"):
+        QueryNamePairs(MENTIONS, np.full(4, -1), concepts, 10, 1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def test_context_is_cut_around_the_mention(folder):
+    encoder = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
+    tokenizer = encoder.queries.tokenizer
+    queries = QueryTokenizer(tokenizer, 8, context_tokens=3)
+    (ids,) = queries.in_context(["cold"], ["x abcd"], ["efgh x"])
+    shown = "[CLS] ##b ##c ##d [unused1] c ##o ##l ##d [unused2] e ##f ##g [SEP]"
+    assert " ".join(tokenizer.convert_ids_to_tokens(ids)) == shown
+    (ids,) = queries.in_context(["coldness"], [""], [""])
+    assert " ".join(tokenizer.convert_ids_to_tokens(ids)[1:-1]) == "[unused1] c ##o ##l ##d ##n ##e [unused2]"
+    assert queries.plain(["cold"]) == [tokenizer("cold")["input_ids"]]
+    assert queries.plain([]) == []
+
+
+def test_loss_by_hand(folder, concepts):
+    encoder = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
+    chosen = [pairs(concepts)[i] for i in (0, 1, 2, 3, 4, 5)]
+    batch = QueryCollator(encoder.queries)(chosen)
+    trainer = EncoderTrainer.__new__(EncoderTrainer)
+    trainer.pooling = "mean"
+    loss = trainer.compute_loss(encoder.model, dict(batch)).item()
+    queries = [
+        encoder.encode([pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None)[0]
+        for pair in chosen
+    ]
+    cosines = np.stack(queries) @ encoder.encode([pair["name"] for pair in chosen]).T
+    expected = []
+    for i, pair in enumerate(chosen):
+        others = [cosines[i, j] for j, other in enumerate(chosen) if other["row"] != pair["row"]]
+        own = np.exp(cosines[i, i] / 0.05)
+        expected.append(-np.log(own / (own + np.exp(np.array(others) / 0.05).sum())))
+    assert loss == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def train(folder, concepts, target, steps=6):
+    recipe = RunArguments(device="cpu"), EncoderArguments(steps, 8, 1e-3, 4, 2)
+    index = IndexArguments(encoder=str(folder), encoder_pooling="mean", encoder_max_length=16)
+    mentions = datasets.Dataset(MENTIONS)
+    return train_encoder(*recipe, index, mentions, concepts, target)
+
+
+def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concepts, tmp_path):
+    summary = train(folder, concepts, tmp_path / "a")
+    assert summary["steps"] == 6 and summary["mentions_in_dictionary"] == 3
+    train(folder, concepts, tmp_path / "b")
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    assert json.loads((tmp_path / "a" / "context.json").read_text())["context_tokens"] == 4
+    trained = BiEncoder.from_pretrained(str(tmp_path / "a"), device="cpu", dtype="float32")
+    assert trained.queries.context_tokens == 4
+    first, second = trained.encode(["cold", "cold"], (["a", "in the"], ["", "air"]))
+    assert not np.allclose(first, second)
+    before = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
+    assert not np.allclose(before.encode(["cold"]), trained.encode(["cold"]))
+
+
+def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_path, monkeypatch):
+    train(folder, concepts, tmp_path / "whole")
+    original, count = EncoderTrainer.compute_loss, []
+
+    def stops(self, *args, **options):
+        count.append(1)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(EncoderTrainer, "compute_loss", stops)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, concepts, tmp_path / "cut")
+    monkeypatch.undo()
+    train(folder, concepts, tmp_path / "cut")
+    whole, cut = (
+        encoder_training.AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut")
+    )
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)

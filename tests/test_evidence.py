@@ -1,0 +1,126 @@
+"""Counts of the training split, the evidence made of them, and the calibration that weighs it."""
+
+import numpy as np
+import pytest
+
+from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions
+from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.errors import UserError
+
+TRAINING = [("cold", "C1"), ("Cold", "C1"), ("cold", "C2"), ("heat-stroke", "C3"), ("flu", "C1")]
+
+
+@pytest.fixture
+def counts() -> StringCounts:
+    return StringCounts.fit(TRAINING)
+
+
+def lists(retrieval=None, cuis=("C1", "C2", None)) -> ScoredLists:
+    return ScoredLists(
+        logits=np.array([1.0, 0.5, 0.0]),
+        mentions=["COLD", "never seen"],
+        names=["Common Cold", "cold", "anything"],
+        cuis=list(cuis),
+        offsets=np.array([0, 2, 3]),
+        retrieval=retrieval or {},
+    )
+
+
+def test_counts_by_hand(counts):
+    assert len(counts) == 3
+    assert counts.of_strings(["cold!", "heat stroke", "unseen"]).tolist() == [3, 1, 0]
+    assert counts.of_concepts(["C1", "C9", None, "C2"]).tolist() == [3, 0, 0, 1]
+    assert counts.of_uses(["cold", "flu"], ["C1", "C2", "C1", None], np.array([0, 0, 1, 1])).tolist() == [2, 1, 1, 0]
+
+
+def test_counts_round_trip(counts, tmp_path):
+    counts.save(tmp_path / "counts.safetensors")
+    again = StringCounts.load(tmp_path / "counts.safetensors")
+    assert again.of_strings(["cold"]).tolist() == [3] and len(again) == 3
+    assert b"cold" not in (tmp_path / "counts.safetensors").read_bytes()
+
+
+def test_counts_do_not_depend_on_the_order_of_the_training_split(counts, tmp_path):
+    counts.save(tmp_path / "a")
+    StringCounts.fit(reversed(TRAINING)).save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_damaged_counts_are_refused(tmp_path):
+    (tmp_path / "counts").write_bytes(b"nothing")
+    for name in ("counts", "missing"):
+        with pytest.raises(UserError, match="missing or damaged"):
+            StringCounts.load(tmp_path / name)
+
+
+def test_no_training_mentions_are_no_counts():
+    assert StringCounts.fit([]).of_strings(["cold"]).tolist() == [0]
+
+
+def test_evidence_by_hand(counts):
+    candidates, about = lists().evidence(counts)
+    assert candidates["exact_name"].tolist() == [0, 1, 0]
+    np.testing.assert_allclose(candidates["string_share"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
+    np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
+    np.testing.assert_allclose(about["string_count"], np.log1p([3, 0]))
+    np.testing.assert_allclose(about["exact_names"], np.log1p([1, 0]))
+
+
+def calibration(counts) -> Calibration:
+    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    rich = EvidenceFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    bare = EvidenceFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    return Calibration([rich, poor], counts, PlattCalibrator(slope=2.0, intercept=0.0), bare)
+
+
+def test_lists_without_retrieval_scores_are_scored_without_them(counts):
+    scored = lists({"retrieval": np.array([0.1, 0.9, np.nan])})
+    found = calibration(counts)(scored)
+    assert found.complete.tolist() == [True, False]
+    utility = np.array([1.0 + 0.5, 0.5 + 4.5])
+    share = np.exp(utility) / (1 + np.exp(utility).sum())
+    expected = 1 / (1 + np.exp(-2 * np.log(share / (1 - share))))
+    np.testing.assert_allclose(found.probabilities[:2], expected)
+    np.testing.assert_allclose(found.probabilities[2], 0.5)
+    none = calibration(counts)(lists())
+    assert none.complete.tolist() == [False, False]
+    assert none.log_odds[0] > none.log_odds[1]
+
+
+def test_without_fusion_the_logits_decide():
+    found = Calibration(calibrator=PlattCalibrator(slope=1.0, intercept=0.0))(lists())
+    assert found.log_odds.tolist() == [1.0, 0.5, 0.0] and found.complete.all()
+    np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-found.log_odds)))
+
+
+def test_candidates_of_one_cui_are_one_concept():
+    assert lists(cuis=("C1", "C1", "C1")).concepts.tolist() == [0, 0, 1]
+    assert lists(cuis=(None, None, None)).concepts.tolist() == [0, 1, 2]
+
+
+def test_fit_makes_a_second_fusion_only_where_retrieval_is_weighed(counts):
+    scored, gold = lists({"retrieval": np.array([0.1, 0.9, 0.3])}), np.array([1, -1])
+    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, gold, counts)
+    assert [list(fusion.weights) for fusion in fitted.fusions] == [["cross_encoder", "retrieval"], ["cross_encoder"]]
+    assert list(fitted.baseline.weights) == ["retrieval"]
+    assert fitted.without_cross_encoder(scored).shape == (3,)
+    assert len(fit_fusions(["cross_encoder", "exact_name"], scored, gold, counts).fusions) == 1
+    alone = fit_fusions(["retrieval"], scored, gold, counts)
+    assert len(alone.fusions) == 1 and alone.baseline is None and alone.without_cross_encoder(scored) is None
+
+
+def test_unknown_or_missing_evidence_is_refused(counts):
+    with pytest.raises(UserError, match="'luck' is unknown"):
+        fit_fusions(["luck"], lists(), np.array([1, -1]), counts)
+    with pytest.raises(UserError, match="hold no lexical scores"):
+        fit_fusions(["lexical"], lists(), np.array([1, -1]), counts)
+
+
+def test_calibration_round_trip(counts, tmp_path):
+    counts.save(tmp_path / "string_counts.safetensors")
+    again = Calibration.load(calibration(counts).to_dict(), tmp_path)
+    scored = lists({"retrieval": np.array([0.1, 0.9, np.nan])})
+    np.testing.assert_array_equal(again(scored).probabilities, calibration(counts)(scored).probabilities)
+    assert again.baseline.weights == {"retrieval": 5.0}

@@ -1,0 +1,88 @@
+"""The loss and the gradient of a global batch do not depend on how it is cut, ragged ones and single rows included."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from loss_on_processes import CASES, load_model, make_pairs, take_steps
+from safetensors.torch import load_file
+from tiny_models import tiny_cross_encoder
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from umls_reranker.training.collator import PairCollator
+
+TESTS = Path(__file__).resolve().parent
+CURVE = json.loads((TESTS / "loss_curve.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_cross_encoder(tmp_path_factory.mktemp("exact") / "model", spread=0.1))
+
+
+@pytest.fixture(scope="module")
+def two_processes(model, tmp_path_factory):
+    """Case -> gradients and losses of a run on two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    config = TESTS.parent / "accelerate_configs" / "cpu_two_processes.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    done = subprocess.run(
+        [*launch, TESTS / "loss_on_processes.py", model, folder],
+        env=os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
+    return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
+
+
+def reference(model, folder, rows):
+    """Gradients and loss of all rows in one pass, without Trainer: sum(weight * bce) / rows."""
+    network, batch = load_model(model), PairCollator(0)(make_pairs(folder, rows).__getitems__(range(rows)))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    bce = binary_cross_entropy_with_logits(network(**inputs).logits.squeeze(-1), batch["labels"], reduction="none")
+    loss = (batch["weight"] * bce).sum() / rows
+    loss.backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}, loss.item()
+
+
+def assert_exact(expected, gradients, losses):
+    expected, loss = expected
+    assert gradients.keys() == expected.keys()
+    assert max(gradient.abs().max() for gradient in expected.values()) > 0.01
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            gradients[name], gradient, rtol=0, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
+        )
+    assert losses == [pytest.approx(loss, abs=1e-6)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "per_device", "passes"),
+    [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],
+)
+def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes):
+    assert_exact(reference(model, tmp_path, rows), *take_steps(model, rows, per_device, passes))
+
+
+@pytest.mark.parametrize("case", [name for name, numbers in CASES.items() if numbers[-1] == 1])
+def test_the_loss_does_not_depend_on_the_number_of_processes(model, tmp_path, two_processes, case):
+    assert_exact(reference(model, tmp_path, CASES[case][0]), *two_processes[case])
+
+
+def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes):
+    curves = {
+        "1 x 64": take_steps(model, 600, 64, 1, steps=50)[1],
+        "4 x 16": take_steps(model, 600, 16, 4, steps=50)[1],
+        "2 processes x 32": two_processes["50 steps"][1],
+    }
+    for name, losses in curves.items():
+        assert losses == pytest.approx(CURVE["losses"], abs=CURVE["tolerance"]), name
+    # Each epoch ends with a batch of 24 pairs.
+    assert len(CURVE["losses"]) == 50 and CURVE["losses"][-1] < CURVE["losses"][0]

@@ -1,0 +1,136 @@
+"""Evidence fusion: exact probabilities, fitting, order, and its way through JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.errors import UserError
+
+OFFSETS = np.array([0, 2, 2, 5])
+CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}
+LISTS = {"string_count": np.array([0.0, 1.0, 2.0])}
+DISTINCT = np.arange(5)
+
+
+def fusion(**changes) -> EvidenceFusion:
+    state = {"weights": {"cross_encoder": 0.5, "exact_name": 1.0}, "none_weights": {"string_count": -0.5}}
+    return EvidenceFusion.from_dict(state | {"none_intercept": 0.25} | changes)
+
+
+def probabilities(log_odds: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-log_odds))
+
+
+def test_probabilities_by_hand():
+    utility = [0.5 * 1 + 1, 0.0, 0.5 * 2, -0.5, 0.5 * 2 + 1]
+    first = np.exp(0.25) + np.exp(utility[0]) + np.exp(utility[1])
+    last = np.exp(0.25 - 1.0) + np.exp(utility[2:]).sum()
+    expected = np.exp(utility) / [first, first, last, last, last]
+    found = probabilities(fusion()(CANDIDATES, LISTS, OFFSETS, DISTINCT))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_two_names_of_one_concept_do_not_share_its_probability():
+    once = probabilities(fusion()(CANDIDATES, LISTS, OFFSETS, DISTINCT))
+    doubled = {name: np.append(column, column[4]) for name, column in CANDIDATES.items()}
+    twice = probabilities(fusion()(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4])))
+    np.testing.assert_allclose(twice, [*once, once[4]], rtol=1e-12)
+
+
+def test_log_odds_stay_finite_at_both_ends():
+    far = {"cross_encoder": np.array([4_000.0, -4_000.0, 0, 0, 0]), "exact_name": np.zeros(5)}
+    found = fusion()(far, LISTS, OFFSETS, DISTINCT)
+    assert np.isfinite(found).all() and found[0] > 20 and found[1] < -1_000
+
+
+def simulated(n=3_000, size=4, seed=0):
+    """Lists whose gold concept, or none, is drawn from a conditional logit of known weights."""
+    rng = np.random.default_rng(seed)
+    offsets = np.arange(n + 1) * size
+    candidates = {"cross_encoder": rng.normal(1, 2, n * size), "lexical": rng.normal(0, 1, n * size)}
+    lists = {"string_count": rng.normal(0, 1, n)}
+    utility = (0.8 * candidates["cross_encoder"] + 1.5 * candidates["lexical"]).reshape(n, size)
+    none = 0.5 - 0.7 * lists["string_count"]
+    noise = rng.gumbel(size=(n, size + 1))
+    choice = np.argmax(np.column_stack([none, utility]) + noise, axis=1)
+    return candidates, lists, offsets, choice - 1
+
+
+def test_fit_finds_the_weights_that_made_the_data():
+    fitted = EvidenceFusion.fit(*simulated())
+    assert fitted.weights["cross_encoder"] == pytest.approx(0.8, abs=0.06)
+    assert fitted.weights["lexical"] == pytest.approx(1.5, abs=0.1)
+    assert fitted.none_weights["string_count"] == pytest.approx(-0.7, abs=0.15)
+    assert fitted.none_intercept == pytest.approx(0.5, abs=0.2)
+
+
+def test_probabilities_of_a_list_sum_to_less_than_one_and_match_what_happens():
+    candidates, lists, offsets, gold = simulated(seed=1)
+    fitted = EvidenceFusion.fit(*simulated(seed=0))
+    sums = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4).sum(axis=1)
+    assert sums.max() < 1
+    assert sums.mean() == pytest.approx(np.mean(gold >= 0), abs=0.02)
+
+
+def test_evidence_against_a_candidate_gets_no_weight():
+    candidates, lists, offsets, gold = simulated()
+    candidates["retrieval"] = -candidates["lexical"]
+    del candidates["lexical"]
+    assert EvidenceFusion.fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
+
+
+def test_evidence_that_never_varies_gets_no_weight():
+    candidates, lists, offsets, gold = simulated()
+    fitted = EvidenceFusion.fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
+    assert fitted.weights["exact_name"] == pytest.approx(0, abs=1e-3)
+
+
+def test_a_better_candidate_never_loses():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        column = rng.normal(size=5)
+        better = column.copy()
+        better[3] += rng.exponential()
+        before, after = (
+            fusion()(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT) for values in (column, better)
+        )
+        assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()
+
+
+def test_round_trip_through_json_gives_equal_outputs():
+    fitted = EvidenceFusion.fit(*simulated())
+    again = EvidenceFusion.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    candidates, lists, offsets, _ = simulated(seed=2)
+    numbers = np.arange(offsets[-1])
+    np.testing.assert_array_equal(
+        fitted(candidates, lists, offsets, numbers), again(candidates, lists, offsets, numbers)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": {"cross_encoder": -1.0}}, "negative or not finite"),
+        ({"weights": {"cross_encoder": "much"}}, "damaged"),
+        ({"weights": {"horoscope": 1.0}}, "unknown evidence horoscope"),
+        ({"none_weights": {"moon": 1.0}}, "unknown evidence moon"),
+        ({"none_intercept": float("nan")}, "negative or not finite"),
+        ({"none_intercept": None}, "damaged"),
+    ],
+)
+def test_a_damaged_fusion_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        fusion(**changes)
+
+
+def test_lists_without_any_gold_concept_are_refused():
+    with pytest.raises(UserError, match="no calibration mention"):
+        EvidenceFusion.fit(CANDIDATES, LISTS, OFFSETS, np.array([-1, -1, -1]))
+
+
+def test_evidence_that_is_not_finite_is_named():
+    broken = CANDIDATES | {"exact_name": np.array([0, 0, np.nan, 0, 0])}
+    with pytest.raises(UserError, match="evidence 'exact_name'"):
+        EvidenceFusion.fit(broken, LISTS, OFFSETS, np.array([0, -1, 1]))

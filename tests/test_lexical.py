@@ -1,0 +1,189 @@
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from trigram_encoder import TrigramEncoder, make_concepts
+
+from umls_reranker.data.concepts import normalize_name
+from umls_reranker.errors import UserError
+from umls_reranker.retrieval import lexical as lexical_module
+from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval.lexical import LexicalIndex
+
+WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
+QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]
+FILES = ("trigrams.npy", "trigram_weights.npy", "starts.npy", "postings.npy", "posting_weights.npy")
+
+
+def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
+    draw = np.random.default_rng(seed)
+    concepts = {}
+    for number in range(count):
+        size = 20 if number % 10 == 0 else draw.integers(1, 5)
+        names = {" ".join(draw.choice(WORDS, draw.integers(1, 4))) for _ in range(size)}
+        concepts[f"C{number:07}"] = ("", sorted(names))
+    return concepts
+
+
+def build(path, concepts) -> LexicalIndex:
+    path.mkdir()
+    return LexicalIndex.build(concepts, path)
+
+
+@pytest.fixture(scope="module")
+def concepts(tmp_path_factory):
+    return make_concepts(tmp_path_factory.mktemp("concepts") / "c", random_concepts(seed=3, count=60))
+
+
+@pytest.fixture(scope="module")
+def index(concepts, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("index") / "lexical", concepts)
+
+
+@pytest.fixture(scope="module")
+def cosines(concepts):
+    """(queries, names) by scikit-learn, without hashing and lists."""
+    names = [name for row in range(len(concepts)) for name in concepts.names(row)]
+    forms = [normalize_name(name) for name in names]
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), lowercase=False)
+    vectorizer.fit(sorted(set(forms)))
+    queries = vectorizer.transform([normalize_name(text) for text in QUERIES])
+    return (queries @ vectorizer.transform(forms).T).toarray()
+
+
+def rows_of_names(concepts):
+    return np.repeat(np.arange(len(concepts)), [len(concepts.names(row)) for row in range(len(concepts))])
+
+
+@pytest.mark.parametrize(("strings", "queries"), [(131_072, 64), (7, 2), (1, 1)])
+def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, cosines, strings, queries):
+    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", strings)
+    monkeypatch.setattr(lexical_module, "QUERIES_PER_BLOCK", queries)
+    index, owners = build(tmp_path / "index", concepts), rows_of_names(concepts)
+    for k in (1, 5, 60):
+        found = index.search(QUERIES, k)
+        for query, scores in enumerate(cosines):
+            best = np.array([scores[owners == row].max() for row in range(len(concepts))])
+            order = np.lexsort((np.arange(len(best)), -best.round(5)))[:k]
+            order = order[best[order] > 1e-6]
+            assert (found.rows[query] >= 0).sum() == len(order)
+            np.testing.assert_allclose(found.scores[query, : len(order)], best[order], atol=1e-5)
+            assert (found.rows[query, len(order) :] == -1).all()
+            kept = found.rows[query, : len(order)]
+            assert len(set(kept)) == len(kept)
+            np.testing.assert_allclose(best[kept], best[order], atol=1e-5)
+            np.testing.assert_array_equal(owners[found.name_ids[query, : len(order)]], kept)
+            np.testing.assert_allclose(scores[found.name_ids[query, : len(order)]], best[kept], atol=1e-5)
+
+
+def test_blocks_do_not_change_a_bit(tmp_path, monkeypatch, concepts, index):
+    whole = index.search(QUERIES, 10)
+    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", 10)
+    monkeypatch.setattr(lexical_module, "QUERIES_PER_BLOCK", 1)
+    pieces = build(tmp_path / "index", concepts).search(QUERIES, 10)
+    for part in ("rows", "name_ids", "scores"):
+        assert getattr(whole, part).tobytes() == getattr(pieces, part).tobytes()
+
+
+def test_two_builds_are_the_same_bytes(tmp_path, concepts):
+    contents = []
+    for name in ("one", "two"):
+        build(tmp_path / name, concepts)
+        contents.append({p.name: p.read_bytes() for p in sorted((tmp_path / name).rglob("*")) if p.is_file()})
+    assert contents[0] == contents[1] and set(FILES) < set(contents[0])
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Rows: 0 common cold, 1 cold temperature, 2 heart."""
+    path = tmp_path_factory.mktemp("toy")
+    names = {
+        "C0000001": ("T3", ["common cold", "Cold", "head-cold"]),
+        "C0000002": ("T1", ["cold temperature", "cold"]),
+        "C0000003": ("T4", ["heart", "cardiac organ"]),
+    }
+    concepts = make_concepts(path / "concepts", names)
+    return concepts, build(path / "index", concepts)
+
+
+def test_equal_in_normalized_form_is_one_and_ties_come_by_row(toy):
+    found = toy[1].search(["COLD", "head cold"], 2)
+    assert found.rows.tolist() == [[0, 1], [0, 1]]
+    np.testing.assert_allclose(found.scores[0], [1, 1], atol=1e-6)
+    assert found.scores[0, 0] == found.scores[0, 1]
+    assert found.name_ids.tolist() == [[1, 4], [2, 4]]
+
+
+def test_name_ids_are_those_of_the_dense_index(tmp_path, toy):
+    concepts, index = toy
+    (tmp_path / "dense").mkdir()
+    dense = NameIndex.build(concepts, TrigramEncoder(), tmp_path / "dense")
+    assert len(index) == len(dense)
+    assert dense.names(index.search(["head cold"], 2).name_ids[0]) == ["head-cold", "cold"]
+
+
+@pytest.mark.parametrize("text", ["zzz", "", "-"])
+def test_a_text_without_a_known_trigram_finds_nothing(toy, text):
+    found = toy[1].search([text, "heart"], 3)
+    # "heart" shares two trigrams with "head-cold", and none with any name of the third concept.
+    assert found.rows.tolist() == [[-1, -1, -1], [2, 0, -1]]
+    assert np.isneginf(found.scores[0]).all()
+
+
+def test_no_queries(toy):
+    assert toy[1].search([], 4).rows.shape == (0, 4)
+
+
+def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
+    monkeypatch.setattr(lexical_module, "COMMON_STRINGS", 1)
+    index = build(tmp_path / "index", toy[0])
+    # "cold" stands in four of six distinct names, " co" in three, " te" in one.
+    assert index.search(["cold", "cold temperature"], 2).rows.tolist() == [[-1, -1], [1, -1]]
+
+
+@pytest.mark.parametrize("names_at_once", [1, 3, 65_536])
+def test_scores_of_given_concepts_are_those_of_the_search(monkeypatch, index, names_at_once):
+    monkeypatch.setattr(lexical_module, "STRINGS_AT_ONCE", names_at_once)
+    found = index.search(QUERIES, 20)
+    np.testing.assert_allclose(index.score(QUERIES, found.rows), found.scores, atol=1e-6)
+
+
+def test_scores_without_common_trigrams_are_zero_and_padding_is_not_scored(toy):
+    scores = toy[1].score(["heart", "cold"], np.array([[2, 1, -1], [2, 1, 0]]))
+    np.testing.assert_allclose(scores, [[1, 0, -np.inf], [0, 1, 1]], atol=1e-6)
+
+
+def test_other_concepts_are_refused(tmp_path, toy):
+    concepts, index = toy
+    index.require(concepts)
+    fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["cold"])})
+    with pytest.raises(UserError, match="over 3 concepts and there are 1 now"):
+        index.require(fewer)
+
+
+@pytest.mark.parametrize(
+    "part", [*FILES, "lexical.json", "names/data-00000-of-00001.arrow", "strings/data-00000-of-00001.arrow"]
+)
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
+    build(tmp_path / "index", toy[0])
+    file = tmp_path / "index" / part
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "cut short":
+        file.write_bytes(content[: len(content) // 3])
+    with pytest.raises(UserError, match="lexical.json|build_index"):
+        LexicalIndex.load(tmp_path / "index")
+
+
+@pytest.mark.parametrize("strings", [131_072, 7])
+def test_names_that_tie_beyond_what_was_asked_for_come_by_row(tmp_path, monkeypatch, strings):
+    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", strings)
+    # Orders of the same words have the same trigrams; the last row differs.
+    orders = [" ".join(order) for order in itertools.permutations(["cold", "left", "skin", "upper"])]
+    names = {f"C{number:07}": ("", [order]) for number, order in enumerate(orders)}
+    concepts = make_concepts(tmp_path / "concepts", names | {"C0000099": ("", ["upper"])})
+    found = build(tmp_path / "index", concepts).search(["upper", "cold skin"], 4)
+    assert found.rows.tolist() == [[24, 0, 1, 2], [0, 1, 2, 3]]
+    assert found.scores[1, 0] == found.scores[1, 3]

@@ -1,0 +1,119 @@
+"""Mining in shards, by several processes and after a kill: always the same bytes."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from mining_fixtures import Setup, make_mentions
+from pipeline_fixtures import ROOT, contents
+from rich.console import Console
+
+from umls_reranker.retrieval import nearest
+from umls_reranker.retrieval.mining import MiningConfig, search_share
+from umls_reranker.retrieval.mining_report import SOURCES, mining_table
+
+pytest_plugins = ["pipeline_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    concepts = {f"C{number:07}": ("T2", [f"heart {number % 30} {number}"]) for number in range(90)}
+    return Setup(tmp_path_factory.mktemp("setup"), concepts)
+
+
+@pytest.fixture(scope="module")
+def mentions():
+    return make_mentions([(f"Heart {n % 30}", f"C{n % 95:07}", []) for n in range(200)])
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 40])
+def test_files_do_not_depend_on_the_processes(setup, mentions, processes, monkeypatch):
+    monkeypatch.setattr(nearest, "SHARD", 7)
+    _, expected_report, expected = setup.mine(mentions)
+    out = setup.path / f"pairs-{setup.runs + 1}"
+    for process in reversed(range(processes)):
+        search_share(mentions, *setup.searched, MiningConfig(), out, process, processes)
+    assert len(list(out.glob(".nearest-*-of-00005.npz"))) == 5
+    monkeypatch.setattr(setup.index, "search", None)
+    _, report, files = setup.mine(mentions)
+    assert (files, report) == (expected, expected_report)
+
+
+def test_a_killed_search_goes_on(setup, mentions, monkeypatch):
+    monkeypatch.setattr(nearest, "SHARD", 7)
+    _, _, expected = setup.mine(mentions)
+    out = setup.path / f"pairs-{setup.runs + 1}"
+    search, searches = setup.index.search, []
+
+    def killed(vectors, k):
+        searches.append(len(vectors))
+        if len(searches) == 3:
+            raise KeyboardInterrupt
+        return search(vectors, k)
+
+    monkeypatch.setattr(setup.index, "search", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search_share(mentions, *setup.searched, MiningConfig(), out, 0, 1)
+    _, _, files = setup.mine(mentions)
+    assert files == expected
+    # Five shards of 30 strings, two of them done before the kill.
+    assert searches == [7, 7, 7, 7, 7, 2]
+
+
+def test_once_per_string_and_gold_concept(setup):
+    rows = [("heart 1", "C0000001", []), ("Heart-1", "C0000001", []), ("heart 1", "C0000002", [])]
+    rows += [("heart 2", "C0000001", []), ("heart 1", "C0999999", []), ("HEART 1", "C0000001", [])]
+    mentions = make_mentions(rows)
+    every, every_report, _ = setup.mine(mentions)
+    once, report, _ = setup.mine(mentions, MiningConfig(mine_per="string"))
+    assert once.to_list() == [pair for pair in every if pair["mention_id"] in (7, 9, 10)]
+    assert (report["repeated_mentions"], report["repeated_pairs"]) == (2, len(every) - len(once))
+    assert (every_report["repeated_mentions"], report["gold_concept_unknown"]) == (0, 1)
+
+
+def test_cosines_of_all_kinds(setup, mentions):
+    pairs, report, _ = setup.mine(mentions)
+    histogram = report["cosine_histogram"]
+    assert (len(histogram["edges"]), histogram["edges"][0], histogram["edges"][-1]) == (21, 0.0, 1.0)
+    assert histogram["sampled_mentions"] == len(set(pairs["mention_id"]))
+    for number, source in enumerate(SOURCES):
+        chosen = pairs.filter(lambda pair, number=number: pair["source"] == number)
+        texts, names = (setup.encoder.encode(chosen[key][:]) for key in ("mention", "name"))
+        cosines = np.einsum("nd,nd->n", texts, names)
+        # A cosine that rounding may move over an edge is counted on either side of it.
+        for edge, below in zip(histogram["edges"][1:-1], np.cumsum(histogram[source]), strict=False):
+            assert (cosines < edge - 1e-6).sum() <= below <= (cosines < edge + 1e-6).sum(), (source, edge)
+        assert sum(histogram[source]) == len(chosen)
+
+
+def test_table_shows_every_count_of_the_report(setup, mentions):
+    reports = {"train": setup.mine(mentions)[1], "dev": setup.mine(mentions.select(range(20)))[1]}
+    console = Console(file=io.StringIO(), width=120)
+    console.print(mining_table(reports))
+    rows = {}
+    for line in console.file.getvalue().splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if len(cells) == 3 and cells[0] != "count":
+            rows[cells[0]] = [int(cell.replace(",", "")) for cell in cells[1:]]
+    assert rows["mentions"] == [200, 20]
+    for source in SOURCES:
+        assert rows[f"{source} pairs"] == [report["pairs"][source] for report in reports.values()]
+    assert rows["dropped, gold concept: semantic"] == [
+        report["dropped"]["gold_concept"]["semantic"] for report in reports.values()
+    ]
+    assert "dropped, related: semantic" not in rows
+
+
+def test_two_processes_write_the_pairs_of_one(scripts, finished, tmp_path):
+    run = tmp_path / finished.folder.name
+    run.mkdir()
+    for stage in ("concepts", "mentions", "index"):
+        (run / stage).symlink_to(finished.folder / stage)
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
+    script = ROOT / "scripts" / "mine_negatives.py"
+    options = ["--output_dir", tmp_path, "--device", "cpu"]
+    outcome = scripts.run_command(*launch, "--config_file", config, script, scripts.recipe, *options)
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    assert contents(run / "pairs") == contents(finished.folder / "pairs")

@@ -1,0 +1,53 @@
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umls_reranker.data.normalization import hash_names, normalize_name, normalize_names
+
+PIECES = st.sampled_from(
+    ["a", "B", "7", " ", "-", "_", "(", "\t", "\0", "\u00e9", "e\u0301", "\u00b5", "\uff24", "\u00df"]
+)
+NAMES = st.lists(st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(max_size=8)), max_size=30)
+
+
+@given(names=NAMES, start=st.integers(0, 5))
+def test_names_at_once_are_as_names_one_by_one(names, start):
+    column = pa.array(names, pa.string())
+    forms = normalize_names(column)
+    assert forms.type == pa.string()
+    assert forms.to_pylist() == [normalize_name(name) for name in names]
+    assert normalize_names(column.slice(start)).to_pylist() == forms.to_pylist()[start:]
+
+
+@given(names=NAMES, start=st.integers(0, 5))
+def test_a_hash_depends_on_the_name_alone(names, start):
+    column = pa.array(names, pa.string())
+    hashes = hash_names(column)
+    assert hashes.dtype == np.uint64
+    assert hash_names(column.slice(start)).tolist() == hashes[start:].tolist()
+    by_name = dict(zip(names, hashes.tolist(), strict=True))
+    assert [by_name[name] for name in names] == hashes.tolist()
+
+
+HASHES = [
+    "0000000000000000",
+    "173e1ef306b75f39",
+    "cc84c92157d32483",
+    "6dfd6b4bdb382343",
+    "537cb2d9a68fcc0e",
+    "286f4aab6e7e4c8c",
+]
+
+
+def test_hashes_are_those_of_every_machine():
+    names = ["", "a", "12345678", "123456789", "caf\u00e9", "diabetes mellitus type ii"]
+    assert [f"{value:016x}" for value in hash_names(pa.array(names))] == HASHES
+
+
+def test_hashes_spread_over_both_halves():
+    names = pa.array([f"{word} {number}" for word in ("a", "name number", "\u00e9") for number in range(20_000)])
+    hashes = hash_names(names)
+    assert len(np.unique(hashes)) == len(names)
+    # 60,000 of 2**32 values: 0.4 pairs alike are expected by chance.
+    assert min(len(np.unique(hashes >> np.uint64(32))), len(np.unique(hashes & np.uint64(2**32 - 1)))) > len(names) - 6

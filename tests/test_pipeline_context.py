@@ -1,0 +1,74 @@
+"""The road with everything that reads context: trained encoder, union of retrievers, cross-encoder, all evidence."""
+
+import json
+
+import pytest
+from datasets import load_from_disk
+
+from umls_reranker import UMLSReranker
+from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
+
+pytest_plugins = ["pipeline_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def run(scripts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("context")
+    keys = {
+        "output_dir": folder,
+        "encoder_training_steps": 4,
+        "encoder_batch_size": 16,
+        "encoder_context_tokens": 4,
+        "retrievers": ["dense", "context", "lexical"],
+        "max_steps": 10,
+        "start_from_encoder": True,
+        "context_tokens": 4,
+        "evidence": list(CANDIDATE_EVIDENCE),
+    }
+    names = ("prepare_data", "train_encoder", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
+    for script in names:
+        outcome = scripts.run(script, **keys)
+        assert outcome.code == 0, outcome.err
+    return folder / "mini", scripts, keys
+
+
+def test_lists_hold_the_scores_of_all_retrievers(run):
+    lists = load_from_disk(str(run[0] / "candidates"))["test"]
+    for row in lists:
+        sizes = {len(row[name]) for name in ("cuis", "retrieval_scores", "context_scores", "lexical_scores")}
+        assert len(sizes) == 1
+    summary = json.loads((run[0] / "candidates" / "manifest.json").read_text())["summary"]
+    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "union"}
+
+
+def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run):
+    reranker = UMLSReranker.from_pretrained(run[0] / "model")
+    assert [list(fusion.weights) for fusion in reranker.calibration.fusions] == [
+        list(CANDIDATE_EVIDENCE),
+        [name for name in CANDIDATE_EVIDENCE if name not in ("retrieval", "context", "lexical")],
+    ]
+    row = load_from_disk(str(run[0] / "candidates"))["test"][0]
+    columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
+    scored = [
+        {"name": name, "cui": cui, "retrieval_score": dense, "context_score": context, "lexical_score": lexical}
+        for name, cui, (dense, context, lexical) in zip(row["names"], row["cuis"], columns, strict=True)
+    ]
+    bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in scored]
+    with_scores, without = reranker.rerank("fever", scored), reranker.rerank("fever", bare)
+    assert "high" not in {item.tier for item in without}
+    found = {item.cui: item.cross_encoder_score for item in with_scores}
+    assert found != {item.cui: item.cross_encoder_score for item in without}
+
+
+def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
+    report = json.loads((run[0] / "report" / "metrics.json").read_text())
+    assert {"reranker", "cross_encoder", "evidence_without_cross_encoder", "retriever"} <= set(report["linking"])
+
+
+def test_finished_stages_are_skipped_and_context_needs_its_encoder(run):
+    _, scripts, keys = run
+    for script in ("train_encoder", "build_index", "train"):
+        assert not scripts.run(script, **keys).remade
+    refused = scripts.run("build_index", **keys | {"encoder_training_steps": 0})
+    assert refused.code == 2 and "retrievers: context needs an encoder that reads it" in refused.errors[0]
+    assert "as it is" in scripts.run("train_encoder", **keys | {"encoder_training_steps": 0}).out

@@ -1,0 +1,160 @@
+"""scripts/prepare_data.py with the optional files of a release, and with several ontologies."""
+
+import gzip
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
+
+from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.data.relations import RELATION_KINDS, RelationTable
+from umls_reranker.errors import UserError
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "prepare_data.py"
+
+MRREL = (("C9000001", "PAR", "C9000002"), ("C9000004", "SIB", "C9000035"), ("C9000005", "RO", "C9000006"))
+RETIRED = ("C9999901|2018AA|SY|||C9000013|Y|", "C9999902|2018AA|DEL||||N|")
+MRSAB = "".join(
+    f"{ {3: 'MINI', 2: 'MINI2017', 9: '2017AA', 13: 1, 19: 'ENG', 21: 'Y', 22: 'Y'}.get(n, '') }|" for n in range(25)
+)
+
+
+@pytest.fixture
+def prepare(tmp_path, monkeypatch):
+    """Run the script on the miniature release; gives the run folder."""
+    corpus = write_pubtator(tmp_path / "corpus.txt")
+    train, dev = write_pmids(tmp_path)
+    recipe = {
+        "run_name": "r",
+        "output_dir": tmp_path,
+        "umls_dir": write_rrf(tmp_path / "META"),
+        "semantic_network_dir": write_semantic_network(tmp_path / "NET"),
+        "corpus": corpus,
+        "train_documents": train,
+        "dev_documents": dev,
+    }
+
+    def run(*argv, **keys):
+        content = {key: value if isinstance(value, list) else str(value) for key, value in (recipe | keys).items()}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+        monkeypatch.setattr(sys, "argv", ["prepare_data.py", str(tmp_path / "config.yaml"), *argv])
+        runpy.run_path(str(SCRIPT), run_name="script")["main"]()
+        return tmp_path / "r"
+
+    return run
+
+
+def write(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_optional_files(meta):
+    lines = [f"{one}|A1|AUI|{kind}|{two}|A2|AUI||R1||MINI|MINI|||N||\n".encode() for one, kind, two in MRREL]
+    content = b"".join(lines)
+    (meta / "MRREL.RRF.aa.gz").write_bytes(gzip.compress(content[:50]))
+    (meta / "MRREL.RRF.ab.gz").write_bytes(gzip.compress(content[50:]))
+    write(meta / "MRCUI.RRF", *RETIRED)
+    write(meta / "MRSAB.RRF", MRSAB)
+    write(meta.parent / "release.dat", "umls.release.name=2021AA")
+
+
+def report_of(run, stage):
+    return json.loads((run / stage / "read_report.json").read_text())
+
+
+def cuis_of(run):
+    return sorted(cui for split in datasets.load_from_disk(str(run / "mentions")).values() for cui in split["cui"])
+
+
+def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
+    run = prepare()
+    before = cuis_of(run)
+    assert {"C9999901", "C9999902"} <= set(before)
+    assert len(RelationTable.load(run / "concepts")) == 0
+    assert report_of(run, "concepts")["release"]["name"] is None
+    assert "retired_cuis" not in report_of(run, "mentions")
+
+    write_optional_files(tmp_path / "META")
+    run = prepare()
+    concepts, relations = ConceptTable.load(run / "concepts"), RelationTable.load(run / "concepts")
+    one, two, cold, temperature = concepts.rows(["C9000001", "C9000002", "C9000004", "C9000035"])
+    assert relations.related(one, two, ["PAR"]) and relations.related(two, one, ["CHD"])
+    assert not relations.related(cold, temperature)
+    assert cuis_of(run) == sorted("C9000013" if cui == "C9999901" else cui for cui in before)
+    report = report_of(run, "concepts")
+    assert report["relations"]["pairs"] == 2
+    assert report["mrrel"]["dropped"]["relations"] == 2
+    assert (report["release"]["name"], report["release"]["highest_restriction_level"]) == ("2021AA", 1)
+    assert report_of(run, "mentions")["retired_cuis"] == {
+        "lines": 2,
+        "skipped": 0,
+        "reasons": {},
+        "mentions": {"mapped": 1, "deleted": 1},
+        "cuis": {"mapped": 1, "deleted": 1},
+    }
+    inputs = json.loads((run / "concepts" / "manifest.json").read_text())["inputs"]
+    assert {"MRCONSO", "MRREL 1", "MRREL 2", "MRCUI", "MRSAB", "release.dat"} <= set(inputs)
+
+    run = prepare("--relations", "SIB", "PAR", "--map_retired_cuis", "false")
+    assert RELATION_KINDS[RelationTable.load(run / "concepts").kind_between(cold, temperature)] == "SIB"
+    assert cuis_of(run) == before
+    assert len(RelationTable.load(prepare("--relations") / "concepts")) == 0
+
+
+def test_a_changed_part_is_noticed_and_files_of_no_use_are_not_read(prepare, tmp_path, capsys):
+    write_optional_files(tmp_path / "META")
+    prepare()
+    capsys.readouterr()
+    prepare()
+    assert "up to date" in capsys.readouterr().err
+    part = tmp_path / "META" / "MRREL.RRF.ab.gz"
+    part.write_bytes(gzip.compress(gzip.decompress(part.read_bytes()).replace(b"|RO|", b"|RB|")))
+    assert report_of(prepare(), "concepts")["relations"]["pairs"] == 4
+    part.write_bytes(b"\x1f\x8bbroken")
+    with pytest.raises(UserError, match=r"MRREL.RRF \(2 parts joined\):\d+: the gzip stream"):
+        prepare()
+    prepare("--relations")
+
+
+def test_filters_of_the_recipe_reach_the_reader(prepare):
+    assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
+    concepts = ConceptTable.load(prepare("--concept_types", "T023", "--term_types", "PT") / "concepts")
+    assert len(concepts) == concepts.name_count == 8
+
+
+def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):
+    write_optional_files(tmp_path / "META")
+    run = prepare("--dry_run", "--map_retired_cuis", "false")
+    lines = capsys.readouterr().err.splitlines()
+    meta = tmp_path / "META"
+    assert f"[MRREL 2] {meta / 'MRREL.RRF.ab.gz'}, {(meta / 'MRREL.RRF.ab.gz').stat().st_size:,} bytes" in lines
+    assert f"[corpus] {tmp_path / 'corpus.txt'}, {(tmp_path / 'corpus.txt').stat().st_size:,} bytes" in lines
+    assert not any("MRCUI" in line for line in lines)
+    assert not run.exists()
+
+
+def test_one_ontology_or_several(prepare, tmp_path):
+    obo = write_obo(tmp_path / "x.obo")
+    node = {
+        "id": "http://purl.obolibrary.org/obo/Y_1",
+        "lbl": "zebra fever",
+        "meta": {"xrefs": [{"val": "UMLS:C9999901"}]},
+    }
+    node["meta"]["synonyms"] = [{"pred": "hasExactSynonym", "val": "stripes"}]
+    other = tmp_path / "y.json"
+    other.write_text(json.dumps({"graphs": [{"id": "y", "nodes": [node], "edges": []}]}))
+    one = prepare(concept_source="obo", obo=obo, obo_type_roots=[TYPE_ROOT])
+    assert len(ConceptTable.load(one / "concepts")) == 40
+    assert [source["file"] for source in report_of(one, "concepts")["vocabularies"]] == ["x.obo"]
+    both = prepare(concept_source="obo", obo=[str(obo), str(other)], obo_type_roots=[TYPE_ROOT])
+    concepts = ConceptTable.load(both / "concepts")
+    assert concepts.names(concepts.rows(["C9999901"])[0]) == ["zebra fever", "stripes"]
+    assert [source["file"] for source in report_of(both, "concepts")["vocabularies"]] == ["x.obo", "y.json"]
+    assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
+    single = prepare("--obo", str(obo), concept_source="obo", obo_type_roots=[TYPE_ROOT])
+    assert len(ConceptTable.load(single / "concepts")) == 40

@@ -1,0 +1,177 @@
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, List, Value, load_from_disk
+from trigram_encoder import TrigramEncoder, make_concepts
+
+from umls_reranker.errors import UserError
+from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
+from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval.lexical import LexicalIndex
+from umls_reranker.retrieval.retriever import Retriever, fuse
+
+NAMES = {
+    "C0000001": ("", ["common cold", "cold", "head cold"]),
+    "C0000002": ("", ["cold temperature", "cold"]),
+    "C0000003": ("", ["heart", "cardiac organ"]),
+    "C0000004": ("", ["myocardial infarction", "heart attack"]),
+    "C0000005": ("", ["liver"]),
+}
+
+
+pytest_plugins = ["pipeline_fixtures"]
+
+
+class SynonymEncoder(TrigramEncoder):
+    """Knows that a coronary is a heart attack, whatever the letters, and nothing of "liver"."""
+
+    def encode(self, texts, **settings):
+        vectors = super().encode([{"coronary": "heart attack"}.get(text, text) for text in texts], **settings)
+        for row, text in enumerate(texts):
+            if text == "livers":
+                vectors[row] = -super().encode(["liver"])[0]
+        return vectors
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    path = tmp_path_factory.mktemp("retriever")
+    concepts, encoder = make_concepts(path / "concepts", NAMES), SynonymEncoder()
+    for name in ("dense", "lexical"):
+        (path / name).mkdir()
+    index = NameIndex.build(concepts, encoder, path / "dense")
+    return concepts, index, encoder, LexicalIndex.build(concepts, path / "lexical")
+
+
+def test_ranks_are_fused():
+    # 1/61 + 1/63, 1/62 + 1/62, 1/63, 1/61 and padding.
+    dense, lexical = np.array([[4, 5, 6, -1]]), np.array([[7, 5, 4, -1]])
+    assert fuse([dense, lexical], 5).tolist() == [[4, 5, 7, 6, -1]]
+    assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
+
+
+def test_queries_are_fused_apart_and_the_earlier_list_wins_ties():
+    dense, lexical = np.array([[1, 2], [-1, -1], [9, 8]]), np.array([[3, 4], [-1, -1], [8, 9]])
+    assert fuse([dense, lexical], 4).tolist() == [[1, 3, 2, 4], [-1] * 4, [9, 8, -1, -1]]
+
+
+def test_each_retriever_finds_what_the_other_does_not(searched):
+    _, index, encoder, lexical = searched
+    found = Retriever(index, encoder, lexical).search(["coronary", "livers"], 3)
+    assert 3 in found.rows[0] and 3 not in lexical.search(["coronary"], 5).rows
+    assert 4 in found.rows[1] and 4 not in Retriever(index, encoder).search(["livers"], 4).rows
+    assert set(found.lists) == {"dense", "lexical", "union"}
+    assert found.lists["lexical"][1, 0] == 4 and found.lists["dense"][1, 4] == 4
+    assert found.lists["union"][:, :3].tolist() == found.rows.tolist()
+
+
+def test_every_candidate_has_both_scores_and_its_nearest_name(searched):
+    concepts, index, encoder, lexical = searched
+    texts = ["coronary", "heart", "cold", "livers"]
+    found, vectors = Retriever(index, encoder, lexical).search(texts, 5), encoder.encode(texts)
+    assert (found.rows >= 0).all()
+    alone = lexical.search(texts, 5)
+    for query in range(len(texts)):
+        for place, row in enumerate(found.rows[query]):
+            cosines = encoder.encode(concepts.names(row)) @ vectors[query]
+            assert found.scores[query, place] == pytest.approx(cosines.max(), abs=1e-6)
+            assert index.names(found.name_ids[query, place : place + 1])[0] == concepts.names(row)[cosines.argmax()]
+            own = alone.scores[query][alone.rows[query] == row]
+            assert found.further["lexical"][query, place] == pytest.approx(own[0] if len(own) else 0, abs=1e-6)
+
+
+def test_dense_retrieval_is_that_of_the_index(searched):
+    _, index, encoder, _ = searched
+    found, expected = Retriever(index, encoder).search(["cold"], 3), index.search(encoder.encode(["cold"]), 3)
+    for part in ("rows", "name_ids", "scores"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
+    assert not found.further and set(found.lists) == {"dense"}
+
+
+def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
+    concepts, index, encoder, lexical = searched
+    rows = [("livers", "C0000005"), ("cold", "C0000002"), ("livers", "C0000009")]
+    texts, cuis = zip(*rows, strict=True)
+    sides = {"left": [""] * 3, "right": [""] * 3}
+    mentions = Dataset.from_dict({"mention_id": range(3), "mention": texts, **sides, "cui": cuis})
+    counts = write_candidates(mentions, Retriever(index, encoder, lexical), concepts, 2, tmp_path, "f")
+    lists = load_from_disk(str(tmp_path))
+    assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
+    assert {len(scores) for scores in lists["lexical_scores"]} == {2}
+    place = lists["gold"][0]
+    assert lists["cuis"][0][place] == "C0000005" and lists["names"][0][place] == "liver"
+    assert lists["retrieval_scores"][0][place] == pytest.approx(-1, abs=1e-6)
+    assert 0.5 < lists["lexical_scores"][0][place] < 1
+    assert counts["retrieved"] == 2 and counts["in_dictionary"] == 2
+    assert counts["recall"]["dense"] == {"1": 0.0, "8": 1.0, "32": 1.0, "64": 1.0}
+    assert counts["recall"]["lexical"] == {"1": 0.5, "8": 1.0, "32": 1.0, "64": 1.0}
+    assert counts["recall"]["union"]["64"] == 1.0
+
+
+class ReadingEncoder(TrigramEncoder):
+    """In a text about weather, a cold is a cold temperature."""
+
+    class queries:
+        context_tokens = 8
+
+    def encode(self, texts, contexts=None, **settings):
+        lefts = contexts[0] if contexts else [""] * len(texts)
+        read = ["cold temperature" if "weather" in left else text for text, left in zip(texts, lefts, strict=True)]
+        return super().encode(read, **settings)
+
+
+def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
+    concepts, encoder = make_concepts(tmp_path / "concepts", NAMES), ReadingEncoder()
+    (tmp_path / "dense").mkdir()
+    retriever = Retriever(NameIndex.build(concepts, encoder, tmp_path / "dense"), encoder, reads_context=True)
+    columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
+    mentions = Dataset.from_dict({"mention_id": range(3), **columns, "cui": ["C0000002", "C0000001", "C0000002"]})
+    inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
+    assert inverse.tolist() == [0, 1, 0]
+    assert found.lists["context"][:, 0].tolist() == [1, 0] and found.lists["dense"][:, 0].tolist() == [0, 0]
+    write_candidates(mentions, retriever, concepts, 2, tmp_path / "lists", "f")
+    lists = load_from_disk(str(tmp_path / "lists"))
+    scores = dict(zip(lists["cuis"][0], lists["context_scores"][0], strict=True))
+    assert scores["C0000002"] == pytest.approx(1, abs=1e-6) and scores["C0000001"] < 0.9
+
+
+def test_an_encoder_that_reads_no_context_is_refused(searched):
+    _, index, _, _ = searched
+    encoder = ReadingEncoder()
+    encoder.queries = type("Plain", (), {"context_tokens": 0})
+    with pytest.raises(UserError, match="retrievers: context needs an encoder"):
+        Retriever(index, encoder, reads_context=True)
+
+
+def test_other_concepts_are_refused(tmp_path, searched):
+    _, index, encoder, lexical = searched
+    fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["cold"])})
+    with pytest.raises(UserError, match="over 5 concepts"):
+        Retriever(index, encoder, lexical).require(fewer)
+
+
+# The scripts
+
+
+def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
+    keys = {"output_dir": tmp_path, "index_factory": "IVF4,Flat", "index_parameters": "nprobe=1"}
+    keys["retrievers"] = ["dense", "lexical"]
+    assert scripts.run("prepare_data", **keys).code == 0
+    outcome = scripts.run("build_index", **keys)
+    assert (outcome.code, outcome.errors, outcome.remade) == (0, [], ["index", "lexical", "candidates"]), outcome.err
+    run = tmp_path / "mini"
+    summaries = {
+        stage: json.loads((run / stage / "manifest.json").read_text())["summary"] for stage in ("index", "candidates")
+    }
+    assert 0 < summaries["index"]["recall@10"] < 1
+    assert f"recall@10 {summaries['index']['recall@10']:.1%}" in outcome.out
+    assert set(summaries["candidates"]["test"]["recall"]) == {"dense", "lexical", "union"}
+    assert outcome.out.count("  union: recall@1 ") == 3
+    for lists in load_from_disk(str(run / "candidates")).values():
+        assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
+    assert scripts.run("build_index", **keys).skipped == ["index", "lexical", "candidates"]
+    # The vectors of the names do not depend on who else retrieves.
+    assert scripts.run("build_index", **keys | {"retrievers": ["dense"]}).remade == ["candidates"]
+    refused = scripts.run("build_index", **keys | {"retrievers": ["lexical"]})
+    assert refused.code == 2 and "retrievers: ['lexical'] lacks dense" in refused.errors[0]

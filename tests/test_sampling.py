@@ -1,0 +1,111 @@
+"""Batches by hand: every row once, alike in length, the same set of rows under any number of processes."""
+
+import numpy as np
+import pytest
+
+from umls_reranker.training.sampling import EpochOrder, GlobalBatches, TypeBalancedOrder, rarest_type_weights
+
+LENGTHS = np.random.default_rng(5).integers(3, 40, 1_000)
+
+
+def shares(rows, batch_size, passes, processes, epoch=0):
+    """[process][pass] -> rows."""
+    order = EpochOrder(rows, seed=3)
+    order.set_epoch(epoch)
+    sizes = {"passes": passes, "num_processes": processes}
+    parts = [GlobalBatches(order, LENGTHS, batch_size, process_index=p, **sizes) for p in range(processes)]
+    lists = [list(part) for part in parts]
+    assert [len(part) for part in parts] == [len(share) for share in lists]
+    return lists
+
+
+def global_batches(*args, **options):
+    """The rows of each global batch, put together from all processes and passes."""
+    passes, lists = args[2], shares(*args, **options)
+    assert len({len(share) for share in lists}) == 1
+    steps = len(lists[0]) // passes
+    batches = [
+        [row for share in lists for part in share[s * passes : (s + 1) * passes] for row in part] for s in range(steps)
+    ]
+    return [sorted(row for row in batch if row >= 0) for batch in batches]
+
+
+@pytest.mark.parametrize(("passes", "processes"), [(4, 1), (1, 2), (2, 2), (3, 5), (1, 64)])
+@pytest.mark.parametrize("rows", [1_000, 960, 961, 40])
+def test_a_global_batch_has_the_same_rows_however_it_is_cut(rows, passes, processes):
+    whole = global_batches(rows, 64, 1, 1)
+    assert global_batches(rows, 64, passes, processes) == whole
+    assert sorted(row for batch in whole for row in batch) == list(range(rows))
+    assert [len(batch) for batch in whole] == [64] * (rows // 64) + [rows % 64] * (rows % 64 > 0)
+
+
+def test_a_share_without_rows_gets_one_that_does_not_count():
+    # One row is left for two processes of two passes each.
+    first, second = shares(5, 4, 2, 2)
+    [[row], padding] = first[-2:]
+    assert row >= 0 and padding == [~row] and second[-2:] == [[~row], [~row]]
+    assert all(len(part) == 1 and part[0] >= 0 for part in first[:2] + second[:2])
+
+
+def test_rows_of_a_batch_are_alike_in_length_and_batches_come_in_any_order():
+    [share] = shares(1_000, 50, 1, 1)
+    lengths = [LENGTHS[rows] for rows in share]
+    # All 20 batches were sorted together: each spans about a twentieth of the range.
+    assert max(np.ptp(part) for part in lengths) <= 4
+    means = [part.mean() for part in lengths]
+    assert means != sorted(means) and means != sorted(means, reverse=True)
+
+
+def test_epochs_differ_and_a_seed_repeats_them():
+    assert shares(1_000, 64, 1, 1, epoch=1) == shares(1_000, 64, 1, 1, epoch=1)
+    assert shares(1_000, 64, 1, 1, epoch=1) != shares(1_000, 64, 1, 1, epoch=2)
+    assert list(EpochOrder(50, seed=1)) != list(EpochOrder(50, seed=2))
+
+
+# By type
+
+
+def test_weights_follow_the_rarest_type():
+    types = [["T1"], ["T1", "T2"], ["T1"], ["T2", "T1"], ["T3", "T1"], []]
+    assert rarest_type_weights(types, 1.0).tolist() == [1 / 5, 1 / 2, 1 / 5, 1 / 2, 1, 1]
+    assert rarest_type_weights(types, 0.5) == pytest.approx([5**-0.5, 2**-0.5, 5**-0.5, 2**-0.5, 1, 1])
+    assert rarest_type_weights(types, 0.0).tolist() == [1] * 6
+
+
+# Mentions of 1, 3, 2 and 4 rows.
+MENTION_IDS = np.array([7, 9, 9, 9, 4, 4, 30, 30, 30, 30])
+
+
+def test_an_epoch_by_type_holds_whole_mentions_and_as_many_rows_as_the_data():
+    order = TypeBalancedOrder(MENTION_IDS, np.array([1.0, 1.0, 1.0, 1.0]), seed=1)
+    for epoch in range(20):
+        order.set_epoch(epoch)
+        counts = np.bincount(order.draw(), minlength=10)
+        assert counts.sum() == len(order) == 10
+        # All rows of a mention come equally often, but for the mention that was cut off at the end.
+        cut = [np.ptp(counts[mention == MENTION_IDS]) for mention in (7, 9, 4, 30)]
+        assert sorted(cut)[:3] == [0, 0, 0] and max(cut) <= 1
+
+
+def test_mentions_are_drawn_by_weight():
+    ids = np.repeat(np.arange(200), 5)
+    weights = np.where(np.arange(200) < 20, 9.0, 1.0)  # a tenth of the mentions, half of the weight
+    order = TypeBalancedOrder(ids, weights, seed=2)
+    share = np.mean([np.mean(order.draw() < 100) for order.epoch in range(30)])
+    assert share == pytest.approx(0.5, abs=0.03)
+    order.set_epoch(0)
+    first = order.draw()
+    assert (first == order.draw()).all()
+    order.set_epoch(1)
+    assert (first != order.draw()).any()
+
+
+def test_a_type_balanced_run_is_cut_like_any_other():
+    order = TypeBalancedOrder(MENTION_IDS, np.ones(4), seed=1)
+    whole = [sorted(rows) for rows in GlobalBatches(order, LENGTHS, 4)]
+    halves = [list(GlobalBatches(order, LENGTHS, 4, process_index=p, num_processes=2)) for p in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == whole and [len(rows) for rows in whole] == [
+        4,
+        4,
+        2,
+    ]

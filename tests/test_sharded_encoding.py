@@ -1,0 +1,152 @@
+"""Names encoded by several processes, and by processes that were killed, give the bytes of an undisturbed run."""
+
+import json
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pipeline_fixtures import ROOT, contents
+from tiny_models import tiny_encoder
+from trigram_encoder import TrigramEncoder, make_concepts
+
+from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.retrieval import encoding as encoding_module
+from umls_reranker.retrieval.encoder import CHUNK, BiEncoder
+from umls_reranker.retrieval.encoding import NameVectors
+from umls_reranker.retrieval.index import NameIndex
+
+pytest_plugins = ["pipeline_fixtures"]
+
+SHARD = 16
+SCRATCH = ".encoding"
+
+
+class Died(Exception):
+    pass
+
+
+class DyingEncoder(TrigramEncoder):
+    """Dies before the shard of some number."""
+
+    def __init__(self, shards: int) -> None:
+        super().__init__()
+        self.left = shards
+
+    def encode(self, texts, **settings):
+        if self.left == 0:
+            raise Died
+        self.left -= 1
+        return super().encode(texts, **settings)
+
+
+@pytest.fixture
+def concepts(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding_module, "SHARD", SHARD)
+    names = {f"C{number:07}": ("", [f"name {number}", f"{number} again", "shared"]) for number in range(50)}
+    return make_concepts(tmp_path / "concepts", names)
+
+
+def build(path, concepts, encoder=None, **settings):
+    path.mkdir(exist_ok=True)
+    return NameIndex.build(concepts, encoder or TrigramEncoder(), path, **settings)
+
+
+def test_a_shard_is_what_the_encoder_computes_together():
+    assert encoding_module.SHARD % CHUNK == 0
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_names_and_give_the_same_bytes(tmp_path, concepts, processes):
+    build(tmp_path / "whole", concepts)
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    NameIndex.prepare(concepts, folder)
+    encoders = [TrigramEncoder() for _ in range(processes)]
+    for process, encoder in enumerate(encoders):
+        NameIndex.encode_share(encoder, folder, process, processes)
+    # 101 distinct names are seven shards, the last of five names.
+    expected = {2: [3 * 16 + 5, 3 * 16], 3: [2 * 16 + 5, 2 * 16, 2 * 16]}[processes]
+    assert [encoder.asked.total() for encoder in encoders] == expected
+    rest = TrigramEncoder()
+    build(folder, concepts, rest)
+    assert not rest.asked
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_killed_encoding_goes_on_with_the_missing_shards(tmp_path, concepts):
+    build(tmp_path / "whole", concepts)
+    folder = tmp_path / "killed"
+    with pytest.raises(Died):
+        build(folder, concepts, DyingEncoder(3))
+    done = sorted(path.name for path in (folder / SCRATCH).glob("*.npy"))
+    assert done == [f"{number:05}-of-00007.npy" for number in range(3)]
+    (folder / SCRATCH / "00003-of-00007.partial").write_bytes(b"cut short")
+    encoder = TrigramEncoder()
+    build(folder, concepts, encoder)
+    assert encoder.asked.total() == 101 - 3 * SHARD and set(encoder.asked.values()) == {1}
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_names_killed_while_they_were_removed_are_written_again(tmp_path, concepts, monkeypatch):
+    build(tmp_path / "whole", concepts)
+
+    def die(path):
+        next(path.glob("strings/*.arrow")).unlink()
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr("umls_reranker.retrieval.encoding.shutil.rmtree", die)
+        with pytest.raises(Died):
+            build(tmp_path / "killed", concepts)
+    encoder = TrigramEncoder()
+    build(tmp_path / "killed", concepts, encoder)
+    assert not encoder.asked
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding_module, "SHARD", 4)
+    texts = [f"name {number}" for number in range(10)]
+    NameVectors.prepare(tmp_path / "v", pa.array(texts), "f")
+    vectors = NameVectors(tmp_path / "v", 64)
+    vectors.encode_share(TrigramEncoder(), 0, 1)
+    expected = TrigramEncoder().encode(texts)
+    np.testing.assert_array_equal(vectors.take(np.array([0, 3, 4, 9])), expected[[0, 3, 4, 9]])
+    assert [start for start, _ in vectors.shards()] == [0, 4, 8]
+    assert vectors.sample(20).tolist() == list(range(10))
+    sample = vectors.sample(6)
+    assert len(sample) == 6 and (np.diff(sample) > 0).all() and sample.tolist() == vectors.sample(6).tolist()
+
+
+def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatch):
+    overrides = {"output_dir": tmp_path, "encoder": tiny_encoder(tmp_path / "encoder")}
+    assert scripts.run("prepare_data", output_dir=tmp_path).code == 0
+    run = tmp_path / "mini"
+    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+    options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
+
+    def start(lives):
+        script = ROOT / "tests" / "build_index_in_shards.py"
+        return scripts.run_command(*launch, script, SHARD, lives, scripts.recipe, *options)
+
+    assert start(lives=1).code != 0
+    assert not (run / "index").exists()
+    scratch = run / ".index.partial" / SCRATCH
+    done, total = len(list(scratch.glob("*.npy"))), int(next(scratch.glob("*.npy")).stem[-5:])
+    assert 1 <= done <= 2 < total
+    again = start(lives=-1)
+    assert (again.code, again.errors) == (0, []), again.err
+
+    manifest = json.loads((run / "index" / "manifest.json").read_text())
+    monkeypatch.setattr(encoding_module, "SHARD", SHARD)
+    encoder = BiEncoder.from_pretrained(
+        str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
+    )
+    build(tmp_path / "alone", ConceptTable.load(run / "concepts"), encoder, fingerprint=manifest["key"])
+    ours = contents(run / "index")
+    ours.pop("manifest.json")
+    assert ours == contents(tmp_path / "alone")
+    # The missing shards, and the mentions of three splits.
+    assert again.out.count("encoding ") == total - done + 3

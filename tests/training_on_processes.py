@@ -1,0 +1,83 @@
+"""Runs of `fine_tune` on one or two processes, some killed on the way; run as a script, in a process of its own.
+
+    python tests/training_on_processes.py MODEL FOLDER '{"NAME": [PROCESSES, [STEP, RANK], ...]}'
+
+Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
+a last run is left alone. Prints the summary of each last run. Processes are forked, so torch is imported once.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import torch.utils.tensorboard  # noqa: F401  (before the fork)
+from datasets import DatasetDict
+from test_fine_tuning import make_pairs, training
+
+from umls_reranker.arguments import ModelArguments, RunArguments
+from umls_reranker.training import fine_tuning
+from umls_reranker.training.callbacks import CheckpointCallback
+
+
+class KillingCallback(CheckpointCallback):
+    """Ends the process in which it is after a step, before any checkpoint of that step."""
+
+    step: int | None = None
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(model: str, folder: Path) -> dict:
+    """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint every 2 steps."""
+    pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
+    settings = training(max_steps=10, global_batch_size=28, per_device_batch_size=7, early_stopping_patience=100)
+    arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
+    return fine_tuning.fine_tune(*arguments, pairs, folder)
+
+
+def run(model: str, folder: Path, processes: int, step: int | None = None, victim: int = 0) -> list[int]:
+    """Start processes, wait for all of them; returns how each one ended."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        child = os.fork()
+        if child == 0:
+            if processes > 1:
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank)}
+                os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_RANK": str(rank)}
+            if rank == victim:
+                KillingCallback.step = step
+            fine_tuning.CheckpointCallback = KillingCallback
+            summary = train(model, folder)
+            if rank == 0:
+                print(json.dumps([folder.name, summary]), flush=True)
+            os._exit(0)
+        children.append(child)
+    ends = []
+    for _ in children:
+        child, status = os.wait()
+        ends.append(os.waitstatus_to_exitcode(status))
+        if ends[-1] != 0:
+            # As the launcher does when one process is gone.
+            for other in set(children) - {child}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other, signal.SIGKILL)
+    return ends
+
+
+if __name__ == "__main__":
+    model, folder, runs = sys.argv[1:]
+    os.environ["ACCELERATE_USE_CPU"] = "1"
+    for name, (processes, *kills) in json.loads(runs).items():
+        for step, victim in kills:
+            ends = run(model, Path(folder) / name, processes, step, victim)
+            assert ends[0] == -signal.SIGKILL, ends
+        assert set(run(model, Path(folder) / name, processes)) == {0}

@@ -1,0 +1,185 @@
+"""From logits and all else that is known about candidates to calibrated probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.concepts import normalize_name
+from ..errors import UserError
+from .calibrators import Calibrator, PlattCalibrator
+from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
+from .logistic import sigmoid
+from .string_counts import StringCounts
+
+__all__ = ["COUNTS_FILE", "RETRIEVAL_EVIDENCE", "CalibratedScores", "Calibration", "ScoredLists", "fit_fusions"]
+
+COUNTS_FILE = "string_counts.safetensors"
+# Evidence that comes with the candidates; the rest follows from texts, CUIs and the training counts.
+RETRIEVAL_EVIDENCE = ("retrieval", "context", "lexical")
+# Uses that a concept is credited with for a string, and mentions that the string is credited with.
+PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class ScoredLists:
+    """The candidates of n mentions, m in all, and what came with them.
+
+    Attributes:
+        logits: (m,) log-odds of the cross-encoder.
+        mentions: n texts.
+        names, cuis: m texts; a CUI may be None.
+        offsets: (n + 1,) where each mention's candidates start.
+        retrieval: columns of `RETRIEVAL_EVIDENCE`, (m,) each, NaN where a candidate came without.
+    """
+
+    logits: np.ndarray
+    mentions: Sequence[str]
+    names: Sequence[str]
+    cuis: Sequence[str | None]
+    offsets: np.ndarray
+    retrieval: Mapping[str, np.ndarray]
+
+    @property
+    def concepts(self) -> np.ndarray:
+        """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
+        numbers: dict[tuple[int, str], int] = {}
+        rows = np.repeat(np.arange(len(self.mentions)), np.diff(self.offsets)).tolist()
+        keys = ((row, cui or name) for row, cui, name in zip(rows, self.cuis, self.names, strict=True))
+        return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(rows))
+
+    def evidence(self, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Columns by the names of `fusion.CANDIDATE_EVIDENCE` and `fusion.LIST_EVIDENCE`."""
+        rows = np.repeat(np.arange(len(self.mentions)), np.diff(self.offsets))
+        forms = [normalize_name(text) for text in self.mentions]
+        named = zip(rows.tolist(), self.names, strict=True)
+        exact = np.array([normalize_name(name) == forms[row] for row, name in named], np.float64)
+        used, seen = counts.of_uses(self.mentions, self.cuis, rows), counts.of_strings(self.mentions)
+        candidates = {
+            "cross_encoder": self.logits,
+            **self.retrieval,
+            "exact_name": exact,
+            "string_share": np.log((used + PRIOR_USES) / (seen[rows] + PRIOR_MENTIONS)),
+            "concept_count": np.log1p(counts.of_concepts(self.cuis)),
+        }
+        totals = np.concatenate([[0.0], np.cumsum(exact)])
+        lists = {
+            "string_count": np.log1p(seen),
+            "exact_names": np.log1p(totals[self.offsets[1:]] - totals[self.offsets[:-1]]),
+        }
+        return candidates, lists
+
+
+@dataclass(frozen=True)
+class CalibratedScores:
+    """Scores of m candidates of n mentions.
+
+    Attributes:
+        log_odds: (m,) what candidates are ranked by; the cross-encoder's own where no other evidence is weighed.
+        probabilities: (m,) float64, calibrated.
+        complete: (n,) bool, whether all candidates of a mention came with all evidence that the model weighs.
+    """
+
+    log_odds: np.ndarray
+    probabilities: np.ndarray
+    complete: np.ndarray
+
+
+class Calibration:
+    """The calibrator and, where evidence is fused, what comes before it.
+
+    Args:
+        fusions: richest first; the second, where there is one, does without what retrieval gives, for candidates
+            that come without it. None: the cross-encoder alone decides.
+        counts: of the training split; needed with fusions.
+        calibrator: from log-odds to probabilities; the identity unless given.
+        baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
+    """
+
+    def __init__(
+        self,
+        fusions: Sequence[EvidenceFusion] = (),
+        counts: StringCounts | None = None,
+        calibrator: Calibrator | None = None,
+        baseline: EvidenceFusion | None = None,
+    ) -> None:
+        self.calibrator = calibrator or PlattCalibrator()
+        self.baseline = baseline
+        self.fusions = list(fusions)
+        self.counts = counts
+
+    def __call__(self, lists: ScoredLists) -> CalibratedScores:
+        """Calibrated scores of all candidates."""
+        everything = np.ones(len(lists.mentions), bool)
+        if not self.fusions:
+            return CalibratedScores(lists.logits, self.calibrator(lists.logits), everything)
+        candidates, about_lists = lists.evidence(self.counts)
+        needed = [candidates.get(name, np.nan) for name in self.fusions[0].weights]
+        lacking = np.isnan(sum(needed) + np.zeros(len(lists.names)))
+        complete = np.diff(np.concatenate([[0], np.cumsum(lacking)])[lists.offsets]) == 0
+        filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
+        filled = {name: filled.get(name, np.zeros(len(lists.names))) for name in self.fusions[0].weights} | filled
+        log_odds = self.fusions[0](filled, about_lists, lists.offsets, lists.concepts)
+        probabilities = self.calibrator(log_odds)
+        if not complete.all():
+            own = np.repeat(complete, np.diff(lists.offsets))
+            poorer = self.fusions[-1](filled, about_lists, lists.offsets, lists.concepts)
+            log_odds = np.where(own, log_odds, poorer)
+            # The fusion is itself a fitted probability; the calibrator belongs to the richer one.
+            probabilities = np.where(own, probabilities, sigmoid(poorer))
+        return CalibratedScores(log_odds, probabilities, complete)
+
+    def without_cross_encoder(self, lists: ScoredLists) -> np.ndarray | None:
+        """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""
+        if self.baseline is None:
+            return None
+        return self.baseline(*lists.evidence(self.counts), lists.offsets, lists.concepts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``calibrator.json`` that decides scores, and the baseline."""
+        state = self.calibrator.to_dict()
+        if self.fusions:
+            state["fusions"] = [fusion.to_dict() for fusion in self.fusions]
+        if self.baseline is not None:
+            state["without_cross_encoder"] = self.baseline.to_dict()
+        return state
+
+    @classmethod
+    def load(cls, state: dict[str, Any], folder: Path) -> Calibration:
+        """From the content of ``calibrator.json`` and the counts beside it."""
+        fusions = [EvidenceFusion.from_dict(fusion) for fusion in state.get("fusions", [])]
+        counts = StringCounts.load(folder / COUNTS_FILE) if fusions else None
+        baseline = state.get("without_cross_encoder")
+        return cls(fusions, counts, Calibrator.from_dict(state), baseline and EvidenceFusion.from_dict(baseline))
+
+
+def fit_fusions(evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, counts: StringCounts) -> Calibration:
+    """Fit the fusion of the named evidence and, where that holds retrieval scores, the one that does without.
+
+    Returns:
+        The fusions with the baseline and an identity for calibrator.
+
+    Raises:
+        UserError: evidence that does not exist, or that the candidate lists do not carry.
+    """
+    candidates, about_lists = lists.evidence(counts)
+    for name in evidence:
+        if name not in CANDIDATE_EVIDENCE:
+            raise UserError(f"evidence: {name!r} is unknown; choose from {', '.join(CANDIDATE_EVIDENCE)}")
+        if name not in candidates:
+            raise UserError(
+                f"evidence: the candidate lists hold no {name} scores; name that retriever in `retrievers`"
+            )
+
+    def fit(names: Sequence[str]) -> EvidenceFusion:
+        return EvidenceFusion.fit({name: candidates[name] for name in names}, about_lists, lists.offsets, gold)
+
+    poorer = [name for name in evidence if name not in RETRIEVAL_EVIDENCE]
+    rungs = [list(evidence)] if len(poorer) in (0, len(evidence)) else [list(evidence), poorer]
+    others = [name for name in evidence if name != "cross_encoder"]
+    baseline = fit(others) if others and len(others) < len(evidence) else None
+    return Calibration([fit(rung) for rung in rungs], counts, baseline=baseline)

@@ -1,0 +1,201 @@
+"""Evidence fusion: one probability for each candidate out of all that is known about it.
+
+A conditional logit (McFadden 1974) over a mention's candidates and "none of these":
+
+    utility of candidate c    u_c = sum of weight x evidence,   every weight >= 0
+    utility of none           u_0 = intercept + sum of weight x what is known about the list
+    P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
+
+So more evidence for a candidate never lowers its probability, the probabilities of a list sum to less than one, and
+what is left is the price of abstaining. Its few weights are kept as JSON and can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+
+__all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
+
+CANDIDATE_EVIDENCE = {
+    "cross_encoder": "log-odds of the cross-encoder",
+    "retrieval": "cosine of mention and name in the dense index",
+    "context": "cosine of mention in context and name in the dense index",
+    "lexical": "cosine of mention and name by character n-grams",
+    "exact_name": "1 where the name equals the mention, both normalized",
+    "string_share": "log of the smoothed share of this concept among the training mentions with this string",
+    "concept_count": "log(1 + training mentions of this concept)",
+}
+LIST_EVIDENCE = {
+    "string_count": "log(1 + training mentions with this string)",
+    "exact_names": "log(1 + candidates named exactly like the mention)",
+}
+# Of the standardized weights; keeps evidence that never varies at weight 0.
+RIDGE = 1e-3
+
+
+class EvidenceFusion:
+    """Fitted weights; made by `fit` or `from_dict`.
+
+    Attributes:
+        weights: evidence of candidates -> weight >= 0, in the evidence's own unit.
+        none_weights: evidence of lists -> weight.
+        none_intercept: utility of "none of these" where all its evidence is 0.
+    """
+
+    def __init__(self, weights: dict[str, float], none_weights: dict[str, float], none_intercept: float) -> None:
+        self.weights = weights
+        self.none_weights = none_weights
+        self.none_intercept = none_intercept
+
+    @classmethod
+    def fit(
+        cls,
+        candidates: Mapping[str, np.ndarray],
+        lists: Mapping[str, np.ndarray],
+        offsets: np.ndarray,
+        gold: np.ndarray,
+    ) -> EvidenceFusion:
+        """Maximize the likelihood of the gold concepts, and of "none" where the list lacks it.
+
+        Args:
+            candidates: evidence name -> (m,) values of the candidates of all n mentions.
+            lists: evidence name -> (n,) values of the mentions' lists.
+            offsets: (n + 1,) where each mention's candidates start.
+            gold: (n,) position of the gold concept in its list, -1 where it is not there.
+
+        Raises:
+            UserError: no list holds its gold concept, or all do without any evidence varying.
+        """
+        from scipy.optimize import minimize
+
+        if not np.any(np.asarray(gold) >= 0):
+            raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
+        features, center, scale = _standardized(candidates)
+        list_features, list_center, list_scale = _standardized(lists)
+        owner = np.repeat(np.arange(len(gold)), np.diff(offsets))
+        target = np.where(gold >= 0, offsets[:-1] + gold, -1)
+        chosen = target[target >= 0]
+        k, g = features.shape[1], list_features.shape[1]
+
+        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+            weights, none_weights, intercept = parameters[:k], parameters[k:-1], parameters[-1]
+            utility, none = features @ weights, list_features @ none_weights + intercept
+            log_sum = _log_sums(utility, none, offsets)
+            likelihood = utility[chosen].sum() + none[target < 0].sum() - log_sum.sum()
+            error = np.exp(utility - log_sum[owner])
+            error[chosen] -= 1.0
+            none_error = np.exp(none - log_sum) - (target < 0)
+            slope = np.concatenate([features.T @ error, list_features.T @ none_error, [none_error.sum()]])
+            ridge = np.append(parameters[:-1], 0.0)
+            value = -likelihood / len(gold) + RIDGE * ridge @ ridge
+            return value, slope / len(gold) + 2 * RIDGE * ridge
+
+        start = np.concatenate([np.full(k, 0.5), np.zeros(g + 1)])
+        bounds = [(0.0, None)] * k + [(None, None)] * (g + 1)
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1_000}).x
+        weights, none_weights = found[:k] / scale, found[k:-1] / list_scale
+        # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
+        intercept = found[-1] + weights @ center - none_weights @ list_center
+        return cls(
+            dict(zip(candidates, weights.tolist(), strict=True)),
+            dict(zip(lists, none_weights.tolist(), strict=True)),
+            float(intercept),
+        )
+
+    def __call__(
+        self,
+        candidates: Mapping[str, np.ndarray],
+        lists: Mapping[str, np.ndarray],
+        offsets: np.ndarray,
+        concepts: np.ndarray,
+    ) -> np.ndarray:
+        """Log-odds of the candidates' probabilities, (m,) float64.
+
+        Args:
+            candidates, lists, offsets: as in `fit`.
+            concepts: (m,) equal numbers for candidates of one list that name the same concept: they are several
+                ways to be right, of which the sum over the list counts the best.
+        """
+        utility = _weighted(self.weights, candidates, int(offsets[-1]))
+        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
+        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
+        # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
+        order = np.lexsort((-utility, concepts))
+        repeated = np.zeros(len(utility), bool)
+        repeated[order[1:]] = concepts[order[1:]] == concepts[order[:-1]]
+        log_p = utility - _log_sums(np.where(repeated, -np.inf, utility), none, offsets)[owner]
+        # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
+        return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON numbers only."""
+        return {
+            "weights": self.weights,
+            "none_weights": self.none_weights,
+            "none_intercept": self.none_intercept,
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> EvidenceFusion:
+        """What `to_dict` wrote.
+
+        Raises:
+            UserError: evidence that this version does not know, or a weight that is no number or negative.
+        """
+        try:
+            weights = {str(name): float(value) for name, value in state["weights"].items()}
+            none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
+            intercept = float(state["none_intercept"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
+            ) from None
+        unknown = [name for name in weights if name not in CANDIDATE_EVIDENCE]
+        unknown += [name for name in none_weights if name not in LIST_EVIDENCE]
+        if unknown:
+            raise UserError(
+                f"calibrator.json: unknown evidence {', '.join(unknown)}; update umls_reranker or calibrate again"
+            )
+        if not (
+            all(np.isfinite(value) and value >= 0 for value in weights.values())
+            and np.isfinite([*none_weights.values(), intercept]).all()
+        ):
+            raise UserError(
+                "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
+            )
+        return cls(weights, none_weights, intercept)
+
+
+def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(rows, k) of mean 0 and deviation 1, and what that took; evidence that never varies becomes 0."""
+    values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
+    if not np.isfinite(values).all():
+        name = next(name for name, column in columns.items() if not np.isfinite(column).all())
+        raise UserError(f"evidence {name!r} holds values that are not finite; look at the candidates or the model")
+    center, scale = values.mean(axis=0), values.std(axis=0)
+    scale[scale == 0] = 1.0
+    return (values - center) / scale, center, scale
+
+
+def _log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) log of the sum of exp over none and each list's candidates."""
+    filled = np.flatnonzero(np.diff(offsets))
+    most = none.copy()
+    most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled])) if len(filled) else none
+    total = np.exp(none - most)
+    if len(filled):
+        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
+        total[filled] += np.add.reduceat(np.exp(utility - most[owner]), offsets[filled])
+    return most + np.log(total)
+
+
+def _weighted(weights: Mapping[str, float], columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    total = np.zeros(rows)
+    for name, weight in weights.items():
+        total += weight * np.asarray(columns[name], np.float64)
+    return total

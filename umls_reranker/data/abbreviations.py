@@ -1,0 +1,80 @@
+"""Abbreviations that a text defines in parentheses, and their long forms.
+
+The algorithm is that of Schwartz & Hearst (2003), "A simple algorithm for identifying abbreviation definitions in
+biomedical text", Pacific Symposium on Biocomputing 8: read from the right, the letters of the short form must be found
+in the words before it, its first one at the start of a word.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["find_abbreviations"]
+
+PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
+# What ends a clause, before which no long form starts.
+CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
+MOST_CHARACTERS, MOST_WORDS = 10, 2
+
+
+def find_abbreviations(text: str) -> dict[str, str]:
+    """Short forms of a document and the long form each was first defined with.
+
+    >>> find_abbreviations("Acute myocardial infarction (AMI) and tumor necrosis factor (TNF).")
+    {'AMI': 'Acute myocardial infarction', 'TNF': 'tumor necrosis factor'}
+    >>> find_abbreviations("We used MRI (magnetic resonance imaging) and so on (see below).")
+    {'MRI': 'magnetic resonance imaging'}
+    """
+    found: dict[str, str] = {}
+    for match in PARENTHESES.finditer(text):
+        inside = re.split(r"[;,]\s", match[1], maxsplit=1)[0].strip()
+        before = CLAUSE_END.split(text[: match.start()])[-1].rstrip()
+        if _is_short_form(inside):
+            short, long = inside, _long_form(inside, _last_words(before, inside))
+        else:
+            # "MRI (magnetic resonance imaging)": the short form comes first, in capitals or with a digit.
+            short = before.rsplit(maxsplit=1)[-1] if before else ""
+            plain = not re.search(r"[A-Z0-9]", short[1:])
+            long = None if plain or not _is_short_form(short) else _long_form(short, inside)
+            long = long if long == inside else None
+        if long is not None:
+            found.setdefault(short, long)
+    return found
+
+
+def _is_short_form(text: str) -> bool:
+    return (
+        2 <= len(text) <= MOST_CHARACTERS
+        and len(text.split()) <= MOST_WORDS
+        and text[0].isalnum()
+        and any(character.isalpha() for character in text)
+    )
+
+
+def _last_words(text: str, short: str) -> str:
+    """As many words at the end of a clause as a long form may have."""
+    letters = sum(character.isalnum() for character in short)
+    most = min(letters + 5, letters * 2)
+    starts = [match.start() for match in re.finditer(r"\S+", text)]
+    return text[starts[-most] if len(starts) > most else 0 :].strip()
+
+
+def _long_form(short: str, text: str) -> str | None:
+    """The shortest end of `text` that holds the letters of `short` in order, or None."""
+    place = len(text)
+    for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
+        place -= 1
+        while place >= 0 and not (text[place].lower() == letter and (number or _starts_word(text, place))):
+            place -= 1
+        if place < 0:
+            return None
+    # Hyphenated words are taken whole.
+    start = text.rfind(" ", 0, place) + 1
+    long = text[start:]
+    too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)
+    holds_itself = short.lower() in long.lower().split()
+    return None if len(long) <= len(short) or too_long or holds_itself else long
+
+
+def _starts_word(text: str, place: int) -> bool:
+    return place == 0 or not text[place - 1].isalnum()

@@ -1,0 +1,42 @@
+"""CUIs as integers, so that millions of them are looked up at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["cui_number", "cui_numbers", "cui_text"]
+
+CUI_BYTES = 8
+
+
+def cui_number(cui: str) -> int:
+    """The bytes of a CUI as one number that sorts as the CUI does; 0 for an id of more than 8 bytes.
+
+    >>> cui_text(cui_number("C0000039"))
+    'C0000039'
+    """
+    content = cui.encode()
+    return int.from_bytes(content.ljust(CUI_BYTES, b"\0"), "big") if len(content) <= CUI_BYTES else 0
+
+
+def cui_numbers(cuis: pa.Array) -> np.ndarray:
+    """`cui_number` of each, (n,), uint64.
+
+    Args:
+        cuis: (n,) large_string without nulls.
+    """
+    lengths = pc.binary_length(cuis).to_numpy()
+    if (lengths == CUI_BYTES).all():
+        # Eight bytes each, one after the other: the Arrow buffer is the array of numbers.
+        start = np.frombuffer(cuis.buffers()[1], np.int64, 1, cuis.offset * 8)[0] if len(cuis) else 0
+        content = np.frombuffer(cuis.buffers()[2], ">u8", len(cuis), start) if len(cuis) else np.empty(0, ">u8")
+        return content.astype(np.uint64)
+    padded = np.array([cui.encode() for cui in cuis.to_pylist()], dtype=f"S{CUI_BYTES}")
+    return np.where(lengths <= CUI_BYTES, padded.view(">u8"), 0).astype(np.uint64)
+
+
+def cui_text(number: int) -> str:
+    """Inverse of `cui_number`."""
+    return int(number).to_bytes(CUI_BYTES, "big").rstrip(b"\0").decode()

@@ -1,0 +1,36 @@
+"""Work on pieces of a file or table by threads, for functions whose time goes into Arrow and NumPy."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+__all__ = ["map_in_order"]
+
+MOST_THREADS = 8
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in their order, a thread for each core at work.
+
+    Items are taken and results held only a few ahead of the one that is given out. What `function` raises is raised
+    when its item's turn comes.
+    """
+    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,241 @@
+"""How concepts of the dictionary are related: parents and children, broader and narrower ones, synonyms, siblings.
+
+From a UMLS release they come out of ``MRREL.RRF`` (UMLS Reference Manual, chapter 3), where ``CUI1|...|PAR|CUI2``
+says that CUI2 is a parent of CUI1; from an ontology, out of ``is_a``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import UserError
+from .cuis import CUI_BYTES, cui_numbers
+from .lines import Faults
+from .pipes import Block, read_columns
+
+__all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
+
+RELATIONS_FILE = "relations.npy"
+RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
+"""Kinds of relation, the closest first; a kind's number is its place here."""
+
+INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB": "SIB"}
+MRREL = (
+    *("CUI1", "AUI1", "STYPE1", "REL", "CUI2", "AUI2", "STYPE2", "RELA", "RUI", "SRUI", "SAB", "SL", "RG", "DIR"),
+    *("SUPPRESS", "CVF"),
+)
+
+# An entry is one int64: row, related row, and a bit for each kind. They sort by row, then by related row.
+KIND_BITS = len(RELATION_KINDS)
+ALL_KINDS = (1 << KIND_BITS) - 1
+ROW_BITS = 28
+ENTRIES_PER_RUN = 4_000_000
+
+
+class RelationTable:
+    """Which concepts are related to which, and how; memory-mapped.
+
+    Rows are those of the `ConceptTable` in the same folder. Relations are kept in both directions, so
+    ``related(a, b, ["PAR"])`` equals ``related(b, a, ["CHD"])``.
+    """
+
+    def __init__(self, entries: np.ndarray) -> None:
+        self._entries = entries
+
+    @classmethod
+    def load(cls, folder: str | Path) -> RelationTable:
+        """Open the relations of a concept folder; without any there, no concepts are related.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        path = Path(folder) / RELATIONS_FILE
+        try:
+            entries = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            return cls(np.empty(0, np.int64))
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+        if entries.dtype != np.int64 or entries.ndim != 1:
+            raise UserError(f"{path} does not hold relations; run scripts/prepare_data.py again")
+        return cls(entries)
+
+    def __len__(self) -> int:
+        """Number of ordered pairs of related concepts."""
+        return len(self._entries)
+
+    def related(self, gold: np.ndarray, rows: np.ndarray, kinds: Sequence[str] = RELATION_KINDS) -> np.ndarray:
+        """Whether each of `rows` is of one of `kinds` to the gold concept in its place, e.g. is its parent (PAR).
+
+        Args:
+            gold, rows: concept rows (int) of shapes that broadcast, e.g. (n, 1) and (n, k); a row of -1 is related
+                to nothing, and no concept is related to itself.
+            kinds: of `RELATION_KINDS`.
+
+        Returns:
+            bool, of the common shape.
+
+        Raises:
+            ValueError: a kind is unknown.
+        """
+        unknown = set(kinds).difference(RELATION_KINDS)
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no kind of relation; there are {', '.join(RELATION_KINDS)}")
+        wanted = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
+        return (self._bits(gold, rows) & wanted) != 0
+
+    def kind_between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The closest kind that each of `rows` is of to the gold concept in its place.
+
+        Args:
+            gold, rows: as for `related`.
+
+        Returns:
+            int8 places in `RELATION_KINDS`, of the common shape; -1 where the two are not related.
+        """
+        bits = self._bits(gold, rows)
+        lowest = bits & -bits
+        return np.where(bits > 0, np.log2(np.maximum(lowest, 1)), -1).astype(np.int8)
+
+    def _bits(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Bits of the kinds that `rows` are of to `gold`, int64."""
+        gold, rows = np.broadcast_arrays(np.asarray(gold, np.int64), np.asarray(rows, np.int64))
+        if not len(self._entries):
+            return np.zeros(gold.shape, np.int64)
+        keys = _entries(gold, rows)
+        places = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
+        found = self._entries[places]
+        # A row of -1 makes the key negative, which no entry is.
+        return np.where(found >> KIND_BITS == keys >> KIND_BITS, found & ALL_KINDS, 0)
+
+
+class Relations(NamedTuple):
+    """Relations as they are read.
+
+    Attributes:
+        first, second: `cuis.cui_numbers` of two concepts, (n,), uint64.
+        kinds: what the second is to the first, (n,), int64 places in `RELATION_KINDS`.
+    """
+
+    first: np.ndarray
+    kinds: np.ndarray
+    second: np.ndarray
+
+    @classmethod
+    def from_parents(cls, pairs: Sequence[tuple[str, str]]) -> Relations:
+        """Relations of concepts to their parents, from pairs of CUIs ``(child, parent)``."""
+        children, parents = (pa.array([pair[place] for pair in pairs], pa.large_string()) for place in (0, 1))
+        kinds = np.full(len(pairs), RELATION_KINDS.index("PAR"))
+        return cls(cui_numbers(children), kinds, cui_numbers(parents))
+
+
+def read_relations(
+    path: Path | Sequence[Path],
+    *,
+    kinds: Sequence[str],
+    keep_suppressed: bool = False,
+    on_error: str = "stop",
+    report: dict[str, Any] | None = None,
+) -> Iterator[Relations]:
+    """Stream MRREL's relations of the wanted kinds; memory holds a few blocks of the file.
+
+    Relations of all sources are given, also of those whose names are not kept: two concepts are as close either way.
+
+    Args:
+        path: ``MRREL.RRF``, plain or gzip, or its parts in order.
+        kinds: REL values kept, of `RELATION_KINDS`.
+        keep_suppressed: keep relations whose SUPPRESS is not N.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`.
+        report: filled, when all is read, with ``lines``, ``dropped`` (lines by filter), ``skipped`` and ``reasons``.
+
+    Raises:
+        UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
+    """
+    is_wanted = np.array([kind in kinds for kind in RELATION_KINDS] + [False])
+
+    def convert(block: Block) -> tuple[int, int, int, Relations]:
+        codes = block.places_in("REL", RELATION_KINDS)
+        of_kind = rows = np.flatnonzero(is_wanted[codes])
+        if not keep_suppressed:
+            rows = rows[block.places_in("SUPPRESS", ("N",), rows) == 0]
+        relations = Relations(block.numbers("CUI1", rows), codes[rows], block.numbers("CUI2", rows))
+        return len(block), len(of_kind), len(rows), relations
+
+    reasons: Counter[str] = Counter()
+    sizes = np.zeros(3, dtype=np.int64)
+    required, longest = ("CUI1", "REL", "CUI2"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
+    faults = Faults(path, on_error, reasons)
+    for *counts, relations in read_columns(path, MRREL, (), required, faults, longest=longest, convert=convert):
+        sizes += counts
+        yield relations
+    if report is not None:
+        lines, of_kind, kept = sizes.tolist()
+        report |= {
+            "lines": lines,
+            "dropped": {"relations": lines - of_kind, "keep_suppressed": of_kind - kept},
+            "skipped": reasons.total(),
+            "reasons": dict(reasons),
+        }
+
+
+def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Write the relations between concepts of the dictionary into their folder, each once and in both directions.
+
+    Memory holds 8 bytes for each ordered pair of related concepts, and three times that while they are sorted.
+
+    Args:
+        relations: blocks of them, in any order.
+        cuis: `cuis.cui_numbers` by row, ascending.
+        folder: the concept folder.
+
+    Returns:
+        counts: ``outside_dictionary`` and ``within_concept`` (relations left out), ``pairs`` (ordered pairs of
+        related concepts) and ``pairs_by_kind``.
+    """
+    inverse = np.array([RELATION_KINDS.index(INVERSE[kind]) for kind in RELATION_KINDS])
+    counts = {"outside_dictionary": 0, "within_concept": 0}
+    runs: list[np.ndarray] = [np.empty(0, np.int64)]
+    waiting: list[np.ndarray] = []
+    for block in relations:
+        first, second = _rows(cuis, block.first), _rows(cuis, block.second)
+        inside = (first >= 0) & (second >= 0)
+        apart = inside & (first != second)
+        counts["outside_dictionary"] += int((~inside).sum())
+        counts["within_concept"] += int((inside & ~apart).sum())
+        first, second, kinds = first[apart], second[apart], block.kinds[apart]
+        waiting += [_entries(first, second, 1 << kinds), _entries(second, first, 1 << inverse[kinds])]
+        if sum(map(len, waiting)) > ENTRIES_PER_RUN:
+            runs.append(_unite(waiting))
+            waiting = []
+    entries = _unite([*runs, *waiting])
+    partial = folder / f".{RELATIONS_FILE}.partial"
+    with partial.open("wb") as stream:
+        np.save(stream, entries, allow_pickle=False)
+    partial.replace(folder / RELATIONS_FILE)
+    by_kind = {kind: int(((entries >> place) & 1).sum()) for place, kind in enumerate(RELATION_KINDS)}
+    return counts | {"pairs": len(entries), "pairs_by_kind": by_kind}
+
+
+def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Places of the `wanted` numbers in `known`, int64; -1 where it is not there."""
+    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[places] == wanted, places, -1)
+
+
+def _unite(runs: Sequence[np.ndarray]) -> np.ndarray:
+    """Entries sorted, those of the same two rows in one."""
+    entries = np.concatenate(runs)
+    entries.sort()
+    pairs = entries >> KIND_BITS
+    starts = np.flatnonzero(np.concatenate([pairs[:1] >= 0, pairs[1:] != pairs[:-1]]))
+    return np.bitwise_or.reduceat(entries, starts) if len(starts) else entries
+
+
+def _entries(first: np.ndarray, second: np.ndarray, bits: np.ndarray | int = 0) -> np.ndarray:
+    return (first << (ROW_BITS + KIND_BITS)) | (second << KIND_BITS) | bits

@@ -1,0 +1,140 @@
+"""A UMLS release folder: its files, whole, gzip, or in the parts that NLM ships; and which release it is.
+
+Columns are those of the UMLS Reference Manual, chapter 3 (MRSAB.RRF, MRDOC.RRF); ``release.dat`` is written by
+MetamorphoSys as lines ``umls.release.name=2017AA``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .lines import Faults, read_lines
+from .pipes import read_columns
+
+__all__ = ["find_release_file", "read_release"]
+
+MRSAB = (
+    *("VCUI", "RCUI", "VSAB", "RSAB", "SON", "SF", "SVER", "VSTART", "VEND", "IMETA", "RMETA", "SLC", "SCC", "SRL"),
+    *("TFR", "CFR", "CXTY", "TTYL", "ATNL", "LAT", "CENC", "CURVER", "SABIN", "SSN", "SCIT"),
+)
+MRDOC = ("DOCKEY", "VALUE", "TYPE", "EXPL")
+RELEASE_KEY = "umls.release."
+RELEASE_NAME = re.compile(r"[0-9]{4}[A-Z]{2}")
+PART = re.compile(r"\.([a-z]{2})(?:\.gz)?")
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PART_NAMES = [first + second for first in LETTERS for second in LETTERS]
+
+
+def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
+    """The path of one file of the release, or of its parts in order, as `lines.open_binary` takes them.
+
+    Looked for are ``MRCONSO.RRF``, ``MRCONSO.RRF.gz``, and the parts ``MRCONSO.RRF.aa``, ``.ab`` and so on, each
+    with or without ``.gz``; where several are there, the first of these wins, and a plain part over its ``.gz``.
+    A last part that is missing cannot be noticed.
+
+    Args:
+        folder: the folder that holds the files, e.g. META.
+        name: e.g. ``MRCONSO.RRF``.
+
+    Returns:
+        the paths; empty when the file is not there.
+
+    Raises:
+        UserError: a part before the last one is missing.
+    """
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return (path,)
+    parts: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"{name}.*")):
+        match = PART.fullmatch(path.name.removeprefix(name))
+        if match and path.is_file():
+            parts.setdefault(match[1], path)
+    for part, expected in zip(parts, PART_NAMES, strict=False):
+        if part != expected:
+            raise UserError(f"{folder / name} is in parts, but {name}.{expected} is missing; get that part")
+    return tuple(parts.values())
+
+
+def read_release(
+    files: Mapping[str, tuple[Path, ...]],
+    *,
+    languages: Sequence[str] = (),
+    sources: Sequence[str] = (),
+    on_error: str = "stop",
+) -> dict[str, Any]:
+    """Which release it is, and in which versions and under which restrictions its sources are.
+
+    Args:
+        files: of ``release.dat``, ``MRDOC`` and ``MRSAB`` those that are there, as `find_release_file` gives them.
+        languages, sources: list only the sources with these LAT and RSAB; empty lists all.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
+
+    Returns:
+        JSON-able: ``name`` (e.g. ``2017AA``, or None), ``name_from`` (the file that says so; MRSAB only knows the
+        release in which a source was last brought up to date), and ``date`` where it is known; from MRSAB
+        ``sources`` (each with ``source``, ``version``, ``language`` and ``restriction_level``, of those that are
+        current and in the subset) and ``highest_restriction_level`` (0 to 4, or 9; UMLS license agreement,
+        appendix 1); ``skipped`` lines and ``reasons``.
+
+    Raises:
+        UserError: a file is empty or broken; or a line is malformed (names file and line).
+    """
+    reasons: Counter[str] = Counter()
+    release: dict[str, Any] = {"name": None, "name_from": None}
+    if "MRSAB" in files:
+        rows = _current_sources(files["MRSAB"], Faults(files["MRSAB"], on_error, reasons))
+        names = [row["IMETA"] for row in rows if RELEASE_NAME.fullmatch(row["IMETA"])]
+        if names:
+            release |= {"name": max(names), "name_from": "MRSAB"}
+        kept = [
+            {
+                "source": row["RSAB"],
+                "version": row["VSAB"],
+                "language": row["LAT"],
+                "restriction_level": int(row["SRL"]) if row["SRL"].isdecimal() else None,
+            }
+            for row in rows
+            if (not languages or row["LAT"] in languages) and (not sources or row["RSAB"] in sources)
+        ]
+        levels = [source["restriction_level"] for source in kept if source["restriction_level"] is not None]
+        release["sources"] = sorted(kept, key=lambda source: (source["source"], source["version"]))
+        release["highest_restriction_level"] = max(levels, default=None)
+    told: list[tuple[str, str, str]] = []
+    if "MRDOC" in files:
+        told += [("MRDOC", *pair) for pair in _documented(files["MRDOC"], Faults(files["MRDOC"], on_error, reasons))]
+    if "release.dat" in files:
+        told += [("release.dat", *pair) for pair in _properties(files["release.dat"])]
+    for origin, key, value in told:
+        if key == "name":
+            release |= {"name": value, "name_from": origin}
+        elif key == "date":
+            release["date"] = value
+    return release | {"skipped": reasons.total(), "reasons": dict(reasons)}
+
+
+def _current_sources(path: tuple[Path, ...], faults: Faults) -> list[dict[str, str]]:
+    columns = ("VSAB", "RSAB", "IMETA", "SRL", "LAT", "CURVER", "SABIN")
+    rows = [row for batch in read_columns(path, MRSAB, columns, ("RSAB",), faults) for row in batch.to_pylist()]
+    return [row for row in rows if row["CURVER"] == "Y" and row["SABIN"] == "Y"]
+
+
+def _documented(path: tuple[Path, ...], faults: Faults) -> Iterator[tuple[str, str]]:
+    """What MRDOC says about the release, e.g. ``("name", "2017AA")``."""
+    for batch in read_columns(path, MRDOC, MRDOC, ("DOCKEY",), faults):
+        for row in batch.to_pylist():
+            if row["DOCKEY"] == "RELEASE" and row["EXPL"]:
+                yield row["VALUE"].removeprefix(RELEASE_KEY), row["EXPL"]
+
+
+def _properties(path: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+    """What release.dat says about the release; its other lines are about the program that wrote it."""
+    for _, line in read_lines(path):
+        key, _, value = line.decode("utf-8", errors="replace").partition("=")
+        if key.strip().startswith(RELEASE_KEY) and value.strip():
+            yield key.strip().removeprefix(RELEASE_KEY), value.strip()

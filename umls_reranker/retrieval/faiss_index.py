@@ -1,0 +1,138 @@
+"""FAISS indexes of any factory string: made, filled shard by shard, and compared with exact search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import faiss
+
+    from .encoding import NameVectors
+
+__all__ = ["fill", "measure_recall", "new_index", "set_parameters"]
+
+RECALL_QUERIES = 1_000
+RECALL_AT = (1, 10, 64)
+
+
+def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index:
+    """An empty inner-product index.
+
+    Args:
+        factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF16384,SQfp16"``, ``"HNSW32,SQ8"``.
+        parameters: FAISS search parameters, e.g. ``"nprobe=64"``; checked, and stored with the index.
+
+    Raises:
+        UserError: FAISS does not know the factory string or a parameter.
+    """
+    import faiss
+
+    try:
+        index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+        set_parameters(index, parameters)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}") from None
+    return index
+
+
+def set_parameters(index: faiss.Index, parameters: str) -> None:
+    """Set search parameters of an index; what FAISS does not know is a RuntimeError."""
+    import faiss
+
+    if parameters:
+        faiss.ParameterSpace().set_index_parameters(index, parameters)
+
+
+def fill(index: faiss.Index, vectors: NameVectors, training_sample: int) -> faiss.Index:
+    """Train an index where it needs that and add all vectors; memory holds the index, the sample and one shard.
+
+    Where FAISS was built for a GPU, there is one, and it knows this kind of index, it trains and fills it.
+
+    Args:
+        training_sample: vectors that a clustering or quantizing index is trained on, at most.
+
+    Returns:
+        the filled index, in main memory.
+
+    Raises:
+        UserError: the index needs more vectors for its training than there are.
+    """
+    import faiss
+
+    if index.is_trained:
+        _reserve(index, len(vectors))
+        on_gpu = None
+    else:
+        on_gpu = _to_gpu(index)
+    filled = index if on_gpu is None else on_gpu
+    if not filled.is_trained:
+        try:
+            filled.train(vectors.take(vectors.sample(training_sample)))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1]
+            raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None
+    for _, shard in vectors.shards():
+        filled.add(shard)
+    return filled if on_gpu is None else faiss.index_gpu_to_cpu(filled)
+
+
+def _to_gpu(index: faiss.Index) -> faiss.Index | None:
+    import faiss
+
+    if faiss.get_num_gpus() == 0:
+        return None
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError:
+        # HNSW and some quantizers have no counterpart on a GPU.
+        return None
+
+
+def _reserve(index: faiss.Index, total: int) -> None:
+    """Make room for all codes at once: a vector that grows by doubling needs up to twice the memory for a while."""
+    import faiss
+
+    storage = faiss.downcast_index(index.storage) if hasattr(index, "storage") else index
+    if hasattr(storage, "codes"):
+        storage.codes.resize(total * storage.code_size)
+        storage.codes.resize(0)
+
+
+def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]:
+    """Recall of the nearest names against exact search, which streams over the shards.
+
+    A sample of names are the queries; a query itself does not count. A name found counts when its exact cosine reaches
+    that of the k-th nearest, so that equal vectors may come in any order.
+
+    Returns:
+        ``"recall@k"`` -> share of the k nearest names that are among the k found, for each k of `RECALL_AT` that
+        there are names for.
+    """
+    asked = vectors.sample(RECALL_QUERIES)
+    queries, depth = vectors.take(asked), min(max(RECALL_AT), len(vectors) - 1)
+    _, found = index.search(queries, depth + 1)
+    exact = np.full(found.shape, -np.inf, np.float32)
+    nearest = np.full((len(asked), 0), -np.inf, np.float32)
+    rows = np.arange(len(asked))
+    for start, shard in vectors.shards():
+        scores = queries @ shard.T
+        query, rank = np.nonzero((found >= start) & (found < start + len(shard)))
+        exact[query, rank] = scores[query, found[query, rank] - start]
+        own = (asked >= start) & (asked < start + len(shard))
+        scores[rows[own], asked[own] - start] = -np.inf
+        merged = np.concatenate([nearest, scores], axis=1)
+        nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
+    nearest = -np.sort(-nearest, axis=1)
+    # The query itself goes to the end, which is not looked at: it is no answer.
+    order = np.argsort(found == asked[:, None], axis=1, kind="stable")
+    exact = np.take_along_axis(exact, order, axis=1)
+    return {
+        f"recall@{k}": round(float((exact[:, :k] >= nearest[:, k - 1 : k] - 1e-6).mean()), 4)
+        for k in RECALL_AT
+        if k <= depth
+    }

@@ -1,0 +1,98 @@
+"""Guards against false negatives: which concepts may not be negatives of a gold concept, and why.
+
+They work on concepts, not on text: the gold concept itself, concepts that share a normalized name with it, concepts
+that the vocabulary relates to it, and, for near ones, a ceiling relative to the positive's cosine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
+    from ..data.relations import RelationTable
+
+__all__ = ["GUARDS", "ConceptGuards", "SharedNames", "above_ceiling"]
+
+GUARDS = ("gold_concept", "shared_name", "related", "ceiling", "chosen")
+"""Why a concept is dropped, in the order in which it is asked; "chosen" is one that the mention has already."""
+
+GOLD, SHARED, RELATED, CEILING, CHOSEN = range(len(GUARDS))
+# Gold concepts whose names are looked up together.
+CONCEPTS_PER_BATCH = 16_384
+
+
+class ConceptGuards:
+    """The guards that depend on the two concepts alone.
+
+    Args:
+        shared: which concepts share a name.
+        relations: which concepts are related; None where nothing is known.
+        kinds: kinds of relation (`RELATION_KINDS`) that a negative may not have to the gold concept.
+    """
+
+    def __init__(self, shared: SharedNames, relations: RelationTable | None, kinds: Sequence[str]) -> None:
+        self._shared = shared
+        self._relations = relations if kinds else None
+        self._kinds = tuple(kinds)
+
+    def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The first guard that objects to each of `rows`.
+
+        Args:
+            gold, rows: concept rows of shapes that broadcast; nothing objects to a row of -1.
+
+        Returns:
+            int8 places in `GUARDS`, of the common shape; -1 where no guard objects.
+        """
+        reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), -1, np.int8)
+        if self._relations is not None:
+            reasons[self._relations.related(gold, rows, self._kinds)] = RELATED
+        reasons[self._shared.between(gold, rows)] = SHARED
+        reasons[gold == rows] = GOLD
+        return reasons
+
+
+class SharedNames:
+    """Which concepts share a normalized name with a gold concept.
+
+    Args:
+        concepts: the dictionary.
+        gold: concept rows that `between` will be asked about.
+    """
+
+    def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
+        self._concepts = len(concepts)
+        asked = np.unique(gold)
+        keys = [np.empty(0, np.int64)]
+        for start in range(0, len(asked), CONCEPTS_PER_BATCH):
+            rows = asked[start : start + CONCEPTS_PER_BATCH]
+            names, edges = concepts.names_of(rows)
+            others, ends = concepts.rows_named(names)
+            owners = np.repeat(np.repeat(rows, np.diff(edges)), np.diff(ends))
+            keys.append(np.unique(owners * self._concepts + others))
+        self._keys = np.concatenate(keys)
+
+    def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether each of `rows` shares a name with the gold concept in its place (every concept does with itself).
+
+        Args:
+            gold, rows: concept rows of shapes that broadcast; a row of -1 shares nothing.
+        """
+        keys = gold * self._concepts + rows
+        places = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
+        return (rows >= 0) & (self._keys[places] == keys)
+
+
+def above_ceiling(cosines: np.ndarray, positive: np.ndarray, ceiling: float) -> np.ndarray:
+    """Whether a negative is nearer to the mention than `ceiling` times the positive (NV-Retriever, TopK-PercPos).
+
+    Args:
+        cosines: (n, k) of mention and negatives.
+        positive: (n,) of mention and gold concept; a negative one lowers the ceiling by the same amount.
+        ceiling: share of the positive's cosine, e.g. 0.95.
+    """
+    return cosines > (positive - (1 - ceiling) * np.abs(positive))[:, None]

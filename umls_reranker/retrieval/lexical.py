@@ -1,0 +1,256 @@
+"""The lexical index of names: nearest concepts of a string, by shared letter trigrams."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ..data.arrow import open_table
+from ..data.concepts import normalize_name
+from ..errors import UserError
+from ..progress import progress
+from ..stages import read_json, write_json
+from .grouping import Candidates, ConceptNames, open_strings, write_names, write_strings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from ..data.concepts import ConceptTable
+
+__all__ = ["LexicalIndex"]
+
+NAMES_FOLDER, STRINGS_FOLDER, INDEX_FILE = "names", "strings", "lexical.json"
+TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
+STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
+# Letter trigrams are numbered by a hash of this many values; two of 50,000 share a number with one in 20 others.
+HASHES = 1 << 20
+# A trigram in more than this share of the strings tells little and costs most of the time; in a small dictionary
+# none is left out.
+COMMON_SHARE, COMMON_STRINGS = 0.05, 5_000
+# Strings of one block of postings: what a query adds up over one block stays in the processor's cache.
+STRINGS_PER_BLOCK = 131_072
+QUERIES_PER_BLOCK = 64
+STRINGS_AT_ONCE = 65_536
+
+
+class LexicalIndex:
+    """TF-IDF vectors of the letter trigrams of the distinct normalized names, searched through inverted lists.
+
+    Trigrams lie within words, with a blank at each end of a word (``char_wb`` of scikit-learn). All files are mapped
+    into memory. On disk and, when all of it is read, in memory a string takes 8 bytes for each of its trigrams, some
+    150 bytes in all. Made by `build`, opened by `load`.
+    """
+
+    def __init__(self, path: Path, description: dict) -> None:
+        self._trigrams, self._idf, self._starts, self._postings, self._weights = (
+            np.load(path / file, mmap_mode="r", allow_pickle=False)
+            for file in (TRIGRAMS_FILE, WEIGHTS_FILE, STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE)
+        )
+        names = open_table(path / NAMES_FOLDER)
+        self._strings = open_strings(path / STRINGS_FOLDER)
+        rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
+        self._grouping = ConceptNames(rows, strings, description["concepts"], len(self._strings))
+
+    def __len__(self) -> int:
+        return len(self._grouping.rows)
+
+    @classmethod
+    def build(cls, concepts: ConceptTable, path: Path, fingerprint: str = "") -> LexicalIndex:
+        """Count the trigrams of every distinct normalized name and write the index.
+
+        Args:
+            concepts: the dictionary.
+            path: existing folder to write into.
+            fingerprint: of what the names were made from.
+        """
+        strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
+        write_strings(strings, path / STRINGS_FOLDER, fingerprint)
+        counts = np.zeros(HASHES, np.int64)
+        for _, texts in _blocks(strings, "counting trigrams"):
+            counts += np.bincount(_hash_trigrams(texts).indices, minlength=HASHES)
+        common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
+        trigrams = np.flatnonzero((counts > 0) & (counts <= common)).astype(np.int32)
+        idf = (np.log((1 + len(strings)) / (1 + counts[trigrams])) + 1).astype(np.float32)
+        blocks = -(-len(strings) // STRINGS_PER_BLOCK)
+        np.save(path / TRIGRAMS_FILE, trigrams)
+        np.save(path / WEIGHTS_FILE, idf)
+        shapes = {STARTS_FILE: (blocks, len(trigrams) + 1), POSTINGS_FILE: (int(counts[trigrams].sum()),)}
+        create = np.lib.format.open_memmap
+        starts = create(path / STARTS_FILE, "w+", np.int64, shapes[STARTS_FILE])
+        postings = create(path / POSTINGS_FILE, "w+", np.int32, shapes[POSTINGS_FILE])
+        weights = create(path / POSTING_WEIGHTS_FILE, "w+", np.float32, shapes[POSTINGS_FILE])
+        end = 0
+        for number, texts in _blocks(strings, "indexing trigrams"):
+            lists = _weigh(texts, trigrams, idf).tocsc()
+            starts[number] = end + lists.indptr
+            part = slice(end, end + lists.nnz)
+            postings[part], weights[part] = lists.indices, lists.data
+            end += lists.nnz
+        for array in (starts, postings, weights):
+            array.flush()
+        write_json(path / INDEX_FILE, {"schema_version": 1, "concepts": len(concepts)})
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> LexicalIndex:
+        """Open an index; its files are mapped into memory.
+
+        Raises:
+            UserError: a part is missing or cannot be read.
+        """
+        description = read_json(path / INDEX_FILE)
+        try:
+            return cls(path, description)
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            reason = str(error).splitlines()[-1]
+            raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
+
+    def require(self, concepts: ConceptTable) -> None:
+        """Refuse concepts other than those the index was built over.
+
+        Raises:
+            UserError: saying how many there are now.
+        """
+        if len(concepts) != len(self._grouping.offsets) - 1:
+            raise UserError(
+                f"the lexical index was built over {len(self._grouping.offsets) - 1:,} concepts and there are "
+                f"{len(concepts):,} now; run scripts/build_index.py again"
+            )
+
+    def search(self, texts: Sequence[str], k: int) -> Candidates:
+        """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
+
+        A concept that shares no trigram with the text is not found, and the list is shorter for it. The name ids are
+        those of a `NameIndex` over the same concepts.
+
+        Args:
+            texts: n strings; normalized here.
+            k: concepts wanted.
+
+        Returns:
+            candidates whose scores are TF-IDF cosines, 1 where a name equals the text in its normalized form.
+        """
+        queries = self._weigh(texts)
+
+        def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._nearest(queries[numbers], width)
+
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+            return self._grouping.collect(len(texts), k, search, pool, QUERIES_PER_BLOCK)
+
+    def score(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """Cosine of each text and the most similar name of given concepts.
+
+        Args:
+            texts: n strings; normalized here.
+            rows: (n, k) concept rows, padded with -1.
+
+        Returns:
+            (n, k) float32 TF-IDF cosines, 0 without a common trigram; padded with -inf.
+        """
+        asked = self._weigh(texts)
+
+        def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
+            distinct, place = np.unique(strings, return_inverse=True)
+            names = _weigh(self._strings.take(pa.array(distinct)).to_pylist(), self._trigrams, self._idf)
+            return np.asarray(asked[queries].multiply(names[place]).sum(axis=1), np.float32)
+
+        return self._grouping.best(rows, score, STRINGS_AT_ONCE)[1]
+
+    def _weigh(self, texts: Sequence[str]) -> csr_array:
+        return _weigh([normalize_name(text) for text in texts], self._trigrams, self._idf)
+
+    def _nearest(self, queries: csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
+        n = queries.shape[0]
+        scores, strings = np.zeros((n, width), np.float32), np.full((n, width), -1, np.int64)
+        for start, block in self._lists:
+            product = queries @ block
+            query, string, values = _above(product, scores[:, -1], width)
+            # What was found before has the smaller numbers and stands first among equals.
+            query = np.concatenate([np.repeat(np.arange(n), width), query])
+            values = np.concatenate([scores.ravel(), values])
+            string = np.concatenate([strings.ravel(), string + start])
+            order = np.lexsort((-values, query))
+            starts = np.searchsorted(query[order], np.arange(n))
+            best = order[starts[:, None] + np.arange(width)]
+            scores, strings = values[best], string[best]
+        return scores, strings
+
+    @cached_property
+    def _lists(self) -> list[tuple[int, csr_array]]:
+        """Number of the first string and the inverted lists, (trigrams, strings), of every block."""
+        from scipy.sparse import csr_array
+
+        blocks = []
+        for number, starts in enumerate(self._starts):
+            first = number * STRINGS_PER_BLOCK
+            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._strings) - first)
+            part = slice(starts[0], starts[-1])
+            lists = self._weights[part], self._postings[part], (starts - starts[0]).astype(np.int32)
+            blocks.append((first, csr_array(lists, shape=shape)))
+        return blocks
+
+
+def _above(product: csr_array, floors: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query, string and score of the entries above each query's floor; of each query the best `width`, and ties."""
+    n = product.shape[0]
+    query = np.repeat(np.arange(n), np.diff(product.indptr))
+    kept = product.data > floors[query]
+    query, string, values = query[kept], product.indices[kept], product.data[kept]
+    edges = np.searchsorted(query, np.arange(n + 1))
+    crowded = np.flatnonzero(np.diff(edges) > width)
+    if len(crowded):
+        floors = np.zeros(n, np.float32)
+        for number in crowded:
+            part = values[edges[number] : edges[number + 1]]
+            floors[number] = np.partition(part, len(part) - width)[len(part) - width]
+        kept = values >= floors[query]
+        query, string, values = query[kept], string[kept], values[kept]
+    order = np.lexsort((string, query))
+    return query[order], string[order], values[order]
+
+
+def _blocks(strings: pa.Array, desc: str) -> Iterator[tuple[int, list[str]]]:
+    """Number and strings of every block."""
+    with progress(total=len(strings), desc=desc, unit=" names") as bar:
+        for number in range(-(-len(strings) // STRINGS_PER_BLOCK)):
+            texts = strings.slice(number * STRINGS_PER_BLOCK, STRINGS_PER_BLOCK).to_pylist()
+            yield number, texts
+            bar.update(len(texts))
+
+
+def _hash_trigrams(texts: Sequence[str]) -> csr_array:
+    """How often each trigram comes in each of n normalized texts: (n, HASHES) float32."""
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    if not len(texts):
+        return csr_array((0, HASHES), dtype=np.float32)
+    counter = HashingVectorizer(
+        analyzer="char_wb",
+        ngram_range=(3, 3),
+        lowercase=False,
+        n_features=HASHES,
+        alternate_sign=False,
+        norm=None,
+        dtype=np.float32,
+    )
+    return csr_array(counter.transform(texts))
+
+
+def _weigh(texts: Sequence[str], trigrams: np.ndarray, idf: np.ndarray) -> csr_array:
+    """TF-IDF vectors of n normalized texts over the kept trigrams, L2-normalized: (n, trigrams) float32."""
+    from sklearn.preprocessing import normalize
+
+    counts = _hash_trigrams(texts)[:, trigrams]
+    counts.data *= idf[counts.indices]
+    return normalize(counts, copy=False) if len(texts) else counts

@@ -1,0 +1,128 @@
+"""The concepts nearest to mention strings, searched in shards by any number of processes; a killed search goes on.
+
+A shard always holds the same strings, and nothing that is computed for it depends on another, so that the result is
+the same to the last bit whoever searched it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ..progress import progress
+from .index import Candidates
+
+if TYPE_CHECKING:
+    from .encoder import BiEncoder
+    from .index import NameIndex
+
+__all__ = ["NearestConcepts"]
+
+# Distinct strings of a shard: enough to keep a processor or GPU busy, few enough to share out evenly.
+SHARD = 4_096
+
+
+class NearestConcepts:
+    """The k nearest concepts of m distinct strings.
+
+    Numbers are held as int32 and cosines as float32: 768 bytes a string at k = 64, 115 MB for 150,000 strings.
+
+    Args:
+        strings: (m,) distinct.
+        index, encoder: index and what it was built from.
+        k: concepts per string.
+        folder: where the shards are written; made when missing.
+    """
+
+    def __init__(self, strings: pa.StringArray, index: NameIndex, encoder: BiEncoder, k: int, folder: Path) -> None:
+        self._strings, self._index, self._encoder = strings, index, encoder
+        self._found: list[Candidates] = []
+        # Where a string's candidates are: the first search has the place of its number, a deeper one its own.
+        self._level = np.zeros(len(strings), np.int8)
+        self._place = np.arange(len(strings), dtype=np.int32)
+        self.k = k
+        shards = -(-len(strings) // SHARD)
+        self._files = [folder / f".nearest-{number:05}-of-{shards:05}.npz" for number in range(shards)]
+
+    @property
+    def first(self) -> Candidates:
+        """What `search` found, (m, k), int32; a deeper search does not change it."""
+        return self._found[0]
+
+    def search_share(self, process: int, processes: int) -> None:
+        """Search every `processes`-th shard, and write it; a shard that is there already is left as it is."""
+        missing = [n for n in range(process, len(self._files), processes) if not self._files[n].is_file()]
+        if not missing:
+            return
+        self._files[0].parent.mkdir(parents=True, exist_ok=True)
+        sizes = [min(SHARD, len(self._strings) - number * SHARD) for number in missing]
+        with progress(total=sum(sizes), desc="searching mentions", unit=" strings") as bar:
+            for number, size in zip(missing, sizes, strict=True):
+                found = self._search(np.arange(number * SHARD, number * SHARD + size), self.k)
+                partial = self._files[number].with_suffix(".partial")
+                with partial.open("wb") as stream:
+                    np.savez(stream, rows=found.rows, name_ids=found.name_ids, scores=found.scores)
+                partial.replace(self._files[number])
+                bar.update(size)
+
+    def search(self) -> None:
+        """Search the shards that are not there yet, and read all of them."""
+        self.search_share(0, 1)
+        parts = []
+        for file in self._files:
+            with np.load(file, allow_pickle=False) as arrays:
+                parts.append(Candidates(arrays["rows"], arrays["name_ids"], arrays["scores"]))
+        self._found = [_concatenate(parts, self.k)]
+
+    def search_deeper(self, strings: np.ndarray) -> int:
+        """Search some strings again for twice as many concepts as ever before; returns how many.
+
+        Args:
+            strings: their numbers, ascending.
+        """
+        k = 2 * self._found[-1].rows.shape[1]
+        parts = [self._search(strings[start : start + SHARD], k) for start in range(0, len(strings), SHARD)]
+        self._level[strings], self._place[strings] = len(self._found), np.arange(len(strings))
+        self._found.append(_concatenate(parts, k))
+        return k
+
+    def take(self, strings: np.ndarray) -> Candidates:
+        """The candidates of n strings, by number; from its deepest search for each, so some rows are padded."""
+        levels = self._level[strings]
+        width = self._found[levels.max(initial=0)].rows.shape[1]
+        near = Candidates(
+            np.full((len(strings), width), -1, np.int64),
+            np.full((len(strings), width), -1, np.int64),
+            np.full((len(strings), width), -np.inf, np.float32),
+        )
+        for level in np.unique(levels):
+            rows = np.flatnonzero(levels == level)
+            part = self._found[level].take(self._place[strings[rows]])
+            columns = slice(part.rows.shape[1])
+            near.rows[rows, columns], near.name_ids[rows, columns] = part.rows, part.name_ids
+            near.scores[rows, columns] = part.scores
+        return near
+
+    def remove_shards(self) -> None:
+        """Remove the files, when what was made of them is complete."""
+        for file in self._files:
+            file.unlink(missing_ok=True)
+
+    def encode(self, strings: np.ndarray) -> np.ndarray:
+        """Vectors of strings, by number, (n, dimension) float32."""
+        return self._encoder.encode(self._strings.take(pa.array(strings)).to_pylist())
+
+    def _search(self, strings: np.ndarray, k: int) -> Candidates:
+        found = self._index.search(self.encode(strings), k)
+        return Candidates(found.rows.astype(np.int32), found.name_ids.astype(np.int32), found.scores)
+
+
+def _concatenate(parts: list[Candidates], k: int) -> Candidates:
+    empty = Candidates(np.empty((0, k), np.int32), np.empty((0, k), np.int32), np.empty((0, k), np.float32))
+    parts = parts or [empty]
+    return Candidates(
+        *(np.concatenate([getattr(part, key) for part in parts]) for key in ("rows", "name_ids", "scores"))
+    )

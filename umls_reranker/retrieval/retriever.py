@@ -1,0 +1,122 @@
+"""Retrieval: by vectors of mentions, of mentions in their text, by letters, and the union of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import UserError
+from .grouping import Candidates
+
+if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
+    from .encoder import BiEncoder
+    from .index import NameIndex
+    from .lexical import LexicalIndex
+
+__all__ = ["RECALL_DEPTH", "Retriever", "fuse"]
+
+# Ranks at which recall is measured, and hence the least number of concepts that each retriever is asked for.
+RECALL_DEPTH = 64
+# Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+# methods", section 3.
+RANK_CONSTANT = 60
+
+
+class Retriever:
+    """Finds the concepts whose names are nearest to a mention.
+
+    With more than one retriever the candidates are their union, by reciprocal rank fusion of lists twice as long as
+    the one wanted.
+
+    Args:
+        index, encoder: dense retrieval.
+        lexical: retrieval by letters, where given.
+        reads_context: retrieve by the mention in its text as well, for which the encoder was trained.
+
+    Raises:
+        UserError: the encoder was not trained to read context.
+    """
+
+    def __init__(
+        self, index: NameIndex, encoder: BiEncoder, lexical: LexicalIndex | None = None, reads_context: bool = False
+    ) -> None:
+        self.index, self.encoder, self.lexical, self.reads_context = index, encoder, lexical, reads_context
+        if reads_context and not encoder.queries.context_tokens:
+            raise UserError(
+                "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
+                "scripts/train_encoder.py"
+            )
+
+    def require(self, concepts: ConceptTable) -> None:
+        """Refuse concepts other than those the indexes were built over, and another encoder.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        self.index.require(concepts, self.encoder)
+        if self.lexical is not None:
+            self.lexical.require(concepts)
+
+    def search(
+        self, texts: Sequence[str], k: int, contexts: tuple[Sequence[str], Sequence[str]] | None = None
+    ) -> Candidates:
+        """The k concepts nearest to each mention.
+
+        The name shown is the nearest one by dense cosine of the mention alone, whichever retriever found the concept,
+        and that cosine is its score; in a union the order is that of the fused ranks.
+
+        Args:
+            texts: n mentions.
+            contexts: n texts left and n texts right of them, where the retriever reads context.
+        """
+        vectors = self.encoder.encode(texts)
+        if self.lexical is None and not self.reads_context:
+            found = self.index.search(vectors, max(k, RECALL_DEPTH))
+            lists = {"dense": found.rows.astype(np.int32)}
+            return Candidates(found.rows[:, :k], found.name_ids[:, :k], found.scores[:, :k], lists=lists)
+        depth = max(2 * k, RECALL_DEPTH)
+        lists = {"dense": self.index.search(vectors, depth).rows}
+        if self.reads_context:
+            in_context = self.encoder.encode(texts, contexts)
+            lists["context"] = self.index.search(in_context, depth).rows
+        if self.lexical is not None:
+            lists["lexical"] = self.lexical.search(texts, depth).rows
+        lists["union"] = fuse(list(lists.values()), depth)
+        rows = np.ascontiguousarray(lists["union"][:, :k])
+        further = {}
+        if self.reads_context:
+            further["context"] = self.index.best_names(in_context, rows)[1]
+        if self.lexical is not None:
+            further["lexical"] = self.lexical.score(texts, rows)
+        lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}
+        return Candidates(rows, *self.index.best_names(vectors, rows), further, lists)
+
+
+def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
+    """Reciprocal rank fusion: the k concepts with the largest sum of 1 / (60 + rank) over the lists they are in.
+
+    Args:
+        lists: (n, depth) concept rows of each retriever, best first, distinct within a list, padded with -1.
+
+    Returns:
+        (n, k) int64 concept rows, padded with -1; of equal sums the one in an earlier list comes first.
+
+    >>> fuse([np.array([[7, 3, 5]]), np.array([[3, 8, -1]])], 4).tolist()
+    [[3, 7, 8, 5]]
+    """
+    rows = np.concatenate(lists, axis=1)
+    n, width = rows.shape
+    gains = np.concatenate([1 / (RANK_CONSTANT + 1 + np.arange(found.shape[1])) for found in lists])
+    query, place = np.nonzero(rows >= 0)
+    stride = rows.max(initial=0) + 1
+    keys, first, entry = np.unique(query * stride + rows[query, place], return_index=True, return_inverse=True)
+    sums, query, place = np.bincount(entry, gains[place]), query[first], place[first]
+    order = np.lexsort((place, -sums, query))
+    query, position = query[order], np.arange(len(order)) - np.searchsorted(query[order], np.arange(n))[query[order]]
+    fused = np.full((n, k), -1, np.int64)
+    kept = position < k
+    fused[query[kept], position[kept]] = (keys % stride)[order[kept]]
+    return fused

@@ -1,0 +1,123 @@
+"""Which concepts become the pairs of a mention: the gold one, the nearest that pass the guards, and drawn ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .guards import CEILING, CHOSEN, above_ceiling
+from .mining_report import SEMANTIC, SOURCES, TYPE
+from .negatives import random_below, random_bits
+
+if TYPE_CHECKING:
+    from .guards import ConceptGuards
+    from .index import Candidates, NameIndex
+    from .mining import MiningConfig
+    from .mining_report import MiningReport
+    from .negatives import TypePools
+
+__all__ = ["PairSelector"]
+
+# Draws per negative before it is given up, which only a dictionary or type of a handful of concepts comes to.
+ATTEMPTS = 32
+
+
+class PairSelector:
+    """Chooses the pairs of many mentions at once.
+
+    Args:
+        config: numbers of negatives, ceiling and seed.
+        index: the names to draw from.
+        guards: what a negative may not be.
+        pools: concepts of each type.
+
+    Attributes:
+        sources: (w,) place in `SOURCES` of each pair that a mention can have; the last ones stand in for same-type
+            negatives that were not found.
+        numbers: (w,) number of the pair among those of its source.
+    """
+
+    def __init__(self, config: MiningConfig, index: NameIndex, guards: ConceptGuards, pools: TypePools) -> None:
+        self._config, self._index, self._guards, self._pools = config, index, guards, pools
+        counts = [1, config.semantic, config.same_type, config.random + config.same_type]
+        self.sources = np.repeat(np.arange(len(SOURCES)), counts)
+        self.numbers = np.concatenate([np.arange(count) for count in counts])
+
+    def has_enough(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
+        """Whether the guards leave each of m mentions as many near concepts as it should get, (m,) bool."""
+        good = (near.rows >= 0) & (self._reasons(gold, gold_cosines, near) < 0)
+        return good.sum(axis=1) >= self._config.semantic
+
+    def select(
+        self,
+        mentions: np.ndarray,
+        ids: np.ndarray,
+        gold: tuple[np.ndarray, np.ndarray, np.ndarray],
+        near: Candidates,
+        report: MiningReport,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Choose the pairs of m mentions.
+
+        Args:
+            mentions: (m,) their numbers in the pools.
+            ids: (m,) their mention ids.
+            gold: (m,) gold concepts, the names shown for them, and those names' cosines.
+            near: the concepts nearest to each.
+            report: counts what the guards drop.
+
+        Returns:
+            (m, w) concept rows and name ids, -1 where a mention lacks a pair, and cosines, NaN where not known.
+        """
+        rows = np.full((len(ids), len(self.sources)), -1)
+        name_ids, cosines = rows.copy(), np.full(rows.shape, np.nan, np.float32)
+        rows[:, 0], name_ids[:, 0], cosines[:, 0] = gold
+        reasons = self._reasons(gold[0], gold[2], near)
+        good = (near.rows >= 0) & (reasons < 0)
+        # What stands behind the last one taken was not needed, and so not dropped.
+        reached = np.cumsum(good, axis=1) - good < self._config.semantic
+        report.count_drops(SEMANTIC, reasons[reached])
+        mention, place = np.nonzero(good & reached)
+        target = mention, 1 + (np.cumsum(good, axis=1) - 1)[mention, place]
+        rows[target], name_ids[target] = near.rows[mention, place], near.name_ids[mention, place]
+        cosines[target] = near.scores[mention, place]
+        for column in np.flatnonzero(self.sources >= TYPE):
+            self._draw(rows, column, mentions, ids, report)
+            drawn = np.flatnonzero(rows[:, column] >= 0)
+            starts, stops = (self._index.offsets[rows[drawn, column] + edge] for edge in (0, 1))
+            name_ids[drawn, column] = starts + random_below(self._bits(ids[drawn], column, ATTEMPTS), stops - starts)
+        return rows, name_ids, cosines
+
+    def _reasons(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
+        reasons = self._guards.reasons(gold[:, None], near.rows)
+        if self._config.positive_aware_ceiling is not None:
+            above = above_ceiling(near.scores, gold_cosines, self._config.positive_aware_ceiling)
+            reasons[above & (reasons < 0)] = CEILING
+        return reasons
+
+    def _draw(
+        self, rows: np.ndarray, column: int, mentions: np.ndarray, ids: np.ndarray, report: MiningReport
+    ) -> None:
+        source, number = self.sources[column], self.numbers[column]
+        pending = np.arange(len(rows))
+        if source == TYPE:
+            pending = np.flatnonzero(self._pools.sizes(mentions))
+        elif number >= self._config.random:
+            pending = np.flatnonzero(rows[:, column - self._config.random - self._config.same_type] < 0)
+        for attempt in range(ATTEMPTS):
+            if not len(pending):
+                break
+            bits = self._bits(ids[pending], column, attempt)
+            if source == TYPE:
+                drawn = self._pools.pick(mentions[pending], bits, self._bits(ids[pending], column, attempt, 1))
+            else:
+                drawn = random_below(bits, len(self._index.offsets) - 1)
+            reasons = self._guards.reasons(rows[pending, 0], drawn)
+            again = (rows[pending, 1:column] == drawn[:, None]).any(axis=1)
+            reasons[again & (reasons < 0)] = CHOSEN
+            report.count_drops(source, reasons)
+            rows[pending[reasons < 0], column] = drawn[reasons < 0]
+            pending = pending[reasons >= 0]
+
+    def _bits(self, ids: np.ndarray, column: int, *counters: int) -> np.ndarray:
+        return random_bits(ids, self._config.seed, self.sources[column], self.numbers[column], *counters)

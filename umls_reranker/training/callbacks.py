@@ -1,0 +1,121 @@
+"""Callbacks of a training run: checkpoints that are whole or do not count, throughput, one line an evaluation."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import ProgressCallback, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+__all__ = [
+    "CheckpointCallback",
+    "ConsoleCallback",
+    "ThroughputCallback",
+    "ended_state",
+    "last_complete_checkpoint",
+]
+
+COMPLETE = "complete"
+
+
+class CheckpointCallback(TrainerCallback):
+    """Marks a checkpoint as complete once every process has written its part, and only then removes older ones.
+
+    Args:
+        kept: newest checkpoints that stay, beside the best one.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        PartialState().wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        checkpoint = folder / f"checkpoint-{state.global_step}"
+        names = sorted(path.name for path in checkpoint.iterdir())
+        (checkpoint / COMPLETE).write_text("\n".join(names), encoding="utf-8")
+        for older in sorted(_numbered_checkpoints(folder), key=_step)[: -self.kept]:
+            if _step(older) != state.best_global_step:
+                shutil.rmtree(older)
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or None; one that was being deleted does not count."""
+    complete = [path for path in _numbered_checkpoints(folder) if _is_complete(path)]
+    return str(max(complete, key=_step)) if complete else None
+
+
+def ended_state(checkpoint: str | None) -> TrainerState | None:
+    """The trainer's state when training stopped at this checkpoint, at its last step or early; else None."""
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    return state if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"] else None
+
+
+def _numbered_checkpoints(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    marker = checkpoint / COMPLETE
+    if not marker.is_file():
+        return False
+    return all((checkpoint / name).exists() for name in marker.read_text(encoding="utf-8").splitlines())
+
+
+class ThroughputCallback(TrainerCallback):
+    """Adds ``pairs_per_second`` to the logged loss: of all processes, with data loading, without evaluations.
+
+    Args:
+        pairs_per_step: pairs of a global batch.
+    """
+
+    def __init__(self, pairs_per_step: int) -> None:
+        self.pairs_per_step = pairs_per_step
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self._start(state)
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if logs and "loss" in logs:
+            pairs = (state.global_step - self._step) * self.pairs_per_step
+            logs["pairs_per_second"] = round(pairs / (time.perf_counter() - self._time), 1)
+            self._start(state)
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        self._start(state)
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self._start(state)
+
+    def _start(self, state: TrainerState) -> None:
+        self._step, self._time = state.global_step, time.perf_counter()
+
+
+class ConsoleCallback(ProgressCallback):
+    """The progress bar, with one readable line an evaluation in place of a dict for every log."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        self._loss = self._speed = float("nan")
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        logs = logs or {}
+        self._loss = logs.get("loss", self._loss)
+        self._speed = logs.get("pairs_per_second", self._speed)
+        if not state.is_world_process_zero or self.training_bar is None or "eval_f1" not in logs:
+            return
+        shown = {"F1": "f1", "ROC-AUC": "roc_auc", "acc@1": "acc@1", "ECE": "ece"}
+        dev = "  ".join(f"{title} {logs[f'eval_{name}']:.4f}" for title, name in shown.items())
+        place = f"step {state.global_step}/{state.max_steps}"
+        self.training_bar.write(f"{place}  loss {self._loss:.4f}  {self._speed:,.0f} pairs/s  dev {dev}")

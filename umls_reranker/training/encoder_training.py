@@ -1,0 +1,253 @@
+"""Fine-tuning the bi-encoder: mentions, alone and in their text, move toward the names of their concepts.
+
+The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own name against the
+names of all other concepts in the batch. Three kinds of queries share a batch: mentions in context, mentions alone,
+and names of concepts, which keep apart what no training mention speaks of.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from ..arguments import EncoderArguments, IndexArguments, RunArguments
+from ..devices import resolve_device, resolve_precision
+from ..errors import UserError
+from ..resources import resolve_model
+from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
+from ..retrieval.negatives import random_below, random_bits
+from ..stages import write_json
+from ..template import MARKERS
+from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..data.concepts import ConceptTable
+
+__all__ = ["EncoderTrainer", "QueryCollator", "QueryNamePairs", "train_encoder"]
+
+# Kinds of queries in the order they take turns.
+CONTEXT, MENTION, SYNONYM = range(3)
+TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
+TEMPERATURE = 0.05
+WARMUP_SHARE = 0.06
+KEPT_CHECKPOINTS = 2
+
+
+class QueryNamePairs(Dataset):
+    """Queries and a name of their concept; pair number i is a function of the seed and i alone.
+
+    Args:
+        mentions: the training split's columns ``mention``, ``left``, ``right``.
+        gold: (n,) concept rows of its mentions, -1 where the dictionary lacks the concept.
+        concepts: the dictionary.
+        size: how many pairs there are; mentions come again, each epoch in another order.
+        seed: of all draws.
+
+    Raises:
+        UserError: no mention has its concept in the dictionary.
+    """
+
+    def __init__(self, mentions: pa.Table, gold: np.ndarray, concepts: ConceptTable, size: int, seed: int) -> None:
+        known, synonymous = np.flatnonzero(gold >= 0), np.flatnonzero(concepts.name_counts > 1)
+        if not len(known):
+            raise UserError("no training mention has its concept in the dictionary; the encoder has nothing to learn")
+        turns = TURNS if len(synonymous) else TURNS[TURNS != SYNONYM]
+        numbers = np.arange(size)
+        self._concepts, self._texts = concepts, mentions
+        self._kinds = turns[numbers % len(turns)]
+        self._mentions = np.full(size, -1)
+        for kind in (CONTEXT, MENTION):
+            mine = np.flatnonzero(self._kinds == kind)
+            self._mentions[mine] = known[_epochs(len(mine), len(known), [seed, kind])]
+        self._rows = np.where(self._mentions >= 0, gold[self._mentions], -1)
+        named = np.flatnonzero(self._kinds == SYNONYM)
+        self._rows[named] = synonymous[random_below(random_bits(named, seed, 0), max(1, len(synonymous)))]
+        counts = concepts.name_counts[self._rows]
+        self._names = random_below(random_bits(numbers, seed, 1), counts)
+        # Another name than the first: so many places on, round and round.
+        self._steps = 1 + random_below(random_bits(numbers, seed, 2), np.maximum(counts - 1, 1))
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row, mention = int(self._rows[number]), int(self._mentions[number])
+        names = self._concepts.names(row)
+        name = int(self._names[number])
+        if mention < 0:
+            query, left, right = names[(name + int(self._steps[number])) % len(names)], None, None
+        else:
+            query, left, right = (self._texts[column][mention].as_py() for column in ("mention", "left", "right"))
+            if self._kinds[number] != CONTEXT:
+                left = right = None
+        return {"query": query, "left": left, "right": right, "name": names[name], "row": row}
+
+
+def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
+    """(size,) numbers below `known`, each once an epoch, in an order of the epoch's own."""
+    orders = [np.random.default_rng([*seed, epoch]).permutation(known) for epoch in range(-(-size // known))]
+    return np.concatenate([np.empty(0, np.int64), *orders])[:size].astype(np.int64)
+
+
+@dataclass
+class QueryCollator:
+    """Token ids of a batch of b pairs: of b queries, then of their b names.
+
+    Names are far shorter than mentions in context, so texts are padded in groups of equal length only. Gives
+    ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``place`` (2 b,) int64, where each text
+    stands in the groups one after the other; and ``row`` (b,) int64, the concept rows.
+    """
+
+    tokenizer: QueryTokenizer
+    group_size: int = 48
+
+    def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        plain = [place for place, pair in enumerate(pairs) if pair["left"] is None]
+        inside = [place for place, pair in enumerate(pairs) if pair["left"] is not None]
+        queries: list[list[int]] = [[]] * len(pairs)
+        for place, ids in zip(plain, self.tokenizer.plain([pairs[i]["query"] for i in plain]), strict=True):
+            queries[place] = ids
+        columns = ([pairs[i][column] for i in inside] for column in ("query", "left", "right"))
+        for place, ids in zip(inside, self.tokenizer.in_context(*columns), strict=True):
+            queries[place] = ids
+        names = self.tokenizer.plain([pair["name"] for pair in pairs])
+        texts = queries + names
+        order = np.argsort([-len(ids) for ids in texts], kind="stable")
+        groups = []
+        for start in range(0, len(texts), self.group_size):
+            group = [texts[place] for place in order[start : start + self.group_size]]
+            input_ids, mask = padded(group, self.tokenizer.pad_token_id)
+            tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
+            groups.append({name: torch.from_numpy(array) for name, array in tensors.items()})
+        return {
+            "groups": groups,
+            "place": torch.from_numpy(np.argsort(order)),
+            "row": torch.tensor([pair["row"] for pair in pairs]),
+        }
+
+
+class EncoderTrainer(Trainer):
+    """Trainer with the in-batch softmax loss over `QueryNamePairs`, which come in their own order.
+
+    Args:
+        pooling: ``mean`` or ``cls``, as the encoder's queries and names will be pooled.
+    """
+
+    def __init__(self, *args: Any, pooling: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.pooling = pooling
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+    ) -> torch.Tensor:
+        """Mean negative log-likelihood of each query's own name, nats."""
+        rows = inputs["row"]
+        groups = [
+            pooled(model(**group).last_hidden_state, group["attention_mask"].bool(), self.pooling)
+            for group in inputs["groups"]
+        ]
+        vectors = torch.cat(groups)[inputs["place"]]
+        cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
+        # Other names of the query's own concept are no negatives.
+        same = (rows[:, None] == rows[None]).fill_diagonal_(False)
+        own = torch.arange(len(rows), device=rows.device)
+        return torch.nn.functional.cross_entropy(cosines.masked_fill(same, float("-inf")), own)
+
+
+def train_encoder(
+    run: RunArguments,
+    encoder: EncoderArguments,
+    index: IndexArguments,
+    mentions: datasets.Dataset,
+    concepts: ConceptTable,
+    folder: Path,
+) -> dict[str, Any]:
+    """Fine-tune the recipe's encoder into ``folder``, as a folder that `BiEncoder.from_pretrained` loads.
+
+    Checkpoints lie in ``folder/checkpoints`` until it is done; when it holds one from a killed run, training goes on
+    from there.
+
+    Args:
+        mentions: the training split.
+
+    Returns:
+        Summary: steps, queries, mentions that have their concept in the dictionary, mean loss of the last steps.
+
+    Raises:
+        UserError: no mention has its concept in the dictionary, or the encoder cannot be loaded.
+    """
+    set_seed(run.seed)
+    device = resolve_device(run.device)
+    precision = resolve_precision("auto", device)
+    source = resolve_model(index.encoder, index.encoder_revision)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    attention = "eager" if device.type == "cpu" else "sdpa"
+    model = AutoModel.from_pretrained(source, use_safetensors=True, dtype="float32", attn_implementation=attention)
+    if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
+        model.resize_token_embeddings(len(tokenizer))
+    table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
+    gold = concepts.rows(list(mentions["cui"]))
+    size = encoder.encoder_training_steps * encoder.encoder_batch_size
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        seed=run.seed,
+        use_cpu=device.type == "cpu",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        learning_rate=encoder.encoder_learning_rate,
+        max_steps=encoder.encoder_training_steps,
+        weight_decay=0.01,
+        warmup_steps=WARMUP_SHARE,
+        per_device_train_batch_size=encoder.encoder_batch_size,
+        remove_unused_columns=False,
+        save_steps=encoder.encoder_save_steps,
+        save_strategy="steps",
+        logging_steps=10,
+        disable_tqdm=False,
+        report_to="none",
+    )
+    queries = QueryTokenizer(tokenizer, index.encoder_max_length, encoder.encoder_context_tokens)
+    trainer = EncoderTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=QueryNamePairs(table, gold, concepts, size, run.seed),
+        processing_class=tokenizer,
+        data_collator=QueryCollator(queries),
+        pooling=index.encoder_pooling,
+        callbacks=[CheckpointCallback(KEPT_CHECKPOINTS)],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(ConsoleCallback)
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
+    trainer.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": encoder.encoder_context_tokens})
+    shutil.rmtree(folder / "checkpoints")
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "steps": trainer.state.global_step,
+        "queries": size,
+        "mentions_in_dictionary": int((gold >= 0).sum()),
+        "loss": losses[-1] if losses else None,
+    }

@@ -1,0 +1,153 @@
+"""Which rows a training step sees, the same under any number of processes.
+
+An epoch's order is drawn first, from seed and epoch alone; it is cut into global batches of rows of similar length,
+and only then is each global batch cut over processes and accumulated passes. So a run is one sequence of global
+batches, however many processes work on it, and a run that was killed goes on inside that sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import BatchSampler, Sampler
+
+__all__ = ["EpochOrder", "GlobalBatches", "TypeBalancedOrder", "rarest_type_weights"]
+
+# Rows of this many batches are sorted by length together: more would pad less, but draw from fewer places at a time.
+SORTED_BATCHES = 100
+
+
+class EpochOrder(Sampler[int]):
+    """Every row once an epoch, in a new order each epoch.
+
+    Args:
+        rows: number of rows.
+        seed: of the run.
+    """
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def generator(self, purpose: int) -> np.random.Generator:
+        """Random numbers of this epoch, independent for each purpose."""
+        return np.random.default_rng((self.seed, self.epoch, purpose))
+
+    def draw(self) -> np.ndarray:
+        """Row numbers of this epoch in order, (rows,) int64."""
+        return self.generator(0).permutation(self.rows)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.draw().tolist())
+
+
+class TypeBalancedOrder(EpochOrder):
+    """Mentions drawn with replacement by weight, each with all its rows, until the epoch has as many rows as the data.
+
+    Args:
+        mention_ids: (n,) int64, the mention of each row; rows of a mention follow each other.
+        weights: float, one weight for each mention in order of its first row.
+        seed: of the run.
+    """
+
+    def __init__(self, mention_ids: np.ndarray, weights: np.ndarray, seed: int) -> None:
+        super().__init__(len(mention_ids), seed)
+        self._starts = np.flatnonzero(np.diff(mention_ids, prepend=mention_ids[:1] - 1))
+        self._sizes = np.diff(self._starts, append=self.rows)
+        self._shares = weights / weights.sum()
+
+    def draw(self) -> np.ndarray:
+        generator = self.generator(0)
+        enough = -(-self.rows // int(self._sizes.min()))
+        mentions = generator.choice(len(self._shares), enough, p=self._shares)
+        ends = np.cumsum(self._sizes[mentions])
+        mentions = mentions[: np.searchsorted(ends, self.rows) + 1]
+        ends, sizes = ends[: len(mentions)], self._sizes[mentions]
+        rows = np.arange(ends[-1]) + np.repeat(self._starts[mentions] - (ends - sizes), sizes)
+        return generator.permutation(rows[: self.rows])
+
+
+def rarest_type_weights(types: Sequence[Sequence[str]], temperature: float) -> np.ndarray:
+    """Weight of each mention: ``(1 / mentions of its rarest semantic type) ** temperature``.
+
+    Args:
+        types: semantic types of each mention; mentions without any count as one type of their own.
+        temperature: 0 weighs all mentions alike, 1 all types.
+
+    Returns:
+        (mentions,) float64, 1 at most.
+    """
+    named = [tuple(names) or ("",) for names in types]
+    frequency: dict[str, int] = {}
+    for names in named:
+        for name in names:
+            frequency[name] = frequency.get(name, 0) + 1
+    return np.array([min(frequency[name] for name in names) for names in named], np.float64) ** -temperature
+
+
+class GlobalBatches(BatchSampler):
+    """One process' share of each global batch, pass by pass.
+
+    Rows of a global batch are alike in length. Processes take every so-manyth of them, and cut their share into passes
+    of neighbors in length; all get the same number of passes, so none waits for another. The last batch of an epoch
+    holds what is left; a share without a row of its own gets one row to keep step, as ``~row`` (a negative number),
+    which the dataset gives a weight of 0 and does not count.
+
+    Args:
+        sampler: the order of an epoch.
+        lengths: (n,) int, tokens of each row.
+        batch_size: rows of a global batch.
+        passes: forward passes that a process makes for a global batch.
+        process_index, num_processes: which share of how many.
+    """
+
+    def __init__(
+        self,
+        sampler: EpochOrder,
+        lengths: np.ndarray,
+        batch_size: int,
+        *,
+        passes: int = 1,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        # Accelerate passes the epoch on to the attribute `sampler`.
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = False
+        self._lengths = lengths
+        self._passes = passes
+        self._process_index = process_index
+        self._num_processes = num_processes
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.batch_size) * self._passes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.global_batches():
+            share = batch[self._process_index :: self._num_processes]
+            for rows in np.array_split(share, self._passes):
+                yield rows.tolist() or [~int(batch[0])]
+
+    def global_batches(self) -> Iterator[np.ndarray]:
+        """The epoch's global batches, each sorted by length."""
+        order = self.sampler.draw()
+        complete = len(order) - len(order) % self.batch_size
+        pool = SORTED_BATCHES * self.batch_size
+        for start in range(0, complete, pool):
+            part = order[start : min(start + pool, complete)]
+            part[:] = part[np.argsort(self._lengths[part], kind="stable")]
+        batches = order[:complete].reshape(-1, self.batch_size)
+        for place in self.sampler.generator(1).permutation(len(batches)):
+            yield batches[place]
+        if complete < len(order):
+            rest = order[complete:]
+            yield rest[np.argsort(self._lengths[rest], kind="stable")]
