@@ -35,6 +35,7 @@ from umls_reranker.data.concepts import Concept, ConceptTable, normalize_name, w
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import MiningConfig, mine_pairs
+from umls_reranker.retrieval.retriever import Retriever
 
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA
 CLUSTERS_PER_CONCEPT = 1 / 50
@@ -145,7 +146,7 @@ class Ours:
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:
         config = MiningConfig(semantic=negatives, same_type=0, random=0, neighbors=neighbors)
-        mine_pairs(mentions, self.index, self.concepts, self.known, config, self.folder / "pairs", "")
+        mine_pairs(mentions, Retriever(self.index, self.known), self.concepts, config, self.folder / "pairs", "")
         pairs = load_from_disk(str(self.folder / "pairs")).with_format("arrow")[:]
         wrong = pairs.filter(pc.equal(pairs["label"], 0))
         return list(zip(*(wrong[key].to_pylist() for key in ("mention", "name", "cui")), strict=True))

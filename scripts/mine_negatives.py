@@ -23,7 +23,10 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
     inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
-    stage = run.stage("pairs", asdict(recipe.mining) | {"seed": recipe.run.seed}, inputs)
+    if "lexical" in recipe.index.retrievers:
+        inputs["lexical"] = run.key_of("lexical", "build_index.py")
+    settings = asdict(recipe.mining) | {"retrievers": recipe.index.retrievers, "seed": recipe.run.seed}
+    stage = run.stage("pairs", settings, inputs)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)
 
@@ -35,8 +38,7 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import sample_mentions
     from umls_reranker.devices import resolve_device
-    from umls_reranker.retrieval.from_recipe import load_encoder, mining_config
-    from umls_reranker.retrieval.index import NameIndex
+    from umls_reranker.retrieval.from_recipe import load_retriever, mining_config
     from umls_reranker.retrieval.mining import search_share
 
     state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
@@ -47,9 +49,8 @@ def make(recipe, run, stage) -> None:
     configs = {split: config if split == "train" else replace(config, mine_per="mention") for split in SPLITS}
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked() if state.is_main_process else nullcontext():
-        concepts, index = ConceptTable.load(run.path / "concepts"), NameIndex.load(run.path / "index")
-        searched = index, concepts, load_encoder(recipe.run, recipe.encoder, recipe.index)
-        index.require(concepts, searched[-1])
+        searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")
+        searched[0].require(searched[1])
         owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
         with owner as (folder, summary):
             state.wait_for_everyone()

@@ -12,6 +12,7 @@ from trigram_encoder import TrigramEncoder, make_concepts
 from umls_reranker.data.concepts import normalize_name
 from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import MiningConfig, mine_pairs
+from umls_reranker.retrieval.retriever import Retriever
 
 
 def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:
@@ -38,7 +39,7 @@ class Setup:
         self.concepts = make_concepts(path / "concepts", concepts)
         (path / "index").mkdir()
         self.index = NameIndex.build(self.concepts, self.encoder, path / "index")
-        self.searched = self.index, self.concepts, self.encoder
+        self.searched = Retriever(self.index, self.encoder), self.concepts
         self.runs = 0
 
     def mine(self, mentions: Dataset, config: MiningConfig | None = None, **settings):

@@ -12,6 +12,7 @@ from umls_reranker.retrieval.guards import SharedNames
 from umls_reranker.retrieval.mining import PAIR_FEATURES, MiningConfig, mine_pairs
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
+from umls_reranker.retrieval.retriever import Retriever
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
 HOMONYMS = {
@@ -262,9 +263,8 @@ def test_another_encoder_is_refused(homonyms, tmp_path):
     with pytest.raises(UserError, match="'trigrams', not 'other'"):
         mine_pairs(
             make_mentions([("cold", "C0000001", [])]),
-            homonyms.index,
+            Retriever(homonyms.index, TrigramEncoder(name="other")),
             homonyms.concepts,
-            TrigramEncoder(name="other"),
             MiningConfig(),
             tmp_path,
             "print",

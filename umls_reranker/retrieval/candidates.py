@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = ["CANDIDATE_FEATURES", "gold_positions", "search_mentions", "write_candidates"]
+__all__ = ["CANDIDATE_FEATURES", "distinct_queries", "gold_positions", "search_mentions", "write_candidates"]
 
 CANDIDATE_FEATURES = Features(
     {
@@ -40,28 +40,37 @@ QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
 
 
-def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
-    """Search each distinct mention once: each string, or where context is read each string in its text.
+def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
+    """What has to be searched once: each string, or where context is read each string in its text.
 
     Args:
         mentions: n rows with the column ``mention``, and ``left`` and ``right`` where context is read.
-        k: concepts per mention.
 
     Returns:
-        (n,) int64, the number of each row's distinct mention, and the candidates of the distinct mentions.
+        (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
+        context is read.
     """
-    columns = ["mention", "left", "right"] if retriever.reads_context else ["mention"]
+    columns = ["mention", "left", "right"] if reads_context else ["mention"]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
     groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
     inverse = np.empty(mentions.num_rows, np.int64)
     members = groups["row_list"].combine_chunks()
     inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    return inverse, groups.select(columns)
+
+
+def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
+    """Search each distinct query of `mentions` (`distinct_queries`) once for k concepts.
+
+    Returns:
+        (n,) int64, the number of each row's query, and the candidates of the queries.
+    """
+    inverse, queries = distinct_queries(mentions, retriever.reads_context)
     parts = []
-    with progress(total=len(members), desc="searching mentions", unit=" strings") as bar:
-        for start in range(0, max(1, len(members)), QUERIES):
-            texts, *contexts = (groups[name].slice(start, QUERIES).to_pylist() for name in columns)
-            parts.append(retriever.search(texts, k, tuple(contexts) or None))
-            bar.update(len(texts))
+    with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
+        for start in range(0, max(1, len(queries)), QUERIES):
+            parts.append(retriever.search_queries(queries.slice(start, QUERIES), k))
+            bar.update(min(QUERIES, len(queries) - start))
     return inverse, Candidates.concatenate(parts)
 
 
@@ -70,8 +79,8 @@ def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray)
 
     Args:
         gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.
-        rows: (m, k) candidates of the distinct strings.
-        inverse: (n,) the number of each mention's string.
+        rows: (m, k) candidates of the distinct queries.
+        inverse: (n,) the number of each mention's query.
 
     Returns:
         (n,) int32 positions, -1 where it is not among them.

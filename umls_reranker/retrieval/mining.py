@@ -18,7 +18,7 @@ from datasets import ClassLabel, Features, Value
 from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
 from ..progress import progress
-from .candidates import gold_positions
+from .candidates import distinct_queries, gold_positions
 from .guards import ConceptGuards, SharedNames
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
 from .nearest import NearestConcepts
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from .encoder import BiEncoder
-    from .index import NameIndex
+    from .retriever import Retriever
 
 __all__ = ["PAIR_FEATURES", "MiningConfig", "mine_pairs", "search_share"]
 
@@ -50,7 +49,7 @@ PAIR_FEATURES = Features(
 )
 # Where guards leave too few near concepts, twice as many are searched, and twice as many again.
 DEEPER_SEARCHES = 2
-# Strings whose gold concepts' names are compared together; it decides who is padded with whom, and so the last bits.
+# Queries whose gold concepts' names are compared together; it decides who is padded with whom, and so the last bits.
 PAIRS = 4_096
 
 
@@ -59,7 +58,7 @@ class MiningConfig:
     """How many negatives of each kind a mention gets, what guards them, and what they weigh.
 
     Attributes:
-        semantic: nearest concepts, by their best-matching name.
+        semantic: concepts that the retriever lists first, as serving will see them.
         same_type: random concepts that share a semantic type with the gold concept.
         random: random concepts.
         cosine_floor: what a semantic negative's cosine should reach; the nearest below it fill up and are counted.
@@ -87,9 +86,8 @@ class MiningConfig:
 
 def search_share(
     mentions: Dataset,
-    index: NameIndex,
+    retriever: Retriever,
     concepts: ConceptTable,
-    encoder: BiEncoder,
     config: MiningConfig,
     path: Path,
     process: int,
@@ -98,17 +96,16 @@ def search_share(
     """Do one process's share of the searches of `mine_pairs` and leave the result in `path` for it.
 
     Args:
-        mentions, index, concepts, encoder, config, path: as for `mine_pairs`.
+        mentions, retriever, concepts, config, path: as for `mine_pairs`.
         process, processes: number of this process, from 0, and how many share the work.
     """
-    _Task(mentions, index, concepts, encoder, config, path).nearest.search_share(process, processes)
+    _Task(mentions, retriever, concepts, config, path).nearest.search_share(process, processes)
 
 
 def mine_pairs(
     mentions: Dataset,
-    index: NameIndex,
+    retriever: Retriever,
     concepts: ConceptTable,
-    encoder: BiEncoder,
     config: MiningConfig,
     path: Path,
     fingerprint: str,
@@ -118,16 +115,16 @@ def mine_pairs(
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
 
-    Rows are in the order of the mentions; within a mention the positive comes first, then semantic negatives by
-    falling cosine, then same-type, then random ones. Positives and semantic negatives carry the name nearest to the
-    mention, as serving shows them; the others carry any name of their concept.
+    Rows are in the order of the mentions; within a mention the positive comes first, then semantic negatives in
+    the retriever's order, then same-type, then random ones. Positives and semantic negatives carry the name nearest
+    to the mention, as serving shows them; the others carry any name of their concept.
 
-    The nearest concepts of each distinct string are kept in shards in `path` until the pairs are complete; those that
+    The nearest concepts of each distinct query are kept in shards in `path` until the pairs are complete; those that
     other processes (`search_share`) or a killed run left there are taken as they are.
 
     Args:
         mentions: the training split.
-        index, concepts, encoder: index and what it was built from.
+        retriever, concepts: what finds near concepts, as for candidate lists, and what its indexes were built over.
         config: numbers, guards, weights and seed.
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
@@ -140,12 +137,12 @@ def mine_pairs(
     Raises:
         UserError: the index was built with another encoder or other concepts.
     """
-    task = _Task(mentions, index, concepts, encoder, config, path)
+    task = _Task(mentions, retriever, concepts, config, path)
     task.nearest.search()
     gold_names, gold_cosines, missed = task.gold_names()
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
     guards = ConceptGuards(SharedNames(concepts, task.gold), relations, config.guard_relations)
-    selector, report = PairSelector(config, index, guards, pools), MiningReport(len(task.gold))
+    selector, report = PairSelector(config, retriever.index, guards, pools), MiningReport(len(task.gold))
     deeper = _search_deeper(task, selector, gold_cosines, chunk)
     ids = task.table["mention_id"].to_numpy()
 
@@ -155,11 +152,11 @@ def mine_pairs(
                 part = np.arange(start, min(start + chunk, len(ids)))
                 gold = task.gold[part], gold_names[part], gold_cosines[part]
                 rows, name_ids, cosines = selector.select(
-                    part, ids[part], gold, task.nearest.take(task.strings[part]), report
+                    part, ids[part], gold, task.nearest.take(task.queries[part]), report
                 )
                 mention, column = chosen = np.nonzero(rows >= 0)
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
-                report.count_pairs(pairs, part[mention], cosines[chosen], index.name_array(gold[1][mention]))
+                report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
                 yield pairs
                 bar.update(len(part))
 
@@ -176,7 +173,7 @@ def mine_pairs(
         "relations": 0 if relations is None else len(relations),
         "searched_deeper": deeper,
         **report.to_dict(
-            encoder,
+            retriever.encoder,
             wanted={kind: count * len(ids) for kind, count in wanted.items()},
             cosine_floor=config.cosine_floor,
         ),
@@ -184,25 +181,24 @@ def mine_pairs(
 
 
 class _Task:
-    """The mentions to mine and the strings to search for them: the same in every process.
+    """The mentions to mine and what to search for them: the same in every process.
 
     Attributes:
-        table, gold, strings: n mentions, the rows of their gold concepts, the numbers of their strings.
-        nearest: of the distinct strings.
+        table, gold, queries: n mentions, the rows of their gold concepts, the numbers of their queries.
+        nearest: of the distinct queries.
         unknown, repeated: numbers of mentions left out.
     """
 
     def __init__(
         self,
         mentions: Dataset,
-        index: NameIndex,
+        retriever: Retriever,
         concepts: ConceptTable,
-        encoder: BiEncoder,
         config: MiningConfig,
         path: Path,
     ) -> None:
-        index.require(concepts, encoder)
-        self._index, self._concepts, self._encoder, self._config = index, concepts, encoder, config
+        retriever.require(concepts)
+        self._index, self._concepts, self._config = retriever.index, concepts, config
         table = mentions.with_format("arrow")[:]
         gold = concepts.rows(table["cui"].to_pylist())
         kept = np.flatnonzero(gold >= 0)
@@ -214,19 +210,18 @@ class _Task:
             kept = kept[np.sort(np.unique((codes * len(concepts) + gold)[kept], return_index=True)[1])]
         self.repeated = len(gold) - self.unknown - len(kept)
         self.table, self.gold = table.take(pa.array(kept)), gold[kept]
-        encoded = pc.dictionary_encode(self.table["mention"].combine_chunks())
-        self.strings = encoded.indices.to_numpy().astype(np.int64)
-        self.nearest = NearestConcepts(encoded.dictionary, index, encoder, config.neighbors, path)
+        self.queries, distinct = distinct_queries(self.table, retriever.reads_context)
+        self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)
 
     def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
         """The name shown for each gold concept, its cosine, and how many concepts were not among the nearest."""
         found = self.nearest.first
-        position = gold_positions(self.gold, found.rows, self.strings)
-        names, cosines = found.name_ids[self.strings, position], found.scores[self.strings, position]
+        position = gold_positions(self.gold, found.rows, self.queries)
+        names, cosines = found.name_ids[self.queries, position], found.scores[self.queries, position]
         missed = np.flatnonzero(position < 0)
-        # Each pair of string and concept once.
+        # Each pair of query and concept once.
         pairs, inverse = np.unique(
-            np.stack([self.strings[missed], self.gold[missed]], axis=1), axis=0, return_inverse=True
+            np.stack([self.queries[missed], self.gold[missed]], axis=1), axis=0, return_inverse=True
         )
         best = [
             self._index.best_names(self.nearest.encode(part[:, 0]), part[:, 1:])
@@ -260,13 +255,13 @@ def _search_deeper(task: _Task, selector: PairSelector, gold_cosines: np.ndarray
         parts = [short[start : start + chunk] for start in range(0, len(short), chunk)]
         short = np.concatenate(
             [
-                part[~selector.has_enough(task.gold[part], gold_cosines[part], task.nearest.take(task.strings[part]))]
+                part[~selector.has_enough(task.gold[part], gold_cosines[part], task.nearest.take(task.queries[part]))]
                 for part in parts
             ]
             or [short]
         )
         if not len(short) or searched >= len(task._concepts):
             break
-        searched = task.nearest.search_deeper(np.unique(task.strings[short]))
+        searched = task.nearest.search_deeper(np.unique(task.queries[short]))
         counts[str(searched)] = len(short)
     return counts

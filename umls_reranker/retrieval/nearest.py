@@ -1,6 +1,6 @@
-"""The concepts nearest to mention strings, searched in shards by any number of processes; a killed search goes on.
+"""The concepts nearest to training mentions, searched in shards by any number of processes; a killed search goes on.
 
-A shard always holds the same strings, and nothing that is computed for it depends on another, so that the result is
+A shard always holds the same queries, and nothing that is computed for it depends on another, so that the result is
 the same to the last bit whoever searched it.
 """
 
@@ -13,38 +13,37 @@ import numpy as np
 import pyarrow as pa
 
 from ..progress import progress
-from .index import Candidates
+from .grouping import Candidates
 
 if TYPE_CHECKING:
-    from .encoder import BiEncoder
-    from .index import NameIndex
+    from .retriever import Retriever
 
 __all__ = ["NearestConcepts"]
 
-# Distinct strings of a shard: enough to keep a processor or GPU busy, few enough to share out evenly.
+# Queries of a shard: enough to keep a processor or GPU busy, few enough to share out evenly.
 SHARD = 4_096
 
 
 class NearestConcepts:
-    """The k nearest concepts of m distinct strings.
+    """The k concepts that the retriever lists first for m distinct queries.
 
-    Numbers are held as int32 and cosines as float32: 768 bytes a string at k = 64, 115 MB for 150,000 strings.
+    Numbers are held as int32 and cosines as float32: 768 bytes a query at k = 64, 115 MB for 150,000 queries.
 
     Args:
-        strings: (m,) distinct.
-        index, encoder: index and what it was built from.
-        k: concepts per string.
+        queries: m rows of `candidates.distinct_queries`.
+        retriever: what finds the candidates that serving sees.
+        k: concepts per query.
         folder: where the shards are written; made when missing.
     """
 
-    def __init__(self, strings: pa.StringArray, index: NameIndex, encoder: BiEncoder, k: int, folder: Path) -> None:
-        self._strings, self._index, self._encoder = strings, index, encoder
+    def __init__(self, queries: pa.Table, retriever: Retriever, k: int, folder: Path) -> None:
+        self._queries, self._retriever = queries, retriever
         self._found: list[Candidates] = []
-        # Where a string's candidates are: the first search has the place of its number, a deeper one its own.
-        self._level = np.zeros(len(strings), np.int8)
-        self._place = np.arange(len(strings), dtype=np.int32)
+        # Where a query's candidates are: the first search has the place of its number, a deeper one its own.
+        self._level = np.zeros(len(queries), np.int8)
+        self._place = np.arange(len(queries), dtype=np.int32)
         self.k = k
-        shards = -(-len(strings) // SHARD)
+        shards = -(-len(queries) // SHARD)
         self._files = [folder / f".nearest-{number:05}-of-{shards:05}.npz" for number in range(shards)]
 
     @property
@@ -58,7 +57,7 @@ class NearestConcepts:
         if not missing:
             return
         self._files[0].parent.mkdir(parents=True, exist_ok=True)
-        sizes = [min(SHARD, len(self._strings) - number * SHARD) for number in missing]
+        sizes = [min(SHARD, len(self._queries) - number * SHARD) for number in missing]
         with progress(total=sum(sizes), desc="searching mentions", unit=" strings") as bar:
             for number, size in zip(missing, sizes, strict=True):
                 found = self._search(np.arange(number * SHARD, number * SHARD + size), self.k)
@@ -77,30 +76,25 @@ class NearestConcepts:
                 parts.append(Candidates(arrays["rows"], arrays["name_ids"], arrays["scores"]))
         self._found = [_concatenate(parts, self.k)]
 
-    def search_deeper(self, strings: np.ndarray) -> int:
-        """Search some strings again for twice as many concepts as ever before; returns how many.
+    def search_deeper(self, queries: np.ndarray) -> int:
+        """Search some queries again for twice as many concepts as ever before; returns how many.
 
         Args:
-            strings: their numbers, ascending.
+            queries: their numbers, ascending.
         """
         k = 2 * self._found[-1].rows.shape[1]
-        parts = [self._search(strings[start : start + SHARD], k) for start in range(0, len(strings), SHARD)]
-        self._level[strings], self._place[strings] = len(self._found), np.arange(len(strings))
+        parts = [self._search(queries[start : start + SHARD], k) for start in range(0, len(queries), SHARD)]
+        self._level[queries], self._place[queries] = len(self._found), np.arange(len(queries))
         self._found.append(_concatenate(parts, k))
         return k
 
-    def take(self, strings: np.ndarray) -> Candidates:
-        """The candidates of n strings, by number; from its deepest search for each, so some rows are padded."""
-        levels = self._level[strings]
-        width = self._found[levels.max(initial=0)].rows.shape[1]
-        near = Candidates(
-            np.full((len(strings), width), -1, np.int64),
-            np.full((len(strings), width), -1, np.int64),
-            np.full((len(strings), width), -np.inf, np.float32),
-        )
+    def take(self, queries: np.ndarray) -> Candidates:
+        """The candidates of n queries, by number; from its deepest search for each, so some rows are padded."""
+        levels = self._level[queries]
+        near = Candidates.padding(len(queries), self._found[levels.max(initial=0)].rows.shape[1])
         for level in np.unique(levels):
             rows = np.flatnonzero(levels == level)
-            part = self._found[level].take(self._place[strings[rows]])
+            part = self._found[level].take(self._place[queries[rows]])
             columns = slice(part.rows.shape[1])
             near.rows[rows, columns], near.name_ids[rows, columns] = part.rows, part.name_ids
             near.scores[rows, columns] = part.scores
@@ -111,12 +105,12 @@ class NearestConcepts:
         for file in self._files:
             file.unlink(missing_ok=True)
 
-    def encode(self, strings: np.ndarray) -> np.ndarray:
-        """Vectors of strings, by number, (n, dimension) float32."""
-        return self._encoder.encode(self._strings.take(pa.array(strings)).to_pylist())
+    def encode(self, queries: np.ndarray) -> np.ndarray:
+        """Vectors of the mentions alone, by number, (n, dimension) float32."""
+        return self._retriever.encoder.encode(self._queries["mention"].take(pa.array(queries)).to_pylist())
 
-    def _search(self, strings: np.ndarray, k: int) -> Candidates:
-        found = self._index.search(self.encode(strings), k)
+    def _search(self, queries: np.ndarray, k: int) -> Candidates:
+        found = self._retriever.search_queries(self._queries.take(pa.array(queries)), k)
         return Candidates(found.rows.astype(np.int32), found.name_ids.astype(np.int32), found.scores)
 
 

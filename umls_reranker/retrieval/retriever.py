@@ -11,6 +11,8 @@ from ..errors import UserError
 from .grouping import Candidates
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
     from .index import NameIndex
@@ -59,6 +61,11 @@ class Retriever:
         self.index.require(concepts, self.encoder)
         if self.lexical is not None:
             self.lexical.require(concepts)
+
+    def search_queries(self, queries: pa.Table, k: int) -> Candidates:
+        """`search` of the rows of `candidates.distinct_queries`."""
+        texts, *contexts = (column.to_pylist() for column in queries.columns)
+        return self.search(texts, k, tuple(contexts) or None)
 
     def search(
         self, texts: Sequence[str], k: int, contexts: tuple[Sequence[str], Sequence[str]] | None = None
