@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from umls_reranker.arguments import MiningArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import RunFolder, write_json
+from umls_reranker.stages import RunFolder, read_json, write_json
 
 SPLITS = ("train", "dev", "test")
 
@@ -25,6 +25,11 @@ def main() -> None:
     inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
     if "lexical" in recipe.index.retrievers:
         inputs["lexical"] = run.key_of("lexical", "build_index.py")
+    if recipe.mining.negatives_ranked_by:
+        from umls_reranker.hub import download
+
+        ranker = download(recipe.mining.negatives_ranked_by)
+        inputs["negatives_ranked_by"] = read_json(ranker / "reranker.json")["weights_sha256"]
     settings = asdict(recipe.mining) | {"retrievers": recipe.index.retrievers, "seed": recipe.run.seed}
     stage = run.stage("pairs", settings, inputs)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
@@ -59,10 +64,10 @@ def make(recipe, run, stage) -> None:
                 search_share(mentions[split], *searched, configs[split], folder / split, *share)
             state.wait_for_everyone()
             if state.is_main_process:
-                write_pairs(run, stage, mentions, searched, configs, folder, summary)
+                write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary)
 
 
-def write_pairs(run, stage, mentions, searched, configs, folder, summary) -> None:
+def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary) -> None:
     """Mine what all processes have searched, and say what came out."""
     from rich.console import Console
 
@@ -72,11 +77,15 @@ def write_pairs(run, stage, mentions, searched, configs, folder, summary) -> Non
     from umls_reranker.retrieval.mining_report import mining_table
 
     relations = RelationTable.load(run.path / "concepts")
+    guided = {"relations": relations}
+    if recipe.mining.negatives_ranked_by:
+        from umls_reranker.reranker import UMLSReranker
+
+        scorer = UMLSReranker.from_pretrained(recipe.mining.negatives_ranked_by, device=recipe.run.device).scorer
+        guided["score"] = lambda *texts: scorer.score(*texts, desc="ranking near concepts").logits
     for split in SPLITS:
         fingerprint = f"{stage.key}-{split}"
-        summary[split] = mine_pairs(
-            mentions[split], *searched, configs[split], folder / split, fingerprint, relations=relations
-        )
+        summary[split] = mine_pairs(mentions[split], *searched, configs[split], folder / split, fingerprint, **guided)
     write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
     Console(width=None if Console().is_terminal else 120).print(mining_table(summary))

@@ -182,6 +182,11 @@ class MiningArguments:
     neighbors: int = _key(
         64, "concepts searched per mention when mining; twice and four times as many where guards leave too few"
     )
+    negatives_ranked_by: str | None = _key(
+        None,
+        "model folder (e.g. runs/NAME/model of a former run) or Hub id of a reranker whose own ranking decides which "
+        "near concepts become semantic negatives: its mistakes come first; empty: the retriever's ranking",
+    )
     guard_relations: list[str] = _key(
         ["PAR", "CHD", "RB", "RN", "SY"],
         "no negative has one of these relations (MRREL) to the gold concept; empty: related concepts may be negatives",

@@ -5,7 +5,7 @@ Guards against false negatives (`guards`) work on concepts, not on text, and cou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
+    from .grouping import Candidates
     from .retriever import Retriever
 
 __all__ = ["PAIR_FEATURES", "MiningConfig", "mine_pairs", "search_share"]
@@ -47,6 +48,7 @@ PAIR_FEATURES = Features(
         "source": ClassLabel(names=list(SOURCES)),
     }
 )
+PairScores = Callable[[Sequence[str], Sequence[str], Sequence[str], Sequence[str]], np.ndarray]
 # Where guards leave too few near concepts, twice as many are searched, and twice as many again.
 DEEPER_SEARCHES = 2
 # Queries whose gold concepts' names are compared together; it decides who is padded with whom, and so the last bits.
@@ -111,6 +113,7 @@ def mine_pairs(
     fingerprint: str,
     *,
     relations: RelationTable | None = None,
+    score: PairScores | None = None,
     chunk: int = 8_192,
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
@@ -129,6 +132,8 @@ def mine_pairs(
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
         relations: for ``config.guard_relations``; None where none are known.
+        score: mentions, names, texts left and right of the mentions, m each -> (m,) scores by which the near concepts
+            are ranked anew before semantic negatives are chosen; None keeps the retriever's ranking.
         chunk: mentions handled at once; has no influence on the result.
 
     Returns:
@@ -151,9 +156,10 @@ def mine_pairs(
             for start in range(0, len(ids), chunk):
                 part = np.arange(start, min(start + chunk, len(ids)))
                 gold = task.gold[part], gold_names[part], gold_cosines[part]
-                rows, name_ids, cosines = selector.select(
-                    part, ids[part], gold, task.nearest.take(task.queries[part]), report
-                )
+                near = task.nearest.take(task.queries[part])
+                if score is not None:
+                    near = task.ranked_by(score, part, near)
+                rows, name_ids, cosines = selector.select(part, ids[part], gold, near, report)
                 mention, column = chosen = np.nonzero(rows >= 0)
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
                 report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
@@ -230,6 +236,16 @@ class _Task:
         for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
             values[missed] = np.concatenate(column)[inverse.ravel(), 0]
         return names, cosines, len(missed)
+
+    def ranked_by(self, score: PairScores, mentions: np.ndarray, near: Candidates) -> Candidates:
+        """The near concepts of mentions (by number) in falling order of their scores."""
+        place = np.nonzero(near.rows >= 0)
+        texts = self.table.select(["mention", "left", "right"]).take(pa.array(mentions[place[0]]))
+        names = self._index.names(near.name_ids[place])
+        mention, left, right = (column.to_pylist() for column in texts.columns)
+        scores = np.full(near.rows.shape, -np.inf)
+        scores[place] = score(mention, names, left, right)
+        return near.ordered_by(scores)
 
     def columns(
         self, mentions: np.ndarray, sources: np.ndarray, rows: np.ndarray, name_ids: np.ndarray
