@@ -36,13 +36,16 @@ def main() -> None:
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.recipe import load_recipe
     from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.template import PairTemplate
 
     recipe = load_recipe(arguments.recipe)
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     candidates = load_from_disk(str(run / "candidates"))
     lists = {
-        split: CandidateLists.load(candidates[split], mentions[split], concepts)
+        split: CandidateLists.load(
+            candidates[split], mentions[split], concepts, PairTemplate.from_recipe(recipe.model)
+        )
         for split in ("calibration", arguments.split)
     }
     reranker = UMLSReranker.from_pretrained(run / "model")
@@ -105,7 +108,7 @@ def predict(model, lists):
     from torch import nn
 
     texts = list(lists.mentions["mention"])
-    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.names, strict=True)]
+    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
     return model.predict(pairs, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=True)
 
 

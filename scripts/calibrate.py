@@ -42,8 +42,8 @@ def make(recipe, run, stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = load_from_disk(str(run.path / "candidates"))["calibration"]
     mentions = load_from_disk(str(run.path / "mentions"))
-    lists = CandidateLists.load(candidates, mentions["calibration"], concepts)
-    template = PairTemplate(recipe.model.max_length, recipe.model.context_tokens)
+    template = PairTemplate.from_recipe(recipe.model)
+    lists = CandidateLists.load(candidates, mentions["calibration"], concepts, template)
     with stage.writing() as (folder, summary):
         copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)

@@ -42,10 +42,16 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.evaluation.report import build_report
     from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = load_from_disk(str(run.path / "mentions"))
-    lists = CandidateLists.load(load_from_disk(str(run.path / "candidates"))["test"], mentions["test"], concepts)
+    lists = CandidateLists.load(
+        load_from_disk(str(run.path / "candidates"))["test"],
+        mentions["test"],
+        concepts,
+        PairTemplate.from_recipe(recipe.model),
+    )
     pairs = load_from_disk(str(run.path / "pairs"))["test"]
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

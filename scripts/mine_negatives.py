@@ -31,6 +31,7 @@ def main() -> None:
         ranker = download(recipe.mining.negatives_ranked_by)
         inputs["negatives_ranked_by"] = read_json(ranker / "reranker.json")["weights_sha256"]
     settings = asdict(recipe.mining) | {"retrievers": recipe.index.retrievers, "seed": recipe.run.seed}
+    settings["candidate_fields"] = recipe.model.candidate_fields
     stage = run.stage("pairs", settings, inputs)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)
@@ -75,9 +76,10 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.retrieval.mining import mine_pairs
     from umls_reranker.retrieval.mining_report import mining_table
+    from umls_reranker.template import PairTemplate
 
     relations = RelationTable.load(run.path / "concepts")
-    guided = {"relations": relations}
+    guided = {"relations": relations, "template": PairTemplate.from_recipe(recipe.model)}
     if recipe.mining.negatives_ranked_by:
         from umls_reranker.reranker import UMLSReranker
 

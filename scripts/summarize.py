@@ -67,6 +67,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     """Test mentions from the most to the least confident, reranked by the model folder as a user loads it."""
     from datasets import load_from_disk
 
+    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import as_serving_input
     from umls_reranker.reranker import UMLSReranker
 
@@ -79,7 +80,8 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
     chosen, lists = mentions.select(rows), candidates.select(rows)
-    items = [as_serving_input(entry) for entry in lists]
+    concepts = ConceptTable.load(run.path / "concepts")
+    items = [as_serving_input(entry, concepts) for entry in lists]
     columns = {name: list(chosen[name]) for name in ("mention", "cui", "semantic_types", "left", "right")}
     ranked = reranker.rerank_batch(
         columns["mention"], items, columns["semantic_types"], columns["left"], columns["right"]

@@ -49,6 +49,7 @@ def integration_checks(recipe, run) -> list:
     """Load the folder as a user does and replay test mentions one call at a time and in one batch."""
     from datasets import load_from_disk
 
+    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import as_serving_input
     from umls_reranker.evaluation.checklist import Check
     from umls_reranker.reranker import UMLSReranker
@@ -62,7 +63,8 @@ def integration_checks(recipe, run) -> list:
     candidates = load_from_disk(str(run.path / "candidates"))["test"]
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
     replayed = [mentions[row] for row in rows]
-    lists = [as_serving_input(candidates[row]) for row in rows]
+    concepts = ConceptTable.load(run.path / "concepts")
+    lists = [as_serving_input(candidates[row], concepts) for row in rows]
     batch = reranker.rerank_batch(
         [m["mention"] for m in replayed],
         lists,

@@ -28,8 +28,9 @@ class Term:
 class GivenScores:
     """A scorer whose logits are looked up by name; 'long' texts count as cut."""
 
-    def __init__(self, logits):
+    def __init__(self, logits, template=None):
         self.logits = logits
+        self.template = template or PairTemplate()
         self.calls = []
 
     def score(self, mentions, names, lefts=None, rights=None, desc=None):
@@ -50,6 +51,15 @@ def logit(p):
 def probabilities(**values):
     """A reranker that gives these probabilities by name."""
     return given(**{name: logit(p) for name, p in values.items()})
+
+
+def test_a_template_that_shows_preferred_names_reads_them_where_they_differ():
+    template = PairTemplate(candidate_fields=("preferred_name", "definition"))
+    scorer = GivenScores({"cold ; Common Cold": 2.0, "Cold": 1.0, "flu ; a virus": 0.0}, template)
+    reranker = UMLSReranker(scorer, Calibration(), fit_thresholds(), None, {})
+    candidates = [{"name": "cold", "preferred_name": "Common Cold"}, {"name": "Cold", "preferred_name": "cold"}]
+    ranked = reranker.rerank("cold", [*candidates, {"name": "flu", "definition": "a virus"}])
+    assert [(item.name, item.logit) for item in ranked] == [("cold", 2.0), ("Cold", 1.0), ("flu", 0.0)]
 
 
 @pytest.fixture(scope="module")

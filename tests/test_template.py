@@ -1,10 +1,13 @@
 """Pairs as ids: equal to the tokenizer's own, and with context cut so that mention and name survive."""
 
+import json
 import random
 
+import numpy as np
 import pytest
 from tiny_models import tiny_encoder
 from transformers import AutoTokenizer
+from trigram_encoder import make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.template import PairEncoder, PairTemplate
@@ -175,3 +178,19 @@ def test_a_damaged_template_is_refused(content):
 def test_settings_without_sense_are_refused(settings, key):
     with pytest.raises(UserError, match=key):
         PairTemplate(*settings)
+
+
+def test_candidate_texts_come_from_the_dictionary(tmp_path):
+    concepts = make_concepts(tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])})
+    rows, names = np.array([0, 1, 0]), ["cold", "Cold", "common cold"]
+    shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(names, concepts, rows)
+    assert shown == ["cold ; Common Cold", "Cold", "common cold"]
+    assert PairTemplate().candidate_texts(names, concepts, rows) == names
+
+
+def test_a_template_comes_back_from_json_with_and_without_candidate_fields():
+    template = PairTemplate(48, 8, candidate_fields=("preferred_name",))
+    content = template.to_dict()
+    assert PairTemplate.from_dict(json.loads(json.dumps(content))) == template
+    del content["candidate_fields"]
+    assert PairTemplate.from_dict(content) == PairTemplate(48, 8)

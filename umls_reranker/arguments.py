@@ -218,6 +218,12 @@ class ModelArguments:
     start_from_encoder: bool = _key(False, "start from the run's own trained encoder in place of the base model")
     max_length: int = _key(64, "tokens of a pair, special tokens included; what is cut is counted")
     context_tokens: int = _key(0, "tokens of text shown on each side of the mention; 0 leaves the context out")
+    candidate_fields: list[str] = _key(
+        [],
+        "shown of a candidate beside its best-matching name: preferred_name (tells concepts apart that share a name), "
+        "definition (its first 160 characters)",
+        ("preferred_name", "definition"),
+    )
 
 
 @dataclass

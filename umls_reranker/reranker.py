@@ -132,6 +132,7 @@ class UMLSReranker:
             entity: the mention's text.
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
+                ``preferred_name`` and ``definition`` are read by models whose template shows them.
                 ``retrieval_score``, ``context_score`` and ``lexical_score`` are the scores of the retrievers that the
                 model was calibrated with; a list that lacks one it weighs is scored without any of them.
             entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
@@ -166,12 +167,13 @@ class UMLSReranker:
         contexts = [[""] * count if side is None else list(side) for side in (lefts, rights)]
         if any(len(column) != count for column in (candidates, types, *contexts)):
             raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
-        parsed = [[_parsed(item, position) for position, item in enumerate(items)] for items in candidates]
+        template = self.scorer.template
+        parsed = [[_parsed(item, position, template) for position, item in enumerate(items)] for items in candidates]
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
         scores = self.scorer.score(
             [text for text, size in zip(entities, sizes, strict=True) for _ in range(size)],
-            [item.name for items in parsed for item in items],
+            [item.text for items in parsed for item in items],
             *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
             desc=desc,
         )
@@ -293,6 +295,7 @@ def _rank(
 class _Parsed(NamedTuple):
     name: str
     cui: str | None
+    text: str
     retrieval: tuple[float, ...]
 
     @property
@@ -301,23 +304,25 @@ class _Parsed(NamedTuple):
 
 
 RETRIEVAL_KEYS = tuple(f"{name}_score" for name in RETRIEVAL_EVIDENCE)
+CANDIDATE_KEYS = ("name", "cui", "preferred_name", "definition", *RETRIEVAL_KEYS)
 WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
 
 
-def _parsed(candidate: Any, position: int) -> _Parsed:
+def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
     if isinstance(candidate, str):
-        return _Parsed(candidate, None, WITHOUT_SCORES)
+        return _Parsed(candidate, None, candidate, WITHOUT_SCORES)
     if isinstance(candidate, Mapping):
-        name, cui, *scores = map(candidate.get, ("name", "cui", *RETRIEVAL_KEYS))
+        name, cui, preferred, definition, *scores = map(candidate.get, CANDIDATE_KEYS)
     else:
-        name, cui, *scores = (getattr(candidate, key, None) for key in ("name", "cui", *RETRIEVAL_KEYS))
+        name, cui, preferred, definition, *scores = (getattr(candidate, key, None) for key in CANDIDATE_KEYS)
     if not isinstance(name, str):
         raise TypeError(
             f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
             "and 'cui', or an object with .name and .cui"
         )
     try:
-        return _Parsed(name, cui, tuple(float("nan") if score is None else float(score) for score in scores))
+        retrieval = tuple(float("nan") if score is None else float(score) for score in scores)
+        return _Parsed(name, cui, template.candidate_text(name, preferred, definition), retrieval)
     except (TypeError, ValueError):
         raise TypeError(f"candidate {position} has a score that is no number: {scores}") from None
 

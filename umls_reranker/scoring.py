@@ -104,6 +104,11 @@ class PairScorer:
             raise UserError(f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit")
         return cls(model, PairEncoder(tokenizer, template), chosen_device, chosen_precision)
 
+    @property
+    def template(self) -> PairTemplate:
+        """How the model reads a pair."""
+        return self.encoder.template
+
     def score(
         self,
         mentions: Sequence[str],

@@ -8,6 +8,11 @@ With context the mention stands in its text, between two marker tokens:
 
     [CLS] left context <start> mention <end> right context [SEP] name [SEP]
 
+In place of the name alone, a template may show the candidate's preferred name and its definition too, for names that
+several concepts share:
+
+    cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract
+
 Mention and name are tokenized once each and joined as ids, so a name that many mentions share costs nothing extra.
 When a pair is too long, context goes first; mention and name are then cut by the longest-first rule.
 The template is saved with the model, and training and serving use this code alike.
@@ -19,15 +24,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .data.normalization import normalize_name
 from .errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from .arguments import ModelArguments
+    from .data.concepts import ConceptTable
+
 __all__ = ["MARKERS", "EncodedPairs", "PairEncoder", "PairTemplate"]
 
 # Words of BERT's vocabulary that no text uses.
 MARKERS = ("[unused1]", "[unused2]")
+# Between what is shown of a candidate.
+SEPARATOR = " ; "
+# Longer definitions are cut: their first words say what kind of thing it is.
+DEFINITION_CHARS = 160
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,14 @@ class PairTemplate:
         max_length: most tokens of a pair, special tokens included.
         context_tokens: most tokens of text on each side of the mention; 0 leaves the context out.
         markers: the two tokens around a mention in context.
+        candidate_fields: what is shown of a candidate beside its best-matching name: ``preferred_name``,
+            ``definition``.
     """
 
     max_length: int = 64
     context_tokens: int = 0
     markers: tuple[str, str] = MARKERS
+    candidate_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_length < 16:
@@ -50,8 +68,40 @@ class PairTemplate:
         if self.context_tokens < 0:
             raise UserError("context_tokens: must be 0 (no context) or more")
 
+    @classmethod
+    def from_recipe(cls, model: ModelArguments) -> PairTemplate:
+        """The template that a recipe asks for."""
+        return cls(model.max_length, model.context_tokens, candidate_fields=tuple(model.candidate_fields))
+
+    def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
+        """What the model reads of a candidate; a preferred name that says the same as the name is left out.
+
+        >>> PairTemplate(candidate_fields=("preferred_name",)).candidate_text("cold", "Common Cold")
+        'cold ; Common Cold'
+        """
+        shown = [name]
+        if "preferred_name" in self.candidate_fields and preferred_name:
+            shown += [preferred_name] * (normalize_name(preferred_name) != normalize_name(name))
+        if "definition" in self.candidate_fields and definition:
+            shown.append(definition[:DEFINITION_CHARS])
+        return SEPARATOR.join(shown)
+
+    def candidate_texts(self, names: Sequence[str], concepts: ConceptTable, rows: np.ndarray) -> list[str]:
+        """`candidate_text` of names and the concepts they stand for.
+
+        Args:
+            names: m best-matching names.
+            rows: (m,) rows of their concepts in `concepts`.
+        """
+        if not self.candidate_fields:
+            return list(names)
+        distinct, place = np.unique(rows, return_inverse=True)
+        preferred = concepts.preferred_names(distinct).to_pylist()
+        definitions = [concepts.definition(row) for row in distinct.tolist()]
+        return [self.candidate_text(name, preferred[i], definitions[i]) for name, i in zip(names, place, strict=True)]
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"markers": list(self.markers)}
+        return asdict(self) | {"markers": list(self.markers), "candidate_fields": list(self.candidate_fields)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> PairTemplate:
@@ -61,7 +111,12 @@ class PairTemplate:
             UserError: a key is missing or does not fit.
         """
         try:
-            return cls(content["max_length"], content["context_tokens"], tuple(content["markers"]))
+            return cls(
+                content["max_length"],
+                content["context_tokens"],
+                tuple(content["markers"]),
+                tuple(content.get("candidate_fields", ())),
+            )
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"reranker.json: the template is damaged ({error}); run the calibrate stage again"

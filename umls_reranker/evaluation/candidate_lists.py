@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
+    from ..template import PairTemplate
 
 __all__ = ["CandidateLists", "TopCandidates", "as_serving_input"]
 
@@ -35,12 +36,16 @@ class TopCandidates:
     correct: np.ndarray
 
 
-def as_serving_input(candidates: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with its scores."""
-    keys = {"cui": "cuis", "name": "names"}
-    keys |= {f"{name}_score": f"{name}_scores" for name in RETRIEVAL_EVIDENCE if f"{name}_scores" in candidates}
-    columns = zip(*(candidates[column] for column in keys.values()), strict=True)
-    return [dict(zip(keys, values, strict=True)) for values in columns]
+def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptTable) -> list[dict[str, Any]]:
+    """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with all it may read."""
+    columns = {"cui": candidates["cuis"], "name": candidates["names"]}
+    for name in RETRIEVAL_EVIDENCE:
+        if f"{name}_scores" in candidates:
+            columns[f"{name}_score"] = candidates[f"{name}_scores"]
+    rows = concepts.rows(candidates["cuis"])
+    columns["preferred_name"] = concepts.preferred_names(rows).to_pylist()
+    columns["definition"] = [concepts.definition(row) for row in rows.tolist()]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 @dataclass
@@ -50,6 +55,7 @@ class CandidateLists:
     Attributes:
         mentions: the split's mentions, n rows.
         cuis, names: m texts, mention by mention in retrieval order.
+        texts: m texts, what the cross-encoder reads of each candidate.
         retrieval: (m,) float32 scores by the names of `RETRIEVAL_EVIDENCE`, those that the lists hold.
         offsets: (n + 1,) int64, where each mention's candidates start.
         gold: (n,) int64, position of the gold concept in its list, or -1.
@@ -59,20 +65,26 @@ class CandidateLists:
     mentions: Dataset
     cuis: list[str]
     names: list[str]
+    texts: list[str]
     retrieval: dict[str, np.ndarray]
     offsets: np.ndarray
     gold: np.ndarray
     in_dictionary: np.ndarray
 
     @classmethod
-    def load(cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable) -> CandidateLists:
+    def load(
+        cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable, template: PairTemplate
+    ) -> CandidateLists:
         """Join the lists with their mentions, which are in the same order."""
         table = candidates.with_format("arrow")[:]
         lists = table["cuis"].combine_chunks()
+        cuis = lists.flatten().to_pylist()
+        names = table["names"].combine_chunks().flatten().to_pylist()
         return cls(
             mentions=mentions,
-            cuis=lists.flatten().to_pylist(),
-            names=table["names"].combine_chunks().flatten().to_pylist(),
+            cuis=cuis,
+            names=names,
+            texts=template.candidate_texts(names, concepts, concepts.rows(cuis)),
             retrieval={
                 name: table[f"{name}_scores"].combine_chunks().flatten().to_numpy()
                 for name in RETRIEVAL_EVIDENCE
@@ -111,7 +123,7 @@ class CandidateLists:
         rows = self.mention_of
         texts = (columns[name].take(rows).to_pylist() for name in ("mention", "left", "right"))
         mentions, lefts, rights = texts
-        return scorer.score(mentions, self.names, lefts, rights, desc=desc)
+        return scorer.score(mentions, self.texts, lefts, rights, desc=desc)
 
     def scored(self, logits: np.ndarray) -> ScoredLists:
         """The lists with their logits, as calibration takes them."""

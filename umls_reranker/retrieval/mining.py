@@ -18,6 +18,7 @@ from datasets import ClassLabel, Features, Value
 from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
 from ..progress import progress
+from ..template import PairTemplate
 from .candidates import distinct_queries, gold_positions
 from .guards import ConceptGuards, SharedNames
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
@@ -114,6 +115,7 @@ def mine_pairs(
     *,
     relations: RelationTable | None = None,
     score: PairScores | None = None,
+    template: PairTemplate | None = None,
     chunk: int = 8_192,
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
@@ -134,6 +136,7 @@ def mine_pairs(
         relations: for ``config.guard_relations``; None where none are known.
         score: mentions, names, texts left and right of the mentions, m each -> (m,) scores by which the near concepts
             are ranked anew before semantic negatives are chosen; None keeps the retriever's ranking.
+        template: says what the model reads of a concept, which is written as ``name``; by default the name.
         chunk: mentions handled at once; has no influence on the result.
 
     Returns:
@@ -142,6 +145,7 @@ def mine_pairs(
     Raises:
         UserError: the index was built with another encoder or other concepts.
     """
+    template = template or PairTemplate()
     task = _Task(mentions, retriever, concepts, config, path)
     task.nearest.search()
     gold_names, gold_cosines, missed = task.gold_names()
@@ -158,12 +162,13 @@ def mine_pairs(
                 gold = task.gold[part], gold_names[part], gold_cosines[part]
                 near = task.nearest.take(task.queries[part])
                 if score is not None:
-                    near = task.ranked_by(score, part, near)
+                    near = task.ranked_by(score, template, part, near)
                 rows, name_ids, cosines = selector.select(part, ids[part], gold, near, report)
                 mention, column = chosen = np.nonzero(rows >= 0)
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
                 report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
-                yield pairs
+                texts = template.candidate_texts(pairs["name"].to_pylist(), concepts, rows[chosen])
+                yield pairs | {"name": texts}
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
@@ -237,11 +242,13 @@ class _Task:
             values[missed] = np.concatenate(column)[inverse.ravel(), 0]
         return names, cosines, len(missed)
 
-    def ranked_by(self, score: PairScores, mentions: np.ndarray, near: Candidates) -> Candidates:
+    def ranked_by(
+        self, score: PairScores, template: PairTemplate, mentions: np.ndarray, near: Candidates
+    ) -> Candidates:
         """The near concepts of mentions (by number) in falling order of their scores."""
         place = np.nonzero(near.rows >= 0)
         texts = self.table.select(["mention", "left", "right"]).take(pa.array(mentions[place[0]]))
-        names = self._index.names(near.name_ids[place])
+        names = template.candidate_texts(self._index.names(near.name_ids[place]), self._concepts, near.rows[place])
         mention, left, right = (column.to_pylist() for column in texts.columns)
         scores = np.full(near.rows.shape, -np.inf)
         scores[place] = score(mention, names, left, right)

@@ -154,7 +154,7 @@ def fine_tune(
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
     arguments = training_arguments(run, training, folder, len(pairs["train"]))
-    template = PairTemplate(model.max_length, model.context_tokens)
+    template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
     encoder = PairEncoder(tokenizer, template)
