@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import save_file
@@ -18,16 +19,22 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Tr
 
 from umls_reranker.training.collator import PairCollator
 from umls_reranker.training.dataset import SCHEMA, TokenizedPairs
+from umls_reranker.training.sampling import MentionLists
 from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
 
-# Case -> rows, rows a forward pass, passes a step, steps; for two processes.
+# Case -> rows, rows a forward pass, passes a step, steps, share of the list-wise loss; for two processes.
 CASES = {
-    "full": (32, 8, 2, 1),
-    "ragged": (27, 8, 2, 1),
-    "fewer rows than passes": (3, 8, 2, 1),
-    "one row": (1, 16, 1, 1),
-    "50 steps": (600, 32, 1, 50),
+    "full": (32, 8, 2, 1, 0.0),
+    "ragged": (27, 8, 2, 1, 0.0),
+    "fewer rows than passes": (3, 8, 2, 1, 0.0),
+    "one row": (1, 16, 1, 1, 0.0),
+    "50 steps": (600, 32, 1, 50, 0.0),
+    "list-wise": (32, 8, 2, 1, 1.0),
+    "mixed, ragged": (27, 8, 2, 1, 0.3),
+    "mixed, fewer mentions than passes": (3, 8, 2, 1, 0.3),
+    "mixed, 50 steps": (600, 32, 1, 50, 0.3),
 }
+LIST_SCALE = 0.7
 
 
 def write_pairs(folder: Path, pairs: Sequence[dict], rows_per_shard: int = 1_000) -> TokenizedPairs:
@@ -52,6 +59,12 @@ def make_pairs(folder: Path, rows: int) -> TokenizedPairs:
     return write_pairs(folder, pairs, rows_per_shard=10)
 
 
+def make_lists(rows: int) -> MentionLists:
+    """Mentions of those rows: of one to three pairs, some of them without a gold one."""
+    row = np.arange(rows)
+    return MentionLists(np.cumsum((row % 3 == 0) | (row % 12 == 5) | (row % 12 == 10)))
+
+
 def load_model(folder: str) -> PreTrainedModel:
     """The model without dropout, which would make the same batch another one each time."""
     return AutoModelForSequenceClassification.from_pretrained(
@@ -59,8 +72,11 @@ def load_model(folder: str) -> PreTrainedModel:
     )
 
 
-def make_trainer(folder: str, output: str, pairs: TokenizedPairs, **options) -> RerankerTrainer:
+def make_trainer(
+    folder: str, output: str, pairs: TokenizedPairs, listwise_weight: float = 0.0, **options
+) -> RerankerTrainer:
     """A trainer on the processor, as `fine_tune` builds it."""
+    lists = make_lists(len(pairs)) if listwise_weight else None
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
@@ -72,7 +88,16 @@ def make_trainer(folder: str, output: str, pairs: TokenizedPairs, **options) -> 
     )
     collator = PairCollator(pad_token_id=0)
     model = load_model(folder)
-    return RerankerTrainer(model, arguments, collator, train_dataset=pairs, eval_dataset=pairs)
+    return RerankerTrainer(
+        model,
+        arguments,
+        collator,
+        train_dataset=pairs,
+        eval_dataset=pairs,
+        lists=lists,
+        listwise_weight=listwise_weight,
+        list_scale=LIST_SCALE,
+    )
 
 
 class GradientKeeper(TrainerCallback):
@@ -81,7 +106,7 @@ class GradientKeeper(TrainerCallback):
 
 
 def take_steps(
-    folder: str, rows: int, per_device: int, passes: int, steps: int = 1
+    folder: str, rows: int, per_device: int, passes: int, steps: int = 1, listwise_weight: float = 0.0
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Take optimizer steps over rows; returns the last gradient of each parameter and the logged losses."""
     keeper = GradientKeeper()
@@ -90,6 +115,7 @@ def take_steps(
             folder,
             output,
             make_pairs(Path(output) / "pairs", rows),
+            listwise_weight,
             per_device_train_batch_size=per_device,
             gradient_accumulation_steps=passes,
             max_steps=steps,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from loss_on_processes import CASES, load_model, make_pairs, take_steps
+from loss_on_processes import CASES, LIST_SCALE, load_model, make_lists, make_pairs, take_steps
 from safetensors.torch import load_file
 from tiny_models import tiny_cross_encoder
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from umls_reranker.training.collator import PairCollator
 
 TESTS = Path(__file__).resolve().parent
-CURVE = json.loads((TESTS / "loss_curve.json").read_text())
+CURVES = json.loads((TESTS / "loss_curve.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,20 @@ def two_processes(model, tmp_path_factory):
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
 
-def reference(model, folder, rows):
-    """Gradients and loss of all rows in one pass, without Trainer: sum(weight * bce) / rows."""
+def reference(model, folder, rows, share):
+    """Gradients and loss of all rows in one pass, without Trainer, mention by mention."""
     network, batch = load_model(model), PairCollator(0)(make_pairs(folder, rows).__getitems__(range(rows)))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    bce = binary_cross_entropy_with_logits(network(**inputs).logits.squeeze(-1), batch["labels"], reduction="none")
-    loss = (batch["weight"] * bce).sum() / rows
+    logits, labels, weights = network(**inputs).logits.squeeze(-1), batch["labels"], batch["weight"]
+    bce = binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    lists = make_lists(rows)
+    spans = [slice(start, start + size) for start, size in zip(lists.starts, lists.sizes, strict=True)]
+    gold_first = [
+        LIST_SCALE * weights[span.start] * cross_entropy(logits[span], torch.tensor(0))
+        for span in spans
+        if labels[span.start] == 1
+    ]
+    loss = (1 - share) * (weights * bce).sum() / rows + share * sum(gold_first) / len(gold_first)
     loss.backward()
     return {name: parameter.grad for name, parameter in network.named_parameters()}, loss.item()
 
@@ -55,7 +63,7 @@ def reference(model, folder, rows):
 def assert_exact(expected, gradients, losses):
     expected, loss = expected
     assert gradients.keys() == expected.keys()
-    assert max(gradient.abs().max() for gradient in expected.values()) > 0.01
+    assert max(gradient.abs().max() for gradient in expected.values()) > 0.001
     for name, gradient in expected.items():
         torch.testing.assert_close(
             gradients[name], gradient, rtol=0, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}"
@@ -63,26 +71,31 @@ def assert_exact(expected, gradients, losses):
     assert losses == [pytest.approx(loss, abs=1e-6)]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(
     ("rows", "per_device", "passes"),
     [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],
 )
-def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes):
-    assert_exact(reference(model, tmp_path, rows), *take_steps(model, rows, per_device, passes))
+def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes, share):
+    taken = take_steps(model, rows, per_device, passes, listwise_weight=share)
+    assert_exact(reference(model, tmp_path, rows, share), *taken)
 
 
-@pytest.mark.parametrize("case", [name for name, numbers in CASES.items() if numbers[-1] == 1])
+@pytest.mark.parametrize("case", [name for name, numbers in CASES.items() if numbers[3] == 1])
 def test_the_loss_does_not_depend_on_the_number_of_processes(model, tmp_path, two_processes, case):
-    assert_exact(reference(model, tmp_path, CASES[case][0]), *two_processes[case])
+    rows, *_, share = CASES[case]
+    assert_exact(reference(model, tmp_path, rows, share), *two_processes[case])
 
 
-def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes):
+@pytest.mark.parametrize(("case", "share"), [("50 steps", 0.0), ("mixed, 50 steps", 0.3)])
+def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, share):
     curves = {
-        "1 x 64": take_steps(model, 600, 64, 1, steps=50)[1],
-        "4 x 16": take_steps(model, 600, 16, 4, steps=50)[1],
-        "2 processes x 32": two_processes["50 steps"][1],
+        "1 x 64": take_steps(model, 600, 64, 1, 50, share)[1],
+        "4 x 16": take_steps(model, 600, 16, 4, 50, share)[1],
+        "2 processes x 32": two_processes[case][1],
     }
+    stored = CURVES[case]
     for name, losses in curves.items():
-        assert losses == pytest.approx(CURVE["losses"], abs=CURVE["tolerance"]), name
-    # Each epoch ends with a batch of 24 pairs.
-    assert len(CURVE["losses"]) == 50 and CURVE["losses"][-1] < CURVE["losses"][0]
+        assert losses == pytest.approx(stored, abs=CURVES["tolerance"]), name
+    # Each epoch ends with a ragged batch.
+    assert len(stored) == 50 and stored[-1] < stored[0]

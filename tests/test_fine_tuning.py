@@ -15,6 +15,7 @@ from umls_reranker.template import PairEncoder, PairTemplate
 from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import first_mentions, tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
+from umls_reranker.training.sampling import MentionLists
 
 RUN = RunArguments(device="cpu")
 
@@ -119,6 +120,7 @@ def test_weights_are_brought_to_mean_one():
     scale = weight_scale(pairs)
     assert scale == pytest.approx(4 / 9.5)
     assert np.mean(np.array(pairs["weight"][:]) * scale) == pytest.approx(1.0)
+    assert weight_scale(pairs, label=1.0) == pytest.approx(1 / 5)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_weights_are_brought_to_mean_one():
 )
 def test_weights_that_cannot_be_scaled_are_refused(weights, reason):
     with pytest.raises(UserError, match=reason):
-        weight_scale(Dataset.from_dict({"weight": np.array(weights, np.float32)}))
+        weight_scale(Dataset.from_dict({"weight": np.array(weights, np.float32), "label": [1] * len(weights)}))
 
 
 @pytest.mark.parametrize(("most", "kept"), [(4, 4), (5, 4), (7, 4), (8, 8), (11, 8), (12, 12), (100, 12)])
@@ -163,10 +165,17 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
     assert training_arguments(RUN, long, tmp_path, 100).eval_steps == 14
     assert training_arguments(RUN, training(eval_steps=500, max_steps=5), tmp_path, 100).eval_steps == 5
     assert training_arguments(RUN, training(eval_steps=3, max_steps=5), tmp_path, 100).eval_steps == 3
+    # 50 mentions of 2 pairs, 8 a batch.
+    lists = MentionLists(np.arange(100) // 2)
+    assert training_arguments(RUN, long, tmp_path, 100, lists).eval_steps == 14
+    lists = MentionLists(np.arange(100) // 10)
+    # 10 mentions of 10 pairs, 2 a batch.
+    assert training_arguments(RUN, long, tmp_path, 100, lists).eval_steps == 10
 
 
-def test_a_loss_is_better_when_lower(tmp_path):
-    assert not training_arguments(RUN, training(metric_for_best_model="log_loss"), tmp_path, 100).greater_is_better
+@pytest.mark.parametrize("metric", ["log_loss", "list_loss"])
+def test_a_loss_is_better_when_lower(tmp_path, metric):
+    assert not training_arguments(RUN, training(metric_for_best_model=metric), tmp_path, 100).greater_is_better
 
 
 @pytest.mark.parametrize(
@@ -260,19 +269,50 @@ def test_training_stops_when_nothing_gets_better(model, tmp_path):
     assert (summary["steps"], summary["best_step"]) == (4, 2)
 
 
-def test_training_by_type_sees_the_mentions_that_the_weights_favor(model, tmp_path, monkeypatch):
-    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
+@pytest.fixture
+def passes_seen(monkeypatch):
+    """Rows of each training or evaluation pass, in order."""
     seen = []
     collate = fine_tuning.PairCollator.__call__
     monkeypatch.setattr(
         fine_tuning.PairCollator, "__call__", lambda self, pairs: seen.append(pairs.rows) or collate(self, pairs)
     )
+    return seen
+
+
+def test_training_by_type_sees_the_mentions_that_the_weights_favor(model, tmp_path, passes_seen):
+    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
     pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
     settings = training(max_steps=7, eval_steps=7, sampling="by_type", sampling_temperature=1.0)
     fine_tune(RUN, ModelArguments(model=str(model), max_length=32), settings, pairs, tmp_path, types)
-    trained = np.concatenate(seen[:14])  # an epoch of 104 pairs in passes of 8
+    trained = np.concatenate(passes_seen[:14])  # an epoch of 104 pairs in passes of 8
     # The one mention of type T2 is drawn as often as the 25 of T1 together, and has 4 of the 104 rows.
     assert len(trained) == 104 and 0.25 < np.mean(trained < 4) < 0.75
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "by_type"])
+def test_list_wise_training_sees_whole_mentions_and_learns(tmp_path, passes_seen, sampling):
+    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(26))
+    model = ModelArguments(model=str(tiny_encoder(tmp_path / "base")), max_length=32)
+    # 4 mentions of 4 pairs a step, in two passes; 7 steps an epoch.
+    settings = training(
+        loss="listwise", metric_for_best_model="list_loss", sampling=sampling, num_train_epochs=4, eval_steps=7
+    )
+    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
+    summary = fine_tune(RUN, model, settings, pairs, tmp_path / "run", types)
+    trained = passes_seen[:14]
+    assert all(sorted(rows[::4] % 4) == [0] * (len(rows) // 4) and len(rows) <= 8 for rows in trained)
+    assert (np.concatenate(trained).reshape(-1, 4) % 4 == np.arange(4)).all()
+    counts = np.bincount(np.concatenate(trained), minlength=104)
+    assert counts.sum() == 104 and (counts == 1).all() == (sampling == "uniform")
+    # Of four pairs at random, the gold one is right with a loss of log(4).
+    assert summary["steps"] == 28 and summary["dev"]["list_loss"] < np.log(4)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_mix_that_is_no_share_is_refused(model, tmp_path, share):
+    with pytest.raises(UserError, match=f"listwise_weight: {share} is no share; use 0 to 1"):
+        run_training(model, tmp_path, loss="mixed", listwise_weight=share)
 
 
 def test_training_by_type_without_types_is_refused(model, tmp_path):

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from umls_reranker.training.sampling import EpochOrder, GlobalBatches, TypeBalancedOrder, rarest_type_weights
+from umls_reranker.training.sampling import (
+    EpochOrder,
+    GlobalBatches,
+    MentionLists,
+    TypeBalancedOrder,
+    WeightedOrder,
+    rarest_type_weights,
+)
 
 LENGTHS = np.random.default_rng(5).integers(3, 40, 1_000)
 
@@ -77,7 +84,7 @@ MENTION_IDS = np.array([7, 9, 9, 9, 4, 4, 30, 30, 30, 30])
 
 
 def test_an_epoch_by_type_holds_whole_mentions_and_as_many_rows_as_the_data():
-    order = TypeBalancedOrder(MENTION_IDS, np.array([1.0, 1.0, 1.0, 1.0]), seed=1)
+    order = TypeBalancedOrder(MentionLists(MENTION_IDS), np.array([1.0, 1.0, 1.0, 1.0]), seed=1)
     for epoch in range(20):
         order.set_epoch(epoch)
         counts = np.bincount(order.draw(), minlength=10)
@@ -90,7 +97,7 @@ def test_an_epoch_by_type_holds_whole_mentions_and_as_many_rows_as_the_data():
 def test_mentions_are_drawn_by_weight():
     ids = np.repeat(np.arange(200), 5)
     weights = np.where(np.arange(200) < 20, 9.0, 1.0)  # a tenth of the mentions, half of the weight
-    order = TypeBalancedOrder(ids, weights, seed=2)
+    order = TypeBalancedOrder(MentionLists(ids), weights, seed=2)
     share = np.mean([np.mean(order.draw() < 100) for order.epoch in range(30)])
     assert share == pytest.approx(0.5, abs=0.03)
     order.set_epoch(0)
@@ -101,7 +108,7 @@ def test_mentions_are_drawn_by_weight():
 
 
 def test_a_type_balanced_run_is_cut_like_any_other():
-    order = TypeBalancedOrder(MENTION_IDS, np.ones(4), seed=1)
+    order = TypeBalancedOrder(MentionLists(MENTION_IDS), np.ones(4), seed=1)
     whole = [sorted(rows) for rows in GlobalBatches(order, LENGTHS, 4)]
     halves = [list(GlobalBatches(order, LENGTHS, 4, process_index=p, num_processes=2)) for p in (0, 1)]
     assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == whole and [len(rows) for rows in whole] == [
@@ -109,3 +116,64 @@ def test_a_type_balanced_run_is_cut_like_any_other():
         4,
         2,
     ]
+
+
+# Whole mentions
+
+
+def test_rows_and_lengths_of_mentions_by_hand():
+    lists = MentionLists(MENTION_IDS)
+    assert (lists.starts.tolist(), lists.sizes.tolist()) == ([0, 1, 4, 6], [1, 3, 2, 4])
+    assert lists.rows(np.array([3, 0, 1, 0])).tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 0]
+    assert lists.longest(np.array([5, 1, 9, 2, 3, 4, 0, 0, 7, 8])).tolist() == [5, 9, 4, 8]
+    # 2.5 pairs a mention.
+    assert [lists.per_batch(rows) for rows in (1, 5, 6, 7, 10)] == [1, 2, 2, 3, 4]
+
+
+def mention_shares(mentions, batch_size, passes, processes):
+    """[process][pass] -> rows, of mentions of 1 to 9 pairs."""
+    sizes = np.random.default_rng(6).integers(1, 10, mentions)
+    lists = MentionLists(np.repeat(np.arange(mentions), sizes))
+    lengths = np.random.default_rng(7).integers(3, 40, sizes.sum())
+    cut = {"lists": lists, "passes": passes, "num_processes": processes}
+    parts = [
+        list(GlobalBatches(EpochOrder(mentions, 3), lengths, batch_size, process_index=p, **cut))
+        for p in range(processes)
+    ]
+    return parts, lists, lengths
+
+
+@pytest.mark.parametrize(("passes", "processes"), [(1, 1), (4, 1), (2, 2), (3, 5)])
+@pytest.mark.parametrize("mentions", [96, 97, 5])
+def test_a_pass_holds_whole_mentions_and_a_global_batch_the_same_however_it_is_cut(mentions, passes, processes):
+    (whole,), lists, _ = mention_shares(mentions, 8, 1, 1)
+    parts, *_ = mention_shares(mentions, 8, passes, processes)
+    spans = {int(s): list(range(s, s + n)) for s, n in zip(lists.starts, lists.sizes, strict=True)}
+    batches = [[] for _ in whole]
+    for share in parts:
+        for number, rows in enumerate(share):
+            if rows[0] < 0:
+                assert len(rows) == 1 and ~rows[0] in spans
+                continue
+            assert rows == [row for start in rows if start in spans for row in spans[start]]
+            batches[number // passes] += rows
+    assert [sorted(rows) for rows in batches] == [sorted(rows) for rows in whole]
+    assert sorted(row for rows in whole for row in rows) == list(range(lists.sizes.sum()))
+    assert [sum(row in spans for row in rows) for rows in whole] == [8] * (mentions // 8) + [mentions % 8] * (
+        mentions % 8 > 0
+    )
+
+
+def test_mentions_of_a_batch_are_alike_in_their_longest_pair():
+    (share,), lists, lengths = mention_shares(1_000, 50, 1, 1)
+    longest, mention_of = lists.longest(lengths), np.repeat(np.arange(1_000), lists.sizes)
+    spread = [np.ptp(longest[mention_of[rows]]) for rows in share]
+    # All 20 batches were sorted together; mentions of one pair may be short.
+    assert np.median(spread) <= 2
+
+
+def test_weighted_mentions_are_drawn_with_replacement():
+    order = WeightedOrder(np.where(np.arange(200) < 20, 9.0, 1.0), seed=2)
+    drawn = order.draw()
+    assert len(drawn) == len(order) == 200 and len(set(drawn)) < 200
+    assert np.mean([np.mean(order.draw() < 20) for order.epoch in range(30)]) == pytest.approx(0.5, abs=0.03)

@@ -56,6 +56,21 @@ def test_labels_do_not_reach_the_model(model, tmp_path):
     assert trainer.model.config.problem_type is None
 
 
+def test_a_mention_that_comes_twice_in_a_pass_is_two_lists(model, tmp_path):
+    # Row 9 is a gold pair alone, 10 and 11 a mention without gold; 6, 7, 8 are one with gold.
+    trainer = make_trainer(model, str(tmp_path), make_pairs(tmp_path, 12), listwise_weight=1.0)
+    network = trainer.model.train()
+
+    def loss(rows, gold_pairs):
+        batch = PairCollator(0)(trainer.train_dataset.__getitems__(rows))
+        return trainer.compute_loss(network, batch, num_items_in_batch=torch.tensor([len(rows), gold_pairs])).item()
+
+    once = loss([6, 7, 8], 1)
+    assert once > 0 and loss([6, 7, 8, 6, 7, 8], 2) == pytest.approx(once, abs=1e-6)
+    assert loss([9], 1) == 0.0 and loss([10, 11], 0) == 0.0 and loss([~6], 1) == 0.0
+    assert loss([9, 10, 11, 6, 7, 8], 2) == pytest.approx(once / 2, abs=1e-6)
+
+
 # Metrics on the dev pairs
 
 # Three mentions: 0 is won, 1 is tied, 2 is lost.
@@ -77,12 +92,17 @@ def test_dev_metrics_by_hand(order, shape):
     assert metrics["roc_auc"] == pytest.approx((4 + 3.5 + 0) / 12)
     assert metrics["log_loss"] == pytest.approx(-np.mean(np.log(np.where(LABELS == 1, p, 1 - p))))
     assert metrics["brier"] == pytest.approx(np.mean((p - LABELS) ** 2))
-    assert set(metrics) == {"precision", "recall", "f1", "roc_auc", "ece", "brier", "log_loss", "acc@1"}
+    lists = [[2.0, -1.0], [0.5, 0.5], [-2.0, -1.0, 0.0]]
+    by_hand = [np.log(np.exp(scores).sum()) - scores[0] for scores in lists]
+    assert metrics["list_loss"] == pytest.approx(np.mean(by_hand))
+    assert set(metrics) == {"precision", "recall", "f1", "roc_auc", "ece", "brier", "log_loss", "acc@1", "list_loss"}
 
 
 def test_a_mention_without_negatives_is_won_and_one_without_gold_is_lost():
     label_ids = (np.array([1, 0], np.float32), np.ones(2), np.arange(2))
-    assert dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))["acc@1"] == 0.5
+    metrics = dev_metrics(np.array([5, 9]))(EvalPrediction(np.array([-3.0, -4.0]), label_ids))
+    # A mention without gold has no list-wise loss.
+    assert (metrics["acc@1"], metrics["list_loss"]) == (0.5, 0.0)
 
 
 def test_rows_keep_their_mentions_when_evaluation_sorts_by_length(model, tmp_path):

@@ -241,6 +241,13 @@ class TrainingStageArguments:
     training_precision: str = _key(
         "auto", "float16 needs a GPU; auto is bfloat16 where the hardware has it", PRECISIONS
     )
+    loss: str = _key(
+        "bce",
+        "bce: binary cross-entropy of every pair; listwise: softmax over the pairs of a mention, so that batches hold "
+        "whole mentions; mixed: both",
+        ("bce", "listwise", "mixed"),
+    )
+    listwise_weight: float = _key(0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's")
     sampling: str = _key(
         "uniform",
         "uniform: every pair once an epoch; by_type: mentions drawn with replacement, those of rare semantic types "
@@ -254,7 +261,9 @@ class TrainingStageArguments:
     )
     eval_steps: int = _key(500, "optimizer steps between evaluations and checkpoints")
     metric_for_best_model: str = _key(
-        "roc_auc", "dev metric that picks the best checkpoint", ("roc_auc", "f1", "acc@1", "log_loss")
+        "roc_auc",
+        "dev metric that picks the best checkpoint; list_loss: cross-entropy of the gold pair in the softmax",
+        ("roc_auc", "f1", "acc@1", "log_loss", "list_loss"),
     )
     early_stopping_patience: int = _key(3, "evaluations without improvement before training stops")
     max_dev_pairs: int = _key(50_000, "pairs of dev mentions evaluated during training, at most")

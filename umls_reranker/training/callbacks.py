@@ -77,10 +77,10 @@ class ThroughputCallback(TrainerCallback):
     """Adds ``pairs_per_second`` to the logged loss: of all processes, with data loading, without evaluations.
 
     Args:
-        pairs_per_step: pairs of a global batch.
+        pairs_per_step: pairs of a global batch; their mean where batches hold whole mentions.
     """
 
-    def __init__(self, pairs_per_step: int) -> None:
+    def __init__(self, pairs_per_step: float) -> None:
         self.pairs_per_step = pairs_per_step
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:

@@ -40,9 +40,17 @@ SCHEMA = pa.schema(
 )
 
 
-def weight_scale(pairs: Dataset) -> float:
-    """The factor that brings the pairs' weights to mean 1, so that weighting does not change the step size."""
-    weights = pairs.with_format("numpy")["weight"][:].astype(np.float64)
+def weight_scale(pairs: Dataset, label: float | None = None) -> float:
+    """The factor that brings the pairs' weights to mean 1, so that weighting does not change the step size.
+
+    Args:
+        pairs: all training pairs.
+        label: only pairs with this label count; None: all do.
+    """
+    columns = pairs.select_columns(["weight", "label"]).with_format("numpy")[:]
+    weights = columns["weight"].astype(np.float64)
+    if label is not None:
+        weights = weights[columns["label"] == label]
     if not len(weights):
         raise UserError("there are no training pairs; see mining_report.json for what was lost")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):

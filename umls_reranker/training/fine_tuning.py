@@ -36,12 +36,13 @@ from .callbacks import (
 )
 from .collator import PairCollator
 from .dataset import first_mentions, tokenize_pairs, weight_scale
-from .sampling import EpochOrder, TypeBalancedOrder, rarest_type_weights
+from .losses import GOLD_LABEL
+from .sampling import EpochOrder, MentionLists, TypeBalancedOrder, WeightedOrder, rarest_type_weights
 from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
 
 __all__ = ["fine_tune", "load_base_model", "training_arguments"]
 
-LOWER_IS_BETTER = {"log_loss"}
+LOWER_IS_BETTER = {"log_loss", "list_loss"}
 # Names of accelerate, whose launch configuration can ask for a precision too.
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -78,11 +79,19 @@ def load_base_model(
 
 
 def training_arguments(
-    run: RunArguments, training: TrainingStageArguments, folder: Path, train_pairs: int
+    run: RunArguments,
+    training: TrainingStageArguments,
+    folder: Path,
+    train_pairs: int,
+    lists: MentionLists | None = None,
 ) -> TrainingArguments:
     """The Trainer's arguments for a recipe; accumulation follows from the global batch and the process count.
 
     A run shorter than ``eval_steps`` is evaluated once, at its end.
+
+    Args:
+        train_pairs: number of training pairs.
+        lists: their mentions, where batches hold whole ones.
 
     Raises:
         UserError: the global batch cannot be cut evenly, or float16 is asked for without a GPU.
@@ -98,7 +107,9 @@ def training_arguments(
         )
     steps = training.max_steps
     if steps < 1:
-        steps = math.ceil(math.ceil(train_pairs / training.global_batch_size) * training.num_train_epochs)
+        batch = training.global_batch_size
+        batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
+        steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
     eval_steps = min(training.eval_steps, steps)
     return TrainingArguments(
         output_dir=str(folder),
@@ -153,16 +164,22 @@ def fine_tune(
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
-    arguments = training_arguments(run, training, folder, len(pairs["train"]))
+    share, scale = listwise_share(training), weight_scale(pairs["train"])
+    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if share else 1.0
+    all_lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:])
+    lists = all_lists if share else None
+    arguments = training_arguments(run, training, folder, len(pairs["train"]), lists)
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
     encoder = PairEncoder(tokenizer, template)
     dev_pairs = first_mentions(pairs["dev"], training.max_dev_pairs)
     with arguments.main_process_first(local=False, desc="tokenizing"):
-        scale = weight_scale(pairs["train"])
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
         dev_set = tokenize_pairs(dev_pairs, encoder, scale, folder / "tokenized-dev")
+    pairs_per_step = training.global_batch_size
+    if lists is not None:
+        pairs_per_step = lists.per_batch(pairs_per_step) * float(lists.sizes.mean())
     trainer = RerankerTrainer(
         model=network,
         args=arguments,
@@ -175,9 +192,12 @@ def fine_tune(
             pad_to_multiple_of=1 if arguments.use_cpu else 8,
         ),
         compute_metrics=dev_metrics(dev_pairs.with_format("numpy")["mention_id"][:]),
-        order=_order(training, pairs["train"], run.seed, mention_types),
+        order=_order(training, pairs["train"], all_lists, run.seed, mention_types),
+        lists=lists,
+        listwise_weight=share,
+        list_scale=list_scale,
         callbacks=[
-            ThroughputCallback(training.global_batch_size),
+            ThroughputCallback(pairs_per_step),
             CheckpointCallback(training.save_total_limit),
             EarlyStoppingCallback(training.early_stopping_patience),
             _tensorboard(folder / "tensorboard"),
@@ -208,22 +228,38 @@ def fine_tune(
     }
 
 
+def listwise_share(training: TrainingStageArguments) -> float:
+    """Share of the list-wise loss, 0 to 1.
+
+    Raises:
+        UserError: the recipe's share is outside.
+    """
+    if not 0 <= training.listwise_weight <= 1:
+        raise UserError(f"listwise_weight: {training.listwise_weight} is no share; use 0 to 1")
+    return {"bce": 0.0, "listwise": 1.0, "mixed": training.listwise_weight}[training.loss]
+
+
 def _order(
-    training: TrainingStageArguments, pairs: Dataset, seed: int, mention_types: Mapping[int, Sequence[str]] | None
-) -> EpochOrder:
+    training: TrainingStageArguments,
+    pairs: Dataset,
+    lists: MentionLists,
+    seed: int,
+    mention_types: Mapping[int, Sequence[str]] | None,
+) -> EpochOrder | None:
     if training.sampling == "uniform":
-        return EpochOrder(len(pairs), seed)
+        return None
     if mention_types is None:
         raise UserError("sampling: by_type needs mention_types, the semantic types of the training mentions")
-    mention_ids = pairs.with_format("numpy")["mention_id"][:]
-    mentions = mention_ids[np.flatnonzero(np.diff(mention_ids, prepend=mention_ids[0] - 1))]
+    mentions = pairs.select_columns("mention_id").select(lists.starts)["mention_id"]
     weights = rarest_type_weights([mention_types[mention] for mention in mentions], training.sampling_temperature)
-    return TypeBalancedOrder(mention_ids, weights, seed)
+    if listwise_share(training):
+        return WeightedOrder(weights, seed)
+    return TypeBalancedOrder(lists, weights, seed)
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:
     entry = next((entry for entry in log if entry["step"] == step and "eval_f1" in entry), {})
-    names = ("f1", "precision", "recall", "roc_auc", "acc@1", "ece", "log_loss")
+    names = ("f1", "precision", "recall", "roc_auc", "acc@1", "ece", "log_loss", "list_loss")
     return {name: entry[f"eval_{name}"] for name in names if f"eval_{name}" in entry}
 
 

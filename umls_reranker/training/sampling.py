@@ -2,7 +2,8 @@
 
 An epoch's order is drawn first, from seed and epoch alone; it is cut into global batches of rows of similar length,
 and only then is each global batch cut over processes and accumulated passes. So a run is one sequence of global
-batches, however many processes work on it, and a run that was killed goes on inside that sequence.
+batches, however many processes work on it, and a run that was killed goes on inside that sequence. Where a loss
+compares the pairs of a mention, mentions take the place of rows: a batch holds whole ones.
 """
 
 from __future__ import annotations
@@ -12,14 +13,46 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
-__all__ = ["EpochOrder", "GlobalBatches", "TypeBalancedOrder", "rarest_type_weights"]
+__all__ = ["EpochOrder", "GlobalBatches", "MentionLists", "TypeBalancedOrder", "WeightedOrder", "rarest_type_weights"]
 
 # Rows of this many batches are sorted by length together: more would pad less, but draw from fewer places at a time.
 SORTED_BATCHES = 100
 
 
+class MentionLists:
+    """The rows of each mention, which follow each other.
+
+    Args:
+        mention_ids: (n,) int64, the mention of each row.
+
+    Attributes:
+        starts, sizes: (mentions,) int64, the first row of each mention and how many it has.
+    """
+
+    def __init__(self, mention_ids: np.ndarray) -> None:
+        self.starts = np.flatnonzero(np.diff(mention_ids, prepend=mention_ids[:1] - 1))
+        self.sizes = np.diff(self.starts, append=len(mention_ids))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def rows(self, mentions: np.ndarray) -> np.ndarray:
+        """All rows of mentions (by number), one mention after the other."""
+        sizes = self.sizes[mentions]
+        ends = np.cumsum(sizes)
+        return np.arange(ends[-1]) + np.repeat(self.starts[mentions] - (ends - sizes), sizes)
+
+    def longest(self, lengths: np.ndarray) -> np.ndarray:
+        """(mentions,): the greatest length among the rows of each."""
+        return np.maximum.reduceat(lengths, self.starts)
+
+    def per_batch(self, rows: int) -> int:
+        """How many mentions come closest to so many rows."""
+        return max(1, round(rows / float(self.sizes.mean())))
+
+
 class EpochOrder(Sampler[int]):
-    """Every row once an epoch, in a new order each epoch.
+    """Every row (or mention) once an epoch, in a new order each epoch.
 
     Args:
         rows: number of rows.
@@ -49,29 +82,42 @@ class EpochOrder(Sampler[int]):
         return iter(self.draw().tolist())
 
 
+class WeightedOrder(EpochOrder):
+    """Mentions drawn with replacement by weight, as many an epoch as there are.
+
+    Args:
+        weights: (mentions,) float.
+        seed: of the run.
+    """
+
+    def __init__(self, weights: np.ndarray, seed: int) -> None:
+        super().__init__(len(weights), seed)
+        self._shares = weights / weights.sum()
+
+    def draw(self) -> np.ndarray:
+        return self.generator(0).choice(self.rows, self.rows, p=self._shares)
+
+
 class TypeBalancedOrder(EpochOrder):
     """Mentions drawn with replacement by weight, each with all its rows, until the epoch has as many rows as the data.
 
     Args:
-        mention_ids: (n,) int64, the mention of each row; rows of a mention follow each other.
+        lists: the rows of each mention.
         weights: float, one weight for each mention in order of its first row.
         seed: of the run.
     """
 
-    def __init__(self, mention_ids: np.ndarray, weights: np.ndarray, seed: int) -> None:
-        super().__init__(len(mention_ids), seed)
-        self._starts = np.flatnonzero(np.diff(mention_ids, prepend=mention_ids[:1] - 1))
-        self._sizes = np.diff(self._starts, append=self.rows)
+    def __init__(self, lists: MentionLists, weights: np.ndarray, seed: int) -> None:
+        super().__init__(int(lists.sizes.sum()), seed)
+        self._lists = lists
         self._shares = weights / weights.sum()
 
     def draw(self) -> np.ndarray:
         generator = self.generator(0)
-        enough = -(-self.rows // int(self._sizes.min()))
+        enough = -(-self.rows // int(self._lists.sizes.min()))
         mentions = generator.choice(len(self._shares), enough, p=self._shares)
-        ends = np.cumsum(self._sizes[mentions])
-        mentions = mentions[: np.searchsorted(ends, self.rows) + 1]
-        ends, sizes = ends[: len(mentions)], self._sizes[mentions]
-        rows = np.arange(ends[-1]) + np.repeat(self._starts[mentions] - (ends - sizes), sizes)
+        ends = np.cumsum(self._lists.sizes[mentions])
+        rows = self._lists.rows(mentions[: np.searchsorted(ends, self.rows) + 1])
         return generator.permutation(rows[: self.rows])
 
 
@@ -101,10 +147,13 @@ class GlobalBatches(BatchSampler):
     holds what is left; a share without a row of its own gets one row to keep step, as ``~row`` (a negative number),
     which the dataset gives a weight of 0 and does not count.
 
+    With `lists` all this holds for mentions in place of rows: a pass gets all rows of each of its mentions.
+
     Args:
         sampler: the order of an epoch.
         lengths: (n,) int, tokens of each row.
-        batch_size: rows of a global batch.
+        batch_size: rows, or mentions, of a global batch.
+        lists: the rows of each mention; None: rows are drawn on their own.
         passes: forward passes that a process makes for a global batch.
         process_index, num_processes: which share of how many.
     """
@@ -115,6 +164,7 @@ class GlobalBatches(BatchSampler):
         lengths: np.ndarray,
         batch_size: int,
         *,
+        lists: MentionLists | None = None,
         passes: int = 1,
         process_index: int = 0,
         num_processes: int = 1,
@@ -123,7 +173,8 @@ class GlobalBatches(BatchSampler):
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = False
-        self._lengths = lengths
+        self._lengths = lengths if lists is None else lists.longest(lengths)
+        self._lists = lists
         self._passes = passes
         self._process_index = process_index
         self._num_processes = num_processes
@@ -134,8 +185,11 @@ class GlobalBatches(BatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.global_batches():
             share = batch[self._process_index :: self._num_processes]
-            for rows in np.array_split(share, self._passes):
-                yield rows.tolist() or [~int(batch[0])]
+            for part in np.array_split(share, self._passes):
+                yield self._rows(part).tolist() if len(part) else [~int(self._rows(batch[:1])[0])]
+
+    def _rows(self, drawn: np.ndarray) -> np.ndarray:
+        return drawn if self._lists is None else self._lists.rows(drawn)
 
     def global_batches(self) -> Iterator[np.ndarray]:
         """The epoch's global batches, each sorted by length."""

@@ -1,21 +1,22 @@
-"""`RerankerTrainer`: binary cross-entropy with a weight per pair, exact however a batch is cut."""
+"""`RerankerTrainer`: losses of pairs and of whole lists, with weights, exact however a batch is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
 from ..calibration.logistic import sigmoid
-from .dataset import TokenizedPairs
+from .dataset import IGNORED_LABEL, TokenizedPairs
+from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
 from .metrics import pair_metrics
-from .sampling import EpochOrder, GlobalBatches
+from .sampling import EpochOrder, GlobalBatches, MentionLists
 
 __all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics"]
 
@@ -23,30 +24,57 @@ LABEL_NAMES = ["labels", "weight", "row"]
 
 
 class RerankerTrainer(Trainer):
-    """A `Trainer` whose loss is the weighted binary cross-entropy of one logit per pair.
+    """A `Trainer` of one logit per pair: weighted binary cross-entropy, list-wise softmax, or a mix of both.
 
-    The loss of a global batch is ``sum(weight * bce) / number of pairs``. It is the same whether the batch is one
-    forward pass, several accumulated ones or spread over processes: `num_items_in_batch` counts the pairs of the
-    whole global batch, and the factor `num_processes` undoes the averaging of gradients between processes.
+    The loss of a global batch is
+
+        (1 - listwise_weight) * sum(weight * bce) / number of pairs
+        + listwise_weight * sum(weight * list_scale * cross-entropy in the list) / number of gold pairs
+
+    It is the same whether the batch is one forward pass, several accumulated ones or spread over processes: both
+    numbers are those of the whole global batch, and the factor `num_processes` undoes the averaging of gradients
+    between processes. A mention without a gold pair counts in the first term alone.
 
     Args:
-        order: rows of each epoch; by default every row of `train_dataset` once, drawn by the seed of `args`.
+        order: of the rows, or with `lists` of the mentions, of each epoch; by default each once, drawn by the seed of
+            `args`.
+        lists: the rows of each mention of `train_dataset`; with it, batches hold whole mentions, as many as come
+            closest to the number of pairs that `args` asks for. None: batches of pairs, for a `listwise_weight` of 0.
+        listwise_weight: share of the list-wise loss, 0 to 1.
+        list_scale: brings the gold pairs' weights to mean 1.
         options: those of `Trainer`; both datasets are `TokenizedPairs`.
     """
 
     # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by its steps.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, order: EpochOrder | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        order: EpochOrder | None = None,
+        lists: MentionLists | None = None,
+        listwise_weight: float = 0.0,
+        list_scale: float = 1.0,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
-        self.order = order
+        self.lists = lists
+        self.order = order or EpochOrder(len(self.train_dataset if lists is None else lists), self.args.seed)
+        self.listwise_weight = listwise_weight
+        self.list_scale = list_scale
+        if lists is not None:
+            starts = torch.zeros(len(self.train_dataset), dtype=torch.bool)
+            starts[torch.from_numpy(lists.starts)] = True
+            self._starts_list = starts.to(self.args.device)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; Accelerate's own way to share them out would repeat rows at the end of an epoch."""
+        pairs = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         batches = GlobalBatches(
-            self.order or EpochOrder(len(self.train_dataset), self.args.seed),
+            self.order,
             self.train_dataset.lengths,
-            self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size,
+            pairs if self.lists is None else self.lists.per_batch(pairs),
+            lists=self.lists,
             passes=self.args.gradient_accumulation_steps,
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
@@ -71,27 +99,43 @@ class RerankerTrainer(Trainer):
             **batches,
         )
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+        """The passes of one optimizer step, and (2,) int64: pairs and gold pairs of the global batch."""
+        batches = list(islice(epoch_iterator, num_batches))
+        labels = torch.cat([batch["labels"] for batch in batches]).to(device)
+        counts = torch.stack([(labels != IGNORED_LABEL).sum(), (labels == GOLD_LABEL).sum()])
+        return batches, self.accelerator.gather(counts).view(-1, 2).sum(dim=0)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
         inputs: Mapping[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Loss of one forward pass.
+        """Loss of one forward pass; in evaluation the plain mean of the weighted binary cross-entropies.
 
         Args:
             inputs: a batch of `PairCollator`.
-            num_items_in_batch: pairs in the global batch that count; None (evaluation) takes the plain mean.
+            num_items_in_batch: the counts of `get_batch_samples`, needed in training.
         """
         # With labels in its inputs, a one-label model would compute a mean squared error of its own.
         outputs = model(**{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES})
-        logits = outputs.logits.squeeze(-1).float()
-        losses = inputs["weight"] * binary_cross_entropy_with_logits(logits, inputs["labels"], reduction="none")
-        if num_items_in_batch is None:
-            loss = losses.mean()
+        terms = outputs.logits.squeeze(-1).float(), inputs["labels"], inputs["weight"]
+        if model.training:
+            pairs, gold_pairs = num_items_in_batch
+            loss = (1 - self.listwise_weight) * pairwise_terms(*terms).sum() / pairs
+            if self.listwise_weight:
+                # Lists come whole and in order, so each begins where the first row of a mention comes.
+                lists = self._starts_list[inputs["row"]].cumsum(dim=0)
+                scale = self.listwise_weight * self.list_scale
+                # A batch without a gold pair has no list-wise loss.
+                loss = loss + scale * listwise_terms(*terms, lists).sum() / gold_pairs.clamp(min=1)
+            loss = loss * self.accelerator.num_processes
         else:
-            loss = losses.sum() / num_items_in_batch * self.accelerator.num_processes
+            loss = pairwise_terms(*terms).mean()
         return (loss, outputs) if return_outputs else loss
 
 
@@ -103,7 +147,8 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
 
     Returns:
         Function giving ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the pairs
-        at probability 0.5, and ``acc@1``: the share of mentions whose gold pair beats all its negatives.
+        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all its negatives; and
+        ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its mention's pairs.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
@@ -111,16 +156,22 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
         logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
         metrics = pair_metrics(sigmoid(logits), labels.astype(np.int64), threshold=0.5)
         bce = np.logaddexp(0, logits) - labels * logits
-        return metrics | {"log_loss": float(bce.mean()), "acc@1": _gold_first(logits, labels, mention_ids[rows])}
+        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[rows])
 
     return compute
 
 
-def _gold_first(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) -> float:
+def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) -> dict[str, float]:
     groups, group_of = np.unique(mentions, return_inverse=True)
     best = {label: np.full(len(groups), -np.inf) for label in (0, 1)}
     for label, scores in best.items():
         chosen = labels == label
         np.maximum.at(scores, group_of[chosen], logits[chosen])
+    top = np.maximum(best[0], best[1])
+    normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
+    losses = (normalizers[group_of] - logits)[labels == 1]
     # A tie is no win: serving could put either first.
-    return float((best[1] > best[0]).mean())
+    return {
+        "acc@1": float((best[1] > best[0]).mean()),
+        "list_loss": float(losses.mean()) if len(losses) else float("nan"),
+    }
