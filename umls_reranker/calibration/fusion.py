@@ -1,6 +1,6 @@
 """Evidence fusion: one probability for each candidate out of all that is known about it.
 
-A conditional logit (McFadden 1974) over a mention's candidates and "none of these":
+A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
     utility of candidate c    u_c = sum of weight x evidence,   every weight >= 0
     utility of none           u_0 = intercept + sum of weight x what is known about the list
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .choice import choice_log_odds, list_owner, log_sums
 
 __all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
 
@@ -77,7 +78,7 @@ class EvidenceFusion:
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
         features, center, scale = _standardized(candidates)
         list_features, list_center, list_scale = _standardized(lists)
-        owner = np.repeat(np.arange(len(gold)), np.diff(offsets))
+        owner = list_owner(offsets)
         target = np.where(gold >= 0, offsets[:-1] + gold, -1)
         chosen = target[target >= 0]
         k, g = features.shape[1], list_features.shape[1]
@@ -85,7 +86,7 @@ class EvidenceFusion:
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
             weights, none_weights, intercept = parameters[:k], parameters[k:-1], parameters[-1]
             utility, none = features @ weights, list_features @ none_weights + intercept
-            log_sum = _log_sums(utility, none, offsets)
+            log_sum = log_sums(utility, none, offsets)
             likelihood = utility[chosen].sum() + none[target < 0].sum() - log_sum.sum()
             error = np.exp(utility - log_sum[owner])
             error[chosen] -= 1.0
@@ -107,6 +108,17 @@ class EvidenceFusion:
             float(intercept),
         )
 
+    def utilities(
+        self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
+    ) -> np.ndarray:
+        """Utilities of the candidates less that of none, (m,) float64: log-odds of each against "none of these".
+
+        Args:
+            candidates, lists, offsets: as in `fit`.
+        """
+        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
+        return _weighted(self.weights, candidates, int(offsets[-1])) - none[list_owner(offsets)]
+
     def __call__(
         self,
         candidates: Mapping[str, np.ndarray],
@@ -114,23 +126,9 @@ class EvidenceFusion:
         offsets: np.ndarray,
         concepts: np.ndarray,
     ) -> np.ndarray:
-        """Log-odds of the candidates' probabilities, (m,) float64.
-
-        Args:
-            candidates, lists, offsets: as in `fit`.
-            concepts: (m,) equal numbers for candidates of one list that name the same concept: they are several
-                ways to be right, of which the sum over the list counts the best.
-        """
-        utility = _weighted(self.weights, candidates, int(offsets[-1]))
-        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
-        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
-        # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
-        order = np.lexsort((-utility, concepts))
-        repeated = np.zeros(len(utility), bool)
-        repeated[order[1:]] = concepts[order[1:]] == concepts[order[:-1]]
-        log_p = utility - _log_sums(np.where(repeated, -np.inf, utility), none, offsets)[owner]
-        # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
-        return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
+        """Log-odds of the candidates' probabilities, (m,) float64; `concepts` as in `choice.choice_log_odds`."""
+        utility = self.utilities(candidates, lists, offsets)
+        return choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON numbers only."""
@@ -180,18 +178,6 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     center, scale = values.mean(axis=0), values.std(axis=0)
     scale[scale == 0] = 1.0
     return (values - center) / scale, center, scale
-
-
-def _log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) log of the sum of exp over none and each list's candidates."""
-    filled = np.flatnonzero(np.diff(offsets))
-    most = none.copy()
-    most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled])) if len(filled) else none
-    total = np.exp(none - most)
-    if len(filled):
-        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
-        total[filled] += np.add.reduceat(np.exp(utility - most[owner]), offsets[filled])
-    return most + np.log(total)
 
 
 def _weighted(weights: Mapping[str, float], columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
