@@ -16,7 +16,7 @@ def checked_scores(
     """Logits, labels and weights (ones when left out) as float64 of shape (n,), fit to calibrate on.
 
     Raises:
-        UserError: fewer than two rows, a logit that is not finite, or a class without weight.
+        UserError: fewer than two rows, a logit that is not finite, logits that are all equal, or a class without weight.
         ValueError: shapes, labels or weights that the caller got wrong.
     """
     logits = np.asarray(logits, dtype=np.float64)
@@ -29,6 +29,8 @@ def checked_scores(
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise UserError(f"{bad} of {len(logits)} logits are not finite; score with float32 or look at the checkpoint")
+    if logits.min() == logits.max():
+        raise UserError("all logits of the calibration split are equal; the checkpoint has not learned anything")
     if not np.all((labels == 0) | (labels == 1)):
         raise ValueError("labels must be 0 or 1")
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
