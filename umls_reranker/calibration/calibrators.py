@@ -25,7 +25,7 @@ from .families import (
     TemperatureCalibrator,
     Types,
 )
-from .hierarchical import HierarchicalPlattCalibrator
+from .hierarchical import HierarchicalBetaCalibrator, HierarchicalPlattCalibrator
 from .logistic import checked_scores, sigmoid
 from .reliability import document_index, log_loss
 
@@ -34,6 +34,7 @@ __all__ = [
     "BetaCalibrator",
     "Calibrator",
     "HeldOutLoss",
+    "HierarchicalBetaCalibrator",
     "HierarchicalPlattCalibrator",
     "IsotonicCalibrator",
     "ListwiseCalibrator",
@@ -62,15 +63,16 @@ class HeldOutLoss:
     top1_log_loss: float | None = None
 
 
-def make_calibrator(method: str, hierarchy: TypeHierarchy | None = None, shrinkage: float = 100.0) -> Calibrator:
+def make_calibrator(method: str, hierarchy: TypeHierarchy | None = None, shrinkage: float = 1000.0) -> Calibrator:
     """An unfitted calibrator by name; an unknown name is a `UserError` that gives the nearest one.
 
     Args:
-        hierarchy, shrinkage: of `HierarchicalPlattCalibrator`.
+        hierarchy, shrinkage: of the hierarchical ones.
     """
-    if method == HierarchicalPlattCalibrator.method:
-        return HierarchicalPlattCalibrator(hierarchy, shrinkage)
-    return Calibrator.of(method)
+    calibrator = Calibrator.of(method)
+    if isinstance(calibrator, HierarchicalPlattCalibrator):
+        return type(calibrator)(hierarchy, shrinkage)
+    return calibrator
 
 
 def fit_calibrator(
@@ -83,7 +85,7 @@ def fit_calibrator(
     inside_lists: bool = False,
     types: Types | None = None,
     hierarchy: TypeHierarchy | None = None,
-    shrinkage: float = 100.0,
+    shrinkage: float = 1000.0,
     seed: int = 0,
     report: dict[str, HeldOutLoss] | None = None,
 ) -> Calibrator:
@@ -97,7 +99,7 @@ def fit_calibrator(
         offsets: (lists + 1,) where each list's candidates start; needed inside lists, and for the top-1 loss.
         inside_lists: whether a list's probabilities are a choice of one of its candidates or none (see `choice`).
         types: n semantic types (ids or names) of each row's mention.
-        hierarchy, shrinkage: of `HierarchicalPlattCalibrator`.
+        hierarchy, shrinkage: of the hierarchical ones.
         report: receives the cross-validated losses of each method when `method` is "auto".
 
     Raises:
@@ -140,7 +142,7 @@ def cross_validated_losses(
     inside_lists: bool = False,
     types: Types | None = None,
     hierarchy: TypeHierarchy | None = None,
-    shrinkage: float = 100.0,
+    shrinkage: float = 1000.0,
     seed: int = 0,
 ) -> dict[str, HeldOutLoss]:
     """Held-out losses of each method in `FOLDS` folds; no document is on both sides of one.

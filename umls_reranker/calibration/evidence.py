@@ -83,6 +83,7 @@ class ScoredLists:
         totals = np.concatenate([[0.0], np.cumsum(exact)])
         lists = {
             "string_count": np.log1p(seen),
+            "seen_string": np.minimum(seen, 1).astype(np.float64),
             "exact_names": np.log1p(totals[self.offsets[1:]] - totals[self.offsets[:-1]]),
         }
         return candidates, lists

@@ -70,9 +70,7 @@ class Sample:
 
     def maximize(self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> np.ndarray:
         """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(
-            features, self.labels, self.weight, np.array(lower), np.array(upper), offsets=self.offsets
-        )
+        return fit_logistic(features, self.labels, self.weight, np.array(lower), np.array(upper), offsets=self.offsets)
 
 
 class Calibrator(ABC):

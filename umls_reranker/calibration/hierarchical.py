@@ -1,27 +1,31 @@
-"""Platt scaling for each semantic type, leaning on what is above it as far as its own data do not reach."""
+"""A line for each semantic type, leaning on what is above it as far as its own data do not reach."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..data.semantic_types import TypeHierarchy
 from ..errors import UserError
-from .families import MAX_STANDARD_SLOPE, Calibrator, PlattCalibrator, Sample, Types
+from .families import MAX_STANDARD_SLOPE, BetaCalibrator, Calibrator, PlattCalibrator, Sample, Types
 from .lineage import DEFAULT, lineage, memberships
 from .logistic import fit_logistic, information
 
-__all__ = ["HierarchicalPlattCalibrator", "TypeLine"]
+__all__ = ["HierarchicalBetaCalibrator", "HierarchicalPlattCalibrator", "TypeLine"]
 
-# Share of the slope for all mentions that the slope of a type keeps at least, so that no type's map is flat.
+# Share of the root's slope that a type keeps at least, so that no type's map is flat.
 LEAST_SLOPE = 0.05
 
 
 @dataclass(frozen=True)
 class TypeLine:
-    """``slope * score + intercept`` of one type, ancestor or group, and the gold candidates it was fitted on."""
+    """``slope * x + intercept`` of one type, ancestor or group, x being what the root makes of the score.
+
+    Attributes:
+        support: gold candidates that it was fitted on.
+    """
 
     slope: float
     intercept: float
@@ -29,24 +33,26 @@ class TypeLine:
 
 
 class HierarchicalPlattCalibrator(Calibrator):
-    """``slope * score + intercept`` with slope and intercept by semantic type.
+    """Platt scaling (the root) and after it a line by semantic type: a slope and an intercept of its own for each.
 
     Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line whose precision
     is the information that `shrinkage` gold candidates of the parent carry: a type with n gold candidates counts about
     n / (n + shrinkage) of its own. So a type without right candidates, without wrong ones, or with equal scores simply
-    stays near its parent; the root is `PlattCalibrator` and has that one's errors.
+    stays near its parent; errors are those of the root.
 
     Args:
-        hierarchy: of the types; without one, and for rows without a known type, the root's line holds.
+        hierarchy: of the types; without one, and for rows without a known type, the root alone holds.
         shrinkage: gold candidates at which a type's own data and its parent's line count equally.
     """
 
     method = "hierarchical_platt"
     parameter_names = ()
+    root_kind: ClassVar[type[Calibrator]] = PlattCalibrator
 
-    def __init__(self, hierarchy: TypeHierarchy | None = None, shrinkage: float = 100.0) -> None:
+    def __init__(self, hierarchy: TypeHierarchy | None = None, shrinkage: float = 1000.0) -> None:
         self.hierarchy = hierarchy or TypeHierarchy([])
         self.shrinkage = shrinkage
+        self.root = self.root_kind()
         self.lines = {DEFAULT: TypeLine(1.0, 0.0, 0)}
 
     def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
@@ -56,8 +62,9 @@ class HierarchicalPlattCalibrator(Calibrator):
         return self.lines[DEFAULT]
 
     def to_dict(self) -> dict[str, Any]:
-        """As every calibrator; the parameters are lines by node, with the hierarchy that leads to them."""
+        """As every calibrator; the parameters are the root's, lines by node, and the hierarchy that leads to them."""
         parameters = {
+            "root": self.root.to_dict()["parameters"],
             "lines": {node: asdict(line) for node, line in self.lines.items()},
             "shrinkage": self.shrinkage,
             "hierarchy": self.hierarchy.to_dict(),
@@ -67,6 +74,7 @@ class HierarchicalPlattCalibrator(Calibrator):
     def _restore(self, parameters: dict[str, Any]) -> None:
         try:
             self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
+            self.root._restore(parameters["root"])
             self.lines = {
                 node: TypeLine(*self._finite([line["slope"], line["intercept"]], node).tolist(), int(line["support"]))
                 for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
@@ -79,24 +87,25 @@ class HierarchicalPlattCalibrator(Calibrator):
             ) from None
 
     def _rises(self) -> bool:
-        return all(line.slope > 0 for line in self.lines.values())
+        return self.root._rises() and all(line.slope > 0 for line in self.lines.values())
 
     def _fit(self, sample: Sample) -> None:
-        root = PlattCalibrator()
-        root._fit(sample)
-        self.lines = {DEFAULT: TypeLine(root.slope, root.intercept, int(sample.labels.sum()))}
+        self.root._fit(sample)
+        self.lines = {DEFAULT: TypeLine(1.0, 0.0, int(sample.labels.sum()))}
         if sample.types is None:
             return
+        sample = replace(sample, scores=self.root.log_odds(sample.scores))
         code, members = memberships(sample.types, self.hierarchy)
         for node in sorted(members, key=lambda node: (len(lineage(node, self.hierarchy)), node)):
             above = lineage(node, self.hierarchy)[1:]
             if above:
-                self.lines[node] = self._line(sample.take(members[node][code]), sample.take(members[above[0]][code]), above[0])
+                self.lines[node] = self._line(
+                    sample.take(members[node][code]), sample.take(members[above[0]][code]), above[0]
+                )
 
     def _line(self, own: Sample, parent: Sample, parent_node: str) -> TypeLine:
         line = self.lines[parent_node]
         mean = np.array([line.slope, line.intercept])
-        least = LEAST_SLOPE * self.lines[DEFAULT].slope
         most = max(line.slope, MAX_STANDARD_SLOPE / (own.scores.std() or 1.0))
         share = self.shrinkage / max(parent.labels.sum(), 1.0)
         precision = share * information(_features(parent), parent.labels, parent.weight, mean, parent.offsets)
@@ -104,7 +113,7 @@ class HierarchicalPlattCalibrator(Calibrator):
             _features(own),
             own.labels,
             own.weight,
-            np.array([least, -np.inf]),
+            np.array([LEAST_SLOPE, -np.inf]),
             np.array([most, np.inf]),
             offsets=own.offsets,
             prior=(mean, precision),
@@ -112,9 +121,9 @@ class HierarchicalPlattCalibrator(Calibrator):
         return TypeLine(float(slope), float(intercept), int(own.labels.sum()))
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        scores = self.root.log_odds(scores)
         if types is None:
-            line = self.lines[DEFAULT]
-            return line.slope * scores + line.intercept
+            return scores
         code: dict[tuple[str, ...], int] = {}
         keys = ((names,) if isinstance(names, str) else tuple(names or ()) for names in types)
         index = np.fromiter((code.setdefault(key, len(code)) for key in keys), np.int64, len(scores))
@@ -122,6 +131,12 @@ class HierarchicalPlattCalibrator(Calibrator):
         slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
         return slopes[index] * scores + intercepts[index] if len(lines) else scores
 
+
+class HierarchicalBetaCalibrator(HierarchicalPlattCalibrator):
+    """The same after beta calibration in place of Platt scaling."""
+
+    method = "hierarchical_beta"
+    root_kind = BetaCalibrator
 
 
 def _features(sample: Sample) -> np.ndarray:
