@@ -10,16 +10,20 @@ from sklearn.linear_model import LogisticRegression
 
 from umls_reranker.calibration.calibrators import (
     CALIBRATORS,
-    MAX_STANDARD_SLOPE,
     BetaCalibrator,
     Calibrator,
+    HeldOutLoss,
     IsotonicCalibrator,
     PlattCalibrator,
+    QuadraticCalibrator,
     TemperatureCalibrator,
-    cross_validated_log_loss,
+    cross_validated_losses,
     fit_calibrator,
     make_calibrator,
 )
+from umls_reranker.calibration.choice import choice_log_odds, log_sums
+from umls_reranker.calibration.families import MAX_STANDARD_SLOPE
+from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.errors import UserError
 
@@ -138,15 +142,25 @@ def test_unfit_data_are_a_user_error(method, logits, labels, message):
         make_calibrator(method).fit(logits, labels)
 
 
-@pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
+@pytest.mark.parametrize("method", ["platt", "beta", "quadratic", "hierarchical_platt", "isotonic"])
 def test_scores_that_rank_backwards_are_a_user_error(method):
     with pytest.raises(UserError, match="do not rank right candidates above wrong ones"):
         make_calibrator(method).fit([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0])
 
 
-def test_constant_scores_are_a_user_error():
+@pytest.mark.parametrize("method", METHODS)
+def test_constant_scores_are_a_user_error(method):
     with pytest.raises(UserError, match="all logits"):
-        PlattCalibrator().fit([0.5, 0.5], [0, 1])
+        make_calibrator(method).fit([0.5, 0.5], [0, 1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
+    fitted = make_calibrator(method).fit(*pairs(500))
+    p = fitted(np.array([-np.inf, -1e9, 1e9, np.inf]))
+    np.testing.assert_array_equal(p[[0, 3]], p[[1, 2]])
+    with pytest.raises(UserError, match="1 scores are no numbers"):
+        fitted(np.array([0.0, np.nan]))
 
 
 def test_unknown_method_names_the_nearest():
@@ -167,6 +181,8 @@ def test_damaged_state_names_the_parameter(parameters):
     [
         {"method": "platt", "parameters": {"slope": -1.0, "intercept": 0.0}},
         {"method": "beta", "parameters": {"a": 1.0, "b": -1.0, "c": 0.0}},
+        {"method": "quadratic", "parameters": QuadraticCalibrator(slope_low=-0.1).to_dict()["parameters"]},
+        {"method": "quadratic", "parameters": QuadraticCalibrator(low=1.0).to_dict()["parameters"]},
         {"method": "isotonic", "parameters": {"x": [0.0, 1.0], "y": [0.0]}},
         {"method": "isotonic", "parameters": {"x": [1.0, 0.0], "y": [0.0, 1.0]}},
         {"method": "isotonic", "parameters": {"x": [], "y": []}},
@@ -184,10 +200,10 @@ def test_auto_picks_the_lowest_cross_validated_loss():
     truth = np.select([logits < -2, logits < 2], [0.02, 0.5], 0.98)
     labels = (rng.random(6000) < truth).astype(int)
     groups = rng.integers(0, 40, 6000).astype(str)
-    report: dict[str, float] = {}
+    report: dict[str, HeldOutLoss] = {}
     chosen = fit_calibrator("auto", logits, labels, groups, report=report)
-    assert set(report) == set(METHODS)
-    assert chosen.method == min(report, key=report.__getitem__) == "isotonic"
+    assert set(report) == set(METHODS) - {"listwise"}
+    assert chosen.method == min(report, key=lambda name: report[name].log_loss) == "isotonic"
     np.testing.assert_array_equal(chosen(logits), IsotonicCalibrator().fit(logits, labels)(logits))
     logits, labels = pairs(6000)
     assert fit_calibrator("auto", logits, labels, groups).method != "temperature"
@@ -198,13 +214,14 @@ def test_cross_validation_by_hand():
     logits = np.array([-1.0, 1.0, -2.0, -1.0, 2.0, 1.0])
     labels = np.array([0, 1, 0, 1, 1, 0])
     groups = np.array([0, 0, 1, 1, 1, 1])
-    losses = cross_validated_log_loss(["temperature"], logits, labels, groups)
+    losses = cross_validated_losses(["temperature"], logits, labels, groups)
     expected = 0.0
     for held_out in (groups == 0, groups == 1):
         fitted = TemperatureCalibrator().fit(logits[~held_out], labels[~held_out])
         eps = 0.5 / np.sum(~held_out)
         expected += log_loss(fitted(logits[held_out]), labels[held_out], eps) * np.sum(held_out) / 6
-    assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
+    assert losses["temperature"].log_loss == pytest.approx(expected, abs=1e-12)
+    assert losses["temperature"].top1_log_loss is None
 
 
 def test_auto_needs_documents():

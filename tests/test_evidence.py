@@ -79,14 +79,14 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     scored = lists({"retrieval": np.array([0.1, 0.9, np.nan])})
     found = calibration(counts)(scored)
     assert found.complete.tolist() == [True, False]
-    utility = np.array([1.0 + 0.5, 0.5 + 4.5])
-    share = np.exp(utility) / (1 + np.exp(utility).sum())
-    expected = 1 / (1 + np.exp(-2 * np.log(share / (1 - share))))
+    # The calibrator's slope of 2 works on utilities, inside the list.
+    utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
+    expected = np.exp(utility) / (1 + np.exp(utility).sum())
     np.testing.assert_allclose(found.probabilities[:2], expected)
     np.testing.assert_allclose(found.probabilities[2], 0.5)
     none = calibration(counts)(lists())
     assert none.complete.tolist() == [False, False]
-    assert none.log_odds[0] > none.log_odds[1]
+    assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
 def test_without_fusion_the_logits_decide():

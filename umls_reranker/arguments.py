@@ -284,8 +284,23 @@ class CalibrationArguments:
     )
     calibrator: str = _key(
         "platt",
-        "platt, temperature, isotonic or beta; auto picks by cross-validated log-loss, documents kept together",
-        ("platt", "temperature", "isotonic", "beta", "auto"),
+        "platt, temperature, beta, quadratic, or by semantic type hierarchical_platt, hierarchical_beta; with evidence they work inside "
+        "a mention's list, where listwise leaves the fusion as it is; isotonic, without evidence; auto picks by "
+        "cross-validated log-loss, documents kept together",
+        (
+            "platt",
+            "temperature",
+            "beta",
+            "quadratic",
+            "hierarchical_platt",
+            "hierarchical_beta",
+            "listwise",
+            "isotonic",
+            "auto",
+        ),
+    )
+    calibrator_shrinkage: float = _key(
+        1000.0, "hierarchical ones: gold candidates at which a type's own line and its parent's count equally"
     )
     target_precision: float = _key(0.95, "precision that the high-confidence tier is certified for")
     confidence: float = _key(0.95, "confidence of that certificate")

@@ -171,6 +171,7 @@ class UMLSReranker:
         parsed = [[_parsed(item, position, template) for position, item in enumerate(items)] for items in candidates]
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
+        types = list(map(self._resolve_types, types))
         scores = self.scorer.score(
             [text for text, size in zip(entities, sizes, strict=True) for _ in range(size)],
             [item.text for items in parsed for item in items],
@@ -188,13 +189,14 @@ class UMLSReranker:
                     name: np.array([item.retrieval[place] for items in parsed for item in items], np.float64)
                     for place, name in enumerate(RETRIEVAL_EVIDENCE)
                 },
+                types,
             )
         )
         ends = np.cumsum(sizes)
         results = []
         for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
             part = slice(end - size, end)
-            type_ids = self._resolve_types(types[row])
+            type_ids = types[row]
             thresholds = self.thresholds.for_type(type_ids)
             if not decided.complete[row]:
                 thresholds = replace(thresholds, high=None)

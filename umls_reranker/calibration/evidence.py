@@ -11,7 +11,9 @@ import numpy as np
 
 from ..data.concepts import normalize_name
 from ..errors import UserError
-from .calibrators import Calibrator, PlattCalibrator
+from .calibrators import Calibrator, ListwiseCalibrator
+from .choice import choice_log_odds, list_owner
+from .families import Types
 from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
 from .logistic import sigmoid
 from .string_counts import StringCounts
@@ -35,6 +37,7 @@ class ScoredLists:
         names, cuis: m texts; a CUI may be None.
         offsets: (n + 1,) where each mention's candidates start.
         retrieval: columns of `RETRIEVAL_EVIDENCE`, (m,) each, NaN where a candidate came without.
+        types: n semantic types (ids or names) of the mentions, or None where they are not known.
     """
 
     logits: np.ndarray
@@ -43,18 +46,29 @@ class ScoredLists:
     cuis: Sequence[str | None]
     offsets: np.ndarray
     retrieval: Mapping[str, np.ndarray]
+    types: Types | None = None
+
+    @property
+    def mention_of(self) -> np.ndarray:
+        """(m,) the mention that each candidate belongs to."""
+        return list_owner(self.offsets)
+
+    @property
+    def candidate_types(self) -> Types | None:
+        """m semantic types, those of each candidate's mention."""
+        return None if self.types is None else [self.types[row] for row in self.mention_of.tolist()]
 
     @property
     def concepts(self) -> np.ndarray:
         """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
         numbers: dict[tuple[int, str], int] = {}
-        rows = np.repeat(np.arange(len(self.mentions)), np.diff(self.offsets)).tolist()
+        rows = self.mention_of.tolist()
         keys = ((row, cui or name) for row, cui, name in zip(rows, self.cuis, self.names, strict=True))
         return np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(rows))
 
     def evidence(self, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Columns by the names of `fusion.CANDIDATE_EVIDENCE` and `fusion.LIST_EVIDENCE`."""
-        rows = np.repeat(np.arange(len(self.mentions)), np.diff(self.offsets))
+        rows = self.mention_of
         forms = [normalize_name(text) for text in self.mentions]
         named = zip(rows.tolist(), self.names, strict=True)
         exact = np.array([normalize_name(name) == forms[row] for row, name in named], np.float64)
@@ -69,6 +83,7 @@ class ScoredLists:
         totals = np.concatenate([[0.0], np.cumsum(exact)])
         lists = {
             "string_count": np.log1p(seen),
+            "seen_string": np.minimum(seen, 1).astype(np.float64),
             "exact_names": np.log1p(totals[self.offsets[1:]] - totals[self.offsets[:-1]]),
         }
         return candidates, lists
@@ -79,7 +94,8 @@ class CalibratedScores:
     """Scores of m candidates of n mentions.
 
     Attributes:
-        log_odds: (m,) what candidates are ranked by; the cross-encoder's own where no other evidence is weighed.
+        log_odds: (m,) what the candidates of a list are ranked by: the cross-encoder's own log-odds or, where evidence
+            is fused, those of each candidate against "none of these".
         probabilities: (m,) float64, calibrated.
         complete: (n,) bool, whether all candidates of a mention came with all evidence that the model weighs.
     """
@@ -96,7 +112,8 @@ class Calibration:
         fusions: richest first; the second, where there is one, does without what retrieval gives, for candidates
             that come without it. None: the cross-encoder alone decides.
         counts: of the training split; needed with fusions.
-        calibrator: from log-odds to probabilities; the identity unless given.
+        calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
+            log-odds against "none of these", so that a list's probabilities stay a choice.
         baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
     """
 
@@ -107,31 +124,38 @@ class Calibration:
         calibrator: Calibrator | None = None,
         baseline: EvidenceFusion | None = None,
     ) -> None:
-        self.calibrator = calibrator or PlattCalibrator()
+        self.calibrator = calibrator or ListwiseCalibrator()
         self.baseline = baseline
         self.fusions = list(fusions)
         self.counts = counts
 
     def __call__(self, lists: ScoredLists) -> CalibratedScores:
-        """Calibrated scores of all candidates."""
-        everything = np.ones(len(lists.mentions), bool)
+        """Calibrated scores of all candidates; with fusions the probabilities of a list sum to less than one."""
         if not self.fusions:
-            return CalibratedScores(lists.logits, self.calibrator(lists.logits), everything)
+            everything = np.ones(len(lists.mentions), bool)
+            return CalibratedScores(lists.logits, self.calibrator(lists.logits, lists.candidate_types), everything)
+        utility, complete = self.utilities(lists)
+        calibrated = self.calibrator.log_odds(utility, lists.candidate_types)
+        # The poorer fusion is itself a fitted probability; the calibrator belongs to the richer one.
+        calibrated = np.where(complete[lists.mention_of], calibrated, utility)
+        none = np.zeros(len(lists.mentions))
+        log_odds = choice_log_odds(calibrated, none, lists.offsets, lists.concepts)
+        return CalibratedScores(utility, sigmoid(log_odds), complete)
+
+    def utilities(self, lists: ScoredLists) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of candidates against none, (m,), by the richest fusion that a list's evidence allows; and whether
+        that is the first, (n,) bool."""
         candidates, about_lists = lists.evidence(self.counts)
         needed = [candidates.get(name, np.nan) for name in self.fusions[0].weights]
         lacking = np.isnan(sum(needed) + np.zeros(len(lists.names)))
         complete = np.diff(np.concatenate([[0], np.cumsum(lacking)])[lists.offsets]) == 0
         filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
         filled = {name: filled.get(name, np.zeros(len(lists.names))) for name in self.fusions[0].weights} | filled
-        log_odds = self.fusions[0](filled, about_lists, lists.offsets, lists.concepts)
-        probabilities = self.calibrator(log_odds)
+        utility = self.fusions[0].utilities(filled, about_lists, lists.offsets)
         if not complete.all():
-            own = np.repeat(complete, np.diff(lists.offsets))
-            poorer = self.fusions[-1](filled, about_lists, lists.offsets, lists.concepts)
-            log_odds = np.where(own, log_odds, poorer)
-            # The fusion is itself a fitted probability; the calibrator belongs to the richer one.
-            probabilities = np.where(own, probabilities, sigmoid(poorer))
-        return CalibratedScores(log_odds, probabilities, complete)
+            poorer = self.fusions[-1].utilities(filled, about_lists, lists.offsets)
+            utility = np.where(complete[lists.mention_of], utility, poorer)
+        return utility, complete
 
     def without_cross_encoder(self, lists: ScoredLists) -> np.ndarray | None:
         """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""

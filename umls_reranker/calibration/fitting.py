@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .calibrators import fit_calibrator
+from .calibrators import HeldOutLoss, fit_calibrator
 from .evidence import Calibration, fit_fusions
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
@@ -44,18 +45,30 @@ def fit_parts(
     """
     labels, rows = lists.labels, lists.mention_of
     documents = np.asarray(lists.documents)
-    losses: dict[str, float] = {}
+    losses: dict[str, HeldOutLoss] = {}
     scored = lists.scored(logits)
-    calibration = Calibration()
-    if settings.evidence:
+    evidence = settings.evidence or (["cross_encoder"] if settings.calibrator == "listwise" else [])
+    calibration, log_odds = Calibration(), logits
+    if evidence:
         counts = StringCounts.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
-        calibration = fit_fusions(settings.evidence, scored, lists.gold, counts)
-    log_odds = calibration(scored).log_odds
+        calibration = fit_fusions(evidence, scored, lists.gold, counts)
+        log_odds, _ = calibration.utilities(scored)
     calibration.calibrator = fit_calibrator(
-        settings.calibrator, log_odds, labels, documents[rows], seed=seed, report=losses
+        settings.calibrator,
+        log_odds,
+        labels,
+        documents[rows],
+        offsets=lists.offsets,
+        inside_lists=bool(evidence),
+        types=scored.candidate_types,
+        hierarchy=hierarchy,
+        shrinkage=settings.calibrator_shrinkage,
+        seed=seed,
+        report=losses,
     )
-    probabilities = calibration.calibrator(log_odds)
-    top = lists.top(log_odds, probabilities)
+    decided = calibration(scored)
+    probabilities = decided.probabilities
+    top = lists.top(decided.log_odds, probabilities)
     thresholds = ThresholdTable.fit(
         probabilities,
         labels,
@@ -78,5 +91,5 @@ def fit_parts(
         "positives": int(labels.sum()),
     }
     if losses:
-        fitted["cross_validated_log_loss"] = losses
+        fitted["cross_validated_losses"] = {name: asdict(loss) for name, loss in losses.items()}
     return calibration, thresholds, fitted

@@ -1,10 +1,13 @@
 """Evidence fusion: one probability for each candidate out of all that is known about it.
 
-A conditional logit (McFadden 1974) over a mention's candidates and "none of these":
+A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
     utility of candidate c    u_c = sum of weight x evidence,   every weight >= 0
     utility of none           u_0 = intercept + sum of weight x what is known about the list
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
+
+Evidence weighs differently where training had the mention's string: how that was used then says much, and names say
+less. So there is a second set of weights for such lists, held near the first as far as data do not speak.
 
 So more evidence for a candidate never lowers its probability, the probabilities of a list sum to less than one, and
 what is left is the price of abstaining. Its few weights are kept as JSON and can be read.
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .choice import choice_log_odds, list_owner, log_sums
 
 __all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
 
@@ -32,23 +36,35 @@ CANDIDATE_EVIDENCE = {
 }
 LIST_EVIDENCE = {
     "string_count": "log(1 + training mentions with this string)",
+    "seen_string": "1 where training had this string",
     "exact_names": "log(1 + candidates named exactly like the mention)",
 }
+SEEN = "seen_string"
 # Of the standardized weights; keeps evidence that never varies at weight 0.
 RIDGE = 1e-3
+# Of the difference between the weights of seen strings and of others.
+RIDGE_BETWEEN = 1e-3
 
 
 class EvidenceFusion:
     """Fitted weights; made by `fit` or `from_dict`.
 
     Attributes:
-        weights: evidence of candidates -> weight >= 0, in the evidence's own unit.
+        weights: evidence of candidates -> weight >= 0, in the evidence's own unit, where training had not the string.
+        seen_weights: the same where it had; `weights` unless given.
         none_weights: evidence of lists -> weight.
         none_intercept: utility of "none of these" where all its evidence is 0.
     """
 
-    def __init__(self, weights: dict[str, float], none_weights: dict[str, float], none_intercept: float) -> None:
+    def __init__(
+        self,
+        weights: dict[str, float],
+        none_weights: dict[str, float],
+        none_intercept: float,
+        seen_weights: dict[str, float] | None = None,
+    ) -> None:
         self.weights = weights
+        self.seen_weights = weights if seen_weights is None else seen_weights
         self.none_weights = none_weights
         self.none_intercept = none_intercept
 
@@ -64,7 +80,8 @@ class EvidenceFusion:
 
         Args:
             candidates: evidence name -> (m,) values of the candidates of all n mentions.
-            lists: evidence name -> (n,) values of the mentions' lists.
+            lists: evidence name -> (n,) values of the mentions' lists; without ``seen_string`` there is one set of
+                weights.
             offsets: (n + 1,) where each mention's candidates start.
             gold: (n,) position of the gold concept in its list, -1 where it is not there.
 
@@ -77,35 +94,64 @@ class EvidenceFusion:
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
         features, center, scale = _standardized(candidates)
         list_features, list_center, list_scale = _standardized(lists)
-        owner = np.repeat(np.arange(len(gold)), np.diff(offsets))
+        owner = list_owner(offsets)
+        seen = _seen(lists, len(gold))
+        # Two sets of weights for the same evidence: a candidate's features stand in the columns of its list's set.
+        features = np.hstack([features * ~seen[owner, None], features * seen[owner, None]])
         target = np.where(gold >= 0, offsets[:-1] + gold, -1)
         chosen = target[target >= 0]
-        k, g = features.shape[1], list_features.shape[1]
+        k, g = len(center), list_features.shape[1]
+        one_set = -np.eye(k)
+        between = RIDGE_BETWEEN * np.block([[np.eye(k), one_set], [one_set, np.eye(k)]])
+        ridge = np.zeros((2 * k + g + 1,) * 2)
+        ridge[: 2 * k, : 2 * k] = between
+        ridge[np.arange(2 * k + g), np.arange(2 * k + g)] += RIDGE
 
         def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            weights, none_weights, intercept = parameters[:k], parameters[k:-1], parameters[-1]
+            weights, none_weights, intercept = parameters[: 2 * k], parameters[2 * k : -1], parameters[-1]
             utility, none = features @ weights, list_features @ none_weights + intercept
-            log_sum = _log_sums(utility, none, offsets)
+            log_sum = log_sums(utility, none, offsets)
             likelihood = utility[chosen].sum() + none[target < 0].sum() - log_sum.sum()
             error = np.exp(utility - log_sum[owner])
             error[chosen] -= 1.0
             none_error = np.exp(none - log_sum) - (target < 0)
             slope = np.concatenate([features.T @ error, list_features.T @ none_error, [none_error.sum()]])
-            ridge = np.append(parameters[:-1], 0.0)
-            value = -likelihood / len(gold) + RIDGE * ridge @ ridge
-            return value, slope / len(gold) + 2 * RIDGE * ridge
+            value = -likelihood / len(gold) + parameters @ ridge @ parameters
+            return value, slope / len(gold) + 2 * ridge @ parameters
 
-        start = np.concatenate([np.full(k, 0.5), np.zeros(g + 1)])
-        bounds = [(0.0, None)] * k + [(None, None)] * (g + 1)
+        start = np.concatenate([np.full(2 * k, 0.5), np.zeros(g + 1)])
+        bounds = [(0.0, None)] * (2 * k) + [(None, None)] * (g + 1)
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1_000}).x
-        weights, none_weights = found[:k] / scale, found[k:-1] / list_scale
+        weights, seen_weights, none_weights = (
+            found[:k] / scale,
+            found[k : 2 * k] / scale,
+            found[2 * k : -1] / list_scale,
+        )
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
         intercept = found[-1] + weights @ center - none_weights @ list_center
+        named = dict(zip(lists, none_weights.tolist(), strict=True))
+        if SEEN in named:
+            named[SEEN] += float((seen_weights - weights) @ center)
         return cls(
             dict(zip(candidates, weights.tolist(), strict=True)),
-            dict(zip(lists, none_weights.tolist(), strict=True)),
+            named,
             float(intercept),
+            dict(zip(candidates, seen_weights.tolist(), strict=True)),
         )
+
+    def utilities(
+        self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
+    ) -> np.ndarray:
+        """Utilities of the candidates less that of none, (m,) float64: log-odds of each against "none of these".
+
+        Args:
+            candidates, lists, offsets: as in `fit`.
+        """
+        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
+        owner, rows = list_owner(offsets), int(offsets[-1])
+        seen = _seen(lists, len(none))[owner]
+        own = (_weighted(weights, candidates, rows) for weights in (self.seen_weights, self.weights))
+        return np.where(seen, *own) - none[owner]
 
     def __call__(
         self,
@@ -114,28 +160,15 @@ class EvidenceFusion:
         offsets: np.ndarray,
         concepts: np.ndarray,
     ) -> np.ndarray:
-        """Log-odds of the candidates' probabilities, (m,) float64.
-
-        Args:
-            candidates, lists, offsets: as in `fit`.
-            concepts: (m,) equal numbers for candidates of one list that name the same concept: they are several
-                ways to be right, of which the sum over the list counts the best.
-        """
-        utility = _weighted(self.weights, candidates, int(offsets[-1]))
-        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
-        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
-        # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
-        order = np.lexsort((-utility, concepts))
-        repeated = np.zeros(len(utility), bool)
-        repeated[order[1:]] = concepts[order[1:]] == concepts[order[:-1]]
-        log_p = utility - _log_sums(np.where(repeated, -np.inf, utility), none, offsets)[owner]
-        # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
-        return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
+        """Log-odds of the candidates' probabilities, (m,) float64; `concepts` as in `choice.choice_log_odds`."""
+        utility = self.utilities(candidates, lists, offsets)
+        return choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON numbers only."""
         return {
             "weights": self.weights,
+            "seen_weights": self.seen_weights,
             "none_weights": self.none_weights,
             "none_intercept": self.none_intercept,
         }
@@ -149,6 +182,7 @@ class EvidenceFusion:
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
+            seen_weights = {name: float(state.get("seen_weights", weights)[name]) for name in weights}
             none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
             intercept = float(state["none_intercept"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -162,13 +196,13 @@ class EvidenceFusion:
                 f"calibrator.json: unknown evidence {', '.join(unknown)}; update umls_reranker or calibrate again"
             )
         if not (
-            all(np.isfinite(value) and value >= 0 for value in weights.values())
+            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values()])
             and np.isfinite([*none_weights.values(), intercept]).all()
         ):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
             )
-        return cls(weights, none_weights, intercept)
+        return cls(weights, none_weights, intercept, seen_weights)
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -182,16 +216,9 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     return (values - center) / scale, center, scale
 
 
-def _log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) log of the sum of exp over none and each list's candidates."""
-    filled = np.flatnonzero(np.diff(offsets))
-    most = none.copy()
-    most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled])) if len(filled) else none
-    total = np.exp(none - most)
-    if len(filled):
-        owner = np.repeat(np.arange(len(none)), np.diff(offsets))
-        total[filled] += np.add.reduceat(np.exp(utility - most[owner]), offsets[filled])
-    return most + np.log(total)
+def _seen(lists: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    """(rows,) bool, whether training had the string of each list's mention; never where the lists do not say."""
+    return np.asarray(lists[SEEN]) > 0 if SEEN in lists else np.zeros(rows, bool)
 
 
 def _weighted(weights: Mapping[str, float], columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:

@@ -1,10 +1,13 @@
 """What calibrators are fitted with: checked scores, and logistic regression of few coefficients inside a box."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..errors import UserError
+from .choice import list_owner, log_sums
 
-__all__ = ["checked_scores", "fit_logistic", "sigmoid"]
+__all__ = ["checked_scores", "fit_logistic", "information", "sigmoid"]
 
 
 def checked_scores(
@@ -13,7 +16,7 @@ def checked_scores(
     """Logits, labels and weights (ones when left out) as float64 of shape (n,), fit to calibrate on.
 
     Raises:
-        UserError: fewer than two rows, a logit that is not finite, or a class without weight.
+        UserError: fewer than two rows, a logit that is not finite, logits that are all equal, or a class without weight.
         ValueError: shapes, labels or weights that the caller got wrong.
     """
     logits = np.asarray(logits, dtype=np.float64)
@@ -26,6 +29,8 @@ def checked_scores(
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad:
         raise UserError(f"{bad} of {len(logits)} logits are not finite; score with float32 or look at the checkpoint")
+    if logits.min() == logits.max():
+        raise UserError("all logits of the calibration split are equal; the checkpoint has not learned anything")
     if not np.all((labels == 0) | (labels == 1)):
         raise ValueError("labels must be 0 or 1")
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0)):
@@ -44,23 +49,30 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def fit_logistic(
-    features: np.ndarray, labels: np.ndarray, weight: np.ndarray, lower: np.ndarray, upper: np.ndarray
+    features: np.ndarray,
+    labels: np.ndarray,
+    weight: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    *,
+    offsets: np.ndarray | None = None,
+    prior: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Maximum-likelihood logistic regression inside a box by projected Newton steps (Bertsekas 1982).
 
     Args:
         features: (n, k) float64, of unit scale.
-        labels, weight: (n,).
+        labels: (n,) 0 or 1; with `offsets` at most one 1 in a list.
+        weight: (n,); with `offsets` all one.
         lower, upper: (k,) bounds, infinite where there are none.
+        offsets: (lists + 1,) where each list's rows start: the likelihood is then that of the choice of one row, or
+            none, of each list (see `choice`). None: every row stands alone.
+        prior: mean (k,) and precision (k, k) of a normal prior; none unless given.
 
     Returns:
         (k,) coefficients.
     """
-    weight = weight / weight.sum()
-
-    def loss(theta: np.ndarray) -> float:
-        margin = features @ theta
-        return float(weight @ (np.logaddexp(0.0, margin) - labels * margin))
+    loss, slopes = _objective(features, labels, weight, offsets, prior)
 
     def search(theta: np.ndarray, step: np.ndarray, current: float) -> tuple[np.ndarray, float]:
         """The first of ever shorter steps that does not raise the loss; the start itself when there is none."""
@@ -71,17 +83,15 @@ def fit_logistic(
                 return moved, changed
         return theta, current
 
-    theta = np.clip(np.zeros(features.shape[1]), lower, upper)
+    theta = np.clip(np.zeros(features.shape[1]) if prior is None else prior[0], lower, upper)
     current = loss(theta)
     for _ in range(500):
-        p = sigmoid(features @ theta)
-        gradient = features.T @ (weight * (p - labels))
+        gradient, curvature = slopes(theta)
         held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
         free = ~held
         if not free.any() or np.abs(gradient[free]).max() < 1e-13:
             break
-        part = features[:, free]
-        curvature = part.T @ (part * (weight * p * (1 - p))[:, None])
+        curvature = curvature[np.ix_(free, free)]
         # A curvature that has underflowed (separable data) must not stop the solve.
         curvature[np.diag_indices_from(curvature)] += 1e-14
         step = np.zeros_like(theta)
@@ -94,3 +104,56 @@ def fit_logistic(
                 break
         theta, current = moved, changed
     return theta
+
+
+def information(
+    features: np.ndarray, labels: np.ndarray, weight: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None
+) -> np.ndarray:
+    """(k, k) Fisher information of all rows at `theta`, for use in a prior; the arguments are those of `fit_logistic`."""
+    _, slopes = _objective(features, labels, weight, offsets, None)
+    return slopes(theta)[1] * (weight.sum() if offsets is None else len(offsets) - 1)
+
+
+def _objective(
+    features: np.ndarray,
+    labels: np.ndarray,
+    weight: np.ndarray,
+    offsets: np.ndarray | None,
+    prior: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[Callable[[np.ndarray], float], Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """Loss per unit of weight, or per list; and its gradient (k,) and curvature (k, k)."""
+    total = weight.sum() if offsets is None else len(offsets) - 1
+    mean, precision = prior or (np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2))
+    precision = precision / total
+
+    def pair_loss(theta: np.ndarray) -> float:
+        margin = features @ theta
+        return float(weight @ (np.logaddexp(0.0, margin) - labels * margin))
+
+    def pair_slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        p = sigmoid(features @ theta)
+        curvature = features.T @ (features * (weight * p * (1 - p))[:, None])
+        return features.T @ (weight * (p - labels)), curvature
+
+    def list_loss(theta: np.ndarray) -> float:
+        utility = features @ theta
+        return float(log_sums(utility, np.zeros(total), offsets).sum() - labels @ utility)
+
+    def list_slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        utility = features @ theta
+        p = np.exp(utility - log_sums(utility, np.zeros(total), offsets)[list_owner(offsets)])
+        weighted = features * p[:, None]
+        filled = offsets[:-1][np.diff(offsets) > 0]
+        sums = np.add.reduceat(weighted, filled, axis=0)
+        return features.T @ (p - labels), features.T @ weighted - sums.T @ sums
+
+    likelihood, derivatives = (pair_loss, pair_slopes) if offsets is None else (list_loss, list_slopes)
+
+    def loss(theta: np.ndarray) -> float:
+        return likelihood(theta) / total + 0.5 * (theta - mean) @ precision @ (theta - mean)
+
+    def slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gradient, curvature = derivatives(theta)
+        return gradient / total + precision @ (theta - mean), curvature / total + precision
+
+    return loss, slopes

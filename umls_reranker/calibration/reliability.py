@@ -7,10 +7,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .resampling import (
+    bootstrap_by_document,
+    bootstrap_sums,
+    document_index,
+    document_sums,
+    random_signs,
+)
+from .smooth import GridResiduals, smooth_ece
+
 __all__ = [
     "bootstrap_by_document",
     "bootstrap_sums",
     "brier",
+    "brier_decomposition",
     "calibration_report",
     "debiased_ece",
     "document_index",
@@ -18,13 +28,40 @@ __all__ = [
     "ece",
     "log_loss",
     "reliability_curve",
+    "smooth_ece",
 ]
+
+# Draws of the smooth ECE's noise: it takes a transform of the grid for each, and its 95 % quantile no more draws.
+SMOOTH_DRAWS = 200
 
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
     """Mean squared distance between probability and label (Brier 1950), in [0, 1]."""
     p, y = _checked(p, y)
     return float(np.mean((p - y) ** 2))
+
+
+def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Brier score = miscalibration - discrimination + uncertainty, without bins (Dimitriadis et al. 2021).
+
+    With the isotonic regression of `y` on `p` in place of bins: ``miscalibration`` is what recalibration would save,
+    ``discrimination`` what the recalibrated probabilities save against the base rate, ``uncertainty`` the Brier score
+    of the base rate.
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    p, y = _checked(p, y)
+    # Equal probabilities share one value of the regression.
+    values, index, count = np.unique(p, return_inverse=True, return_counts=True)
+    rate = np.bincount(index, weights=y) / count
+    recalibrated = isotonic_regression(rate, sample_weight=count.astype(np.float64))[index]
+    base = y.mean()
+    best, uncertainty = float(np.mean((recalibrated - y) ** 2)), float(base * (1 - base))
+    return {
+        "miscalibration": float(np.mean((p - y) ** 2)) - best,
+        "discrimination": uncertainty - best,
+        "uncertainty": uncertainty,
+    }
 
 
 def log_loss(p: np.ndarray, y: np.ndarray, eps: float | None = None) -> float:
@@ -81,17 +118,33 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
 def calibration_report(
     p: np.ndarray, y: np.ndarray, groups: Sequence, *, bins: int = 15, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """ECE, debiased ECE, Brier score and log-loss, each as ``{"value", "low", "high"}`` with 95 % by document.
+    """All estimates with 95 % intervals by document, and what chance alone would show.
 
     A resample is off the truth by the noise of the data and, once more, by that of resampling; both push an ECE up.
-    So the intervals of the two ECEs come from resamples with twice the noise taken out (see `debiased_ece`), and are
-    stretched to hold the value where needed.
+    So the intervals of the two binned ECEs come from resamples with twice the noise taken out (see `debiased_ece`),
+    and are stretched to hold the value where needed; that of the smooth ECE is the value give or take the noise, which
+    the triangle inequality allows.
 
     Args:
         groups: (n,) document of each pair, strings or integers.
+
+    Returns:
+        ``ece``, ``debiased_ece``, ``smooth_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``, ``high``,
+        and ``perfect`` and ``perfect_high``: mean and 95 % quantile of what a perfectly calibrated model with these
+        probabilities would show on as many rows of as many documents, errors resembling each other within a document
+        as they do here. ``brier_miscalibration``, ``brier_discrimination`` and ``brier_uncertainty`` have a ``value``
+        alone (see `brier_decomposition`).
     """
     p, y = _checked(p, y)
     index, documents = document_index(groups)
+    width, mass = (_equal_width(p, bins), bins), _equal_mass(p, bins)
+    count, sum_p, sum_y = _bin_sums(p, y, *mass)
+    # What is left when each bin's own error is taken out: noise.
+    noise = (y - p) - ((sum_y - sum_p) / np.maximum(count, 1))[mass[0]]
+
+    def signed(column: np.ndarray, cell: np.ndarray | None = None, cells: int = 1) -> np.ndarray:
+        sums = document_sums(index, documents, [column], cell, cells).reshape(documents, -1)
+        return random_signs(sums, draws=resamples, seed=seed)
 
     def binned(bin_index: np.ndarray, count: int, gap: Callable) -> dict[str, float]:
         cells = document_sums(index, documents, [np.ones_like(p), p, y], bin_index, count)
@@ -99,103 +152,40 @@ def calibration_report(
         def resampled(sums: np.ndarray) -> np.ndarray:
             return _debiased_gap(np.moveaxis(sums.reshape(-1, 3, count), 1, 0), noises=2)
 
-        value = float(gap(cells.sum(axis=0)))
+        total = cells.sum(axis=0)
+        value = float(gap(total))
         low, high = bootstrap_sums(cells.reshape(documents, -1), resampled, resamples=resamples, seed=seed)
-        return {"value": value, "low": min(low, value), "high": max(high, value)}
+        chance = signed(noise, bin_index, count)
+        sizes, expected = (np.broadcast_to(column, chance.shape) for column in total[:2])
+        labels = np.clip(expected + chance, 0.0, sizes)
+        return {"value": value, "low": min(low, value), "high": max(high, value)} | _perfect(
+            gap(np.stack([sizes, expected, labels]))
+        )
 
-    report = {
-        "ece": binned(_equal_width(p, bins), bins, _absolute_gap),
-        "debiased_ece": binned(*_equal_mass(p, bins), _debiased_gap),
-    }
-    for name, losses in (("brier", (p - y) ** 2), ("log_loss", _negative_log_likelihood(p, y))):
+    report = {"ece": binned(*width, _absolute_gap), "debiased_ece": binned(*mass, _debiased_gap)}
+    residuals = GridResiduals(p, y - p)
+    value, bandwidth = residuals.smooth_ece()
+    chance = GridResiduals(p, noise, index, documents).signed(draws=min(resamples, SMOOTH_DRAWS), seed=seed)
+    spread = float(np.quantile(chance.at(bandwidth), 0.95))
+    report["smooth_ece"] = {"value": value, "low": max(value - spread, 0.0), "high": value + spread} | _perfect(
+        chance.smooth_ece()[0]
+    )
+    eps = np.finfo(np.float64).eps
+    odds = np.log(np.clip(1 - p, eps, 1)) - np.log(np.clip(p, eps, 1))
+    entropy = -(p * np.log(np.clip(p, eps, 1)) + (1 - p) * np.log(np.clip(1 - p, eps, 1)))
+    # A loss is linear in the label: its mean under perfect calibration, and the noise around it, follow from y - p.
+    for name, losses, expected, factor in (
+        ("brier", (p - y) ** 2, p * (1 - p), 1 - 2 * p),
+        ("log_loss", _negative_log_likelihood(p, y), entropy, odds),
+    ):
         low, high = bootstrap_by_document(losses, index, resamples=resamples, seed=seed)
-        report[name] = {"value": float(losses.mean()), "low": low, "high": high}
-    return report
+        chance_losses = expected.mean() + signed(factor * noise)[:, 0] / len(p)
+        report[name] = {"value": float(losses.mean()), "low": low, "high": high} | _perfect(chance_losses)
+    return report | {f"brier_{name}": {"value": part} for name, part in brier_decomposition(p, y).items()}
 
 
-def document_index(groups: Sequence) -> tuple[np.ndarray, int]:
-    """Documents as integers: ((n,) int64 index of each row's document, number of documents)."""
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    return index.reshape(-1), len(names)
-
-
-def document_sums(
-    index: np.ndarray,
-    documents: int,
-    columns: Sequence[np.ndarray],
-    cell: np.ndarray | None = None,
-    cells: int = 1,
-) -> np.ndarray:
-    """Per-document sums of each column, split by cell (a bin, say) when one is given.
-
-    Args:
-        index: (n,) document of each row, from `document_index`.
-        columns: k arrays of shape (n,).
-        cell: (n,) int in [0, cells).
-
-    Returns:
-        (documents, k) float64, or (documents, k, cells) when `cell` is given.
-    """
-    key = index if cell is None else index * cells + cell
-    sums = [np.bincount(key, weights=column, minlength=documents * cells) for column in columns]
-    stacked = np.stack(sums).reshape(len(columns), documents, cells).swapaxes(0, 1)
-    return stacked[:, :, 0] if cell is None else stacked
-
-
-def bootstrap_sums(
-    sums: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Interval of a statistic of additive sums, drawing whole documents with replacement.
-
-    Pairs of one document resemble each other, so rows drawn one by one would give intervals that are too narrow.
-
-    Args:
-        sums: (documents, k) sums of each document.
-        statistic: maps sums (..., k) to values (...,).
-
-    Returns:
-        (low, high) percentiles; both NaN when the statistic is undefined on every resample.
-    """
-    rng = np.random.default_rng(seed)
-    documents = len(sums)
-    counts = rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = np.asarray(statistic(counts @ sums), dtype=np.float64)
-    replicates = replicates[np.isfinite(replicates)]
-    if not len(replicates):
-        return float("nan"), float("nan")
-    tail = (1.0 - confidence) / 2
-    low, high = np.quantile(replicates, [tail, 1.0 - tail])
-    return float(low), float(high)
-
-
-def bootstrap_by_document(
-    values: np.ndarray,
-    groups: Sequence,
-    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Interval of the mean of `values` (n,), or of `statistic` of the column sums of `values` (n, k), by document.
-
-    Returns:
-        (low, high) percentiles; see `bootstrap_sums`.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    columns = [values, np.ones(len(values))] if values.ndim == 1 else list(values.T)
-    if statistic is None:
-        if values.ndim != 1:
-            raise ValueError("values of shape (n, k) need a statistic of their sums")
-        statistic = _mean
-    sums = document_sums(*document_index(groups), columns)
-    return bootstrap_sums(sums, statistic, resamples=resamples, confidence=confidence, seed=seed)
+def _perfect(values: np.ndarray) -> dict[str, float]:
+    return {"perfect": float(values.mean()), "perfect_high": float(np.quantile(values, 0.95))}
 
 
 def _checked(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -214,10 +204,6 @@ def _negative_log_likelihood(p: np.ndarray, y: np.ndarray, eps: float | None = N
     eps = np.finfo(np.float64).eps if eps is None else eps
     clipped = np.clip(p, eps, 1.0 - eps)
     return -np.log(np.where(y == 1, clipped, 1.0 - clipped))
-
-
-def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
 
 
 def _equal_width(p: np.ndarray, bins: int) -> np.ndarray:

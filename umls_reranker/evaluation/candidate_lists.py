@@ -127,7 +127,8 @@ class CandidateLists:
 
     def scored(self, logits: np.ndarray) -> ScoredLists:
         """The lists with their logits, as calibration takes them."""
-        return ScoredLists(logits, list(self.mentions["mention"]), self.names, self.cuis, self.offsets, self.retrieval)
+        texts, types = list(self.mentions["mention"]), list(self.mentions["semantic_types"])
+        return ScoredLists(logits, texts, self.names, self.cuis, self.offsets, self.retrieval, types)
 
     def retrieved_first(self) -> TopCandidates:
         """The first candidate of each list with its cosine."""

@@ -1,0 +1,45 @@
+"""Lists as choices: one of a mention's candidates, or none of these (McFadden 1974).
+
+A list of candidates with utilities u_c against that of "none" has ``P(c) = exp(u_c) / (exp(u_none) + sum exp(u))``: the
+probabilities of a list sum to less than one, and what is left is that of "none".
+"""
+
+import numpy as np
+
+__all__ = ["choice_log_odds", "list_owner", "log_sums"]
+
+
+def list_owner(offsets: np.ndarray) -> np.ndarray:
+    """(m,) the list that each candidate belongs to; `offsets` (n + 1,) is where each list's candidates start."""
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) log of the sum of exp over none (n,) and each list's candidates (m,)."""
+    filled = np.flatnonzero(np.diff(offsets))
+    most = none.copy()
+    if len(filled):
+        most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled]))
+    total = np.exp(none - most)
+    if len(filled):
+        total[filled] += np.add.reduceat(np.exp(utility - most[list_owner(offsets)]), offsets[filled])
+    return most + np.log(total)
+
+
+def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+    """Log-odds of the candidates' probabilities, (m,) float64, finite.
+
+    Args:
+        utility: (m,) of candidates.
+        none: (n,) of "none of these".
+        offsets: (n + 1,).
+        concepts: (m,) equal numbers for candidates of one list that name the same concept: they are several ways to be
+            right, of which the sum over the list counts the best.
+    """
+    # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
+    order = np.lexsort((-utility, concepts))
+    repeated = np.zeros(len(utility), bool)
+    repeated[order[1:]] = concepts[order[1:]] == concepts[order[:-1]]
+    log_p = utility - log_sums(np.where(repeated, -np.inf, utility), none, offsets)[list_owner(offsets)]
+    # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
+    return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))

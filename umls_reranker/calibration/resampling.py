@@ -1,0 +1,111 @@
+"""Documents drawn anew: sums by document, intervals from resampled documents, and noise of random signs.
+
+Rows of one document resemble each other (the same string recurs), so rows drawn one by one would give intervals that are
+too narrow.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+__all__ = ["bootstrap_by_document", "bootstrap_sums", "document_index", "document_sums", "random_signs"]
+
+
+def document_index(groups: Sequence) -> tuple[np.ndarray, int]:
+    """Documents as integers: ((n,) int64 index of each row's document, number of documents)."""
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    return index.reshape(-1), len(names)
+
+
+def document_sums(
+    index: np.ndarray,
+    documents: int,
+    columns: Sequence[np.ndarray],
+    cell: np.ndarray | None = None,
+    cells: int = 1,
+) -> np.ndarray:
+    """Per-document sums of each column, split by cell (a bin, say) when one is given.
+
+    Args:
+        index: (n,) document of each row, from `document_index`.
+        columns: k arrays of shape (n,).
+        cell: (n,) int in [0, cells).
+
+    Returns:
+        (documents, k) float64, or (documents, k, cells) when `cell` is given.
+    """
+    key = index if cell is None else index * cells + cell
+    sums = [np.bincount(key, weights=column, minlength=documents * cells) for column in columns]
+    stacked = np.stack(sums).reshape(len(columns), documents, cells).swapaxes(0, 1)
+    return stacked[:, :, 0] if cell is None else stacked
+
+
+def bootstrap_sums(
+    sums: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of a statistic of additive sums, drawing whole documents with replacement.
+
+    Args:
+        sums: (documents, k) sums of each document.
+        statistic: maps sums (..., k) to values (...,).
+
+    Returns:
+        (low, high) percentiles; both NaN when the statistic is undefined on every resample.
+    """
+    rng = np.random.default_rng(seed)
+    documents = len(sums)
+    counts = rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        replicates = np.asarray(statistic(counts @ sums), dtype=np.float64)
+    replicates = replicates[np.isfinite(replicates)]
+    if not len(replicates):
+        return float("nan"), float("nan")
+    tail = (1.0 - confidence) / 2
+    low, high = np.quantile(replicates, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def bootstrap_by_document(
+    values: np.ndarray,
+    groups: Sequence,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the mean of `values` (n,), or of `statistic` of the column sums of `values` (n, k), by document.
+
+    Returns:
+        (low, high) percentiles; see `bootstrap_sums`.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    columns = [values, np.ones(len(values))] if values.ndim == 1 else list(values.T)
+    if statistic is None:
+        if values.ndim != 1:
+            raise ValueError("values of shape (n, k) need a statistic of their sums")
+        statistic = _mean
+    sums = document_sums(*document_index(groups), columns)
+    return bootstrap_sums(sums, statistic, resamples=resamples, confidence=confidence, seed=seed)
+
+
+def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """Noise of the total of `sums`, each document's share of it kept or turned round at random (Liu 1988).
+
+    Args:
+        sums: (documents, k) sums of residuals of mean zero.
+
+    Returns:
+        (draws, k) totals, as far from zero as the total of `sums` would be by chance.
+    """
+    signs = np.random.default_rng(seed).integers(0, 2, (draws, len(sums)), dtype=np.int8)
+    return (2.0 * signs - 1.0) @ sums
+
+
+def _mean(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
