@@ -3,8 +3,8 @@
 
     python scripts/export_index.py recipes/quickstart/config.yaml --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and scripts/serve.py open it. The folder holds the names of the release that it was
-built from: it goes where that release's licence allows, never to the Hub.
+`ConceptLinker`, the spaCy component and scripts/serve.py open it. The folder holds the names of the release that it
+was built from: it goes where that release's licence allows, never to the Hub.
 """
 
 from dataclasses import dataclass, field

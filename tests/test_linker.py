@@ -1,7 +1,6 @@
 """The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
 
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,7 +90,9 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
         searched.extend(texts)
         return search(texts, *arguments)
 
-    monkeypatch.setattr(linker, "retriever", SimpleNamespace(search=counted, reads_context=False, index=linker.retriever.index))
+    monkeypatch.setattr(
+        linker, "retriever", SimpleNamespace(search=counted, reads_context=False, index=linker.retriever.index)
+    )
     lists = linker.candidates(linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"]))
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
 

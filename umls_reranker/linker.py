@@ -81,9 +81,7 @@ class ConceptLinker:
         UserError: the index was built with another encoder or other concepts.
     """
 
-    def __init__(
-        self, reranker: UMLSReranker, retriever: Retriever, concepts: ConceptTable, recipe: Recipe
-    ) -> None:
+    def __init__(self, reranker: UMLSReranker, retriever: Retriever, concepts: ConceptTable, recipe: Recipe) -> None:
         retriever.require(concepts)
         self.reranker, self.retriever, self.concepts = reranker, retriever, concepts
         self.candidates_per_mention = recipe.index.candidates_per_mention

@@ -26,6 +26,7 @@ from .arguments import (
     ModelArguments,
     PublishArguments,
     RunArguments,
+    ServingArguments,
     TrainingStageArguments,
 )
 from .errors import UserError
@@ -48,6 +49,7 @@ class Recipe:
     calibration: CalibrationArguments
     evaluation: EvaluationArguments
     publish: PublishArguments
+    serving: ServingArguments
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:

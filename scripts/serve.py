@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Serve a reranker over HTTP: /rerank as Text Embeddings Inference, /rank, /link, /health, /metrics, /info.
+
+    python scripts/serve.py recipes/production/config.yaml --served_revision v1.0.0
+
+Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM ends it: no new connection is taken, and
+requests in flight are answered, for at most stop_seconds. One process serves one model; put several behind a balancer.
+"""
+
+from umls_reranker.arguments import RunArguments, ServingArguments
+from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
+from umls_reranker.recipe import parse_recipe
+
+
+def main() -> None:
+    recipe = parse_recipe(__doc__, (ServingArguments, RunArguments))
+    serving = recipe.serving
+    if serving.served_model is None:
+        raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
+    try:
+        import uvicorn
+
+        from umls_reranker.service.app import create_app
+    except ImportError as error:
+        raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
+    linker = None
+    if serving.served_index is None:
+        reranker = load_reranker(recipe)
+    else:
+        linker = load_linker(recipe)
+        reranker = linker.reranker
+    if serving.token_budget is not None:
+        reranker.scorer.token_budget = serving.token_budget
+    # The first forward pass is slow; no request should wait for it.
+    reranker.rerank("warm-up", ["warm", "up"])
+    reranker.reset_statistics()
+    config = uvicorn.Config(
+        create_app(reranker, serving, linker),
+        host=serving.host,
+        port=serving.port,
+        timeout_graceful_shutdown=serving.stop_seconds,
+        access_log=False,
+    )
+    uvicorn.Server(config).run()
+
+
+def load_reranker(recipe):
+    from umls_reranker import UMLSReranker
+
+    serving, run = recipe.serving, recipe.run
+    return UMLSReranker.from_pretrained(
+        serving.served_model, serving.served_revision, device=run.device, dtype=run.scoring_precision
+    )
+
+
+def load_linker(recipe):
+    from umls_reranker import ConceptLinker
+
+    serving, run = recipe.serving, recipe.run
+    return ConceptLinker.from_pretrained(
+        serving.served_model,
+        serving.served_index,
+        serving.served_revision,
+        device=run.device,
+        dtype=run.scoring_precision,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
