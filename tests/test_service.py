@@ -311,7 +311,10 @@ def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_fu
     assert len({answer.text for answer in [*answers, after]}) == 1
     # The seven that waited were ranked in one batch.
     assert gate.batches == [1, 7, 1]
-    assert "umls_reranker_mentions_in_flight 8.0" in figures and "umls_reranker_queued_mentions 7.0" in figures
+    assert (
+        "umls_reranker_service_mentions_in_flight 8.0" in figures
+        and "umls_reranker_service_queued_mentions 7.0" in figures
+    )
 
 
 def test_stopping_answers_what_was_admitted(reranker, monkeypatch):
@@ -342,7 +345,7 @@ def test_stopping_answers_what_was_admitted(reranker, monkeypatch):
 
 
 def test_limits_that_contradict_one_another_are_refused(reranker):
-    with pytest.raises(UserError, match="max_request_mentions: 9 mentions of one request never fit into max_queue: 8"):
+    with pytest.raises(UserError, match="max_request_mentions: 9 mentions never fit into max_queue: 8"):
         create_app(reranker, ServingArguments(max_request_mentions=9, max_queue=8))
 
 
@@ -378,10 +381,10 @@ def test_metrics_are_what_prometheus_reads(reranker):
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
-    assert samples["umls_reranker_requests_total", "/rerank", "200"] == 1
-    assert samples["umls_reranker_requests_total", "/rerank", "400"] == 1
-    assert samples["umls_reranker_requests_total", "other", "404"] == 1
-    assert samples["umls_reranker_request_seconds_count", "/rerank"] == 2
+    assert samples["umls_reranker_service_requests_total", "/rerank", "200"] == 1
+    assert samples["umls_reranker_service_requests_total", "/rerank", "400"] == 1
+    assert samples["umls_reranker_service_requests_total", "other", "404"] == 1
+    assert samples["umls_reranker_service_request_seconds_count", "/rerank"] == 2
     figures = reranker.get_statistics()
     assert samples["umls_reranker_mentions",] == figures["mentions"] == 1
     assert samples["umls_reranker_mean_top_score",] == pytest.approx(figures["mean_top_score"])

@@ -43,7 +43,7 @@ class Engine:
     def __init__(self, reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> None:
         if serving.max_request_mentions > serving.max_queue:
             raise UserError(
-                f"max_request_mentions: {serving.max_request_mentions} mentions of one request never fit into max_queue: "
+                f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
                 f"{serving.max_queue}; lower the one or raise the other"
             )
         self.reranker, self.serving, self.linker = reranker, serving, linker

@@ -35,14 +35,18 @@ class ServiceMetrics:
     ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
-            "umls_reranker_requests", "Requests by path and status", ["path", "status"], registry=self.registry
+            "umls_reranker_service_requests", "Requests by path and status", ["path", "status"], registry=self.registry
         )
         self.seconds = Histogram(
-            "umls_reranker_request_seconds", "Seconds of a request", ["path"], buckets=BUCKETS, registry=self.registry
+            "umls_reranker_service_request_seconds",
+            "Seconds of a request",
+            ["path"],
+            buckets=BUCKETS,
+            registry=self.registry,
         )
         gauges = {
-            "umls_reranker_queued_mentions": ("Mentions that wait for a batch", waiting),
-            "umls_reranker_mentions_in_flight": ("Mentions admitted and not answered yet", in_flight),
+            "umls_reranker_service_queued_mentions": ("Mentions that wait for a batch", waiting),
+            "umls_reranker_service_mentions_in_flight": ("Mentions admitted and not answered yet", in_flight),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=self.registry).set_function(value)
