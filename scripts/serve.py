@@ -7,14 +7,16 @@ Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM end
 requests in flight are answered, for at most stop_seconds. One process serves one model; put several behind a balancer.
 """
 
-from umls_reranker.arguments import RunArguments, ServingArguments
+import signal
+
+from umls_reranker.arguments import MonitoringArguments, RunArguments, ServingArguments
 from umls_reranker.cli import run_script
 from umls_reranker.errors import UserError
 from umls_reranker.recipe import parse_recipe
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, RunArguments))
+    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments))
     serving = recipe.serving
     if serving.served_model is None:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
@@ -42,6 +44,9 @@ def main() -> None:
         timeout_graceful_shutdown=serving.stop_seconds,
         access_log=False,
     )
+    # Uvicorn ends in good order and then sends itself the signal again; that must not look like a crash.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     uvicorn.Server(config).run()
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "MentionArguments",
     "MiningArguments",
     "ModelArguments",
+    "MonitoringArguments",
     "PublishArguments",
     "RunArguments",
     "ServingArguments",
@@ -350,6 +351,19 @@ class ServingArguments:
     stop_seconds: int = _key(30, "seconds that requests in flight are given to end when the service is stopped")
 
 
+@dataclass
+class MonitoringArguments:
+    """Monitoring: over what the figures slide, and when an alarm is raised."""
+
+    monitor_window: int = _key(2000, "mentions of a sliding window, each compared with the model's test split")
+    monitor_alpha: float = _key(
+        0.05, "probability that a monitor ever raises an alarm although nothing has moved, over all its windows"
+    )
+    monitor_log: str | None = _key(
+        None, "file to which finished windows and alarms are appended as JSON lines; empty: none is written"
+    )
+
+
 SECTIONS = (
     RunArguments,
     ConceptArguments,
@@ -363,4 +377,5 @@ SECTIONS = (
     EvaluationArguments,
     PublishArguments,
     ServingArguments,
+    MonitoringArguments,
 )

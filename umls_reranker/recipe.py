@@ -24,6 +24,7 @@ from .arguments import (
     MentionArguments,
     MiningArguments,
     ModelArguments,
+    MonitoringArguments,
     PublishArguments,
     RunArguments,
     ServingArguments,
@@ -50,6 +51,7 @@ class Recipe:
     evaluation: EvaluationArguments
     publish: PublishArguments
     serving: ServingArguments
+    monitoring: MonitoringArguments
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:
