@@ -18,7 +18,7 @@ from umls_reranker.recipe import parse_recipe
 def main() -> None:
     recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments))
     serving = recipe.serving
-    if serving.served_model is None:
+    if not serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")
     try:
         import uvicorn
@@ -26,17 +26,7 @@ def main() -> None:
         from umls_reranker.service.app import create_app
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
-    linker = None
-    if serving.served_index is None:
-        reranker = load_reranker(recipe)
-    else:
-        linker = load_linker(recipe)
-        reranker = linker.reranker
-    if serving.token_budget is not None:
-        reranker.scorer.token_budget = serving.token_budget
-    # The first forward pass is slow; no request should wait for it.
-    reranker.rerank("warm-up", ["warm", "up"])
-    reranker.reset_statistics()
+    reranker, linker = load(recipe)
     config = uvicorn.Config(
         create_app(reranker, serving, linker),
         host=serving.host,
@@ -50,26 +40,26 @@ def main() -> None:
     uvicorn.Server(config).run()
 
 
-def load_reranker(recipe):
-    from umls_reranker import UMLSReranker
+def load(recipe):
+    """The reranker, and the linker where the recipe names an index."""
+    from umls_reranker import ConceptLinker, UMLSReranker
 
-    serving, run = recipe.serving, recipe.run
-    return UMLSReranker.from_pretrained(
-        serving.served_model, serving.served_revision, device=run.device, dtype=run.scoring_precision
-    )
-
-
-def load_linker(recipe):
-    from umls_reranker import ConceptLinker
-
-    serving, run = recipe.serving, recipe.run
-    return ConceptLinker.from_pretrained(
-        serving.served_model,
-        serving.served_index,
-        serving.served_revision,
-        device=run.device,
-        dtype=run.scoring_precision,
-    )
+    serving, linker = recipe.serving, None
+    revision = serving.served_revision or None
+    options = {"device": recipe.run.device, "dtype": recipe.run.scoring_precision}
+    if serving.served_index:
+        linker = ConceptLinker.from_pretrained(serving.served_model, serving.served_index, revision, **options)
+        reranker = linker.reranker
+    else:
+        reranker = UMLSReranker.from_pretrained(serving.served_model, revision, **options)
+    if serving.token_budget is not None:
+        reranker.scorer.token_budget = serving.token_budget
+    # The first call is slow; no request should wait for it.
+    reranker.rerank("warm-up", ["warm", "up"])
+    if linker is not None:
+        linker.link("warm-up")
+    reranker.reset_statistics()
+    return reranker, linker
 
 
 if __name__ == "__main__":

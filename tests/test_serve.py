@@ -104,7 +104,7 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     assert scripts.run("serve", scripts.recipe).errors == [
         "error: served_model: the recipe names no model; set a Hub repo or a folder"
     ]
-    no_model = scripts.run("serve", recipe, served_model=tmp_path / "none", served_index="")
+    no_model = scripts.run("serve", recipe, served_model=tmp_path / "none")
     assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
     limits = scripts.run("serve", recipe, max_request_mentions=600)
     assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]

@@ -155,6 +155,14 @@ def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reaso
     assert answer[:2] == (status, kind) and answer[2].startswith(reason)
 
 
+def test_a_body_that_does_not_say_it_is_json_is_refused(reranker):
+    async def work():
+        async with running(reranker) as client:
+            return await client.post("/rerank", content=b'{"query": "cold", "texts": ["a"]}')
+
+    assert refused(asyncio.run(work()))[:2] == (415, "Validation")
+
+
 def test_a_body_that_does_not_say_its_length_is_limited_too(reranker):
     async def work():
         async def chunks():

@@ -56,6 +56,8 @@ def add_error_answers(app: FastAPI) -> None:
         return answer(error.status, error.kind, str(error))
 
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if "json" not in request.headers.get("content-type", ""):
+            return answer(415, "Validation", "expected a request with `Content-Type: application/json`")
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
