@@ -5,8 +5,9 @@ import json
 import pytest
 from datasets import load_from_disk
 
-from umls_reranker import UMLSReranker
+from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
+from umls_reranker.evaluation.candidate_lists import as_serving_input
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -63,6 +64,24 @@ def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run)
 def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
     report = json.loads((run[0] / "report" / "metrics.json").read_text())
     assert {"reranker", "cross_encoder", "evidence_without_cross_encoder", "retriever"} <= set(report["linking"])
+
+
+def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_path):
+    folder, scripts, keys = run
+    outcome = scripts.run("export_index", index_folder=tmp_path / "index", **keys)
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"concepts", "index", "lexical", "encoder"}
+    linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    mentions, lists = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
+    columns = {name: list(mentions[name]) for name in ("mention", "left", "right")}
+    queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
+    for found, row in zip(linker.candidates(queries), lists, strict=True):
+        expected = as_serving_input(row)
+        assert [(item["cui"], item["name"]) for item in found] == [(item["cui"], item["name"]) for item in expected]
+        for item, same in zip(found, expected, strict=True):
+            assert set(item) == {"cui", "name", "retrieval_score", "context_score", "lexical_score"}
+            scores = [key for key in item if key.endswith("_score")]
+            assert [item[key] for key in scores] == pytest.approx([same[key] for key in scores], abs=1e-5)
 
 
 def test_finished_stages_are_skipped_and_context_needs_its_encoder(run):

@@ -14,12 +14,23 @@ from .version import __version__
 if TYPE_CHECKING:
     from .data.concepts import ConceptTable
     from .errors import UserError
+    from .linker import ConceptLinker, LinkedConcept
     from .reranker import RankedCandidate, UMLSReranker
 
-__all__ = ["ConceptTable", "RankedCandidate", "UMLSReranker", "UserError", "__version__"]
+__all__ = [
+    "ConceptLinker",
+    "ConceptTable",
+    "LinkedConcept",
+    "RankedCandidate",
+    "UMLSReranker",
+    "UserError",
+    "__version__",
+]
 
 _HOMES = {
+    "ConceptLinker": ".linker",
     "ConceptTable": ".data.concepts",
+    "LinkedConcept": ".linker",
     "RankedCandidate": ".reranker",
     "UMLSReranker": ".reranker",
     "UserError": ".errors",

@@ -19,8 +19,10 @@ __all__ = [
     "MentionArguments",
     "MiningArguments",
     "ModelArguments",
+    "MonitoringArguments",
     "PublishArguments",
     "RunArguments",
+    "ServingArguments",
     "TrainingStageArguments",
 ]
 
@@ -334,6 +336,49 @@ class PublishArguments:
     commit_message: str | None = _key(None, "message of the commit")
 
 
+@dataclass
+class ServingArguments:
+    """Serving: what a deployment loads, and the limits within which it answers."""
+
+    served_model: str | None = _key(None, "reranker: Hub repo or local folder")
+    served_revision: str | None = _key(None, "tag, branch or commit of that repo; pin a tag in production")
+    served_index: str | None = _key(
+        None, "folder of scripts/export_index.py, or a run folder; empty: nothing is linked, only ranked"
+    )
+    accept_tier: str = _key(
+        "medium",
+        "lowest tier whose first candidate is accepted; medium: as the model says; high: only what its certificate "
+        "covers",
+        ("medium", "high"),
+    )
+    token_budget: int | None = _key(None, "tokens of one forward pass, padding included; empty: what suits the device")
+    batch_deadline_ms: float = _key(2.0, "milliseconds that a mention waits for others to share its batch")
+    batch_mentions: int = _key(64, "most mentions of a batch")
+    host: str = _key("127.0.0.1", "address that is listened at")
+    port: int = _key(8080, "port that is listened at; 0 takes a free one")
+    max_queue: int = _key(512, "mentions that wait or are ranked, at most; requests beyond are answered with 429")
+    max_candidates: int = _key(256, "candidates (texts) of one mention, at most")
+    max_request_mentions: int = _key(64, "mentions of one request, at most")
+    max_body_bytes: int = _key(2_000_000, "bytes of a request, at most")
+    auto_truncate: bool = _key(
+        True, "/rerank: cut texts that are too long where a request does not say; false refuses them"
+    )
+    stop_seconds: int = _key(30, "seconds that requests in flight are given to end when the service is stopped")
+
+
+@dataclass
+class MonitoringArguments:
+    """Monitoring: over what the figures slide, and when an alarm is raised."""
+
+    monitor_window: int = _key(2000, "mentions of a sliding window, each compared with the model's test split")
+    monitor_alpha: float = _key(
+        0.05, "probability that a monitor ever raises an alarm although nothing has moved, over all its windows"
+    )
+    monitor_log: str | None = _key(
+        None, "file to which finished windows and alarms are appended as JSON lines; empty: none is written"
+    )
+
+
 SECTIONS = (
     RunArguments,
     ConceptArguments,
@@ -346,4 +391,6 @@ SECTIONS = (
     CalibrationArguments,
     EvaluationArguments,
     PublishArguments,
+    ServingArguments,
+    MonitoringArguments,
 )

@@ -24,8 +24,10 @@ from .arguments import (
     MentionArguments,
     MiningArguments,
     ModelArguments,
+    MonitoringArguments,
     PublishArguments,
     RunArguments,
+    ServingArguments,
     TrainingStageArguments,
 )
 from .errors import UserError
@@ -48,6 +50,8 @@ class Recipe:
     calibration: CalibrationArguments
     evaluation: EvaluationArguments
     publish: PublishArguments
+    serving: ServingArguments
+    monitoring: MonitoringArguments
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:

@@ -15,6 +15,8 @@ PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause, before which no long form starts.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
 MOST_CHARACTERS, MOST_WORDS = 10, 2
+# Characters before a parenthesis that are read: far more than the 15 words that a long form may have.
+WINDOW = 2_000
 
 
 def find_abbreviations(text: str) -> dict[str, str]:
@@ -28,7 +30,7 @@ def find_abbreviations(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for match in PARENTHESES.finditer(text):
         inside = re.split(r"[;,]\s", match[1], maxsplit=1)[0].strip()
-        before = CLAUSE_END.split(text[: match.start()])[-1].rstrip()
+        before = CLAUSE_END.split(text[max(0, match.start() - WINDOW) : match.start()])[-1].rstrip()
         if _is_short_form(inside):
             short, long = inside, _long_form(inside, _last_words(before, inside))
         else:

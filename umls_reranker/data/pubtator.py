@@ -23,7 +23,7 @@ from ..errors import UserError
 from .abbreviations import find_abbreviations
 from .lines import Faults, Malformed, decode, read_lines, shown
 
-__all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator"]
+__all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator", "text_around"]
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 OFFSET = re.compile(r"[0-9]{1,9}")
@@ -226,10 +226,10 @@ def _parse_mention(line: bytes, document: _Document, context_chars: int) -> Ment
     types = tuple(types_field.split(","))
     if not all(types):
         raise Malformed("empty semantic type", f": {shown(types_field)}")
-    return Mention(doc_id, start, end, text, *_context(document.text, start, end, context_chars), cui, types)
+    return Mention(doc_id, start, end, text, *text_around(document.text, start, end, context_chars), cui, types)
 
 
-def _context(text: str, start: int, end: int, size: int) -> tuple[str, str]:
+def text_around(text: str, start: int, end: int, size: int) -> tuple[str, str]:
     """At most `size` characters before `start` and after `end`, without half words at the outer ends."""
     first = max(0, start - size)
     if first and not text[first - 1].isspace():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
 from ..errors import UserError
+from ..stages import RunFolder
+from .index_folder import ENCODER_FOLDER, exported_encoder
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -21,18 +23,28 @@ __all__ = ["build_index", "load_encoder", "load_retriever", "mining_config"]
 
 
 def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> BiEncoder:
-    """Load the recipe's bi-encoder, or the one that the run trained from it, onto its device."""
+    """Load the recipe's bi-encoder, or the one that the run trained from it, onto its device.
+
+    A trained one is known by its stage's key, so that it may be moved with its index; one that was exported with the
+    index is taken from there.
+    """
     from .encoder import BiEncoder
 
-    trained = encoder.encoder_training_steps > 0
-    return BiEncoder.from_pretrained(
-        str(run.run_dir / "encoder") if trained else index.encoder,
-        None if trained else index.encoder_revision,
+    model, revision = index.encoder, index.encoder_revision
+    source = exported_encoder(run.run_dir, model, revision)
+    if encoder.encoder_training_steps:
+        model, revision = "trained", RunFolder(run.run_dir).key_of(ENCODER_FOLDER, "train_encoder.py")
+        source = run.run_dir / ENCODER_FOLDER
+    loaded = BiEncoder.from_pretrained(
+        str(source or model),
+        None if source else revision,
         pooling=index.encoder_pooling,
         max_length=index.encoder_max_length,
         device=run.device,
         dtype=index.encoder_precision,
     )
+    loaded.identity |= {"model": model, "revision": revision}
+    return loaded
 
 
 def build_index(

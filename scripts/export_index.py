@@ -1,0 +1,46 @@
+#!/usr/bin/env python
+"""Copy what a deployment reads beside the model into one folder: concepts, indexes and encoder.
+
+    python scripts/export_index.py recipes/quickstart/config.yaml --index_folder /srv/index-2026-01
+
+`ConceptLinker`, the spaCy component and scripts/serve.py open it. The folder holds the names of the release that it
+was built from: it goes where that release's licence allows, never to the Hub.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umls_reranker.arguments import RunArguments
+from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
+from umls_reranker.recipe import parse_recipe
+
+
+@dataclass
+class ExportArguments:
+    """Export: where to."""
+
+    index_folder: str | None = field(default=None, metadata={"help": "folder to make"})
+
+
+def main() -> None:
+    recipe, options = parse_recipe(__doc__, (RunArguments,), extra=ExportArguments)
+    if options.index_folder is None:
+        raise UserError("--index_folder is needed; name the folder to make")
+    from umls_reranker.retrieval.index_folder import export_index
+
+    target = Path(options.index_folder)
+    export_index(
+        recipe.run.run_dir,
+        target,
+        lexical="lexical" in recipe.index.retrievers,
+        model=recipe.index.encoder,
+        revision=recipe.index.encoder_revision,
+        trained=recipe.encoder.encoder_training_steps > 0,
+    )
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}; {size:,} bytes")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,138 @@
+"""The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+
+from umls_reranker import ConceptLinker
+from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.errors import UserError
+from umls_reranker.evaluation.candidate_lists import CandidateLists
+
+pytest_plugins = ["pipeline_fixtures"]
+
+
+@pytest.fixture(scope="module")
+def linker(finished):
+    return ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
+
+
+def evaluated(folder, reranker):
+    """The test split's lists, and the logits and probabilities that evaluation gives them."""
+    concepts = ConceptTable.load(folder / "concepts")
+    mentions = load_from_disk(str(folder / "mentions"))["test"]
+    lists = CandidateLists.load(load_from_disk(str(folder / "candidates"))["test"], mentions, concepts)
+    logits = lists.score(reranker.scorer, "scoring").logits
+    return lists, logits, reranker.calibration(lists.scored(logits))
+
+
+def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
+    lists, logits, decided = evaluated(finished.folder, linker.reranker)
+    columns = lists.mentions.with_format("arrow")[:].to_pydict()
+    queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
+    found = linker.candidates(queries)
+    assert [[item["cui"] for item in items] for items in found] == lists.lists_of_cuis()
+    assert [item["name"] for items in found for item in items] == lists.names
+    ranked = linker.reranker.rerank_batch(queries.texts, found, None, queries.lefts, queries.rights)
+    linked = linker.link_batch(
+        columns["mention"], entity_types=columns["semantic_types"], lefts=columns["left"], rights=columns["right"]
+    )
+    for row, (start, end) in enumerate(zip(lists.offsets[:-1], lists.offsets[1:], strict=True)):
+        order = start + np.argsort(-decided.log_odds[start:end], kind="stable")
+        assert [item.logit for item in ranked[row]] == pytest.approx(logits[order], abs=1e-5)
+        assert [item.cui for item in linked[row]] == [lists.cuis[place] for place in order]
+        assert [item.score for item in linked[row]] == pytest.approx(decided.probabilities[order], abs=1e-6)
+
+
+def test_a_concept_is_described_by_the_dictionary(finished, linker):
+    concepts = ConceptTable.load(finished.folder / "concepts")
+    linked = linker.link("renal failure", entity_type="T047")
+    assert len(linked) == 8 and [item.rank for item in linked] == list(range(1, 9))
+    for item in linked:
+        (row,) = concepts.rows([item.cui])
+        assert item.preferred_name == concepts.name(row) and item.name in concepts.names(row)
+        assert item.semantic_types == tuple(concepts.semantic_types(row))
+    assert linker.link_batch([]) == []
+
+
+def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
+    document = "Colds are common. A cold, or common cold, is mild."
+    queries = linker.read(["cold", "cold"], [document] * 2, [20, None])
+    assert queries.lefts[0] == "Colds are common. A " and queries.rights[0] == ", or common cold, is mild."
+    assert queries == linker.read(["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2)
+    with pytest.raises(ValueError, match="'fever' does not stand in its document$"):
+        linker.read(["fever"], [document])
+    with pytest.raises(ValueError, match="'cold' does not stand in its document at character 3"):
+        linker.read(["cold"], [document], [3])
+    with pytest.raises(ValueError, match="blank"):
+        linker.link("  ")
+    with pytest.raises(ValueError, match="as many documents"):
+        linker.read(["cold"], [document] * 2)
+
+
+def test_abbreviations_are_expanded_where_the_run_expanded_them(finished, linker, monkeypatch):
+    document = "Acute renal failure (ARF) is sudden. ARF may be mild."
+    assert linker.read(["ARF"], [document], [37]).texts == ["ARF"]
+    monkeypatch.setattr(linker, "expands_abbreviations", True)
+    queries = linker.read(["ARF", "ARF", "sudden"], [document, None, document], [37, None, None])
+    assert queries.texts == ["Acute renal failure", "ARF", "sudden"]
+    assert queries.rights[0] == " may be mild."
+
+
+def test_equal_mentions_are_searched_once(linker, monkeypatch):
+    searched = []
+    search = linker.retriever.search
+
+    def counted(texts, *arguments):
+        searched.extend(texts)
+        return search(texts, *arguments)
+
+    monkeypatch.setattr(
+        linker, "retriever", SimpleNamespace(search=counted, reads_context=False, index=linker.retriever.index)
+    )
+    lists = linker.candidates(linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"]))
+    assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
+
+
+def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finished, linker, tmp_path):
+    target = tmp_path / "index"
+    outcome = scripts.run("export_index", scripts.recipe, "--index_folder", target)
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    assert {path.name for path in target.iterdir()} == {"concepts", "index", "encoder"}
+    assert not (target / "concepts" / "relations.npy").exists()
+    model = linker.reranker.save_pretrained(tmp_path / "model")
+    # The encoder's own folder is not there any more.
+    recipe = (model / "recipe.yaml").read_text(encoding="utf-8")
+    shutil.copytree(scripts.materials / "encoder", tmp_path / "elsewhere")
+    moved = scripts.materials / "encoder"
+    moved.rename(scripts.materials / "gone")
+    try:
+        alone = ConceptLinker.from_pretrained(model, target, device="cpu", dtype="float32")
+    finally:
+        (scripts.materials / "gone").rename(moved)
+    assert alone.link("renal failure") == linker.link("renal failure")
+    again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
+    assert again.code == 2 and "is there already" in again.errors[0]
+    assert scripts.run("export_index").errors == ["error: --index_folder is needed; name the folder to make"]
+    assert recipe
+
+
+def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
+    model = linker.reranker.save_pretrained(tmp_path / "model")
+
+    def refused(index):
+        with pytest.raises(UserError) as caught:
+            ConceptLinker.from_pretrained(model, index, device="cpu")
+        return str(caught.value)
+
+    assert "has no concepts/; give a folder of scripts/export_index.py" in refused(tmp_path)
+    for name in ("concepts", "index"):
+        shutil.copytree(finished.folder / name, tmp_path / "mixed" / name)
+    manifest = tmp_path / "mixed" / "concepts" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
+    assert "index was built from another concepts/ than the one beside it" in refused(tmp_path / "mixed")
+    (model / "recipe.yaml").unlink()
+    assert "carries no recipe.yaml" in refused(finished.folder)

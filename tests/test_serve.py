@@ -1,0 +1,110 @@
+"""scripts/serve.py as it is started: real requests over loopback, and an end that answers them all."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from umls_reranker import ConceptLinker
+
+pytest_plugins = ["pipeline_fixtures"]
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ["common cold", "cold temperature", "renal failure"]
+
+
+class Service:
+    """A running scripts/serve.py on a free port of 127.0.0.1."""
+
+    def __init__(self, recipe, **keys):
+        words = [str(word) for key, value in {"port": 0, **keys}.items() for word in (f"--{key}", value)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, ROOT / "scripts" / "serve.py", recipe, *words]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        self.lines = []
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if "Uvicorn running on" in line:
+                break
+        assert self.process.poll() is None and self.lines, "".join(self.lines)
+        self.url = self.lines[-1].split("running on ")[1].split()[0]
+        self._reading = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self._reading.start()
+
+    def stop(self):
+        """End it as a container's manager does; gives the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(60)
+        self._reading.join(10)
+        return code
+
+
+@pytest.fixture(scope="module")
+def recipe(finished, tmp_path_factory):
+    path = tmp_path_factory.mktemp("serve") / "config.yaml"
+    path.write_text(
+        f"run_name: serve\ndevice: cpu\nscoring_precision: float32\nserved_model: {finished.folder / 'model'}\n"
+        f"served_index: {finished.folder}\nmax_body_bytes: 100_000\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe):
+    # A batch is taken when it is full, or after a second.
+    service = Service(recipe, batch_mentions=12, batch_deadline_ms=1000)
+    try:
+        linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
+        queries = [f"cold {number}" for number in range(12)]
+        with httpx.Client(base_url=service.url, timeout=60) as client, ThreadPoolExecutor(12) as pool:
+            info = client.get("/info").json()
+            assert info["links"] and info["model_id"] == str(finished.folder / "model")
+            answers = list(
+                pool.map(lambda query: client.post("/rerank", json={"query": query, "texts": NAMES}), queries)
+            )
+            for query, answer in zip(queries, answers, strict=True):
+                expected = {item.name: item.cross_encoder_score for item in linker.reranker.rerank(query, NAMES)}
+                assert answer.status_code == 200
+                for row in answer.json():
+                    assert row["score"] == pytest.approx(expected[NAMES[row["index"]]], abs=1e-5)
+            body = {"document": "Renal failure, not a cold.", "mentions": [{"mention": "cold", "start": 21}], "top": 3}
+            (linked,) = client.post("/link", json=body).json()
+            direct = linker.link("cold", body["document"], 21)[:3]
+            assert [row["cui"] for row in linked] == [one.cui for one in direct]
+            assert linked[0]["score"] == pytest.approx(direct[0].score, abs=1e-5)
+            large = client.post("/rerank", json={"query": "cold", "texts": ["x" * 200_000]})
+            assert large.status_code == 413 and set(large.json()) == {"error", "error_type"}
+            assert (
+                'umls_reranker_service_requests_total{path="/rerank",status="200"} 12.0' in client.get("/metrics").text
+            )
+
+            # One fewer than a batch: these wait, and are in flight when the end comes.
+            last = [
+                pool.submit(client.post, "/rerank", json={"query": query, "texts": NAMES}) for query in queries[1:]
+            ]
+            while "umls_reranker_service_mentions_in_flight 11.0" not in client.get("/metrics").text:
+                assert not all(future.done() for future in last)
+            service.process.send_signal(signal.SIGTERM)
+            assert [future.result().status_code for future in last] == [200] * 11
+        assert service.stop() == 0
+    finally:
+        service.process.kill()
+        service.process.wait(10)
+    assert not any("Traceback" in line for line in service.lines), "".join(service.lines)
+
+
+def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, tmp_path):
+    assert scripts.run("serve", scripts.recipe).errors == [
+        "error: served_model: the recipe names no model; set a Hub repo or a folder"
+    ]
+    no_model = scripts.run("serve", recipe, served_model=tmp_path / "none")
+    assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
+    limits = scripts.run("serve", recipe, max_request_mentions=600)
+    assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]

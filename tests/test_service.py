@@ -1,0 +1,399 @@
+"""The HTTP service: the contract of Text Embeddings Inference, decisions, limits, refusals, figures."""
+
+import asyncio
+import json
+import re
+import threading
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tiny_reranker import tiny_reranker
+
+from umls_reranker import UMLSReranker, UserError
+from umls_reranker.arguments import ServingArguments
+from umls_reranker.linker import LinkedConcept, MentionQueries
+from umls_reranker.service.app import create_app
+
+NAMES = ["common cold", "cold temperature", "renal failure"]
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory):
+    return UMLSReranker.from_pretrained(tiny_reranker(tmp_path_factory.mktemp("service") / "model"), device="cpu")
+
+
+class OneConcept:
+    """Links every mention to one concept."""
+
+    def __init__(self, reranker):
+        self.reranker = reranker
+
+    def read(self, mentions, documents, starts, lefts, rights):
+        for mention, document in zip(mentions, documents, strict=True):
+            if document is not None and mention not in document:
+                raise ValueError(f"the mention {mention!r} does not stand in its document")
+        return MentionQueries(list(mentions), list(lefts), list(rights))
+
+    def candidates(self, queries):
+        return [[{"name": name, "cui": f"C{number}"} for number, name in enumerate(NAMES)] for _ in queries.texts]
+
+    def described(self, ranked):
+        return [
+            [
+                LinkedConcept(
+                    one.cui,
+                    one.name,
+                    one.name,
+                    ("T047",),
+                    one.rank,
+                    one.cross_encoder_score,
+                    one.margin,
+                    one.tier,
+                    True,
+                )
+                for one in items
+            ]
+            for items in ranked
+        ]
+
+
+@asynccontextmanager
+async def running(reranker, linker=None, **limits):
+    app = create_app(reranker, ServingArguments(**{"batch_deadline_ms": 0, **limits}), linker)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service") as client,
+    ):
+        client.engine = app.state.engine
+        yield client
+
+
+def ask(reranker, *requests, linker=None, **limits):
+    """Answers to requests (path, body) or a path alone, one after another."""
+
+    async def work():
+        async with running(reranker, linker, **limits) as client:
+            return [
+                await (client.get(one) if isinstance(one, str) else client.post(one[0], **_body(one[1])))
+                for one in requests
+            ]
+
+    answers = asyncio.run(work())
+    return answers if len(answers) > 1 else answers[0]
+
+
+def _body(content):
+    if isinstance(content, bytes):
+        return {"content": content, "headers": {"content-type": "application/json"}}
+    return {"json": content}
+
+
+def refused(answer):
+    """Status, error_type and error of an answer that has the shape of an error."""
+    body = answer.json()
+    assert set(body) == {"error", "error_type"}
+    return answer.status_code, body["error_type"], body["error"]
+
+
+# The contract of Text Embeddings Inference
+
+
+def test_rerank_answers_as_text_embeddings_inference(reranker):
+    body = {"query": "cold", "texts": NAMES, "raw_scores": False, "return_text": False, "truncate": True}
+    expected = {item.name: item for item in reranker.rerank("cold", NAMES)}
+    plain, raw, texts, short = ask(
+        reranker,
+        ("/rerank", body),
+        ("/rerank", body | {"raw_scores": True}),
+        ("/rerank", body | {"return_text": True, "truncation_direction": "Right"}),
+        ("/rerank", {"query": "cold", "texts": NAMES, "is_truncated": True}),
+    )
+    assert plain.status_code == 200 and plain.headers["content-type"] == "application/json"
+    assert [set(row) for row in plain.json()] == [{"index", "score"}] * 3
+    for row in plain.json():
+        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].cross_encoder_score, abs=1e-6)
+    for row in raw.json():
+        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].logit, abs=1e-5)
+    for answer in (plain, raw):
+        scores = [row["score"] for row in answer.json()]
+        assert scores == sorted(scores, reverse=True) and {row["index"] for row in answer.json()} == {0, 1, 2}
+    assert [row["text"] for row in texts.json()] == [NAMES[row["index"]] for row in texts.json()]
+    assert short.json() == plain.json()
+
+
+def test_equal_texts_keep_their_order(reranker):
+    answer = ask(reranker, ("/rerank", {"query": "cold", "texts": ["flu", "cold", "flu", "flu"]}))
+    assert [row["index"] for row in answer.json() if row["index"] != 1] == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "reason"),
+    [
+        ({"query": "cold", "texts": []}, 400, "Empty", "`texts` cannot be empty"),
+        (b"{", 400, "Validation", "the body is no valid JSON: "),
+        (b"[" * 100_000, 400, "Validation", ""),
+        (b'{"query": "cold", "texts": ["\xff"]}', 400, "Validation", ""),
+        ({"texts": NAMES}, 422, "Validation", "query: Field required"),
+        ({"query": 3, "texts": NAMES}, 422, "Validation", "query: Input should be a valid string"),
+        ({"query": "cold", "texts": "common cold"}, 422, "Validation", "texts: Input should be a valid list"),
+        ({"query": "cold", "texts": [None]}, 422, "Validation", "texts.0: Input should be a valid string"),
+        ({"query": "cold", "texts": NAMES, "raw_scores": "yes"}, 422, "Validation", "raw_scores: Input should be a"),
+        ({"query": " ", "texts": NAMES}, 422, "Validation", "query: is blank"),
+        (b'{"query": "\\ud800", "texts": ["a"]}', 422, "Validation", "query: holds half of a surrogate pair"),
+        ([], 422, "Validation", "the body: "),
+        ({"query": "cold", "texts": NAMES * 2}, 413, "Validation", "batch size 6 > maximum allowed batch size 5"),
+        ({"query": "cold", "texts": ["x" * 3_000]}, 413, "Validation", "the request is longer than 2,000 bytes"),
+    ],
+)
+def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reason):
+    answer = refused(
+        ask(reranker, ("/rerank", body), max_candidates=5, max_body_bytes=200_000 if body == b"[" * 100_000 else 2_000)
+    )
+    assert answer[:2] == (status, kind) and answer[2].startswith(reason)
+
+
+def test_a_body_that_does_not_say_it_is_json_is_refused(reranker):
+    async def work():
+        async with running(reranker) as client:
+            return await client.post("/rerank", content=b'{"query": "cold", "texts": ["a"]}')
+
+    assert refused(asyncio.run(work()))[:2] == (415, "Validation")
+
+
+def test_a_body_that_does_not_say_its_length_is_limited_too(reranker):
+    async def work():
+        async def chunks():
+            for _ in range(100):
+                yield b" " * 100
+
+        async with running(reranker, max_body_bytes=2_000) as client:
+            return await client.post("/rerank", content=chunks(), headers={"content-type": "application/json"})
+
+    assert refused(asyncio.run(work()))[:2] == (413, "Validation")
+
+
+def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
+    long = {"query": "cold", "texts": ["flu", "temperature " * 20]}
+    cut, kept, left, said = ask(
+        reranker,
+        ("/rerank", long | {"truncate": True}),
+        ("/rerank", long | {"truncate": False}),
+        ("/rerank", long | {"truncate": True, "truncation_direction": "Left"}),
+        ("/rerank", {"query": "cold", "texts": ["flu"], "truncate": False, "truncation_direction": "Left"}),
+    )
+    assert cut.status_code == said.status_code == 200
+    message = "Input validation error: 1 texts have more than 32 tokens; "
+    assert refused(kept) == (413, "Validation", message + "set truncate, or shorten them")
+    assert refused(left) == (413, "Validation", message + "this model cuts on the right only")
+    assert ask(reranker, ("/rerank", long)).status_code == 200
+    assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
+
+
+def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
+    unknown, method = ask(reranker, "/models", "/rerank")
+    assert refused(unknown)[:2] == (404, "Validation") and refused(method)[:2] == (405, "Validation")
+
+
+def test_info_says_what_is_served(reranker):
+    answer = ask(reranker, "/info", served_model="org/model", served_revision="v1", max_candidates=7)
+    info = answer.json()
+    assert (info["model_id"], info["model_sha"], info["max_client_batch_size"]) == ("org/model", "v1", 7)
+    assert set(info["model_type"]) == {"reranker"} and info["max_input_length"] == 32
+    assert answer.headers["x-model-revision"] == "v1"
+    assert ask(reranker, "/health").headers["x-model-revision"] == reranker.info["weights_sha256"][:12]
+
+
+# Decisions
+
+
+def test_rank_gives_the_decision_of_the_reranker(reranker):
+    candidates = [{"name": name, "cui": f"C{number}", "retrieval_score": 0.5} for number, name in enumerate(NAMES)]
+    mentions = [
+        {"mention": "cold", "candidates": candidates, "entity_type": "T047", "left": "a "},
+        {"mention": "renal failure", "candidates": [], "entity_type": ["T047", "T121"]},
+    ]
+    first, second = ask(reranker, ("/rank", {"mentions": mentions})).json()
+    expected = reranker.rerank("cold", candidates, "T047", left="a ")
+    assert second == [] and len(first) == 3
+    for row, item in zip(first, expected, strict=True):
+        assert row["score"] == pytest.approx(item.cross_encoder_score, abs=1e-6)
+        assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted")] == [
+            item.cui,
+            item.name,
+            item.rank,
+            item.tier,
+            item.accepted,
+        ]
+
+
+def test_a_deployment_may_accept_the_high_tier_alone(reranker):
+    async def rows(tier):
+        async with running(reranker, OneConcept(reranker), accept_tier=tier) as client:
+            answer = await client.post("/link", json={"mentions": [{"mention": "cold"}]})
+            return [(row["tier"], row["accepted"]) for row in answer.json()[0]]
+
+    # The stand-in accepts everything.
+    assert {accepted for _, accepted in asyncio.run(rows("high"))} == {False}
+    assert any(accepted == (tier in ("high", "medium")) for tier, accepted in asyncio.run(rows("medium")))
+
+
+def test_link_answers_for_each_mention(reranker):
+    request = {
+        "document": "A cold, a fever.",
+        "mentions": [{"mention": "cold", "start": 2}, {"mention": "fever"}],
+        "top": 2,
+    }
+    absent = {"document": "A cold.", "mentions": [{"mention": "fever"}]}
+    answer, missing, none = ask(
+        reranker, ("/link", request), ("/link", absent), ("/link", {"mentions": []}), linker=OneConcept(reranker)
+    )
+    assert [len(rows) for rows in answer.json()] == [2, 2]
+    assert set(answer.json()[0][0]) == {
+        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted")
+    }
+    assert refused(missing) == (422, "Validation", "the mention 'fever' does not stand in its document")
+    assert refused(none)[:2] == (422, "Validation")
+    assert refused(ask(reranker, ("/link", request)))[:2] == (424, "Backend")
+
+
+def test_nothing_a_request_says_is_loaded(reranker):
+    body = {"query": "cold", "texts": ["a"], "model": "/etc", "revision": "v9", "index": "../..", "model_id": "org/x"}
+    assert (
+        ask(reranker, ("/rerank", body)).json() == ask(reranker, ("/rerank", {"query": "cold", "texts": ["a"]})).json()
+    )
+
+
+@pytest.mark.parametrize(
+    "candidate",
+    [{"name": "a", "retrieval_score": "high"}, b'{"name": "a", "retrieval_score": NaN}', {"cui": "C1"}, "a"],
+)
+def test_candidates_that_will_not_do_are_named(reranker, candidate):
+    text = candidate if isinstance(candidate, bytes) else json.dumps(candidate).encode()
+    body = b'{"mentions": [{"mention": "cold", "candidates": [' + text + b"]}]}"
+    status, _, message = refused(ask(reranker, ("/rank", body)))
+    assert status == 422 and message.startswith("mentions.0.candidates.0")
+
+
+# Load
+
+
+class Gate:
+    """Holds the reranker until it is opened."""
+
+    def __init__(self, reranker, monkeypatch):
+        self.entered, self.open = threading.Event(), threading.Event()
+        self.batches = []
+        rerank_batch = reranker.rerank_batch
+
+        def held(entities, *arguments):
+            self.batches.append(len(entities))
+            self.entered.set()
+            assert self.open.wait(30)
+            return rerank_batch(entities, *arguments)
+
+        monkeypatch.setattr(reranker, "rerank_batch", held)
+
+
+def test_beyond_the_queue_requests_are_answered_429_at_once_and_all_others_in_full(reranker, monkeypatch):
+    gate = Gate(reranker, monkeypatch)
+    body = {"query": "cold", "texts": NAMES}
+
+    async def work():
+        async with running(reranker, max_queue=8, max_request_mentions=8) as client:
+            first = asyncio.create_task(client.post("/rerank", json=body))
+            await asyncio.to_thread(gate.entered.wait, 30)
+            waiting = [asyncio.create_task(client.post("/rerank", json=body)) for _ in range(7)]
+            while client.engine.in_flight < 8:
+                await asyncio.sleep(0.01)
+            over = await client.post("/rerank", json=body)
+            figures = (await client.get("/metrics")).text
+            gate.open.set()
+            return over, figures, await asyncio.gather(first, *waiting), await client.post("/rerank", json=body)
+
+    over, figures, answers, after = asyncio.run(work())
+    assert refused(over) == (429, "Overloaded", "8 mentions are in work already; try again later")
+    assert {answer.status_code for answer in [*answers, after]} == {200}
+    assert len({answer.text for answer in [*answers, after]}) == 1
+    # The seven that waited were ranked in one batch.
+    assert gate.batches == [1, 7, 1]
+    assert (
+        "umls_reranker_service_mentions_in_flight 8.0" in figures
+        and "umls_reranker_service_queued_mentions 7.0" in figures
+    )
+
+
+def test_stopping_answers_what_was_admitted(reranker, monkeypatch):
+    gate = Gate(reranker, monkeypatch)
+
+    async def work():
+        async with running(reranker) as client:
+            tasks = [
+                asyncio.create_task(client.post("/rerank", json={"query": "cold", "texts": NAMES})) for _ in range(3)
+            ]
+            await asyncio.to_thread(gate.entered.wait, 30)
+            while client.engine.in_flight < 3:
+                await asyncio.sleep(0.01)
+            closing = asyncio.create_task(asyncio.to_thread(client.engine.close))
+            while client.engine.is_open:
+                await asyncio.sleep(0.01)
+            health, late = (
+                await client.get("/health"),
+                await client.post("/rerank", json={"query": "a", "texts": ["b"]}),
+            )
+            gate.open.set()
+            await closing
+            return health, late, await asyncio.gather(*tasks)
+
+    health, late, answers = asyncio.run(work())
+    assert refused(health)[:2] == refused(late)[:2] == (503, "Unhealthy")
+    assert [answer.status_code for answer in answers] == [200] * 3
+
+
+def test_limits_that_contradict_one_another_are_refused(reranker):
+    with pytest.raises(UserError, match="max_request_mentions: 9 mentions never fit into max_queue: 8"):
+        create_app(reranker, ServingArguments(max_request_mentions=9, max_queue=8))
+
+
+def test_a_failure_is_told_without_its_inside(reranker, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("secret path /srv/model")
+
+    monkeypatch.setattr(reranker, "rerank_batch", fail)
+    assert refused(ask(reranker, ("/rerank", {"query": "cold", "texts": NAMES}))) == (
+        500,
+        "Backend",
+        "the service failed; its log says why",
+    )
+    monkeypatch.setattr(reranker, "rerank_batch", lambda *arguments: (_ for _ in ()).throw(UserError("not numbers")))
+    assert refused(ask(reranker, ("/rerank", {"query": "cold", "texts": NAMES}))) == (424, "Backend", "not numbers")
+
+
+# Figures
+
+
+def test_metrics_are_what_prometheus_reads(reranker):
+    reranker.reset_statistics()
+    *_, answer = ask(
+        reranker,
+        ("/rerank", {"query": "cold", "texts": NAMES}),
+        ("/rerank", {"query": "cold", "texts": []}),
+        "/nothing",
+        "/metrics",
+    )
+    assert re.match(r"text/plain; version=", answer.headers["content-type"])
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+    assert samples["umls_reranker_service_requests_total", "/rerank", "200"] == 1
+    assert samples["umls_reranker_service_requests_total", "/rerank", "400"] == 1
+    assert samples["umls_reranker_service_requests_total", "other", "404"] == 1
+    assert samples["umls_reranker_service_request_seconds_count", "/rerank"] == 2
+    figures = reranker.get_statistics()
+    assert samples["umls_reranker_mentions",] == figures["mentions"] == 1
+    assert samples["umls_reranker_mean_top_score",] == pytest.approx(figures["mean_top_score"])
+    assert sum(value for key, value in samples.items() if key[0] == "umls_reranker_tier_share") == 1

@@ -1,0 +1,150 @@
+"""The spaCy component: concepts on entities, one batch for many Docs, a pipeline that can be saved."""
+
+import configparser
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from umls_reranker.errors import UserError
+from umls_reranker.linker import LinkedConcept
+
+spacy = pytest.importorskip("spacy")
+pytest_plugins = ["pipeline_fixtures"]
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = "A cold is no renal failure. Another cold came."
+PATTERNS = [{"label": "T047", "pattern": "cold"}, {"label": "KIDNEY", "pattern": "renal failure"}]
+
+
+class CountingLinker:
+    """Links every mention to two concepts, accepts "cold", and keeps what it was asked."""
+
+    def __init__(self):
+        self.calls = []
+        known = {"T047": "T047", "Disease or Syndrome": "T047"}
+        self.reranker = SimpleNamespace(thresholds=SimpleNamespace(hierarchy=SimpleNamespace(resolve=known.get)))
+
+    def link_batch(self, mentions, documents, starts, entity_types):
+        self.calls.append(list(zip(mentions, documents, starts, entity_types, strict=True)))
+        return [[concept(mention, 1), concept(mention, 2)] for mention in mentions]
+
+
+def concept(mention, rank):
+    accepted = rank == 1 and mention == "cold"
+    tier = "medium" if accepted else "low"
+    return LinkedConcept(f"C{len(mention)}", mention, mention.title(), ("T047",), rank, 1 / rank, 0.5, tier, accepted)
+
+
+@pytest.fixture
+def linker(monkeypatch):
+    from umls_reranker import spacy_component
+
+    linker, opened = CountingLinker(), []
+
+    def from_pretrained(*arguments, **options):
+        opened.append((arguments, options))
+        return linker
+
+    monkeypatch.setattr(spacy_component.ConceptLinker, "from_pretrained", from_pretrained)
+    linker.opened = opened
+    return linker
+
+
+def pipeline(**config):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
+    nlp.add_pipe("umls_reranker", config={"model": "org/model", "index": "index", **config})
+    return nlp
+
+
+def test_entities_get_their_concepts(linker):
+    doc = pipeline(types={"KIDNEY": "Disease or Syndrome"})(TEXT)
+    assert linker.calls == [
+        [
+            ("cold", TEXT, 2, "T047"),
+            ("renal failure", TEXT, 13, "Disease or Syndrome"),
+            ("cold", TEXT, 36, "T047"),
+        ]
+    ]
+    first, second, third = doc.ents
+    assert [row["cui"] for row in second._.umls] == ["C13", "C13"]
+    assert first._.umls[0] == {
+        **{"cui": "C4", "name": "cold", "preferred_name": "Cold", "semantic_types": ["T047"]},
+        **{"rank": 1, "score": 1.0, "margin": 0.5, "tier": "medium", "accepted": True},
+    }
+    assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4"]
+    assert third._.umls == first._.umls and third._.umls is not first._.umls
+    assert doc[0:1]._.umls == []
+
+
+def test_a_label_that_the_model_does_not_know_says_no_type(linker):
+    pipeline()(TEXT)
+    assert [kind for *_, kind in linker.calls[0]] == ["T047", None, "T047"]
+
+
+def test_many_docs_are_linked_in_one_batch_and_keep_their_order(linker):
+    nlp = pipeline(top=1)
+    texts = [TEXT, "No entity here.", "", "One cold."] * 2
+    docs = list(nlp.pipe(texts, batch_size=4))
+    assert [doc.text for doc in docs] == texts
+    assert [len(call) for call in linker.calls] == [4, 4]
+    assert [len(doc.ents) for doc in docs] == [3, 0, 0, 1] * 2
+    assert {len(entity._.umls) for doc in docs for entity in doc.ents} == {1}
+
+
+def test_a_doc_survives_being_saved(linker):
+    from spacy.tokens import Doc
+
+    nlp = pipeline()
+    doc = nlp(TEXT)
+    again = Doc(nlp.vocab).from_bytes(doc.to_bytes())
+    assert [entity._.umls for entity in again.ents] == [entity._.umls for entity in doc.ents]
+
+
+def test_a_saved_pipeline_opens_the_same_model(linker, tmp_path):
+    nlp = pipeline(revision="v1", types={"KIDNEY": "T047"}, device="cpu", top=3)
+    nlp.to_disk(tmp_path / "pipeline")
+    again = spacy.load(tmp_path / "pipeline")
+    assert linker.opened[0] == linker.opened[1] == (("org/model", "index", "v1"), {"device": "cpu", "dtype": "auto"})
+    assert again.get_pipe("umls_reranker").types == {"KIDNEY": "T047"}
+    assert again(TEXT).ents[0]._.umls == nlp(TEXT).ents[0]._.umls
+
+
+def test_a_config_that_will_not_do_is_refused(linker):
+    with pytest.raises(UserError, match="umls_reranker: set model"):
+        pipeline(index=None)
+    with pytest.raises(ValueError, match="modle"):
+        pipeline(modle="x")
+
+
+def test_spacy_finds_the_component_by_its_entry_point(tmp_path):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    entry = setup["options.entry_points"]["spacy_factories"].strip()
+    module, _, name = entry.partition(" = ")[2].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    # An installed package, as spaCy sees it.
+    info = tmp_path / "entry_probe-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: entry-probe\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[spacy_factories]\n{entry}\n")
+    code = "import spacy; spacy.blank('en').add_pipe('umls_reranker')"
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": ""}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert "UserError: umls_reranker: set model" in result.stderr
+
+
+def test_a_finished_run_is_served_in_a_pipeline(finished):
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
+    config = {"model": str(finished.folder / "model"), "index": str(finished.folder), "precision": "float32"}
+    component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
+    doc = nlp(TEXT)
+    for entity in doc.ents:
+        expected = component.linker.link(entity.text, TEXT, entity.start_char, component._type(entity.label_))[:5]
+        assert [row["cui"] for row in entity._.umls] == [one.cui for one in expected]
+        assert entity._.umls[0]["score"] == pytest.approx(expected[0].score, abs=1e-6)

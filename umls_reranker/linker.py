@@ -1,0 +1,261 @@
+"""`ConceptLinker`: mentions and their text in, ranked concepts with calibrated scores and decisions out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .arguments import RunArguments
+from .data.abbreviations import find_abbreviations
+from .data.concepts import ConceptTable
+from .data.pubtator import text_around
+from .errors import UserError
+from .evaluation.candidate_lists import as_serving_input
+from .recipe import Recipe, load_recipe
+from .reranker import RankedCandidate, UMLSReranker
+from .retrieval.from_recipe import load_retriever
+from .retrieval.index_folder import ENCODER_FOLDER, require_one_run
+
+if TYPE_CHECKING:
+    from .retrieval.retriever import Retriever
+
+__all__ = ["ConceptLinker", "LinkedConcept", "MentionQueries"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedConcept:
+    """One concept that a mention may mean.
+
+    Attributes:
+        cui: its CUI.
+        name: the one of its names that is nearest to the mention; what the cross-encoder read.
+        preferred_name: its preferred name.
+        semantic_types: its type ids; may be empty.
+        rank, score, margin, tier, accepted: as in `RankedCandidate`; `score` is the calibrated probability.
+    """
+
+    cui: str
+    name: str
+    preferred_name: str
+    semantic_types: tuple[str, ...]
+    rank: int
+    score: float
+    margin: float
+    tier: str
+    accepted: bool
+
+
+class MentionQueries(NamedTuple):
+    """n mentions as retriever and cross-encoder read them.
+
+    Attributes:
+        texts: the mentions; long forms stand for abbreviations that the document defines.
+        lefts, rights: text around them.
+    """
+
+    texts: list[str]
+    lefts: list[str]
+    rights: list[str]
+
+
+class ConceptLinker:
+    """Retriever, dictionary and reranker of one run; made with `from_run` or `from_pretrained`.
+
+    Mentions are read, retrieved and ranked as those of the run's own evaluation were, so what was measured there holds
+    here. May be used from several threads.
+
+    >>> linker = ConceptLinker.from_pretrained("org/sapbert-umls-reranker", "/srv/index", "v1")  # doctest: +SKIP
+    >>> linker.link("cold", "She caught a cold in May.")[0].preferred_name  # doctest: +SKIP
+    'Common Cold'
+
+    Args:
+        reranker: what ranks the candidates.
+        retriever: what finds them.
+        concepts: the dictionary that the retriever's index was built over.
+        recipe: of the run: candidates per mention, characters of context, abbreviations.
+
+    Raises:
+        UserError: the index was built with another encoder or other concepts.
+    """
+
+    def __init__(self, reranker: UMLSReranker, retriever: Retriever, concepts: ConceptTable, recipe: Recipe) -> None:
+        retriever.require(concepts)
+        self.reranker, self.retriever, self.concepts = reranker, retriever, concepts
+        self.candidates_per_mention = recipe.index.candidates_per_mention
+        self.context_chars = recipe.mentions.context_chars
+        self.expands_abbreviations = recipe.mentions.expand_abbreviations
+        # The encoder's tokenizer serves one thread at a time.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_run(cls, run_folder: str | Path, device: str | None = None, dtype: str | None = None) -> ConceptLinker:
+        """Open the model and the indexes of a run folder whose evaluation has been run or not.
+
+        Raises:
+            UserError: as for `from_pretrained`.
+        """
+        return cls.from_pretrained(Path(run_folder) / "model", run_folder, device=device, dtype=dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path,
+        index: str | Path,
+        revision: str | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> ConceptLinker:
+        """Open a model and an index folder.
+
+        How mentions are read and candidates retrieved follows from the recipe that the model carries: its scores are
+        probabilities for such lists only.
+
+        Args:
+            id_or_path, revision, device, dtype, token, cache_dir: as for `UMLSReranker.from_pretrained`.
+            index: folder that scripts/export_index.py wrote, or a run folder.
+
+        Raises:
+            UserError: as for `UMLSReranker.from_pretrained`; the model carries no recipe; or the index lacks a part
+                that the recipe needs, or has parts of different runs or of another encoder.
+        """
+        reranker = UMLSReranker.from_pretrained(id_or_path, revision, device, dtype, token, cache_dir)
+        if not (reranker.folder / "recipe.yaml").is_file():
+            raise UserError(f"{id_or_path} carries no recipe.yaml, which says how its candidates are retrieved")
+        recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
+        names = ["concepts", "index"]
+        names += ["lexical"] if "lexical" in recipe.index.retrievers else []
+        names += [ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []
+        require_one_run(folder, names)
+        run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=device or "auto")
+        retriever = load_retriever(run, recipe.encoder, recipe.index)
+        return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
+
+    def link(
+        self,
+        mention: str,
+        document: str | None = None,
+        start: int | None = None,
+        entity_type: str | Sequence[str] | None = None,
+        left: str = "",
+        right: str = "",
+    ) -> list[LinkedConcept]:
+        """Rank the concepts that one mention may mean, best first.
+
+        Args:
+            mention: its text.
+            document: the text it stands in, for its context and for abbreviations that are defined there.
+            start: where it stands in `document`, in characters; None takes the first place where its text is found.
+            entity_type: as for `UMLSReranker.rerank`.
+            left, right: text around it, where there is no `document`.
+
+        Returns:
+            one `LinkedConcept` for each candidate; at most one is accepted.
+
+        Raises:
+            ValueError: the mention is blank, or does not stand in `document` at `start`.
+        """
+        return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
+
+    def link_batch(
+        self,
+        mentions: Sequence[str],
+        documents: Sequence[str | None] | None = None,
+        starts: Sequence[int | None] | None = None,
+        entity_types: Sequence[str | Sequence[str] | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> list[list[LinkedConcept]]:
+        """Rank the concepts of n mentions; the arguments are those of `link`, n of each."""
+        queries = self.read(mentions, documents, starts, lefts, rights)
+        ranked = self.reranker.rerank_batch(
+            queries.texts, self.candidates(queries), entity_types, queries.lefts, queries.rights
+        )
+        return self.described(ranked)
+
+    def read(
+        self,
+        mentions: Sequence[str],
+        documents: Sequence[str | None] | None = None,
+        starts: Sequence[int | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> MentionQueries:
+        """Mentions with the text around them, and long forms for abbreviations; the arguments are those of `link`.
+
+        Raises:
+            ValueError: a mention is blank, or does not stand in its document.
+        """
+        count = len(mentions)
+        documents, starts = ([None] * count if column is None else column for column in (documents, starts))
+        lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
+        if any(len(column) != count for column in (documents, starts, lefts, rights)):
+            raise ValueError(f"{count} mentions need as many documents, starts and contexts")
+        long_forms: dict[str, dict[str, str]] = {}
+        queries = MentionQueries([], [], [])
+        for mention, document, start, left, right in zip(mentions, documents, starts, lefts, rights, strict=True):
+            if not mention.strip():
+                raise ValueError("a mention is blank; leave out mentions without text")
+            if document is not None:
+                place = document.find(mention) if start is None else start
+                if place < 0 or document[place : place + len(mention)] != mention:
+                    where = "" if start is None else f" at character {start}"
+                    raise ValueError(f"the mention {mention!r} does not stand in its document{where}")
+                left, right = text_around(document, place, place + len(mention), self.context_chars)
+                if self.expands_abbreviations:
+                    if document not in long_forms:
+                        long_forms[document] = find_abbreviations(document)
+                    mention = long_forms[document].get(mention, mention)
+            for column, text in zip(queries, (mention, left, right), strict=True):
+                column.append(text)
+        return queries
+
+    def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
+        """Candidate concepts of n mentions as `UMLSReranker.rerank` takes them, with the scores of all retrievers.
+
+        Mentions that are equal in all that is read of them are searched once.
+        """
+        keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
+        distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        if not distinct:
+            return []
+        texts, *contexts = (list(column) for column in zip(*distinct, strict=True))
+        with self._lock:
+            found = self.retriever.search(texts, self.candidates_per_mention, tuple(contexts) or None)
+        lists = []
+        for row in range(len(distinct)):
+            kept = found.rows[row] >= 0
+            columns = {
+                "cuis": self.concepts.cuis[found.rows[row][kept]].tolist(),
+                "names": self.retriever.index.names(found.name_ids[row][kept]),
+                "retrieval_scores": found.scores[row][kept].tolist(),
+            }
+            columns |= {f"{name}_scores": scores[row][kept].tolist() for name, scores in found.further.items()}
+            lists.append(as_serving_input(columns))
+        return [lists[distinct[key]] for key in keys]
+
+    def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
+        """Ranked candidates of n mentions with preferred names and semantic types."""
+        rows = self.concepts.rows([item.cui for items in ranked for item in items])
+        preferred = iter(zip(rows.tolist(), self.concepts.preferred_names(rows).to_pylist(), strict=True))
+        return [
+            [
+                LinkedConcept(
+                    item.cui,
+                    item.name,
+                    name,
+                    tuple(self.concepts.semantic_types(row)),
+                    item.rank,
+                    item.cross_encoder_score,
+                    item.margin,
+                    item.tier,
+                    item.accepted,
+                )
+                for item, (row, name) in zip(items, preferred, strict=False)
+            ]
+            for items in ranked
+        ]

@@ -1,0 +1,178 @@
+"""Joins concurrent calls of `UMLSReranker.rerank` into one batch: a model is busiest with many pairs at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .reranker import RankedCandidate, UMLSReranker
+
+__all__ = ["MicroBatcher", "QueueFull"]
+
+
+class QueueFull(RuntimeError):
+    """As many mentions wait as the queue holds; try again later."""
+
+
+class MicroBatcher:
+    """Takes mentions from any number of threads and ranks them together, in one thread of its own.
+
+    A mention waits until a batch is full or until its deadline, counted from its arrival; what arrived while the
+    former batch was computed is taken at once. Results are those of `UMLSReranker.rerank`. A mention that cannot be
+    ranked fails alone, not those it was joined with. A context manager; it ends by `close`.
+
+    Args:
+        reranker: does the work through ``rerank_batch``.
+        deadline_ms: milliseconds that the first mention of a batch waits for others; 0 joins only what waits already.
+        queue_size: most mentions that wait; memory stays bounded whatever the load.
+        max_mentions: most mentions of a batch.
+        max_pairs: most candidates of a batch, one mention's own list excepted; bounds how long a batch takes.
+        block: when the queue is full, wait for room instead of raising `QueueFull`.
+
+    >>> with MicroBatcher(reranker, deadline_ms=2) as batcher:  # doctest: +SKIP
+    ...     best = batcher.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
+    """
+
+    def __init__(
+        self,
+        reranker: UMLSReranker,
+        *,
+        deadline_ms: float = 5.0,
+        queue_size: int = 1024,
+        max_mentions: int = 64,
+        max_pairs: int = 2048,
+        block: bool = False,
+    ) -> None:
+        if deadline_ms < 0 or min(queue_size, max_mentions, max_pairs) < 1:
+            raise ValueError("deadline_ms must be at least 0; queue_size, max_mentions and max_pairs at least 1")
+        self.reranker = reranker
+        self.deadline = deadline_ms / 1000
+        self.queue_size = queue_size
+        self.max_mentions = max_mentions
+        self.max_pairs = max_pairs
+        self.block = block
+        self._queue: deque[_Waiting] = deque()
+        self._pairs = 0
+        self._closed = False
+        lock = threading.Lock()
+        self._has_room, self._has_work = threading.Condition(lock), threading.Condition(lock)
+        self._worker = threading.Thread(target=self._work, name="micro-batcher", daemon=True)
+        self._worker.start()
+
+    @property
+    def waiting(self) -> int:
+        """Mentions in the queue."""
+        return len(self._queue)
+
+    def rerank(
+        self,
+        entity: str,
+        candidates: Sequence[Any],
+        entity_type: str | Sequence[str] | None = None,
+        left: str = "",
+        right: str = "",
+    ) -> list[RankedCandidate]:
+        """`UMLSReranker.rerank`, joined with concurrent calls; waits for the result.
+
+        Raises:
+            QueueFull: the queue is full and the batcher does not block.
+            RuntimeError: the batcher is closed.
+        """
+        return self.submit(entity, candidates, entity_type, left, right).result()
+
+    def submit(
+        self,
+        entity: str,
+        candidates: Sequence[Any],
+        entity_type: str | Sequence[str] | None = None,
+        left: str = "",
+        right: str = "",
+    ) -> Future[list[RankedCandidate]]:
+        """As `rerank`, without waiting for the result; a future cancelled before its batch starts costs nothing."""
+        waiting = _Waiting(Future(), time.monotonic(), (entity, candidates, entity_type, left, right))
+        with self._has_room:
+            while not self._closed and len(self._queue) >= self.queue_size:
+                if not self.block:
+                    raise QueueFull(f"{self.queue_size} mentions wait already; try again later")
+                self._has_room.wait()
+            if self._closed:
+                raise RuntimeError("the micro-batcher is closed")
+            self._queue.append(waiting)
+            self._pairs += waiting.pairs
+            self._has_work.notify()
+        return waiting.future
+
+    def close(self) -> None:
+        """Take no more mentions, finish those that wait, and end the thread."""
+        with self._has_work:
+            self._closed = True
+            self._has_work.notify_all()
+            self._has_room.notify_all()
+        self._worker.join()
+
+    def __enter__(self) -> MicroBatcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            batch = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
+            if batch and not self._finish(batch) and len(batch) > 1:
+                for waiting in batch:
+                    self._finish([waiting])
+
+    def _next_batch(self) -> list[_Waiting]:
+        """The next mentions, or none when the batcher is closed and empty."""
+        with self._has_work:
+            while not self._queue and not self._closed:
+                self._has_work.wait()
+            while self._queue and not self._closed and not self._is_full():
+                left = self._queue[0].arrived + self.deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._has_work.wait(left)
+            batch, pairs = [], 0
+            while self._queue and len(batch) < self.max_mentions:
+                pairs += self._queue[0].pairs
+                if batch and pairs > self.max_pairs:
+                    break
+                batch.append(self._queue.popleft())
+                self._pairs -= batch[-1].pairs
+            self._has_room.notify(len(batch))
+            return batch
+
+    def _is_full(self) -> bool:
+        return len(self._queue) >= self.max_mentions or self._pairs >= self.max_pairs
+
+    def _finish(self, batch: list[_Waiting]) -> bool:
+        """Rank a batch and hand out the results; the error only of a mention alone."""
+        try:
+            results = self.reranker.rerank_batch(*map(list, zip(*(waiting.call for waiting in batch), strict=True)))
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+            return False
+        for waiting, ranked in zip(batch, results, strict=True):
+            waiting.future.set_result(ranked)
+        return True
+
+
+class _Waiting(NamedTuple):
+    future: Future
+    arrived: float
+    call: tuple[str, Sequence[Any], str | Sequence[str] | None, str, str]
+
+    @property
+    def pairs(self) -> int:
+        candidates = self.call[1]
+        return len(candidates) if hasattr(candidates, "__len__") else 1

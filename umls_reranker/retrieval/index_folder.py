@@ -1,0 +1,86 @@
+"""The index folder of a deployment: concepts, indexes and encoder of one run, and nothing else.
+
+    concepts/   the dictionary: CUIs, names, semantic types
+    index/      names and their vectors
+    lexical/    the lexical index, where the run retrieves by letters too
+    encoder/    the bi-encoder: the one that the run trained, or a copy of the one that it took as it is
+
+It is laid out as a run folder, so a run folder serves as well. It holds the names of the release that it was built
+from: it stays where that release's licence allows, and is never published with the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ..data.relations import RELATIONS_FILE
+from ..errors import UserError
+from ..resources import MODEL_PATTERNS, resolve_model
+from ..stages import MANIFEST, read_json, write_json
+
+__all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "require_one_run"]
+
+ENCODER_FOLDER, SOURCE_FILE = "encoder", "source.json"
+# Whatever training needs beside the dictionary.
+LEFT_OUT = (RELATIONS_FILE, "read_report.json")
+
+
+def export_index(run: Path, target: Path, lexical: bool, model: str, revision: str | None, trained: bool) -> None:
+    """Copy what a deployment reads of a run; `target` appears only when it is complete.
+
+    Args:
+        run: run folder with finished ``concepts``, ``index`` and, where asked for, ``lexical`` and ``encoder``.
+        target: folder to make.
+        lexical: whether the run retrieves by letters too.
+        model, revision: the bi-encoder of the recipe, copied unless the run trained one.
+        trained: whether the run trained the encoder.
+
+    Raises:
+        UserError: `target` is there already, or a part of the run is missing or of another run.
+    """
+    if target.exists():
+        raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
+    names = ["concepts", "index", *(["lexical"] if lexical else []), *([ENCODER_FOLDER] if trained else [])]
+    require_one_run(run, names)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in names:
+        shutil.copytree(run / name, partial / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    if not trained:
+        source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
+        folder.mkdir()
+        for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
+            shutil.copyfile(file, folder / file.name)
+        write_json(folder / SOURCE_FILE, {"schema_version": 1, "model": model, "revision": revision})
+    partial.rename(target)
+
+
+def exported_encoder(folder: Path, model: str, revision: str | None) -> Path | None:
+    """The copy of a bi-encoder in an index folder, or None where there is none of this model and revision."""
+    source = folder / ENCODER_FOLDER / SOURCE_FILE
+    if not source.is_file():
+        return None
+    content = read_json(source)
+    return source.parent if (content.get("model"), content.get("revision")) == (model, revision) else None
+
+
+def require_one_run(folder: Path, names: list[str]) -> None:
+    """Refuse parts that are missing or were not made for each other, by the keys in their manifests.
+
+    Raises:
+        UserError: naming the part.
+    """
+    manifests = {}
+    for name in names:
+        if not (folder / name / MANIFEST).is_file():
+            raise UserError(f"{folder} has no {name}/; give a folder of scripts/export_index.py, or a run folder")
+        manifests[name] = read_json(folder / name / MANIFEST)
+    for name, manifest in manifests.items():
+        for other, key in manifest["inputs"].items():
+            if other in manifests and manifests[other]["key"] != key:
+                raise UserError(
+                    f"{folder / name} was built from another {other}/ than the one beside it; "
+                    "run scripts/build_index.py again, or export the index anew"
+                )

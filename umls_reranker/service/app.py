@@ -1,0 +1,135 @@
+"""The service as an ASGI application.
+
+Requests name texts, never models, paths or repos: what is served is settled before the first one. The shapes of
+``/rerank``, of ``/info`` and of errors, and the status codes, are those of Text Embeddings Inference 1.8
+(https://huggingface.github.io/text-embeddings-inference), so that its clients work unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from ..arguments import ServingArguments
+from ..linker import ConceptLinker
+from ..reranker import UMLSReranker
+from ..version import __version__
+from .engine import Engine
+from .errors import Refusal, add_error_answers
+from .metrics import BodyLimit, ServiceMetrics, Watch
+from .requests import LinkRequest, RankRequest, RerankRequest
+
+__all__ = ["create_app"]
+
+
+def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
+    """The service, for one process; when it is stopped, what was admitted is answered first.
+
+    Args:
+        reranker: what ranks.
+        serving: limits.
+        linker: what links, with the same reranker; None links nothing.
+
+    Raises:
+        UserError: the limits contradict one another.
+    """
+    engine = Engine(reranker, serving, linker)
+    metrics = ServiceMetrics(reranker.get_statistics, lambda: engine.batcher.waiting, lambda: engine.in_flight)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(engine.close)
+
+    app = FastAPI(title="umls_reranker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.engine = engine
+    revision = serving.served_revision or reranker.info["weights_sha256"][:12]
+    add_error_answers(app)
+
+    @app.post("/rerank")
+    async def rerank(request: RerankRequest) -> JSONResponse:
+        """Texts by their score for the query, best first: a calibrated probability, or the raw log-odds."""
+        if not request.texts:
+            raise Refusal(400, "Empty", "`texts` cannot be empty")
+        with engine.admitted(1):
+            await require_fit(request)
+            texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
+            (ranked,) = await engine.rank([(request.query, texts)])
+        rows = [
+            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.cross_encoder_score}
+            | ({"text": item.name} if request.return_text else {})
+            for item in ranked
+        ]
+        return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
+
+    async def require_fit(request: RerankRequest) -> None:
+        """Refuse texts that would be cut against the request's will."""
+        may_cut = serving.auto_truncate if request.truncate is None else request.truncate
+        on_the_left = request.truncation_direction.lower() == "left"
+        if may_cut and not on_the_left:
+            return
+        if cut := await run_in_threadpool(engine.cut_pairs, request.query, request.texts):
+            way_out = "this model cuts on the right only" if may_cut else "set truncate, or shorten them"
+            most = reranker.scorer.encoder.template.max_length
+            raise Refusal(
+                413, "Validation", f"Input validation error: {cut} texts have more than {most} tokens; {way_out}"
+            )
+
+    @app.post("/rank")
+    async def rank(request: RankRequest) -> JSONResponse:
+        """Candidates of each mention, best first, with probability, margin, tier and decision."""
+        with engine.admitted(len(request.mentions)):
+            calls = [
+                (one.mention, [item.model_dump() for item in one.candidates], one.entity_type, one.left, one.right)
+                for one in request.mentions
+            ]
+            ranked = await engine.rank(calls)
+        return JSONResponse([[engine.row(item) for item in items] for items in ranked])
+
+    @app.post("/link")
+    async def link(request: LinkRequest) -> JSONResponse:
+        """Concepts of each mention, best first, with probability, margin, tier and decision."""
+        with engine.admitted(len(request.mentions)):
+            linked = await engine.link(request)
+        return JSONResponse([[engine.row(item) for item in items] for items in linked])
+
+    @app.get("/health")
+    async def health() -> Response:
+        """200 while requests are taken, else 503."""
+        if not engine.is_open:
+            raise Refusal(503, "Unhealthy", "the service is stopping")
+        return Response()
+
+    @app.get("/metrics")
+    async def exposition() -> Response:
+        """Figures in the text format of Prometheus."""
+        return Response(metrics.exposition(), media_type=metrics.MEDIA_TYPE)
+
+    @app.get("/info")
+    async def info() -> dict[str, Any]:
+        """What is served, and its limits."""
+        return {
+            "model_id": serving.served_model,
+            "model_sha": serving.served_revision or None,
+            "model_dtype": reranker.scorer.precision,
+            "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+            "max_concurrent_requests": serving.max_queue,
+            "max_input_length": reranker.scorer.encoder.template.max_length,
+            "max_batch_tokens": reranker.scorer.token_budget,
+            "max_batch_requests": serving.batch_mentions,
+            "max_client_batch_size": serving.max_candidates,
+            "auto_truncate": serving.auto_truncate,
+            "tokenization_workers": 1,
+            "version": __version__,
+            "weights_sha256": reranker.info["weights_sha256"],
+            "links": linker is not None,
+        }
+
+    app.add_middleware(BodyLimit, most=serving.max_body_bytes)
+    app.add_middleware(Watch, metrics=metrics, paths={route.path for route in app.routes}, revision=revision)
+    return app

@@ -1,0 +1,128 @@
+"""What the routes share: admission, the micro-batcher, the linker."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from ..arguments import ServingArguments
+from ..errors import UserError
+from ..linker import ConceptLinker, LinkedConcept
+from ..micro_batching import MicroBatcher
+from ..monitoring import TIERS
+from ..reranker import RankedCandidate, UMLSReranker
+from ..template import PairEncoder
+from .errors import Refusal, as_refusal
+from .requests import LinkRequest
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Ranks and links for all requests of one process.
+
+    What is admitted is bounded in mentions, so memory is, whatever the load. `admitted` belongs to the event loop's
+    thread.
+
+    Args:
+        reranker: what ranks.
+        serving: limits.
+        linker: what links, with the same reranker; None links nothing.
+
+    Raises:
+        UserError: the limits contradict one another.
+    """
+
+    def __init__(self, reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> None:
+        if serving.max_request_mentions > serving.max_queue:
+            raise UserError(
+                f"max_request_mentions: {serving.max_request_mentions} mentions never fit into max_queue: "
+                f"{serving.max_queue}; lower the one or raise the other"
+            )
+        self.reranker, self.serving, self.linker = reranker, serving, linker
+        self.batcher = MicroBatcher(
+            reranker,
+            deadline_ms=serving.batch_deadline_ms,
+            queue_size=serving.max_queue,
+            max_mentions=serving.batch_mentions,
+        )
+        self.in_flight = 0
+        self.is_open = True
+        # A tokenizer of its own: the reranker's is in use by the batcher's thread.
+        encoder = reranker.scorer.encoder
+        self._lengths = PairEncoder(copy.deepcopy(encoder.tokenizer), encoder.template)
+        self._tokenizing = threading.Lock()
+
+    @contextmanager
+    def admitted(self, mentions: int) -> Iterator[None]:
+        """Hold room for the mentions of a request.
+
+        Raises:
+            Refusal: there are too many of them, too many already, or the service is stopping.
+        """
+        if mentions > self.serving.max_request_mentions:
+            raise _too_many(mentions, self.serving.max_request_mentions)
+        if not self.is_open:
+            raise Refusal(503, "Unhealthy", "the service is stopping")
+        if self.in_flight + mentions > self.serving.max_queue:
+            raise Refusal(429, "Overloaded", f"{self.in_flight} mentions are in work already; try again later")
+        self.in_flight += mentions
+        try:
+            yield
+        finally:
+            self.in_flight -= mentions
+
+    async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
+        """Rank mentions, given by the arguments of `UMLSReranker.rerank`, together with those of other requests."""
+        most = max(len(candidates) for _, candidates, *_ in calls)
+        if most > self.serving.max_candidates:
+            raise _too_many(most, self.serving.max_candidates)
+        with as_refusal():
+            return await asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(*call)) for call in calls])
+
+    async def link(self, request: LinkRequest) -> list[list[LinkedConcept]]:
+        """Concepts of each mention of a request, best first."""
+        if self.linker is None:
+            raise Refusal(
+                424, "Backend", "this service has no index to link with; it ranks the candidates it is given"
+            )
+        keys = ("mention", "start", "left", "right", "entity_type")
+        mentions, starts, lefts, rights, types = ([getattr(one, key) for one in request.mentions] for key in keys)
+        documents = [request.document] * len(mentions)
+        with as_refusal():
+            queries = await run_in_threadpool(self.linker.read, mentions, documents, starts, lefts, rights)
+            candidates = await run_in_threadpool(self.linker.candidates, queries)
+        ranked = await self.rank(list(zip(queries.texts, candidates, types, *queries[1:], strict=True)))
+        return await run_in_threadpool(self.linker.described, [items[: request.top] for items in ranked])
+
+    def accepts(self, item: RankedCandidate | LinkedConcept) -> bool:
+        """Whether the deployment accepts it: the model does, and its tier is high enough."""
+        return item.accepted and TIERS.index(item.tier) <= TIERS.index(self.serving.accept_tier)
+
+    def row(self, item: RankedCandidate | LinkedConcept) -> dict[str, Any]:
+        """A row of ``/rank`` or ``/link``."""
+        if isinstance(item, LinkedConcept):
+            return asdict(item) | {"accepted": self.accepts(item)}
+        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier")}
+        return row | {"score": item.cross_encoder_score, "accepted": self.accepts(item)}
+
+    def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
+        """Pairs of which the query or the text is too long for the model."""
+        with self._tokenizing:
+            return self._lengths.encode([query] * len(texts), texts).truncated
+
+    def close(self) -> None:
+        """Take nothing more, rank what waits, and end."""
+        self.is_open = False
+        self.batcher.close()
+
+
+def _too_many(count: int, most: int) -> Refusal:
+    return Refusal(413, "Validation", f"batch size {count} > maximum allowed batch size {most}")

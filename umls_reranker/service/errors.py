@@ -1,0 +1,80 @@
+"""Requests that are not answered, in the shape that Text Embeddings Inference gives errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ..errors import UserError
+from ..micro_batching import QueueFull
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+
+__all__ = ["Refusal", "add_error_answers", "as_refusal"]
+
+
+class Refusal(Exception):
+    """A request that is not answered.
+
+    Args:
+        status: HTTP status.
+        kind: ``error_type``: Validation, Empty, Overloaded, Backend or Unhealthy.
+        message: one line.
+    """
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.kind = status, kind
+
+
+@contextmanager
+def as_refusal() -> Iterator[None]:
+    """Turn what linker, batcher and reranker raise into a `Refusal`."""
+    try:
+        yield
+    except QueueFull as error:
+        raise Refusal(429, "Overloaded", str(error)) from None
+    except (TypeError, ValueError) as error:
+        raise Refusal(422, "Validation", str(error)) from None
+    except UserError as error:
+        raise Refusal(424, "Backend", str(error)) from None
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """Let the application answer every error with ``error`` and ``error_type``."""
+
+    def answer(status: int, kind: str, message: str) -> JSONResponse:
+        return JSONResponse({"error": message, "error_type": kind}, status)
+
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        return answer(error.status, error.kind, str(error))
+
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if "json" not in request.headers.get("content-type", ""):
+            return answer(415, "Validation", "expected a request with `Content-Type: application/json`")
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
+        place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        return answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
+
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, "Validation", str(error.detail))
+
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return answer(500, "Backend", "the service failed; its log says why")
+
+    handlers: dict[type[Exception], Callable] = {
+        Refusal: refused,
+        RequestValidationError: invalid,
+        HTTPException: http_error,
+        Exception: failed,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

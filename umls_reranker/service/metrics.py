@@ -1,0 +1,132 @@
+"""Figures of the service for Prometheus, and the limit on the size of a request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["BodyLimit", "ServiceMetrics", "Watch"]
+
+# Seconds; a cross-encoder on a processor takes some 10 ms for one mention.
+BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class ServiceMetrics:
+    """Requests, latencies and the queue, and `UMLSReranker.get_statistics` as it is when asked.
+
+    Args:
+        statistics: gives the reranker's figures.
+        waiting: gives the number of mentions that wait for a batch.
+        in_flight: gives the number of mentions that were admitted and are not answered.
+    """
+
+    MEDIA_TYPE = CONTENT_TYPE_LATEST
+
+    def __init__(
+        self, statistics: Callable[[], dict[str, Any]], waiting: Callable[[], int], in_flight: Callable[[], int]
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "umls_reranker_service_requests", "Requests by path and status", ["path", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "umls_reranker_service_request_seconds",
+            "Seconds of a request",
+            ["path"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        gauges = {
+            "umls_reranker_service_queued_mentions": ("Mentions that wait for a batch", waiting),
+            "umls_reranker_service_mentions_in_flight": ("Mentions admitted and not answered yet", in_flight),
+        }
+        for name, (text, value) in gauges.items():
+            Gauge(name, text, registry=self.registry).set_function(value)
+        self._statistics = statistics
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The reranker's figures, as the client library asks for them; a figure without a value is left out."""
+        figures = self._statistics()
+        for name, value in figures.items():
+            if isinstance(value, int | float):
+                yield GaugeMetricFamily(f"umls_reranker_{name}", f"get_statistics: {name}", value=value)
+        tiers = GaugeMetricFamily("umls_reranker_tier_share", "get_statistics: tier_shares", labels=["tier"])
+        for tier, share in figures["tier_shares"].items():
+            if share is not None:
+                tiers.add_metric([tier], share)
+        yield tiers
+
+    def exposition(self) -> bytes:
+        """Everything in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class Watch:
+    """Counts and times every request, and names in each answer the version of the model that gave it.
+
+    Args:
+        app: what answers.
+        metrics: where it is counted.
+        paths: paths that are counted by name; all others count as ``other``.
+        revision: value of the header ``x-model-revision``.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, paths: set[str], revision: str) -> None:
+        self.app, self.metrics, self.paths = app, metrics, paths
+        self.header = (b"x-model-revision", revision.encode("latin-1", "replace"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+        path = scope["path"] if scope["path"] in self.paths else "other"
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), self.header]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+
+
+class BodyLimit:
+    """Ends the reading of a body that is too long, whether or not it says how long it is.
+
+    Args:
+        app: what answers.
+        most: bytes of a body.
+    """
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self.app, self.most = app, most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if max(read, announced) > self.most:
+                raise HTTPException(413, f"the request is longer than {self.most:,} bytes")
+            return message
+
+        lengths = [value for name, value in scope.get("headers", []) if name == b"content-length"]
+        announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+        await self.app(scope, limited if scope["type"] == "http" else receive, send)

@@ -1,0 +1,88 @@
+"""What the service is asked: the bodies of its requests, checked before any work is done."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+
+__all__ = ["LinkRequest", "RankRequest", "RerankRequest"]
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+MentionText = Annotated[Text, AfterValidator(_not_blank)]
+Types = Text | list[Text] | None
+
+
+class _Body(BaseModel):
+    # As in Text Embeddings Inference, keys that are not known are passed over, and types are not guessed.
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class RerankRequest(_Body):
+    """The body of ``/rerank`` in Text Embeddings Inference (its OpenAPI, version 1.8: ``RerankRequest``)."""
+
+    query: MentionText
+    texts: list[Text]
+    raw_scores: bool = False
+    return_text: bool = False
+    truncate: bool | None = None
+    truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+
+
+class Candidate(_Body):
+    """One candidate concept, as `UMLSReranker.rerank` takes it."""
+
+    name: Text
+    cui: Text | None = None
+    retrieval_score: FiniteFloat | None = None
+    context_score: FiniteFloat | None = None
+    lexical_score: FiniteFloat | None = None
+
+
+class RankedMention(_Body):
+    """A mention with its candidates."""
+
+    mention: MentionText
+    candidates: list[Candidate]
+    entity_type: Types = None
+    left: Text = ""
+    right: Text = ""
+
+
+class RankRequest(_Body):
+    """The body of ``/rank``."""
+
+    mentions: list[RankedMention] = Field(min_length=1)
+
+
+class LinkedMention(_Body):
+    """A mention whose concepts are asked for; `start` is its place in the document, in characters."""
+
+    mention: MentionText
+    start: int | None = Field(default=None, ge=0)
+    entity_type: Types = None
+    left: Text = ""
+    right: Text = ""
+
+
+class LinkRequest(_Body):
+    """The body of ``/link``; without a document each mention brings the text left and right of it."""
+
+    mentions: list[LinkedMention] = Field(min_length=1)
+    document: Text | None = None
+    top: int = Field(default=5, ge=1)

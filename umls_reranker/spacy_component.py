@@ -1,0 +1,114 @@
+"""The spaCy component ``umls_reranker``: ranked concepts for the entities of a Doc, in ``ent._.umls``.
+
+    nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"})
+
+spaCy finds it through the entry point ``spacy_factories`` once the package is installed. It reads the entities that
+stand in ``doc.ents``; what finds them comes earlier in the pipeline. A saved pipeline holds the settings alone, so
+loading it opens the same model and index again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.util import minibatch
+
+from .errors import UserError
+from .linker import ConceptLinker
+
+__all__ = ["EntityLinks", "make_component"]
+
+
+class EntityLinks:
+    """Links the entities of Docs.
+
+    ``ent._.umls`` becomes a list of dicts, best first, with the keys of `LinkedConcept`; plain values, so that a Doc
+    can be saved and sent to other processes. An accepted concept's CUI becomes the entity's ``kb_id_``.
+
+    Args:
+        linker: what links.
+        types: entity label -> semantic type of the model (name or id). A label that is not there is taken as a type
+            where the model knows it, else no type is said.
+        top: concepts kept for each entity.
+    """
+
+    def __init__(self, linker: ConceptLinker, types: Mapping[str, str], top: int) -> None:
+        self.linker, self.types, self.top = linker, dict(types), top
+        if not Span.has_extension("umls"):
+            Span.set_extension("umls", default=[])
+
+    def __call__(self, doc: Doc) -> Doc:
+        """Link the entities of one Doc."""
+        self._link([doc])
+        return doc
+
+    def pipe(self, docs: Iterable[Doc], *, batch_size: int = 128) -> Iterator[Doc]:
+        """Link the entities of `batch_size` Docs at a time."""
+        for batch in minibatch(docs, size=batch_size):
+            self._link(batch)
+            yield from batch
+
+    def _link(self, docs: list[Doc]) -> None:
+        entities = [entity for doc in docs for entity in doc.ents if not entity.text.isspace()]
+        linked = self.linker.link_batch(
+            [entity.text for entity in entities],
+            [entity.doc.text for entity in entities],
+            [entity.start_char for entity in entities],
+            [self._type(entity.label_) for entity in entities],
+        )
+        for entity, concepts in zip(entities, linked, strict=True):
+            rows = [asdict(concept) for concept in concepts[: self.top]]
+            entity._.umls = [row | {"semantic_types": list(row["semantic_types"])} for row in rows]
+            if concepts and concepts[0].accepted:
+                for token in entity:
+                    token.ent_kb_id_ = concepts[0].cui
+
+    def _type(self, label: str) -> str | None:
+        if label in self.types:
+            return self.types[label]
+        return self.linker.reranker.thresholds.hierarchy.resolve(label)
+
+
+@Language.factory(
+    "umls_reranker",
+    assigns=["span._.umls", "token.ent_kb_id"],
+    requires=["doc.ents"],
+    default_config={
+        "model": None,
+        "index": None,
+        "revision": None,
+        "device": "auto",
+        "precision": "auto",
+        "types": {},
+        "top": 5,
+    },
+)
+def make_component(
+    nlp: Language,
+    name: str,
+    model: str | None,
+    index: str | None,
+    revision: str | None,
+    device: str,
+    precision: str,
+    types: dict[str, str],
+    top: int,
+) -> EntityLinks:
+    """Open model and index.
+
+    Args:
+        nlp, name: of the pipeline and the component.
+        model, revision, index, device, precision: as ``id_or_path``, ``revision``, ``index``, ``device`` and ``dtype``
+            of `ConceptLinker.from_pretrained`.
+        types, top: as for `EntityLinks`.
+
+    Raises:
+        UserError: `model` or `index` is not set, or cannot be opened.
+    """
+    if model is None or index is None:
+        raise UserError(f"{name}: set model (folder or Hub id) and index (folder) in the component's config")
+    linker = ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=precision)
+    return EntityLinks(linker, types, top)
