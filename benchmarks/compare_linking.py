@@ -107,8 +107,7 @@ def predict(model, lists):
     """Raw log-odds of all candidates; sentence-transformers would put a sigmoid on top."""
     from torch import nn
 
-    texts = list(lists.mentions["mention"])
-    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
+    pairs = [(lists.mention_texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
     return model.predict(pairs, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=True)
 
 
@@ -121,7 +120,8 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
 
-    part, counts = lists[split], StringCounts.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
+    columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
+    part, counts = lists[split], StringCounts.fit(zip(*columns, strict=True))
     pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
     answers = baseline_answers(
         list(part.mentions["mention"]),

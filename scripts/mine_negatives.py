@@ -31,7 +31,7 @@ def main() -> None:
         ranker = download(recipe.mining.negatives_ranked_by)
         inputs["negatives_ranked_by"] = read_json(ranker / "reranker.json")["weights_sha256"]
     settings = asdict(recipe.mining) | {"retrievers": recipe.index.retrievers, "seed": recipe.run.seed}
-    settings["candidate_fields"] = recipe.model.candidate_fields
+    settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
     stage = run.stage("pairs", settings, inputs)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)
@@ -50,9 +50,12 @@ def make(recipe, run, stage) -> None:
     state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
     mentions = load_from_disk(str(run.path / "mentions"))
     mentions["train"] = sample_mentions(mentions["train"], recipe.mining.max_train_mentions, recipe.run.seed)
-    config = mining_config(recipe.mining, recipe.run.seed)
+    config = mining_config(recipe.mining, recipe.model.mention_types, recipe.run.seed)
     # Only training profits from seeing a string once; dev and test count every mention, as serving will.
-    configs = {split: config if split == "train" else replace(config, mine_per="mention") for split in SPLITS}
+    configs = {
+        split: config if split == "train" else replace(config, mine_per="mention", typeless_share=0.0)
+        for split in SPLITS
+    }
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked() if state.is_main_process else nullcontext():
         searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")

@@ -9,7 +9,13 @@ from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.errors import UserError
 
-TRAINING = [("cold", "C1"), ("Cold", "C1"), ("cold", "C2"), ("heat-stroke", "C3"), ("flu", "C1")]
+TRAINING = [
+    ("cold", "C1", ["T1"]),
+    ("Cold", "C1", ["T1"]),
+    ("cold", "C2", ["T2"]),
+    ("heat-stroke", "C3", ["T1", "T3"]),
+    ("flu", "C1", ["UnknownType"]),
+]
 
 
 @pytest.fixture
@@ -17,7 +23,7 @@ def counts() -> StringCounts:
     return StringCounts.fit(TRAINING)
 
 
-def lists(retrieval=None, cuis=("C1", "C2", None)) -> ScoredLists:
+def lists(retrieval=None, cuis=("C1", "C2", None), types=None) -> ScoredLists:
     return ScoredLists(
         logits=np.array([1.0, 0.5, 0.0]),
         mentions=["COLD", "never seen"],
@@ -25,6 +31,7 @@ def lists(retrieval=None, cuis=("C1", "C2", None)) -> ScoredLists:
         cuis=list(cuis),
         offsets=np.array([0, 2, 3]),
         retrieval=retrieval or {},
+        types=types,
     )
 
 
@@ -68,6 +75,31 @@ def test_evidence_by_hand(counts):
     np.testing.assert_allclose(about["exact_names"], np.log1p([1, 0]))
 
 
+def test_type_lifts_by_hand(counts):
+    # Of five typed uses in training three are of T1; C1 had it two of two times, C2 never.
+    found = lists(types=["T1", ["T9"]]).evidence(counts)[0]["type_lift"]
+    np.testing.assert_allclose(found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0])
+    both = counts.type_lifts([["T1", "T3"], ["T1"]], ["C3", "C3"], np.array([0, 1]))
+    np.testing.assert_allclose(
+        both, [np.log((2 + 2 * 0.8) / ((2 + 2) * 0.8)), np.log((1 + 2 * 0.6) / ((2 + 2) * 0.6))]
+    )
+
+
+def test_mentions_without_types_have_no_type_lift(counts):
+    for types in (None, [None, []], [["UnknownType"], []]):
+        assert np.isnan(lists(types=types).evidence(counts)[0]["type_lift"]).all()
+
+
+def test_lists_without_types_are_scored_without_them(counts):
+    rich = EvidenceFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
+    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    fused = Calibration([rich, poor], counts)
+    typed, without = fused(lists(types=[["T1"], None])), fused(lists())
+    assert typed.complete.tolist() == [True, False] and not without.complete.any()
+    assert typed.log_odds[0] == 1.0 + 3.0 * np.log(3.2 / 2.4)
+    assert typed.log_odds[2] == 0.0 and without.log_odds.tolist() == [1.0, 0.5, 0.0]
+
+
 def calibration(counts) -> Calibration:
     poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = EvidenceFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
@@ -98,6 +130,18 @@ def test_without_fusion_the_logits_decide():
 def test_candidates_of_one_cui_are_one_concept():
     assert lists(cuis=("C1", "C1", "C1")).concepts.tolist() == [0, 0, 1]
     assert lists(cuis=(None, None, None)).concepts.tolist() == [0, 1, 2]
+
+
+def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
+    scored = lists({"retrieval": np.array([0.1, 0.9, 0.3])}, types=[["T1"], None])
+    fitted = fit_fusions(["cross_encoder", "retrieval", "type_lift"], scored, np.array([1, -1]), counts)
+    assert [list(fusion.weights) for fusion in fitted.fusions] == [
+        ["cross_encoder", "retrieval", "type_lift"],
+        ["cross_encoder", "retrieval"],
+        ["cross_encoder", "type_lift"],
+        ["cross_encoder"],
+    ]
+    assert np.isfinite(fitted.without_cross_encoder(scored)).all()
 
 
 def test_fit_makes_a_second_fusion_only_where_retrieval_is_weighed(counts):

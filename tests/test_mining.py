@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from umls_reranker.retrieval.mining import PAIR_FEATURES, MiningConfig, mine_pai
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.template import PairTemplate
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
 HOMONYMS = {
@@ -275,6 +277,21 @@ def test_another_ranking_decides_which_near_concepts_become_negatives(tmp_path):
         (text, name, f"left of {text} ", f" right of {text}") for text in mentions["mention"] for name in names
     }
     assert set(asked) == expected and len(asked) == 8
+
+
+def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(tmp_path):
+    setup = Setup(tmp_path, {"C0000001": ("T3", ["cold"]), "C0000002": ("T1", ["flu"])})
+    mentions = make_mentions([("cold", "C0000001", ["T3"])] * 400)
+    template = PairTemplate(mention_types=True)
+    config = MiningConfig(semantic=1, same_type=0, random=0, typeless_share=0.25)
+    pairs, _, _ = setup.mine(mentions, config, template=template)
+    name = setup.concepts.hierarchy.name("T3")
+    assert set(pairs["mention"]) == {"cold", f"cold ; {name}"}
+    shown = {pair["mention_id"]: pair["mention"] for pair in pairs}
+    assert all(shown[pair["mention_id"]] == pair["mention"] for pair in pairs)
+    assert 60 < list(shown.values()).count("cold") < 140
+    every, _, _ = setup.mine(mentions, replace(config, typeless_share=0.0), template=template)
+    assert set(every["mention"]) == {f"cold ; {name}"}
 
 
 def test_another_encoder_is_refused(homonyms, tmp_path):

@@ -62,6 +62,16 @@ def test_a_template_that_shows_preferred_names_reads_them_where_they_differ():
     assert [(item.name, item.logit) for item in ranked] == [("cold", 2.0), ("Cold", 1.0), ("flu", 0.0)]
 
 
+def test_a_template_that_shows_types_reads_their_names():
+    scorer = GivenScores({"flu": 0.0}, PairTemplate(mention_types=True))
+    reranker = UMLSReranker(scorer, Calibration(), fit_thresholds(), None, {})
+    type_id = next(iter(reranker.thresholds.hierarchy))
+    for given in (type_id, "UnknownType", None):
+        reranker.rerank("cold", ["flu"], given)
+    name = reranker.thresholds.hierarchy.name(type_id)
+    assert [call[0][0] for call in scorer.calls] == [f"cold ; {name}", "cold", "cold"]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tiny_reranker(tmp_path_factory.mktemp("reranker") / "model")
@@ -99,7 +109,9 @@ def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
 
 
 def test_logits_rank_where_calibrated_scores_tie():
-    ranked = given(lambda logits, types: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
+    ranked = given(lambda logits, types: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank(
+        "mention", ["a", "b", "c"]
+    )
     assert [item.name for item in ranked] == ["b", "c", "a"]
     assert [item.margin for item in ranked] == [0.0, 0.0, 0.0]
 

@@ -165,7 +165,13 @@ def test_without_context_the_tokenizer_stays_as_it_is(tokenizer):
 def test_template_survives_json():
     template = PairTemplate(48, 16, ("<s1>", "<s2>"))
     assert PairTemplate.from_dict(template.to_dict()) == template
-    assert template.to_dict() == {"max_length": 48, "context_tokens": 16, "markers": ["<s1>", "<s2>"], "candidate_fields": []}
+    assert template.to_dict() == {
+        "max_length": 48,
+        "context_tokens": 16,
+        "markers": ["<s1>", "<s2>"],
+        "candidate_fields": [],
+        "mention_types": False,
+    }
 
 
 @pytest.mark.parametrize("content", [None, {}, {"max_length": 64, "context_tokens": 0}])
@@ -192,5 +198,5 @@ def test_a_template_comes_back_from_json_with_and_without_candidate_fields():
     template = PairTemplate(48, 8, candidate_fields=("preferred_name",))
     content = template.to_dict()
     assert PairTemplate.from_dict(json.loads(json.dumps(content))) == template
-    del content["candidate_fields"]
+    del content["candidate_fields"], content["mention_types"]
     assert PairTemplate.from_dict(content) == PairTemplate(48, 8)

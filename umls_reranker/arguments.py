@@ -208,6 +208,9 @@ class MiningArguments:
     positive_weight: float = _key(1.0, "weight of a positive pair in the loss")
     hard_negative_weight: float = _key(1.5, "weight of a semantic negative")
     other_negative_weight: float = _key(1.0, "weight of a same-type or random negative")
+    typeless_share: float = _key(
+        0.2, "with mention_types: share of the training mentions shown without their types, to do without them too"
+    )
     max_train_mentions: int | None = _key(None, "train on at most this many mentions, drawn by the seed; empty: all")
 
 
@@ -220,6 +223,7 @@ class ModelArguments:
     start_from_encoder: bool = _key(False, "start from the run's own trained encoder in place of the base model")
     max_length: int = _key(64, "tokens of a pair, special tokens included; what is cut is counted")
     context_tokens: int = _key(0, "tokens of text shown on each side of the mention; 0 leaves the context out")
+    mention_types: bool = _key(False, "show the names of the mention's semantic types behind it, where they are known")
     candidate_fields: list[str] = _key(
         [],
         "shown of a candidate beside its best-matching name: preferred_name (tells concepts apart that share a name), "
@@ -279,10 +283,10 @@ class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
     evidence: list[str] = _key(
-        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count"],
+        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count", "type_lift"],
         "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
-        "retrievers), exact_name, string_share, concept_count (training mentions); empty: the cross-encoder alone, "
-        "without fusion",
+        "retrievers), exact_name, string_share, concept_count (training mentions), type_lift (training mentions with "
+        "the mention's semantic type); empty: the cross-encoder alone, without fusion",
     )
     calibrator: str = _key(
         "platt",

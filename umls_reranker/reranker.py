@@ -14,6 +14,7 @@ import numpy as np
 from . import hub
 from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists
 from .calibration.thresholds import ThresholdTable, TypeThreshold
+from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
 from .monitoring import UsageMonitor
 from .scoring import PairScorer
@@ -21,8 +22,6 @@ from .stages import read_json
 from .template import PairTemplate
 
 __all__ = ["RankedCandidate", "UMLSReranker"]
-
-UNKNOWN_TYPE = "UnknownType"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +171,10 @@ class UMLSReranker:
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
         types = list(map(self._resolve_types, types))
+        hierarchy = self.thresholds.hierarchy
+        shown = [template.mention_text(text, kinds, hierarchy) for text, kinds in zip(entities, types, strict=True)]
         scores = self.scorer.score(
-            [text for text, size in zip(entities, sizes, strict=True) for _ in range(size)],
+            [text for text, size in zip(shown, sizes, strict=True) for _ in range(size)],
             [item.text for items in parsed for item in items],
             *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
             desc=desc,

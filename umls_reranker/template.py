@@ -8,10 +8,10 @@ With context the mention stands in its text, between two marker tokens:
 
     [CLS] left context <start> mention <end> right context [SEP] name [SEP]
 
-In place of the name alone, a template may show the candidate's preferred name and its definition too, for names that
-several concepts share:
+Behind the mention a template may show its semantic types, and in place of the name alone also the candidate's
+preferred name and its definition, for names that several concepts share:
 
-    cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract
+    [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract [SEP]
 
 Mention and name are tokenized once each and joined as ids, so a name that many mentions share costs nothing extra.
 When a pair is too long, context goes first; mention and name are then cut by the longest-first rule.
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
     from .arguments import ModelArguments
     from .data.concepts import ConceptTable
+    from .data.semantic_types import TypeHierarchy
 
 __all__ = ["MARKERS", "EncodedPairs", "PairEncoder", "PairTemplate"]
 
 # Words of BERT's vocabulary that no text uses.
 MARKERS = ("[unused1]", "[unused2]")
-# Between what is shown of a candidate.
+# Between what is shown of a mention or a candidate.
 SEPARATOR = " ; "
 # Longer definitions are cut: their first words say what kind of thing it is.
 DEFINITION_CHARS = 160
@@ -55,12 +56,14 @@ class PairTemplate:
         markers: the two tokens around a mention in context.
         candidate_fields: what is shown of a candidate beside its best-matching name: ``preferred_name``,
             ``definition``.
+        mention_types: whether the names of the mention's semantic types are shown behind it.
     """
 
     max_length: int = 64
     context_tokens: int = 0
     markers: tuple[str, str] = MARKERS
     candidate_fields: tuple[str, ...] = ()
+    mention_types: bool = False
 
     def __post_init__(self) -> None:
         if self.max_length < 16:
@@ -71,7 +74,20 @@ class PairTemplate:
     @classmethod
     def from_recipe(cls, model: ModelArguments) -> PairTemplate:
         """The template that a recipe asks for."""
-        return cls(model.max_length, model.context_tokens, candidate_fields=tuple(model.candidate_fields))
+        return cls(
+            model.max_length,
+            model.context_tokens,
+            candidate_fields=tuple(model.candidate_fields),
+            mention_types=model.mention_types,
+        )
+
+    def mention_text(self, mention: str, types: Sequence[str], hierarchy: TypeHierarchy) -> str:
+        """What the model reads of a mention itself.
+
+        Args:
+            types: its semantic types, ids or names; those that `hierarchy` does not know are not shown.
+        """
+        return SEPARATOR.join([mention, *(hierarchy.names(types) if self.mention_types else ())])
 
     def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
         """What the model reads of a candidate; a preferred name that says the same as the name is left out.
@@ -116,6 +132,7 @@ class PairTemplate:
                 content["context_tokens"],
                 tuple(content["markers"]),
                 tuple(content.get("candidate_fields", ())),
+                content.get("mention_types", False),
             )
         except (KeyError, TypeError) as error:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.concepts import normalize_name
+from ..data.semantic_types import UNKNOWN_TYPE
 from ..errors import UserError
 from .calibrators import Calibrator, ListwiseCalibrator
 from .choice import choice_log_odds, list_owner
@@ -23,6 +24,8 @@ __all__ = ["COUNTS_FILE", "RETRIEVAL_EVIDENCE", "CalibratedScores", "Calibration
 COUNTS_FILE = "string_counts.safetensors"
 # Evidence that comes with the candidates; the rest follows from texts, CUIs and the training counts.
 RETRIEVAL_EVIDENCE = ("retrieval", "context", "lexical")
+# Evidence that needs the mention's semantic type.
+TYPE_EVIDENCE = ("type_lift",)
 # Uses that a concept is credited with for a string, and mentions that the string is credited with.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
@@ -79,6 +82,7 @@ class ScoredLists:
             "exact_name": exact,
             "string_share": np.log((used + PRIOR_USES) / (seen[rows] + PRIOR_MENTIONS)),
             "concept_count": np.log1p(counts.of_concepts(self.cuis)),
+            "type_lift": self._type_lifts(counts),
         }
         totals = np.concatenate([[0.0], np.cumsum(exact)])
         lists = {
@@ -87,6 +91,18 @@ class ScoredLists:
             "exact_names": np.log1p(totals[self.offsets[1:]] - totals[self.offsets[:-1]]),
         }
         return candidates, lists
+
+    def _type_lifts(self, counts: StringCounts) -> np.ndarray:
+        """`StringCounts.type_lifts`, NaN where the mention's types are not known."""
+        types = [[]] * len(self.mentions) if self.types is None else [_type_ids(given) for given in self.types]
+        lifts = counts.type_lifts(types, self.cuis, self.mention_of)
+        lifts[~np.array([bool(given) for given in types], bool)[self.mention_of]] = np.nan
+        return lifts
+
+
+def _type_ids(given: str | Sequence[str] | None) -> list[str]:
+    types = [given] if isinstance(given, str) else given or []
+    return [name for name in types if name != UNKNOWN_TYPE]
 
 
 @dataclass(frozen=True)
@@ -109,8 +125,8 @@ class Calibration:
     """The calibrator and, where evidence is fused, what comes before it.
 
     Args:
-        fusions: richest first; the second, where there is one, does without what retrieval gives, for candidates
-            that come without it. None: the cross-encoder alone decides.
+        fusions: richest first; the others do without the mention's type, without what retrieval gives, or without
+            both, for mentions that come without it. None: the cross-encoder alone decides.
         counts: of the training split; needed with fusions.
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
@@ -143,25 +159,28 @@ class Calibration:
         return CalibratedScores(utility, sigmoid(log_odds), complete)
 
     def utilities(self, lists: ScoredLists) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of candidates against none, (m,), by the richest fusion that a list's evidence allows; and whether
-        that is the first, (n,) bool."""
+        """Log-odds of candidates against none, (m,), by the richest fusion that a list's evidence allows, else by the
+        poorest; and whether that is the first, (n,) bool."""
         candidates, about_lists = lists.evidence(self.counts)
-        needed = [candidates.get(name, np.nan) for name in self.fusions[0].weights]
-        lacking = np.isnan(sum(needed) + np.zeros(len(lists.names)))
-        complete = np.diff(np.concatenate([[0], np.cumsum(lacking)])[lists.offsets]) == 0
-        filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
-        filled = {name: filled.get(name, np.zeros(len(lists.names))) for name in self.fusions[0].weights} | filled
-        utility = self.fusions[0].utilities(filled, about_lists, lists.offsets)
-        if not complete.all():
-            poorer = self.fusions[-1].utilities(filled, about_lists, lists.offsets)
-            utility = np.where(complete[lists.mention_of], utility, poorer)
-        return utility, complete
+        nothing = np.full(len(lists.names), np.nan)
+        columns = {name: candidates.get(name, nothing) for fusion in self.fusions for name in fusion.weights}
+        filled = {name: np.nan_to_num(column) for name, column in columns.items()}
+        allowed = np.array([_is_whole(fusion.weights, columns, lists.offsets) for fusion in self.fusions])
+        allowed[-1] = True
+        chosen = allowed.argmax(axis=0)
+        owner, utility = lists.mention_of, np.zeros(len(lists.names))
+        for number in np.unique(chosen):
+            here = chosen[owner] == number
+            utility[here] = self.fusions[number].utilities(filled, about_lists, lists.offsets)[here]
+        return utility, _is_whole(self.fusions[0].weights, columns, lists.offsets)
 
     def without_cross_encoder(self, lists: ScoredLists) -> np.ndarray | None:
         """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""
         if self.baseline is None:
             return None
-        return self.baseline(*lists.evidence(self.counts), lists.offsets, lists.concepts)
+        candidates, about_lists = lists.evidence(self.counts)
+        filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
+        return self.baseline(filled, about_lists, lists.offsets, lists.concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores, and the baseline."""
@@ -181,8 +200,14 @@ class Calibration:
         return cls(fusions, counts, Calibrator.from_dict(state), baseline and EvidenceFusion.from_dict(baseline))
 
 
+def _is_whole(names: Iterable[str], columns: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
+    """(n,) bool, whether all candidates of a list have all of the named evidence."""
+    lacking = np.isnan(sum(columns[name] for name in names))
+    return np.diff(np.concatenate([[0], np.cumsum(lacking)])[offsets]) == 0
+
+
 def fit_fusions(evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, counts: StringCounts) -> Calibration:
-    """Fit the fusion of the named evidence and, where that holds retrieval scores, the one that does without.
+    """Fit the fusion of the named evidence, and those that do without the part of it that serving may lack.
 
     Returns:
         The fusions with the baseline and an identity for calibrator.
@@ -200,10 +225,14 @@ def fit_fusions(evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, c
             )
 
     def fit(names: Sequence[str]) -> EvidenceFusion:
-        return EvidenceFusion.fit({name: candidates[name] for name in names}, about_lists, lists.offsets, gold)
+        columns = {name: candidates[name] for name in names}
+        # A calibration mention without types speaks for no candidate.
+        columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_EVIDENCE if name in columns}
+        return EvidenceFusion.fit(columns, about_lists, lists.offsets, gold)
 
-    poorer = [name for name in evidence if name not in RETRIEVAL_EVIDENCE]
-    rungs = [list(evidence)] if len(poorer) in (0, len(evidence)) else [list(evidence), poorer]
+    lacks = ((), TYPE_EVIDENCE, RETRIEVAL_EVIDENCE, (*TYPE_EVIDENCE, *RETRIEVAL_EVIDENCE))
+    rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
+    rungs.pop((), None)
     others = [name for name in evidence if name != "cross_encoder"]
     baseline = fit(others) if others and len(others) < len(evidence) else None
     return Calibration([fit(rung) for rung in rungs], counts, baseline=baseline)

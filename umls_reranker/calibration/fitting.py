@@ -50,7 +50,8 @@ def fit_parts(
     evidence = settings.evidence or (["cross_encoder"] if settings.calibrator == "listwise" else [])
     calibration, log_odds = Calibration(), logits
     if evidence:
-        counts = StringCounts.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
+        columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
+        counts = StringCounts.fit(zip(*columns, strict=True))
         calibration = fit_fusions(evidence, scored, lists.gold, counts)
         log_odds, _ = calibration.utilities(scored)
     calibration.calibrator = fit_calibrator(

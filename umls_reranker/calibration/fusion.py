@@ -33,6 +33,7 @@ CANDIDATE_EVIDENCE = {
     "exact_name": "1 where the name equals the mention, both normalized",
     "string_share": "log of the smoothed share of this concept among the training mentions with this string",
     "concept_count": "log(1 + training mentions of this concept)",
+    "type_lift": "log of how much more often than others training mentions of this concept have the mention's type",
 }
 LIST_EVIDENCE = {
     "string_count": "log(1 + training mentions with this string)",

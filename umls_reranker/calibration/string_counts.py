@@ -1,4 +1,4 @@
-"""How often training used a string for a concept: counts by 64-bit hash, so that a table holds no names."""
+"""How often training used a string, and a semantic type, for a concept: counts by 64-bit hash, without any names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from ..data.concepts import normalize_name
+from ..data.semantic_types import UNKNOWN_TYPE
 from ..errors import UserError
 
 __all__ = ["StringCounts"]
 
-TABLES = ("strings", "concepts", "uses")
+TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
+# Mentions that a concept is credited with, spread over types as in all of training.
+PRIOR_TYPED = 2.0
 
 
 class StringCounts:
-    """Uses of strings and concepts in the training split; strings are compared by `normalize_name`.
+    """Uses of strings, concepts and types in the training split; strings are compared by `normalize_name`.
 
     Made by `fit`, kept as one safetensors file. Two of a million strings share a hash with probability 3e-8.
     """
@@ -27,13 +30,18 @@ class StringCounts:
         self._tables = tables
 
     @classmethod
-    def fit(cls, mentions: Iterable[tuple[str, str]]) -> StringCounts:
-        """Count (mention text, gold CUI) of the training split."""
+    def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
+        """Count (mention text, gold CUI, semantic types) of the training split; `UNKNOWN_TYPE` is none."""
         counts: dict[str, Counter[int]] = {name: Counter() for name in TABLES}
-        for (text, cui), times in Counter((normalize_name(text), cui) for text, cui in mentions).items():
+        distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
+        for (text, cui, types), times in distinct.items():
             counts["strings"][_hash(text)] += times
             counts["concepts"][_hash(cui)] += times
             counts["uses"][_hash(text, cui)] += times
+            for kind in set(types) - {UNKNOWN_TYPE}:
+                counts["types"][_hash(kind)] += times
+                counts["typed_concepts"][_hash(cui)] += times
+                counts["typed_uses"][_hash(kind, cui)] += times
         return cls({name: _sorted(found) for name, found in counts.items()})
 
     def __len__(self) -> int:
@@ -64,6 +72,39 @@ class StringCounts:
         return self._look_up(
             "uses", [_hash(forms[row], cui or "") for row, cui in zip(rows.tolist(), cuis, strict=True)]
         )
+
+    def type_lifts(self, types: Sequence[Sequence[str]], cuis: Sequence[str | None], rows: np.ndarray) -> np.ndarray:
+        """How much more often than others training mentions of a concept have the mention's semantic types, as a log.
+
+        With n(t) training mentions of type t and p(t) its share of all, ``log((n(c, t) + k p) / ((n(c) + k) p))`` for
+        concept c; 0 for a concept or a type that training had not, and for a mention without types.
+
+        Args:
+            types: n lists of type ids.
+            cuis: m concepts.
+            rows: (m,) the mention that each concept is a candidate of.
+
+        Returns:
+            (m,) float64.
+        """
+        total = self._tables["types"][1].sum()
+        sizes = [len(kinds) for kinds in types]
+        shares = np.zeros(len(types))
+        owner = np.repeat(np.arange(len(types)), sizes)
+        np.add.at(shares, owner, self._look_up("types", [_hash(kind) for kinds in types for kind in kinds]))
+        known: dict[str, int] = {}
+        keys = [known.get(cui) or known.setdefault(cui, _hash(cui or "")) for cui in cuis]
+        uses = np.zeros(len(rows))
+        pairs = [(place, _hash(kind, cuis[place] or "")) for place, row in enumerate(rows) for kind in types[row]]
+        if pairs:
+            places, hashes = zip(*pairs, strict=True)
+            np.add.at(uses, list(places), self._look_up("typed_uses", list(hashes)))
+        share = shares[rows] / max(1, total)
+        expected = (self._look_up("typed_concepts", keys) + PRIOR_TYPED) * share
+        is_known = expected > 0
+        lifts = np.zeros(len(rows))
+        lifts[is_known] = np.log((uses + PRIOR_TYPED * share)[is_known] / expected[is_known])
+        return lifts
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""

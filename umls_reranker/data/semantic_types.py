@@ -15,7 +15,10 @@ from typing import Any
 from ..errors import UserError
 from .lines import Malformed, decode, read_lines
 
-__all__ = ["SemanticType", "TypeHierarchy"]
+__all__ = ["UNKNOWN_TYPE", "SemanticType", "TypeHierarchy"]
+
+UNKNOWN_TYPE = "UnknownType"
+"""What MedMentions writes where a concept has no type."""
 
 SCHEMA_VERSION = 1
 GROUP_PREFIX = "group:"
@@ -106,6 +109,11 @@ class TypeHierarchy:
     def descendants(self, type_id: str) -> list[str]:
         """The type itself and all that are kinds of it (of a group: its types), in order of definition."""
         return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
+
+    def names(self, types: Iterable[str]) -> list[str]:
+        """Names of types given by id or name; those that are not known are left out."""
+        ids = map(self.resolve, types)
+        return [self.name(type_id) for type_id in ids if type_id is not None]
 
     def name(self, type_id: str) -> str:
         """The name of a type or group; an unknown id is returned as it is."""

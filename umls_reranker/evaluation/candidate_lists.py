@@ -55,7 +55,7 @@ class CandidateLists:
     Attributes:
         mentions: the split's mentions, n rows.
         cuis, names: m texts, mention by mention in retrieval order.
-        texts: m texts, what the cross-encoder reads of each candidate.
+        texts, mention_texts: m and n texts, what the cross-encoder reads of each candidate and mention.
         retrieval: (m,) float32 scores by the names of `RETRIEVAL_EVIDENCE`, those that the lists hold.
         offsets: (n + 1,) int64, where each mention's candidates start.
         gold: (n,) int64, position of the gold concept in its list, or -1.
@@ -66,6 +66,7 @@ class CandidateLists:
     cuis: list[str]
     names: list[str]
     texts: list[str]
+    mention_texts: list[str]
     retrieval: dict[str, np.ndarray]
     offsets: np.ndarray
     gold: np.ndarray
@@ -85,6 +86,10 @@ class CandidateLists:
             cuis=cuis,
             names=names,
             texts=template.candidate_texts(names, concepts, concepts.rows(cuis)),
+            mention_texts=[
+                template.mention_text(text, types, concepts.hierarchy)
+                for text, types in zip(mentions["mention"], mentions["semantic_types"], strict=True)
+            ],
             retrieval={
                 name: table[f"{name}_scores"].combine_chunks().flatten().to_numpy()
                 for name in RETRIEVAL_EVIDENCE
@@ -119,10 +124,9 @@ class CandidateLists:
 
     def score(self, scorer: PairScorer, desc: str) -> Scores:
         """Logits of all m candidates, in order."""
-        columns = self.mentions.with_format("arrow")[:]
-        rows = self.mention_of
-        texts = (columns[name].take(rows).to_pylist() for name in ("mention", "left", "right"))
-        mentions, lefts, rights = texts
+        rows = self.mention_of.tolist()
+        columns = (self.mention_texts, list(self.mentions["left"]), list(self.mentions["right"]))
+        mentions, lefts, rights = ([column[row] for row in rows] for column in columns)
         return scorer.score(mentions, self.texts, lefts, rights, desc=desc)
 
     def scored(self, logits: np.ndarray) -> ScoredLists:

@@ -100,8 +100,11 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
     )
 
 
-def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
+def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> MiningConfig:
     """The recipe's mix of negatives.
+
+    Args:
+        shows_types: whether the template shows the mention's types.
 
     Raises:
         UserError: a number is out of its range.
@@ -125,5 +128,6 @@ def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
         semantic_weight=mining.hard_negative_weight,
         other_weight=mining.other_negative_weight,
         neighbors=mining.neighbors,
+        typeless_share=mining.typeless_share if shows_types else 0.0,
         seed=seed,
     )

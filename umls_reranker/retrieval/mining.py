@@ -23,7 +23,7 @@ from .candidates import distinct_queries, gold_positions
 from .guards import ConceptGuards, SharedNames
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
 from .nearest import NearestConcepts
-from .negatives import TypePools
+from .negatives import TypePools, random_bits
 from .selection import PairSelector
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ PAIR_FEATURES = Features(
 PairScores = Callable[[Sequence[str], Sequence[str], Sequence[str], Sequence[str]], np.ndarray]
 # Where guards leave too few near concepts, twice as many are searched, and twice as many again.
 DEEPER_SEARCHES = 2
+# Tells the draw of mentions without types from the draws of negatives.
+TYPELESS = len(SOURCES)
 # Queries whose gold concepts' names are compared together; it decides who is padded with whom, and so the last bits.
 PAIRS = 4_096
 
@@ -70,6 +72,7 @@ class MiningConfig:
         mine_per: ``"mention"``, or ``"string"`` for the first mention of each normalized string and gold concept.
         positive_weight, semantic_weight, other_weight: weights in the loss; "other" is same-type and random.
         neighbors: concepts searched per mention.
+        typeless_share: share of the mentions that are shown without their types, where the template shows them.
         seed: of all draws. A draw depends on the seed, the mention's id and the draw's number, on nothing else.
     """
 
@@ -84,6 +87,7 @@ class MiningConfig:
     semantic_weight: float = 1.5
     other_weight: float = 1.0
     neighbors: int = 64
+    typeless_share: float = 0.0
     seed: int = 13
 
 
@@ -136,7 +140,7 @@ def mine_pairs(
         relations: for ``config.guard_relations``; None where none are known.
         score: mentions, names, texts left and right of the mentions, m each -> (m,) scores by which the near concepts
             are ranked anew before semantic negatives are chosen; None keeps the retriever's ranking.
-        template: says what the model reads of a concept, which is written as ``name``; by default the name.
+        template: says what the model reads, which is written as ``mention`` and ``name``; by default those alone.
         chunk: mentions handled at once; has no influence on the result.
 
     Returns:
@@ -168,7 +172,7 @@ def mine_pairs(
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
                 report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
                 texts = template.candidate_texts(pairs["name"].to_pylist(), concepts, rows[chosen])
-                yield pairs | {"name": texts}
+                yield pairs | {"mention": task.shown(template, part[mention]), "name": texts}
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
@@ -247,12 +251,25 @@ class _Task:
     ) -> Candidates:
         """The near concepts of mentions (by number) in falling order of their scores."""
         place = np.nonzero(near.rows >= 0)
-        texts = self.table.select(["mention", "left", "right"]).take(pa.array(mentions[place[0]]))
+        mention = mentions[place[0]]
+        left, right = (self.table[side].take(pa.array(mention)).to_pylist() for side in ("left", "right"))
         names = template.candidate_texts(self._index.names(near.name_ids[place]), self._concepts, near.rows[place])
-        mention, left, right = (column.to_pylist() for column in texts.columns)
         scores = np.full(near.rows.shape, -np.inf)
-        scores[place] = score(mention, names, left, right)
+        scores[place] = score(self.shown(template, mention), names, left, right)
         return near.ordered_by(scores)
+
+    def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
+        """What the model reads of mentions (by number), some of them without their types."""
+        distinct, place = np.unique(mentions, return_inverse=True)
+        rows = self.table.select(["mention_id", "mention", "semantic_types"]).take(pa.array(distinct))
+        ids, texts, types = (column.to_pylist() for column in rows.columns)
+        share = random_bits(np.array(ids, np.int64), self._config.seed, TYPELESS) / 2.0**64
+        typeless = share < self._config.typeless_share
+        shown = [
+            template.mention_text(text, () if without else kinds, self._concepts.hierarchy)
+            for text, kinds, without in zip(texts, types, typeless, strict=True)
+        ]
+        return [shown[number] for number in place]
 
     def columns(
         self, mentions: np.ndarray, sources: np.ndarray, rows: np.ndarray, name_ids: np.ndarray
