@@ -91,24 +91,13 @@ class ConceptLinker:
         self._lock = threading.Lock()
 
     @classmethod
-    def from_run(cls, run_folder: str | Path, device: str | None = None, dtype: str | None = None) -> ConceptLinker:
-        """Open the model and the indexes of a run folder whose evaluation has been run or not.
-
-        Raises:
-            UserError: as for `from_pretrained`.
-        """
-        return cls.from_pretrained(Path(run_folder) / "model", run_folder, device=device, dtype=dtype)
+    def from_run(cls, run_folder: str | Path, **options: Any) -> ConceptLinker:
+        """Open model and indexes of a run folder; `options` and errors are those of `from_pretrained`."""
+        return cls.from_pretrained(Path(run_folder) / "model", run_folder, **options)
 
     @classmethod
     def from_pretrained(
-        cls,
-        id_or_path: str | Path,
-        index: str | Path,
-        revision: str | None = None,
-        device: str | None = None,
-        dtype: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
+        cls, id_or_path: str | Path, index: str | Path, revision: str | None = None, **options: Any
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
@@ -116,14 +105,15 @@ class ConceptLinker:
         probabilities for such lists only.
 
         Args:
-            id_or_path, revision, device, dtype, token, cache_dir: as for `UMLSReranker.from_pretrained`.
+            id_or_path, revision: as for `UMLSReranker.from_pretrained`.
             index: folder that scripts/export_index.py wrote, or a run folder.
+            options: the further ones of `UMLSReranker.from_pretrained`; ``device`` holds for the retriever too.
 
         Raises:
             UserError: as for `UMLSReranker.from_pretrained`; the model carries no recipe; or the index lacks a part
                 that the recipe needs, or has parts of different runs or of another encoder.
         """
-        reranker = UMLSReranker.from_pretrained(id_or_path, revision, device, dtype, token, cache_dir)
+        reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         if not (reranker.folder / "recipe.yaml").is_file():
             raise UserError(f"{id_or_path} carries no recipe.yaml, which says how its candidates are retrieved")
         recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
@@ -131,7 +121,7 @@ class ConceptLinker:
         names += ["lexical"] if "lexical" in recipe.index.retrievers else []
         names += [ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []
         require_one_run(folder, names)
-        run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=device or "auto")
+        run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         retriever = load_retriever(run, recipe.encoder, recipe.index)
         return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
 
@@ -235,7 +225,7 @@ class ConceptLinker:
                 "retrieval_scores": found.scores[row][kept].tolist(),
             }
             columns |= {f"{name}_scores": scores[row][kept].tolist() for name, scores in found.further.items()}
-            lists.append(as_serving_input(columns))
+            lists.append(as_serving_input(columns, self.concepts))
         return [lists[distinct[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:

@@ -49,6 +49,8 @@ class Candidate(_Body):
 
     name: Text
     cui: Text | None = None
+    preferred_name: Text | None = None
+    definition: Text | None = None
     retrieval_score: FiniteFloat | None = None
     context_score: FiniteFloat | None = None
     lexical_score: FiniteFloat | None = None
