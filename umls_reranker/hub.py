@@ -9,6 +9,7 @@ and safetensors files travel.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,12 @@ from .version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
+__all__ = ["MODEL_FILES", "download", "download_outcomes", "model_files", "publish", "verify_parts"]
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
 COUNTS = "string_counts.safetensors"
+OUTCOMES = "outcomes.parquet"
 
 LOADED_FILES = (
     "config.json",
@@ -42,8 +44,9 @@ LOADED_FILES = (
     "thresholds.json",
     "recipe.yaml",
     "metrics.json",
+    "reference.json",
 )
-MODEL_FILES = (*LOADED_FILES, "README.md", "*.png")
+MODEL_FILES = (*LOADED_FILES, OUTCOMES, "README.md", "*.png")
 
 # What a model folder must hold, and the script that puts it there.
 NEEDED_TO_LOAD = dict.fromkeys(
@@ -114,6 +117,7 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    patterns: Sequence[str] = LOADED_FILES,
 ) -> Path:
     """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
 
@@ -122,6 +126,7 @@ def download(
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None takes the one of the environment or of ``hf auth login``.
         cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
+        patterns: files that are taken from the Hub.
 
     Raises:
         UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
@@ -145,7 +150,7 @@ def download(
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(LOADED_FILES),
+                allow_patterns=list(patterns),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
@@ -156,6 +161,28 @@ def download(
     if not (folder / "reranker.json").is_file():
         raise UserError(f"{repo_id} has no reranker.json at {revision or 'main'}, so it is not a umls_reranker model")
     return folder
+
+
+def download_outcomes(place: str) -> Path:
+    """What a version answered on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
+
+    Args:
+        place: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
+
+    Raises:
+        UserError: there is no such place, or it holds no outcomes.
+    """
+    path = Path(place).expanduser()
+    for found in (path, path / OUTCOMES, path / "report" / OUTCOMES):
+        if found.is_file():
+            return found
+    if path.exists():
+        raise UserError(f"{place} holds no {OUTCOMES}; scripts/evaluate.py makes it")
+    repo_id, _, revision = place.partition("@")
+    found = download(repo_id, revision or None, patterns=("reranker.json", OUTCOMES)) / OUTCOMES
+    if not found.is_file():
+        raise UserError(f"{place} holds no {OUTCOMES}; it was published by an earlier version of umls_reranker")
+    return found
 
 
 def publish(
