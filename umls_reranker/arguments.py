@@ -131,6 +131,9 @@ class MentionArguments:
         False, "pubtator: where a document defines a mention as an abbreviation, take the text of its long form"
     )
     max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
+    feedback: str | None = _key(
+        None, "folder of a reviewer's corrections (scripts/add_feedback.py), which join the training mentions"
+    )
 
 
 @dataclass
@@ -208,6 +211,7 @@ class MiningArguments:
     positive_weight: float = _key(1.0, "weight of a positive pair in the loss")
     hard_negative_weight: float = _key(1.5, "weight of a semantic negative")
     other_negative_weight: float = _key(1.0, "weight of a same-type or random negative")
+    feedback_weight: float = _key(1.0, "factor to these weights for pairs of corrections (`feedback`)")
     max_train_mentions: int | None = _key(None, "train on at most this many mentions, drawn by the seed; empty: all")
 
 
@@ -312,6 +316,11 @@ class CalibrationArguments:
     min_type_mentions: int = _key(150, "mentions a type needs for a high-confidence threshold of its own")
     threshold_shrinkage: float = _key(
         1000.0, "gold pairs at which a type's own acceptance threshold and its parent's count equally"
+    )
+    calibration_feedback: str | None = _key(
+        None,
+        "folder of a reviewer's corrections (scripts/add_feedback.py), which join the calibration split, but for those "
+        "the model was trained on",
     )
 
 

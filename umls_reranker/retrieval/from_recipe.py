@@ -113,6 +113,8 @@ def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
         raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
     if mining.neighbors < 1:
         raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
+    if mining.feedback_weight <= 0:
+        raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
     return MiningConfig(
         semantic=mining.semantic_negatives,
         same_type=mining.same_type_negatives,
@@ -124,6 +126,7 @@ def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
         positive_weight=mining.positive_weight,
         semantic_weight=mining.hard_negative_weight,
         other_weight=mining.other_negative_weight,
+        feedback_weight=mining.feedback_weight,
         neighbors=mining.neighbors,
         seed=seed,
     )
