@@ -4,8 +4,8 @@
     python scripts/monitor.py MODEL predictions.jsonl
     python scripts/monitor.py MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
-Reads the output of scripts/rerank.py line by line. MODEL is a folder whose reference.json and thresholds.json are read.
-With --feedback, of the corrections only those of the random draw count. Ends with exit code 1 when there is an alarm.
+Reads the output of scripts/rerank.py line by line. MODEL is a folder with reference.json and thresholds.json. With
+--feedback, of the corrections only those of the random draw count. Ends with exit code 1 when there is an alarm.
 """
 
 import argparse

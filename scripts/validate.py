@@ -41,15 +41,15 @@ def main() -> int:
     from umls_reranker.evaluation.figures import measured_figures
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.evaluation.replay import replay_checks
-    from umls_reranker.hub import download_outcomes
     from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.versions import find_outcomes
 
     targets = parse_targets(recipe.evaluation.targets)
     report = read_json(run.path / "report" / "metrics.json")
     checks = check_targets(targets, measured_figures(report))
     comparison = None
     if options.against:
-        former = Outcomes.load(download_outcomes(options.against))
+        former = Outcomes.load(find_outcomes(options.against))
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
         comparison = compare(present, former, resamples=recipe.evaluation.bootstrap_resamples, seed=recipe.run.seed)
     with run.locked():

@@ -319,8 +319,8 @@ class CalibrationArguments:
     )
     calibration_feedback: str | None = _key(
         None,
-        "folder of a reviewer's corrections (scripts/add_feedback.py), which join the calibration split, but for those "
-        "the model was trained on",
+        "folder of a reviewer's corrections (scripts/add_feedback.py), which join the calibration split, but for "
+        "those that the model was trained on",
     )
 
 
@@ -343,6 +343,7 @@ class PublishArguments:
         True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
     )
     commit_message: str | None = _key(None, "message of the commit")
+    force_worse: bool = _key(False, "publish a version even when it is worse than what the repo holds")
 
 
 @dataclass

@@ -23,7 +23,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["MODEL_FILES", "download", "download_outcomes", "model_files", "publish", "verify_parts"]
+__all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
 
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -117,7 +117,7 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
-    patterns: Sequence[str] = LOADED_FILES,
+    files: Sequence[str] = LOADED_FILES,
 ) -> Path:
     """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
 
@@ -126,7 +126,7 @@ def download(
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None takes the one of the environment or of ``hf auth login``.
         cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
-        patterns: files that are taken from the Hub.
+        files: which are taken from the Hub; a local folder is given whole.
 
     Raises:
         UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
@@ -150,7 +150,7 @@ def download(
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(patterns),
+                allow_patterns=list(files),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
@@ -163,28 +163,6 @@ def download(
     return folder
 
 
-def download_outcomes(place: str) -> Path:
-    """What a version answered on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
-
-    Args:
-        place: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
-
-    Raises:
-        UserError: there is no such place, or it holds no outcomes.
-    """
-    path = Path(place).expanduser()
-    for found in (path, path / OUTCOMES, path / "report" / OUTCOMES):
-        if found.is_file():
-            return found
-    if path.exists():
-        raise UserError(f"{place} holds no {OUTCOMES}; scripts/evaluate.py makes it")
-    repo_id, _, revision = place.partition("@")
-    found = download(repo_id, revision or None, patterns=("reranker.json", OUTCOMES)) / OUTCOMES
-    if not found.is_file():
-        raise UserError(f"{place} holds no {OUTCOMES}; it was published by an earlier version of umls_reranker")
-    return found
-
-
 def publish(
     folder: Path,
     repo_id: str,
@@ -194,6 +172,7 @@ def publish(
     token: str | None = None,
     message: str | None = None,
     card: str | None = None,
+    force_worse: bool = False,
     dry_run: bool = False,
 ) -> str:
     """Publish a model folder as one commit on ``main`` and a new tag on that commit.
@@ -210,17 +189,20 @@ def publish(
         token: Hub token with write access; None takes the one of the environment or of ``hf auth login``.
         message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
+        force_worse: publish even what is worse than what the repo holds (`versions.refuse_worse`).
         dry_run: make every check, on the Hub too, and send nothing.
 
     Returns:
         URL of the commit; in a dry run, of the repo.
 
     Raises:
-        UserError: the folder, the names, the tag or the token will not do, or the Hub cannot be reached.
+        UserError: the folder, the names, the tag or the token will not do, the model is worse than what the repo
+            holds, or the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
     from .card import folder_card
+    from .versions import refuse_worse
 
     folder = Path(folder)
     verify_parts(folder)
@@ -234,6 +216,8 @@ def publish(
     api = _api(token)
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
+        if head is not None and not force_worse and api.file_exists(repo_id, "reranker.json", revision=head):
+            refuse_worse(folder, repo_id, head, token)
         if dry_run:
             return f"{constants.ENDPOINT}/{repo_id}"
         if head is None:

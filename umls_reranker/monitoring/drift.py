@@ -44,7 +44,7 @@ def drift_of(reference: Distribution, counts: np.ndarray) -> Drift:
     statistic = ((np.sqrt(m / n) * a - np.sqrt(n / m) * b)[used] ** 2 / (a + b)[used]).sum()
     # Half a mention in each cell keeps an empty one from making the index infinite.
     p, q = (a + 0.5) / (n + len(a) / 2), (b + 0.5) / (m + len(b) / 2)
-    moved = int(np.argmax(np.abs((q - p) * np.log(q / p))))
+    moved = int(np.argmax(np.abs(q - p)))
     return Drift(
         psi=float(((q - p) * np.log(q / p)).sum()),
         p_value=float(chi2.sf(statistic / reference.scale, reference.degrees)),

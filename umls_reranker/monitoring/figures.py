@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -88,23 +89,22 @@ class FiguresByType:
         self.total = Figures()
         self.per_type: dict[str, Figures] = {}
 
-    def add(self, types: list[str], candidates: int, top: Top | None) -> None:
+    def add(self, types: Sequence[str], candidates: int, top: Top | None) -> None:
         """Count one mention, in each of its types."""
         self.total.add(candidates, top)
-        for figures in {id(found): found for found in map(self._of, types)}.values():
-            figures.add(candidates, top)
+        for name in set(map(self._name, types)):
+            self.per_type.setdefault(name, Figures()).add(candidates, top)
 
     def merge(self, other: FiguresByType) -> None:
         """Add the sums of `other`."""
         self.total.merge(other.total)
         for name, figures in other.per_type.items():
-            self._of(name).merge(figures)
+            self.per_type.setdefault(self._name(name), Figures()).merge(figures)
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all mentions, and under ``per_type`` those of each type seen."""
         per_type = {name: figures.to_dict() for name, figures in sorted(self.per_type.items())}
         return self.total.to_dict() | {"per_type": per_type}
 
-    def _of(self, name: str) -> Figures:
-        known = name in self.per_type or len(self.per_type) < MOST_TYPES
-        return self.per_type.setdefault(name if known else OTHER_TYPES, Figures())
+    def _name(self, kind: str) -> str:
+        return kind if kind in self.per_type or len(self.per_type) < MOST_TYPES else OTHER_TYPES

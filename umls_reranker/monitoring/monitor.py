@@ -15,7 +15,7 @@ import numpy as np
 from .drift import SMALLEST_PSI, Drift, drift_of, spent
 from .figures import FiguresByType, Top
 from .labelled import LabelledAnswers
-from .reference import REFERENCE_FILE, Reference
+from .reference import NO_CANDIDATES, REFERENCE_FILE, Reference
 
 if TYPE_CHECKING:
     from ..reranker import RankedCandidate
@@ -99,6 +99,7 @@ class Monitor:
             self._alarm_count = 0
             self._windows = 0
             self._drift: dict[str, Drift] = {}
+            self._moved: set[str] = set()
             self._start_window()
 
     def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
@@ -122,7 +123,7 @@ class Monitor:
                 current = FiguresByType()
                 self._slices.append(current)
             for figures in (self._total, current):
-                figures.add(list(types), candidates, decided)
+                figures.add(types, candidates, decided)
             if self.reference:
                 self._scores[self.reference.score_cell(decided and decided.score)] += 1
                 self._types[self.reference.type_cell(types)] += 1
@@ -195,9 +196,11 @@ class Monitor:
                 "scores": drift_of(self.reference.scores, self._scores),
                 "types": drift_of(self.reference.types, self._types),
             }
-            for kind, drift in self._drift.items():
-                if drift.p_value <= level and drift.psi >= SMALLEST_PSI:
-                    self._raise(kind, self._explain(kind, drift, level))
+            moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
+            # What stays moved is told once, and again after it has been back.
+            for kind in sorted(moved - self._moved):
+                self._raise(kind, self._explain(kind, self._drift[kind], level))
+            self._moved = moved
         self._write(
             {"event": "window", "window": self._windows, "mentions": self._total.total.mentions}
             | {"figures": self._sliding().total.to_dict()}
@@ -211,7 +214,7 @@ class Monitor:
             "scores": ("top scores", "if candidates or texts have changed for good, calibrate again"),
             "types": ("semantic types", "look at what sends other mentions than those the model was tested on"),
         }[kind]
-        cell = f"scores {drift.cell}" if kind == "scores" and ".." in drift.cell else drift.cell
+        cell = f"scores of {drift.cell}" if kind == "scores" and drift.cell != NO_CANDIDATES else drift.cell
         return (
             f"the {what} of mentions {end - self._in_window + 1:,} to {end:,} differ from the model's test split "
             f"(population stability index {drift.psi:.2f}, p = {drift.p_value:.1g}, tested at {level:.1g}): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -111,7 +112,7 @@ class Reference:
         quantiles = np.quantile(scored, np.linspace(0, 1, SCORE_CELLS + 1)[1:-1]) if len(scored) else []
         edges = tuple(np.unique(quantiles).tolist())
         bounds = [0.0, *edges, 1.0]
-        names = [f"{low:.3f} .. {high:.3f}" for low, high in zip(bounds, bounds[1:], strict=False)]
+        names = [f"{low:.3f} to {high:.3f}" for low, high in zip(bounds, bounds[1:], strict=False)]
         first = [kinds[0] if len(kinds) else OTHER for kinds in types]
         common = sorted(kind for kind, count in Counter(first).items() if count >= SMALLEST_SHARE * len(first))
         kinds = [*(kind for kind in common if kind != OTHER), OTHER]
@@ -128,7 +129,7 @@ class Reference:
 
     def score_cell(self, score: float | None) -> int:
         """Cell of a top score; None stands for a mention without candidates."""
-        return int(_score_cells(np.array([np.nan if score is None else score]), self.score_edges)[0])
+        return len(self.score_edges) + 1 if score is None else bisect_right(self.score_edges, score)
 
     def type_cell(self, types: Sequence[str]) -> int:
         """Cell of a mention's first type."""
