@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
 from umls_reranker.stages import read_json
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
@@ -32,8 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    parser = make_parser()
-    options = parser.parse_args()
+    options = make_parser().parse_args()
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
     from umls_reranker.prediction_log import read_predictions
@@ -44,7 +44,7 @@ def main() -> int:
         try:
             monitor = Monitor(reference, window=options.window, alpha=options.alpha, log=log)
         except ValueError as error:
-            parser.error(str(error))
+            raise UserError(f"--window {options.window}: {error}") from None
         for mention in read_predictions(options.predictions):
             types = [known for known in map(hierarchy.resolve, mention.types) if known]
             monitor.record(types, len(mention.row["ranked"]), mention.top)

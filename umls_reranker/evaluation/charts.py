@@ -14,7 +14,7 @@ __all__ = ["histogram_chart", "reliability_chart", "risk_coverage_chart", "whisk
 
 # Drawn small, so that text stays readable where a phone shows the chart at its own width.
 WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 40
 MARK_RADIUS = 3.2
 
 
@@ -126,8 +126,8 @@ def risk_coverage_chart(key: str, curves: Mapping[str, Mapping[str, Any]], targe
     lowest = min([target, *(value for curve in curves.values() for value in curve["precision"][5:])])
     floor = max(0.0, int(lowest * 10) / 10)
     axes = _Axes((0, 1), (floor, 1))
-    steps = [floor + place * (1 - floor) / 5 for place in range(6)]
-    axes.grid([(v / 5, f"{v * 20} %") for v in range(6)], [(v, f"{100 * v:.0f} %") for v in steps])
+    tenths = range(round(10 * floor), 11, 1 if floor >= 0.4 else 2)
+    axes.grid([(v / 5, f"{v * 20} %") for v in range(6)], [(v / 10, f"{10 * v} %") for v in tenths])
     axes.line([0, 1], [target, target], "ideal")
     axes.text(WIDTH - RIGHT, axes.y(target) - 4, f"{target:.0%}", anchor="end")
     for place, (label, curve) in reversed(list(enumerate(curves.items(), start=1))):
@@ -191,7 +191,7 @@ def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: fl
     return (
         f'<svg class="whisker" viewBox="0 0 80 12" aria-hidden="true">{zero}'
         f'<line class="line series1" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
-        f'<circle class="mark series1" cx="{value:.1f}" cy="6" r="{MARK_RADIUS}"/></svg>'
+        f'<circle class="mark series1" cx="{value:.1f}" cy="6" r="2.4"/></svg>'
     )
 
 

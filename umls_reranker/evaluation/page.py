@@ -83,7 +83,7 @@ def _number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
 
 def _percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     value = figure["value"] if isinstance(figure, Mapping) else figure
-    return "–" if _is_missing(value) else f"{100 * value:.{digits}f} %"
+    return "–" if _is_missing(value) else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def _interval(figure: Mapping[str, Any], digits: int = 1, scale: float = 100.0) -> str:
