@@ -9,6 +9,7 @@ and safetensors files travel.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -234,7 +235,10 @@ def publish(
     unfinished = "; this version has no tag, and earlier versions are as they were"
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split one upload into several commits.
-        commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
+        with warnings.catch_warnings():
+            # The outcomes are data, and meant to be beside the model.
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
     return commit.commit_url
 
