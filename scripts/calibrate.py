@@ -80,7 +80,14 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
     documents = {split: list(mentions[split]["doc_id"]) for split in ("train", "test")}
     lost: dict[str, int] = {}
     rows, row_mentions = calibration_rows(
-        feedback, candidates, mentions["calibration"], documents["test"], documents["train"], concepts.hierarchy, lost
+        feedback,
+        candidates,
+        mentions["calibration"],
+        documents["test"],
+        documents["train"],
+        concepts,
+        lost,
+        reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())
     print(f"{used:,} corrections join {len(candidates):,} mentions; left out: {lost}")

@@ -36,6 +36,7 @@ def main() -> int:
     report_key = run.key_of("report", "evaluate.py")
     from datasets import load_from_disk
 
+    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.figures import measured_figures
@@ -57,7 +58,7 @@ def main() -> int:
             run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
         )
         replayed = [load_from_disk(str(run.path / name))["test"] for name in ("mentions", "candidates")]
-        checks = replay_checks(reranker, *replayed) + checks
+        checks = replay_checks(reranker, *replayed, ConceptTable.load(run.path / "concepts")) + checks
         content = {
             "schema_version": 2,
             "report_key": report_key,

@@ -1,7 +1,9 @@
 """A reviewer's corrections: from logged lines to a dataset, into calibration and into training."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value
 from tiny_reranker import HIERARCHY
@@ -19,6 +21,10 @@ from umls_reranker.feedback import (
 from umls_reranker.prediction_log import read_predictions
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
 
+# What calibration asks of a dictionary; it holds the first candidate alone.
+CONCEPTS = SimpleNamespace(
+    hierarchy=HIERARCHY, rows=lambda cuis: np.array([0 if cui == "C0009443" else -1 for cui in cuis])
+)
 CANDIDATES = [
     {"name": "Common Cold", "cui": "C0009443", "retrieval_score": 0.9},
     {"name": "Cold Temperature", "cui": "C0009264", "retrieval_score": 0.8},
@@ -202,10 +208,16 @@ def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
         *split_of(2),
         ["d5"],
         ["d6", f"{FEEDBACK_PREFIX}d7"],
-        HIERARCHY,
+        CONCEPTS,
         lost,
     )
-    assert lost == {"in_test_documents": 1, "trained_on": 2, "without_candidates": 1, "without_scores": 1}
+    assert lost == {
+        "in_test_documents": 1,
+        "trained_on": 2,
+        "without_candidates": 1,
+        "without_scores": 1,
+        "unknown_candidates": 0,
+    }
     assert lists.features == CANDIDATE_FEATURES and mentions.features == MENTION_FEATURES
     assert lists["gold"][:] == [0, 0, 1, -1, -1] and lists["mention_id"][:] == mentions["mention_id"][:] == [*range(5)]
     assert mentions["cui"][2:] == ["C0009264", "C0000001", ""] and mentions["doc_id"][4] == f"{FEEDBACK_PREFIX}d9"
@@ -224,8 +236,17 @@ def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
         mentions,
         [],
         [],
-        HIERARCHY,
+        CONCEPTS,
         lost,
     )
     assert len(joined) == 2 and sum(lost.values()) == 0
     assert joined["cuis"][1] == ["Common Cold"]
+
+
+def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path):
+    add(tmp_path, line(chosen=None), line("flu", candidates=CANDIDATES[:1], chosen=None))
+    lost = {}
+    joined, _ = calibration_rows(
+        load_feedback(tmp_path / "corrections"), *split_of(1), [], [], CONCEPTS, lost, reads_concepts=True
+    )
+    assert lost["unknown_candidates"] == 1 and len(joined) == 2

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
@@ -22,6 +22,9 @@ from .data.pubtator import Mention
 from .data.semantic_types import TypeHierarchy
 from .errors import UserError
 from .prediction_log import LoggedMention, read_predictions
+
+if TYPE_CHECKING:
+    from .data.concepts import ConceptTable
 
 __all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "load_feedback", "training_mentions"]
 
@@ -132,8 +135,10 @@ def calibration_rows(
     mentions: Dataset,
     test_documents: Iterable[str],
     train_documents: Iterable[str],
-    hierarchy: TypeHierarchy,
+    concepts: ConceptTable,
     lost: dict[str, int],
+    *,
+    reads_concepts: bool = False,
 ) -> tuple[Dataset, Dataset]:
     """Candidate lists and mentions of a split with the corrections after them.
 
@@ -142,12 +147,16 @@ def calibration_rows(
         test_documents: corrections in them are left out, or the report would be about what was fitted.
         train_documents: those whose corrections the model was trained on are left out: it is surer of them than of
             others.
+        concepts: of the lists; corrections are given its types.
         lost: receives how many corrections were left out: ``in_test_documents``, ``trained_on``,
-            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry).
+            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry), and
+            ``unknown_candidates``.
+        reads_concepts: the model reads more of a candidate than its name, so the dictionary must hold it.
     """
     columns = [name for name in SCORES if name in candidates.column_names]
     test, train = set(test_documents), set(train_documents)
-    lost |= dict.fromkeys(("in_test_documents", "trained_on", "without_candidates", "without_scores"), 0)
+    reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
+    lost |= dict.fromkeys(reasons, 0)
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
     rows: dict[str, list] = {name: [] for name in mentions.column_names}
     for row in feedback:
@@ -160,6 +169,8 @@ def calibration_rows(
             if not row["cuis"]
             else "without_scores"
             if any(score is None or math.isnan(score) for name in columns for score in row[name])
+            else "unknown_candidates"
+            if reads_concepts and (concepts.rows(row["cuis"]) < 0).any()
             else None
         )
         if reason:
@@ -169,7 +180,7 @@ def calibration_rows(
         gold = row["cuis"].index(row["cui"]) if row["cui"] in row["cuis"] else -1
         found = row | {"mention_id": number, "gold": gold, "cui": row["cui"] or "", "start": 0}
         found |= {"end": len(row["mention"]), "doc_id": FEEDBACK_PREFIX + _document(row)}
-        found["semantic_types"] = _type_ids(row["semantic_types"], hierarchy)
+        found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
         for target in (lists, rows):
             for name, values in target.items():
                 values.append(found[name])

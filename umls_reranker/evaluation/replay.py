@@ -10,6 +10,7 @@ from .checklist import FAIL, PASS, Check
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..data.concepts import ConceptTable
     from ..reranker import UMLSReranker
 
 __all__ = ["replay_checks"]
@@ -20,16 +21,19 @@ REPLAYED_SINGLY = 20
 LARGEST_GAP = 0.02
 
 
-def replay_checks(reranker: UMLSReranker, mentions: Dataset, candidates: Dataset) -> list[Check]:
+def replay_checks(
+    reranker: UMLSReranker, mentions: Dataset, candidates: Dataset, concepts: ConceptTable
+) -> list[Check]:
     """Every candidate comes back with a probability, in order, and the same whether asked for alone or in a batch.
 
     Args:
         reranker: loaded as a user does.
         mentions, candidates: of one split, n rows each.
+        concepts: of the candidates.
     """
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
     replayed = [mentions[row] for row in rows]
-    lists = [as_serving_input(candidates[row]) for row in rows]
+    lists = [as_serving_input(candidates[row], concepts) for row in rows]
     batch = reranker.rerank_batch(
         [m["mention"] for m in replayed],
         lists,

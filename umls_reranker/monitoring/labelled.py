@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,11 @@ from ..calibration.reliability import calibration_report
 from ..calibration.thresholds import TIERS
 from .drift import spent
 
-__all__ = ["LabelledAnswers"]
+__all__ = ["Label", "LabelledAnswers", "labelled_report"]
+
+# Score, tier and whether it was right.
+Label = tuple[float, str, bool]
+ENDS = ("value", "low", "high")
 
 # Latest labels that are kept.
 MOST_LABELS = 5_000
@@ -29,7 +34,7 @@ class LabelledAnswers:
 
     def __init__(self, target_precision: float, alpha: float) -> None:
         self._target, self._alpha = target_precision, alpha
-        self._kept: deque[tuple[float, str, bool]] = deque(maxlen=MOST_LABELS)
+        self._kept: deque[Label] = deque(maxlen=MOST_LABELS)
         self._high, self._high_right = 0, 0
         self._looks = 0
 
@@ -52,23 +57,30 @@ class LabelledAnswers:
             "review the high tier by hand until then"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Labels, ECE of the scores (15 bins, and debiased) with 95 % bootstrap intervals, precision of each tier with
-        exact 95 % intervals; None where there are no labels."""
-        count = len(self._kept)
-        report: dict[str, Any] = {"labels": count, "ece": None, "debiased_ece": None}
-        if count:
-            score, right = np.array([(row[0], row[2]) for row in self._kept], np.float64).T
-            found = calibration_report(score, right, np.arange(count), resamples=RESAMPLES)
-            report |= {name: found[name] for name in ("ece", "debiased_ece")}
-        report["tiers"] = {tier: self._tier([row[2] for row in self._kept if row[1] == tier]) for tier in TIERS}
-        return report
+    def kept(self) -> tuple[Label, ...]:
+        """The labels, oldest first."""
+        return tuple(self._kept)
 
-    @staticmethod
-    def _tier(right: list[bool]) -> dict[str, Any]:
-        n, correct = len(right), sum(right)
-        if not n:
-            return {"labels": 0, "precision": None}
-        low = float(clopper_pearson_lower(correct, n, 0.975))
-        high = 1.0 - float(clopper_pearson_lower(n - correct, n, 0.975))
-        return {"labels": n, "precision": {"value": correct / n, "low": low, "high": high}}
+
+@lru_cache(maxsize=1)
+def labelled_report(labels: tuple[Label, ...]) -> dict[str, Any]:
+    """Labels; ECE of the scores (15 bins, and debiased) with 95 % bootstrap intervals; precision of each tier with
+    exact 95 % intervals; None where there are no labels. Kept until there is another label, since it takes a moment.
+    """
+    count = len(labels)
+    report: dict[str, Any] = {"labels": count, "ece": None, "debiased_ece": None}
+    if count:
+        score, right = np.array([(row[0], row[2]) for row in labels], np.float64).T
+        found = calibration_report(score, right, np.arange(count), resamples=RESAMPLES)
+        report |= {name: {end: found[name][end] for end in ENDS} for name in ("ece", "debiased_ece")}
+    report["tiers"] = {tier: _tier([row[2] for row in labels if row[1] == tier]) for tier in TIERS}
+    return report
+
+
+def _tier(right: list[bool]) -> dict[str, Any]:
+    n, correct = len(right), sum(right)
+    if not n:
+        return {"labels": 0, "precision": None}
+    low = float(clopper_pearson_lower(correct, n, 0.975))
+    high = 1.0 - float(clopper_pearson_lower(n - correct, n, 0.975))
+    return {"labels": n, "precision": dict(zip(ENDS, (correct / n, low, high), strict=True))}

@@ -14,7 +14,7 @@ import numpy as np
 
 from .drift import SMALLEST_PSI, Drift, drift_of, spent
 from .figures import FiguresByType, Top
-from .labelled import LabelledAnswers
+from .labelled import LabelledAnswers, labelled_report
 from .reference import NO_CANDIDATES, REFERENCE_FILE, Reference
 
 if TYPE_CHECKING:
@@ -167,14 +167,16 @@ class Monitor:
         whole window by ``scores`` and ``types``; ``labelled``; ``alarms``, and how many there were in all."""
         totals = self.totals()
         with self._lock:
-            return totals | {
+            labels = self._labelled.kept()
+            state = totals | {
                 "window": self._sliding().to_dict(),
                 "windows": self._windows,
                 "drift": {name: asdict(drift) for name, drift in self._drift.items()},
-                "labelled": self._labelled.to_dict(),
                 "alarms": [asdict(alarm) for alarm in self._alarms],
                 "alarm_count": self._alarm_count,
             }
+        # Outside the lock: no result waits for a bootstrap.
+        return state | {"labelled": labelled_report(labels)}
 
     def _sliding(self) -> FiguresByType:
         merged = FiguresByType()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-__all__ = ["metrics_text", "serve_metrics"]
+__all__ = ["MonitorCollector", "metrics_text", "serve_metrics"]
 
 PREFIX = "umls_reranker"
 WINDOWED = {
@@ -50,13 +50,14 @@ def serve_metrics(monitor: Monitor, port: int, address: str = "127.0.0.1") -> An
     return start_http_server(port, address, registry)
 
 
-class _Collector:
-    """Reads the monitor when it is scraped, so nothing is kept twice."""
+class MonitorCollector:
+    """For a registry of the service's own: reads the monitor when it is scraped, so nothing is kept twice."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
+        """What the client library asks for."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         state = self._monitor.to_dict()
@@ -105,5 +106,5 @@ def _registry(monitor: Monitor) -> CollectorRegistry:
     except ImportError:
         raise UserError('metrics need prometheus_client: pip install "umls_reranker[monitoring]"') from None
     registry = CollectorRegistry()
-    registry.register(_Collector(monitor))
+    registry.register(MonitorCollector(monitor))
     return registry
