@@ -219,18 +219,27 @@ def test_all_looks_together_spend_alpha():
     assert sum(spent(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
 
 
+TYPES = [f"T{number}" for number in range(5)]
+
+
 def clustered(rng, documents):
-    """Mentions of documents that each have a level of scores and a favorite type; 12 mentions a document."""
+    """Scores and numbers of types of documents that each have a level and a favorite; 12 mentions a document."""
     level = rng.normal(0, 1.2, documents)[:, None]
     score = 1 / (1 + np.exp(-(level + rng.normal(0.5, 1, (documents, 12)))))
     favorite = rng.integers(0, 5, documents)[:, None]
     kind = np.where(rng.random((documents, 12)) < 0.6, favorite, rng.integers(0, 5, (documents, 12)))
-    return score.ravel(), [[f"T{number}"] for number in kind.ravel().tolist()], np.repeat(np.arange(documents), 12)
+    return score.ravel(), kind.ravel()
 
 
-def counts_of(reference, score, types):
-    """(scores, types) counts by cell."""
-    cells = np.searchsorted(reference.score_edges, score, side="right"), [reference.type_cell(t) for t in types]
+def reference_of(score, kind):
+    types = [[TYPES[number]] for number in kind.tolist()]
+    return Reference.fit(score, types, np.arange(len(score)) // 12, FIGURES, 0.95)
+
+
+def counts_of(reference, score, kind):
+    """What `Monitor.record` would count of scores and types, at once."""
+    places = np.array([reference.type_cell([name]) for name in TYPES])
+    cells = np.searchsorted(reference.score_edges, score, side="right"), places[kind]
     shapes = reference.scores, reference.types
     return [np.bincount(cell, minlength=len(shape.cells)) for cell, shape in zip(cells, shapes, strict=True)]
 
@@ -242,13 +251,10 @@ def test_false_alarms_of_drift_keep_to_alpha(monkeypatch):
     rng = np.random.default_rng(0)
     monitors = alarmed = 0
     for _ in range(100):
-        score, types, documents = clustered(rng, 150)
-        reference = Reference.fit(score, types, documents, FIGURES, 0.95)
+        reference = reference_of(*clustered(rng, 150))
         monitor = Monitor(reference, window=600, alpha=0.2)
         for _ in range(10):
-            score, types, _ = clustered(rng, 50)
-            # What `record` would count, at once.
-            monitor._scores, monitor._types = counts_of(reference, score, types)
+            monitor._scores, monitor._types = counts_of(reference, *clustered(rng, 50))
             monitor._in_window = 600
             monitor._end_window()
         monitors, alarmed = monitors + 1, alarmed + bool(monitor.alarms)
@@ -260,9 +266,8 @@ def test_mentions_taken_as_independent_would_break_that_promise():
     rng = np.random.default_rng(0)
     broken = 0
     for _ in range(40):
-        one, other = clustered(rng, 150), clustered(rng, 50)
-        reference = Reference.fit(*one, FIGURES, 0.95)
-        counts = counts_of(reference, *other[:2])[0]
+        reference = reference_of(*clustered(rng, 150))
+        counts = counts_of(reference, *clustered(rng, 50))[0]
         cells = len(counts) - 2
         broken += (
             drift_of(Distribution(reference.scores.cells, reference.scores.counts, 1.0, cells), counts).p_value < 0.05

@@ -83,12 +83,12 @@ def test_picks_are_spread_over_types():
 
 
 def test_a_share_is_drawn_at_random_whatever_it_is_worth():
-    mentions = [logged(f"m{n}", 0.5 if n < 50 else 0.999) for n in range(1000)]
+    mentions = [logged(f"m{n}", 0.5 if n < 50 else 0.999) for n in range(300)]
     picked = select_for_review(mentions, 100, judge, random_share=0.4, seed=1)
     drawn = [mention for mention, reason in picked if reason == RANDOM]
     assert len(picked) == len(set(entities(picked))) == 100
     assert picked[:40] == [(mention, RANDOM) for mention in drawn] and len(drawn) == 40
-    assert sum(mention.top.score > 0.9 for mention in drawn) > 30
+    assert sum(mention.top.score > 0.9 for mention in drawn) > 25
     assert entities(picked) == entities(select_for_review(mentions, 100, judge, random_share=0.4, seed=1))
     assert entities(picked) != entities(select_for_review(mentions, 100, judge, random_share=0.4, seed=2))
 
