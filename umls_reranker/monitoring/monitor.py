@@ -82,10 +82,10 @@ class Monitor:
         self.reset()
 
     @classmethod
-    def of_model(cls, folder: Path, **options: Any) -> Monitor:
-        """A monitor with the reference of a model folder, or without one where the folder has none."""
-        path = Path(folder) / REFERENCE_FILE
-        return cls(Reference.load(path) if path.is_file() else None, **options)
+    def of_model(cls, folder: Path | None, **options: Any) -> Monitor:
+        """A monitor with the reference of a model folder, or without one where there is no folder or none in it."""
+        path = None if folder is None else Path(folder) / REFERENCE_FILE
+        return cls(Reference.load(path) if path and path.is_file() else None, **options)
 
     def reset(self) -> None:
         """Forget everything seen so far."""
