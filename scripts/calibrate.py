@@ -8,11 +8,12 @@ the counts of the training split's strings, thresholds.json, recipe.yaml.
 """
 
 from dataclasses import asdict
+from pathlib import Path
 
 from umls_reranker.arguments import CalibrationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import RunFolder
+from umls_reranker.stages import LINEAGE, RunFolder, fingerprint_path, read_json
 
 
 def main() -> None:
@@ -23,6 +24,8 @@ def main() -> None:
         "checkpoints": run.key_of("checkpoints", "train.py"),
         "candidates": run.key_of("candidates", "build_index.py"),
     }
+    if recipe.calibration.calibration_feedback:
+        inputs["calibration_feedback"] = fingerprint_path(Path(recipe.calibration.calibration_feedback))
     stage = run.stage("model", settings, inputs)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
@@ -42,8 +45,11 @@ def make(recipe, run, stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = load_from_disk(str(run.path / "candidates"))["calibration"]
     mentions = load_from_disk(str(run.path / "mentions"))
+    fitted_mentions, corrections = mentions["calibration"], {}
+    if recipe.calibration.calibration_feedback:
+        candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)
     template = PairTemplate.from_recipe(recipe.model)
-    lists = CandidateLists.load(candidates, mentions["calibration"], concepts, template)
+    lists = CandidateLists.load(candidates, fitted_mentions, concepts, template)
     with stage.writing() as (folder, summary):
         copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
@@ -51,6 +57,7 @@ def make(recipe, run, stage) -> None:
         calibration, thresholds, fitted = fit_parts(
             lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
+        fitted |= corrections
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()
@@ -63,6 +70,31 @@ def make(recipe, run, stage) -> None:
         f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {high}"
     )
+
+
+def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
+    """Lists and mentions of the calibration split with the corrections, and what calibrator.json says about them."""
+    from umls_reranker.feedback import calibration_rows, load_feedback
+
+    feedback = load_feedback(Path(recipe.calibration.calibration_feedback))
+    documents = {split: list(mentions[split]["doc_id"]) for split in ("train", "test")}
+    lost: dict[str, int] = {}
+    rows, row_mentions = calibration_rows(
+        feedback,
+        candidates,
+        mentions["calibration"],
+        documents["test"],
+        documents["train"],
+        concepts,
+        lost,
+        reads_concepts=bool(recipe.model.candidate_fields),
+    )
+    used = len(feedback) - sum(lost.values())
+    print(f"{used:,} corrections join {len(candidates):,} mentions; left out: {lost}")
+    facts = {"corrections": {"used": used, "left_out": lost}}
+    if (run.path / LINEAGE).is_file():
+        facts |= read_json(run.path / LINEAGE)
+    return rows, row_mentions, facts
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 
     python scripts/evaluate.py recipes/quickstart/config.yaml
 
-Writes report/ (metrics.json, plots) into the run folder, and metrics, plots and the model card into model/.
+Writes report/ into the run folder: metrics.json, report.html to look at, plots, outcomes.parquet (what was answered
+for each mention) and reference.json (what monitoring compares with). Puts what belongs to the model, and its card,
+into model/.
 """
 
 from pathlib import Path
@@ -12,6 +14,8 @@ from umls_reranker.arguments import EvaluationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
 from umls_reranker.stages import RunFolder, write_json
+
+MODEL_PARTS = ("metrics.json", "outcomes.parquet", "reference.json", "reliability.png", "risk_coverage.png")
 
 
 def main() -> None:
@@ -40,7 +44,10 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
+    from umls_reranker.evaluation.page import report_page
     from umls_reranker.evaluation.report import build_report
+    from umls_reranker.monitoring import REFERENCE_FILE, Reference
     from umls_reranker.reranker import UMLSReranker
     from umls_reranker.template import PairTemplate
 
@@ -57,7 +64,7 @@ def make(recipe, run, stage) -> None:
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
     )
     with stage.writing() as (folder, summary):
-        report, arrays = build_report(
+        report, outcomes = build_report(
             reranker,
             lists,
             pairs,
@@ -68,23 +75,27 @@ def make(recipe, run, stage) -> None:
             seed=recipe.run.seed,
         )
         write_json(folder / "metrics.json", report)
-        curves = {name: (arrays[name], arrays["labels"]) for name in ("raw", "calibrated")}
-        reliability_plot(curves, folder / "reliability.png")
-        systems = {
-            "reranker": (arrays["top_score"], arrays["top_correct"]),
-            "retriever": (arrays["retrieval_top_score"], arrays["retrieval_top_correct"]),
-        }
-        risk_coverage_plot(systems, folder / "risk_coverage.png")
+        outcomes.save(folder / OUTCOMES_FILE)
+        thresholds = reranker.thresholds
+        page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        curves = report["curves"]["reliability"]
+        reliability_plot({name: curves[name] for name in ("raw", "calibrated")}, folder / "reliability.png")
+        risk_coverage_plot(report["curves"]["risk_coverage"], folder / "risk_coverage.png")
+        reference = Reference.fit(
+            outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
+        )
+        write_json(folder / REFERENCE_FILE, reference.to_dict())
         summary |= {"acc@1": report["linking"]["reranker"]["acc@1"]["value"]}
 
 
 def complete_model_folder(recipe, run) -> None:
-    """Put metrics, plots and card beside the weights; what is there already is left alone."""
+    """Put what belongs to the model, and its card, beside the weights; what is there already is left alone."""
     from umls_reranker.card import folder_card
 
     report, model = run.path / "report", run.path / "model"
-    for source in [report / "metrics.json", *report.glob("*.png")]:
-        put(source.read_bytes(), model / source.name)
+    for name in MODEL_PARTS:
+        put((report / name).read_bytes(), model / name)
     put(folder_card(model, recipe.publish.repo_id, recipe.publish.tag).encode(), model / "README.md")
 
 

@@ -1,58 +1,95 @@
 #!/usr/bin/env python
-"""Figures of logged predictions beside those of the model's own test split.
+"""Watch logged predictions: figures beside those of the model's own test split, drift, and what reviewers said.
 
     python scripts/monitor.py MODEL predictions.jsonl
+    python scripts/monitor.py MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
-Reads the output of scripts/rerank.py line by line: shares of the confidence tiers, abstention, mean top score and
-margin, and per semantic type. MODEL is the folder whose metrics.json gives the reference.
+Reads the output of scripts/rerank.py line by line. MODEL is a folder with reference.json and thresholds.json. With
+--feedback, of the corrections only those of the random draw count. Ends with exit code 1 when there is an alarm.
 """
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.cli import run_script
 from umls_reranker.errors import UserError
-from umls_reranker.monitoring import UsageMonitor
 from umls_reranker.stages import read_json
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model folder with metrics.json")
+    parser.add_argument("model", type=Path, help="model folder with reference.json and thresholds.json")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that scripts/rerank.py wrote")
+    parser.add_argument("--window", type=int, default=2000, help="mentions of a window of the tests (default: 2000)")
+    parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false alarm (default: 0.05)")
+    parser.add_argument("--feedback", type=Path, help="folder of corrections (scripts/add_feedback.py)")
+    parser.add_argument("--lines", type=Path, help="write every window and alarm to this file, as JSON lines")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON, per semantic type too")
-    options = parser.parse_args()
-    reference = read_json(options.model / "metrics.json")["serving"]
-    figures = read_predictions(options.predictions).to_dict()
-    if options.json:
-        print(json.dumps(figures, indent=2))
-        return
-    print(f"{figures['mentions']:,} mentions, {figures['without_candidates']:,} of them without candidates\n")
-    print(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
+    return parser
+
+
+def main() -> int:
+    options = make_parser().parse_args()
+    from umls_reranker.data.semantic_types import TypeHierarchy
+    from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
+    from umls_reranker.prediction_log import read_predictions
+
+    reference = Reference.load(options.model / REFERENCE_FILE)
+    hierarchy = TypeHierarchy.from_dict(read_json(options.model / "thresholds.json")["hierarchy"])
+    with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
+        try:
+            monitor = Monitor(reference, window=options.window, alpha=options.alpha, log=log)
+        except ValueError as error:
+            raise UserError(f"--window {options.window}: {error}") from None
+        for mention in read_predictions(options.predictions):
+            types = [known for known in map(hierarchy.resolve, mention.types) if known]
+            monitor.record(types, len(mention.row["ranked"]), mention.top)
+        monitor.finish()
+        if options.feedback:
+            add_labels(monitor, options.feedback)
+    state = monitor.to_dict()
+    print(json.dumps(state, indent=2) if options.json else table(state, reference))
+    return 1 if state["alarm_count"] else 0
+
+
+def add_labels(monitor, folder: Path) -> None:
+    from umls_reranker.feedback import load_feedback
+    from umls_reranker.review import RANDOM
+
+    for row in load_feedback(folder):
+        if row["reason"] == RANDOM and row["score"] is not None:
+            monitor.add_label(row["score"], row["tier"], row["answer"] == row["cui"])
+
+
+def table(state: dict, reference) -> str:
+    lines = [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
+    lines.append(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
     for name in FIGURES:
-        here, test = figures[name], reference[name]
+        here, test = state[name], reference.figures[name]
         shown = "-" if here is None else f"{here:.3f}"
-        print(f"{name:<24}{shown:>8}{test['value']:>8.3f}{test['low']:>16.3f} .. {test['high']:.3f}")
-
-
-def read_predictions(path: Path) -> UsageMonitor:
-    monitor = UsageMonitor()
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give the output of scripts/rerank.py")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                ranked, types = row["ranked"], row.get("entity_type") or []
-                best = ranked[0] if ranked else None
-                top = best and (best["score"], best["margin"], best["tier"], best["accepted"])
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise UserError(f"{path}:{number}: not a line that scripts/rerank.py wrote") from None
-            monitor.record([types] if isinstance(types, str) else types, len(ranked), top)
-    return monitor
+        lines.append(f"{name:<24}{shown:>8}{test['value']:>8.3f}{test['low']:>16.3f} .. {test['high']:.3f}")
+    for kind, drift in state["drift"].items():
+        lines.append(f"{'drift of ' + kind:<24} stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}")
+    labelled = state["labelled"]
+    if labelled["labels"]:
+        ece = labelled["debiased_ece"]
+        lines += [
+            "",
+            f"{labelled['labels']:,} labels: debiased ECE {ece['value']:.3f} ({ece['low']:.3f} .. {ece['high']:.3f})",
+        ]
+        for tier, found in labelled["tiers"].items():
+            if found["labels"]:
+                p, count = found["precision"], found["labels"]
+                lines.append(
+                    f"  {tier:<8}{count:>6} labels, right {p['value']:.3f} ({p['low']:.3f} .. {p['high']:.3f})"
+                )
+    if not state["windows"]:
+        lines.append("too few mentions to test for drift")
+    return "\n".join([*lines, "", *(f"ALARM: {alarm['sentence']}" for alarm in state["alarms"])]).rstrip()
 
 
 if __name__ == "__main__":

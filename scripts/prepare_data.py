@@ -62,6 +62,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         names = ("corpus", "train_documents", "dev_documents", "test_documents")
         for name in names if mentions.test_documents else names[:-1]:
             files[name] = (fetch(required(getattr(mentions, name), name), cache),)
+    if mentions.feedback:
+        files["feedback"] = (Path(mentions.feedback),)
     return files
 
 
@@ -84,6 +86,7 @@ def make(recipe: Recipe, files: dict[str, tuple[Path, ...]], concepts: Stage, me
     from umls_reranker.data.relations import write_relations
     from umls_reranker.data.retired import RetiredCuis, map_retired
     from umls_reranker.data.sources import corpus_mentions, read_concepts, split_shares
+    from umls_reranker.feedback import load_feedback, training_mentions
 
     on_error = recipe.mentions.on_error
     with concepts.writing() as (concept_folder, concept_summary), mentions.writing() as (folder, summary):
@@ -95,6 +98,8 @@ def make(recipe: Recipe, files: dict[str, tuple[Path, ...]], concepts: Stage, me
             )
         else:
             found = corpus_mentions(recipe.mentions, files, recipe.run.seed, summary)
+        if "feedback" in files:
+            found = training_mentions(found, load_feedback(*files["feedback"]), hierarchy, summary)
         concept_summary["concepts"] = write_concepts(rows, hierarchy, concept_folder, concepts.key)
         table = ConceptTable.load(concept_folder)
         concept_summary["relations"] = write_relations(relations, table.cui_numbers, concept_folder)

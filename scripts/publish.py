@@ -4,7 +4,8 @@
     python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0
     python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0 --dry_run
 
-Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run makes every check and sends nothing.
+Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run makes every check and sends nothing. A model
+that is worse than what the repo holds, on the same test mentions, is refused unless --force_worse says otherwise.
 """
 
 import sys
@@ -31,6 +32,7 @@ def main() -> None:
         options.tag,
         private=options.private,
         message=options.commit_message,
+        force_worse=options.force_worse,
         dry_run=recipe.run.dry_run,
     )
     for file in model_files(folder):

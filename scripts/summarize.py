@@ -26,7 +26,8 @@ def main() -> None:
     console.print(figures_table(report))
     console.print(f"\n{what_was_made(run)}", highlight=False)
     console.print(checklist_line(run), highlight=False)
-    console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}\n")
+    console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}")
+    console.print(f"A page to look at: {run.path / 'report' / 'report.html'}\n", highlight=False, soft_wrap=True)
     console.print("Use it:\n", style="bold")
     console.print(
         "    from umls_reranker import UMLSReranker\n"
@@ -57,10 +58,12 @@ def checklist_line(run) -> str:
     if not path.is_file():
         return "Targets: not checked yet, run scripts/validate.py"
     checks = read_json(path)["checks"]
-    failed = [check["name"] for check in checks if not check["passed"]]
-    return f"Targets: {len(checks) - len(failed)} of {len(checks)} met" + (
-        f"; missed: {', '.join(failed)}" if failed else ""
-    )
+    named = {
+        result: [c["name"] for c in checks if c["result"] == result] for result in ("PASS", "FAIL", "CANNOT TELL")
+    }
+    words = {"FAIL": "missed", "CANNOT TELL": "too little to tell"}
+    rest = [f"{words[result]}: {', '.join(named[result])}" for result in words if named[result]]
+    return "; ".join([f"Targets: {len(named['PASS'])} of {len(checks)} met", *rest])
 
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:

@@ -2,102 +2,82 @@
 """Check a finished run as a deployment would: load its model folder, rerank held-out mentions, compare with targets.
 
     python scripts/validate.py recipes/quickstart/config.yaml
+    python scripts/validate.py recipes/quickstart/config.yaml --against org/my-reranker@v1.0.0
 
-Prints every target of the recipe with the measured value, its 95 % interval and PASS or FAIL, and writes
-checklist.json into the run folder. Ends with exit code 1 when a check fails.
+Prints every target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL
+or CANNOT TELL; with --against, whether the model is worse than a former version on the same mentions. Writes
+checklist.json into the run folder. Ends with exit code 1 when a check fails or the model got worse.
 """
 
-import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 from umls_reranker.arguments import EvaluationArguments, RunArguments
 from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
 from umls_reranker.recipe import parse_recipe
 from umls_reranker.stages import RunFolder, read_json, write_json
 
-REPLAYED_MENTIONS = 200
+
+@dataclass
+class ValidationOptions:
+    """Validation: what only this script takes."""
+
+    against: str | None = field(
+        default=None,
+        metadata={
+            "help": "former version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub "
+            "repo as NAMESPACE/NAME or NAMESPACE/NAME@REVISION"
+        },
+    )
 
 
 def main() -> int:
-    recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
+    recipe, options = parse_recipe(__doc__, (RunArguments, EvaluationArguments), extra=ValidationOptions)
     run = RunFolder(recipe.run.run_dir)
-    run.key_of("report", "evaluate.py")
-    targets = dict(parse_target(text) for text in recipe.evaluation.targets)
-    from umls_reranker.evaluation.checklist import check_targets, format_table
-    from umls_reranker.evaluation.report import measured_figures
-
-    report = read_json(run.path / "report" / "metrics.json")
-    checks = check_targets(targets, measured_figures(report))
-    with run.locked():
-        checks = integration_checks(recipe, run) + checks
-        write_json(run.path / "checklist.json", {"schema_version": 1, "checks": [asdict(check) for check in checks]})
-    print(format_table(checks))
-    failed = [check.name for check in checks if not check.passed]
-    print(f"\n{len(checks) - len(failed)} passed, {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
-    return 1 if failed else 0
-
-
-def parse_target(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"\s*(\S+)\s+(\S.*?)\s*", text)
-    if not match:
-        raise UserError(f'targets: cannot read {text!r}; write e.g. "acc@1 >= 0.75"')
-    return match.group(1), match.group(2)
-
-
-def integration_checks(recipe, run) -> list:
-    """Load the folder as a user does and replay test mentions one call at a time and in one batch."""
+    report_key = run.key_of("report", "evaluate.py")
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.candidate_lists import as_serving_input
-    from umls_reranker.evaluation.checklist import Check
+    from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
+    from umls_reranker.evaluation.comparison import compare
+    from umls_reranker.evaluation.figures import measured_figures
+    from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
+    from umls_reranker.evaluation.replay import replay_checks
     from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.versions import find_outcomes
 
-    reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
-    )
-    mentions = load_from_disk(str(run.path / "mentions"))["test"].select_columns(
-        ["mention", "left", "right", "semantic_types"]
-    )
-    candidates = load_from_disk(str(run.path / "candidates"))["test"]
-    rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
-    replayed = [mentions[row] for row in rows]
-    concepts = ConceptTable.load(run.path / "concepts")
-    lists = [as_serving_input(candidates[row], concepts) for row in rows]
-    batch = reranker.rerank_batch(
-        [m["mention"] for m in replayed],
-        lists,
-        [m["semantic_types"] for m in replayed],
-        [m["left"] for m in replayed],
-        [m["right"] for m in replayed],
-        desc="replaying test mentions",
-    )
-    single = [
-        reranker.rerank(m["mention"], items, m["semantic_types"], m["left"], m["right"])
-        for m, items in zip(replayed[:20], lists, strict=False)
-    ]
-    gap = max(
-        abs(a.cross_encoder_score - b.cross_encoder_score)
-        for one, many in zip(single, batch, strict=False)
-        for a, b in zip(
-            sorted(one, key=lambda r: r.candidate["cui"]), sorted(many, key=lambda r: r.candidate["cui"]), strict=True
+    targets = parse_targets(recipe.evaluation.targets)
+    report = read_json(run.path / "report" / "metrics.json")
+    checks = check_targets(targets, measured_figures(report))
+    comparison = None
+    if options.against:
+        former = Outcomes.load(find_outcomes(options.against))
+        present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
+        comparison = compare(present, former, resamples=recipe.evaluation.bootstrap_resamples, seed=recipe.run.seed)
+    with run.locked():
+        reranker = UMLSReranker.from_pretrained(
+            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
         )
+        replayed = [load_from_disk(str(run.path / name))["test"] for name in ("mentions", "candidates")]
+        checks = replay_checks(reranker, *replayed, ConceptTable.load(run.path / "concepts")) + checks
+        content = {
+            "schema_version": 2,
+            "report_key": report_key,
+            "checks": [asdict(check) for check in checks],
+            "against": options.against,
+            "comparison": comparison and comparison.to_dict(),
+        }
+        write_json(run.path / "checklist.json", content)
+    print(format_table(checks))
+    counts = {result: [c.name for c in checks if c.result == result] for result in ("PASS", "FAIL", "CANNOT TELL")}
+    passed, failed, open_ = counts.values()
+    print(
+        f"\n{len(passed)} passed, {len(failed)} failed"
+        + (f": {', '.join(failed)}" if failed else "")
+        + (f"; too little support to tell: {', '.join(open_)}" if open_ else "")
     )
-    whole = all(len(ranked) == len(items) for ranked, items in zip(batch, lists, strict=True))
-    in_range = all(0.0 <= r.cross_encoder_score <= 1.0 for ranked in batch for r in ranked)
-    ordered = all(
-        a.cross_encoder_score >= b.cross_encoder_score
-        for ranked in batch
-        for a, b in zip(ranked, ranked[1:], strict=False)
-    )
-    population = f"{len(batch)} replayed test mentions"
-    sound = float(whole and in_range and ordered)
-    # Batches pad differently; bfloat16 then rounds differently, hence the two decimals.
-    return [
-        Check("every_candidate_ranked_with_probability", sound, None, None, ">= 1", population, sound == 1.0),
-        Check("largest_score_gap_single_vs_batch", gap, None, None, "<= 0.02", "20 of them", gap <= 0.02),
-    ]
+    if comparison:
+        print(f"\n{comparison.table()}\n\nbeside {options.against}: {comparison.sentence()}")
+    return 1 if failed or (comparison and comparison.worse) else 0
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ PRELOADED = (
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
     "umls_reranker.calibration.plots",
+    "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.report",
     "umls_reranker.reranker",
     "umls_reranker.retrieval.from_recipe",

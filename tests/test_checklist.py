@@ -3,7 +3,7 @@ import math
 import pytest
 
 from umls_reranker.errors import UserError
-from umls_reranker.evaluation.checklist import Measured, check_targets, format_table
+from umls_reranker.evaluation.checklist import Measured, Target, check_targets, format_table, parse_targets, result_of
 
 MEASURED = {
     "pair.f1": Measured(0.912, 0.90, 0.92, "test pairs"),
@@ -27,18 +27,50 @@ MEASURED = {
         ("tiers.high", "0.40 - 0.70", True),
         ("tiers.high", "0.40 to 0.61", True),
         ("speed", ">= 2000", True),
-        ("undefined", "<= 1", False),
     ],
 )
 def test_targets(name, target, passed):
     (check,) = check_targets({name: target}, MEASURED)
-    assert check.passed is passed
+    assert check.result == ("PASS" if passed else "FAIL")
     assert (check.name, check.target) == (name, target)
     assert (check.low, check.high, check.population) == (
         MEASURED[name].low,
         MEASURED[name].high,
         MEASURED[name].population,
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "measured", "result"),
+    [
+        # Few mentions and an interval on both sides of the target.
+        (">= 0.9", Measured(0.92, 0.88, 0.96, support=999), "CANNOT TELL"),
+        (">= 0.9", Measured(0.88, 0.84, 0.92, support=999), "CANNOT TELL"),
+        ("0.4 .. 0.6", Measured(0.59, 0.55, 0.63, support=10), "CANNOT TELL"),
+        ("0.4 .. 0.6", Measured(0.30, 0.20, 0.70, support=10), "CANNOT TELL"),
+        # Few mentions, but all of the interval on one side.
+        (">= 0.9", Measured(0.95, 0.90, 0.99, support=10), "PASS"),
+        (">= 0.9", Measured(0.80, 0.70, 0.89, support=10), "FAIL"),
+        ("> 0.9", Measured(0.80, 0.70, 0.90, support=10), "FAIL"),
+        ("0.4 .. 0.6", Measured(0.70, 0.65, 0.75, support=10), "FAIL"),
+        # Enough mentions: the value decides.
+        (">= 0.9", Measured(0.92, 0.88, 0.96, support=1000), "PASS"),
+        (">= 0.9", Measured(0.88, 0.84, 0.92, support=1000), "FAIL"),
+        # No interval, or no sample.
+        (">= 0.9", Measured(0.92, support=10), "PASS"),
+        (">= 0.9", Measured(0.88, 0.84, 0.92), "FAIL"),
+        # Nothing to measure it on.
+        ("<= 1", Measured(math.nan, support=5000), "CANNOT TELL"),
+    ],
+)
+def test_cannot_tell_needs_few_mentions_and_an_interval_on_both_sides(target, measured, result):
+    assert result_of(measured, Target.parse("figure", target)) == result
+
+
+def test_lines_of_targets():
+    assert parse_targets(["acc@1 >= 0.75", "  share 0.4 .. 0.6 "]) == {"acc@1": ">= 0.75", "share": "0.4 .. 0.6"}
+    with pytest.raises(UserError, match="targets: cannot read 'acc@1'"):
+        parse_targets(["acc@1"])
 
 
 def test_order_is_that_of_the_targets():
@@ -60,10 +92,11 @@ def test_unreadable_targets_are_named(text):
 
 
 def test_table():
-    checks = check_targets({"pair.f1": ">= 0.90", "speed": "< 100"}, MEASURED)
+    checks = check_targets({"pair.f1": ">= 0.90", "speed": "< 100", "undefined": "> 0"}, MEASURED)
     assert format_table(checks).splitlines() == [
-        "| figure  | value  | 95 % interval    | target  | result | measured on |",
-        "| ------- | ------ | ---------------- | ------- | ------ | ----------- |",
-        "| pair.f1 | 0.9120 | 0.9000 .. 0.9200 | >= 0.90 | PASS   | test pairs  |",
-        "| speed   | 12,346 |                  | < 100   | FAIL   |             |",
+        "| figure    | value  | 95 % interval    | target  | result      | measured on |",
+        "| --------- | ------ | ---------------- | ------- | ----------- | ----------- |",
+        "| pair.f1   | 0.9120 | 0.9000 .. 0.9200 | >= 0.90 | PASS        | test pairs  |",
+        "| speed     | 12,346 |                  | < 100   | FAIL        |             |",
+        "| undefined | -      |                  | > 0     | CANNOT TELL |             |",
     ]

@@ -1,10 +1,20 @@
-"""Figures of a reranker at work, by hand."""
+"""Figures of a reranker at work, by hand; drift, and how often it is seen where there is none."""
 
+import io
+import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from outcome_fixtures import make_outcomes
 
-from umls_reranker.monitoring import TIERS, UsageMonitor
+from umls_reranker.calibration.thresholds import TIERS
+from umls_reranker.errors import UserError
+from umls_reranker.monitoring import Monitor, Reference
+from umls_reranker.monitoring.drift import SMALLEST_PSI, drift_of, spent
+from umls_reranker.monitoring.figures import MOST_TYPES, OTHER_TYPES
+from umls_reranker.monitoring.reference import NO_CANDIDATES, Distribution
 
 NOTHING = {
     "mentions": 0,
@@ -18,21 +28,37 @@ NOTHING = {
     "mean_top_score": None,
     "mean_margin": None,
 }
+FIGURES = {"mean_top_score": {"value": 0.7, "low": 0.6, "high": 0.8, "population": "400 test mentions"}}
+
+
+def make_reference(outcomes=None):
+    outcomes = outcomes or make_outcomes(4000)
+    return Reference.fit(outcomes.score, outcomes.types, outcomes.document, FIGURES, 0.95)
+
+
+def feed(monitor, outcomes):
+    for row in range(len(outcomes)):
+        score = float(outcomes.score[row])
+        top = None if np.isnan(score) else (score, score / 2, str(outcomes.tier[row]), bool(outcomes.accepted[row]))
+        monitor.record(outcomes.types[row], 5, top)
+
+
+# Figures
 
 
 def test_a_new_monitor_has_counts_of_zero_and_no_means():
-    assert UsageMonitor().to_dict() == NOTHING | {"per_type": {}}
+    assert Monitor().totals() == NOTHING | {"per_type": {}}
 
 
 def test_figures_by_hand():
-    monitor = UsageMonitor()
+    monitor = Monitor()
     monitor.record(["T047"], 3, (0.9, 0.5, "high", True))
     monitor.record(["T047", "T121"], 2, (0.4, 0.2, "medium", True))
     monitor.record([], 4, (0.1, -0.1, "reject", False))
     monitor.record(["T121"], 0, None)
     monitor.add_truncated(2)
     monitor.add_truncated(0)
-    figures = monitor.to_dict()
+    figures = monitor.totals()
     assert list(figures["per_type"]) == ["T047", "T121"]
     disease, drug = figures.pop("per_type").values()
     assert figures == {
@@ -52,29 +78,61 @@ def test_figures_by_hand():
     assert (drug["mean_top_score"], drug["mean_margin"]) == (0.4, 0.2)
 
 
+def test_results_of_a_reranker_are_taken_as_they_are():
+    monitor = Monitor()
+    best = SimpleNamespace(cross_encoder_score=0.9, margin=0.5, tier="high", accepted=True)
+    monitor.add([best, best], ["T047"])
+    monitor.add([])
+    figures = monitor.totals()
+    assert (figures["mentions"], figures["candidates"], figures["accepted_share"]) == (2, 2, 0.5)
+
+
 def test_only_mentions_without_candidates_leave_no_mean():
-    monitor = UsageMonitor()
+    monitor = Monitor()
     monitor.record([], 0, None)
-    figures = monitor.to_dict()
+    figures = monitor.totals()
     assert (figures["mean_top_score"], figures["mean_margin"], figures["abstained_share"]) == (None, None, 1.0)
 
 
 def test_a_type_given_twice_counts_once():
-    monitor = UsageMonitor()
+    monitor = Monitor()
     monitor.record(["T047", "T047"], 1, (0.9, 0.5, "high", True))
-    assert monitor.to_dict()["per_type"]["T047"]["mentions"] == 1
+    assert monitor.totals()["per_type"]["T047"]["mentions"] == 1
+
+
+def test_a_window_forgets_and_the_totals_do_not():
+    monitor = Monitor(window=200)
+    for score in (0.1, 0.9):
+        for _ in range(200):
+            monitor.record(["T047"], 1, (score, 0.0, "low", False))
+    state = monitor.to_dict()
+    assert state["mean_top_score"] == pytest.approx(0.5)
+    assert state["window"]["mean_top_score"] == pytest.approx(0.9) and state["window"]["mentions"] == 200
+    monitor.record(["T121"], 1, (0.9, 0.0, "low", False))
+    assert monitor.to_dict()["window"]["mentions"] == 191
+    assert set(monitor.to_dict()["window"]["per_type"]) == {"T047", "T121"}
+
+
+def test_memory_is_bounded_whatever_types_are_sent():
+    monitor = Monitor(window=200)
+    for number in range(2 * MOST_TYPES):
+        monitor.record([f"T{number}"], 1, (0.5, 0.0, "low", False))
+    per_type = monitor.totals()["per_type"]
+    assert len(per_type) == MOST_TYPES + 1 and per_type[OTHER_TYPES]["mentions"] == MOST_TYPES
+    assert len(monitor._slices) == 20
 
 
 def test_reset_starts_anew():
-    monitor = UsageMonitor()
-    monitor.record(["T047"], 3, (0.9, 0.5, "high", True))
+    monitor = Monitor(make_reference(), window=200)
+    feed(monitor, make_outcomes(250))
     monitor.add_truncated(1)
     monitor.reset()
-    assert monitor.to_dict() == NOTHING | {"per_type": {}}
+    assert monitor.totals() == NOTHING | {"per_type": {}}
+    assert (monitor.to_dict()["drift"], monitor.to_dict()["windows"]) == ({}, 0)
 
 
 def test_no_mention_is_lost_between_threads():
-    monitor = UsageMonitor()
+    monitor = Monitor(make_reference(), window=200)
 
     def work(_):
         for _ in range(500):
@@ -86,3 +144,217 @@ def test_no_mention_is_lost_between_threads():
     figures = monitor.to_dict()
     assert (figures["mentions"], figures["candidates"], figures["truncated_pairs"]) == (4000, 8000, 4000)
     assert figures["per_type"]["T047"]["mentions"] == 4000 and figures["mean_top_score"] == 0.5
+    assert figures["windows"] == 20
+
+
+@pytest.mark.parametrize("window", [199, 210, 0])
+def test_a_window_that_cannot_be_cut(window):
+    with pytest.raises(ValueError, match="must be a multiple of 20 and 200 or more"):
+        Monitor(window=window)
+
+
+# Reference and drift
+
+
+def test_the_reference_comes_back_from_json(tmp_path):
+    scores = np.append(make_outcomes(399).score, np.nan)
+    reference = make_reference(make_outcomes(400, score=scores))
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(reference.to_dict()))
+    assert Reference.load(path) == reference
+    assert sum(reference.scores.counts) == 400 and reference.scores.counts[-1] == 1
+    assert reference.scores.cells[-1] == NO_CANDIDATES and reference.types.cells == ("T047", "T121", "other")
+    assert reference.score_cell(None) == 10 and reference.score_cell(0.0) == 0 and reference.score_cell(1.0) == 9
+    assert [reference.type_cell(types) for types in (["T121", "T047"], ["T999"], [])] == [1, 2, 2]
+
+
+def test_the_reference_puts_scores_where_its_counts_have_them():
+    outcomes = make_outcomes(1000, score=np.round(make_outcomes(1000).score, 1))
+    reference = make_reference(outcomes)
+    counts = np.zeros(len(reference.scores.cells), int)
+    for score in outcomes.score.tolist():
+        counts[reference.score_cell(score)] += 1
+    assert tuple(counts) == reference.scores.counts
+
+
+def test_a_reference_that_cannot_be_read(tmp_path):
+    path = tmp_path / "reference.json"
+    with pytest.raises(UserError, match=r"reference\.json is missing; scripts/evaluate\.py makes it"):
+        Reference.load(path)
+    path.write_text('{"schema_version": 2}')
+    with pytest.raises(UserError, match="schema_version 2"):
+        Reference.load(path)
+    path.write_text('{"schema_version": 1, "scores": {}}')
+    with pytest.raises(UserError, match="is damaged"):
+        Reference.load(path)
+
+
+def test_independent_mentions_have_the_textbook_test():
+    rng = np.random.default_rng(0)
+    counts = Distribution.fit("abcd", rng.integers(0, 4, 8000), np.arange(8000))
+    assert counts.scale == pytest.approx(1.0, abs=0.05) and counts.degrees == pytest.approx(3.0, abs=0.05)
+    from scipy.stats import chi2_contingency
+
+    window = np.array([300, 250, 250, 200])
+    expected = chi2_contingency(np.stack([counts.counts, window]))
+    found = drift_of(Distribution(counts.cells, counts.counts, 1.0, 3.0), window)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_documents_of_one_mind_count_once():
+    # Ten mentions a document, all alike: the design effect is ten.
+    cells = np.repeat(np.random.default_rng(0).integers(0, 4, 800), 10)
+    found = Distribution.fit("abcd", cells, np.arange(8000) // 10)
+    assert found.scale == pytest.approx(10, rel=0.1)
+
+
+def test_stability_index_by_hand():
+    found = drift_of(Distribution(("a", "b"), (50, 50), 1.0, 1.0), np.array([90, 10]))
+    p, q = np.array([50.5, 50.5]) / 101, np.array([90.5, 10.5]) / 101
+    assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
+    assert (found.cell, found.share, found.reference_share) == ("a", 0.9, 0.5)
+
+
+def test_all_looks_together_spend_alpha():
+    assert sum(spent(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+
+
+TYPES = [f"T{number}" for number in range(5)]
+
+
+def clustered(rng, documents):
+    """Scores and numbers of types of documents that each have a level and a favorite; 12 mentions a document."""
+    level = rng.normal(0, 1.2, documents)[:, None]
+    score = 1 / (1 + np.exp(-(level + rng.normal(0.5, 1, (documents, 12)))))
+    favorite = rng.integers(0, 5, documents)[:, None]
+    kind = np.where(rng.random((documents, 12)) < 0.6, favorite, rng.integers(0, 5, (documents, 12)))
+    return score.ravel(), kind.ravel()
+
+
+def reference_of(score, kind):
+    types = [[TYPES[number]] for number in kind.tolist()]
+    return Reference.fit(score, types, np.arange(len(score)) // 12, FIGURES, 0.95)
+
+
+def counts_of(reference, score, kind):
+    """What `Monitor.record` would count of scores and types, at once."""
+    places = np.array([reference.type_cell([name]) for name in TYPES])
+    cells = np.searchsorted(reference.score_edges, score, side="right"), places[kind]
+    shapes = reference.scores, reference.types
+    return [np.bincount(cell, minlength=len(shape.cells)) for cell, shape in zip(cells, shapes, strict=True)]
+
+
+def test_false_alarms_of_drift_keep_to_alpha(monkeypatch):
+    """Monitors of ten windows each, where nothing has moved, every one with a reference of its own."""
+    # Without the floor of the index, so that the test alone has to keep the promise.
+    monkeypatch.setattr("umls_reranker.monitoring.monitor.SMALLEST_PSI", 0.0)
+    rng = np.random.default_rng(0)
+    monitors = alarmed = 0
+    for _ in range(100):
+        reference = reference_of(*clustered(rng, 150))
+        monitor = Monitor(reference, window=600, alpha=0.2)
+        for _ in range(10):
+            monitor._scores, monitor._types = counts_of(reference, *clustered(rng, 50))
+            monitor._in_window = 600
+            monitor._end_window()
+        monitors, alarmed = monitors + 1, alarmed + bool(monitor.alarms)
+    # More than 30 of 100 has a probability below 1 % where one in five is promised.
+    assert alarmed / monitors <= 0.3
+
+
+def test_mentions_taken_as_independent_would_break_that_promise():
+    rng = np.random.default_rng(0)
+    broken = 0
+    for _ in range(40):
+        reference = reference_of(*clustered(rng, 150))
+        counts = counts_of(reference, *clustered(rng, 50))[0]
+        cells = len(counts) - 2
+        broken += (
+            drift_of(Distribution(reference.scores.cells, reference.scores.counts, 1.0, cells), counts).p_value < 0.05
+        )
+    assert broken > 15
+
+
+def test_drift_of_scores_is_told_once_in_one_sentence():
+    log = io.StringIO()
+    monitor = Monitor(make_reference(), window=400, log=log)
+    feed(monitor, make_outcomes(400, seed=5))
+    assert monitor.alarms == []
+    moved = make_outcomes(800, seed=6)
+    feed(monitor, make_outcomes(800, seed=6, score=moved.score**3, types=moved.types))
+    (alarm,) = monitor.alarms
+    assert (alarm.kind, alarm.mentions) == ("scores", 800)
+    assert alarm.sentence.startswith("the top scores of mentions 401 to 800 differ from the model's test split")
+    assert alarm.sentence.endswith("if candidates or texts have changed for good, calibrate again")
+    assert "50% are scores of 0.000 to 0.334 where 10% were" in alarm.sentence and "\n" not in alarm.sentence
+    drift = monitor.to_dict()["drift"]["scores"]
+    assert drift["psi"] > SMALLEST_PSI and drift["p_value"] < 1e-6
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [event["event"] for event in events] == ["window", "alarm", "window", "window"]
+    assert events[0]["figures"]["mentions"] == 400
+
+
+def test_drift_of_types():
+    monitor = Monitor(make_reference(), window=400)
+    feed(monitor, make_outcomes(400, seed=5, types=[["T121"]] * 400))
+    (alarm,) = monitor.alarms
+    assert alarm.kind == "types" and "0% are T047 where 75% were" in alarm.sentence
+
+
+def test_what_is_left_of_a_log_is_tested_if_it_is_enough():
+    for mentions, windows in ((199, 0), (200, 1), (400, 1), (650, 2)):
+        monitor = Monitor(make_reference(), window=400)
+        feed(monitor, make_outcomes(mentions, seed=5))
+        monitor.finish()
+        assert monitor.to_dict()["windows"] == windows
+
+
+def test_a_model_folder_without_a_reference_is_watched_without_drift(tmp_path):
+    monitor = Monitor.of_model(tmp_path, window=200)
+    feed(monitor, make_outcomes(200))
+    assert (monitor.to_dict()["windows"], monitor.to_dict()["drift"], monitor.alarms) == (1, {}, [])
+    (tmp_path / "reference.json").write_text(json.dumps(make_reference().to_dict()))
+    assert Monitor.of_model(tmp_path).reference == make_reference()
+
+
+# Labels
+
+
+def test_precision_of_the_tiers_by_labels():
+    monitor = Monitor(make_reference())
+    for right in [True] * 9 + [False]:
+        monitor.add_label(0.9, "high", right)
+    monitor.add_label(0.5, "medium", False)
+    labelled = monitor.to_dict()["labelled"]
+    assert labelled["labels"] == 11 and labelled["tiers"]["low"] == {"labels": 0, "precision": None}
+    precision = labelled["tiers"]["high"]["precision"]
+    # Clopper and Pearson's 95 % interval of 9 in 10.
+    assert (precision["value"], precision["low"], precision["high"]) == (
+        0.9,
+        pytest.approx(0.5550, abs=1e-4),
+        pytest.approx(0.9975, abs=1e-4),
+    )
+    assert labelled["ece"]["low"] <= labelled["ece"]["value"] <= labelled["ece"]["high"]
+    assert Monitor().to_dict()["labelled"]["ece"] is None
+
+
+def test_a_broken_promise_of_the_high_tier_is_told():
+    monitor = Monitor(make_reference())
+    for number in range(100):
+        monitor.add_label(0.97, "high", number % 4 > 0)
+    (alarm, *_) = monitor.alarms
+    assert alarm.kind == "precision"
+    assert (
+        "reviewed answers of the high tier are right" in alarm.sentence and "where 95% is promised" in alarm.sentence
+    )
+
+
+def test_a_kept_promise_is_rarely_called_broken():
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(100):
+        monitor = Monitor(alpha=0.2)
+        for right in rng.random(400) < 0.95:
+            monitor.add_label(0.97, "high", right)
+        called += bool(monitor.alarms)
+    assert called <= 30

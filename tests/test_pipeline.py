@@ -56,7 +56,11 @@ SPLITS = {
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("reranker.json", "calibrator.json", "thresholds.json", "recipe.yaml", "metrics.json", "README.md"),
-    *("string_counts.safetensors", "reliability.png", "risk_coverage.png"),
+    *("string_counts.safetensors", "reliability.png", "risk_coverage.png", "outcomes.parquet", "reference.json"),
+}
+REPORT_FILES = {
+    *("metrics.json", "report.html", "outcomes.parquet", "reference.json", "manifest.json"),
+    *("reliability.png", "risk_coverage.png"),
 }
 
 
@@ -99,7 +103,7 @@ def test_the_run_folder_holds_every_stage(finished):
     checkpoints = {path.name for path in (finished.folder / "checkpoints").glob("checkpoint-*")}
     assert checkpoints >= {"checkpoint-60", "checkpoint-best"} and len(checkpoints) <= 4
     report = {path.name for path in (finished.folder / "report").iterdir()}
-    assert report == {"metrics.json", "reliability.png", "risk_coverage.png", "manifest.json"}
+    assert report == REPORT_FILES
     logged = [json.loads(line)["stage"] for line in (finished.folder / "stages.jsonl").read_text().splitlines()]
     assert sorted(logged) == sorted(STAGES)
 
@@ -112,7 +116,7 @@ def test_the_model_folder_is_complete(finished):
     assert load_recipe(model / "recipe.yaml") == load_recipe(finished.folder.parents[1] / "config.yaml")
     best = finished.folder / "checkpoints" / "checkpoint-best" / "model.safetensors"
     assert (model / "model.safetensors").read_bytes() == best.read_bytes()
-    for name in ("metrics.json", "reliability.png", "risk_coverage.png"):
+    for name in REPORT_FILES & MODEL_FILES:
         assert (model / name).read_bytes() == (finished.folder / "report" / name).read_bytes()
 
 
@@ -287,6 +291,7 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
 
     table = scripts.run("monitor", model, target)
     assert table.code == 0 and table.out.startswith("3 mentions, 1 of them without candidates")
+    assert table.out.splitlines()[-1] == "too few mentions to test for drift"
     figures = json.loads(scripts.run("monitor", model, target, "--json").out)
     tops = [entry["ranked"][0]["score"] for entry in written if entry["ranked"]]
     assert figures["mean_top_score"] == pytest.approx(sum(tops) / 2)

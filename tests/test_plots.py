@@ -3,7 +3,8 @@ import struct
 import numpy as np
 import pytest
 
-from umls_reranker.calibration.plots import reliability_plot, risk_coverage_curve, risk_coverage_plot
+from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
+from umls_reranker.evaluation.curves import reliability_points, risk_coverage
 
 
 def size_of(path) -> tuple[int, int]:
@@ -12,27 +13,20 @@ def size_of(path) -> tuple[int, int]:
     return struct.unpack(">II", content[16:24])
 
 
-def test_risk_coverage_by_hand():
-    coverage, precision = risk_coverage_curve([0.9, 0.5, 0.5, -np.inf, np.nan], [1, 1, 0, 1, 1])
-    np.testing.assert_allclose(coverage, [0.2, 0.6])
-    np.testing.assert_allclose(precision, [1.0, 2 / 3])
-
-
-def test_risk_coverage_of_a_system_that_never_answers():
-    coverage, precision = risk_coverage_curve([-np.inf, -np.inf], [0, 0])
-    assert len(coverage) == len(precision) == 0
-
-
 def draw(path) -> None:
     rng = np.random.default_rng(0)
     p = rng.beta(0.5, 2, 800)
     y = rng.random(800) < p
     if path.name.startswith("reliability"):
-        reliability_plot({"raw": (p**0.5, y), "calibrated": (p, y)}, path)
+        documents = np.arange(800) // 10
+        curves = {"raw": reliability_points(p**0.5, y, documents), "calibrated": reliability_points(p, y, documents)}
+        reliability_plot(curves, path)
     else:
         silent = np.full(800, -np.inf)
         exact = np.where(rng.random(800) < 0.3, 1.0, -np.inf)
-        risk_coverage_plot({"reranker": (p, y), "exact": (exact, y), "silent": (silent, y)}, path, target=0.9)
+        systems = {"reranker": p, "exact": exact, "silent": silent}
+        curves = {name: risk_coverage(score, y) for name, score in systems.items()}
+        risk_coverage_plot(curves, path, target=0.9)
 
 
 @pytest.mark.parametrize("name", ["reliability.png", "risk_coverage.png"])

@@ -131,6 +131,9 @@ class MentionArguments:
         False, "pubtator: where a document defines a mention as an abbreviation, take the text of its long form"
     )
     max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
+    feedback: str | None = _key(
+        None, "folder of a reviewer's corrections (scripts/add_feedback.py), which join the training mentions"
+    )
 
 
 @dataclass
@@ -211,6 +214,7 @@ class MiningArguments:
     typeless_share: float = _key(
         0.2, "with mention_types: share of the training mentions shown without their types, to do without them too"
     )
+    feedback_weight: float = _key(1.0, "factor to these weights for pairs of corrections (`feedback`)")
     max_train_mentions: int | None = _key(None, "train on at most this many mentions, drawn by the seed; empty: all")
 
 
@@ -317,6 +321,11 @@ class CalibrationArguments:
     threshold_shrinkage: float = _key(
         1000.0, "gold pairs at which a type's own acceptance threshold and its parent's count equally"
     )
+    calibration_feedback: str | None = _key(
+        None,
+        "folder of a reviewer's corrections (scripts/add_feedback.py), which join the calibration split, but for "
+        "those that the model was trained on",
+    )
 
 
 @dataclass
@@ -338,6 +347,7 @@ class PublishArguments:
         True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
     )
     commit_message: str | None = _key(None, "message of the commit")
+    force_worse: bool = _key(False, "publish a version even when it is worse than what the repo holds")
 
 
 @dataclass

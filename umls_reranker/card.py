@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .evaluation.names import figure_name
 from .recipe import load_recipe
 from .stages import read_json
 
@@ -23,25 +24,6 @@ __all__ = ["folder_card", "model_card"]
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 
 Row = Sequence[str]
-
-NAMES = {
-    "f1": "F1",
-    "roc_auc": "ROC-AUC",
-    "mrr": "MRR",
-    "ece": "ECE",
-    "debiased_ece": "debiased ECE",
-    "ece_reduction": "ECE reduction",
-    "brier": "Brier score",
-    "log_loss": "log-loss",
-    "reranker": "**this model**",
-    "exact_match": "exact name match",
-    "most_frequent_cui": "most frequent CUI of the string",
-    "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",
-    "seen_cui": "concept seen",
-    "unseen_cui": "concept not seen",
-    "seen_string": "string seen",
-    "unseen_string": "string not seen",
-}
 
 # The figures that stand in the card's metadata, by section of metrics.json.
 INDEXED = {
@@ -140,7 +122,7 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
                     dataset_name=corpus,
                     dataset_split=metrics.get("split", "test"),
                     metric_type=key,
-                    metric_name=_name(key),
+                    metric_name=figure_name(key),
                     metric_value=round(figures[key]["value"], 4),
                 )
                 results.append(result)
@@ -157,12 +139,8 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
     )
 
 
-def _name(key: str) -> str:
-    """``top1_ece`` -> "ECE, top candidates"."""
-    for affix, note in (("_raw", ", before calibration"), ("top1_", ", top candidates")):
-        if affix in key:
-            return _name(key.replace(affix, "")) + note
-    return NAMES.get(key, key.replace("_", " "))
+def _system(key: str) -> str:
+    return f"**{figure_name(key)}**" if key == "reranker" else figure_name(key)
 
 
 def _is_figure(value: Any) -> bool:
@@ -192,22 +170,26 @@ def _table(header: Row, rows: Sequence[Row]) -> str:
 def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") -> str:
     measured = {system: {k: v for k, v in part.items() if _is_figure(v)} for system, part in systems.items()}
     columns = list(dict.fromkeys(metric for part in measured.values() for metric in part))
-    rows = [[_name(system), *(_cell(part.get(column)) for column in columns)] for system, part in measured.items()]
-    return _table(["system", *(title.format(_name(column)) for column in columns)], rows)
+    rows = [[_system(system), *(_cell(part.get(column)) for column in columns)] for system, part in measured.items()]
+    return _table(["system", *(title.format(figure_name(column)) for column in columns)], rows)
 
 
 def _subset_table(subsets: Mapping[str, Mapping[str, Any]]) -> str:
     systems = list(dict.fromkeys(system for part in subsets.values() for system in part["acc@1"]))
     rows = [
-        [_name(subset), f"{part['mentions']:,}", *(_number(part["acc@1"].get(system), 3) for system in systems)]
+        [figure_name(subset), f"{part['mentions']:,}", *(_number(part["acc@1"].get(system), 3) for system in systems)]
         for subset, part in subsets.items()
     ]
-    return _table(["subset", "mentions", *map(_name, systems)], rows)
+    return _table(["subset", "mentions", *map(_system, systems)], rows)
 
 
 def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over: str = "–") -> str:
     rows = [
-        [_name(key), _cell(figure, digits), figure.get("population") or ("top candidates" if "top1" in key else over)]
+        [
+            figure_name(key),
+            _cell(figure, digits),
+            figure.get("population") or ("top candidates" if "top1" in key else over),
+        ]
         for section in sections
         for key, figure in section.items()
         if _is_figure(figure)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .evaluation.names import figure_name
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -12,13 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["examples_table", "figures_table", "linking_table"]
 
-SYSTEMS = {
-    "reranker": "this reranker",
-    "retriever": "retriever alone",
-    "exact_match": "exact name match",
-    "most_frequent_cui": "most frequent CUI of the string",
-    "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",
-}
+SYSTEMS = ("reranker", "retriever", "exact_match", "most_frequent_cui", "most_frequent_cui_else_retriever")
 SHOWN_CANDIDATES = 3
 
 
@@ -38,11 +34,11 @@ def linking_table(report: dict[str, Any]) -> Table:
     table.add_column("system")
     for title in ("acc@1", "acc@1 in dictionary", "MRR", "recall@32", "answered"):
         table.add_column(title, justify="right")
-    for name, title in SYSTEMS.items():
+    for name in SYSTEMS:
         row = report["linking"][name]
         ranks_all = name in ("reranker", "retriever")
         table.add_row(
-            title,
+            figure_name(name),
             _with_interval(row["acc@1"]),
             _with_interval(row["in_dictionary"]["acc@1"]),
             f"{row['mrr']['value']:.3f}" if ranks_all else "",

@@ -9,6 +9,8 @@ and safetensors files travel.
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ __all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
 SCHEMA_VERSION = 1
 WEIGHTS = "model.safetensors"
 COUNTS = "string_counts.safetensors"
+OUTCOMES = "outcomes.parquet"
 
 LOADED_FILES = (
     "config.json",
@@ -42,8 +45,9 @@ LOADED_FILES = (
     "thresholds.json",
     "recipe.yaml",
     "metrics.json",
+    "reference.json",
 )
-MODEL_FILES = (*LOADED_FILES, "README.md", "*.png")
+MODEL_FILES = (*LOADED_FILES, OUTCOMES, "README.md", "*.png")
 
 # What a model folder must hold, and the script that puts it there.
 NEEDED_TO_LOAD = dict.fromkeys(
@@ -114,6 +118,7 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    files: Sequence[str] = LOADED_FILES,
 ) -> Path:
     """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
 
@@ -122,6 +127,7 @@ def download(
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None takes the one of the environment or of ``hf auth login``.
         cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
+        files: which are taken from the Hub; a local folder is given whole.
 
     Raises:
         UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
@@ -145,7 +151,7 @@ def download(
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(LOADED_FILES),
+                allow_patterns=list(files),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
@@ -167,6 +173,7 @@ def publish(
     token: str | None = None,
     message: str | None = None,
     card: str | None = None,
+    force_worse: bool = False,
     dry_run: bool = False,
 ) -> str:
     """Publish a model folder as one commit on ``main`` and a new tag on that commit.
@@ -183,17 +190,20 @@ def publish(
         token: Hub token with write access; None takes the one of the environment or of ``hf auth login``.
         message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
+        force_worse: publish even what is worse than what the repo holds (`versions.refuse_worse`).
         dry_run: make every check, on the Hub too, and send nothing.
 
     Returns:
         URL of the commit; in a dry run, of the repo.
 
     Raises:
-        UserError: the folder, the names, the tag or the token will not do, or the Hub cannot be reached.
+        UserError: the folder, the names, the tag or the token will not do, the model is worse than what the repo
+            holds, or the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
     from .card import folder_card
+    from .versions import refuse_worse
 
     folder = Path(folder)
     verify_parts(folder)
@@ -207,6 +217,8 @@ def publish(
     api = _api(token)
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
+        if head is not None and not force_worse and api.file_exists(repo_id, "reranker.json", revision=head):
+            refuse_worse(folder, repo_id, head, token)
         if dry_run:
             return f"{constants.ENDPOINT}/{repo_id}"
         if head is None:
@@ -223,7 +235,10 @@ def publish(
     unfinished = "; this version has no tag, and earlier versions are as they were"
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split one upload into several commits.
-        commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
+        with warnings.catch_warnings():
+            # The outcomes are data, and meant to be beside the model.
+            warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
+            commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
     return commit.commit_url
 

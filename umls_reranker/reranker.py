@@ -16,7 +16,7 @@ from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists
 from .calibration.thresholds import ThresholdTable, TypeThreshold
 from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
-from .monitoring import UsageMonitor
+from .monitoring import Monitor
 from .scoring import PairScorer
 from .stages import read_json
 from .template import PairTemplate
@@ -58,7 +58,8 @@ class RankedCandidate:
 class UMLSReranker:
     """A cross-encoder with its calibrator and thresholds.
 
-    Make one with `from_pretrained`; an instance may be used from several threads.
+    Make one with `from_pretrained`; an instance may be used from several threads. Its ``monitor``
+    (`monitoring.Monitor`) sees every result.
 
     >>> reranker = UMLSReranker.from_pretrained("org/sapbert-umls-reranker", revision="v1")  # doctest: +SKIP
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]  # doctest: +SKIP
@@ -79,7 +80,7 @@ class UMLSReranker:
         self.thresholds = thresholds
         self.folder = folder
         self.info = info
-        self._monitor = UsageMonitor()
+        self.monitor = Monitor.of_model(folder)
 
     @classmethod
     def from_pretrained(
@@ -207,9 +208,9 @@ class UMLSReranker:
             )
             best = ranked[0] if ranked else None
             top = best and (best.cross_encoder_score, best.margin, best.tier, best.accepted)
-            self._monitor.record(type_ids, size, top)
+            self.monitor.record(type_ids, size, top)
             results.append(ranked)
-        self._monitor.add_truncated(scores.truncated)
+        self.monitor.add_truncated(scores.truncated)
         return results
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
@@ -217,12 +218,12 @@ class UMLSReranker:
         return self.thresholds.tier(float(score), self._resolve_types(entity_type))
 
     def get_statistics(self) -> dict[str, Any]:
-        """Figures over everything this instance ranked so far (`monitoring.Figures`), in all and per semantic type."""
-        return self._monitor.to_dict()
+        """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""
+        return self.monitor.totals()
 
     def reset_statistics(self) -> None:
         """Start the figures anew."""
-        self._monitor.reset()
+        self.monitor.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write all parts to `folder`, which then loads with `from_pretrained`; a model folder there is replaced.

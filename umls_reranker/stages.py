@@ -15,7 +15,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from typing import Any
 from .errors import UserError
 from .version import __version__
 
-__all__ = ["RunFolder", "Stage", "fingerprint_path", "read_json", "write_json"]
+__all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "read_json", "write_json"]
 
 MANIFEST = "manifest.json"
+# What a forked run says about the run it comes from.
+LINEAGE = "lineage.json"
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 
 
@@ -174,6 +176,29 @@ class RunFolder:
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
         return Stage(self.path / name, settings, inputs)
+
+    def fork(self, path: Path, leave_out: Sequence[str]) -> RunFolder:
+        """A new run folder with this run's finished stages, as links to their files: no copy, no second making.
+
+        Output is never changed in place, so neither run sees what becomes of the other.
+
+        Args:
+            path: of the new run folder, on the same file system.
+            leave_out: stages that are not taken along.
+
+        Raises:
+            UserError: there is something at `path`.
+        """
+        if path.exists():
+            raise UserError(f"{path} is there already; choose another name")
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        for manifest in sorted(self.path.glob(f"*/{MANIFEST}")):
+            stage = manifest.parent.name
+            if stage not in leave_out:
+                shutil.copytree(self.path / stage, partial / stage, copy_function=os.link)
+        partial.rename(path)
+        return RunFolder(path)
 
     def seconds(self) -> dict[str, float]:
         """Seconds that the latest run of each stage took."""

@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from .reliability import ece, reliability_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["reliability_plot", "risk_coverage_curve", "risk_coverage_plot"]
+__all__ = ["reliability_plot", "risk_coverage_plot"]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -26,38 +24,31 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 SMALLEST_COVERAGE = 0.01
 
 
-def reliability_plot(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path | str, *, bins: int = 15, title: str | None = None
-) -> None:
+def reliability_plot(curves: Mapping[str, Mapping[str, Any]], path: Path | str, *, title: str | None = None) -> None:
     """Reliability diagram over a histogram of the probabilities, written as PNG.
 
-    Bars are the sampling noise (95 %) of a perfectly calibrated model with as many independent pairs in the bin.
-
     Args:
-        curves: label -> (probabilities (n,), labels (n,)), in the order of drawing, six at most.
+        curves: label -> points as in ``metrics.json`` (`evaluation.curves.reliability_points`), in the order of
+            drawing, six at most. The band of the last one is drawn: where a perfectly calibrated model would lie.
         path: PNG file; written beside and renamed.
     """
     figure, (axes, histogram) = _figure((6.4, 7.2), 2, height_ratios=[3, 1], sharex=True)
     axes.plot([0, 1], [0, 1], color="0.45", linewidth=1, linestyle="--", zorder=1, label="perfect calibration")
-    for (name, (p, y)), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
-        points = reliability_curve(p, y, bins)
-        x, rate = points["mean_probability"], points["positive_rate"]
-        error = np.minimum(1.96 * points["standard_error"], [rate, 1 - rate])
-        label = f"{name} (ECE {ece(p, y, bins):.3f})"
-        axes.errorbar(
-            x,
-            rate,
-            yerr=error,
-            color=color,
-            marker=marker,
-            markersize=5,
-            linewidth=1.6,
-            elinewidth=0.9,
-            label=label,
-            clip_on=False,
-        )
-        counts = np.histogram(p, bins=np.linspace(0, 1, bins + 1))[0]
-        histogram.stairs(counts, np.linspace(0, 1, bins + 1), color=color, linewidth=1.6)
+    for (name, points), color, marker in zip(curves.items(), COLORS, MARKERS, strict=False):
+        line = {"color": color, "marker": marker, "markersize": 5, "linewidth": 1.6, "clip_on": False}
+        axes.plot(points["mean_probability"], points["positive_rate"], label=name, zorder=3, **line)
+        edges = np.append(points["lower"], points["upper"][-1:])
+        histogram.stairs(points["count"], edges, color=color, linewidth=1.6)
+    last = list(curves.values())[-1]
+    axes.fill_between(
+        last["mean_probability"],
+        last["band_low"],
+        last["band_high"],
+        color="0.5",
+        alpha=0.25,
+        linewidth=0,
+        label="95 % of perfectly calibrated models",
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right pairs in the bin")
     axes.set_title(title or "Reliability: how often is a pair of this probability right?", fontsize=11, loc="left")
     axes.legend(loc="upper left", framealpha=0.85, edgecolor="none", fontsize=9)
@@ -67,7 +58,7 @@ def reliability_plot(
 
 
 def risk_coverage_plot(
-    systems: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    systems: Mapping[str, Mapping[str, Any]],
     path: Path | str,
     *,
     target: float | None = 0.95,
@@ -76,14 +67,14 @@ def risk_coverage_plot(
     """Precision of the answers against the share of mentions answered, most confident first, written as PNG.
 
     Args:
-        systems: label -> (score (n,) of each mention's answer, correct (n,)); a score of -inf or NaN is no answer.
+        systems: label -> curve as in ``metrics.json`` (`evaluation.curves.risk_coverage`).
         path: PNG file; written beside and renamed.
         target: precision to mark by a line; None for none.
     """
     figure, (axes,) = _figure((6.8, 5.4), 1)
     lowest = 1.0
-    for (name, (score, correct)), color, marker in zip(systems.items(), COLORS, MARKERS, strict=False):
-        coverage, precision = risk_coverage_curve(score, correct)
+    for (name, curve), color, marker in zip(systems.items(), COLORS, MARKERS, strict=False):
+        coverage, precision = np.array(curve["coverage"]), np.array(curve["precision"])
         if not len(coverage):
             continue
         shown = coverage >= min(SMALLEST_COVERAGE, coverage[-1])
@@ -111,20 +102,6 @@ def risk_coverage_plot(
     # Below the axes, where no curve can run into it.
     figure.legend(loc="outside lower left", frameon=False, fontsize=9, ncols=1)
     _save(figure, path)
-
-
-def risk_coverage_curve(score: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(coverage, precision) at every distinct score, most confident first; equal scores are one point.
-
-    Args:
-        score: (n,) -inf or NaN where there is no answer. correct: (n,).
-    """
-    score = np.asarray(score, dtype=np.float64)
-    answered = np.flatnonzero(score > -np.inf)
-    order = answered[np.argsort(-score[answered], kind="stable")]
-    ends = np.flatnonzero(np.append(score[order][1:] < score[order][:-1], len(order) > 0))
-    right = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[ends]
-    return (ends + 1) / max(len(score), 1), right / (ends + 1)
 
 
 def _figure(size: tuple[float, float], rows: int, **layout) -> tuple[Figure, tuple[Axes, ...]]:

@@ -15,10 +15,12 @@ from .arrow import DatasetWriter, write_dataset_dict_index
 from .concepts import Concept, normalize_name
 from .pubtator import Mention
 
-__all__ = ["MENTION_FEATURES", "SPLITS", "assign_split", "hold_out_synonyms", "write_mentions"]
+__all__ = ["FEEDBACK_PREFIX", "MENTION_FEATURES", "SPLITS", "assign_split", "hold_out_synonyms", "write_mentions"]
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
+# Starts the document ids of mentions that come from a reviewer's corrections.
+FEEDBACK_PREFIX = "feedback:"
 
 MENTION_FEATURES = Features(
     {

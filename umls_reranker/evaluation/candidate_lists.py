@@ -29,11 +29,13 @@ class TopCandidates:
         score: (n,) float64 calibrated probability, NaN without candidates.
         margin: (n,) float64, score less that of the second; the score itself when there is no second.
         correct: (n,) bool, whether it is the gold concept.
+        place: (n,) int64, its place among all candidates, -1 without candidates.
     """
 
     score: np.ndarray
     margin: np.ndarray
     correct: np.ndarray
+    place: np.ndarray
 
 
 def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptTable) -> list[dict[str, Any]]:
@@ -145,4 +147,4 @@ class CandidateLists:
         score = np.where(best >= 0, probabilities[best], np.nan)
         rival = np.where(second >= 0, probabilities[second], 0.0)
         correct = (self.gold >= 0) & (best == self.offsets[:-1] + self.gold)
-        return TopCandidates(score, score - rival, correct)
+        return TopCandidates(score, score - rival, correct, best)

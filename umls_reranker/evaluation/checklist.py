@@ -1,14 +1,31 @@
-"""Measured figures against the targets of a recipe: one line each, passed or not."""
+"""Measured figures against the targets of a recipe: PASS, FAIL, or CANNOT TELL where too little was measured."""
 
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
 
-__all__ = ["Check", "Measured", "Target", "check_targets", "format_table"]
+__all__ = [
+    "CANNOT_TELL",
+    "FAIL",
+    "PASS",
+    "SMALL_SUPPORT",
+    "Check",
+    "Measured",
+    "Target",
+    "check_targets",
+    "format_table",
+    "markdown_table",
+    "parse_targets",
+    "result_of",
+]
+
+PASS, FAIL, CANNOT_TELL = "PASS", "FAIL", "CANNOT TELL"
+# Mentions below which an interval that holds both sides of a target decides nothing.
+SMALL_SUPPORT = 1_000
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _ONE_SIDED = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
@@ -17,12 +34,16 @@ _RANGE = re.compile(rf"({_NUMBER})\s*(?:\.\.|-|to)\s*({_NUMBER})")
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure, its 95 % interval (None where there is none) and what it was measured on."""
+    """A figure, its 95 % interval (None where there is none), what it was measured on, and how many mentions that is.
+
+    A `support` of None stands for a figure that does not come from a sample.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     population: str = ""
+    support: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +75,17 @@ class Target:
     def __contains__(self, value: float) -> bool:
         return self.low < value < self.high if self.strict else self.low <= value <= self.high
 
+    def splits(self, low: float, high: float) -> bool:
+        """Whether an interval holds values on both sides of the target."""
+        is_inside = low in self and high in self
+        is_outside = high <= self.low if self.strict else high < self.low
+        is_outside |= low >= self.high if self.strict else low > self.high
+        return not is_inside and not is_outside
+
 
 @dataclass(frozen=True)
 class Check:
-    """One target beside what was measured; `passed` compares the value itself, not its interval."""
+    """One target beside what was measured; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
 
     name: str
     value: float
@@ -65,13 +93,42 @@ class Check:
     high: float | None
     target: str
     population: str
-    passed: bool
+    support: int | None
+    result: str
+
+
+def parse_targets(texts: Iterable[str]) -> dict[str, str]:
+    """Name -> target of lines such as ``"acc@1 >= 0.75"``.
+
+    Raises:
+        UserError: a line without a name and a target.
+    """
+    targets = {}
+    for text in texts:
+        match = re.fullmatch(r"\s*(\S+)\s+(\S.*?)\s*", text)
+        if not match:
+            raise UserError(f'targets: cannot read {text!r}; write e.g. "acc@1 >= 0.75"')
+        targets[match.group(1)] = match.group(2)
+    return targets
+
+
+def result_of(found: Measured, target: Target) -> str:
+    """PASS or FAIL by the value itself, except where the measurement cannot decide.
+
+    CANNOT TELL, in exactly two cases: the figure is not defined on this data (NaN: nothing to measure it on); or it
+    rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds values on both sides of the target. With
+    more mentions the value decides alone: to fail for the width of the interval would punish what was measured well.
+    """
+    if math.isnan(found.value):
+        return CANNOT_TELL
+    is_small = found.support is not None and found.support < SMALL_SUPPORT
+    if is_small and found.low is not None and found.high is not None and target.splits(found.low, found.high):
+        return CANNOT_TELL
+    return PASS if found.value in target else FAIL
 
 
 def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) -> list[Check]:
     """Compare each target with the figure of its name, in the order of `targets`.
-
-    A figure that is NaN (not defined on this data) does not pass.
 
     Raises:
         UserError: a target that cannot be read, or a name that was not measured (the nearest is given).
@@ -92,7 +149,8 @@ def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) 
                 high=found.high,
                 target=str(text).strip(),
                 population=found.population,
-                passed=found.value in target,
+                support=found.support,
+                result=result_of(found, target),
             )
         )
     return checks
@@ -107,17 +165,24 @@ def format_table(checks: Iterable[Check]) -> str:
             _number(check.value),
             "" if check.low is None or check.high is None else f"{_number(check.low)} .. {_number(check.high)}",
             check.target,
-            "PASS" if check.passed else "FAIL",
+            check.result,
             check.population,
         )
         for check in checks
     ]
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with columns of even width."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, tuple("-" * width for width in widths), *rows]
+    lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"

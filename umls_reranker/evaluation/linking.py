@@ -12,7 +12,16 @@ import numpy as np
 from ..calibration.reliability import bootstrap_sums, document_index, document_sums
 from ..calibration.thresholds import TIERS
 
-__all__ = ["coverage_at_precision", "gold_ranks", "linking_metrics", "list_offsets", "tier_metrics", "top_two"]
+__all__ = [
+    "coverage_at_precision",
+    "gold_ranks",
+    "linking_metrics",
+    "list_offsets",
+    "measure",
+    "ratio",
+    "tier_metrics",
+    "top_two",
+]
 
 Measure = dict[str, float]
 
@@ -92,7 +101,7 @@ def linking_metrics(
 
     def mean(values: np.ndarray, population: np.ndarray) -> Measure:
         columns = [values * population, population.astype(np.float64)]
-        return _measure(document_sums(index, documents, columns), _ratio, resamples, seed)
+        return measure(document_sums(index, documents, columns), ratio, resamples=resamples, seed=seed)
 
     everywhere = np.ones(len(ranks), dtype=bool)
     result: dict = {name: mean(gain, everywhere) for name, gain in gains.items()}
@@ -163,10 +172,22 @@ def tier_metrics(
         sums = document_sums(index, documents, [inside * correct, inside, np.ones_like(inside)])
         result[tier] = {
             "count": int(inside.sum()),
-            "share": _measure(sums[:, 1:], _ratio, resamples, seed),
-            "precision": _measure(sums[:, :2], _ratio, resamples, seed),
+            "share": measure(sums[:, 1:], ratio, resamples=resamples, seed=seed),
+            "precision": measure(sums[:, :2], ratio, resamples=resamples, seed=seed),
         }
     return result
+
+
+def measure(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int) -> Measure:
+    """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document."""
+    low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
+    return {"value": float(statistic(sums.sum(axis=0))), "low": low, "high": high}
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First over second column of sums (..., 2); NaN where the second is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
 
 
 def _ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -176,13 +197,3 @@ def _ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     if len(scores) != len(mention):
         raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
     return np.lexsort((-scores, mention))
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[..., 0] / sums[..., 1]
-
-
-def _measure(sums: np.ndarray, statistic: Callable, resamples: int, seed: int) -> Measure:
-    low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
-    return {"value": float(statistic(sums.sum(axis=0))), "low": low, "high": high}

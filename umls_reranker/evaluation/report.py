@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibration.logistic import sigmoid
-from ..calibration.reliability import bootstrap_by_document, calibration_report
+from ..calibration.reliability import calibration_report, document_index, document_sums
 from ..data.concepts import normalize_name
 from ..training.metrics import pair_report
+from .answering import answering_metrics
 from .baselines import StringFrequency, answer_ranks, baseline_answers
-from .candidate_lists import CandidateLists, TopCandidates
-from .checklist import Measured
-from .linking import coverage_at_precision, gold_ranks, linking_metrics, tier_metrics
+from .candidate_lists import CandidateLists
+from .curves import BINS, histogram, reliability_points, risk_coverage
+from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
+from .outcomes import Outcomes
+from .slices import group_slices, slice_figures, type_slices
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..reranker import UMLSReranker
 
-__all__ = ["build_report", "measured_figures"]
+__all__ = ["build_report"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
 
@@ -36,7 +39,7 @@ def build_report(
     split: str,
     resamples: int,
     seed: int,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], Outcomes]:
     """Score a split and measure everything.
 
     Args:
@@ -49,33 +52,31 @@ def build_report(
         resamples, seed: of the bootstrap by document.
 
     Returns:
-        The content of ``metrics.json``, and the arrays that the plots need: ``raw``, ``calibrated``, ``labels`` of all
-        candidates, ``top_score``, ``top_correct``, ``retrieval_top_score``, ``retrieval_top_correct`` of all mentions.
+        The content of ``metrics.json``, and what was answered for each mention.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    documents = np.asarray(lists.documents)
     scores = lists.score(reranker.scorer, f"scoring {split} candidates")
     decided = reranker.calibration(lists.scored(scores.logits))
     calibrated, raw, labels = decided.probabilities, sigmoid(scores.logits), lists.labels
-    top = lists.top(decided.log_odds, calibrated)
+    outcomes = _outcomes(reranker, lists, decided.log_odds, calibrated)
+    documents, pair_documents = outcomes.document, outcomes.document[lists.mention_of]
     retrieval_top = lists.retrieved_first()
-    types = list(lists.mentions["semantic_types"])
-    thresholds = [reranker.thresholds.for_type(names) for names in types]
-    tiers = ["reject" if np.isnan(p) else row.tier(p) for p, row in zip(top.score, thresholds, strict=True)]
-    accepted = np.array([p >= row.accept for p, row in zip(top.score, thresholds, strict=True)])
     without = reranker.calibration.without_cross_encoder(lists.scored(scores.logits))
     rankings = {"reranker": decided.log_odds, "cross_encoder": scores.logits}
     if without is not None:
         rankings["evidence_without_cross_encoder"] = without
     systems = _systems(lists, rankings, train_mentions, concepts)
-    pair_documents = documents[lists.mention_of]
-    population = f"{len(documents):,} {split} mentions"
+    confidences = {
+        "reranker": (outcomes.score, outcomes.correct),
+        "retriever": (retrieval_top.score, retrieval_top.correct),
+    }
+    hierarchy = reranker.thresholds.hierarchy
     report = {
         "schema_version": 1,
         "split": split,
-        "mentions": len(documents),
+        "mentions": len(outcomes),
         "documents": len(np.unique(documents)),
-        "in_dictionary": int(lists.in_dictionary.sum()),
+        "in_dictionary": int(outcomes.in_dictionary.sum()),
         "candidates": len(labels),
         "pair": _mined_pairs(reranker, pairs, lists.mentions, split, options),
         "candidate_pair": _with_population(
@@ -83,67 +84,68 @@ def build_report(
             f"{len(labels):,} candidates of {split} mentions, default threshold",
         ),
         "linking": {
-            name: linking_metrics(ranks, lists.in_dictionary, documents, answered=answered, **options)
+            name: linking_metrics(ranks, outcomes.in_dictionary, documents, answered=answered, **options)
             for name, (ranks, answered) in systems.items()
         },
-        "subsets": _subsets(lists, systems, train_mentions),
+        "gain_over_retriever": _gain(outcomes, lists.gold == 0, options),
+        "subsets": _subsets(outcomes, lists, systems, train_mentions, options),
         "coverage": {
             name: {
-                f"{precision:.2f}": coverage_at_precision(
-                    np.nan_to_num(best.score, nan=-np.inf), best.correct, precision, documents, **options
-                )
+                f"{precision:.2f}": coverage_at_precision(score, correct, precision, documents, **options)
                 for precision in COVERAGE_PRECISIONS
             }
-            for name, best in (("reranker", top), ("retriever", retrieval_top))
+            for name, (score, correct) in confidences.items()
         },
-        "calibration": _calibration(raw, calibrated, labels, pair_documents, top, documents, options),
-        "tiers": tier_metrics(tiers, top.correct, documents, **options),
-        "serving": _serving(top, tiers, accepted, documents, population, options),
+        "calibration": _calibration(raw, calibrated, labels, pair_documents, outcomes, options),
+        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
+        "answering": answering_metrics(outcomes, **options),
+        "serving": _serving(outcomes, f"{len(outcomes):,} {split} mentions", options),
+        "groups": group_slices(outcomes, hierarchy, **options),
+        "types": type_slices(outcomes, hierarchy, **options),
+        "curves": {
+            "reliability": {
+                "raw": reliability_points(raw, labels, pair_documents),
+                "calibrated": reliability_points(calibrated, labels, pair_documents),
+                "top1": reliability_points(
+                    outcomes.score[outcomes.scored], outcomes.correct[outcomes.scored], documents[outcomes.scored]
+                ),
+            },
+            "risk_coverage": {name: risk_coverage(*confidence) for name, confidence in confidences.items()},
+            "score": histogram(outcomes.score, outcomes.correct),
+            "margin": histogram(outcomes.margin, outcomes.correct),
+        },
         "losses": {
-            "out_of_dictionary": int((~lists.in_dictionary).sum()),
-            "not_retrieved": int((lists.in_dictionary & (lists.gold < 0)).sum()),
+            "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
+            "not_retrieved": int((outcomes.in_dictionary & (lists.gold < 0)).sum()),
             "truncated_pairs": scores.truncated,
         },
     }
-    arrays = {
-        "raw": raw,
-        "calibrated": calibrated,
-        "labels": labels,
-        "top_score": top.score,
-        "top_correct": top.correct,
-        "retrieval_top_score": retrieval_top.score,
-        "retrieval_top_correct": retrieval_top.correct,
-    }
-    return report, arrays
+    return report, outcomes
 
 
-def measured_figures(report: dict[str, Any]) -> dict[str, Measured]:
-    """The figures that targets can name, by the names used in recipes."""
-    linking, serving = report["linking"]["reranker"], report["serving"]
-    mentions = f"{report['mentions']:,} {report['split']} mentions"
-    known = f"{report['in_dictionary']:,} {report['split']} mentions with gold in the dictionary"
-    candidates = f"{report['candidates']:,} candidates"
-
-    def measured(entry: dict[str, float | None], population: str) -> Measured:
-        value = float("nan") if entry["value"] is None else entry["value"]
-        return Measured(value, entry.get("low"), entry.get("high"), population)
-
-    figures = {name: measured(entry, entry["population"]) for name, entry in report["pair"].items()}
-    figures |= {f"candidate_{name}": measured(e, e["population"]) for name, e in report["candidate_pair"].items()}
-    for name in ("acc@1", "mrr", "recall@5", "recall@32"):
-        figures[name] = measured(linking[name], mentions)
-        figures[f"{name}_in_dictionary"] = measured(linking["in_dictionary"][name], known)
-    gain = (
-        linking["in_dictionary"]["acc@1"]["value"] - report["linking"]["retriever"]["in_dictionary"]["acc@1"]["value"]
+def _outcomes(
+    reranker: UMLSReranker, lists: CandidateLists, log_odds: np.ndarray, probabilities: np.ndarray
+) -> Outcomes:
+    top = lists.top(log_odds, probabilities)
+    types = list(lists.mentions["semantic_types"])
+    thresholds = [reranker.thresholds.for_type(names) for names in types]
+    columns = lists.mentions.with_format("numpy")
+    return Outcomes(
+        document=np.asarray(lists.documents),
+        start=columns["start"][:],
+        end=columns["end"][:],
+        types=types,
+        gold=np.asarray(list(lists.mentions["cui"])),
+        in_dictionary=lists.in_dictionary,
+        answer=np.array([lists.cuis[place] if place >= 0 else "" for place in top.place.tolist()]),
+        rank=gold_ranks(log_odds, lists.offsets, lists.gold),
+        score=top.score,
+        margin=top.margin,
+        tier=np.array(
+            ["reject" if np.isnan(p) else row.tier(p) for p, row in zip(top.score, thresholds, strict=True)]
+        ),
+        accepted=np.array([p >= row.accept for p, row in zip(top.score, thresholds, strict=True)], bool),
     )
-    figures["acc@1_gain_over_retriever"] = Measured(gain, population=known)
-    figures |= {name: measured(entry, candidates) for name, entry in report["calibration"].items()}
-    figures |= {name: measured(entry, mentions) for name, entry in serving.items()}
-    high = report["tiers"]["high"]
-    figures["high_confidence_precision"] = measured(high["precision"], f"{high['count']:,} mentions in the high tier")
-    for precision, entry in report["coverage"]["reranker"].items():
-        figures[f"coverage_at_{precision}"] = measured(entry, mentions)
-    return figures
 
 
 def _systems(
@@ -183,13 +185,20 @@ def _with_population(report: dict[str, dict[str, Any]], population: str) -> dict
 
 
 def _subsets(
-    lists: CandidateLists, systems: dict[str, tuple[np.ndarray, np.ndarray | None]], train_mentions: Dataset
+    outcomes: Outcomes,
+    lists: CandidateLists,
+    systems: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    train_mentions: Dataset,
+    options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """acc@1 of every system over in-dictionary mentions whose string, or concept, training has or has not seen."""
+    """acc@1 of every system over in-dictionary mentions whose string, or concept, training has or has not seen.
+
+    Under ``figures``, those of the reranker over all mentions of the part (`slice_figures`).
+    """
     strings = {normalize_name(text) for text in train_mentions["mention"]}
     cuis = set(train_mentions["cui"])
     seen_string = np.array([normalize_name(text) in strings for text in lists.mentions["mention"]])
-    seen_cui = np.array([cui in cuis for cui in lists.mentions["cui"]])
+    seen_cui = np.array([cui in cuis for cui in outcomes.gold])
     parts = {
         "seen_string": seen_string,
         "unseen_string": ~seen_string,
@@ -198,12 +207,17 @@ def _subsets(
     }
     result = {}
     for name, part in parts.items():
-        inside = part & lists.in_dictionary
+        inside = part & outcomes.in_dictionary
         count = int(inside.sum())
         accuracy = {
             system: float((ranks[inside] == 0).mean()) if count else None for system, (ranks, _) in systems.items()
         }
-        result[name] = {"mentions": count, "share": count / max(1, int(lists.in_dictionary.sum())), "acc@1": accuracy}
+        result[name] = {
+            "mentions": count,
+            "share": count / max(1, int(outcomes.in_dictionary.sum())),
+            "acc@1": accuracy,
+            "figures": slice_figures(outcomes.select(part), **options) if part.any() else None,
+        }
     return result
 
 
@@ -212,39 +226,57 @@ def _calibration(
     calibrated: np.ndarray,
     labels: np.ndarray,
     pair_documents: np.ndarray,
-    top: TopCandidates,
-    documents: np.ndarray,
+    outcomes: Outcomes,
     options: dict[str, Any],
 ) -> dict[str, dict[str, float]]:
     before = calibration_report(raw, labels, pair_documents, **options)
     after = calibration_report(calibrated, labels, pair_documents, **options)
-    scored = ~np.isnan(top.score)
-    top_one = calibration_report(top.score[scored], top.correct[scored].astype(int), documents[scored], **options)
+    scored = outcomes.scored
+    top_one = calibration_report(
+        outcomes.score[scored], outcomes.correct[scored].astype(int), outcomes.document[scored], **options
+    )
     report = {f"{name}_raw": entry for name, entry in before.items()} | after
     report |= {f"top1_{name}": entry for name, entry in top_one.items()}
-    raw_ece = before["ece"]["value"]
-    report["ece_reduction"] = {"value": 1.0 - after["ece"]["value"] / raw_ece if raw_ece else 0.0}
+    report["ece_reduction"] = _ece_reduction(raw, calibrated, labels, pair_documents, options)
     return report
 
 
-def _serving(
-    top: TopCandidates,
-    tiers: list[str],
-    accepted: np.ndarray,
-    documents: np.ndarray,
-    population: str,
-    options: dict[str, Any],
-) -> dict[str, dict[str, Any]]:
-    values = {
-        "high_confidence_share": np.array([tier == "high" for tier in tiers], np.float64),
-        "accepted_share": accepted.astype(np.float64),
-        "mean_top_score": np.nan_to_num(top.score, nan=0.0),
-        "mean_margin": np.nan_to_num(top.margin, nan=0.0),
+def _ece_reduction(
+    raw: np.ndarray, calibrated: np.ndarray, labels: np.ndarray, pair_documents: np.ndarray, options: dict[str, Any]
+) -> dict[str, float]:
+    """1 - ECE after / ECE before, over 15 equal-width bins, the pairs of a document drawn together."""
+    index, documents = document_index(pair_documents)
+    gaps = []
+    for p in (raw, calibrated):
+        cell = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+        gaps.append(document_sums(index, documents, [p - labels], cell, BINS)[:, 0])
+
+    def reduction(sums: np.ndarray) -> np.ndarray:
+        before, after = np.abs(sums[..., :BINS]).sum(axis=-1), np.abs(sums[..., BINS:]).sum(axis=-1)
+        return 1.0 - after / np.where(before > 0, before, np.nan)
+
+    return measure(np.concatenate(gaps, axis=1), reduction, **options)
+
+
+def _gain(outcomes: Outcomes, retrieved_first: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
+    """acc@1 less that of the retriever, over in-dictionary mentions."""
+    known = outcomes.in_dictionary
+    index, documents = document_index(outcomes.document)
+    gain = (outcomes.correct.astype(np.int64) - retrieved_first) * known
+    return measure(document_sums(index, documents, [gain, known]), ratio, **options)
+
+
+def _serving(outcomes: Outcomes, population: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    everywhere, accepted = np.ones(len(outcomes)), outcomes.accepted
+    columns = {
+        "high_confidence_share": (outcomes.tier == "high", everywhere, population),
+        "accepted_share": (accepted, everywhere, population),
+        "mean_top_score": (np.nan_to_num(outcomes.score), everywhere, population),
+        "mean_margin": (np.nan_to_num(outcomes.margin), everywhere, population),
+        "accepted_precision": (accepted & outcomes.correct, accepted, f"{accepted.sum():,} accepted mentions"),
     }
-    report = {}
-    for name, column in values.items():
-        low, high = bootstrap_by_document(column, documents, **options)
-        report[name] = {"value": float(column.mean()), "low": low, "high": high, "population": population}
-    precision = float(top.correct[accepted].mean()) if accepted.any() else float("nan")
-    report["accepted_precision"] = {"value": precision, "population": f"{int(accepted.sum()):,} accepted mentions"}
-    return report
+    index, documents = document_index(outcomes.document)
+    return {
+        name: measure(document_sums(index, documents, [part, whole]), ratio, **options) | {"population": over}
+        for name, (part, whole, over) in columns.items()
+    }

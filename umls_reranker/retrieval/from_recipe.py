@@ -116,6 +116,8 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
         raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
     if mining.neighbors < 1:
         raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
+    if mining.feedback_weight <= 0:
+        raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
     return MiningConfig(
         semantic=mining.semantic_negatives,
         same_type=mining.same_type_negatives,
@@ -127,6 +129,7 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
         positive_weight=mining.positive_weight,
         semantic_weight=mining.hard_negative_weight,
         other_weight=mining.other_negative_weight,
+        feedback_weight=mining.feedback_weight,
         neighbors=mining.neighbors,
         typeless_share=mining.typeless_share if shows_types else 0.0,
         seed=seed,

@@ -17,6 +17,7 @@ from datasets import ClassLabel, Features, Value
 
 from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
+from ..data.mentions import FEEDBACK_PREFIX
 from ..progress import progress
 from ..template import PairTemplate
 from .candidates import distinct_queries, gold_positions
@@ -71,6 +72,7 @@ class MiningConfig:
         positive_aware_ceiling: most a semantic negative's cosine may be, as a share of the positive's; None: no limit.
         mine_per: ``"mention"``, or ``"string"`` for the first mention of each normalized string and gold concept.
         positive_weight, semantic_weight, other_weight: weights in the loss; "other" is same-type and random.
+        feedback_weight: factor to them for mentions that come from a reviewer's corrections.
         neighbors: concepts searched per mention.
         typeless_share: share of the mentions that are shown without their types, where the template shows them.
         seed: of all draws. A draw depends on the seed, the mention's id and the draw's number, on nothing else.
@@ -86,6 +88,7 @@ class MiningConfig:
     positive_weight: float = 1.0
     semantic_weight: float = 1.5
     other_weight: float = 1.0
+    feedback_weight: float = 1.0
     neighbors: int = 64
     typeless_share: float = 0.0
     seed: int = 13
@@ -278,11 +281,15 @@ class _Task:
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
         weights = np.full(len(SOURCES), self._config.other_weight, np.float32)
         weights[[POSITIVE, SEMANTIC]] = self._config.positive_weight, self._config.semantic_weight
+        weights = weights[sources]
+        if self._config.feedback_weight != 1.0:
+            corrected = pc.starts_with(self.table["doc_id"], FEEDBACK_PREFIX).to_numpy()[mentions]
+            weights = np.where(corrected, weights * np.float32(self._config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
             "cui": self._concepts.cuis[rows],
             "name": self._index.name_array(name_ids),
             "label": (sources == POSITIVE).astype(np.int8),
-            "weight": weights[sources],
+            "weight": weights,
             "source": sources,
         }
 

@@ -13,10 +13,10 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from ..arguments import ServingArguments
+from ..calibration.thresholds import TIERS
 from ..errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
 from ..micro_batching import MicroBatcher
-from ..monitoring import TIERS
 from ..reranker import RankedCandidate, UMLSReranker
 from ..template import PairEncoder
 from .errors import Refusal, as_refusal

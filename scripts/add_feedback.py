@@ -1,0 +1,34 @@
+#!/usr/bin/env python
+"""Add reviewed predictions to a dataset of corrections.
+
+    python scripts/add_feedback.py corrections reviewed.jsonl
+
+A reviewed line is one of scripts/select_for_review.py with "chosen": the CUI of the right concept, or null where no
+concept is right, and "note" where there is something to say. Lines without "chosen" are left out. A mention reviewed
+again replaces what was there.
+"""
+
+import argparse
+from pathlib import Path
+
+from umls_reranker.cli import run_script
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corrections", type=Path, help="folder of the dataset, made where there is none")
+    parser.add_argument(
+        "reviewed", type=Path, nargs="+", help="JSON Lines files of reviewed predictions, oldest first"
+    )
+    options = parser.parse_args()
+    from umls_reranker.feedback import add_feedback
+
+    counts = add_feedback(options.corrections, options.reviewed)
+    print(
+        f"{counts['added']:,} added, {counts['replaced']:,} replaced, {counts['changed']:,} of these with another "
+        f"concept; {counts['unreviewed']:,} lines without a choice; now {counts['corrections']:,} corrections"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Fit calibrator and thresholds of a finished run anew, with a reviewer's corrections: minutes, no training.
+
+    python scripts/recalibrate.py recipes/quickstart/config.yaml --calibration_feedback corrections --name corrected
+
+Makes the run folder NAME beside the recipe's: the finished stages as links, and a new model/ whose calibrator.json
+names the version it comes from. The former run stays as it is. Then evaluate.py, validate.py --against and publish.py
+with --run_name NAME, as for any run.
+"""
+
+import runpy
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umls_reranker.arguments import CalibrationArguments, RunArguments
+from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import LINEAGE, RunFolder, write_json
+
+
+@dataclass
+class RecalibrationOptions:
+    """Recalibration: what only this script takes."""
+
+    name: str | None = field(default=None, metadata={"help": "name of the new run, beside the recipe's run folder"})
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    recipe, options = parse_recipe(__doc__, (RunArguments, CalibrationArguments), extra=RecalibrationOptions)
+    for key, value in (("name", options.name), ("calibration_feedback", recipe.calibration.calibration_feedback)):
+        if not value:
+            raise UserError(f"recalibration needs --{key}; see --help")
+    run = RunFolder(recipe.run.run_dir)
+    run.key_of("model", "calibrate.py")
+    from umls_reranker.feedback import load_feedback
+    from umls_reranker.hub import verify_parts
+    from umls_reranker.resources import file_sha256
+
+    load_feedback(Path(recipe.calibration.calibration_feedback))
+    verify_parts(run.path / "model")
+    new = run.path.parent / options.name
+    if not new.exists():
+        fork = run.fork(new, leave_out=("model", "report"))
+        shas = {
+            f"{part}_sha256": file_sha256(run.path / "model" / f"{part}.json") for part in ("calibrator", "thresholds")
+        }
+        write_json(fork.path / LINEAGE, {"recalibrated_from": {"run": run.path.name} | shas})
+    place = arguments.index("--name")
+    sys.argv[1:] = [*arguments[:place], *arguments[place + 2 :], "--run_name", options.name]
+    runpy.run_path(str(Path(__file__).with_name("calibrate.py")), run_name="__main__")
+
+
+if __name__ == "__main__":
+    run_script(main)

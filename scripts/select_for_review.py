@@ -1,0 +1,62 @@
+#!/usr/bin/env python
+"""Pick the logged predictions that are most worth a person's minute.
+
+    python scripts/select_for_review.py MODEL predictions.jsonl to_review.jsonl --count 200
+
+Reads the output of scripts/rerank.py. A share of the lines is a random draw, for measuring (scripts/monitor.py
+--feedback); the others are near the threshold, ranked differently by cross-encoder and retrieval, or of rare types,
+each string once. Every line says why it was picked; the reviewer adds "chosen" (a CUI, or null) and
+scripts/add_feedback.py takes it.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+from umls_reranker.cli import run_script
+from umls_reranker.stages import read_json
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="model folder with thresholds.json and reference.json")
+    parser.add_argument("predictions", type=Path, help="JSON Lines file that scripts/rerank.py wrote")
+    parser.add_argument("output", type=Path, help="JSON Lines file to write")
+    parser.add_argument("--count", type=int, default=200, help="lines to pick (default: 200)")
+    parser.add_argument("--random_share", type=float, default=0.2, help="share of a random draw (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=13, help="of the random draw (default: 13)")
+    return parser
+
+
+def main() -> None:
+    options = make_parser().parse_args()
+    from umls_reranker.calibration.thresholds import ThresholdTable
+    from umls_reranker.monitoring import REFERENCE_FILE, Reference
+    from umls_reranker.prediction_log import read_predictions
+    from umls_reranker.review import reasons_of, select_for_review
+
+    thresholds = ThresholdTable.from_dict(read_json(options.model / "thresholds.json"))
+    types = Reference.load(options.model / REFERENCE_FILE).types
+    shares = dict(zip(types.cells[:-1], types.shares, strict=False))
+
+    def judge(mention):
+        known = [thresholds.hierarchy.resolve(name) for name in mention.types]
+        share = min((shares.get(name, 0.0) for name in known), default=1.0)
+        return reasons_of(mention, thresholds.for_type(mention.types).accept, share)
+
+    mentions = list(read_predictions(options.predictions))
+    picked = select_for_review(mentions, options.count, judge, random_share=options.random_share, seed=options.seed)
+    partial = options.output.with_name(f".{options.output.name}.partial")
+    with partial.open("w", encoding="utf-8") as target:
+        for mention, reason in picked:
+            target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
+    partial.replace(options.output)
+    counts = Counter(part for _, reason in picked for part in reason.split(", "))
+    print(
+        f"{len(picked):,} of {len(mentions):,} predictions: " + ", ".join(f"{n} {r}" for r, n in counts.most_common())
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from umls_reranker.evaluation.curves import BINS, CURVE_POINTS, histogram, reliability_points, risk_coverage
+
+
+def test_risk_coverage_by_hand():
+    curve = risk_coverage(np.array([0.9, 0.5, 0.5, -np.inf, np.nan]), [1, 1, 0, 1, 1])
+    assert curve["coverage"] == pytest.approx([0.2, 0.6]) and curve["precision"] == pytest.approx([1.0, 2 / 3])
+    # One mention answered without risk, two at a risk of one third.
+    assert curve["area"] == pytest.approx((0 + 1 / 3 + 1 / 3) / 3)
+
+
+def test_risk_coverage_of_a_system_that_never_answers():
+    curve = risk_coverage(np.array([-np.inf, np.nan]), [0, 0])
+    assert curve["coverage"] == curve["precision"] == [] and np.isnan(curve["area"])
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_end():
+    rng = np.random.default_rng(0)
+    score = rng.random(5000)
+    curve = risk_coverage(score, rng.random(5000) < score)
+    assert len(curve["coverage"]) <= CURVE_POINTS and curve["coverage"][-1] == 1.0
+    assert curve["coverage"] == sorted(set(curve["coverage"]))
+    # At a coverage of c the answers are wrong at a rate of c / 2, over all coverages one in four.
+    assert curve["area"] == pytest.approx(1 / 4, abs=0.02)
+
+
+def test_reliability_by_hand():
+    points = reliability_points(np.array([0.01, 0.03, 0.99]), np.array([0, 1, 1]), ["a", "b", "b"])
+    assert points["count"] == [2, 1]
+    assert points["mean_probability"] == pytest.approx([0.02, 0.99]) and points["positive_rate"] == [0.5, 1.0]
+    assert points["lower"] == pytest.approx([0, 1 - 1 / BINS])
+
+
+def test_the_noise_band_holds_a_calibrated_model_as_often_as_it_says_though_documents_resemble():
+    rng = np.random.default_rng(0)
+    inside = total = 0
+    for _ in range(60):
+        # All mentions of a document share one fate, at a probability of one half.
+        documents = np.repeat(np.arange(150), 10)
+        p = np.full(1500, 0.5)
+        y = np.repeat(rng.random(150) < 0.5, 10)
+        points = reliability_points(p, y, documents)
+        inside += points["band_low"][0] <= points["positive_rate"][0] <= points["band_high"][0]
+        total += 1
+    assert inside / total > 0.88
+
+
+def test_histogram_leaves_out_mentions_without_candidates():
+    counts = histogram(np.array([0.0, 0.049, 1.0, np.nan]), np.array([True, False, True, True]))
+    assert counts["right"][0] == counts["wrong"][0] == counts["right"][-1] == 1
+    assert sum(counts["right"]) + sum(counts["wrong"]) == 3 and len(counts["edges"]) == 21

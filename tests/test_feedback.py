@@ -1,0 +1,252 @@
+"""A reviewer's corrections: from logged lines to a dataset, into calibration and into training."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset, Features, List, Value
+from tiny_reranker import HIERARCHY
+
+from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
+from umls_reranker.data.pubtator import Mention
+from umls_reranker.errors import UserError
+from umls_reranker.feedback import (
+    FEEDBACK_FEATURES,
+    add_feedback,
+    calibration_rows,
+    load_feedback,
+    training_mentions,
+)
+from umls_reranker.prediction_log import read_predictions
+from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
+
+# What calibration asks of a dictionary; it holds the first candidate alone.
+CONCEPTS = SimpleNamespace(
+    hierarchy=HIERARCHY, rows=lambda cuis: np.array([0 if cui == "C0009443" else -1 for cui in cuis])
+)
+CANDIDATES = [
+    {"name": "Common Cold", "cui": "C0009443", "retrieval_score": 0.9},
+    {"name": "Cold Temperature", "cui": "C0009264", "retrieval_score": 0.8},
+]
+
+
+def line(entity="cold", **more):
+    best = {"name": "Common Cold", "cui": "C0009443", "score": 0.6, "margin": 0.3, "logit": 1.0}
+    ranked = [best | {"tier": "medium", "accepted": True}]
+    return {"entity": entity, "candidates": CANDIDATES, "entity_type": "T047", "ranked": ranked} | more
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def add(tmp_path, *rows):
+    return add_feedback(tmp_path / "corrections", [write(tmp_path / "reviewed.jsonl", *rows)])
+
+
+# The log
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    path = write(
+        tmp_path / "log.jsonl", line(mention_id=7, doc_id="d1"), line("x", candidates=[], ranked=[], entity_type=None)
+    )
+    path.write_text(path.read_text() + "\n\n")
+    first, second = read_predictions(path)
+    assert (first.types, first.document, first.mention_id) == (["T047"], "d1", "7")
+    assert first.top == (0.6, 0.3, "medium", True)
+    assert (second.types, second.top, second.document) == ([], None, None)
+
+
+@pytest.mark.parametrize("bad", ["cold", "[]", '{"entity": "cold"}', '{"entity": 7, "candidates": [], "ranked": []}'])
+def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f"{json.dumps(line())}\n{bad}\n")
+    with pytest.raises(UserError, match=r"log\.jsonl:2: not a line that scripts/rerank\.py wrote"):
+        list(read_predictions(path))
+
+
+# The dataset
+
+
+def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
+    row = line(
+        doc_id="d1", mention_id=3, left="a ", right=" b", chosen="C0009264", note="weather", reason="random draw"
+    )
+    assert add(tmp_path, row, line("unreviewed")) == {
+        "added": 1,
+        "replaced": 0,
+        "changed": 0,
+        "unreviewed": 1,
+        "corrections": 1,
+    }
+    feedback = load_feedback(tmp_path / "corrections")
+    assert feedback.features == FEEDBACK_FEATURES
+    (kept,) = feedback
+    assert kept.pop("retrieval_scores") == pytest.approx([0.9, 0.8])
+    assert len(kept.pop("key")) == 16
+    assert kept == {
+        "doc_id": "d1",
+        "mention": "cold",
+        "left": "a ",
+        "right": " b",
+        "semantic_types": ["T047"],
+        "cuis": ["C0009443", "C0009264"],
+        "names": ["Common Cold", "Cold Temperature"],
+        "context_scores": [None, None],
+        "lexical_scores": [None, None],
+        "cui": "C0009264",
+        "note": "weather",
+        "reason": "random draw",
+        "answer": "C0009443",
+        "score": 0.6,
+        "tier": "medium",
+    }
+
+
+def test_the_latest_review_of_a_mention_counts(tmp_path):
+    add(tmp_path, line(doc_id="d1", mention_id=3, chosen="C0009264"), line("flu", chosen=None))
+    counts = add(
+        tmp_path,
+        line("cold!", doc_id="d1", mention_id=3, chosen=None),
+        line("flu", chosen=None),
+        line("flu", left="another ", chosen="C0021400"),
+    )
+    assert counts == {"added": 1, "replaced": 2, "changed": 1, "unreviewed": 0, "corrections": 3}
+    assert sorted(load_feedback(tmp_path / "corrections")["cui"], key=str) == ["C0021400", None, None]
+
+
+def test_equal_reviews_give_equal_bytes(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        add(tmp_path / name, line(chosen=None), line("flu", chosen="C0021400"))
+    files = [sorted(path for path in (tmp_path / name / "corrections").iterdir()) for name in "ab"]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+@pytest.mark.parametrize("chosen", [7, "", " ", ["C0009443"]])
+def test_a_choice_that_is_no_cui(tmp_path, chosen):
+    with pytest.raises(UserError, match="reviewed line 2: chosen must be a CUI, or null where no concept is right"):
+        add(tmp_path, line(chosen=None), line(chosen=chosen))
+    assert not (tmp_path / "corrections").exists()
+
+
+def test_a_folder_that_holds_something_else(tmp_path):
+    with pytest.raises(UserError, match=r"holds no corrections .*; scripts/add_feedback\.py makes them"):
+        load_feedback(tmp_path / "nowhere")
+    Dataset.from_dict({"cui": ["C0009443"]}).save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(UserError, match="add the reviewed lines again"):
+        load_feedback(tmp_path / "other")
+
+
+# Training
+
+
+def test_corrections_follow_the_corpus_as_training_mentions(tmp_path):
+    add(
+        tmp_path,
+        line(doc_id="d9", chosen="C0009264", entity_type=["disease or syndrome", "unheard of"]),
+        line("out", doc_id="d9", chosen=None),
+        line("held out", doc_id="d2", chosen="C0009264"),
+    )
+    corpus = [
+        ("train", Mention("d1", 0, 3, "flu", "", "", "C0021400", ("T047",))),
+        ("test", Mention("d2", 0, 3, "flu", "", "", "C0021400", ("T047",))),
+    ]
+    summary = {}
+    found = list(training_mentions(corpus, load_feedback(tmp_path / "corrections"), HIERARCHY, summary))
+    assert found[:2] == corpus
+    assert found[2:] == [("train", Mention(f"{FEEDBACK_PREFIX}d9", 0, 4, "cold", "", "", "C0009264", ("T047",)))]
+    assert summary["feedback"] == {"mentions": 1, "without_concept": 1, "in_held_out_documents": 1}
+
+
+# Calibration
+
+
+def split_of(rows):
+    mentions = {
+        "mention_id": list(range(rows)),
+        "doc_id": ["d1"] * rows,
+        "start": [0] * rows,
+        "end": [3] * rows,
+        "mention": ["flu"] * rows,
+        "left": [""] * rows,
+        "right": [""] * rows,
+        "cui": ["C0021400"] * rows,
+        "semantic_types": [["T047"]] * rows,
+    }
+    lists = {
+        "mention_id": list(range(rows)),
+        "cuis": [["C0021400"]] * rows,
+        "names": [["Influenza"]] * rows,
+        "retrieval_scores": [[0.9]] * rows,
+        "gold": [0] * rows,
+    }
+    return Dataset.from_dict(lists, features=CANDIDATE_FEATURES), Dataset.from_dict(
+        mentions, features=MENTION_FEATURES
+    )
+
+
+def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
+    bare = [{"name": "Common Cold", "cui": "C0009443"}, "Cold"]
+    add(
+        tmp_path,
+        line(doc_id="d9", mention_id=1, chosen="C0009264"),
+        line(doc_id="d9", mention_id=2, chosen="C0000001"),
+        line(doc_id="d9", mention_id=3, chosen=None),
+        line("in test", doc_id="d5", chosen=None),
+        line("in train", doc_id="d6", chosen=None),
+        line("trained on", doc_id="d7", chosen="C0009264"),
+        line("no scores", candidates=bare, chosen=None),
+        line("no candidates", candidates=[], ranked=[], chosen=None),
+    )
+    lost = {}
+    lists, mentions = calibration_rows(
+        load_feedback(tmp_path / "corrections"),
+        *split_of(2),
+        ["d5"],
+        ["d6", f"{FEEDBACK_PREFIX}d7"],
+        CONCEPTS,
+        lost,
+    )
+    assert lost == {
+        "in_test_documents": 1,
+        "trained_on": 2,
+        "without_candidates": 1,
+        "without_scores": 1,
+        "unknown_candidates": 0,
+    }
+    assert lists.features == CANDIDATE_FEATURES and mentions.features == MENTION_FEATURES
+    assert lists["gold"][:] == [0, 0, 1, -1, -1] and lists["mention_id"][:] == mentions["mention_id"][:] == [*range(5)]
+    assert mentions["cui"][2:] == ["C0009264", "C0000001", ""] and mentions["doc_id"][4] == f"{FEEDBACK_PREFIX}d9"
+    assert lists["names"][2] == ["Common Cold", "Cold Temperature"]
+
+
+def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
+    add(tmp_path, line(candidates=["Common Cold"], chosen=None))
+    lists, mentions = split_of(1)
+    features = Features({name: kind for name, kind in CANDIDATE_FEATURES.items() if name != "retrieval_scores"})
+    assert isinstance(features["cuis"], List) and features["gold"] == Value("int32")
+    lost = {}
+    joined, _ = calibration_rows(
+        load_feedback(tmp_path / "corrections"),
+        lists.remove_columns("retrieval_scores"),
+        mentions,
+        [],
+        [],
+        CONCEPTS,
+        lost,
+    )
+    assert len(joined) == 2 and sum(lost.values()) == 0
+    assert joined["cuis"][1] == ["Common Cold"]
+
+
+def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path):
+    add(tmp_path, line(chosen=None), line("flu", candidates=CANDIDATES[:1], chosen=None))
+    lost = {}
+    joined, _ = calibration_rows(
+        load_feedback(tmp_path / "corrections"), *split_of(1), [], [], CONCEPTS, lost, reads_concepts=True
+    )
+    assert lost["unknown_candidates"] == 1 and len(joined) == 2

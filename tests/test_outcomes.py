@@ -1,0 +1,59 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from outcome_fixtures import make_outcomes
+
+from umls_reranker.errors import UserError
+from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes
+
+
+def assert_equal(left, right):
+    for field in SCHEMA:
+        a, b = getattr(left, field.name), getattr(right, field.name)
+        if field.name == "types":
+            assert [list(types) for types in a] == [list(types) for types in b]
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    outcomes = make_outcomes(
+        5, score=np.array([0.1, np.nan, 0.3, 1.0, 0.0]), types=[["T047", "T121"], [], *[["T1"]] * 3]
+    )
+    outcomes.save(tmp_path / "outcomes.parquet")
+    assert_equal(Outcomes.load(tmp_path / "outcomes.parquet"), outcomes)
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.parquet"]
+
+
+def test_a_mention_without_candidates_is_not_scored_and_not_right():
+    outcomes = make_outcomes(3, score=np.array([0.5, np.nan, 0.5]), rank=np.array([0, -1, 2]))
+    assert outcomes.scored.tolist() == [True, False, True]
+    assert outcomes.correct.tolist() == [True, False, False]
+
+
+def test_selected_mentions_keep_their_order():
+    outcomes = make_outcomes(6)
+    assert_equal(outcomes.select(np.array([4, 1])).select(np.array([False, True])), outcomes.select(np.array([1])))
+    assert outcomes.select(np.array([4, 1])).start.tolist() == [40, 10]
+
+
+def test_the_file_holds_no_text_of_a_vocabulary():
+    assert set(SCHEMA.names).isdisjoint({"mention", "name", "left", "right"})
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    path = tmp_path / "outcomes.parquet"
+    with pytest.raises(UserError, match=r"outcomes\.parquet is missing; scripts/evaluate\.py makes it"):
+        Outcomes.load(path)
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match=r"outcomes\.parquet is damaged"):
+        Outcomes.load(path)
+    pq.write_table(pa.table({"document": ["d"]}), path)
+    with pytest.raises(UserError, match=r"outcomes\.parquet is damaged"):
+        Outcomes.load(path)
+    make_outcomes(3).save(path)
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": "2"}), path)
+    with pytest.raises(UserError, match="schema_version 2, this version reads 1"):
+        Outcomes.load(path)

@@ -1,0 +1,138 @@
+"""From logged predictions to a recalibrated model and to another training set, script by script."""
+
+import json
+
+import pytest
+from datasets import load_from_disk
+from pipeline_fixtures import contents
+from test_pipeline_errors import assert_refused
+
+from umls_reranker.hub import verify_parts
+
+pytest_plugins = ["pipeline_fixtures"]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictions(scripts, finished, tmp_path_factory):
+    """The dev split as a service would log it, its documents renamed: nothing here was calibrated or tested on."""
+    folder = tmp_path_factory.mktemp("log")
+    mentions, lists = (load_from_disk(str(finished.folder / name))["dev"] for name in ("mentions", "candidates"))
+    rows = []
+    for mention, found in zip(mentions, lists, strict=True):
+        names = zip(found["cuis"], found["names"], found["retrieval_scores"], strict=True)
+        row = {"entity": mention["mention"], "left": mention["left"], "right": mention["right"]}
+        row |= {"candidates": [{"cui": c, "name": n, "retrieval_score": s} for c, n, s in names]}
+        row |= {"entity_type": mention["semantic_types"], "mention_id": mention["mention_id"]}
+        rows.append(row | {"doc_id": f"new-{mention['doc_id']}", "gold": mention["cui"]})
+    source = write(folder / "input.jsonl", rows)
+    outcome = scripts.run("rerank", finished.folder / "model", source, folder / "log.jsonl", device="cpu")
+    assert outcome.code == 0, outcome.err
+    return folder / "log.jsonl"
+
+
+@pytest.fixture(scope="module")
+def corrections(scripts, finished, predictions):
+    folder = predictions.parent
+    outcome = scripts.run(
+        "select_for_review",
+        finished.folder / "model",
+        predictions,
+        folder / "review.jsonl",
+        count=12,
+        random_share=0.5,
+    )
+    assert (outcome.code, outcome.errors) == (0, []), outcome.err
+    picked = [json.loads(line) for line in (folder / "review.jsonl").read_text().splitlines()]
+    assert 6 < len(picked) <= 12 and [row["reason"] for row in picked[:6]] == ["random draw"] * 6
+    assert f"{len(picked)} of " in outcome.out and "6 random draw" in outcome.out
+    reviewed = [row | {"chosen": row["gold"]} for row in picked[:-1]] + picked[-1:]
+    outcome = scripts.run("add_feedback", folder / "corrections", write(folder / "reviewed.jsonl", reviewed))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{len(picked) - 1} added, 0 replaced") and "1 lines without a choice" in outcome.out
+    return folder / "corrections"
+
+
+def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, corrections, tmp_path):
+    before = contents(finished.folder)
+    root = finished.folder.parent
+    outcome = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
+    assert (outcome.code, outcome.remade) == (0, ["model"]), outcome.err
+    assert contents(finished.folder) == before
+    new = root / "corrected"
+    parts = verify_parts(new / "model")
+    count = len(load_from_disk(str(corrections)))
+    fitted = parts["calibrator.json"]["fitted_on"]
+    assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
+    assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
+    assert fitted["recalibrated_from"]["run"] == "mini"
+    assert (
+        parts["calibrator.json"]["parameters"]
+        != verify_parts(finished.folder / "model")["calibrator.json"]["parameters"]
+    )
+    again = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
+    assert (again.code, again.skipped) == (0, ["model"])
+
+    # The new version goes the way of any other, beside the former one.
+    assert scripts.run("evaluate", run_name="corrected").code == 0
+    outcome = scripts.run("validate", run_name="corrected", against=finished.folder)
+    assert outcome.code in (0, 1) and "exact McNemar test p = " in outcome.out
+    checklist = json.loads((new / "checklist.json").read_text())
+    assert checklist["comparison"]["mentions"] == 21 or checklist["comparison"]["mentions"] > 0
+    assert {check["result"] for check in checklist["checks"]} == {"PASS"}
+
+
+def test_corrections_join_the_training_mentions_with_their_weight(scripts, finished, corrections, tmp_path):
+    settings = {"output_dir": tmp_path, "feedback": corrections, "feedback_weight": 3}
+    for script in ("prepare_data", "build_index", "mine_negatives"):
+        outcome = scripts.run(script, **settings)
+        assert outcome.code == 0, outcome.err
+    mentions = load_from_disk(str(tmp_path / "mini" / "mentions"))["train"]
+    former = load_from_disk(str(finished.folder / "mentions"))["train"]
+    added = mentions.select(range(len(former), len(mentions)))
+    assert mentions.select(range(len(former)))["mention"] == former["mention"]
+    assert all(document.startswith("feedback:new-") for document in added["doc_id"])
+    report = json.loads((tmp_path / "mini" / "mentions" / "read_report.json").read_text())
+    assert report["feedback"]["mentions"] == len(added) > 0
+    pairs = load_from_disk(str(tmp_path / "mini" / "pairs"))["train"]
+    weights = {}
+    for row in pairs:
+        weights.setdefault(row["mention_id"] >= len(former), set()).add(row["weight"])
+    assert weights == {False: {5.0, 1.5, 1.0}, True: {15.0, 4.5, 3.0}}
+
+
+def test_the_log_is_watched_with_the_random_draw_of_the_corrections(
+    scripts, finished, predictions, corrections, tmp_path
+):
+    model = finished.folder / "model"
+    many = tmp_path / "many.jsonl"
+    lines = predictions.read_text().splitlines()
+    many.write_text("\n".join((lines * 40)[:450]) + "\n")
+    outcome = scripts.run("monitor", model, many, window=200, feedback=corrections, lines=tmp_path / "windows.jsonl")
+    assert outcome.code in (0, 1) and outcome.errors == [], outcome.err
+    assert outcome.out.startswith("450 mentions, 0 of them without candidates")
+    assert "drift of scores" in outcome.out and "6 labels: debiased ECE " in outcome.out
+    events = [json.loads(line) for line in (tmp_path / "windows.jsonl").read_text().splitlines()]
+    assert [event["window"] for event in events if event["event"] == "window"] == [1, 2]
+    alarms = [event for event in events if event["event"] == "alarm"]
+    assert outcome.code == (1 if alarms else 0) and outcome.out.count("ALARM: ") == len(alarms)
+
+
+def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
+    assert_refused(scripts.run("recalibrate", scripts.recipe, "--name", "x"), "needs --calibration_feedback")
+    nowhere = scripts.run("recalibrate", scripts.recipe, "--name", "x", "--calibration_feedback", tmp_path / "none")
+    assert_refused(nowhere, "none holds no corrections")
+    assert not (finished.folder.parent / "x").exists()
+    assert_refused(scripts.run("prepare_data", feedback=tmp_path / "none", output_dir=tmp_path), "none does not exist")
+    bad = write(tmp_path / "bad.jsonl", [{"entity": "cold"}])
+    assert_refused(scripts.run("add_feedback", tmp_path / "c", bad), "bad.jsonl:1: not a line")
+    model = finished.folder / "model"
+    assert_refused(
+        scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "thresholds.json is missing"
+    )
+    assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
+    assert_refused(scripts.run("validate", against=tmp_path), "holds no outcomes.parquet")

@@ -1,0 +1,98 @@
+"""What is most worth a person's minute."""
+
+import pytest
+
+from umls_reranker.monitoring.figures import Top
+from umls_reranker.prediction_log import LoggedMention
+from umls_reranker.review import RANDOM, Reasons, reasons_of, select_for_review
+
+NEAR, DISAGREE, RARE = "near the threshold", "rankings disagree", "rare type"
+
+
+def logged(entity="cold", score=0.5, logits=(2.0, 1.0), retrieval=(0.9, 0.8), types=("T047",), document=None):
+    """Two candidates, A ranked first."""
+    candidates = [{"name": "A", "cui": "C1", "retrieval_score": retrieval[0]}]
+    candidates += [{"name": "B", "cui": "C2", "retrieval_score": retrieval[1]}]
+    ranked = [{"name": n, "cui": c, "logit": logit} for n, c, logit in zip("AB", ("C1", "C2"), logits, strict=True)]
+    row = {"entity": entity, "candidates": candidates, "ranked": ranked, "doc_id": document}
+    return LoggedMention(row, list(types), Top(score, score, "medium", True))
+
+
+def test_a_score_at_the_threshold_is_worth_most():
+    values = [reasons_of(logged(score=score), 0.5, 1.0).values[NEAR] for score in (0.5, 0.6, 0.4, 0.9, 1.0)]
+    assert values[0] == 1.0 and values[1] == pytest.approx(values[2]) and values[1] > values[3] > values[4] >= 0
+
+
+def test_disagreement_of_cross_encoder_and_retrieval():
+    def disagreement(**fields):
+        return reasons_of(logged(**fields), 0.5, 1.0).values[DISAGREE]
+
+    assert disagreement() == 0.0
+    assert disagreement(retrieval=(0.8, 0.9)) == 1.0
+    # Both would have B; the evidence put A first.
+    assert disagreement(logits=(1.0, 2.0), retrieval=(0.8, 0.9)) == 0.5
+
+
+def test_without_scores_the_order_of_the_list_is_that_of_retrieval():
+    mention = logged(logits=(1.0, 2.0), retrieval=(None, None))
+    assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 1.0
+    plain = LoggedMention({**mention.row, "candidates": ["B", "A"]}, [], mention.top)
+    assert reasons_of(plain, 0.5, 1.0).values[DISAGREE] == 1.0  # "B" is no CUI that was ranked
+
+
+def test_a_mention_without_candidates_is_neither_near_nor_in_dispute():
+    mention = LoggedMention({"entity": "x", "candidates": [], "ranked": []}, [], None)
+    assert reasons_of(mention, 0.5, 0.0).values == {NEAR: 0.0, DISAGREE: 0.0, RARE: 1.0}
+
+
+def test_rare_types_by_their_share_of_the_test_split():
+    shares = [0.0, 0.025, 0.05, 0.4]
+    assert [reasons_of(logged(), 0.5, share).values[RARE] for share in shares] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_reasons_are_named_by_weight():
+    assert Reasons({NEAR: 0.3, DISAGREE: 1.0, RARE: 0.0}).words == "rankings disagree, near the threshold"
+    assert Reasons({NEAR: 0.1, DISAGREE: 0.0, RARE: 0.0}).words == NEAR
+
+
+def judge(mention):
+    return reasons_of(mention, 0.5, 1.0)
+
+
+def entities(picked):
+    return [mention.row["entity"] for mention, _ in picked]
+
+
+def test_the_worthiest_come_first_and_each_string_once():
+    mentions = [logged("a", 0.9), logged("b", 0.5), logged("B ", 0.5), logged("c", 0.6)]
+    picked = select_for_review(mentions, 10, judge, random_share=0.0)
+    assert entities(picked) == ["b", "c", "a"]
+
+
+def test_picks_are_spread_over_documents():
+    mentions = [logged(f"a{n}", 0.5 + n / 1000, document="one") for n in range(5)]
+    mentions += [logged("b", 0.55, document="two"), logged("c", 0.6, document="three")]
+    assert entities(select_for_review(mentions, 3, judge, random_share=0.0)) == ["a0", "b", "a1"]
+    alone = [logged(f"a{n}", 0.5 + n / 1000) for n in range(5)]
+    assert entities(select_for_review(alone, 5, judge, random_share=0.0)) == [f"a{n}" for n in range(5)]
+
+
+def test_picks_are_spread_over_types():
+    mentions = [logged(f"a{n}", 0.5, types=["T047"]) for n in range(30)] + [logged("b", 0.505, types=["T121"])]
+    assert entities(select_for_review(mentions, 3, judge, random_share=0.0))[1:2] == ["b"]
+
+
+def test_a_share_is_drawn_at_random_whatever_it_is_worth():
+    mentions = [logged(f"m{n}", 0.5 if n < 50 else 0.999) for n in range(300)]
+    picked = select_for_review(mentions, 100, judge, random_share=0.4, seed=1)
+    drawn = [mention for mention, reason in picked if reason == RANDOM]
+    assert len(picked) == len(set(entities(picked))) == 100
+    assert picked[:40] == [(mention, RANDOM) for mention in drawn] and len(drawn) == 40
+    assert sum(mention.top.score > 0.9 for mention in drawn) > 25
+    assert entities(picked) == entities(select_for_review(mentions, 100, judge, random_share=0.4, seed=1))
+    assert entities(picked) != entities(select_for_review(mentions, 100, judge, random_share=0.4, seed=2))
+
+
+def test_no_more_than_there_are():
+    assert len(select_for_review([logged("a")], 10, judge, random_share=1.0)) == 1
+    assert select_for_review([], 10, judge) == []

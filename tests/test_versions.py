@@ -1,0 +1,99 @@
+"""A release that got worse is caught before it is published; through the real Hub client."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hub_server import WRITER, HubServer
+from outcome_fixtures import make_outcomes
+from test_hub import REPO, refused, write_parts
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker.hub import publish
+from umls_reranker.versions import find_outcomes
+
+GOOD = make_outcomes(400)
+WORSE = replace(GOOD, rank=np.where(np.arange(400) % 5 == 0, -1, GOOD.rank))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tiny_cross_encoder(tmp_path_factory.mktemp("versions") / "model")
+    write_parts(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(parts, tmp_path):
+    copy = shutil.copytree(parts, tmp_path / "model")
+    GOOD.save(copy / "outcomes.parquet")
+    return copy
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path / "cache", token=WRITER)
+        yield server
+
+
+def test_a_worse_version_is_refused_unless_it_is_forced(hub, folder):
+    publish(folder, REPO, "v1")
+    WORSE.save(folder / "outcomes.parquet")
+    before = hub.repos[REPO].files("main")
+    for dry_run in (True, False):
+        message = refused(publish, folder, REPO, "v2", dry_run=dry_run)
+        assert "is worse on the same 400 mentions of 40 documents: acc@1 0." in message
+        assert message.endswith(f"than what {REPO} holds; set force_worse (--force_worse) to publish it all the same")
+    assert hub.repos[REPO].files("main") == before
+    publish(folder, REPO, "v2", force_worse=True)
+    GOOD.save(folder / "outcomes.parquet")
+    publish(folder, REPO, "v3")
+
+
+def test_an_equal_version_passes(hub, folder):
+    publish(folder, REPO, "v1")
+    publish(folder, REPO, "v2")
+    assert "outcomes.parquet" in hub.repos[REPO].files("v2")
+
+
+def test_a_version_of_other_mentions_passes_with_a_warning(hub, folder):
+    publish(folder, REPO, "v1")
+    replace(WORSE, start=WORSE.start + 1).save(folder / "outcomes.parquet")
+    with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: the two versions have no mention"):
+        publish(folder, REPO, "v2")
+
+
+def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
+    (folder / "outcomes.parquet").unlink()
+    publish(folder, REPO, "v1")
+    assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 holds no outcomes.parquet; it was published without"
+    WORSE.save(folder / "outcomes.parquet")
+    publish(folder, REPO, "v2")
+
+
+def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "report")
+    places = [folder, folder / "outcomes.parquet", run, run / "report"]
+    assert [find_outcomes(str(place)) for place in places] == [
+        folder / "outcomes.parquet",
+        folder / "outcomes.parquet",
+        run / "report" / "outcomes.parquet",
+        run / "report" / "outcomes.parquet",
+    ]
+    publish(folder, REPO, "v1")
+    for place in (REPO, f"{REPO}@v1"):
+        found = find_outcomes(place)
+        assert found.read_bytes() == (folder / "outcomes.parquet").read_bytes()
+        # The weights stay where they are.
+        assert not (found.parent / "model.safetensors").exists()
+
+
+def test_places_without_outcomes(hub, tmp_path):
+    assert (
+        refused(find_outcomes, str(tmp_path)) == f"{tmp_path} holds no outcomes.parquet; scripts/evaluate.py makes it"
+    )
+    assert "is neither a local folder nor a Hub repo" in refused(find_outcomes, "nowhere/at/all")
+    assert "org/nothing" in refused(find_outcomes, "org/nothing")

@@ -1,0 +1,177 @@
+"""Two versions of a model on the same mentions: is the new one worse?
+
+Both answered the very same mentions, so differences are taken mention by mention, and documents are drawn whole: that
+sees differences that the two versions' own intervals would hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..calibration.reliability import bootstrap_sums, document_index, document_sums
+from ..errors import UserError
+from .answering import right_answer_sums, sums_to_f1
+from .checklist import markdown_table
+from .linking import ratio
+from .outcomes import Outcomes
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both versions.
+
+    Attributes:
+        name: the figure.
+        former, present: its values.
+        low, high: interval of present less former.
+        verdict: ``worse`` or ``better`` where the interval lies wholly on that side of 0.
+    """
+
+    name: str
+    former: float
+    present: float
+    low: float
+    high: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences, over the mentions that both versions answered.
+
+    Attributes:
+        mentions, documents: compared. only_former, only_present: mentions that one version alone has, or for which the
+            gold concepts differ.
+        gained, lost: mentions that only the present version, or only the former one, ranked rightly.
+        mcnemar_p: two-sided exact McNemar test of those two counts; it takes mentions as independent, which mentions
+            of one document are not, so the verdict rests on `differences`.
+        differences: the verdict's figures. confidence: of their intervals, all together.
+    """
+
+    mentions: int
+    documents: int
+    only_former: int
+    only_present: int
+    gained: int
+    lost: int
+    mcnemar_p: float
+    differences: tuple[Difference, ...]
+    confidence: float
+
+    @property
+    def worse(self) -> list[Difference]:
+        """The figures that got worse."""
+        return [difference for difference in self.differences if difference.verdict == WORSE]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON numbers, texts and lists only."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """A Markdown table of the differences, with the changes at rank 1 below it."""
+        header = ("figure", "former", "present", f"{self.confidence:.0%} interval of the difference", "verdict")
+        rows = [
+            (d.name, f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", d.verdict)
+            for d in self.differences
+        ]
+        changed = f"right at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
+        return f"{markdown_table(header, rows)}\n{changed}{self.mcnemar_p:.2g}"
+
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        over = f"on the same {self.mentions:,} mentions of {self.documents:,} documents"
+        if not self.worse:
+            better = [difference.name for difference in self.differences if difference.verdict == BETTER]
+            return f"not shown to be worse {over}" + (f"; better in {' and '.join(better)}" if better else "")
+        parts = [
+            f"{d.name} {d.former:.4f} -> {d.present:.4f} (difference {d.low:+.4f} .. {d.high:+.4f})"
+            for d in self.worse
+        ]
+        return f"worse {over}: {', '.join(parts)}"
+
+
+def compare(
+    present: Outcomes, former: Outcomes, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> Comparison:
+    """Compare two versions over their common mentions, found by document, offsets and gold concept.
+
+    Judged by three figures that a service feels: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
+    abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which both a worse order
+    and a worse calibration raise. The three share the error probability (Bonferroni), so a version that is as good as
+    the former is called worse with probability ``1 - confidence`` at most.
+
+    Raises:
+        UserError: no mention in common.
+    """
+    rows, former_rows = _common(present, former)
+    if not len(rows):
+        raise UserError("the two versions have no mention in common; evaluate both on the same test split")
+    ours, theirs = present.select(rows), former.select(former_rows)
+    index, documents = document_index(ours.document)
+    right, former_right = ours.correct, theirs.correct
+    gained, lost = int((right & ~former_right).sum()), int((former_right & ~right).sum())
+    figures: dict[str, tuple[list[np.ndarray], Callable, int]] = {
+        "acc@1": ([right, np.ones(len(ours)), former_right, np.ones(len(ours))], ratio, 1),
+        "right_answers_f1": ([*right_answer_sums(ours), *right_answer_sums(theirs)], sums_to_f1, 1),
+        "brier_of_top": ([_errors(ours), np.ones(len(ours)), _errors(theirs), np.ones(len(ours))], ratio, -1),
+    }
+    differences = []
+    for name, (columns, statistic, sign) in figures.items():
+        sums, half = document_sums(index, documents, columns), len(columns) // 2
+
+        def difference(drawn: np.ndarray, statistic: Callable = statistic, half: int = half) -> np.ndarray:
+            return statistic(drawn[..., :half]) - statistic(drawn[..., half:])
+
+        level = 1.0 - (1.0 - confidence) / len(figures)
+        low, high = bootstrap_sums(sums, difference, resamples=resamples, confidence=level, seed=seed)
+        verdict = BETTER if sign * (low if sign > 0 else high) > 0 else NO_DIFFERENCE
+        verdict = WORSE if sign * (high if sign > 0 else low) < 0 else verdict
+        whole = sums.sum(axis=0)
+        values = (float(statistic(whole[part])) for part in (slice(half, None), slice(half)))
+        differences.append(Difference(name, *values, low, high, verdict))
+    return Comparison(
+        mentions=len(ours),
+        documents=documents,
+        only_former=len(former) - len(rows),
+        only_present=len(present) - len(rows),
+        gained=gained,
+        lost=lost,
+        mcnemar_p=_mcnemar(gained, lost),
+        differences=tuple(differences),
+        confidence=confidence,
+    )
+
+
+def _keys(outcomes: Outcomes) -> Iterable[tuple]:
+    """One key a mention; the second mention of the same place gets a number."""
+    seen: dict[tuple, int] = {}
+    columns = (outcomes.document, outcomes.start, outcomes.end, outcomes.gold)
+    for key in zip(*(column.tolist() for column in columns), strict=True):
+        seen[key] = seen.get(key, -1) + 1
+        yield (*key, seen[key])
+
+
+def _common(present: Outcomes, former: Outcomes) -> tuple[np.ndarray, np.ndarray]:
+    places = {key: row for row, key in enumerate(_keys(former))}
+    pairs = [(row, places[key]) for row, key in enumerate(_keys(present)) if key in places]
+    rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return rows[:, 0], rows[:, 1]
+
+
+def _errors(outcomes: Outcomes) -> np.ndarray:
+    return (np.nan_to_num(outcomes.score) - outcomes.correct) ** 2
+
+
+def _mcnemar(gained: int, lost: int) -> float:
+    from scipy.stats import binomtest
+
+    changed = gained + lost
+    return float(binomtest(gained, changed).pvalue) if changed else 1.0

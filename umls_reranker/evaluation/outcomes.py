@@ -1,0 +1,123 @@
+"""What a model answered for each mention of a split: one row a mention, without any text.
+
+The rows of two versions on the same mentions are what a comparison needs, and they may travel with the model: document
+ids, offsets, CUIs and type ids, no name of a vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import UserError
+
+__all__ = ["OUTCOMES_FILE", "Outcomes"]
+
+OUTCOMES_FILE = "outcomes.parquet"
+SCHEMA_VERSION = 1
+SCHEMA = pa.schema(
+    [
+        ("document", pa.string()),
+        ("start", pa.int32()),
+        ("end", pa.int32()),
+        ("types", pa.list_(pa.string())),
+        ("gold", pa.string()),
+        ("in_dictionary", pa.bool_()),
+        ("answer", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float64()),
+        ("margin", pa.float64()),
+        ("tier", pa.string()),
+        ("accepted", pa.bool_()),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Columns over n mentions.
+
+    Attributes:
+        document: (n,) ids. start, end: (n,) where the mention lies in it.
+        types: per mention its semantic type ids.
+        gold: (n,) CUIs. in_dictionary: (n,) bool, whether the dictionary has them.
+        answer: (n,) CUI ranked first, "" without candidates.
+        rank: (n,) that of the gold concept, 0 for the best, -1 where it is not in the list.
+        score: (n,) calibrated probability of the answer, NaN without candidates.
+        margin: (n,) score less that of the second.
+        tier: (n,) of the answer, "reject" without candidates.
+        accepted: (n,) bool, whether the answer is given.
+    """
+
+    document: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    types: Sequence[Sequence[str]]
+    gold: np.ndarray
+    in_dictionary: np.ndarray
+    answer: np.ndarray
+    rank: np.ndarray
+    score: np.ndarray
+    margin: np.ndarray
+    tier: np.ndarray
+    accepted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(n,) bool, whether the gold concept is ranked first."""
+        return self.rank == 0
+
+    @property
+    def scored(self) -> np.ndarray:
+        """(n,) bool, whether there was any candidate."""
+        return ~np.isnan(self.score)
+
+    def select(self, rows: np.ndarray) -> Outcomes:
+        """The mentions at `rows`: indices, or (n,) bool."""
+        rows = np.arange(len(self))[rows]
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        types = [self.types[row] for row in rows.tolist()]
+        return Outcomes(**{name: types if name == "types" else column[rows] for name, column in columns.items()})
+
+    def save(self, path: Path) -> None:
+        """Write a Parquet file, beside `path` and then renamed."""
+        import pyarrow.parquet as pq
+
+        columns = [pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA]
+        partial = path.with_name(f".{path.name}.partial")
+        pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Outcomes:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged or of a newer format.
+        """
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+            version = int((table.schema.metadata or {}).get(b"schema_version", -1))
+            columns = {field.name: table[field.name].cast(field.type) for field in SCHEMA}
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; scripts/evaluate.py makes it") from None
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise UserError(f"{path} is damaged ({error}); run scripts/evaluate.py again") from None
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
+        return cls(
+            **{
+                name: column.to_pylist() if name == "types" else column.to_numpy(zero_copy_only=False)
+                for name, column in columns.items()
+            }
+        )

@@ -1,0 +1,93 @@
+"""``report.html``, what a person looks at: one file out of metrics.json that a browser opens without a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .charts import histogram_chart, reliability_chart, risk_coverage_chart, whisker
+from .names import figure_name
+
+__all__ = ["report_page"]
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+SHOWN_TYPES = 15
+
+
+def report_page(report: Mapping[str, Any], title: str, target_precision: float, accept: float) -> str:
+    """Write the page.
+
+    Args:
+        report: content of ``metrics.json``, as written or as read.
+        title: name of the run.
+        target_precision: what the high tier is certified for.
+        accept: default threshold of acceptance, marked in the histogram of the scores.
+
+    Returns:
+        HTML text without references to anything outside it.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "percent": _percent, "interval": _interval, "name": figure_name}
+    environment.globals["whisker"] = whisker
+    curves = report["curves"]
+    charts = {
+        "risk": risk_coverage_chart("risk", _labelled(curves["risk_coverage"]), target_precision),
+        "pairs": reliability_chart(
+            "pairs",
+            {"before calibration": curves["reliability"]["raw"], "after": curves["reliability"]["calibrated"]},
+            "candidates",
+        ),
+        "top": reliability_chart("top", {"after": curves["reliability"]["top1"]}, "best candidates"),
+        "score": histogram_chart("score", curves["score"], "score of the best candidate", {"accepted from": accept}),
+        "margin": histogram_chart("margin", curves["margin"], "margin over the second", {}),
+    }
+    return environment.get_template("report.html").render(
+        report=report,
+        title=title,
+        target_precision=target_precision,
+        charts=charts,
+        worst_types=list(report["types"].items())[:SHOWN_TYPES],
+        systems=_labelled(report["linking"]),
+        calibration_rows=_calibration_rows(report["calibration"]),
+    )
+
+
+def _labelled(systems: Mapping[str, Any]) -> dict[str, Any]:
+    return {figure_name(name): part for name, part in systems.items()}
+
+
+def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, Any, Any, Any]]:
+    """Figure, of pairs before, of pairs after, of top candidates."""
+    names = [name for name in calibration if f"{name}_raw" in calibration]
+    return [(n, calibration[f"{n}_raw"], calibration[n], calibration.get(f"top1_{n}")) for n in names]
+
+
+def _is_missing(value: float | None) -> bool:
+    return value is None or not math.isfinite(value)
+
+
+def _number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+    value = figure["value"] if isinstance(figure, Mapping) else figure
+    return "–" if _is_missing(value) else f"{value:.{digits}f}"
+
+
+def _percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
+    value = figure["value"] if isinstance(figure, Mapping) else figure
+    return "–" if _is_missing(value) else f"{100 * value:.{digits}f}\u00a0%"
+
+
+def _interval(figure: Mapping[str, Any], digits: int = 1, scale: float = 100.0) -> str:
+    ends: Sequence[float | None] = (figure.get("low"), figure.get("high"))
+    if any(map(_is_missing, ends)):
+        return ""
+    return " – ".join(f"{scale * end:.{digits}f}" for end in ends)

@@ -1,0 +1,102 @@
+"""Figures of parts of a split: semantic groups and types, strings and concepts that training had or had not seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..calibration.reliability import calibration_report, document_index, document_sums
+from ..data.semantic_types import TypeHierarchy
+from .linking import measure, ratio
+from .outcomes import Outcomes
+
+__all__ = ["SMALLEST_SLICE", "group_slices", "slice_figures", "type_slices"]
+
+# Mentions below which a type is not listed by itself, and no calibration figure is given.
+SMALLEST_SLICE = 50
+WITHOUT_TYPE = "without type"
+
+
+def group_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) -> dict[str, dict[str, Any]]:
+    """Figures of every semantic group, the largest first; a mention counts in the group of each of its types.
+
+    In a hierarchy without groups the broadest ancestors stand for them. Mentions whose types are unknown to the
+    hierarchy are a group of their own.
+
+    Returns:
+        group id -> `slice_figures` with its ``name``.
+    """
+    heads = [_heads(types, hierarchy) for types in outcomes.types]
+    return _slices(outcomes, heads, hierarchy, 1, options)
+
+
+def type_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) -> dict[str, dict[str, Any]]:
+    """Figures of every semantic type with `SMALLEST_SLICE` mentions or more, the surest excess of errors first.
+
+    Returns:
+        type id -> `slice_figures` with its ``name``, ordered by the lower end of the interval of ``excess_error``.
+    """
+    known = [set(filter(None, map(hierarchy.resolve, types))) for types in outcomes.types]
+    slices = _slices(outcomes, known, hierarchy, SMALLEST_SLICE, options)
+    return dict(sorted(slices.items(), key=lambda item: -item[1]["excess_error"]["low"]))
+
+
+def slice_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Figures over mentions, each ``{"value", "low", "high"}`` with 95 % by document.
+
+    Returns:
+        Counts ``mentions``, ``documents``, ``in_dictionary``; ``acc@1``; ``acc@1_in_dictionary``; ``accepted_share``
+        and ``accepted_precision``; ``high_share`` and ``high_precision``; ``excess_error``, the share of wrong
+        answers beyond the one that the scores own up to (mean score less share of right answers; positive: too
+        confident); and, from `SMALLEST_SLICE` mentions with candidates up, ``debiased_ece`` of the top scores.
+    """
+    correct, scored, accepted = outcomes.correct, outcomes.scored, outcomes.accepted
+    high, known = outcomes.tier == "high", outcomes.in_dictionary
+    index, documents = document_index(outcomes.document)
+    score = np.nan_to_num(outcomes.score)
+    ratios = {
+        "acc@1": (correct, np.ones(len(outcomes))),
+        "acc@1_in_dictionary": (correct & known, known),
+        "accepted_share": (accepted, np.ones(len(outcomes))),
+        "accepted_precision": (accepted & correct, accepted),
+        "high_share": (high, np.ones(len(outcomes))),
+        "high_precision": (high & correct, high),
+        "excess_error": (score - correct * scored, scored),
+    }
+    figures: dict[str, Any] = {
+        "mentions": len(outcomes),
+        "documents": documents,
+        "in_dictionary": int(known.sum()),
+        "accepted": int(accepted.sum()),
+        "high": int(high.sum()),
+    }
+    for name, columns in ratios.items():
+        figures[name] = measure(document_sums(index, documents, columns), ratio, resamples=resamples, seed=seed)
+    if np.count_nonzero(scored) >= SMALLEST_SLICE:
+        of_top = calibration_report(
+            outcomes.score[scored], correct[scored].astype(int), index[scored], resamples=resamples, seed=seed
+        )
+        figures["debiased_ece"] = of_top["debiased_ece"]
+    return figures
+
+
+def _heads(types: list[str], hierarchy: TypeHierarchy) -> set[str]:
+    chains = [hierarchy.chain(known) or [known] for known in map(hierarchy.resolve, types) if known]
+    return {chain[-1] for chain in chains} or {WITHOUT_TYPE}
+
+
+def _slices(
+    outcomes: Outcomes, labels: list[set[str]], hierarchy: TypeHierarchy, smallest: int, options: dict[str, int]
+) -> dict[str, dict[str, Any]]:
+    rows: dict[str, list[int]] = {}
+    for row, names in enumerate(labels):
+        for name in sorted(names):
+            rows.setdefault(name, []).append(row)
+    ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {
+        name: {"name": name if name == WITHOUT_TYPE else hierarchy.name(name)}
+        | slice_figures(outcomes.select(np.array(inside)), **options)
+        for name, inside in ordered
+        if len(inside) >= smallest
+    }

@@ -1,0 +1,227 @@
+"""Corrections: what a reviewer chose for a mention, as an Arrow dataset, and its way into calibration and training.
+
+A reviewer gets the lines of scripts/select_for_review.py and adds ``chosen``: the CUI of the right concept, whether it
+is among the candidates or not, or null where no concept is right; and, if they like, ``note``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
+
+from .calibration.evidence import RETRIEVAL_EVIDENCE
+from .data.arrow import write_dataset
+from .data.mentions import FEEDBACK_PREFIX
+from .data.pubtator import Mention
+from .data.semantic_types import TypeHierarchy
+from .errors import UserError
+from .prediction_log import LoggedMention, read_predictions
+
+if TYPE_CHECKING:
+    from .data.concepts import ConceptTable
+
+__all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "load_feedback", "training_mentions"]
+
+SCORES = tuple(f"{name}_scores" for name in RETRIEVAL_EVIDENCE)
+FEEDBACK_FEATURES = Features(
+    {
+        "key": Value("string"),
+        "doc_id": Value("string"),
+        "mention": Value("string"),
+        "left": Value("string"),
+        "right": Value("string"),
+        "semantic_types": List(Value("string")),
+        "cuis": List(Value("string")),
+        "names": List(Value("string")),
+        **{name: List(Value("float32")) for name in SCORES},
+        "cui": Value("string"),
+        "note": Value("string"),
+        "reason": Value("string"),
+        "answer": Value("string"),
+        "score": Value("float64"),
+        "tier": Value("string"),
+    }
+)
+
+
+def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
+    """Add reviewed lines to a dataset of corrections, which is made where there is none.
+
+    A mention is known by its document and id, or else by its text, context and types; what comes later replaces what
+    was there. Lines without ``chosen`` are left out.
+
+    Args:
+        folder: of the dataset.
+        reviewed: JSON Lines files, the oldest first.
+
+    Returns:
+        Counts: ``added``, ``replaced``, of these ``changed`` (another concept than before), ``unreviewed`` lines, and
+        ``corrections`` in all.
+
+    Raises:
+        UserError: a file or a line that is no reviewed prediction (names the line).
+    """
+    rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
+    counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed"), 0)
+    for path in reviewed:
+        for number, logged in enumerate(read_predictions(path), start=1):
+            if "chosen" not in logged.row:
+                counts["unreviewed"] += 1
+                continue
+            row = _correction(logged, f"{path}, reviewed line {number}")
+            former = rows.pop(row["key"], None)
+            counts["added" if former is None else "replaced"] += 1
+            counts["changed"] += former is not None and former["cui"] != row["cui"]
+            rows[row["key"]] = row
+    columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
+    fingerprint = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    write_dataset([columns], FEEDBACK_FEATURES, folder, fingerprint)
+    return counts | {"corrections": len(rows)}
+
+
+def load_feedback(folder: Path) -> Dataset:
+    """Open a dataset of corrections.
+
+    Raises:
+        UserError: the folder is missing, or holds something else.
+    """
+    try:
+        feedback = load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no corrections ({error}); scripts/add_feedback.py makes them") from None
+    if not isinstance(feedback, Dataset) or feedback.features != FEEDBACK_FEATURES:
+        raise UserError(f"{folder} holds no corrections, or those of another version; add the reviewed lines again")
+    return feedback
+
+
+def training_mentions(
+    found: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy, summary: dict[str, Any]
+) -> Iterator[tuple[str, Mention]]:
+    """Corpus mentions, and after them the corrections as mentions of the training split.
+
+    Corrections without a concept have no positive pair, and those in documents of the other splits would be trained on
+    what the model is judged by: both are left out.
+
+    Args:
+        found: ``(split, mention)`` of the corpus.
+        summary: receives the counts under ``feedback``.
+    """
+    held_out = set()
+    for split, mention in found:
+        if split != "train":
+            held_out.add(mention.doc_id)
+        yield split, mention
+    counts = summary["feedback"] = dict.fromkeys(("mentions", "without_concept", "in_held_out_documents"), 0)
+    for row in feedback:
+        lost = "without_concept" if row["cui"] is None else "in_held_out_documents"
+        if row["cui"] is None or row["doc_id"] in held_out:
+            counts[lost] += 1
+            continue
+        counts["mentions"] += 1
+        text, types = row["mention"], _type_ids(row["semantic_types"], hierarchy)
+        document = FEEDBACK_PREFIX + _document(row)
+        yield "train", Mention(document, 0, len(text), text, row["left"], row["right"], row["cui"], tuple(types))
+
+
+def calibration_rows(
+    feedback: Dataset,
+    candidates: Dataset,
+    mentions: Dataset,
+    test_documents: Iterable[str],
+    train_documents: Iterable[str],
+    concepts: ConceptTable,
+    lost: dict[str, int],
+    *,
+    reads_concepts: bool = False,
+) -> tuple[Dataset, Dataset]:
+    """Candidate lists and mentions of a split with the corrections after them.
+
+    Args:
+        candidates, mentions: of the calibration split, row by row.
+        test_documents: corrections in them are left out, or the report would be about what was fitted.
+        train_documents: those whose corrections the model was trained on are left out: it is surer of them than of
+            others.
+        concepts: of the lists; corrections are given its types.
+        lost: receives how many corrections were left out: ``in_test_documents``, ``trained_on``,
+            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry), and
+            ``unknown_candidates``.
+        reads_concepts: the model reads more of a candidate than its name, so the dictionary must hold it.
+    """
+    columns = [name for name in SCORES if name in candidates.column_names]
+    test, train = set(test_documents), set(train_documents)
+    reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
+    lost |= dict.fromkeys(reasons, 0)
+    lists: dict[str, list] = {name: [] for name in candidates.column_names}
+    rows: dict[str, list] = {name: [] for name in mentions.column_names}
+    for row in feedback:
+        reason = (
+            "in_test_documents"
+            if row["doc_id"] in test
+            else "trained_on"
+            if row["doc_id"] in train or FEEDBACK_PREFIX + _document(row) in train
+            else "without_candidates"
+            if not row["cuis"]
+            else "without_scores"
+            if any(score is None or math.isnan(score) for name in columns for score in row[name])
+            else "unknown_candidates"
+            if reads_concepts and (concepts.rows(row["cuis"]) < 0).any()
+            else None
+        )
+        if reason:
+            lost[reason] += 1
+            continue
+        number = len(mentions) + len(rows["mention_id"])
+        gold = row["cuis"].index(row["cui"]) if row["cui"] in row["cuis"] else -1
+        found = row | {"mention_id": number, "gold": gold, "cui": row["cui"] or "", "start": 0}
+        found |= {"end": len(row["mention"]), "doc_id": FEEDBACK_PREFIX + _document(row)}
+        found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
+        for target in (lists, rows):
+            for name, values in target.items():
+                values.append(found[name])
+    return (
+        concatenate_datasets([candidates, Dataset.from_dict(lists, features=candidates.features)]),
+        concatenate_datasets([mentions, Dataset.from_dict(rows, features=mentions.features)]),
+    )
+
+
+def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
+    row = logged.row
+    chosen = row["chosen"]
+    if chosen is not None and not (isinstance(chosen, str) and chosen.strip()):
+        raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
+    texts = [row["entity"], row.get("left") or "", row.get("right") or ""]
+    given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
+    known = (logged.document, logged.mention_id) if logged.mention_id else (*texts, *logged.types)
+    best = row["ranked"][0] if row["ranked"] else None
+    return {
+        "key": hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16],
+        "doc_id": logged.document,
+        "mention": texts[0],
+        "left": texts[1],
+        "right": texts[2],
+        "semantic_types": logged.types,
+        # Candidates without a CUI cannot be chosen by one; their names keep them apart.
+        "cuis": [item.get("cui") or item["name"] for item in given],
+        "names": [item["name"] for item in given],
+        **{f"{name}_scores": [item.get(f"{name}_score") for item in given] for name in RETRIEVAL_EVIDENCE},
+        "cui": chosen,
+        "note": row.get("note") or "",
+        "reason": row.get("reason") or "",
+        "answer": best and best["cui"],
+        "score": best and best["score"],
+        "tier": best and best["tier"],
+    }
+
+
+def _document(row: Mapping[str, Any]) -> str:
+    return row["doc_id"] or row["key"]
+
+
+def _type_ids(types: Iterable[str], hierarchy: TypeHierarchy) -> list[str]:
+    return [known for known in map(hierarchy.resolve, types) if known]

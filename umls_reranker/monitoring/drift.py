@@ -1,0 +1,59 @@
+"""Has a distribution moved? A two-sample test for whether, and the population stability index for how far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .reference import Distribution
+
+__all__ = ["SMALLEST_PSI", "Drift", "drift_of", "spent"]
+
+# The index is read by habit as: below 0.1 stable, 0.1 to 0.25 moved, above 0.25 moved far.
+SMALLEST_PSI = 0.1
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A window beside the reference.
+
+    Attributes:
+        psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
+        p_value: probability of a difference as large, of two samples from one distribution.
+        cell: label of the cell whose share moved most. share, reference_share: of that cell.
+    """
+
+    psi: float
+    p_value: float
+    cell: str
+    share: float
+    reference_share: float
+
+
+def drift_of(reference: Distribution, counts: np.ndarray) -> Drift:
+    """Compare a window's counts, (k,), with the reference's.
+
+    Pearson's statistic of two samples, both with the clustering of the reference's documents (see `Distribution`).
+    """
+    from scipy.stats import chi2
+
+    a, b = np.array(reference.counts, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+    used = a + b > 0
+    n, m = a.sum(), b.sum()
+    statistic = ((np.sqrt(m / n) * a - np.sqrt(n / m) * b)[used] ** 2 / (a + b)[used]).sum()
+    # Half a mention in each cell keeps an empty one from making the index infinite.
+    p, q = (a + 0.5) / (n + len(a) / 2), (b + 0.5) / (m + len(b) / 2)
+    moved = int(np.argmax(np.abs(q - p)))
+    return Drift(
+        psi=float(((q - p) * np.log(q / p)).sum()),
+        p_value=float(chi2.sf(statistic / reference.scale, reference.degrees)),
+        cell=reference.cells[moved],
+        share=float(b[moved] / m),
+        reference_share=float(a[moved] / n),
+    )
+
+
+def spent(alpha: float, look: int) -> float:
+    """Level of look number k (from 1), alpha / (k (k + 1)): all looks together, however many, spend `alpha`."""
+    return alpha / (look * (look + 1))

@@ -1,0 +1,110 @@
+"""Sums over mentions and the shares and means that follow from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..calibration.thresholds import TIERS
+
+__all__ = ["Figures", "FiguresByType", "Top"]
+
+# Types counted by themselves; what comes after shares one entry, so that memory stays bounded whatever is sent.
+MOST_TYPES = 256
+OTHER_TYPES = "other types"
+
+
+class Top(NamedTuple):
+    """What was decided about the best candidate of a mention."""
+
+    score: float
+    margin: float
+    tier: str
+    accepted: bool
+
+
+@dataclass
+class Figures:
+    """Sums over mentions; constant in size whatever the traffic.
+
+    A mention without candidates counts as a mention and as an abstention, but in none of the means.
+    """
+
+    mentions: int = 0
+    without_candidates: int = 0
+    candidates: int = 0
+    accepted: int = 0
+    tiers: Counter[str] = field(default_factory=Counter)
+    top_score_sum: float = 0.0
+    margin_sum: float = 0.0
+
+    def add(self, candidates: int, top: Top | None) -> None:
+        """Count one mention with its top candidate, None where it had none."""
+        self.mentions += 1
+        if top is None:
+            self.without_candidates += 1
+            return
+        self.candidates += candidates
+        self.accepted += top.accepted
+        self.tiers[top.tier] += 1
+        self.top_score_sum += top.score
+        self.margin_sum += top.margin
+
+    def merge(self, other: Figures) -> None:
+        """Add the sums of `other`."""
+        self.mentions += other.mentions
+        self.without_candidates += other.without_candidates
+        self.candidates += other.candidates
+        self.accepted += other.accepted
+        self.tiers.update(other.tiers)
+        self.top_score_sum += other.top_score_sum
+        self.margin_sum += other.margin_sum
+
+    def to_dict(self) -> dict[str, Any]:
+        """Shares are of all mentions, means are over mentions that had candidates; None where there are none."""
+        ranked = self.mentions - self.without_candidates
+
+        def share(count: int) -> float | None:
+            return count / self.mentions if self.mentions else None
+
+        return {
+            "mentions": self.mentions,
+            "without_candidates": self.without_candidates,
+            "candidates": self.candidates,
+            "high_confidence_share": share(self.tiers["high"]),
+            "tier_shares": {tier: share(self.tiers[tier]) for tier in TIERS},
+            "accepted_share": share(self.accepted),
+            "abstained_share": share(self.mentions - self.accepted),
+            "mean_top_score": self.top_score_sum / ranked if ranked else None,
+            "mean_margin": self.margin_sum / ranked if ranked else None,
+        }
+
+
+class FiguresByType:
+    """Figures over all mentions and per semantic type, of `MOST_TYPES` types at most."""
+
+    def __init__(self) -> None:
+        self.total = Figures()
+        self.per_type: dict[str, Figures] = {}
+
+    def add(self, types: Sequence[str], candidates: int, top: Top | None) -> None:
+        """Count one mention, in each of its types."""
+        self.total.add(candidates, top)
+        for name in set(map(self._name, types)):
+            self.per_type.setdefault(name, Figures()).add(candidates, top)
+
+    def merge(self, other: FiguresByType) -> None:
+        """Add the sums of `other`."""
+        self.total.merge(other.total)
+        for name, figures in other.per_type.items():
+            self.per_type.setdefault(self._name(name), Figures()).merge(figures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures over all mentions, and under ``per_type`` those of each type seen."""
+        per_type = {name: figures.to_dict() for name, figures in sorted(self.per_type.items())}
+        return self.total.to_dict() | {"per_type": per_type}
+
+    def _name(self, kind: str) -> str:
+        return kind if kind in self.per_type or len(self.per_type) < MOST_TYPES else OTHER_TYPES

@@ -1,0 +1,86 @@
+"""What reviewers say about answers: calibration of the scores and precision of the tiers at work."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..calibration.certificate import clopper_pearson_lower
+from ..calibration.reliability import calibration_report
+from ..calibration.thresholds import TIERS
+from .drift import spent
+
+__all__ = ["Label", "LabelledAnswers", "labelled_report"]
+
+# Score, tier and whether it was right.
+Label = tuple[float, str, bool]
+ENDS = ("value", "low", "high")
+
+# Latest labels that are kept.
+MOST_LABELS = 5_000
+# The high tier's promise is tested at this many labels in it, and at each doubling.
+FIRST_LOOK = 25
+RESAMPLES = 500
+
+
+class LabelledAnswers:
+    """Top answers that someone has called right or wrong; the latest `MOST_LABELS`, in constant memory.
+
+    They must be a random draw of the answers: a reviewer's pick of the doubtful ones says nothing about the rest.
+    """
+
+    def __init__(self, target_precision: float, alpha: float) -> None:
+        self._target, self._alpha = target_precision, alpha
+        self._kept: deque[Label] = deque(maxlen=MOST_LABELS)
+        self._high, self._high_right = 0, 0
+        self._looks = 0
+
+    def add(self, score: float, tier: str, correct: bool) -> str | None:
+        """Take one label; gives a sentence when the high tier has been shown to break its promise."""
+        self._kept.append((score, tier, bool(correct)))
+        if tier != "high":
+            return None
+        self._high, self._high_right = self._high + 1, self._high_right + bool(correct)
+        if self._high < FIRST_LOOK * 2**self._looks:
+            return None
+        self._looks += 1
+        level = spent(self._alpha, self._looks)
+        most = 1.0 - float(clopper_pearson_lower(self._high - self._high_right, self._high, 1.0 - level))
+        if most >= self._target:
+            return None
+        return (
+            f"{self._high_right:,} of {self._high:,} reviewed answers of the high tier are right, at most {most:.1%} "
+            f"with all errors counted, where {self._target:.0%} is promised; recalibrate with the corrections, or "
+            "review the high tier by hand until then"
+        )
+
+    def kept(self) -> tuple[Label, ...]:
+        """The labels, oldest first."""
+        return tuple(self._kept)
+
+
+@lru_cache(maxsize=1)
+def labelled_report(labels: tuple[Label, ...]) -> dict[str, Any]:
+    """Labels; ECE of the scores (15 bins, and debiased) with 95 % bootstrap intervals; precision of each tier with
+    exact 95 % intervals; None where there are no labels. Kept until there is another label, since it takes a moment.
+    """
+    count = len(labels)
+    report: dict[str, Any] = {"labels": count, "ece": None, "debiased_ece": None}
+    if count:
+        score, right = np.array([(row[0], row[2]) for row in labels], np.float64).T
+        found = calibration_report(score, right, np.arange(count), resamples=RESAMPLES)
+        report |= {name: {end: found[name][end] for end in ENDS} for name in ("ece", "debiased_ece")}
+    report["tiers"] = {tier: _tier([row[2] for row in labels if row[1] == tier]) for tier in TIERS}
+    return report
+
+
+def _tier(right: list[bool]) -> dict[str, Any]:
+    n, correct = len(right), sum(right)
+    if not n:
+        return {"labels": 0, "precision": None}
+    low = float(clopper_pearson_lower(correct, n, 0.975))
+    high = 1.0 - float(clopper_pearson_lower(n - correct, n, 0.975))
+    return {"labels": n, "precision": dict(zip(ENDS, (correct / n, low, high), strict=True))}

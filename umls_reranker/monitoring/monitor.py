@@ -1,0 +1,235 @@
+"""`Monitor`: what a service gives each result to."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from .drift import SMALLEST_PSI, Drift, drift_of, spent
+from .figures import FiguresByType, Top
+from .labelled import LabelledAnswers, labelled_report
+from .reference import NO_CANDIDATES, REFERENCE_FILE, Reference
+
+if TYPE_CHECKING:
+    from ..reranker import RankedCandidate
+
+__all__ = ["Alarm", "Monitor"]
+
+# A sliding window is so many slices; the oldest one goes when a new one is begun.
+SLICES = 20
+KEPT_ALARMS = 100
+# Mentions below which what is left of a log is not tested.
+SMALLEST_WINDOW = 200
+# Without a reference there is no promise to test; labels are then counted against the usual one.
+USUAL_PRECISION = 0.95
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that a person should look at.
+
+    Attributes:
+        kind: ``scores`` or ``types`` (drift), or ``precision`` (of the high tier, by labels).
+        mentions: how many the monitor had seen.
+        sentence: what was found, against what, and what to do.
+    """
+
+    kind: str
+    mentions: int
+    sentence: str
+
+
+class Monitor:
+    """Figures since the start and over a sliding window, in all and per semantic type; drift; labelled answers.
+
+    Memory is constant: sums and counts, no results. An instance may be used from several threads.
+
+    Each time another `window` mentions are complete, their top scores and their types are compared with those of the
+    model's test split. An alarm means that a difference is both real and large: its test passes, and its population
+    stability index is `drift.SMALLEST_PSI` or more, since with enough traffic the smallest difference is real. **If
+    nothing has moved, the probability that a monitor ever raises a drift alarm is at most `alpha`**, however long it
+    runs: window number k may spend alpha / (k (k + 1)), half of it on each of the two tests, which sums to alpha by
+    the union bound, whatever depends on what (all windows are compared with one reference). A monitor lives as long
+    as the model version it watches; the next version starts anew.
+
+    Args:
+        reference: of the model's test split; None: figures without drift.
+        window: mentions of a window, a multiple of 20.
+        alpha: probability of any false alarm of drift, and once more of one about the high tier's precision.
+        log: where every finished window and every alarm are written, as JSON lines.
+    """
+
+    def __init__(
+        self,
+        reference: Reference | None = None,
+        *,
+        window: int = 2_000,
+        alpha: float = 0.05,
+        log: TextIO | None = None,
+    ) -> None:
+        if window < SMALLEST_WINDOW or window % SLICES:
+            raise ValueError(f"window {window} must be a multiple of {SLICES} and {SMALLEST_WINDOW} or more")
+        self.reference, self.window, self.alpha = reference, window, alpha
+        self._log = log
+        self._lock = threading.Lock()
+        self.reset()
+
+    @classmethod
+    def of_model(cls, folder: Path | None, **options: Any) -> Monitor:
+        """A monitor with the reference of a model folder, or without one where there is no folder or none in it."""
+        path = None if folder is None else Path(folder) / REFERENCE_FILE
+        return cls(Reference.load(path) if path and path.is_file() else None, **options)
+
+    def reset(self) -> None:
+        """Forget everything seen so far."""
+        with self._lock:
+            self._total = FiguresByType()
+            self._truncated_pairs = 0
+            self._slices: deque[FiguresByType] = deque([FiguresByType()], maxlen=SLICES)
+            target = self.reference.target_precision if self.reference else USUAL_PRECISION
+            self._labelled = LabelledAnswers(target, self.alpha)
+            self._alarms: deque[Alarm] = deque(maxlen=KEPT_ALARMS)
+            self._alarm_count = 0
+            self._windows = 0
+            self._drift: dict[str, Drift] = {}
+            self._moved: set[str] = set()
+            self._start_window()
+
+    def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
+        """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
+        best = ranked[0] if ranked else None
+        top = best and Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
+        self.record(types, len(ranked), top)
+
+    def record(self, types: Sequence[str], candidates: int, top: tuple[float, float, str, bool] | None) -> None:
+        """Count one mention.
+
+        Args:
+            types: semantic type ids of the mention; it counts in each, and by the first in the type distribution.
+            candidates: number of candidates it came with.
+            top: (score, margin, tier, accepted) of the best candidate, or None when there was none.
+        """
+        decided = None if top is None else Top(*top)
+        with self._lock:
+            current = self._slices[-1]
+            if current.total.mentions >= self.window // SLICES:
+                current = FiguresByType()
+                self._slices.append(current)
+            for figures in (self._total, current):
+                figures.add(types, candidates, decided)
+            if self.reference:
+                self._scores[self.reference.score_cell(decided and decided.score)] += 1
+                self._types[self.reference.type_cell(types)] += 1
+            self._in_window += 1
+            if self._in_window == self.window:
+                self._end_window()
+
+    def add_truncated(self, pairs: int) -> None:
+        """Count pairs whose mention or name was cut to fit the model's length."""
+        with self._lock:
+            self._truncated_pairs += pairs
+
+    def add_label(self, score: float, tier: str, correct: bool) -> None:
+        """Take what a reviewer says about a top answer of this score and tier, out of a random draw of the answers."""
+        with self._lock:
+            sentence = self._labelled.add(score, tier, correct)
+            if sentence:
+                self._raise("precision", sentence)
+
+    def finish(self) -> None:
+        """At the end of a log, test what came since the last whole window, if it is `SMALLEST_WINDOW` mentions."""
+        with self._lock:
+            if self._in_window >= SMALLEST_WINDOW:
+                self._end_window()
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """The latest `KEPT_ALARMS` alarms, oldest first."""
+        with self._lock:
+            return list(self._alarms)
+
+    def totals(self) -> dict[str, Any]:
+        """Figures since the start, and under ``per_type`` those of each type seen."""
+        with self._lock:
+            figures = self._total.to_dict()
+            per_type = figures.pop("per_type")
+            return figures | {"truncated_pairs": self._truncated_pairs, "per_type": per_type}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything: `totals`; ``window``, the figures over the latest `window` mentions; ``drift``, of the latest
+        whole window by ``scores`` and ``types``; ``labelled``; ``alarms``, and how many there were in all."""
+        totals = self.totals()
+        with self._lock:
+            labels = self._labelled.kept()
+            state = totals | {
+                "window": self._sliding().to_dict(),
+                "windows": self._windows,
+                "drift": {name: asdict(drift) for name, drift in self._drift.items()},
+                "alarms": [asdict(alarm) for alarm in self._alarms],
+                "alarm_count": self._alarm_count,
+            }
+        # Outside the lock: no result waits for a bootstrap.
+        return state | {"labelled": labelled_report(labels)}
+
+    def _sliding(self) -> FiguresByType:
+        merged = FiguresByType()
+        for part in self._slices:
+            merged.merge(part)
+        return merged
+
+    def _start_window(self) -> None:
+        self._in_window = 0
+        if self.reference:
+            self._scores = np.zeros(len(self.reference.scores.cells), np.int64)
+            self._types = np.zeros(len(self.reference.types.cells), np.int64)
+
+    def _end_window(self) -> None:
+        self._windows += 1
+        if self.reference:
+            level = spent(self.alpha, self._windows) / 2
+            self._drift = {
+                "scores": drift_of(self.reference.scores, self._scores),
+                "types": drift_of(self.reference.types, self._types),
+            }
+            moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
+            # What stays moved is told once, and again after it has been back.
+            for kind in sorted(moved - self._moved):
+                self._raise(kind, self._explain(kind, self._drift[kind], level))
+            self._moved = moved
+        self._write(
+            {"event": "window", "window": self._windows, "mentions": self._total.total.mentions}
+            | {"figures": self._sliding().total.to_dict()}
+            | {"drift": {name: asdict(drift) for name, drift in self._drift.items()}}
+        )
+        self._start_window()
+
+    def _explain(self, kind: str, drift: Drift, level: float) -> str:
+        end = self._total.total.mentions
+        what, remedy = {
+            "scores": ("top scores", "if candidates or texts have changed for good, calibrate again"),
+            "types": ("semantic types", "look at what sends other mentions than those the model was tested on"),
+        }[kind]
+        cell = f"scores of {drift.cell}" if kind == "scores" and drift.cell != NO_CANDIDATES else drift.cell
+        return (
+            f"the {what} of mentions {end - self._in_window + 1:,} to {end:,} differ from the model's test split "
+            f"(population stability index {drift.psi:.2f}, p = {drift.p_value:.1g}, tested at {level:.1g}): "
+            f"{drift.share:.0%} are {cell} where {drift.reference_share:.0%} were; {remedy}"
+        )
+
+    def _raise(self, kind: str, sentence: str) -> None:
+        alarm = Alarm(kind, self._total.total.mentions, sentence)
+        self._alarms.append(alarm)
+        self._alarm_count += 1
+        self._write({"event": "alarm"} | asdict(alarm))
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        if self._log is not None:
+            self._log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            self._log.flush()

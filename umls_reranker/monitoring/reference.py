@@ -1,0 +1,167 @@
+"""What is normal for a model: score and type distributions of its test split, kept with it as ``reference.json``."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..calibration.reliability import document_index, document_sums
+from ..errors import UserError
+from ..stages import read_json
+
+__all__ = ["NO_CANDIDATES", "REFERENCE_FILE", "Distribution", "Reference"]
+
+REFERENCE_FILE = "reference.json"
+SCHEMA_VERSION = 1
+SCORE_CELLS = 10
+# Types with a smaller share of the mentions are pooled.
+SMALLEST_SHARE = 0.01
+OTHER, NO_CANDIDATES = "other", "no candidates"
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Counts of mentions by cell, and how far the mentions of a document resemble each other.
+
+    Mentions of one document share a subject, so counts vary more from sample to sample than those of independent
+    mentions. For Pearson's statistic of such counts, divided by `scale`, the chi-square distribution with `degrees` of
+    freedom holds (Rao & Scott 1984, second order): with the generalized design effects d, ``scale = sum(d^2) /
+    sum(d)`` and ``degrees = sum(d)^2 / sum(d^2)``; independent mentions have scale 1 and degrees cells - 1.
+
+    Attributes:
+        cells: labels, at least two. counts: mentions in each.
+        scale, degrees: of the test, from the documents of the reference.
+    """
+
+    cells: tuple[str, ...]
+    counts: tuple[int, ...]
+    scale: float
+    degrees: float
+
+    @classmethod
+    def fit(cls, cells: Sequence[str], cell: np.ndarray, groups: Sequence) -> Distribution:
+        """Count.
+
+        Args:
+            cells: k labels. cell: (n,) int in [0, k). groups: (n,) document of each mention.
+        """
+        index, documents = document_index(groups)
+        sums = document_sums(index, documents, [np.ones(len(cell))], cell, len(cells))[:, 0]
+        used = sums.sum(axis=0) > 0
+        share = sums[:, used].sum(axis=0) / len(cell)
+        surprise = (sums[:, used] - sums.sum(axis=1, keepdims=True) * share) / np.sqrt(share * len(cell))
+        effects = documents / max(documents - 1, 1) * surprise.T @ surprise
+        total, squares = float(np.trace(effects)), float((effects**2).sum())
+        independent = max(np.count_nonzero(used) - 1, 1)
+        scale, degrees = (squares / total, total**2 / squares) if total > 0 else (1.0, float(independent))
+        counts = sums.sum(axis=0).astype(int).tolist()
+        return cls(tuple(cells), tuple(counts), max(scale, 1.0), degrees)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(k,) float64."""
+        return np.array(self.counts) / max(sum(self.counts), 1)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The test split as a monitor needs it.
+
+    Attributes:
+        mentions, documents: what it rests on.
+        target_precision: what the high tier promises.
+        figures: name -> ``{"value", "low", "high"}``, those of ``serving`` in ``metrics.json``.
+        score_edges: (SCORE_CELLS - 1 at most) ascending inner edges of the cells of `scores`; a score on an edge
+            belongs to the cell above.
+        scores, types: distributions; the last cell of `scores` holds mentions without candidates, that of `types` all
+            rare types and mentions without any.
+    """
+
+    mentions: int
+    documents: int
+    target_precision: float
+    figures: Mapping[str, Mapping[str, float]]
+    score_edges: tuple[float, ...]
+    scores: Distribution
+    types: Distribution
+
+    @classmethod
+    def fit(
+        cls,
+        score: np.ndarray,
+        types: Sequence[Sequence[str]],
+        groups: Sequence,
+        figures: Mapping[str, Mapping[str, float]],
+        target_precision: float,
+    ) -> Reference:
+        """From the test split.
+
+        Args:
+            score: (n,) of the top candidates, NaN without candidates.
+            types: per mention its type ids; a mention counts in the first.
+            groups: (n,) documents.
+            figures, target_precision: kept as they are.
+        """
+        scored = score[~np.isnan(score)]
+        quantiles = np.quantile(scored, np.linspace(0, 1, SCORE_CELLS + 1)[1:-1]) if len(scored) else []
+        edges = tuple(np.unique(quantiles).tolist())
+        bounds = [0.0, *edges, 1.0]
+        names = [f"{low:.3f} to {high:.3f}" for low, high in zip(bounds, bounds[1:], strict=False)]
+        first = [kinds[0] if len(kinds) else OTHER for kinds in types]
+        common = sorted(kind for kind, count in Counter(first).items() if count >= SMALLEST_SHARE * len(first))
+        kinds = [*(kind for kind in common if kind != OTHER), OTHER]
+        places = {kind: place for place, kind in enumerate(kinds)}
+        return cls(
+            mentions=len(score),
+            documents=len(np.unique(np.asarray(groups))),
+            target_precision=target_precision,
+            figures={name: {key: entry[key] for key in ("value", "low", "high")} for name, entry in figures.items()},
+            score_edges=edges,
+            scores=Distribution.fit([*names, NO_CANDIDATES], _score_cells(score, edges), groups),
+            types=Distribution.fit(kinds, np.array([places.get(kind, places[OTHER]) for kind in first]), groups),
+        )
+
+    def score_cell(self, score: float | None) -> int:
+        """Cell of a top score; None stands for a mention without candidates."""
+        return len(self.score_edges) + 1 if score is None else bisect_right(self.score_edges, score)
+
+    def type_cell(self, types: Sequence[str]) -> int:
+        """Cell of a mention's first type."""
+        cells = self.types.cells
+        return cells.index(types[0]) if types and types[0] in cells else len(cells) - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``reference.json``."""
+        return {"schema_version": SCHEMA_VERSION} | asdict(self)
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """Read ``reference.json``.
+
+        Raises:
+            UserError: the file is missing, damaged or of a newer format.
+        """
+        if not path.is_file():
+            raise UserError(f"{path} is missing; scripts/evaluate.py makes it")
+        state = dict(read_json(path))
+        version = state.pop("schema_version", None)
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
+        try:
+            for name in ("scores", "types"):
+                kept = state[name]
+                state[name] = Distribution(**kept | {key: tuple(kept[key]) for key in ("cells", "counts")})
+            return cls(**state | {"score_edges": tuple(map(float, state["score_edges"]))})
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged ({error}); run scripts/evaluate.py again") from None
+
+
+def _score_cells(score: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    cells = np.searchsorted(np.asarray(edges, dtype=np.float64), score, side="right")
+    return np.where(np.isnan(score), len(edges) + 1, cells)

@@ -1,0 +1,149 @@
+"""Which predictions are most worth a person's minute."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .data.normalization import normalize_name
+from .prediction_log import LoggedMention
+
+__all__ = ["RANDOM", "Reasons", "reasons_of", "select_for_review"]
+
+RANDOM = "random draw"
+# Log-odds from the threshold at which the worth of a label has fallen to 1 / e.
+NEAR = 0.7
+# What the reasons count; each is in [0, 1].
+WEIGHTS = {"near the threshold": 1.0, "rankings disagree": 0.6, "rare type": 0.4}
+# Each pick makes others of its document, and of its type, worth this share of what they were.
+SAME_DOCUMENT, SAME_TYPE = 0.7, 0.95
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why a prediction is worth a look.
+
+    Attributes:
+        values: reason -> [0, 1], by the keys of `WEIGHTS`.
+    """
+
+    values: Mapping[str, float]
+
+    @property
+    def worth(self) -> float:
+        """Weighted sum."""
+        return sum(WEIGHTS[name] * value for name, value in self.values.items())
+
+    @property
+    def words(self) -> str:
+        """The reasons that count for something, the weightiest first."""
+        weighed = {name: WEIGHTS[name] * value for name, value in self.values.items()}
+        named = [name for name, value in sorted(weighed.items(), key=lambda item: -item[1]) if value >= 0.2]
+        return ", ".join(named) or max(weighed, key=weighed.__getitem__)
+
+
+def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reasons:
+    """Judge one prediction.
+
+    * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds: there a label moves
+      the threshold and the calibrator most, and the decision is most likely wrong;
+    * ``rankings disagree``: 1 where the candidate that the cross-encoder puts first is not the one retrieved first,
+      one half where only the final order differs from one of them;
+    * ``rare type``: from 0 at a share of one in twenty of the test split's mentions to 1 where it had none.
+
+    Args:
+        accept: threshold of acceptance of the mention's type.
+        type_share: share of that type among the mentions of the model's test split.
+    """
+    ranked = mention.row["ranked"]
+    distance = abs(_log_odds(mention.top.score) - _log_odds(accept)) if mention.top else math.inf
+    best = {_concept(ranked[0])} if ranked else set()
+    by_logit = {_concept(max(ranked, key=lambda item: item["logit"]))} if ranked else set()
+    retrieved = {_concept(_first_retrieved(mention.row["candidates"]))} if ranked else set()
+    disagreement = 1.0 if by_logit != retrieved else 0.5 * (best != by_logit)
+    return Reasons(
+        {
+            "near the threshold": math.exp(-distance / NEAR),
+            "rankings disagree": disagreement,
+            "rare type": max(0.0, 1.0 - 20.0 * type_share),
+        }
+    )
+
+
+def select_for_review(
+    mentions: Sequence[LoggedMention],
+    count: int,
+    judge: Callable[[LoggedMention], Reasons],
+    *,
+    random_share: float = 0.2,
+    seed: int = 13,
+) -> list[tuple[LoggedMention, str]]:
+    """Pick predictions, the worthiest first, each string once and spread over documents and types.
+
+    A share is drawn at random from all predictions and comes first: only those say how the service is doing
+    (`monitoring.Monitor.add_label`); the others are where it is in doubt.
+
+    Args:
+        mentions: predictions, of which `count` at most are picked.
+        judge: `reasons_of` with the threshold and share of a mention's type.
+        random_share: of `count`, in [0, 1].
+        seed: of the random draw.
+
+    Returns:
+        (prediction, reason) in the order of review.
+    """
+    forms = [normalize_name(mention.row["entity"]) for mention in mentions]
+    drawn = np.random.default_rng(seed).permutation(len(mentions))[: round(count * random_share)].tolist()
+    picked = [(mentions[row], RANDOM) for row in drawn]
+    taken = set(drawn)
+    strings = {forms[row] for row in drawn}
+    documents, types = Counter[str](), Counter[str]()
+    reasons = [judge(mention) for mention in mentions]
+
+    def worth(row: int) -> float:
+        mention = mentions[row]
+        kind = max((types[name] for name in mention.types), default=types[""])
+        document = documents[mention.document] if mention.document else 0
+        return reasons[row].worth * SAME_DOCUMENT**document * SAME_TYPE**kind
+
+    # Worth only falls as others are picked, so the head of the queue, judged anew, is the best or goes back into it.
+    queue = [(-worth(row), row) for row in range(len(mentions)) if row not in taken]
+    heapq.heapify(queue)
+    while queue and len(picked) < count:
+        former, row = heapq.heappop(queue)
+        if forms[row] in strings:
+            continue
+        present = -worth(row)
+        if present > former:
+            heapq.heappush(queue, (present, row))
+            continue
+        mention = mentions[row]
+        picked.append((mention, reasons[row].words))
+        strings.add(forms[row])
+        types.update(mention.types or [""])
+        if mention.document:
+            documents[mention.document] += 1
+    return picked
+
+
+def _log_odds(p: float) -> float:
+    p = min(max(p, 1e-6), 1 - 1e-6)
+    return math.log(p / (1 - p))
+
+
+def _concept(item: Mapping[str, Any] | str) -> str:
+    return item if isinstance(item, str) else item.get("cui") or item["name"]
+
+
+def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:
+    """By retrieval score where all candidates have one, else by the order of the list."""
+    items = list(candidates)
+    if all(isinstance(item, Mapping) and item.get("retrieval_score") is not None for item in items):
+        return max(items, key=lambda item: item["retrieval_score"])
+    return items[0]
