@@ -73,7 +73,7 @@ def test_promising_is_what_would_pass_if_the_scores_were_true():
     assert is_promising(np.full(400, 0.99))
     assert not is_promising(np.full(400, 0.96))
     assert not is_promising(np.full(50, 0.999))
-    assert not is_promising(np.full(400, 0.99), confidence=0.9999)
+    assert not is_promising(np.full(400, 0.99), confidence=1 - 1e-9)
     assert not is_promising(np.full(400, 0.99), groups=np.zeros(400))
 
 
@@ -107,7 +107,7 @@ def test_documents_of_one_mention_change_nothing():
     assert certify(p, correct) == certify(p, correct, groups=np.arange(2000))
 
 
-THRESHOLDS = np.round(np.arange(0.97, 0.5, -0.01), 2)
+THRESHOLDS = np.round(np.arange(0.95, 0.54, -0.05), 2)
 
 
 def broken_promises(correlation: float, by_document: bool, draws: int = 1000, target: float = 0.95) -> float:
@@ -130,7 +130,7 @@ def broken_promises(correlation: float, by_document: bool, draws: int = 1000, ta
         counts[1][draw, document, first[..., mention]] += right[..., mention]
     accepted, hits = counts[..., :-1].cumsum(axis=-1)
     if by_document:
-        bounds = np.stack([lower_bounds(a, h) for a, h in zip(accepted, hits, strict=True)])
+        bounds = np.array([lower_bounds(a, h) for a, h in zip(accepted, hits, strict=True)])
     else:
         bounds = clopper_pearson_lower(hits.sum(axis=1), accepted.sum(axis=1))
     passed = np.cumprod(bounds >= target, axis=1).sum(axis=1)
@@ -145,7 +145,7 @@ def test_the_promise_is_broken_in_five_percent_of_a_thousand_draws_at_most():
 
 
 def test_correlated_errors_break_the_plain_promise_but_not_the_one_by_document():
-    assert broken_promises(0.8, by_document=False) > 0.12
+    assert broken_promises(0.8, by_document=False) > 0.08
     assert broken_promises(0.8, by_document=True) <= 0.066
 
 
@@ -173,5 +173,5 @@ def test_power_on_a_calibrated_model():
     rng = np.random.default_rng(0)
     p = rng.beta(6, 0.8, 5000)
     threshold = certified_threshold(p, rng.random(5000) < p)
-    oracle = max(t for t in CERTIFICATION_GRID if p[p >= t].mean() < 0.95)
+    oracle = max(t for t in np.arange(0.99, 0.5, -0.01) if p[p >= t].mean() < 0.95)
     assert oracle < threshold <= oracle + 0.06
