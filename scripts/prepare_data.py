@@ -55,7 +55,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
         files |= release_files(
             Path(required(concepts.umls_dir, "umls_dir")),
-            Path(required(concepts.semantic_network_dir, "semantic_network_dir")),
+            concepts.semantic_network_dir and Path(concepts.semantic_network_dir),
             unused=[name for name, is_used in used.items() if not is_used],
         )
     if from_corpus:

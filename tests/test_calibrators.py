@@ -242,3 +242,122 @@ def test_loading_needs_numpy_alone():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stderr.strip() == "", done.stderr
+
+
+def lists(n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, intercept: float = -1.0) -> tuple:
+    """Lists whose gold candidate, or none, is drawn from a choice with utilities slope * score + intercept."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 3, (n, size))
+    noise = rng.gumbel(size=(n, size + 1))
+    choice = np.argmax(np.column_stack([np.zeros(n), slope * scores + intercept]) + noise, axis=1) - 1
+    labels = (np.arange(size) == choice[:, None]).astype(int)
+    return scores.ravel(), labels.ravel(), np.arange(n + 1) * size
+
+
+INSIDE_LISTS = [method for method, kind in CALIBRATORS.items() if kind.fits_lists]
+
+
+def test_platt_inside_lists_finds_what_made_them():
+    scores, labels, offsets = lists(6000)
+    platt = PlattCalibrator().fit(scores, labels, offsets=offsets)
+    assert (platt.slope, platt.intercept) == (pytest.approx(0.6, abs=0.03), pytest.approx(-1.0, abs=0.06))
+    # Candidates that stand alone would need another line for the same lists.
+    assert PlattCalibrator().fit(scores, labels).slope < 0.56
+
+
+def list_loss(calibrator: Calibrator, scores, labels, offsets) -> float:
+    utility = calibrator.log_odds(scores)
+    return float(np.mean(log_sums(utility, np.zeros(len(offsets) - 1), offsets))) - labels @ utility / (
+        len(offsets) - 1
+    )
+
+
+@pytest.mark.parametrize("method", INSIDE_LISTS)
+def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(method):
+    scores, labels, offsets = lists()
+    fitted = make_calibrator(method).fit(scores, labels, offsets=offsets)
+    utility = fitted.log_odds(scores)
+    p = sigmoid(choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, np.arange(len(scores))))
+    sums = np.add.reduceat(p, offsets[:-1])
+    assert sums.max() <= 1
+    order = np.argsort(scores, kind="stable")
+    assert np.all(np.diff(utility[order]) >= 0)
+    if method != "listwise":
+        assert list_loss(fitted, scores, labels, offsets) <= list_loss(
+            make_calibrator("listwise"), scores, labels, offsets
+        )
+
+
+def test_empty_lists_change_nothing():
+    scores, labels, offsets = lists(300)
+    gaps = np.insert(offsets, [0, 7, len(offsets)], [0, offsets[7], offsets[-1]])
+    for method in INSIDE_LISTS:
+        with_gaps = make_calibrator(method).fit(scores, labels, offsets=gaps)
+        np.testing.assert_allclose(
+            with_gaps(scores), make_calibrator(method).fit(scores, labels, offsets=offsets)(scores)
+        )
+
+
+def test_auto_inside_lists_goes_by_the_loss_of_lists():
+    scores, labels, offsets = lists(800)
+    documents = np.repeat(np.arange(800) // 20, 4)
+    report: dict[str, HeldOutLoss] = {}
+    chosen = fit_calibrator("auto", scores, labels, documents, offsets=offsets, inside_lists=True, report=report)
+    assert set(report) == set(INSIDE_LISTS)
+    assert report[chosen.method].log_loss == min(loss.log_loss for loss in report.values())
+    assert report["platt"].log_loss < report["listwise"].log_loss
+    assert report["platt"].top1_log_loss < report["listwise"].top1_log_loss
+    assert all(0.2 < loss.top1_log_loss < 0.8 for loss in report.values())
+
+
+def test_top1_loss_by_hand():
+    # Two documents of one list each: each list's first candidate by score is judged by what the other list taught.
+    scores, labels = np.array([1.0, -1.0, 0.5, 2.0, -2.0, 0.0]), np.array([1, 0, 0, 0, 1, 0])
+    groups, offsets = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 3, 6])
+    found = cross_validated_losses(["temperature"], scores, labels, groups, offsets=offsets)["temperature"]
+    first, second = (TemperatureCalibrator().fit(scores[part], labels[part]) for part in (slice(3), slice(3, 6)))
+    expected = (log_loss(second(scores[:1]), [1], 1 / 6) + log_loss(first(scores[3:4]), [0], 1 / 6)) / 2
+    assert found.top1_log_loss == pytest.approx(expected, abs=1e-12)
+
+
+def test_isotonic_inside_lists_is_a_user_error():
+    scores, labels, offsets = lists(50)
+    with pytest.raises(UserError, match="isotonic works on the cross-encoder's logits alone"):
+        fit_calibrator("isotonic", scores, labels, offsets=offsets, inside_lists=True)
+
+
+def test_a_method_that_fails_on_a_fold_is_not_chosen():
+    # Without document 0 the scores rank backwards, which temperature bears and Platt does not.
+    scores = np.concatenate([np.linspace(-3, 3, 60), [-1.0, 1.0]])
+    labels = np.concatenate([np.linspace(-3, 3, 60) > 0, [True, False]]).astype(int)
+    groups = np.repeat([0, 1], [60, 2])
+    report: dict[str, HeldOutLoss] = {}
+    assert fit_calibrator("auto", scores, labels, groups, report=report).method == "temperature"
+    assert report["platt"].log_loss == np.inf and np.isfinite(report["temperature"].log_loss)
+
+
+def test_quadratic_follows_a_bend_and_platt_does_not():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(-4, 4, 30_000)
+    truth = QuadraticCalibrator(-4, 4, 0.1, 1.5, -3.0)
+    labels = (rng.random(30_000) < truth(scores)).astype(int)
+    fitted = QuadraticCalibrator().fit(scores, labels)
+    grid = np.linspace(-4, 4, 50)
+    np.testing.assert_allclose(fitted(grid), truth(grid), atol=0.02)
+    assert log_loss(fitted(scores), labels) < log_loss(PlattCalibrator().fit(scores, labels)(scores), labels) - 0.005
+
+
+def test_quadratic_is_a_parabola_inside_and_straight_beyond():
+    quadratic = QuadraticCalibrator(low=-1.0, high=3.0, slope_low=0.5, slope_high=2.5, intercept=0.25)
+    inside = np.linspace(-1, 3, 5)
+    np.testing.assert_allclose(quadratic.log_odds(inside), 0.25 + 0.5 * (inside + 1) + 0.25 * (inside + 1) ** 2)
+    np.testing.assert_allclose(quadratic.log_odds(np.array([-3.0, 5.0])), [0.25 - 1.0, 0.25 + 6.0 + 5.0])
+
+
+def test_quadratic_stays_rising_where_the_best_parabola_falls():
+    # Right candidates in the middle: an unbound parabola would come down again.
+    scores = np.repeat(np.linspace(-3, 3, 61), 20)
+    labels = (np.abs(scores - 1) < 1.5).astype(int)
+    fitted = QuadraticCalibrator().fit(scores, labels)
+    assert fitted.slope_high == 0 and fitted.slope_low > 0
+    assert np.all(np.diff(fitted(np.linspace(-9, 9, 200))) >= 0)

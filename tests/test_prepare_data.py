@@ -158,3 +158,9 @@ def test_one_ontology_or_several(prepare, tmp_path):
     assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
     single = prepare("--obo", str(obo), concept_source="obo", obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(single / "concepts")) == 40
+
+
+def test_without_a_semantic_network_the_one_built_in_serves(prepare):
+    run = prepare(semantic_network_dir="")
+    hierarchy = ConceptTable.load(run / "concepts").hierarchy
+    assert len(hierarchy) == 127 and hierarchy.chain("T047")[-1] == "group:DISO"

@@ -7,6 +7,7 @@ from umls_reranker.calibration.reliability import (
     bootstrap_by_document,
     bootstrap_sums,
     brier,
+    brier_decomposition,
     calibration_report,
     debiased_ece,
     document_index,
@@ -14,7 +15,9 @@ from umls_reranker.calibration.reliability import (
     ece,
     log_loss,
     reliability_curve,
+    smooth_ece,
 )
+from umls_reranker.calibration.resampling import random_signs
 
 
 def calibrated_pairs(seed: int, n: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +148,7 @@ def test_calibration_report_values_and_intervals():
     groups = np.random.default_rng(0).integers(0, 60, len(p)).astype(str)
     report = calibration_report(p, y, groups, resamples=200)
     values = {"ece": ece(p, y), "debiased_ece": debiased_ece(p, y), "brier": brier(p, y), "log_loss": log_loss(p, y)}
-    assert list(report) == list(values)
+    assert list(report)[:5] == ["ece", "debiased_ece", "smooth_ece", "brier", "log_loss"]
     for name, value in values.items():
         assert report[name]["value"] == pytest.approx(value, abs=1e-12)
         assert 0 <= report[name]["low"] <= value <= report[name]["high"]
@@ -155,8 +158,90 @@ def test_calibration_report_values_and_intervals():
 def test_interval_of_a_perfect_model_holds_zero():
     # Plain percentiles of a resampled ECE lie above the estimate, which itself lies above the truth.
     hits = 0
-    for seed in range(20):
+    for seed in range(10):
         p, y = calibrated_pairs(seed, 1000)
         report = calibration_report(p, y, np.arange(1000) // 10, resamples=100)
         hits += report["ece"]["low"] == 0.0 and report["debiased_ece"]["low"] == 0.0
-    assert hits >= 18
+    assert hits >= 9
+
+
+def test_brier_decomposition_by_hand():
+    # The regression joins the last two probabilities, which are in the wrong order: 0, 1/2, 1/2.
+    parts = brier_decomposition([0.2, 0.2, 0.6, 0.9], [0, 0, 1, 0])
+    best = (0 + 0 + 0.25 + 0.25) / 4
+    assert parts["miscalibration"] == pytest.approx((0.04 + 0.04 + 0.16 + 0.81) / 4 - best)
+    assert parts["uncertainty"] == pytest.approx(0.25 * 0.75)
+    assert parts["discrimination"] == pytest.approx(0.25 * 0.75 - best)
+
+
+def test_brier_decomposition_adds_up_and_does_not_part_ties():
+    p, y = calibrated_pairs(3, 2000)
+    p = np.round(p, 2)
+    parts = brier_decomposition(p, y)
+    assert parts["miscalibration"] - parts["discrimination"] + parts["uncertainty"] == pytest.approx(brier(p, y))
+    assert brier_decomposition(p[::-1], y[::-1]) == pytest.approx(parts)
+    assert brier_decomposition(np.full(10, 0.3), np.arange(10) < 3)["miscalibration"] == pytest.approx(0.0, abs=1e-12)
+
+
+def reference_smooth_ece(p, y):
+    """From the definition: densities at 800 points, images of every row in the mirrors at 0 and 1, bisection."""
+    at = (np.arange(800) + 0.5) / 800
+    images = np.concatenate([sign * p + 2 * turn for turn in (-1, 0, 1) for sign in (1, -1)])
+
+    def value(bandwidth):
+        kernel = np.exp(-0.5 * ((at[:, None] - images) / bandwidth) ** 2) / (np.sqrt(2 * np.pi) * bandwidth)
+        return np.abs(kernel @ np.tile(y - p, 6) / len(p)).mean()
+
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if value(middle) > middle else (low, middle)
+    return value(high)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.8])
+def test_smooth_ece_is_that_of_the_paper(shift):
+    p, y = calibrated_pairs(4, 150, shift)
+    assert smooth_ece(p, y) == pytest.approx(reference_smooth_ece(p, y), abs=0.001)
+
+
+def test_smooth_ece_of_constant_probabilities_is_their_error():
+    # All residuals in one place: r integrates to |mean residual| at any bandwidth.
+    assert smooth_ece(np.full(100, 0.5), np.arange(100) < 80) == pytest.approx(0.3, abs=1e-6)
+    assert smooth_ece(np.full(100, 0.5), np.arange(100) < 50) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_what_chance_shows_is_what_perfect_models_show():
+    p, y = calibrated_pairs(5, 1000)
+    report = calibration_report(p, y, np.arange(1000), resamples=200)
+    rng = np.random.default_rng(0)
+    drawn = [(rng.random(1000) < p).astype(float) for _ in range(60)]
+    for name, estimate in (("ece", ece), ("smooth_ece", smooth_ece), ("brier", brier), ("log_loss", log_loss)):
+        values = np.array([estimate(p, labels) for labels in drawn])
+        assert report[name]["perfect"] == pytest.approx(values.mean(), rel=0.15), name
+        assert report[name]["perfect_high"] == pytest.approx(np.quantile(values, 0.95), rel=0.2), name
+
+
+def test_chance_shows_more_where_documents_agree():
+    p = np.repeat(np.random.default_rng(1).random(100), 10)
+    luck = np.repeat(np.random.default_rng(0).random(100), 10)
+    y = (luck < p).astype(int)
+    by_row, by_document = (
+        calibration_report(p, y, g, resamples=200) for g in (np.arange(1000), np.arange(1000) // 10)
+    )
+    assert by_document["ece"]["perfect"] > 1.5 * by_row["ece"]["perfect"]
+
+
+def test_true_error_is_not_taken_for_chance():
+    p, y = calibrated_pairs(6, 3000, shift=1.5)
+    report = calibration_report(p, y, np.arange(3000), resamples=200)
+    for name in ("ece", "debiased_ece", "smooth_ece"):
+        assert report[name]["perfect_high"] < 0.5 * report[name]["value"], name
+    assert report["log_loss"]["perfect_high"] < report["log_loss"]["low"]
+    assert report["smooth_ece"]["low"] > 0.05
+
+
+def test_random_signs_keep_the_size_of_noise():
+    noise = random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400)
+    assert set(np.abs(noise[:, 0])) == {1.0, 7.0} and set(np.abs(noise[:, 1])) == {1.0}
+    np.testing.assert_array_equal(noise, random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400))

@@ -130,3 +130,12 @@ def test_broken_files_are_named(tmp_path):
     (folder / "types.json").write_text("{")
     with pytest.raises(UserError, match=r"types.json cannot be read"):
         TypeHierarchy.load(folder / "types.json")
+
+
+def test_the_network_built_in_is_whole():
+    network = TypeHierarchy.built_in()
+    groups = {network[type_id].group for type_id in network}
+    assert (len(network), len(groups)) == (127, 15)
+    assert network.chain("T191") == ["T191", "T047", "T046", "T038", "T070", "T067", "T051", "group:DISO"]
+    assert network.resolve("disease or syndrome") == "T047" and network.name("group:CHEM") == "Chemicals & Drugs"
+    assert [type_id for type_id in network if network[type_id].parent is None] == ["T071", "T051"]

@@ -13,17 +13,15 @@ import numpy as np
 
 from ..data.semantic_types import TypeHierarchy
 from ..errors import UserError
+from .calibrator import Calibrator, Sample, Types
 from .choice import choice_log_odds, list_owner, log_sums
 from .families import (
     BetaCalibrator,
-    Calibrator,
     IsotonicCalibrator,
     ListwiseCalibrator,
     PlattCalibrator,
     QuadraticCalibrator,
-    Sample,
     TemperatureCalibrator,
-    Types,
 )
 from .hierarchical import HierarchicalBetaCalibrator, HierarchicalPlattCalibrator
 from .logistic import checked_scores, sigmoid

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .reliability import document_index
+from .resampling import document_index, document_sums
 
-__all__ = ["CERTIFICATION_GRID", "Certificate", "certified_threshold", "certify", "clopper_pearson_lower"]
+__all__ = ["Certificate", "certified_threshold", "certify", "clopper_pearson_lower", "is_promising", "lower_bounds"]
 
-# Chosen once, strictest first; never from labels, or the certificate would not hold.
-CERTIFICATION_GRID = np.array([0.999, 0.995, *np.round(np.arange(99, 49, -1) / 100, 2)])
+# Each threshold of the sequence accepts this many times the mentions of the one before, and none lies below FLOOR.
+STEP = 1.02
+FLOOR = 0.5
+# Thresholds are kept to four decimals.
+PLACES = 1e4
 # Correlation of errors within a document assumed when the first threshold to test is chosen (MedMentions: about 0.1).
 PLANNED_CORRELATION = 0.1
 
@@ -29,16 +32,22 @@ def clopper_pearson_lower(successes: np.ndarray, n: np.ndarray, confidence: floa
 
 @dataclass(frozen=True)
 class Certificate:
-    """Thresholds of the grid from `highest` down to `lowest` whose precision is certified, all at once."""
+    """Thresholds, descending, whose precision is certified, all at once."""
 
-    highest: float
-    lowest: float
+    thresholds: tuple[float, ...]
+
+    @property
+    def highest(self) -> float:
+        return self.thresholds[0]
+
+    @property
+    def lowest(self) -> float:
+        return self.thresholds[-1]
 
     def at_least(self, threshold: float) -> float | None:
         """The lowest certified threshold that is not below `threshold`."""
-        grid = CERTIFICATION_GRID
-        usable = grid[(grid <= self.highest) & (grid >= max(self.lowest, threshold))]
-        return float(usable[-1]) if len(usable) else None
+        usable = [certified for certified in self.thresholds if certified >= threshold]
+        return usable[-1] if usable else None
 
 
 def certify(
@@ -50,18 +59,17 @@ def certify(
 ) -> Certificate | None:
     """Certify that top candidates with ``p >= t`` are right with probability `target` or more, at `confidence`.
 
-    Fixed-sequence testing (Maurer et al. 1995; "learn then test", Angelopoulos et al. 2021): the thresholds of a
-    fixed grid are tested from the strictest downward, each at the full level, up to the first that fails. A promise
-    is broken only when the first false hypothesis of the sequence passes, so no correction for the number of
-    thresholds is due. The sequence may start anywhere as long as labels have no say in it: it starts at the highest
-    threshold that accepts twice the least number that can pass (59 without an error at 95 % / 95 %), or that number
-    where none accepts twice. How many are accepted depends on scores and documents alone; given those, the labels
-    are as random as before, so every test keeps its level.
+    Fixed-sequence testing (Maurer et al. 1995; "learn then test", Angelopoulos et al. 2021): a sequence of thresholds
+    is tested from the strictest downward, each at the full level, up to the first that fails. A promise is broken only
+    when the first false hypothesis of the sequence passes, so no correction for the number of thresholds is due. The
+    sequence may be any as long as labels have no say in it. Here each threshold accepts 2 % more mentions than the one
+    before; the first is the highest that accepts twice the least number that can pass (59 without an error at
+    95 % / 95 %), or that number where none accepts twice. How many are accepted depends on scores and documents alone;
+    given those, the labels are as random as before, so every test keeps its level.
 
     Without `groups` the test is the exact binomial one (Clopper-Pearson). Errors of one document resemble each other
     (the same string recurs), which makes that test break its promise two to three times too often on MedMentions; with
-    `groups` the counts are divided by the design effect first (Korn & Graubard 1998), which is estimated and so makes
-    the test approximate; on resampled MedMentions documents the promise then broke in 1 to 4 % of draws.
+    `groups` see `lower_bounds`.
 
     Args:
         top_p: (n,) calibrated probability of each mention's top candidate.
@@ -69,21 +77,15 @@ def certify(
         groups: (n,) document of each mention.
 
     Returns:
-        The certified part of `CERTIFICATION_GRID`, or None when not even the first threshold passes.
+        The certified part of the sequence, or None when not even the first threshold passes.
     """
-    n, successes, deff, cluster = _accepted(top_p, correct, groups)
-    least = np.ceil(np.log(1.0 - confidence) / np.log(target))
-    planned = n / (1.0 + (cluster - 1.0) * PLANNED_CORRELATION)
-    starts = np.flatnonzero(planned >= 2 * least)
-    starts = starts if len(starts) else np.flatnonzero(planned >= least)
-    if not len(starts):
+    top_p = np.asarray(top_p, dtype=np.float64)
+    thresholds, first = _sequence(top_p, target, confidence, groups)
+    if first is None:
         return None
-    passed = clopper_pearson_lower(successes / deff, n / deff, confidence)[starts[0] :] >= target
+    passed = lower_bounds(*_by_document(top_p, correct, thresholds, groups), confidence)[first:] >= target
     length = len(passed) if passed.all() else int(np.argmin(passed))
-    if not length:
-        return None
-    certified = CERTIFICATION_GRID[starts[0] : starts[0] + length]
-    return Certificate(highest=float(certified[0]), lowest=float(certified[-1]))
+    return Certificate(tuple(thresholds[first : first + length].tolist())) if length else None
 
 
 def certified_threshold(
@@ -98,34 +100,98 @@ def certified_threshold(
     return certificate.lowest if certificate else None
 
 
-def _accepted(
-    top_p: np.ndarray, correct: np.ndarray, groups: Sequence | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per threshold of the grid, each (grid,): accepted, of those correct, design effect, mean mentions per document.
+def is_promising(
+    top_p: np.ndarray, target: float = 0.95, confidence: float = 0.95, groups: Sequence | None = None
+) -> bool:
+    """Whether some threshold would pass if top candidates were right as often as their probabilities say.
 
-    The mean is over mentions (how many share one's document), the form in which clusters inflate a variance.
+    Labels have no say in it, so what is not promising may be left untested, and costs the rest no confidence.
     """
-    top_p, correct = np.asarray(top_p, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    size = len(CERTIFICATION_GRID)
-    # The first threshold of the descending grid that accepts each mention; `size` where none does.
-    first = np.searchsorted(-CERTIFICATION_GRID, -top_p, side="left")
-    if groups is None:
-        n, successes = (np.bincount(first, weights=w, minlength=size + 1)[:size].cumsum() for w in (None, correct))
-        return n.astype(np.float64), successes, np.ones(size), np.ones(size)
-    index, documents = document_index(groups)
-    n_by_document, right_by_document = (
-        np.bincount(index * (size + 1) + first, weights=w, minlength=documents * (size + 1))
-        .reshape(documents, size + 1)[:, :size]
-        .cumsum(axis=1)
-        for w in (None, correct)
-    )
-    n, successes = n_by_document.sum(axis=0).astype(np.float64), right_by_document.sum(axis=0)
+    top_p = np.asarray(top_p, dtype=np.float64)
+    thresholds, first = _sequence(top_p, target, confidence, groups)
+    if first is None:
+        return False
+    accepted, right = _by_document(top_p, top_p, thresholds[first:], groups)
+    planned = _planned(accepted, groups)
+    expected = planned * right.sum(axis=0) / np.maximum(accepted.sum(axis=0), 1.0)
+    return bool(np.any(clopper_pearson_lower(expected, planned, confidence) >= target))
+
+
+def lower_bounds(
+    accepted: np.ndarray, right: np.ndarray, confidence: float = 0.95, times: np.ndarray | None = None
+) -> np.ndarray:
+    """Lower confidence bound of the precision at each threshold, with whole documents as what is drawn.
+
+    Clopper & Pearson's bound of counts divided by the design effect (Korn & Graubard 1998), which makes the exact test
+    approximate: the effect is how many times larger the variance between documents is than that of as many independent
+    mentions. Few errors at strict thresholds estimate it poorly, so the correlation at the last threshold, where there
+    are most, gives a floor. Where each document has one mention, and where all counts stand in one row, the effect is
+    1 and the bound the exact one.
+
+    Args:
+        accepted, right: (documents, k) mentions of each document with ``p >= t``, and of those the right ones, for k
+            descending thresholds.
+        times: (draws, documents) how often each document is drawn; once each unless given.
+
+    Returns:
+        (k,) float64, or (draws, k).
+    """
+    accepted, right = np.asarray(accepted, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    drawn = np.ones((1, len(accepted))) if times is None else np.asarray(times, dtype=np.float64)
+    documents = drawn.sum(axis=1, keepdims=True)
+    n, successes = drawn @ accepted, drawn @ right
     rate = successes / np.maximum(n, 1)
-    surprise = right_by_document - n_by_document * rate
-    clustered = documents / max(documents - 1, 1) * (surprise**2).sum(axis=0)
+    squares = drawn @ accepted**2
+    # Squared surprises of documents, right - rate x accepted, summed.
+    surprise = drawn @ right**2 - 2 * rate * (drawn @ (right * accepted)) + rate**2 * squares
+    clustered = documents / np.maximum(documents - 1, 1) * np.maximum(surprise, 0.0)
     independent = n * rate * (1 - rate)
-    deff = np.maximum(clustered / np.where(independent > 0, independent, np.inf), 1.0)
-    cluster = np.maximum((n_by_document.astype(np.float64) ** 2).sum(axis=0) / np.maximum(n, 1), 1.0)
-    # Few errors at strict thresholds estimate poorly; the correlation at the lowest one gives a floor.
-    correlation = (deff[-1] - 1.0) / (cluster[-1] - 1.0) if cluster[-1] > 1 else 0.0
-    return n, successes, np.maximum(deff, 1.0 + (cluster - 1.0) * correlation), cluster
+    effect = np.maximum(clustered / np.where(independent > 1e-9, independent, np.inf), 1.0)
+    # Mentions that share a mention's document, on average: the form in which clusters inflate a variance.
+    cluster = np.maximum(squares / np.maximum(n, 1), 1.0)
+    crowd = cluster[:, -1:] - 1.0
+    correlation = np.where(crowd > 0, (effect[:, -1:] - 1.0) / np.where(crowd > 0, crowd, 1.0), 0.0)
+    effect = np.where(cluster > 1, np.maximum(effect, 1.0 + (cluster - 1.0) * correlation), 1.0)
+    bounds = clopper_pearson_lower(successes / effect, n / effect, confidence)
+    return bounds[0] if times is None else bounds
+
+
+def _sequence(
+    top_p: np.ndarray, target: float, confidence: float, groups: Sequence | None
+) -> tuple[np.ndarray, int | None]:
+    """Thresholds, descending, and the place of the first one to test; None where too few mentions are accepted."""
+    least = np.ceil(np.log(1.0 - confidence) / np.log(target))
+    ordered = np.sort(top_p[~np.isnan(top_p)])[::-1]
+    ordered = ordered[ordered >= FLOOR]
+    if len(ordered) < least:
+        return np.empty(0), None
+    steps = int(np.log(len(ordered) / least) / np.log(STEP))
+    places = np.unique(np.append(least * STEP ** np.arange(steps + 1), len(ordered)).astype(np.int64))
+    thresholds = np.unique(np.floor(ordered[places - 1] * PLACES) / PLACES)[::-1]
+    planned = _planned(_by_document(top_p, np.zeros(len(top_p)), thresholds, groups)[0], groups)
+    starts = np.flatnonzero(planned >= 2 * least)
+    starts = starts if len(starts) else np.flatnonzero(planned >= least)
+    return thresholds, int(starts[0]) if len(starts) else None
+
+
+def _planned(accepted: np.ndarray, groups: Sequence | None) -> np.ndarray:
+    """(k,) independent mentions that those accepted of each document (documents, k) are reckoned to be worth."""
+    n = accepted.sum(axis=0)
+    if groups is None:
+        return n
+    cluster = np.maximum((accepted**2).sum(axis=0) / np.maximum(n, 1), 1.0)
+    return n / (1.0 + (cluster - 1.0) * PLANNED_CORRELATION)
+
+
+def _by_document(
+    top_p: np.ndarray, right: np.ndarray, thresholds: np.ndarray, groups: Sequence | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(documents, thresholds) mentions accepted, and the sum of `right` (n,) over them; in one row without groups."""
+    index, documents = (np.zeros(len(top_p), np.int64), 1) if groups is None else document_index(groups)
+    # The first threshold of the descending sequence that accepts each mention; beyond the last where none does.
+    first = np.searchsorted(-thresholds, -top_p, side="left")
+    sums = document_sums(
+        index, documents, [np.ones(len(top_p)), np.asarray(right, np.float64)], first, len(thresholds) + 1
+    )
+    accepted, hits = np.moveaxis(sums[:, :, :-1].cumsum(axis=2), 1, 0)
+    return accepted, hits

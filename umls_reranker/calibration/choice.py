@@ -1,6 +1,6 @@
 """Lists as choices: one of a mention's candidates, or none of these (McFadden 1974).
 
-A list of candidates with utilities u_c against that of "none" has ``P(c) = exp(u_c) / (exp(u_none) + sum exp(u))``: the
+With utilities u of the candidates and u_none, ``P(c) = exp(u_c) / (exp(u_none) + sum of exp(u) over the list)``: the
 probabilities of a list sum to less than one, and what is left is that of "none".
 """
 

@@ -12,9 +12,9 @@ import numpy as np
 from ..data.concepts import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
 from ..errors import UserError
+from .calibrator import Types
 from .calibrators import Calibrator, ListwiseCalibrator
 from .choice import choice_log_odds, list_owner
-from .families import Types
 from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
 from .logistic import sigmoid
 from .string_counts import StringCounts

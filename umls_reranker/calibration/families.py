@@ -1,201 +1,28 @@
-"""Calibrators: rising maps of log-odds, each fitted by maximum likelihood and kept as JSON.
-
-A map is fitted and applied either to candidates that stand alone, ``P = sigmoid(map(score))``, or inside a list, where
-the score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
-(see `choice`): then the probabilities of a list sum to less than one whatever the map. Applying needs numpy alone.
-"""
+"""The calibrators that go by the score alone: Platt, temperature, beta, quadratic, isotonic, and none."""
 
 from __future__ import annotations
 
-import difflib
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import UserError
-from .logistic import checked_scores, fit_logistic, sigmoid
+from .calibrator import Calibrator, Sample, Types, bounded
 
 __all__ = [
     "BetaCalibrator",
-    "Calibrator",
     "IsotonicCalibrator",
     "ListwiseCalibrator",
     "PlattCalibrator",
     "QuadraticCalibrator",
-    "Sample",
     "TemperatureCalibrator",
-    "wrong_order",
 ]
 
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)
-# What an infinite score counts as: far beyond every logit, near enough to be multiplied.
-LARGEST_SCORE = 1e9
 # Shares of the rows between which a quadratic map bends.
 BENT_BETWEEN = (0.0005, 0.9995)
-
-Types = Sequence["Sequence[str] | str | None"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Checked rows to fit on.
-
-    Attributes:
-        scores, labels, weight: (n,) float64.
-        offsets: (lists + 1,) where each list's rows start, or None where rows stand alone.
-        types: n semantic types (ids or names) of each row's mention, or None.
-    """
-
-    scores: np.ndarray
-    labels: np.ndarray
-    weight: np.ndarray
-    offsets: np.ndarray | None = None
-    types: Types | None = None
-
-    def take(self, inside: np.ndarray) -> Sample:
-        """The rows where `inside` (n,) is true; of a list, all or none."""
-        offsets, types = self.offsets, self.types
-        if offsets is not None:
-            kept = np.concatenate([[0], np.cumsum(inside)])[offsets]
-            # Lists that are left out, and empty ones, whose likelihood is 1 whatever the map.
-            offsets = np.unique(kept)
-        if types is not None:
-            types = [types[row] for row in np.flatnonzero(inside).tolist()]
-        return Sample(self.scores[inside], self.labels[inside], self.weight[inside], offsets, types)
-
-    def maximize(self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> np.ndarray:
-        """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(features, self.labels, self.weight, np.array(lower), np.array(upper), offsets=self.offsets)
-
-
-class Calibrator(ABC):
-    """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
-
-    Attributes:
-        method: its name in recipes and JSON.
-        kinds: every calibrator by its name.
-        fits_lists: whether it can be fitted and applied inside lists.
-    """
-
-    method: ClassVar[str]
-    parameter_names: ClassVar[tuple[str, ...]]
-    fits_lists: ClassVar[bool] = True
-    kinds: ClassVar[dict[str, type[Calibrator]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        Calibrator.kinds[cls.method] = cls
-
-    def fit(
-        self,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        sample_weight: np.ndarray | None = None,
-        *,
-        offsets: np.ndarray | None = None,
-        types: Types | None = None,
-    ) -> Calibrator:
-        """Fit by maximum likelihood in float64.
-
-        Args:
-            scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
-            labels: (n,) 0 or 1; inside lists at most one 1 in each.
-            sample_weight: (n,) non-negative; all one when left out. Not inside lists.
-            offsets: (lists + 1,) where each list's rows start; None: rows stand alone.
-            types: n semantic types (ids or names) of each row's mention, for calibrators that go by them.
-
-        Raises:
-            UserError: fewer than two rows, a single class, a value that is not finite, scores that are all equal, or
-                scores that rank wrong candidates above right ones.
-        """
-        if offsets is not None and (sample_weight is not None or not self.fits_lists):
-            raise ValueError(f"{self.method} with these arguments cannot be fitted inside lists")
-        self._fit(Sample(*checked_scores(scores, labels, sample_weight), offsets, types))
-        return self
-
-    def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
-        """Calibrated probabilities of candidates that stand alone: float64 in [0, 1], of the shape of `scores`."""
-        return sigmoid(self.log_odds(scores, types))
-
-    def log_odds(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
-        """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
-
-        Args:
-            types: as in `fit`; without them, calibrators that go by types use what holds for all.
-
-        Raises:
-            UserError: a score that is no number.
-        """
-        return self._map(_bounded(scores), types)
-
-    def to_dict(self) -> dict[str, Any]:
-        """``{"method": ..., "parameters": {...}}``, JSON numbers only; `from_dict` gives equal outputs back."""
-        values = {name: getattr(self, name) for name in self.parameter_names}
-        return {
-            "method": self.method,
-            "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in values.items()},
-        }
-
-    @staticmethod
-    def from_dict(state: dict[str, Any]) -> Calibrator:
-        """The calibrator that `to_dict` wrote; further keys of `state` are ignored.
-
-        Raises:
-            UserError: an unknown method, a parameter that is missing or not a finite number, or parameters that do not
-                make a rising map.
-        """
-        calibrator = Calibrator.of(str(state.get("method")))
-        parameters = state.get("parameters") or {}
-        calibrator._restore(parameters if isinstance(parameters, dict) else {})
-        if not calibrator._rises():
-            raise UserError(
-                f"calibrator.json: the parameters of method '{calibrator.method}' do not make a rising map; run the "
-                "calibrate stage again"
-            )
-        return calibrator
-
-    @staticmethod
-    def of(method: str) -> Calibrator:
-        """An unfitted calibrator by name; an unknown name is a `UserError` that gives the nearest one."""
-        if method not in Calibrator.kinds:
-            nearest = difflib.get_close_matches(method, Calibrator.kinds, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"unknown calibration method '{method}', did you mean '{nearest}'? "
-                f"Choose from {', '.join(Calibrator.kinds)}"
-            )
-        return Calibrator.kinds[method]()
-
-    def _restore(self, parameters: dict[str, Any]) -> None:
-        for name in self.parameter_names:
-            value = self._finite(parameters.get(name), name)
-            setattr(self, name, value if value.ndim else float(value))
-
-    def _finite(self, value: Any, name: str) -> np.ndarray:
-        try:
-            numbers = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            numbers = np.asarray(np.nan)
-        if not np.all(np.isfinite(numbers)):
-            raise UserError(
-                f"calibrator.json: parameters.{name} of method '{self.method}' is missing or no finite number; run the "
-                "calibrate stage again"
-            )
-        return numbers
-
-    def _rises(self) -> bool:
-        """Whether higher scores never get lower probabilities under the current parameters."""
-        probe = self.log_odds(np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3]))
-        return bool(np.all(np.diff(probe) >= 0))
-
-    @abstractmethod
-    def _fit(self, sample: Sample) -> None: ...
-
-    @abstractmethod
-    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray: ...
 
 
 class PlattCalibrator(Calibrator):
@@ -219,7 +46,7 @@ class PlattCalibrator(Calibrator):
         self.slope = float(slope / scale)
         self.intercept = float(intercept - slope * center / scale)
         if self.slope <= 0:
-            raise wrong_order(f"Platt slope {self.slope:.3g}")
+            raise _wrong_order(f"Platt slope {self.slope:.3g}")
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
         return self.slope * scores + self.intercept
@@ -269,7 +96,7 @@ class BetaCalibrator(Calibrator):
         )
         self.a, self.b, self.c = float(a / scale[0]), float(b / scale[1]), float(c)
         if self.a == 0 and self.b == 0:
-            raise wrong_order("both beta slopes are 0")
+            raise _wrong_order("both beta slopes are 0")
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
         ln_s, minus_ln_rest = np.moveaxis(self._features(scores), -1, 0)
@@ -321,7 +148,7 @@ class QuadraticCalibrator(Calibrator):
         self.slope_low, self.slope_high = float(slope_low / scale[0]), float(slope_high / scale[1])
         self.intercept = float(intercept)
         if self.slope_low == 0 and self.slope_high == 0:
-            raise wrong_order("both ends of the parabola are flat")
+            raise _wrong_order("both ends of the parabola are flat")
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
         falling, rising = np.moveaxis(self._features(scores), -1, 0)
@@ -368,7 +195,7 @@ class IsotonicCalibrator(Calibrator):
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
         """Calibrated probabilities; 0 and 1 stay what they are."""
-        return np.interp(_bounded(scores), self.x, self.y)
+        return np.interp(bounded(scores), self.x, self.y)
 
     def _fit(self, sample: Sample) -> None:
         from sklearn.isotonic import IsotonicRegression
@@ -378,7 +205,7 @@ class IsotonicCalibrator(Calibrator):
         self.x = np.asarray(regression.X_thresholds_, dtype=np.float64)
         self.y = np.asarray(regression.y_thresholds_, dtype=np.float64)
         if self.y[0] == self.y[-1]:
-            raise wrong_order("isotonic regression is flat")
+            raise _wrong_order("isotonic regression is flat")
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
         with np.errstate(divide="ignore"):
@@ -390,22 +217,15 @@ class IsotonicCalibrator(Calibrator):
         return len(knots[0]) == len(knots[1]) > 0 and all(np.all(np.diff(values) >= 0) for values in knots)
 
 
-def wrong_order(found: str) -> UserError:
-    return UserError(
-        f"the scores do not rank right candidates above wrong ones ({found}); train longer, or check that the labels "
-        "and the checkpoint belong together"
-    )
-
-
-def _bounded(scores: np.ndarray) -> np.ndarray:
-    scores = np.asarray(scores, dtype=np.float64)
-    if np.isnan(scores).any():
-        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are no numbers; look at the checkpoint")
-    return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
-
-
 def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features (n, k) divided by their standard deviations (k,), 1 where a column never varies."""
     scale = features.std(axis=0)
     scale[scale == 0] = 1.0
     return features / scale, scale
+
+
+def _wrong_order(found: str) -> UserError:
+    return UserError(
+        f"the scores do not rank right candidates above wrong ones ({found}); train longer, or check that the labels "
+        "and the checkpoint belong together"
+    )

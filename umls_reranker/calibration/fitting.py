@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .acceptance import AcceptanceRule
 from .calibrators import HeldOutLoss, fit_calibrator
 from .evidence import Calibration, fit_fusions
 from .string_counts import StringCounts
@@ -84,6 +85,9 @@ def fit_parts(
         shrinkage=settings.threshold_shrinkage,
         target_precision=settings.target_precision,
         confidence=settings.confidence,
+        rule=AcceptanceRule(
+            settings.accept_by, settings.accept_precision, settings.wrong_answer_cost, settings.missed_answer_cost
+        ),
     )
     fitted = {
         "split": "calibration",

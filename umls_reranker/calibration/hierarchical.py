@@ -9,7 +9,8 @@ import numpy as np
 
 from ..data.semantic_types import TypeHierarchy
 from ..errors import UserError
-from .families import MAX_STANDARD_SLOPE, BetaCalibrator, Calibrator, PlattCalibrator, Sample, Types
+from .calibrator import Calibrator, Sample, Types
+from .families import MAX_STANDARD_SLOPE, BetaCalibrator, PlattCalibrator
 from .lineage import DEFAULT, lineage, memberships
 from .logistic import fit_logistic, information
 

@@ -16,7 +16,8 @@ def checked_scores(
     """Logits, labels and weights (ones when left out) as float64 of shape (n,), fit to calibrate on.
 
     Raises:
-        UserError: fewer than two rows, a logit that is not finite, logits that are all equal, or a class without weight.
+        UserError: fewer than two rows, a logit that is not finite, logits that are all equal, or a class without
+            weight.
         ValueError: shapes, labels or weights that the caller got wrong.
     """
     logits = np.asarray(logits, dtype=np.float64)
@@ -109,7 +110,7 @@ def fit_logistic(
 def information(
     features: np.ndarray, labels: np.ndarray, weight: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None
 ) -> np.ndarray:
-    """(k, k) Fisher information of all rows at `theta`, for use in a prior; the arguments are those of `fit_logistic`."""
+    """(k, k) Fisher information of all rows at `theta`, for use in a prior; arguments as of `fit_logistic`."""
     _, slopes = _objective(features, labels, weight, offsets, None)
     return slopes(theta)[1] * (weight.sum() if offsets is None else len(offsets) - 1)
 

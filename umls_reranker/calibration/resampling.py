@@ -1,7 +1,7 @@
 """Documents drawn anew: sums by document, intervals from resampled documents, and noise of random signs.
 
-Rows of one document resemble each other (the same string recurs), so rows drawn one by one would give intervals that are
-too narrow.
+Rows of one document resemble each other (the same string recurs), so rows drawn one by one would give intervals that
+are too narrow.
 """
 
 from collections.abc import Callable, Sequence

@@ -2,7 +2,7 @@
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
-* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
+* ``accept``: the F1-optimal one over pairs, or another by an `AcceptanceRule`, shrunk toward the parent's by support;
 * ``high``: the lowest one whose precision over top candidates is certified (`certify`), or None;
 * ``low``: what 99 % of the correct top candidates reach; below it a candidate is rejected outright.
 
@@ -18,9 +18,11 @@ import numpy as np
 
 from ..data.semantic_types import TypeHierarchy
 from ..errors import UserError
-from .certificate import CERTIFICATION_GRID, Certificate, certify, clopper_pearson_lower
+from .acceptance import AcceptanceRule, f1_threshold
+from .certificate import Certificate, certify, clopper_pearson_lower
 from .lineage import DEFAULT, lineage, memberships
-from .reliability import document_index
+from .multiplicity import confidence_levels
+from .resampling import document_index
 
 __all__ = [
     "TIERS",
@@ -32,19 +34,6 @@ __all__ = [
 SCHEMA_VERSION = 1
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
-
-
-def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The threshold t that maximizes the F1 of ``p >= t``, and that F1.
-
-    Only values between two distinct probabilities are considered, so tied pairs are accepted together. t lies halfway
-    to the next lower probability, where rounding cannot flip a pair. Of equal maxima the highest threshold wins.
-
-    Args:
-        p: (n,) probabilities. y: (n,) labels 0/1, at least one positive.
-    """
-    order = np.argsort(-np.asarray(p, dtype=np.float64), kind="stable")
-    return _f1_threshold_sorted(np.asarray(p, dtype=np.float64)[order], np.asarray(y)[order])
 
 
 @dataclass(frozen=True)
@@ -88,6 +77,7 @@ class ThresholdTable:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: what the high-confidence tier promises.
+        rule: what the acceptance thresholds were chosen for; the best F1 unless given.
     """
 
     def __init__(
@@ -96,8 +86,10 @@ class ThresholdTable:
         hierarchy: TypeHierarchy,
         target_precision: float = 0.95,
         confidence: float = 0.95,
+        rule: AcceptanceRule | None = None,
     ) -> None:
         self.rows = rows
+        self.rule = rule or AcceptanceRule()
         self.hierarchy = hierarchy
         self.target_precision = target_precision
         self.confidence = confidence
@@ -120,6 +112,7 @@ class ThresholdTable:
         shrinkage: float = 1000.0,
         target_precision: float = 0.95,
         confidence: float = 0.95,
+        rule: AcceptanceRule | None = None,
     ) -> "ThresholdTable":
         """Thresholds from the candidate lists of the calibration split.
 
@@ -137,8 +130,10 @@ class ThresholdTable:
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
+            rule: what acceptance thresholds are chosen for; the best F1 unless given. Where a node's own candidates
+                cannot give one it takes its parent's, and the root the highest probability there is.
 
-        The error probability ``1 - confidence`` is shared equally by all nodes that are tested (Bonferroni), so with
+        The error probability ``1 - confidence`` is shared by all nodes that are tested (see `multiplicity`), so with
         that confidence *every* certificate of the table holds. A node without a certificate takes its parent's, unless
         its own mentions contradict it: a 95 % upper bound of its precision there below the target.
 
@@ -154,11 +149,10 @@ class ThresholdTable:
 
         code, members = memberships(mention_types, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
-        plausible = top_code[tops.p >= CERTIFICATION_GRID[-1]]
-        tested = {node for node, inside in members.items() if np.count_nonzero(inside[plausible]) >= min_mentions}
-        level = 1.0 - (1.0 - confidence) / max(len(tested), 1)
+        rule = rule or AcceptanceRule()
+        levels = confidence_levels(members, top_code, tops.p, documents, min_mentions, target_precision, confidence)
         rows: dict[str, TypeThreshold] = {}
-        certificates: dict[str, tuple[Certificate, str] | None] = {}
+        certificates: dict[str, tuple[Certificate | None, str | None]] = {}
         # From the root down, so that a parent is there when its children need it.
         for node in sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node)):
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
@@ -167,23 +161,22 @@ class ThresholdTable:
             parent_node = next(iter(lineage(node, hierarchy)[1:]), None)
             parent = rows.get(parent_node)
 
-            own, own_f1 = _f1_threshold_sorted(p, y) if positives else (None, None)
+            own = rule.threshold(p, y, top_p, correct)
             if parent is None:
-                accept, accept_level = own, node
-            elif positives < min_positives:
+                accept, accept_level = float(p[0]) if own is None else own, node
+            elif own is None or positives < min_positives:
                 accept, accept_level = parent.accept, parent.accept_level
             else:
                 weight = positives / (positives + shrinkage)
                 accept, accept_level = weight * own + (1.0 - weight) * parent.accept, node
 
-            certificates[node] = certificates.get(parent_node)
             inside = None if documents is None else documents[in_tops]
-            found = certify(top_p, correct, target_precision, level, inside) if node in tested else None
-            if found is not None:
-                certificates[node] = found, node
-            elif certificates[node] and _contradicted(top_p, correct, certificates[node][0], target_precision):
-                certificates[node] = None
-            high = certificates[node][0].at_least(accept) if certificates[node] else None
+            found = certify(top_p, correct, target_precision, levels[node], inside) if node in levels else None
+            certificate, high_level = (found, node) if found else certificates.get(parent_node, (None, None))
+            high = certificate.at_least(accept) if certificate else None
+            if high is not None and not found and _contradicted(top_p, correct, high, target_precision):
+                certificate = high = None
+            certificates[node] = certificate, high_level
 
             if len(right) and (len(right) >= min_mentions or parent is None):
                 low, low_level = float(np.quantile(right, 1.0 - LOW_REACH, method="lower")), node
@@ -195,15 +188,15 @@ class ThresholdTable:
                 high=high,
                 low=min(low, accept),
                 own_accept=own,
-                own_f1=own_f1,
+                own_f1=None if own is None else _f1(p, y, own),
                 support_pairs=len(p),
                 support_positives=positives,
                 support_mentions=len(top_p),
                 accept_level=accept_level,
-                high_level=certificates[node][1] if high is not None else None,
+                high_level=high_level if high is not None else None,
                 low_level=low_level,
             )
-        return cls(rows, hierarchy, target_precision, confidence)
+        return cls(rows, hierarchy, target_precision, confidence, rule)
 
     def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
@@ -231,6 +224,7 @@ class ThresholdTable:
             "schema_version": SCHEMA_VERSION,
             "target_precision": self.target_precision,
             "confidence": self.confidence,
+            "acceptance": asdict(self.rule),
             "tiers": list(TIERS),
             "default": asdict(self.rows[DEFAULT]),
             "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
@@ -256,7 +250,8 @@ class ThresholdTable:
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
             hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
-            return cls(rows, hierarchy, float(state["target_precision"]), float(state["confidence"]))
+            rule = AcceptanceRule(**state.get("acceptance", {}))
+            return cls(rows, hierarchy, float(state["target_precision"]), float(state["confidence"]), rule)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
 
@@ -276,21 +271,14 @@ class _Sorted:
         return cls(p[order], np.asarray(y)[order].astype(np.int8), mention[order])
 
 
-def _f1_threshold_sorted(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """`f1_threshold` of probabilities in descending order."""
-    true_positives = np.cumsum(y, dtype=np.float64)
-    if not len(p) or true_positives[-1] == 0:
-        raise ValueError("an F1 threshold needs at least one positive pair")
-    last_of_tie = np.append(p[1:] < p[:-1], True)
-    f1 = 2 * true_positives / (np.arange(1, len(p) + 1) + true_positives[-1])
-    best = int(np.argmax(np.where(last_of_tie, f1, -1.0)))
-    below = p[best + 1] if best + 1 < len(p) else p[best]
-    middle = (p[best] + below) / 2
-    return float(middle if middle > below else p[best]), float(f1[best])
+def _f1(p: np.ndarray, y: np.ndarray, threshold: float) -> float:
+    """F1 of accepting what reaches the threshold."""
+    accepted = p >= threshold
+    return float(2 * y[accepted].sum() / (np.count_nonzero(accepted) + y.sum()))
 
 
-def _contradicted(top_p: np.ndarray, correct: np.ndarray, certificate: Certificate, target: float) -> bool:
+def _contradicted(top_p: np.ndarray, correct: np.ndarray, threshold: float, target: float) -> bool:
     """Whether a 95 % upper bound of the precision at an inherited threshold lies below the target."""
-    accepted = top_p >= certificate.lowest
+    accepted = top_p >= threshold
     n, wrong = np.count_nonzero(accepted), np.count_nonzero(accepted & (correct == 0))
     return n > 0 and float(1.0 - clopper_pearson_lower(wrong, n)) < target

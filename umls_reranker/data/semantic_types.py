@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 GROUP_PREFIX = "group:"
 SRDEF_FIELDS = 10
 SEM_GROUPS_FIELDS = 4
+# Rows of id, name, tree number and group, of the same two files.
+NETWORK_FILE = Path(__file__).with_name("semantic_network.json")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SemanticType:
 class TypeHierarchy:
     """Types by id, each with a chain of ever broader ones to fall back on.
 
-    Build it with `from_umls`, `from_edges` or `load`. Iterating gives type ids in their order of definition.
+    Build it with `from_umls`, `built_in`, `from_edges` or `load`. Iterating gives type ids in order of definition.
     """
 
     def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
@@ -92,6 +94,19 @@ class TypeHierarchy:
                 for tree_number, (type_id, name) in by_tree_number.items()
             ),
             group_names,
+        )
+
+    @classmethod
+    def built_in(cls) -> TypeHierarchy:
+        """The 127 types and 15 groups of the UMLS Semantic Network."""
+        content = json.loads(NETWORK_FILE.read_text(encoding="utf-8"))
+        by_tree_number = {tree_number: (type_id, name) for type_id, name, tree_number, _ in content["types"]}
+        return cls(
+            (
+                SemanticType(type_id, name, _parent(tree_number, by_tree_number), group)
+                for type_id, name, tree_number, group in content["types"]
+            ),
+            content["groups"],
         )
 
     def resolve(self, id_or_name: str | None) -> str | None:

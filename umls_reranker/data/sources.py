@@ -31,11 +31,12 @@ REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
 
 def release_files(
-    umls_dir: Path, semantic_network_dir: Path, unused: Container[str] = ()
+    umls_dir: Path, semantic_network_dir: Path | None, unused: Container[str] = ()
 ) -> dict[str, tuple[Path, ...]]:
     """The files of a UMLS release that are read, each with its parts; optional ones only when they are there.
 
     Args:
+        semantic_network_dir: None where the built-in network is meant.
         unused: optional ones that are not wanted, by name, e.g. ``MRREL``.
 
     Raises:
@@ -44,7 +45,7 @@ def release_files(
     folders = {"umls_dir": umls_dir, "semantic_network_dir": semantic_network_dir}
     files = {}
     for key, names in RELEASE_FILES.items():
-        for name, file in names.items():
+        for name, file in names.items() if folders[key] else ():
             found = find_release_file(folders[key], file) if name not in unused else ()
             if found:
                 files[name] = found
@@ -93,7 +94,11 @@ def read_concepts(
         )
         report["vocabularies"] = merged.vocabularies
         return ConceptSource(merged.concepts, merged.hierarchy, [Relations.from_parents(merged.parents)])
-    hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], files["SemGroups"][0] if "SemGroups" in files else None)
+    if "SRDEF" in files:
+        groups = files["SemGroups"][0] if "SemGroups" in files else None
+        hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], groups)
+    else:
+        hierarchy = TypeHierarchy.built_in()
     rows = read_rrf_concepts(
         files["MRCONSO"][0].parent,
         languages=concepts.languages,

@@ -1,0 +1,191 @@
+"""What a calibrator is: a rising map of log-odds, fitted by maximum likelihood and kept as JSON.
+
+A map is fitted and applied either to candidates that stand alone, ``P = sigmoid(map(score))``, or inside a list, where
+the score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
+(see `choice`): then the probabilities of a list sum to less than one whatever the map. Applying needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..errors import UserError
+from .logistic import checked_scores, fit_logistic, sigmoid
+
+__all__ = ["Calibrator", "Sample", "Types", "bounded"]
+
+# What an infinite score counts as: far beyond every logit, near enough to be multiplied.
+LARGEST_SCORE = 1e9
+
+Types = Sequence["Sequence[str] | str | None"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Checked rows to fit on.
+
+    Attributes:
+        scores, labels, weight: (n,) float64.
+        offsets: (lists + 1,) where each list's rows start, or None where rows stand alone.
+        types: n semantic types (ids or names) of each row's mention, or None.
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
+    offsets: np.ndarray | None = None
+    types: Types | None = None
+
+    def take(self, inside: np.ndarray) -> Sample:
+        """The rows where `inside` (n,) is true; of a list, all or none."""
+        offsets, types = self.offsets, self.types
+        if offsets is not None:
+            kept = np.concatenate([[0], np.cumsum(inside)])[offsets]
+            # Lists that are left out, and empty ones, whose likelihood is 1 whatever the map.
+            offsets = np.unique(kept)
+        if types is not None:
+            types = [types[row] for row in np.flatnonzero(inside).tolist()]
+        return Sample(self.scores[inside], self.labels[inside], self.weight[inside], offsets, types)
+
+    def maximize(self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> np.ndarray:
+        """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
+        return fit_logistic(features, self.labels, self.weight, np.array(lower), np.array(upper), offsets=self.offsets)
+
+
+class Calibrator(ABC):
+    """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
+
+    Attributes:
+        method: its name in recipes and JSON.
+        kinds: every calibrator by its name.
+        fits_lists: whether it can be fitted and applied inside lists.
+    """
+
+    method: ClassVar[str]
+    parameter_names: ClassVar[tuple[str, ...]]
+    fits_lists: ClassVar[bool] = True
+    kinds: ClassVar[dict[str, type[Calibrator]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Calibrator.kinds[cls.method] = cls
+
+    def fit(
+        self,
+        scores: np.ndarray,
+        labels: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        *,
+        offsets: np.ndarray | None = None,
+        types: Types | None = None,
+    ) -> Calibrator:
+        """Fit by maximum likelihood in float64.
+
+        Args:
+            scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
+            labels: (n,) 0 or 1; inside lists at most one 1 in each.
+            sample_weight: (n,) non-negative; all one when left out. Not inside lists.
+            offsets: (lists + 1,) where each list's rows start; None: rows stand alone.
+            types: n semantic types (ids or names) of each row's mention, for calibrators that go by them.
+
+        Raises:
+            UserError: fewer than two rows, a single class, a value that is not finite, scores that are all equal, or
+                scores that rank wrong candidates above right ones.
+        """
+        if offsets is not None and (sample_weight is not None or not self.fits_lists):
+            raise ValueError(f"{self.method} with these arguments cannot be fitted inside lists")
+        self._fit(Sample(*checked_scores(scores, labels, sample_weight), offsets, types))
+        return self
+
+    def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
+        """Calibrated probabilities of candidates that stand alone: float64 in [0, 1], of the shape of `scores`."""
+        return sigmoid(self.log_odds(scores, types))
+
+    def log_odds(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
+        """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
+
+        Args:
+            types: as in `fit`; without them, calibrators that go by types use what holds for all.
+
+        Raises:
+            UserError: a score that is no number.
+        """
+        return self._map(bounded(scores), types)
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"method": ..., "parameters": {...}}``, JSON numbers only; `from_dict` gives equal outputs back."""
+        values = {name: getattr(self, name) for name in self.parameter_names}
+        return {
+            "method": self.method,
+            "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in values.items()},
+        }
+
+    @staticmethod
+    def from_dict(state: dict[str, Any]) -> Calibrator:
+        """The calibrator that `to_dict` wrote; further keys of `state` are ignored.
+
+        Raises:
+            UserError: an unknown method, a parameter that is missing or not a finite number, or parameters that do not
+                make a rising map.
+        """
+        calibrator = Calibrator.of(str(state.get("method")))
+        parameters = state.get("parameters") or {}
+        calibrator._restore(parameters if isinstance(parameters, dict) else {})
+        if not calibrator._rises():
+            raise UserError(
+                f"calibrator.json: the parameters of method '{calibrator.method}' do not make a rising map; run the "
+                "calibrate stage again"
+            )
+        return calibrator
+
+    @staticmethod
+    def of(method: str) -> Calibrator:
+        """An unfitted calibrator by name; an unknown name is a `UserError` that gives the nearest one."""
+        if method not in Calibrator.kinds:
+            nearest = difflib.get_close_matches(method, Calibrator.kinds, n=1, cutoff=0.0)[0]
+            raise UserError(
+                f"unknown calibration method '{method}', did you mean '{nearest}'? "
+                f"Choose from {', '.join(Calibrator.kinds)}"
+            )
+        return Calibrator.kinds[method]()
+
+    def _restore(self, parameters: dict[str, Any]) -> None:
+        for name in self.parameter_names:
+            value = self._finite(parameters.get(name), name)
+            setattr(self, name, value if value.ndim else float(value))
+
+    def _finite(self, value: Any, name: str) -> np.ndarray:
+        try:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            numbers = np.asarray(np.nan)
+        if not np.all(np.isfinite(numbers)):
+            raise UserError(
+                f"calibrator.json: parameters.{name} of method '{self.method}' is missing or no finite number; run "
+                "the calibrate stage again"
+            )
+        return numbers
+
+    def _rises(self) -> bool:
+        """Whether higher scores never get lower probabilities under the current parameters."""
+        probe = self.log_odds(np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3]))
+        return bool(np.all(np.diff(probe) >= 0))
+
+    @abstractmethod
+    def _fit(self, sample: Sample) -> None: ...
+
+    @abstractmethod
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray: ...
+
+
+def bounded(scores: np.ndarray) -> np.ndarray:
+    """Scores as float64, infinite ones at +-1e9; one that is no number is a `UserError`."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if np.isnan(scores).any():
+        raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are no numbers; look at the checkpoint")
+    return np.clip(scores, -LARGEST_SCORE, LARGEST_SCORE)
