@@ -99,7 +99,9 @@ def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
 
 
 def test_logits_rank_where_calibrated_scores_tie():
-    ranked = given(lambda logits, types: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
+    ranked = given(lambda logits, types: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank(
+        "mention", ["a", "b", "c"]
+    )
     assert [item.name for item in ranked] == ["b", "c", "a"]
     assert [item.margin for item in ranked] == [0.0, 0.0, 0.0]
 
