@@ -3,9 +3,11 @@
 
     python benchmarks/compare_linking.py recipes/minilm-medmentions-cpu/config.yaml --split dev
 
-Reads a finished run. sentence-transformers' CrossEncoder is trained here, with its BinaryCrossEntropyLoss, on the
-pairs and from the base model of the run. Every fusion is fitted on the calibration split; what is measured is
-`--split`: dev by default, on which choices are made. Prints Markdown.
+Reads a finished run. sentence-transformers' CrossEncoder is trained here on the pairs of the run, with the text around
+the mention where the run shows it, from the same start, with the same batch size, rate, warm-up, precision and number
+of steps. Its BinaryCrossEntropyLoss knows one weight, that of positives, and gets the recipe's; all else is left at its
+defaults. Every fusion is fitted on the calibration split; what is measured is `--split`: dev by default, on which
+choices are made. Prints Markdown.
 """
 
 import argparse
@@ -15,6 +17,8 @@ from datetime import date
 from pathlib import Path
 
 GROUPS = ("seen string", "unseen string", "unseen concept")
+# Of biomedical text in BERT's word pieces, roughly; the tokenizer cuts what is too long.
+CHARACTERS_A_TOKEN = 4
 
 
 def main() -> None:
@@ -52,8 +56,8 @@ def main() -> None:
     logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
     if not arguments.without_training:
         pairs = load_from_disk(str(run / "pairs"))["train"]
-        model = train_cross_encoder(pairs, recipe, arguments)
-        logits["sentence-transformers"] = {name: predict(model, part) for name, part in lists.items()}
+        model = train_cross_encoder(pairs, recipe, run, arguments)
+        logits["sentence-transformers"] = {name: predict(model, part, recipe) for name, part in lists.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
     print(
         f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {date.today()}; "
@@ -61,10 +65,11 @@ def main() -> None:
     )
 
 
-def train_cross_encoder(pairs, recipe, arguments):
-    """sentence-transformers' CrossEncoder on the run's pairs, in their order of precision and length limit."""
+def train_cross_encoder(pairs, recipe, run, arguments):
+    """sentence-transformers' CrossEncoder on the run's pairs."""
     import tempfile
 
+    import torch
     from sentence_transformers.cross_encoder import (
         CrossEncoder,
         CrossEncoderTrainer,
@@ -74,40 +79,68 @@ def train_cross_encoder(pairs, recipe, arguments):
 
     from umls_reranker.devices import resolve_device, resolve_precision
     from umls_reranker.resources import resolve_model
+    from umls_reranker.template import PairTemplate
 
     device = resolve_device(recipe.run.device)
-    texts = pairs.select_columns(["mention", "name", "label"])
     if arguments.pairs:
-        texts = texts.select(range(min(arguments.pairs, len(texts))))
+        pairs = pairs.select(range(min(arguments.pairs, len(pairs))))
+    texts = pairs.select_columns(["name", "label"]).add_column("query", queries(list(pairs["mention"]), pairs, recipe))
+    start = resolve_model(recipe.model.model, recipe.model.model_revision)
     model = CrossEncoder(
-        resolve_model(recipe.model.model, recipe.model.model_revision),
+        str(run / "encoder") if recipe.model.start_from_encoder else start,
         num_labels=1,
         max_length=recipe.model.max_length,
         device=device.type,
     )
+    if PairTemplate.from_recipe(recipe.model).prepare_tokenizer(model.tokenizer):
+        model.model.resize_token_embeddings(len(model.tokenizer))
+    precision = resolve_precision(recipe.training.training_precision, device)
     with tempfile.TemporaryDirectory() as scratch:
         settings = CrossEncoderTrainingArguments(
             output_dir=scratch,
             seed=recipe.run.seed,
             use_cpu=device.type == "cpu",
-            bf16=resolve_precision("auto", device) == "bfloat16",
+            bf16=precision == "bfloat16",
+            fp16=precision == "float16",
             per_device_train_batch_size=recipe.training.global_batch_size,
             num_train_epochs=recipe.training.num_train_epochs,
+            max_steps=recipe.training.max_steps,
             learning_rate=arguments.learning_rate or recipe.training.learning_rate,
             warmup_steps=recipe.training.warmup_share,
             save_strategy="no",
             report_to="none",
         )
-        loss = losses.BinaryCrossEntropyLoss(model)
-        CrossEncoderTrainer(model, settings, train_dataset=texts, loss=loss).train()
+        loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(positive_weight(pairs)))
+        columns = texts.select_columns(["query", "name", "label"])
+        CrossEncoderTrainer(model, settings, train_dataset=columns, loss=loss).train()
     return model
 
 
-def predict(model, lists):
+def positive_weight(pairs) -> float:
+    """Weight of positives, in units of that of negatives."""
+    columns = pairs.select_columns(["weight", "label"]).with_format("numpy")[:]
+    positive = columns["label"] == 1
+    return float(columns["weight"][positive].mean() / columns["weight"][~positive].mean())
+
+
+def queries(texts, rows, recipe) -> list[str]:
+    """The first text of each pair: what is shown of the mention, with the text around it between markers where the run shows it."""
+    from umls_reranker.template import MARKERS
+
+    shown = recipe.model.context_tokens * CHARACTERS_A_TOKEN
+    if not shown:
+        return texts
+    start, end = MARKERS
+    columns = zip(texts, rows["left"], rows["right"], strict=True)
+    return [f"{left[-shown:]} {start} {mention} {end} {right[:shown]}" for mention, left, right in columns]
+
+
+def predict(model, lists, recipe):
     """Raw log-odds of all candidates; sentence-transformers would put a sigmoid on top."""
     from torch import nn
 
-    pairs = [(lists.mention_texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
+    texts = queries(lists.mention_texts, lists.mentions, recipe)
+    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
     return model.predict(pairs, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=True)
 
 

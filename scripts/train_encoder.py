@@ -4,7 +4,8 @@
     python scripts/train_encoder.py recipes/minilm-medmentions-cpu/config.yaml
 
 Writes encoder/ into the run folder; build_index.py then embeds names and mentions with it. A killed run goes on from
-its last checkpoint. A recipe with encoder_training_steps: 0 takes the encoder as it is, and there is nothing to do.
+its last checkpoint. It trains on one process. A recipe with encoder_training_steps: 0 takes the encoder as it is, and
+there is nothing to do.
 """
 
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from umls_reranker.arguments import EncoderArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
 from umls_reranker.stages import RunFolder
+from umls_reranker.training.processes import require_one_process
 
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 
@@ -23,6 +25,8 @@ def main() -> None:
     if not recipe.encoder.encoder_training_steps:
         print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
         return
+    # Before the lock: the second process would blame the first.
+    require_one_process("scripts/train_encoder.py")
     settings = asdict(recipe.encoder) | {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
     inputs = {name: run.key_of(name, "prepare_data.py") for name in ("concepts", "mentions")}
     stage = run.stage("encoder", settings | {"seed": recipe.run.seed}, inputs)

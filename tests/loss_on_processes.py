@@ -102,7 +102,12 @@ def make_trainer(
 
 class GradientKeeper(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs) -> None:
-        self.gradients = {name.removeprefix("module."): p.grad.clone() for name, p in model.named_parameters()}
+        gradients = {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
+        # Sharded ones are put together.
+        self.gradients = {
+            name: gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient.clone()
+            for name, gradient in gradients.items()
+        }
 
 
 def take_steps(

@@ -24,20 +24,25 @@ def model(tmp_path_factory):
     return str(tiny_cross_encoder(tmp_path_factory.mktemp("exact") / "model", spread=0.1))
 
 
-@pytest.fixture(scope="module")
-def two_processes(model, tmp_path_factory):
-    """Case -> gradients and losses of a run on two processes."""
-    folder = tmp_path_factory.mktemp("two")
-    config = TESTS.parent / "accelerate_configs" / "cpu_two_processes.yaml"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
+def launch(config, script, *arguments):
+    """Run a script on two processes."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
     done = subprocess.run(
-        [*launch, TESTS / "loss_on_processes.py", model, folder],
+        [*command, script, *arguments],
         env=os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def two_processes(model, tmp_path_factory):
+    """Case -> gradients and losses of a run on two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    config = TESTS.parent / "accelerate_configs" / "cpu_two_processes.yaml"
+    launch(config, TESTS / "loss_on_processes.py", model, folder)
     cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
@@ -99,3 +104,27 @@ def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, 
         assert losses == pytest.approx(stored, abs=CURVES["tolerance"]), name
     # Each epoch ends with a ragged batch.
     assert len(stored) == 50 and stored[-1] < stored[0]
+
+
+@pytest.fixture(scope="module")
+def sharded(model, tmp_path_factory):
+    """Folder that tests/sharded_training.py wrote into on two processes."""
+    folder = tmp_path_factory.mktemp("sharded")
+    launch(TESTS.parent / "accelerate_configs" / "fsdp.yaml", TESTS / "sharded_training.py", model, folder)
+    return folder
+
+
+def test_the_loss_does_not_depend_on_how_parameters_are_sharded(model, tmp_path, sharded):
+    gradients = load_file(sharded / "step.safetensors")
+    losses = gradients.pop("losses").tolist()
+    assert_exact(reference(model, tmp_path, 27, 0.3), gradients, losses)
+
+
+def test_sharded_training_goes_on_from_a_checkpoint_and_leaves_whole_weights(model, sharded):
+    whole, stopped = json.loads((sharded / "summaries.json").read_text())
+    assert whole == stopped and (whole["steps"], whole["processes"]) == (4, 2)
+    weights = [load_file(sharded / name / "checkpoint-best" / "model.safetensors") for name in ("whole", "stopped")]
+    before = load_file(Path(model) / "model.safetensors")
+    assert weights[0].keys() == weights[1].keys() == before.keys()
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights[0].items())

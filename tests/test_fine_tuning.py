@@ -1,11 +1,15 @@
 """Fine-tuning from mined pairs: tokenized once, batches cut as asked, stopped and gone on with the same end."""
 
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import tiny_cross_encoder, tiny_encoder
 from transformers import AutoTokenizer
 
@@ -320,8 +324,45 @@ def test_training_by_type_without_types_is_refused(model, tmp_path):
         run_training(model, tmp_path, sampling="by_type")
 
 
-def test_a_compiled_model_is_saved_under_the_names_of_the_plain_one(model, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "eager")  # what is left when generating code is left out
-    assert run_training(model, tmp_path, max_steps=2, torch_compile=True)["steps"] == 2
-    best = load_file(tmp_path / "checkpoint-best" / "model.safetensors")
+def test_tensorboard_and_console_show_how_training_goes(model, tmp_path, capsys):
+    summary = run_training(model, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    names = "f1", "roc_auc", "acc@1", "ece"
+    dev = {name: events.Scalars(f"eval/{name}") for name in names}
+    for name, points in dev.items():
+        assert [point.step for point in points] == [2, 4, 6]
+        assert {point.step: point.value for point in points}[summary["best_step"]] == pytest.approx(
+            summary["dev"][name]
+        )
+    train = {name: events.Scalars(f"train/{name}") for name in ("loss", "learning_rate", "pairs_per_second")}
+    assert all([point.step for point in points] == [1, 2, 3, 4, 5, 6] for points in train.values())
+    assert all(point.value > 0 for point in train["loss"] + train["pairs_per_second"])
+    rates = [point.value for point in train["learning_rate"]]
+    # A share of 0.06 is one step of warm-up.
+    assert rates[0] == 0 and rates[1] == pytest.approx(1e-2) and rates[1:] == sorted(rates[1:], reverse=True)
+    # The bar writes its lines to standard output, and itself to standard error.
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert len(lines) == 3 and "{" not in "".join(lines)
+    last = {name: points[-1].value for name, points in dev.items()}
+    expected = f"dev F1 {last['f1']:.4f}  ROC-AUC {last['roc_auc']:.4f}  acc@1 {last['acc@1']:.4f}"
+    assert re.fullmatch(rf"step 6/6  loss \d\.\d{{4}}  [\d,]+ pairs/s  {expected}  ECE {last['ece']:.4f}", lines[-1])
+
+
+def test_workers_that_load_batches_change_nothing(model, tmp_path):
+    alone = run_training(model, tmp_path / "alone", max_steps=2)
+    assert run_training(model, tmp_path / "workers", max_steps=2, dataloader_workers=2) == alone
+    paths = (tmp_path / name / "checkpoint-best" / "model.safetensors" for name in ("alone", "workers"))
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ for a processor")
+def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path):
+    plain = run_training(model, tmp_path / "plain", max_steps=4, eval_steps=4)
+    torch._dynamo.utils.counters.clear()
+    compiled = run_training(model, tmp_path / "compiled", max_steps=4, eval_steps=4, torch_compile=True)
+    # One graph serves batches of all widths.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    # Compiled code draws its dropout otherwise.
+    assert compiled["dev"]["log_loss"] == pytest.approx(plain["dev"]["log_loss"], abs=0.2) and compiled["steps"] == 4
+    best = load_file(tmp_path / "compiled" / "checkpoint-best" / "model.safetensors")
     assert best.keys() == load_file(model / "model.safetensors").keys()

@@ -11,14 +11,21 @@ from tiny_models import tiny_encoder
 
 TESTS = Path(__file__).resolve().parent
 
-# Run -> processes, and the steps after which one is killed, by rank. Checkpoints are written at even steps, epochs end
-# at steps 4 and 8: so training starts anew, goes on from the end of an epoch and from inside one.
-RUNS = {
-    "one": (1,),
-    "one, killed": (1, (1, 0), (5, 0), (7, 0), (10, 0)),
-    "two": (2,),
-    "two, killed": (2, (5, 0), (7, 1)),
+# Run -> processes, the steps after which one is killed, by rank, and what is special. Checkpoints are written at even
+# steps, epochs end at steps 4 and 8: so training starts anew, goes on from the end of an epoch and from inside one.
+CASES = {
+    "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
+    "one, scaled": {"processes": 1, "kills": [(7, 0)], "scaler": True},
+    "two, mixed": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "mixed"}},
+    # Nothing gets better after the first evaluation, so the third after it is the last.
+    "patience": {
+        "processes": 1,
+        "kills": [(7, 0)],
+        "training": {"learning_rate": 0.0, "early_stopping_patience": 3},
+    },
 }
+RUNS = {name: case | {"kills": []} for name, case in CASES.items()}
+RUNS |= {f"{name}, killed": case for name, case in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +43,11 @@ def trained(tmp_path_factory):
     return folder, dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
 
 
-def final_state(folder):
-    """The bytes of weights, optimizer and schedule, and what early stopping and the metrics have come to."""
-    last = folder / "checkpoint-10"
-    files = {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.pt", "scheduler.pt")}
+def final_state(folder, step):
+    """The bytes of weights, optimizer, schedule and scaler, and what early stopping and the metrics have come to."""
+    last = folder / f"checkpoint-{step}"
+    names = "model.safetensors", "optimizer.pt", "scheduler.pt", "scaler.pt"
+    files = {name: (last / name).read_bytes() for name in names if (last / name).exists()}
     state = json.loads((last / "trainer_state.json").read_text())
     history = [
         {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
@@ -49,11 +57,13 @@ def final_state(folder):
     return files | {"best": best, "callbacks": state["stateful_callbacks"], "history": history}
 
 
-@pytest.mark.parametrize(("processes", "name"), [(1, "one"), (2, "two")])
-def test_killed_training_ends_as_if_it_had_been_left_alone(trained, processes, name):
+@pytest.mark.parametrize("name", CASES)
+def test_killed_training_ends_as_if_it_had_been_left_alone(trained, name):
     folder, summaries = trained
-    summary = summaries[name]
-    assert (summary["steps"], summary["processes"], summary["train_pairs"]) == (10, processes, 108)
+    summary, steps = summaries[name], 8 if name == "patience" else 10
+    expected = steps, CASES[name]["processes"], 108
+    assert (summary["steps"], summary["processes"], summary["train_pairs"]) == expected
     assert summaries[f"{name}, killed"] == summary
-    whole, killed = final_state(folder / name), final_state(folder / f"{name}, killed")
+    whole, killed = (final_state(folder / run, steps) for run in (name, f"{name}, killed"))
     assert [part for part in whole if whole[part] != killed[part]] == []
+    assert ("scaler.pt" in whole) == (name == "one, scaled")

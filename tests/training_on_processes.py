@@ -1,9 +1,10 @@
 """Runs of `fine_tune` on one or two processes, some killed on the way; run as a script, in a process of its own.
 
-    python tests/training_on_processes.py MODEL FOLDER '{"NAME": [PROCESSES, [STEP, RANK], ...]}'
+    python tests/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": [[STEP, RANK], ...]}, ...}'
 
 Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
-a last run is left alone. Prints the summary of each last run. Processes are forked, so torch is imported once.
+a last run is left alone. Further options of a run: "scaler", and "training", keys of its section of the recipe. Prints
+the summary of each last run. Processes are forked, so torch is imported once.
 """
 
 import contextlib
@@ -14,7 +15,8 @@ import socket
 import sys
 from pathlib import Path
 
-import torch.utils.tensorboard  # noqa: F401  (before the fork)
+import torch
+import torch.utils.tensorboard  # before the fork
 from datasets import DatasetDict
 from test_fine_tuning import make_pairs, training
 
@@ -33,15 +35,26 @@ class KillingCallback(CheckpointCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(model: str, folder: Path) -> dict:
+class ScalingTrainer(fine_tuning.RerankerTrainer):
+    """Scales its loss as float16 training on a GPU does; factors that are no powers of two show in the weights."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=10.0, growth_factor=1.7, growth_interval=3)
+
+
+def train(model: str, folder: Path, options: dict) -> dict:
     """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint every 2 steps."""
     pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
-    settings = training(max_steps=10, global_batch_size=28, per_device_batch_size=7, early_stopping_patience=100)
+    sizes = {"max_steps": 10, "global_batch_size": 28, "per_device_batch_size": 7, "early_stopping_patience": 100}
+    settings = training(**sizes | options)
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
     return fine_tuning.fine_tune(*arguments, pairs, folder)
 
 
-def run(model: str, folder: Path, processes: int, step: int | None = None, victim: int = 0) -> list[int]:
+def run(
+    model: str, folder: Path, processes: int, options: dict, step: int | None = None, victim: int = 0
+) -> list[int]:
     """Start processes, wait for all of them; returns how each one ended."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -56,7 +69,7 @@ def run(model: str, folder: Path, processes: int, step: int | None = None, victi
             if rank == victim:
                 KillingCallback.step = step
             fine_tuning.CheckpointCallback = KillingCallback
-            summary = train(model, folder)
+            summary = train(model, folder, options)
             if rank == 0:
                 print(json.dumps([folder.name, summary]), flush=True)
             os._exit(0)
@@ -76,8 +89,11 @@ def run(model: str, folder: Path, processes: int, step: int | None = None, victi
 if __name__ == "__main__":
     model, folder, runs = sys.argv[1:]
     os.environ["ACCELERATE_USE_CPU"] = "1"
-    for name, (processes, *kills) in json.loads(runs).items():
-        for step, victim in kills:
-            ends = run(model, Path(folder) / name, processes, step, victim)
+    plain = fine_tuning.RerankerTrainer
+    for name, case in json.loads(runs).items():
+        fine_tuning.RerankerTrainer = ScalingTrainer if case.get("scaler") else plain
+        arguments = model, Path(folder) / name, case["processes"], case.get("training", {})
+        for step, victim in case.get("kills", []):
+            ends = run(*arguments, step, victim)
             assert ends[0] == -signal.SIGKILL, ends
-        assert set(run(model, Path(folder) / name, processes)) == {0}
+        assert set(run(*arguments)) == {0}

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from ..arguments import EncoderArguments, IndexArguments, RunArguments
-from ..devices import resolve_device, resolve_precision
+from ..devices import resolve_precision
 from ..errors import UserError
 from ..resources import resolve_model
 from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
@@ -35,6 +35,7 @@ from ..retrieval.negatives import random_below, random_bits
 from ..stages import write_json
 from ..template import MARKERS
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
+from .processes import training_device, use_one_gpu
 
 if TYPE_CHECKING:
     import datasets
@@ -198,7 +199,7 @@ def train_encoder(
         UserError: no mention has its concept in the dictionary, or the encoder cannot be loaded.
     """
     set_seed(run.seed)
-    device = resolve_device(run.device)
+    device = training_device(run)
     precision = resolve_precision("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -224,9 +225,11 @@ def train_encoder(
         save_steps=encoder.encoder_save_steps,
         save_strategy="steps",
         logging_steps=10,
+        logging_nan_inf_filter=False,
         disable_tqdm=False,
         report_to="none",
     )
+    use_one_gpu(arguments)
     queries = QueryTokenizer(tokenizer, index.encoder_max_length, encoder.encoder_context_tokens)
     trainer = EncoderTrainer(
         model=model,

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from ..arguments import ModelArguments, RunArguments, TrainingStageArguments
-from ..devices import resolve_device, resolve_precision
+from ..devices import resolve_precision
 from ..errors import UserError
 from ..resources import resolve_model
 from ..template import PairEncoder, PairTemplate
@@ -37,6 +37,7 @@ from .callbacks import (
 from .collator import PairCollator
 from .dataset import first_mentions, tokenize_pairs, weight_scale
 from .losses import GOLD_LABEL
+from .processes import training_device, use_one_gpu
 from .sampling import EpochOrder, MentionLists, TypeBalancedOrder, WeightedOrder, rarest_type_weights
 from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
 
@@ -96,7 +97,7 @@ def training_arguments(
     Raises:
         UserError: the global batch cannot be cut evenly, or float16 is asked for without a GPU.
     """
-    device = resolve_device(run.device)
+    device = training_device(run)
     precision = resolve_precision(training.training_precision, device, key="training_precision")
     processes = PartialState().num_processes
     per_step = training.per_device_batch_size * processes
@@ -111,7 +112,7 @@ def training_arguments(
         batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
         steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
     eval_steps = min(training.eval_steps, steps)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=run.seed,
         use_cpu=device.type == "cpu",
@@ -140,9 +141,12 @@ def training_arguments(
         greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
         restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, math.ceil(eval_steps / 10)),
+        logging_nan_inf_filter=False,  # it waits for the device after every pass, and hides what went wrong
         disable_tqdm=False,  # at low verbosity the Trainer would print dicts in place of its bar
         report_to="none",
     )
+    use_one_gpu(arguments)
+    return arguments
 
 
 def fine_tune(
@@ -203,6 +207,8 @@ def fine_tune(
             _tensorboard(folder / "tensorboard"),
         ],
     )
+    # Widths differ from batch to batch; by default each would be compiled anew before they are taken as variable.
+    trainer.accelerator.state.dynamo_plugin.dynamic = True
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ConsoleCallback)
     checkpoint = last_complete_checkpoint(folder)

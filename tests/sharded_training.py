@@ -1,0 +1,66 @@
+"""Training with sharded parameters on two processes; the processor is faked to be a GPU, where Accelerate shards.
+
+    accelerate launch --config_file accelerate_configs/fsdp.yaml --num_processes 2 \\
+        tests/sharded_training.py MODEL FOLDER
+
+Writes gradient and loss of one step into FOLDER/step.safetensors; fine-tunes in FOLDER/whole, and in FOLDER/stopped
+with a stop after the first checkpoint, from which it goes on.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no"}
+
+import torch  # noqa: E402
+from accelerate import PartialState  # noqa: E402
+from accelerate.utils import DistributedType  # noqa: E402
+from datasets import DatasetDict  # noqa: E402
+from loss_on_processes import take_steps  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from test_fine_tuning import make_pairs, training  # noqa: E402
+
+from umls_reranker.arguments import ModelArguments, RunArguments  # noqa: E402
+from umls_reranker.training import fine_tuning  # noqa: E402
+
+start_process = PartialState.__init__
+
+
+def start_as_gpu(self, *args, **options) -> None:
+    start_process(self, *args, **options)
+    if self._shared_state["distributed_type"] == DistributedType.MULTI_CPU:
+        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+class StoppingCallback(fine_tuning.CheckpointCallback):
+    def on_save(self, args, state, control, **kwargs) -> None:
+        super().on_save(args, state, control, **kwargs)
+        raise KeyboardInterrupt
+
+
+def fine_tune(model: str, folder: Path) -> dict:
+    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
+    settings = training(max_steps=4, loss="mixed", per_device_batch_size=4)
+    return fine_tuning.fine_tune(
+        RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings, pairs, folder
+    )
+
+
+if __name__ == "__main__":
+    model, target = sys.argv[1], Path(sys.argv[2])
+    PartialState.__init__ = start_as_gpu
+    gradients, losses = take_steps(model, 27, 8, 2, 1, 0.3)
+    main = torch.distributed.get_rank() == 0
+    if main:
+        save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")
+    summaries = [fine_tune(model, target / "whole")]
+    plain, fine_tuning.CheckpointCallback = fine_tuning.CheckpointCallback, StoppingCallback
+    try:
+        fine_tune(model, target / "stopped")
+    except KeyboardInterrupt:
+        fine_tuning.CheckpointCallback = plain
+    summaries.append(fine_tune(model, target / "stopped"))
+    if main:
+        (target / "summaries.json").write_text(json.dumps(summaries))

@@ -1,0 +1,58 @@
+"""Which device a training process takes; launches that a script cannot work in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+from umls_reranker.arguments import RunArguments
+from umls_reranker.errors import UserError
+from umls_reranker.training.processes import training_device, use_one_gpu
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "auto"])
+def test_training_takes_the_first_gpu(two_gpus, device):
+    assert training_device(RunArguments(device=device)).type == "cuda"
+
+
+def test_another_gpu_is_chosen_by_the_environment(two_gpus):
+    with pytest.raises(
+        UserError, match="device: cuda:1 cannot be chosen .* set CUDA_VISIBLE_DEVICES=1 and device: cu"
+    ):
+        training_device(RunArguments(device="cuda:1"))
+
+
+@pytest.mark.parametrize(("visible", "used"), [(4, 1), (1, 1), (0, 0)])
+def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16)
+    arguments._n_gpu = visible
+    use_one_gpu(arguments)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (used, 16)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_the_encoder_is_trained_by_one_process(tmp_path, processes):
+    (tmp_path / "recipe.yaml").write_text("encoder_training_steps: 1\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train_encoder.py", "recipe.yaml"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": processes},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    refused = "error: scripts/train_encoder.py trains on one process; start it without a launcher: python scripts/"
+    assert done.returncode != 0 and (refused in done.stderr) == (processes == "2")
+    # With one process it goes on to what it works from.
+    assert ("run scripts/prepare_data.py" in done.stderr) == (processes == "1")

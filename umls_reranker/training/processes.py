@@ -1,0 +1,47 @@
+"""Which device a training process takes, and how many processes there may be."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..devices import resolve_device
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import TrainingArguments
+
+    from ..arguments import RunArguments
+
+__all__ = ["require_one_process", "training_device", "use_one_gpu"]
+
+
+def training_device(run: RunArguments) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        UserError: it is not there, or is a GPU other than the first: Accelerate gives out the visible ones in order.
+    """
+    device = resolve_device(run.device)
+    if device.type == "cuda" and device.index:
+        raise UserError(
+            f"device: {run.device} cannot be chosen for training; set CUDA_VISIBLE_DEVICES={device.index} and "
+            "device: cuda"
+        )
+    return device
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep a process to its own GPU; a Trainer without a launcher would spread a larger batch over all it sees."""
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+
+
+def require_one_process(script: str) -> None:
+    """Refuse a launch of several processes, for a script whose loss compares all rows of a batch.
+
+    Raises:
+        UserError: there are several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"{script} trains on one process; start it without a launcher: python {script} RECIPE")
