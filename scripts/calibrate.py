@@ -12,7 +12,7 @@ from dataclasses import asdict
 from umls_reranker.arguments import CalibrationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import RunFolder
+from umls_reranker.stages import RunFolder, read_json
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.calibration.fitting import fit_parts
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.model_folder import copy_weights, write_parts
     from umls_reranker.scoring import PairScorer
@@ -44,6 +45,7 @@ def make(recipe, run, stage) -> None:
     mentions = load_from_disk(str(run.path / "mentions"))
     template = PairTemplate.from_recipe(recipe.model)
     lists = CandidateLists.load(candidates, mentions["calibration"], concepts, template)
+    dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
@@ -51,7 +53,7 @@ def make(recipe, run, stage) -> None:
         calibration, thresholds, fitted = fit_parts(
             lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
-        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted)
+        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()
     high = "not certified" if default.high is None else f"{default.high:.3f}"

@@ -39,6 +39,7 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.relations import RelationTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.evaluation.report import build_report
     from umls_reranker.reranker import UMLSReranker
@@ -63,6 +64,7 @@ def make(recipe, run, stage) -> None:
             pairs,
             mentions["train"],
             concepts,
+            RelationTable.load(run.path / "concepts"),
             split="test",
             resamples=recipe.evaluation.bootstrap_resamples,
             seed=recipe.run.seed,

@@ -127,6 +127,19 @@ def test_filters_of_the_recipe_reach_the_reader(prepare):
     assert len(concepts) == concepts.name_count == 8
 
 
+def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
+    obo = write_obo(tmp_path / "x.obo")
+    keys = {"concept_source": "obo", "obo": obo, "obo_type_roots": [TYPE_ROOT]}
+    table = ConceptTable.load(prepare(**keys) / "concepts")
+    kind = table.semantic_types(0)[0]
+    rows = table.type_rows(kind)
+    assert 0 < len(rows) < len(table)
+    kept = ConceptTable.load(prepare("--concept_types", kind, **keys) / "concepts")
+    assert kept.cuis.tolist() == table.cuis[rows].tolist()
+    with pytest.raises(UserError, match=f"concept_types: no concept has a type of X:9; the types are .*{kind}"):
+        prepare("--concept_types", "X:9", **keys)
+
+
 def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):
     write_optional_files(tmp_path / "META")
     run = prepare("--dry_run", "--map_retired_cuis", "false")

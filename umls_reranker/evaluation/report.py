@@ -14,11 +14,13 @@ from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .candidate_lists import CandidateLists, TopCandidates
 from .checklist import Measured
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, tier_metrics
+from .near_misses import near_misses
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
+    from ..data.relations import RelationTable
     from ..reranker import UMLSReranker
 
 __all__ = ["build_report", "measured_figures"]
@@ -32,6 +34,7 @@ def build_report(
     pairs: Dataset,
     train_mentions: Dataset,
     concepts: ConceptTable,
+    relations: RelationTable,
     *,
     split: str,
     resamples: int,
@@ -44,7 +47,7 @@ def build_report(
         lists: real candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
-        concepts: for the exact-match baseline.
+        concepts, relations: for the exact-match baseline, and for what is a near miss.
         split: name written into the report.
         resamples, seed: of the bootstrap by document.
 
@@ -97,6 +100,10 @@ def build_report(
             for name, best in (("reranker", top), ("retriever", retrieval_top))
         },
         "calibration": _calibration(raw, calibrated, labels, pair_documents, top, documents, options),
+        "near_misses": {
+            name: near_misses(lists, scores, concepts, relations, **options)
+            for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
+        },
         "tiers": tier_metrics(tiers, top.correct, documents, **options),
         "serving": _serving(top, tiers, accepted, documents, population, options),
         "losses": {
@@ -141,6 +148,8 @@ def measured_figures(report: dict[str, Any]) -> dict[str, Measured]:
     figures |= {name: measured(entry, mentions) for name, entry in serving.items()}
     high = report["tiers"]["high"]
     figures["high_confidence_precision"] = measured(high["precision"], f"{high['count']:,} mentions in the high tier")
+    near = report["near_misses"]["reranker"]["share"]
+    figures["near_miss_share"] = measured(near, near["population"])
     for precision, entry in report["coverage"]["reranker"].items():
         figures[f"coverage_at_{precision}"] = measured(entry, mentions)
     return figures
