@@ -144,7 +144,7 @@ class LexicalIndex:
 
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            return self._grouping.collect(len(texts), k, search, pool, QUERIES_PER_BLOCK)
+            return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
     def score(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Cosine of each text and the most similar name of given concepts.
