@@ -102,6 +102,7 @@ def read_concepts(
         )
         report["vocabularies"] = merged.vocabularies
         kept = _of_types(merged.concepts, concepts.concept_types)
+        report["typed"] = sum(bool(concept.semantic_types) for concept in kept)
         return ConceptSource(kept, merged.hierarchy, [Relations.from_parents(merged.parents)])
     hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], files["SemGroups"][0] if "SemGroups" in files else None)
     rows = read_rrf_concepts(

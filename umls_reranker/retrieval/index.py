@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..data.arrow import open_table
 from ..batching import batch_mapper
+from ..data.arrow import open_table
 from ..errors import UserError
 from ..stages import read_json, write_json
 from .encoding import NameVectors
