@@ -3,6 +3,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.data import normalization
 from umls_reranker.data.normalization import hash_names, normalize_name, normalize_names
 
 PIECES = st.sampled_from(
@@ -19,6 +20,12 @@ def test_names_at_once_are_as_names_one_by_one(names, start):
     assert forms.type == pa.string()
     assert forms.to_pylist() == [normalize_name(name) for name in names]
     assert normalize_names(column.slice(start)).to_pylist() == forms.to_pylist()[start:]
+
+
+def test_many_names_are_normalized_in_pieces(monkeypatch):
+    monkeypatch.setattr(normalization, "NAMES_AT_ONCE", 3)
+    names = ["A-b", "", " c ", "\u00c9", "7.", "Z"] * 2 + ["x"]
+    assert normalize_names(pa.array(names)).to_pylist() == [normalize_name(name) for name in names]
 
 
 @settings(deadline=None)

@@ -12,6 +12,8 @@ __all__ = ["hash_names", "normalize_name", "normalize_names"]
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 SPACE = ord(" ")
+# What is made of so many names on the way stays within a core's cache.
+NAMES_AT_ONCE = 16_384
 # Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
@@ -42,6 +44,14 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     Args:
         names: (n,) string, without nulls.
     """
+    if len(names) <= NAMES_AT_ONCE:
+        return _normalized(names)
+    return pa.concat_arrays(
+        _normalized(names.slice(start, NAMES_AT_ONCE)) for start in range(0, len(names), NAMES_AT_ONCE)
+    )
+
+
+def _normalized(names: pa.StringArray) -> pa.StringArray:
     starts, content = _bytes_of(names)
     if not len(content):
         return names
@@ -53,8 +63,10 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     filled = np.flatnonzero(starts[:-1] < starts[1:])
     opening = starts[filled]
     kept[opening] = solid[opening]
-    sizes = np.zeros(len(names), dtype=np.int64)
-    sizes[filled] = np.add.reduceat(kept, opening, dtype=np.int64)
+    # Differences of running totals: reduceat would take ten times as long.
+    totals = np.zeros(len(kept) + 1, dtype=np.int32)
+    np.cumsum(kept, out=totals[1:])
+    sizes = np.diff(totals[starts]).astype(np.int64)
     text = text[kept]
     # A run that closes the name has left its space at the end.
     filled = np.flatnonzero(sizes)
