@@ -37,6 +37,7 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.calibration.fitting import fit_parts
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.model_folder import copy_weights, write_parts
     from umls_reranker.scoring import PairScorer
@@ -50,6 +51,7 @@ def make(recipe, run, stage) -> None:
         candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)
     template = PairTemplate.from_recipe(recipe.model)
     lists = CandidateLists.load(candidates, fitted_mentions, concepts, template)
+    dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
@@ -58,7 +60,7 @@ def make(recipe, run, stage) -> None:
             lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
         fitted |= corrections
-        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted)
+        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()
     high = "not certified" if default.high is None else f"{default.high:.3f}"

@@ -43,6 +43,7 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.relations import RelationTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import report_page
@@ -70,6 +71,7 @@ def make(recipe, run, stage) -> None:
             pairs,
             mentions["train"],
             concepts,
+            RelationTable.load(run.path / "concepts"),
             split="test",
             resamples=recipe.evaluation.bootstrap_resamples,
             seed=recipe.run.seed,

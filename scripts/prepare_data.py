@@ -81,8 +81,11 @@ def each_file(files: dict[str, tuple[Path, ...]]) -> Iterator[tuple[str, Path]]:
 
 
 def make(recipe: Recipe, files: dict[str, tuple[Path, ...]], concepts: Stage, mentions: Stage) -> None:
+    from rich.console import Console
+
     from umls_reranker.data.concepts import ConceptTable, write_concepts
     from umls_reranker.data.mentions import hold_out_synonyms, write_mentions
+    from umls_reranker.data.reading_report import known_mentions, reading_table
     from umls_reranker.data.relations import write_relations
     from umls_reranker.data.retired import RetiredCuis, map_retired
     from umls_reranker.data.sources import corpus_mentions, read_concepts, split_shares
@@ -108,9 +111,10 @@ def make(recipe: Recipe, files: dict[str, tuple[Path, ...]], concepts: Stage, me
             retired = RetiredCuis.read(files["MRCUI"], on_error=on_error, report=reading)
             found = map_retired(found, retired, table, reading)
         summary["mentions"] = write_mentions(found, folder, mentions.key)
+        summary["in_dictionary"] = known_mentions(folder, table)
         write_json(concept_folder / "read_report.json", concept_summary)
         write_json(folder / "read_report.json", summary)
-    print(f"{concept_summary['concepts']:,} concepts; mentions by split: {summary['mentions']}")
+    Console(width=None if Console().is_terminal else 120).print(reading_table(concept_summary, summary))
 
 
 if __name__ == "__main__":

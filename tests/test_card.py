@@ -215,6 +215,30 @@ def test_sources_and_their_licenses_obo():
     assert "entity_type=" not in card
 
 
+def test_the_release_is_named_where_the_model_knows_it():
+    release = {"concepts": 3, "release": {"name": "2017AA", "name_from": "release.dat"}}
+    card = model_card(METRICS, recipe(sources=["MSH"]), dictionary=release)
+    assert "| concepts: UMLS Metathesaurus 2017AA, names from MSH only | UMLS Metathesaurus License" in card
+    unnamed = {"concepts": 3, "release": {"name": None, "name_from": None}}
+    assert model_card(METRICS, recipe(), dictionary=unnamed) == model_card(METRICS, recipe())
+
+
+def test_each_ontology_is_named_with_version_and_license():
+    files = [
+        {"file": "hp.obo", "id": "hp", "version": "2025-01-16", "license": "https://hpo.jax.org/app/license"},
+        {"file": "mondo.json", "id": "", "version": "", "license": "CC BY 4.0"},
+        {"file": "x.obo", "id": "http://x.org/x.owl", "version": "7", "license": ""},
+    ]
+    dictionary = {"concepts": 3, "vocabularies": [own | {"terms": 9} for own in files]}
+    card = model_card(METRICS, recipe(concept_source="obo", obo=["hp.obo", "mondo.json"]), dictionary=dictionary)
+    assert tables(card)["Licenses of the sources"][1:4] == [
+        "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use that names its version and "
+        "source, https://hpo.jax.org/app/license |",
+        "| concepts: mondo.json | CC BY 4.0 |",
+        "| concepts: http://x.org/x.owl, version 7 | as its publisher says |",
+    ]
+
+
 def test_the_limit_of_context_is_the_models_own():
     assert "cannot tell homonyms apart" in model_card(METRICS, recipe())
     with_context = model_card(METRICS, recipe(context_tokens=32))
@@ -226,6 +250,9 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     (tmp_path / "recipe.yaml").write_text(Recipe.from_values(RECIPE).to_yaml())
     (tmp_path / "risk_coverage.png").touch()
-    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.png"])
+    dictionary = {"concepts": 3, "release": {"name": "2021AB"}}
+    (tmp_path / "reranker.json").write_text(json.dumps({"dictionary": dictionary}))
+    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.png"], dictionary=dictionary)
+    assert "UMLS Metathesaurus 2021AB" in expected
     assert folder_card(tmp_path, "org/tiny", "v1") == expected
     assert "![risk coverage](risk_coverage.png)" in expected

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -106,6 +107,28 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
     assert len(RelationTable.load(prepare("--relations") / "concepts")) == 0
 
 
+def test_what_was_read_and_lost_is_printed(prepare, tmp_path, capsys):
+    write_optional_files(tmp_path / "META")
+    with (tmp_path / "META" / "MRSTY.RRF").open("a") as stream:
+        stream.write("C8888888|T047|B2.2.1.2.1|Disease or Syndrome|AT1||\n")
+    run = prepare()
+    printed = dict(
+        line.strip("\u2502").strip().split("  \u2502 ", 1)
+        for line in re.sub(" *\u2502 *", "  \u2502 ", capsys.readouterr().out).splitlines()
+        if line.count("\u2502") == 3
+    )
+    assert printed["UMLS release"].startswith("2021AA (release.dat)")
+    assert printed["types (MRSTY) of concepts without a kept name"].startswith("1 ")
+    assert printed["related pairs of concepts, each in both directions"].startswith("2 ")
+    assert printed["mentions whose CUI the dictionary lacks"].startswith("2 ")
+    assert printed["mapped to their successors"].startswith("1 ")
+    report = report_of(run, "mentions")
+    known, all_of_it = report["in_dictionary"]["train"], report["mentions"]["train"]
+    assert all_of_it - 2 <= known < all_of_it + 1
+    shown = printed["train mentions; gold concept in the dictionary"]
+    assert shown.startswith(f"{all_of_it:,}; {known:,} ({known / all_of_it:.1%})")
+
+
 def test_a_changed_part_is_noticed_and_files_of_no_use_are_not_read(prepare, tmp_path, capsys):
     write_optional_files(tmp_path / "META")
     prepare()
@@ -125,6 +148,19 @@ def test_filters_of_the_recipe_reach_the_reader(prepare):
     assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
     concepts = ConceptTable.load(prepare("--concept_types", "T023", "--term_types", "PT") / "concepts")
     assert len(concepts) == concepts.name_count == 8
+
+
+def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
+    obo = write_obo(tmp_path / "x.obo")
+    keys = {"concept_source": "obo", "obo": obo, "obo_type_roots": [TYPE_ROOT]}
+    table = ConceptTable.load(prepare(**keys) / "concepts")
+    kind = table.semantic_types(0)[0]
+    rows = table.type_rows(kind)
+    assert 0 < len(rows) < len(table)
+    kept = ConceptTable.load(prepare("--concept_types", kind, **keys) / "concepts")
+    assert kept.cuis.tolist() == table.cuis[rows].tolist()
+    with pytest.raises(UserError, match=f"concept_types: no concept has a type of X:9; the types are .*{kind}"):
+        prepare("--concept_types", "X:9", **keys)
 
 
 def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):

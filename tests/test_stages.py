@@ -1,5 +1,6 @@
 """Stage folders: finished with a manifest, or not there."""
 
+import errno
 import json
 import os
 import subprocess
@@ -93,6 +94,28 @@ def break_off(stage, text, resume=True):
         (folder / text).write_text(text)
         raise KeyboardInterrupt
     return found
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("Not enough free space to write 32000000 bytes after offset 128"),
+        RuntimeError("Error in faiss::write_index: write error in x.faiss: 8 != 15 (No space left on device)"),
+        RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"),
+    ],
+)
+def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, resume):
+    write_output(make_stage(tmp_path), "former")
+    stage = make_stage(tmp_path, {"k": 33})
+    with pytest.raises(UserError) as told, stage.writing(resume=resume) as (folder, _):
+        (folder / "half").write_text("half")
+        raise error
+    said = f"{stage.partial} could not be written, the disk is full; free some space and run again"
+    assert str(told.value) == said
+    assert (stage.folder / "names.txt").read_text() == "former"
+    assert stage.partial.exists() == resume
 
 
 def test_a_resumable_stage_goes_on_where_it_stopped(tmp_path):

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from .evaluation.names import figure_name
+from .card_sources import corpus_name, is_hub_id, linked_model, source_rows
 from .recipe import load_recipe
 from .stages import read_json
 
@@ -32,23 +32,14 @@ INDEXED = {
     "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
 }
 
-# What a locator contains -> what it is, and its license.
-KNOWN_SOURCES = {
-    "medmentions": ("MedMentions", "CC0 1.0"),
-    "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
-    "sapbert": ("SapBERT", "Apache-2.0"),
-    "all-minilm-l6-v2": ("all-MiniLM-L6-v2", "Apache-2.0"),
-}
-UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
-OWN_LICENSE = "as its publisher says"
-
 
 def folder_card(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
     """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots."""
     folder = Path(folder)
     plots = sorted(path.name for path in folder.glob("*.png"))
     metrics, recipe = read_json(folder / "metrics.json"), load_recipe(folder / "recipe.yaml")
-    return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots)
+    dictionary = read_json(folder / "reranker.json").get("dictionary")
+    return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary)
 
 
 def model_card(
@@ -58,6 +49,7 @@ def model_card(
     *,
     tag: str | None = None,
     plots: Sequence[str] = (),
+    dictionary: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the card.
 
@@ -68,6 +60,7 @@ def model_card(
         repo_id: Hub repo, for the lines on how to load it; None writes a placeholder.
         tag: version that these lines pin.
         plots: PNG files beside the card.
+        dictionary: which release or ontologies the concepts came from, of ``reranker.json``; None where not known.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -82,7 +75,7 @@ def model_card(
         _metadata(metrics, recipe, name),
         template_path=str(TEMPLATE),
         model_name=name,
-        base_model_text=_linked(recipe["model"]),
+        base_model_text=linked_model(recipe["model"]),
         load_arguments=", ".join(location),
         type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
         population=_population(metrics),
@@ -99,7 +92,7 @@ def model_card(
         plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
         training_table=_table(["setting", "value"], _training_rows(recipe)),
         context_limit=_context_limit(recipe),
-        source_table=_table(["source", "license"], _source_rows(recipe)),
+        source_table=_table(["source", "license"], source_rows(recipe, dictionary or {})),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -107,7 +100,7 @@ def model_card(
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
-    corpus = _corpus(recipe)
+    corpus = corpus_name(recipe)
     results = []
     for section, (task, title, indexed) in INDEXED.items():
         figures = metrics.get(section, {})
@@ -130,7 +123,7 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
         language="en",
         license="other",
         license_name="licenses-of-the-sources",
-        base_model=recipe["model"] if _is_hub_id(recipe["model"]) else None,
+        base_model=recipe["model"] if is_hub_id(recipe["model"]) else None,
         library_name="transformers",
         pipeline_tag="text-ranking",
         tags=["umls", "entity-linking", "reranker", "cross-encoder", "biomedical"],
@@ -160,7 +153,7 @@ def _cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
     return f"{text} [{_number(figure['low'], digits)}, {_number(figure['high'], digits)}]"
 
 
-def _table(header: Row, rows: Sequence[Row]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "Not measured."
     lines = [header, ["---"] * len(header), *rows]
@@ -226,60 +219,13 @@ def _population(metrics: Mapping[str, Any]) -> str:
     return "".join(parts) + ". No part of the model was fitted or chosen on it."
 
 
-def _is_hub_id(model: str) -> bool:
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
-
-
-def _linked(model: str) -> str:
-    return f"[{model}](https://huggingface.co/{model})" if _is_hub_id(model) else f"`{_file_name(model)}`"
-
-
-def _file_name(locator: str) -> str:
-    """The last part of a path or URL: where the data lay on someone's disk is nobody's business."""
-    return Path(urlsplit(locator).path).name or locator
-
-
-def _known(locator: str) -> tuple[str, str] | None:
-    return next((known for part, known in KNOWN_SOURCES.items() if part in locator.lower()), None)
-
-
-def _corpus(recipe: Mapping[str, Any]) -> str:
-    if recipe["mention_source"] == "held_out_synonyms":
-        return f"held-out synonyms of {_ontology(recipe)[0]}"
-    locator = recipe.get("corpus") or "corpus"
-    known = _known(locator)
-    return known[0] if known else _file_name(locator)
-
-
-def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
-    if recipe["concept_source"] == "rrf":
-        return "UMLS Metathesaurus", UMLS_LICENSE
-    locators = recipe.get("obo") or "ontology"
-    locators = [locators] if isinstance(locators, str) else locators
-    named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
-    return " and ".join(name for name, _ in named), ", ".join(dict.fromkeys(terms for _, terms in named))
-
-
-def _source_rows(recipe: Mapping[str, Any]) -> list[Row]:
-    concepts, concepts_license = _ontology(recipe)
-    if recipe.get("sources") and recipe["concept_source"] == "rrf":
-        concepts += f", names from {', '.join(recipe['sources'])} only"
-    rows = [[f"concepts: {concepts}", concepts_license]]
-    if recipe["mention_source"] == "pubtator":
-        known = _known(recipe.get("corpus") or "")
-        rows.append([f"mentions: {_corpus(recipe)}", known[1] if known else OWN_LICENSE])
-    known = _known(recipe["model"])
-    rows.append([f"base model: {_linked(recipe['model'])}", known[1] if known else OWN_LICENSE])
-    return rows
-
-
-def _training_rows(recipe: Mapping[str, Any]) -> list[Row]:
+def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
     context = recipe.get("context_tokens") or 0
     shown = "mention, concept name" if not context else f"mention with {context} tokens on each side, concept name"
     return [
         ["input", f"{shown}; at most {recipe['max_length']} tokens"],
-        ["training mentions", _corpus(recipe)],
-        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {_linked(recipe['encoder'])}"],
+        ["training mentions", corpus_name(recipe)],
+        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {linked_model(recipe['encoder'])}"],
         [
             "negatives per positive",
             f"{recipe['semantic_negatives']} semantic (cosine from {recipe['cosine_floor']}), "

@@ -49,12 +49,14 @@ def write_parts(
     calibration: Calibration,
     thresholds: ThresholdTable,
     fitted_on: dict[str, Any],
+    dictionary: dict[str, Any] | None = None,
 ) -> None:
     """Write reranker.json, calibrator.json with its counts, thresholds.json and recipe.yaml beside the weights.
 
     Args:
         precision: in which the logits were computed that the calibrator was fitted on.
         fitted_on: split and counts.
+        dictionary: which release or ontologies the concepts came from (`sources.describe_dictionary`).
     """
     weights_sha256 = file_sha256(folder / "model.safetensors")
     write_json(
@@ -67,6 +69,7 @@ def write_parts(
             "base_revision": recipe.model.model_revision,
             "umls_reranker_version": __version__,
             "precision": precision,
+            "dictionary": dictionary,
             "weights_sha256": weights_sha256,
         },
     )

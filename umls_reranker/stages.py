@@ -8,11 +8,13 @@ key has not changed is skipped.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ __all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "read_json", "wr
 MANIFEST = "manifest.json"
 # What a forked run says about the run it comes from.
 LINEAGE = "lineage.json"
+FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 
 
@@ -121,11 +124,15 @@ class Stage:
         started = time.time()
         try:
             yield self.partial, summary
-        except BaseException:
+            write_json(self.partial / MANIFEST, self._manifest(summary))
+        except BaseException as error:
             if not resume:
                 shutil.rmtree(self.partial, ignore_errors=True)
+            if _is_full_disk(error):
+                raise UserError(
+                    f"{self.partial} could not be written, the disk is full; free some space and run again"
+                ) from None
             raise
-        write_json(self.partial / MANIFEST, self._manifest(summary))
         key_file.unlink()
         self._replace_output()
         self._log(time.time() - started)
@@ -155,6 +162,12 @@ class Stage:
         entry = {"stage": self.name, "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         with (self.folder.parent / "stages.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Whether the disk that is written to is full; NumPy, FAISS, torch and safetensors give no error number."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in (errno.ENOSPC, errno.EDQUOT) or FULL_DISK.search(str(error)) is not None
 
 
 class RunFolder:

@@ -6,11 +6,9 @@ needs memory for one batch and gives the same bytes for the same rows, however t
 
 from __future__ import annotations
 
-import errno
 import json
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +28,6 @@ __all__ = [
     "MappedTable",
     "leave_pages",
     "map_numbers",
-    "naming_full_disk",
     "open_table",
     "write_dataset",
     "write_dataset_dict_index",
@@ -198,17 +195,6 @@ def leave_pages(pages: mmap.mmap) -> None:
     """Unmap what was read of a read-only mapping; it is mapped again when it is read again."""
     if hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)
-
-
-@contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn the operating system's error about a full disk into one that says what was being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
 
 
 def _is_compact(table: pa.Table) -> bool:

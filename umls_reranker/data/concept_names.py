@@ -12,8 +12,8 @@ from .arrow import MappedTable
 
 __all__ = ["ConceptNames"]
 
-# Of a table of millions, the pages of these many concepts take some 50 MB.
-ROWS_PER_STEP = 10_000
+# Of a table of millions, the pages of these many concepts take some 25 MB.
+ROWS_PER_STEP = 5_000
 
 
 class ConceptNames:

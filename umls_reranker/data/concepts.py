@@ -18,7 +18,6 @@ from .arrow import (
     DatasetWriter,
     MappedTable,
     map_numbers,
-    naming_full_disk,
     open_table,
     write_numbers,
 )
@@ -45,25 +44,24 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
         the number of concepts.
 
     Raises:
-        UserError: a CUI comes twice or is longer than 8 bytes, there is no concept, or the disk is full.
+        UserError: a CUI comes twice or is longer than 8 bytes, or there is no concept.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with naming_full_disk(path):
-        is_sorted, former = True, 0
-        with _writer(path, fingerprint) as writer:
-            for batch in _batches(concepts):
-                numbers = _numbers(batch["cui"])
-                is_sorted &= former < numbers[0] and bool((numbers[1:] > numbers[:-1]).all())
-                former = numbers[-1]
-                writer.write({name: batch[name] for name in batch.schema.names})
-        if not writer.rows:
-            raise UserError("there is no concept to write; check the filters of the concept source")
-        if not is_sorted:
-            _sort(path, fingerprint)
-        table = open_table(path)
-        write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
-        write_name_keys(_all_names(table), path)
-        hierarchy.save(path / HIERARCHY_FILE)
+    is_sorted, former = True, 0
+    with _writer(path, fingerprint) as writer:
+        for batch in _batches(concepts):
+            numbers = _numbers(batch["cui"])
+            is_sorted &= former < numbers[0] and bool((numbers[1:] > numbers[:-1]).all())
+            former = numbers[-1]
+            writer.write({name: batch[name] for name in batch.schema.names})
+    if not writer.rows:
+        raise UserError("there is no concept to write; check the filters of the concept source")
+    if not is_sorted:
+        _sort(path, fingerprint)
+    table = open_table(path)
+    write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
+    write_name_keys(_all_names(table), path)
+    hierarchy.save(path / HIERARCHY_FILE)
     return writer.rows
 
 

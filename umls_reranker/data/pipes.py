@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 
 from ..errors import UserError
 from ..progress import progress
-from .cuis import cui_number
 from .lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, name_source, open_binary
 from .parallel import map_in_order
 
 __all__ = ["Block", "LineFormat", "Lines", "read_columns"]
 
-# What is made of a block should stay within a core's cache.
-BLOCK_BYTES = 1 << 19
+# Less makes the calls cost more than the work, more falls out of the cache (measured: 1.06 s, 0.83, 0.75, 0.86 at
+# 256 KiB to 2 MiB for 1.7 million lines of MRCONSO).
+BLOCK_BYTES = 1 << 20
 LONGEST_LINE = 64 << 20
 WORD_BYTES = 8
 PIPE, NEWLINE = ord("|"), ord("\n")
@@ -91,23 +91,27 @@ class Block:
     def numbers(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
         """`cuis.cui_number` of a field that has at most 8 bytes, (n,), uint64."""
         starts, ends = self.bounds(name, rows)
-        # Every place of the bytes, seen as the first of eight.
-        size = len(self._content) - WORD_BYTES + 1
-        windows = np.ndarray(shape=(size,), dtype=">u8", buffer=self._content, strides=(1,))
-        return windows[starts].astype(np.uint64) & WORD_MASKS[ends - starts]
+        return self._words(">u8")[starts].astype(np.uint64) & WORD_MASKS[ends - starts]
 
     def places_in(self, name: str, values: Sequence[str], rows: np.ndarray | None = None) -> np.ndarray:
         """Where the field's text stands in `values`, (n,), int64; after the last one where it is not among them."""
-        starts, ends = self.bounds(name, rows)
-        if (ends - starts).max(initial=0) > WORD_BYTES:
+        if any(len(value.encode()) >= WORD_BYTES for value in values):
             known = pa.array(values, pa.large_string())
             return pc.index_in(self.strings(name, rows), known).fill_null(len(values)).to_numpy().astype(np.int64)
-        numbers = self.numbers(name, rows)
-        places = np.full(len(numbers), len(values))
+        starts, _ = self.bounds(name, rows)
+        words = self._words("<u8")[starts]
+        places = np.full(len(words), len(values))
         for place, value in reversed(list(enumerate(values))):
-            if len(value.encode()) <= WORD_BYTES:
-                places[numbers == cui_number(value)] = place
+            # No field holds a pipe, so a value and the pipe after it are the whole field.
+            content = value.encode() + b"|"
+            mask = np.uint64((1 << 8 * len(content)) - 1)
+            places[(words & mask) == np.uint64(int.from_bytes(content, "little"))] = place
         return places
+
+    def _words(self, kind: str) -> np.ndarray:
+        """Every place of the bytes, seen as the first of eight."""
+        size = len(self._content) - WORD_BYTES + 1
+        return np.ndarray(shape=(size,), dtype=kind, buffer=self._content, strides=(1,))
 
     def batch(self, names: Sequence[str]) -> pa.RecordBatch:
         """Some fields as columns (large_string)."""
@@ -195,7 +199,7 @@ def read_columns(
 ) -> Iterator[Any]:
     """Yield record batches of the columns `used` (large_string), in order of file.
 
-    Blocks of about 512 KiB are parsed, by a thread for each core; memory holds a few of them.
+    Blocks of about 1 MiB are parsed, by a thread for each core; memory holds a few of them.
 
     Args:
         path: the file, plain or gzip, or its parts in order.

@@ -220,7 +220,11 @@ def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tupl
         codes.append(translation[block_codes[known]])
     row, code = np.concatenate(rows), np.concatenate(codes)
     order = ordered(row)
-    order = order[first_of_each(row[order], code[order])]
+    kept = np.ones(len(order), dtype=bool)
+    # Most concepts have one type, which cannot come twice.
+    several = np.flatnonzero((np.bincount(row, minlength=len(cuis)) > 1)[row[order]])
+    kept[several] = first_of_each(row[order[several]], code[order[several]])
+    order = order[kept]
     return Lists.grouped(pa.array(code_of, pa.string()), code[order], row[order], len(cuis)), strange
 
 

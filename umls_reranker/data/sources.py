@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +15,21 @@ from .pubtator import Mention, ReadReport, read_pmids, read_pubtator
 from .relations import Relations, read_relations
 from .release import find_release_file, read_release
 from .rrf import read_rrf_concepts
+from .rrf_filters import few
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["ConceptSource", "corpus_mentions", "read_concepts", "release_files", "sample_mentions", "split_shares"]
+__all__ = [
+    "ConceptSource",
+    "corpus_mentions",
+    "describe_dictionary",
+    "read_concepts",
+    "release_files",
+    "sample_mentions",
+    "split_shares",
+]
 
 # Recipe key of the folder -> name in messages and manifests -> name of the file.
 RELEASE_FILES = {
@@ -93,7 +102,9 @@ def read_concepts(
             report=report,
         )
         report["vocabularies"] = merged.vocabularies
-        return ConceptSource(merged.concepts, merged.hierarchy, [Relations.from_parents(merged.parents)])
+        kept = _of_types(merged.concepts, concepts.concept_types)
+        report["typed"] = sum(bool(concept.semantic_types) for concept in kept)
+        return ConceptSource(kept, merged.hierarchy, [Relations.from_parents(merged.parents)])
     if "SRDEF" in files:
         groups = files["SemGroups"][0] if "SemGroups" in files else None
         hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], groups)
@@ -123,6 +134,29 @@ def read_concepts(
             report=report.setdefault("mrrel", {}),
         )
     return ConceptSource(rows, hierarchy, relations)
+
+
+def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
+    kept = [concept for concept in concepts if not wanted or not set(wanted).isdisjoint(concept.semantic_types)]
+    if not kept:
+        known = (
+            few({kind for concept in concepts for kind in concept.semantic_types}) or "none, without obo_type_roots"
+        )
+        raise UserError(f"concept_types: no concept has a type of {', '.join(wanted)}; the types are {known}")
+    return kept
+
+
+def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a dictionary comes from, for the model's folder: ``concepts``, and ``release`` or ``vocabularies``.
+
+    Args:
+        report: what `read_concepts` and the script reported of it.
+    """
+    if "vocabularies" in report:
+        return {"concepts": report["concepts"], "vocabularies": report["vocabularies"]}
+    told = ("name", "name_from", "date", "highest_restriction_level", "sources")
+    release = {key: report["release"][key] for key in told if key in report["release"]}
+    return {"concepts": report["concepts"], "release": release}
 
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:

@@ -15,6 +15,7 @@ from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .candidate_lists import CandidateLists
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
+from .near_misses import near_misses
 from .outcomes import Outcomes
 from .slices import group_slices, slice_figures, type_slices
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
+    from ..data.relations import RelationTable
     from ..reranker import UMLSReranker
 
 __all__ = ["build_report"]
@@ -35,6 +37,7 @@ def build_report(
     pairs: Dataset,
     train_mentions: Dataset,
     concepts: ConceptTable,
+    relations: RelationTable,
     *,
     split: str,
     resamples: int,
@@ -47,7 +50,7 @@ def build_report(
         lists: real candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
-        concepts: for the exact-match baseline.
+        concepts, relations: for the exact-match baseline, and for what is a near miss.
         split: name written into the report.
         resamples, seed: of the bootstrap by document.
 
@@ -113,6 +116,10 @@ def build_report(
             "risk_coverage": {name: risk_coverage(*confidence) for name, confidence in confidences.items()},
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
+        },
+        "near_misses": {
+            name: near_misses(lists, scores, concepts, relations, **options)
+            for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
         },
         "losses": {
             "out_of_dictionary": int((~outcomes.in_dictionary).sum()),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
@@ -113,7 +112,7 @@ class ConceptNames:
         n: int,
         k: int,
         search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
-        pool: Executor,
+        parallel_map: Callable[..., Iterable],
         block: int,
     ) -> Candidates:
         """The k nearest concepts of n queries, by the nearest name of each; ties by concept row, then name id.
@@ -123,7 +122,7 @@ class ConceptNames:
         Args:
             search: (q,) query numbers and w -> scores (q, w) float32 in falling order and string numbers (q, w),
                 -1 where there are fewer strings than w.
-            pool: threads that call `search`.
+            parallel_map: a `map` whose threads call `search`.
             block: queries of one call, at most.
         """
         found = Candidates.padding(n, k)
@@ -138,7 +137,7 @@ class ConceptNames:
             width = min(width, self.distinct)
             size = max(1, min(block, SEARCH_CELLS // width))
             blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
-            queries, width = np.concatenate(list(pool.map(search_block, blocks, repeat(width)))), width * 4
+            queries, width = np.concatenate(list(parallel_map(search_block, blocks, repeat(width)))), width * 4
         return found
 
     def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, found: Candidates) -> np.ndarray:

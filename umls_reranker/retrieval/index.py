@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..batching import batch_mapper
 from ..data.arrow import open_table
 from ..errors import UserError
 from ..stages import read_json, write_json
 from .encoding import NameVectors
+from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
 from .grouping import Candidates, ConceptNames, expand_ranges, write_names
 
@@ -29,8 +33,8 @@ FAISS_FILE, NAMES_FOLDER, INDEX_FILE, SCRATCH_FOLDER = "names.faiss", "names", "
 EXACT = "Flat"
 # A clustering or quantizing index is trained on at most this many vectors.
 TRAINING_SAMPLE = 262_144
-# Queries searched by one thread at a time.
-QUERIES_PER_BLOCK = 512
+# Queries that a thread searches at a time, in FAISS and by exact search, which reads all vectors for them.
+QUERIES_PER_BLOCK, QUERIES_PER_PASS = 512, 4_096
 # Names whose vectors are taken from the index together.
 NAMES_AT_ONCE = 32_768
 
@@ -198,13 +202,18 @@ class NameIndex:
         """
         import faiss
 
-        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._vectors.search(vectors[queries], width)
+        searched, mapper, block = self._vectors, _faiss_mapper(), QUERIES_PER_BLOCK
+        if isinstance(self._vectors, faiss.IndexFlatIP):
+            import torch
 
-        # As in the encoder, a thread computes whole blocks: FAISS's own threads wait for one another.
-        threads = faiss.omp_get_max_threads()
-        with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-            return self._grouping.collect(len(vectors), k, search, pool, QUERIES_PER_BLOCK)
+            searched, mapper = self._exact, batch_mapper(torch.device("cpu"))
+            block = max(1, min(QUERIES_PER_PASS, -(-len(vectors) // torch.get_num_threads())))
+
+        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return searched.search(vectors[queries], width)
+
+        with mapper as parallel_map:
+            return self._grouping.collect(len(vectors), k, search, parallel_map, block)
 
     def best_names(self, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The name of given concepts that is nearest to each vector.
@@ -230,6 +239,14 @@ class NameIndex:
         return self._grouping.best(rows, score, NAMES_AT_ONCE)
 
     @cached_property
+    def _exact(self) -> ExactSearch:
+        """Search of a flat index, whose vectors lie in memory as they are."""
+        import faiss
+
+        content = faiss.rev_swig_ptr(self._vectors.get_xb(), self._vectors.ntotal * self._vectors.d)
+        return ExactSearch(content.reshape(-1, self._vectors.d))
+
+    @cached_property
     def _readable(self) -> faiss.Index:
         """The index, ready to give vectors back by number."""
         import faiss
@@ -242,3 +259,13 @@ class NameIndex:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: this index cannot give vectors back ({reason}); use another") from None
         return self._vectors
+
+
+@contextmanager
+def _faiss_mapper() -> Iterator[Callable]:
+    """A `map` by threads that search whole blocks, as in the encoder: FAISS's own threads wait for one another."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
+        yield pool.map

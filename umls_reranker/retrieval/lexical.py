@@ -81,20 +81,19 @@ class LexicalIndex:
         blocks = -(-len(strings) // STRINGS_PER_BLOCK)
         np.save(path / TRIGRAMS_FILE, trigrams)
         np.save(path / WEIGHTS_FILE, idf)
-        shapes = {STARTS_FILE: (blocks, len(trigrams) + 1), POSTINGS_FILE: (int(counts[trigrams].sum()),)}
-        create = np.lib.format.open_memmap
-        starts = create(path / STARTS_FILE, "w+", np.int64, shapes[STARTS_FILE])
-        postings = create(path / POSTINGS_FILE, "w+", np.int32, shapes[POSTINGS_FILE])
-        weights = create(path / POSTING_WEIGHTS_FILE, "w+", np.float32, shapes[POSTINGS_FILE])
-        end = 0
-        for number, texts in _blocks(strings, "indexing trigrams"):
-            lists = _weigh(texts, trigrams, idf).tocsc()
-            starts[number] = end + lists.indptr
-            part = slice(end, end + lists.nnz)
-            postings[part], weights[part] = lists.indices, lists.data
-            end += lists.nnz
-        for array in (starts, postings, weights):
-            array.flush()
+        starts = np.zeros((blocks, len(trigrams) + 1), np.int64)
+        size, end = int(counts[trigrams].sum()), 0
+        with (path / POSTINGS_FILE).open("wb") as postings, (path / POSTING_WEIGHTS_FILE).open("wb") as weights:
+            for stream, kind in ((postings, np.int32), (weights, np.float32)):
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (size,)}
+                np.lib.format.write_array_header_1_0(stream, header)
+            for number, texts in _blocks(strings, "indexing trigrams"):
+                lists = _weigh(texts, trigrams, idf).tocsc()
+                starts[number] = end + lists.indptr
+                postings.write(lists.indices.astype(np.int32).data)
+                weights.write(lists.data.data)
+                end += lists.nnz
+        np.save(path / STARTS_FILE, starts)
         write_json(path / INDEX_FILE, {"schema_version": 1, "concepts": len(concepts)})
         return cls.load(path)
 
@@ -144,7 +143,7 @@ class LexicalIndex:
 
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:
-            return self._grouping.collect(len(texts), k, search, pool, QUERIES_PER_BLOCK)
+            return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
     def score(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Cosine of each text and the most similar name of given concepts.

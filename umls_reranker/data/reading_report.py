@@ -1,0 +1,109 @@
+"""What reading a dictionary and a corpus gave and lost, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arrow import open_table
+from .mentions import SPLITS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .concepts import ConceptTable
+
+__all__ = ["known_mentions", "reading_table"]
+
+# Counts of the readers that are shown when they are not 0: key -> title.
+CONCEPT_COUNTS = {
+    "names_read": "names read",
+    "names_kept": "  kept",
+    "terms": "terms read",
+    "obsolete": "  obsolete",
+    "without_cui": "  without a UMLS CUI",
+    "merged_terms": "  merged into a term of the same CUI",
+    "extra_cross_references": "  further CUIs of a term, not used",
+    "dropped_synonyms": "  synonyms of other scopes",
+    "skipped": "malformed lines skipped",
+    "types_of_unknown_concepts": "types (MRSTY) of concepts without a kept name",
+    "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a kept name",
+}
+ENDS = {
+    "mapped": "mapped to their successors",
+    "successor_not_in_dictionary": "merged into a concept that is not in the dictionary",
+    "related_only": "retired, only related concepts are left",
+    "deleted": "deleted",
+    "not_in_subset": "not in the installed subset",
+    "not_retired": "not known to MRCUI",
+}
+
+
+def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
+    """Split -> number of mentions whose gold concept is in the dictionary.
+
+    Args:
+        folder: written by `mentions.write_mentions`.
+    """
+    cuis = {split: open_table(folder / split)["cui"].to_pylist() for split in SPLITS}
+    return {split: int((concepts.rows(own) >= 0).sum()) for split, own in cuis.items()}
+
+
+def reading_table(concepts: Mapping[str, Any], mentions: Mapping[str, Any]) -> Table:
+    """The content of both stages' ``read_report.json``."""
+    from rich.table import Table
+
+    table = Table(title="Concepts and mentions", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("how many", justify="right", overflow="fold")
+    for part in (_origin(concepts), _concept_rows(concepts), _relation_rows(concepts), _mention_rows(mentions)):
+        for title, value in part:
+            table.add_row(title, value if isinstance(value, str) else f"{value:,}")
+        table.add_section()
+    return table
+
+
+def _origin(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for own in report.get("vocabularies", ()):
+        yield (
+            own["file"],
+            ", ".join(filter(None, [own["version"], own["license"]])) or "version and license not stated",
+        )
+    if release := report.get("release"):
+        name = f"{release['name']} ({release['name_from']})" if release["name"] else "not stated"
+        yield "UMLS release", name
+
+
+def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for key, title in CONCEPT_COUNTS.items():
+        if report.get(key):
+            yield title, report[key]
+        if key == "names_kept":
+            yield from ((f"  dropped by {name}", count) for name, count in report.get("dropped", {}).items() if count)
+        if key == "skipped":
+            yield from ((f"  {reason}", count) for reason, count in report["reasons"].items())
+    yield "concepts", report["concepts"]
+    yield "  with a semantic type", report["typed"]
+
+
+def _relation_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    if pairs := report["relations"]["pairs"]:
+        yield "related pairs of concepts, each in both directions", pairs
+        yield from ((f"  {kind}", count) for kind, count in report["relations"]["pairs_by_kind"].items() if count)
+
+
+def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
+    if corpus := report.get("corpus"):
+        yield "documents read", corpus["documents"]
+        yield "mentions read", corpus["mentions"]
+        for key, title in (("mentions_in_no_list", "in no list of documents"), ("skipped", "malformed lines skipped")):
+            if corpus[key]:
+                yield f"  {title}", corpus[key]
+    retired = report.get("retired_cuis", {}).get("mentions", {})
+    if outside := sum(retired.values()):
+        yield "mentions whose CUI the dictionary lacks", outside
+        yield from ((f"  {ENDS[end]}", count) for end, count in retired.items())
+    for split, count in report["mentions"].items():
+        known = report["in_dictionary"][split]
+        yield f"{split} mentions; gold concept in the dictionary", f"{count:,}; {known:,} ({known / count:.1%})"
