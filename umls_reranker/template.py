@@ -13,21 +13,24 @@ several concepts share:
 
     cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract
 
-Mention and name are tokenized once each and joined as ids, so a name that many mentions share costs nothing extra.
+Mention and name are tokenized once each, kept, and joined as ids; a name that many mentions share costs no more.
 When a pair is too long, context goes first; mention and name are then cut by the longest-first rule.
 The template is saved with the model, and training and serving use this code alike.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .data.normalization import normalize_name
 from .errors import UserError
+from .token_cache import TokenCache, Tokens, number_distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +46,7 @@ MARKERS = ("[unused1]", "[unused2]")
 SEPARATOR = " ; "
 # Longer definitions are cut: their first words say what kind of thing it is.
 DEFINITION_CHARS = 160
+KEPT_TEXTS = 262_144
 
 
 @dataclass(frozen=True)
@@ -135,38 +139,69 @@ class PairTemplate:
         return len(tokenizer) - before
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncodedPairs:
-    """Token ids of pairs.
+    """Token ids of n pairs, t in all.
 
     Attributes:
-        input_ids: one list of ids per pair, without padding.
-        first_lengths: per pair, the number of leading ids that belong to the first segment (token type 0).
-        truncated: pairs of which mention or name lost tokens.
+        ids: (t,) int32, pair after pair, without padding.
+        offsets: (n + 1,) int64, where each pair starts.
+        first_lengths: (n,) int64, leading ids of a pair that belong to the first segment (token type 0).
+        cut: (n,) bool, whether mention or name lost tokens.
     """
 
-    input_ids: list[list[int]]
-    first_lengths: list[int]
-    truncated: int
+    ids: np.ndarray
+    offsets: np.ndarray
+    first_lengths: np.ndarray
+    cut: np.ndarray
 
-    def token_type_ids(self) -> list[list[int]]:
-        pairs = zip(self.input_ids, self.first_lengths, strict=True)
-        return [[0] * first + [1] * (len(ids) - first) for ids, first in pairs]
+    def __len__(self) -> int:
+        return len(self.cut)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each pair."""
+        return np.diff(self.offsets)
+
+    @property
+    def truncated(self) -> int:
+        """Pairs of which mention or name lost tokens."""
+        return int(np.count_nonzero(self.cut))
 
 
 class PairEncoder:
-    """Turns mentions and names into ids with a fast tokenizer and a template."""
+    """Turns mentions and names into ids with a fast tokenizer and a template; may be used from several threads.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: PairTemplate) -> None:
+    Args:
+        tokenizer: of the model.
+        template: shape of the input.
+        kept_texts: most mentions and names whose ids are kept for later calls, about 250 bytes each.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: PairTemplate, kept_texts: int = KEPT_TEXTS
+    ) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        self._head, self._middle, self._tail, self._first_segment_middle = _special_layout(tokenizer)
-        self._markers = tuple(tokenizer.convert_tokens_to_ids(list(template.markers)))
-        specials = len(self._head) + len(self._middle) + len(self._tail)
-        self._budget = template.max_length - specials - (2 if template.context_tokens else 0)
+        head, middle, tail, self._first_segment_middle = _special_layout(tokenizer)
+        self._head, self._middle, self._tail = (np.array(ids, np.int32) for ids in (head, middle, tail))
+        # Templates without context may name markers that the tokenizer does not know.
+        markers = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        self._markers = [np.array([token], np.int32) for token in markers]
+        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
+        # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        self._kept = TokenCache(self.tokenize, kept_texts)
 
-    def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[list[int]]:
-        """Ids of each text alone, without special tokens.
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer, "template": self.template, "kept_texts": self._kept.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[bytes]:
+        """Ids of each text alone, without special tokens, as bytes of int32.
 
         Args:
             from_end: of an endless text, read the end instead of the beginning.
@@ -176,7 +211,8 @@ class PairEncoder:
         # Far more characters than the ids kept can hold are not worth tokenizing.
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
-        return self.tokenizer(read, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
+        return [array("i", text.ids).tobytes() for text in encoded]
 
     def encode(
         self,
@@ -191,43 +227,83 @@ class PairEncoder:
             mentions, names: n texts each.
             lefts, rights: n texts before and after each mention; ignored when the template has no context.
         """
-        mention_ids = self._tokenize_distinct(mentions)
-        name_ids = self._tokenize_distinct(names)
-        if not self.template.context_tokens:
-            contexts = None
-        else:
+        tables, columns = self._numbered(mentions, names, lefts, rights)
+        return self._join(tables, columns)
+
+    def encode_distinct(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> tuple[EncodedPairs, np.ndarray]:
+        """As `encode`, each distinct pair once.
+
+        Returns:
+            The m distinct pairs, and for each of the n given its number among them, (n,) int64.
+        """
+        tables, columns = self._numbered(mentions, names, lefts, rights)
+        key = np.zeros(len(mentions), np.int64)
+        for table, column in zip(tables, columns, strict=True):
+            # Numbered anew after each column, so that the product of the sizes cannot overflow.
+            _, key = np.unique(key * max(1, len(table.starts)) + column, return_inverse=True)
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        return self._join(tables, [column[first] for column in columns]), inverse
+
+    def _numbered(self, mentions, names, lefts, rights) -> tuple[list[Tokens], list[np.ndarray]]:
+        """Distinct ids of each column of texts, and for each pair their number."""
+        columns = [(mentions, self._kept), (names, self._kept)]
+        if self.template.context_tokens:
             empty = [""] * len(mentions)
-            left_ids = self._tokenize_distinct(lefts or empty, from_end=True)
-            right_ids = self._tokenize_distinct(rights or empty)
-            contexts = (lefts or empty, left_ids, rights or empty, right_ids)
-        return self._join(mentions, mention_ids, names, name_ids, contexts)
+            # Contexts hardly ever come again.
+            columns += [(lefts or empty, partial(self.tokenize, from_end=True)), (rights or empty, self.tokenize)]
+        if any(len(texts) != len(mentions) for texts, _ in columns):
+            raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
+        tables, rows = [], []
+        for texts, tokenize in columns:
+            distinct, text_of = number_distinct(texts)
+            table, ids_of = Tokens.distinct(tokenize(distinct))
+            tables.append(table)
+            rows.append(ids_of[text_of])
+        return tables, rows
 
-    def _tokenize_distinct(self, texts: Sequence[str], *, from_end: bool = False) -> dict[str, list[int]]:
-        distinct = list(dict.fromkeys(texts))
-        return dict(zip(distinct, self.tokenize(distinct, from_end=from_end), strict=True))
+    def _join(self, tables: list[Tokens], columns: list[np.ndarray]) -> EncodedPairs:
+        mention, name, *context = (table.take(column) for table, column in zip(tables, columns, strict=True))
+        keep_mention, keep_name = _longest_first(mention.lengths, name.lengths, self._budget)
+        cut = (keep_mention < mention.lengths) | (keep_name < name.lengths)
+        first = [mention.leading(keep_mention)]
+        if context:
+            left, right = context
+            most = self.template.context_tokens
+            room = self._budget - keep_mention - keep_name
+            left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
+            keep_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
+            keep_right = np.minimum(right_most, room - keep_left)
+            start, end = self._markers
+            first = [left.trailing(keep_left), start, *first, end, right.leading(keep_right)]
+        ids, offsets, ends = _concatenate(
+            len(cut), [self._head, *first, self._middle, name.leading(keep_name), self._tail]
+        )
+        first_lengths = ends[len(first)] - offsets[:-1] + self._first_segment_middle
+        return EncodedPairs(ids, offsets, first_lengths, cut)
 
-    def _join(self, mentions, mention_ids, names, name_ids, contexts) -> EncodedPairs:
-        input_ids, first_lengths, truncated = [], [], 0
-        for row, (mention, name) in enumerate(zip(mentions, names, strict=True)):
-            first, second = mention_ids[mention], name_ids[name]
-            keep_first, keep_second = _longest_first(len(first), len(second), self._budget)
-            truncated += keep_first < len(first) or keep_second < len(second)
-            first, second = first[:keep_first], second[:keep_second]
-            if contexts is not None:
-                lefts, left_ids, rights, right_ids = contexts
-                room = self._budget - keep_first - keep_second
-                first = self._with_context(first, left_ids[lefts[row]], right_ids[rights[row]], room)
-            leading = self._head + first + self._middle
-            input_ids.append(leading + second + self._tail)
-            first_lengths.append(len(self._head) + len(first) + self._first_segment_middle)
-        return EncodedPairs(input_ids, first_lengths, truncated)
 
-    def _with_context(self, mention: list[int], left: list[int], right: list[int], room: int) -> list[int]:
-        most = self.template.context_tokens
-        left_size = min(len(left), most, max(room // 2, room - min(len(right), most)))
-        right_size = min(len(right), most, room - left_size)
-        start, end = self._markers
-        return left[len(left) - left_size :] + [start, *mention, end] + right[:right_size]
+def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Join parts row by row; an array is the same for every row.
+
+    Returns:
+        ids, offsets of the rows (rows + 1,), and for each part where it ends in each row.
+    """
+    parts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
+    offsets = np.zeros(rows + 1, np.int64)
+    np.cumsum(sum(part.lengths for part in parts), out=offsets[1:])
+    ids, ends, at = np.empty(offsets[-1], np.int32), [], offsets[:-1]
+    for part in parts:
+        within = np.arange(part.lengths.sum()) - np.repeat(np.cumsum(part.lengths) - part.lengths, part.lengths)
+        ids[np.repeat(at, part.lengths) + within] = part.ids[np.repeat(part.starts, part.lengths) + within]
+        at = at + part.lengths
+        ends.append(at)
+    return ids, offsets, ends
 
 
 def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int], int]:
@@ -244,14 +320,16 @@ def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
     return ids[:first], middle, ids[second + size :], token_types[first + size : second].count(0)
 
 
-def _longest_first(first: int, second: int, budget: int) -> tuple[int, int]:
+def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
-    if first + second <= budget:
-        return first, second
-    short, long = min(first, second), max(first, second)
+    short, long = np.minimum(first, second), np.maximum(first, second)
     # The shorter text stays whole as long as it fits into half of the budget.
-    long = short if short > budget else max(short, budget - short)
-    if short + long > budget:
-        short = budget // 2
-        long = short + budget % 2
-    return (long, short) if first > second else (short, long)
+    long = np.where(short > budget, short, np.maximum(short, budget - short))
+    halved = short + long > budget
+    half = budget // 2
+    short, long = np.where(halved, half, short), np.where(halved, half + budget % 2, long)
+    whole, first_is_long = first + second <= budget, first > second
+    return (
+        np.where(whole, first, np.where(first_is_long, long, short)),
+        np.where(whole, second, np.where(first_is_long, short, long)),
+    )
