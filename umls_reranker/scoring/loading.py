@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
+from ..exported import EXPORTED_FILES
 from .network import Network
 from .packed_bert import PackedBert
 from .transformers_models import CompiledModel, PaddedModel
@@ -14,10 +15,9 @@ from .transformers_models import CompiledModel, PaddedModel
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BACKENDS", "EXPORTED", "load_model", "load_network"]
+__all__ = ["BACKENDS", "load_model", "load_network"]
 
-EXPORTED = ("onnx", "onnx_int8", "openvino", "openvino_int8")
-BACKENDS = ("torch", "torch_compile", *EXPORTED)
+BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 
 
 def load_network(
@@ -34,7 +34,7 @@ def load_network(
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
-    if backend in EXPORTED:
+    if backend in EXPORTED_FILES:
         from .runtimes import load_exported
 
         return load_exported(folder, tokenizer, device, precision, backend)
