@@ -38,8 +38,7 @@ def main() -> None:
     from umls_reranker.bulk import BulkJob, Process
 
     process = Process.from_environment()
-    settings = [options.model, str(options.revision), options.dtype, options.backend]
-    BulkJob(options.input, options.output, settings, options.batch_mentions, options.shard_mentions)
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions)
     reranker = UMLSReranker.from_pretrained(
         options.model,
         revision=options.revision,
@@ -48,8 +47,6 @@ def main() -> None:
         backend=options.backend,
         token_budget=options.token_budget,
     )
-    model = [reranker.info["weights_sha256"], reranker.scorer.backend, reranker.scorer.precision]
-    job = BulkJob(options.input, options.output, model, options.batch_mentions, options.shard_mentions)
     job.run(reranker, process)
     if process.rank == 0:
         figures = reranker.get_statistics()

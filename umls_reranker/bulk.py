@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from .data.arrow import naming_full_disk
 from .errors import UserError
+from .exported import calibration_files
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, joined, open_mentions, write_shard
 from .progress import progress
+from .resources import file_sha256
 
 if TYPE_CHECKING:
     from .reranker import RankedCandidate, UMLSReranker
 
-__all__ = ["BulkJob", "Process", "as_row", "rerank_rows"]
+__all__ = ["BulkJob", "Process", "rerank_rows"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,11 @@ class Process:
 
 
 class BulkJob:
-    """One input, one output, one model.
+    """One input and one output.
 
     Args:
         source: mentions with their candidates (`mention_files.open_mentions`).
         target: file to write, in the input's format, or another by its ending (JSON Lines stays JSON Lines).
-        model: what identifies model and settings; shards of another model are not taken for this one's.
         batch_rows: mentions held in memory.
         shard_rows: mentions in a shard, which is what a kill can cost.
 
@@ -71,7 +72,7 @@ class BulkJob:
         UserError: input or output have no supported format.
     """
 
-    def __init__(self, source: Path, target: Path, model: Sequence[str], batch_rows: int, shard_rows: int) -> None:
+    def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int) -> None:
         if min(batch_rows, shard_rows) < 1:
             raise UserError("batch_mentions and shard_mentions must be at least 1")
         self.mentions: MentionFile = open_mentions(source, shard_rows)
@@ -81,16 +82,17 @@ class BulkJob:
             raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
         if FORMATS[self.mentions.paths[0].suffix] == "jsonl" and FORMATS[target.suffix] != "jsonl":
             raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
-        files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
-        content = json.dumps([files, list(model), shard_rows])
-        self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        self.folder = target.with_name(f".{target.name}.shards-{self.key}")
+        if not self.mentions.rows and FORMATS[target.suffix] != "jsonl":
+            raise UserError(f"{source} holds no mentions")
 
-    @property
-    def shards(self) -> list[Path]:
-        """Where each shard lies, or will."""
-        count = -(-self.mentions.rows // self.shard_rows)
-        return [self.folder / f"{number:07}{self.target.suffix}" for number in range(count)]
+    def folder_for(self, reranker: UMLSReranker) -> Path:
+        """Where the shards lie: a name that tells this input, model and precision from any other."""
+        files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
+        # The thresholds carry the calibrator's hash, and the calibrator that of the weights.
+        thresholds = file_sha256(calibration_files(reranker.folder, reranker.scorer.backend)[1])
+        content = [files, thresholds, reranker.scorer.backend, reranker.scorer.precision, self.shard_rows]
+        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        return self.target.with_name(f".{self.target.name}.shards-{key}")
 
     def run(self, reranker: UMLSReranker, process: Process) -> int:
         """Make the shards of this process that are not there yet, and join them all when none is missing.
@@ -98,9 +100,14 @@ class BulkJob:
         Returns:
             Mentions scored.
         """
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir(exist_ok=True)
-        own = list(enumerate(self.shards))[process.rank :: process.count]
+        folder = self.folder_for(reranker)
+        folder.mkdir(parents=True, exist_ok=True)
+        for former in folder.parent.glob(f".{self.target.name}.shards-*") if process.rank == 0 else ():
+            if former != folder:
+                shutil.rmtree(former)
+        count = -(-self.mentions.rows // self.shard_rows)
+        shards = [folder / f"{number:07}{self.target.suffix}" for number in range(count)]
+        own = list(enumerate(shards))[process.rank :: process.count]
         left = [(number, path) for number, path in own if not path.exists()]
         sizes = [min(self.shard_rows, self.mentions.rows - number * self.shard_rows) for number, _ in left]
         desc = "reranking" + (f" (process {process.rank} of {process.count})" if process.count > 1 else "")
@@ -108,7 +115,7 @@ class BulkJob:
             for (number, path), size in zip(left, sizes, strict=True):
                 start = number * self.shard_rows
                 write_shard(path, self._ranked(reranker, start, start + size, bar))
-            self._join()
+            self._join(folder, shards)
         return sum(sizes)
 
     def _ranked(self, reranker: UMLSReranker, start: int, stop: int, bar: Any) -> Iterator[tuple[Any, list, list]]:
@@ -122,29 +129,21 @@ class BulkJob:
             yield piece, rows, ranked
             bar.update(len(rows))
 
-    def _join(self) -> None:
+    def _join(self, folder: Path, shards: list[Path]) -> None:
         """Join the shards unless one is missing or another process is at it."""
         try:
-            descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+            descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
         except FileNotFoundError:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.folder.is_dir() and all(path.exists() for path in self.shards):
-                self._write_output()
-                shutil.rmtree(self.folder)
+            if folder.is_dir() and all(path.exists() for path in shards):
+                joined(shards, self.target)
+                shutil.rmtree(folder)
         except BlockingIOError:
             return
         finally:
             os.close(descriptor)
-
-    def _write_output(self) -> None:
-        if self.shards:
-            joined(self.shards, self.target)
-        elif FORMATS[self.target.suffix] == "jsonl":
-            self.target.write_bytes(b"")
-        else:
-            raise UserError(f"{self.mentions.paths[0]} holds no mentions")
 
 
 def rerank_rows(reranker: UMLSReranker, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -161,10 +160,10 @@ def rerank_rows(reranker: UMLSReranker, rows: Sequence[dict[str, Any]]) -> list[
         [row.get("left") or "" for row in rows],
         [row.get("right") or "" for row in rows],
     )
-    return [[as_row(item) for item in candidates] for candidates in ranked]
+    return [[_as_row(item) for item in candidates] for candidates in ranked]
 
 
-def as_row(item: RankedCandidate) -> dict[str, Any]:
+def _as_row(item: RankedCandidate) -> dict[str, Any]:
     """A ranked candidate as it is written to files."""
     values = (item.name, item.cui, item.cross_encoder_score, item.margin, item.logit, item.tier, item.accepted)
     return dict(zip(RANKED_FIELDS, values, strict=True))

@@ -15,7 +15,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMATS", "RANKED_FIELDS", "MentionFile", "joined", "open_mentions", "write_shard"]
+__all__ = ["FORMATS", "RANKED_FIELDS", "MentionFile", "joined", "open_mentions", "with_ranked", "write_shard"]
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
@@ -166,7 +166,9 @@ class _Tables(MentionFile):
         missing = {"entity", "candidates"} - set(piece.column_names)
         if missing:
             raise UserError(f"{self.place(first)}: the columns {', '.join(sorted(missing))} are missing")
-        used = [name for name in ("entity", "candidates", "entity_type", "left", "right") if name in piece.column_names]
+        used = [
+            name for name in ("entity", "candidates", "entity_type", "left", "right") if name in piece.column_names
+        ]
         return piece.select(used).to_pylist()
 
     def place(self, row: int) -> str:
@@ -235,7 +237,7 @@ def write_shard(path: Path, pieces: Iterator[tuple[Any, list[dict[str, Any]], li
                 for row, candidates in zip(rows, ranked, strict=True):
                     stream.write(json.dumps(row | {"ranked": candidates}, ensure_ascii=False, default=str) + "\n")
     else:
-        _write_tables(partial, FORMATS[path.suffix], (_with_ranked(piece, ranked) for piece, _, ranked in pieces))
+        _write_tables(partial, FORMATS[path.suffix], (with_ranked(piece, ranked) for piece, _, ranked in pieces))
     partial.replace(path)
 
 
@@ -267,7 +269,8 @@ def _write_tables(path: Path, kind: str, tables: Iterator[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def _with_ranked(table: pa.Table, ranked: list[list[dict[str, Any]]]) -> pa.Table:
+def with_ranked(table: pa.Table, ranked: list[list[dict[str, Any]]]) -> pa.Table:
+    """The table with the ranked candidates of each row, a list of structs of `RANKED_FIELDS`."""
     import pyarrow as pa
 
     kinds = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.string(), pa.bool_())
