@@ -56,9 +56,12 @@ def make(recipe, run, options) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = load_from_disk(str(run.path / "mentions"))
     candidates = load_from_disk(str(run.path / "candidates"))
-    dev, fitting = (CandidateLists.load(candidates[name], mentions[name], concepts) for name in ("dev", "calibration"))
     folder = run.path / "model"
     reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
+    dev, fitting = (
+        CandidateLists.load(candidates[name], mentions[name], concepts, reranker.scorer.template)
+        for name in ("dev", "calibration")
+    )
     for backend in options.backends:
         with tempfile.TemporaryDirectory(dir=run.path, prefix=".export.") as workspace:
             scorer, figures = export_network(

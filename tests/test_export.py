@@ -26,6 +26,7 @@ def lists():
         mentions=Dataset.from_dict({"mention": texts[:20], "left": [""] * 20, "right": [""] * 20}),
         cuis=[f"C{row}" for row in range(100)],
         names=texts[20:],
+        texts=texts[20:],
         retrieval={},
         offsets=np.arange(0, 101, 5),
         gold=choose.integers(-1, 5, 20),

@@ -1,6 +1,7 @@
 """The scoring engine against one plain forward pass per pair."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -144,6 +145,38 @@ def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
     # Rounded to bfloat16 the logits would come in steps, and some candidates would tie.
     coarse = torch.from_numpy(logits).bfloat16().float().numpy()
     assert np.count_nonzero(logits == coarse) < 5
+
+
+def test_shapes_of_compiled_models_are_few_and_logits_the_same(model, pairs, expected, monkeypatch):
+    # Compilation itself is torch's affair; what is ours is the padding to shapes that recur.
+    shapes = set()
+
+    def compiled(network, **options):
+        network.register_forward_pre_hook(
+            lambda _, args, inputs: shapes.add(tuple(inputs["input_ids"].shape)), with_kwargs=True
+        )
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    scorer = load(model, backend="torch_compile", token_budget=100)
+    np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
+    assert scorer.backend == "torch_compile" and len(shapes) > 3
+    assert all(rows & (rows - 1) == 0 and width % 8 == 0 for rows, width in shapes)
+
+
+def test_many_threads_get_the_logits_of_one(model, pairs, expected):
+    scorer = load(model)
+    with ThreadPoolExecutor(8) as callers:
+        found = list(callers.map(lambda _: scorer.score(*pairs).logits, range(16)))
+    for logits in found:
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+def test_other_activations_and_kinds_are_computed_by_transformers(model):
+    network = AutoModelForSequenceClassification.from_pretrained(model)
+    assert PackedBert.supports(network)
+    network.config.hidden_act = "relu"
+    assert not PackedBert.supports(network)
 
 
 def test_scores_that_are_not_numbers_are_refused(model, pairs):

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
 from umls_reranker.errors import UserError
-from umls_reranker.template import PairEncoder, PairTemplate
+from umls_reranker.pair_encoder import PairEncoder
+from umls_reranker.template import PairTemplate
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
 
@@ -171,7 +172,12 @@ def test_without_context_the_tokenizer_stays_as_it_is(tokenizer):
 def test_template_survives_json():
     template = PairTemplate(48, 16, ("<s1>", "<s2>"))
     assert PairTemplate.from_dict(template.to_dict()) == template
-    assert template.to_dict() == {"max_length": 48, "context_tokens": 16, "markers": ["<s1>", "<s2>"], "candidate_fields": []}
+    assert template.to_dict() == {
+        "max_length": 48,
+        "context_tokens": 16,
+        "markers": ["<s1>", "<s2>"],
+        "candidate_fields": [],
+    }
 
 
 @pytest.mark.parametrize("content", [None, {}, {"max_length": 64, "context_tokens": 0}])

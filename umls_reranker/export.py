@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .calibration.evidence import Calibration
     from .calibration.thresholds import ThresholdTable
     from .evaluation.candidate_lists import CandidateLists
-    from .template import PairEncoder
+    from .pair_encoder import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
 
@@ -193,9 +193,9 @@ def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
 
     from .scoring.batch import PairBatch
 
-    chosen = np.linspace(0, len(lists.names) - 1, min(QUANTIZATION_PAIRS, len(lists.names))).astype(int)
+    chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
     texts = list(lists.mentions["mention"])
-    pairs = encoder.encode([texts[row] for row in lists.mention_of[chosen]], [lists.names[row] for row in chosen])
+    pairs = encoder.encode([texts[row] for row in lists.mention_of[chosen]], [lists.texts[row] for row in chosen])
     names = input_names(encoder.tokenizer)
 
     def inputs(row: int) -> dict[str, np.ndarray]:

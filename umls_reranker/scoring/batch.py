@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..template import EncodedPairs
+from ..pair_encoder import EncodedPairs
 
 __all__ = ["PairBatch"]
 

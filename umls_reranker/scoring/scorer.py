@@ -11,8 +11,9 @@ import numpy as np
 
 from ..batching import length_batches, token_batches, worker_pool
 from ..errors import UserError
+from ..pair_encoder import EncodedPairs, PairEncoder
 from ..progress import progress
-from ..template import EncodedPairs, PairEncoder, PairTemplate
+from ..template import PairTemplate
 from .batch import PairBatch
 from .loading import load_network
 from .network import Network
@@ -56,7 +57,7 @@ class PairScorer:
 
         self.network = network
         self.encoder = encoder
-        self.budget = TokenBudget(network, token_budget)
+        self.token_budget = token_budget
         self._pool = worker_pool() if network.in_threads and network.device.type == "cpu" else None
         self._threads = torch.get_num_threads()
 
@@ -69,6 +70,15 @@ class PairScorer:
     def backend(self) -> str:
         """Name of what computes (`loading.BACKENDS`)."""
         return self.network.backend
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one forward pass, padding included; None when it is set: measured, or what was remembered."""
+        return self._budget.tokens
+
+    @token_budget.setter
+    def token_budget(self, tokens: int | None) -> None:
+        self._budget = TokenBudget(self.network, tokens)
 
     @property
     def template(self) -> PairTemplate:
@@ -139,8 +149,8 @@ class PairScorer:
     def _outputs(self, pairs: EncodedPairs, repeats: np.ndarray, bar) -> list[tuple[np.ndarray, torch.Tensor]]:
         """Row numbers and logits of each batch of distinct pairs."""
         results = []
-        for rows, budget in self.budget.plan(pairs.lengths):
-            with self.budget.timed(budget, int(pairs.lengths[rows].sum())):
+        for rows, budget in self._budget.plan(pairs.lengths):
+            with self._budget.timed(budget, int(pairs.lengths[rows].sum())):
                 for batch, output in self._run(pairs, rows, budget):
                     results.append((batch, output))
                     if bar is not None:

@@ -16,8 +16,8 @@ from datasets import Dataset
 
 from ..data.arrow import open_table
 from ..errors import UserError
+from ..pair_encoder import PairEncoder
 from ..progress import progress
-from ..template import PairEncoder
 
 __all__ = [
     "IGNORED_LABEL",
