@@ -5,9 +5,10 @@
     accelerate launch --multi_gpu scripts/rerank.py MODEL input.parquet output.parquet
 
 One line (or row) a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder or a Hub id; the
-input may be a folder of files. Each output line repeats the input line and adds "ranked". The output appears only when
-it is complete; run again after a kill, the script goes on with the shards that are not there yet.
+"entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder, a Hub id, or a
+recipe that names one (recipes/production/config.yaml); the input may be a folder of files. Each output line repeats
+the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the script goes
+on with the shards that are not there yet.
 """
 
 import argparse
@@ -19,13 +20,13 @@ from umls_reranker.cli import run_script
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder or Hub id of the reranker")
+    parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .parquet, .arrow")
     parser.add_argument("output", type=Path, help="file to write, in the input's format or, by its ending, another")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
-    parser.add_argument("--backend", default="torch", help="torch, torch_compile, or one made by scripts/export.py")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU when there is one)")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
+    parser.add_argument("--backend", help="torch, torch_compile, or one that scripts/export.py made (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: measured, remembered)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
     parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")
@@ -39,19 +40,33 @@ def main() -> None:
 
     process = Process.from_environment()
     job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions)
-    reranker = UMLSReranker.from_pretrained(
-        options.model,
-        revision=options.revision,
-        device=process.device(options.device),
-        dtype=options.dtype,
-        backend=options.backend,
-        token_budget=options.token_budget,
-    )
+    settings = served(options)
+    settings["device"] = process.device(settings["device"] or "auto")
+    reranker = UMLSReranker.from_pretrained(settings.pop("model"), **settings)
     job.run(reranker, process)
     if process.rank == 0:
         figures = reranker.get_statistics()
         figures.pop("per_type")
         print(json.dumps(figures, indent=2))
+
+
+def served(options) -> dict:
+    """What to load: as the recipe says where one is given, and the command line before it."""
+    from umls_reranker.errors import UserError
+    from umls_reranker.recipe import load_recipe
+
+    names = ("model", "revision", "device", "dtype", "backend", "token_budget")
+    given = {name: getattr(options, name) for name in names}
+    if options.model.endswith((".yaml", ".yml")):
+        run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
+        if not serving.served_model:
+            raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
+        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget)
+        recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
+        given = {name: recipes[name] if value is None else value for name, value in given.items()}
+        given["model"] = serving.served_model
+    given["backend"] = given["backend"] or "torch"
+    return given
 
 
 if __name__ == "__main__":

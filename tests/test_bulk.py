@@ -175,3 +175,19 @@ def test_two_launched_processes_give_what_one_gives(tmp_path, model, rows, expec
     options = ["--dtype", "float32", "--device", "cpu", "--shard_mentions", "5"]
     subprocess.run([sys.executable, "-m", *launch, SCRIPT, model, source, target, *options], check=True, timeout=240)
     same(read(target), expected)
+
+
+def test_the_script_takes_a_recipe_that_names_the_model(tmp_path, model, rows, expected):
+    recipe, source, target = tmp_path / "config.yaml", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    recipe.write_text(f"served_model: {model}\nscoring_precision: float32\ndevice: cpu\ntoken_budget: 77\n")
+    ended = subprocess.run(
+        [sys.executable, SCRIPT, recipe, source, target], capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["mentions"] == 37
+    same(read(target), expected)
+    recipe.write_text("run_name: other\n")
+    ended = subprocess.run(
+        [sys.executable, SCRIPT, recipe, source, target], capture_output=True, text=True, timeout=240
+    )
+    assert (ended.returncode, ended.stderr.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])

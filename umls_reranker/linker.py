@@ -109,6 +109,8 @@ class ConceptLinker:
         dtype: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
+        backend: str = "torch",
+        token_budget: int | None = None,
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
@@ -116,14 +118,17 @@ class ConceptLinker:
         probabilities for such lists only.
 
         Args:
-            id_or_path, revision, device, dtype, token, cache_dir: as for `UMLSReranker.from_pretrained`.
+            id_or_path, revision, device, dtype, token, cache_dir, backend, token_budget: as for
+                `UMLSReranker.from_pretrained`.
             index: folder that scripts/export_index.py wrote, or a run folder.
 
         Raises:
             UserError: as for `UMLSReranker.from_pretrained`; the model carries no recipe; or the index lacks a part
                 that the recipe needs, or has parts of different runs or of another encoder.
         """
-        reranker = UMLSReranker.from_pretrained(id_or_path, revision, device, dtype, token, cache_dir)
+        reranker = UMLSReranker.from_pretrained(
+            id_or_path, revision, device, dtype, token, cache_dir, backend, token_budget
+        )
         if not (reranker.folder / "recipe.yaml").is_file():
             raise UserError(f"{id_or_path} carries no recipe.yaml, which says how its candidates are retrieved")
         recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
