@@ -1,16 +1,16 @@
 #!/usr/bin/env python
 """Measure scoring beside sentence_transformers.CrossEncoder: pairs a second, one mention's time, start, memory.
 
-    python benchmarks/scoring.py MODEL RUN
-    python benchmarks/scoring.py MODEL RUN --only memory
+    python benchmarks/scoring.py RUN
+    python benchmarks/scoring.py RUN --only memory
 
-MODEL is a model folder that both can load (a head that is not trained does); RUN a run folder, whose dev candidates
-give the pairs as they come, mention by mention, and the distinct ones among them. Runs are interleaved, so that what
-else the machine does meets all alike; printed are the best and the median. The machine's peak stands beside: a
-matrix product of 2048 x 2048 x 2048, and this model's own largest layer in the shape in which it is computed.
+RUN is a finished run whose template has no context, so that both read the same; its dev candidates give the pairs.
+Runs are interleaved, so that what else the machine does meets all alike; printed are the best and the median. The
+machine's peak stands beside: a product of 2048 x 2048 matrices, and the model's largest layer as it is computed here.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -22,17 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_LENGTH = 64
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("run", type=Path, help="run folder with mentions/ and candidates/")
+    parser.add_argument("run", type=Path, help="run folder with mentions/, candidates/ and model/")
     parser.add_argument("--pairs", type=int, default=2_000, help="distinct pairs a run (default: 2,000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
     parser.add_argument("--budget", type=int, default=1_024, help="token budget (default: 1,024)")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 100_000], help="mentions of the memory runs")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="mentions of memory runs"
+    )
     parser.add_argument("--only", choices=["speed", "latency", "start", "memory"], nargs="+", help="parts to measure")
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -91,7 +90,7 @@ def agree(options, scorers, theirs) -> None:
     """Rankings of whole candidate lists against their float32 logits."""
     import torch
 
-    lists = candidate_lists(options.run, 150)
+    lists = candidate_lists(options.run, 60)
     columns = [(mention, name) for mention, names in lists for name in names]
     predicted = theirs["float32"].predict(columns, show_progress_bar=False, activation_fn=torch.nn.Identity())
     half = theirs["bfloat16"].predict(columns, show_progress_bar=False, activation_fn=torch.nn.Identity())
@@ -124,15 +123,20 @@ def latency(options) -> None:
 
     mention, names = next((m, n) for m, n in candidate_lists(options.run, 1_000) if len(n) >= 32)
     names = names[:32]
+    candidates = [{"name": name, "cui": f"C{place}"} for place, name in enumerate(names)]
     runs: dict[str, Callable] = {}
     for precision in ("bfloat16", "float32"):
-        scorer = our_scorer(options, precision)
+        reranker = our_reranker(options, precision)
+        scorer = reranker.scorer
         encoded = scorer.encoder.encode([mention] * 32, names)
         batch = PairBatch.of(encoded, np.argsort(-encoded.lengths, kind="stable"))
-        runs[f"ours, {precision}"] = lambda scorer=scorer: scorer.score([mention] * 32, names)
+        runs[f"rerank, {precision}"] = lambda one=reranker: one.rerank(mention, candidates)
+        runs[f"scores alone, {precision}"] = lambda scorer=scorer: scorer.score([mention] * 32, names)
         runs[f"one forward pass, {precision}"] = lambda scorer=scorer, batch=batch: scorer.network(batch)
         theirs = their_encoder(options, precision)
-        runs[f"rank, {precision}"] = lambda theirs=theirs: theirs.rank(mention, names, show_progress_bar=False)
+        runs[f"CrossEncoder.rank, {precision}"] = lambda theirs=theirs: theirs.rank(
+            mention, names, show_progress_bar=False
+        )
     times, _ = interleaved(runs, 20 * options.rounds)
     print(f"\none mention x 32 candidates, {int(encoded.offsets[-1])} tokens\n")
     print("| run | best | median |\n|:---|---:|---:|")
@@ -251,18 +255,23 @@ def interleaved(runs: dict[str, Callable], rounds: int) -> tuple[dict[str, list[
 
 
 def our_scorer(options, precision: str):
-    from umls_reranker.scoring import PairScorer
-    from umls_reranker.template import PairTemplate
+    return our_reranker(options, precision).scorer
 
-    return PairScorer.from_folder(
-        options.model, PairTemplate(MAX_LENGTH), "cpu", precision, token_budget=options.budget
+
+def our_reranker(options, precision: str):
+    from umls_reranker import UMLSReranker
+
+    return UMLSReranker.from_pretrained(
+        options.run / "model", device="cpu", dtype=precision, token_budget=options.budget
     )
 
 
 def their_encoder(options, precision: str):
     from sentence_transformers import CrossEncoder
 
-    return CrossEncoder(str(options.model), max_length=MAX_LENGTH, device="cpu", model_kwargs={"dtype": precision})
+    model = options.run / "model"
+    longest = json.loads((model / "reranker.json").read_text())["max_length"]
+    return CrossEncoder(str(model), max_length=longest, device="cpu", model_kwargs={"dtype": precision})
 
 
 def candidate_lists(run: Path, count: int) -> list[tuple[str, list[str]]]:
