@@ -30,8 +30,9 @@ def main() -> None:
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
+    from umls_reranker.pair_encoder import PairEncoder
     from umls_reranker.resources import resolve_model
-    from umls_reranker.template import PairEncoder, PairTemplate
+    from umls_reranker.template import PairTemplate
     from umls_reranker.training.dataset import tokenize_pairs
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(arguments.model, None))

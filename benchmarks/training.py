@@ -82,7 +82,8 @@ def main() -> None:
 def reranker_trainer(arguments, pairs, precision, scratch):
     from transformers import TrainingArguments
 
-    from umls_reranker.template import PairEncoder, PairTemplate
+    from umls_reranker.pair_encoder import PairEncoder
+    from umls_reranker.template import PairTemplate
     from umls_reranker.training.collator import PairCollator
     from umls_reranker.training.dataset import tokenize_pairs, weight_scale
     from umls_reranker.training.fine_tuning import load_base_model

@@ -1,97 +1,72 @@
 #!/usr/bin/env python
-"""Rerank mentions and their candidates from a JSON Lines file.
+"""Rerank mentions and their candidates from a JSON Lines, Parquet or Arrow file of any size.
 
     python scripts/rerank.py MODEL input.jsonl output.jsonl
+    accelerate launch --multi_gpu scripts/rerank.py MODEL input.parquet output.parquet
 
-One line a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder or a Hub id. Each
-output line repeats the input line and adds "ranked". The output appears only when it is complete.
+One line (or row) a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
+"entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder, a Hub id, or a
+recipe that names one (recipes/production/config.yaml); the input may be a folder of files. Each output line repeats
+the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the script goes
+on with the shards that are not there yet.
 """
 
 import argparse
-import itertools
 import json
 from pathlib import Path
 
 from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder or Hub id of the reranker")
-    parser.add_argument("input", type=Path, help="JSON Lines file of mentions")
-    parser.add_argument("output", type=Path, help="JSON Lines file to write")
+    parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
+    parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .parquet, .arrow")
+    parser.add_argument("output", type=Path, help="file to write, in the input's format or, by its ending, another")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)")
-    parser.add_argument("--batch_mentions", type=int, default=256, help="mentions held in memory (default: 256)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU when there is one)")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
+    parser.add_argument("--backend", help="torch, torch_compile, or one that scripts/export.py made (default: torch)")
+    parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: measured, remembered)")
+    parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
+    parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
-    if not options.input.is_file():
-        raise UserError(f"{options.input} does not exist; give a JSON Lines file of mentions")
     from umls_reranker import UMLSReranker
-    from umls_reranker.progress import progress
+    from umls_reranker.bulk import BulkJob, Process
 
-    reranker = UMLSReranker.from_pretrained(
-        options.model, revision=options.revision, device=options.device, dtype=options.dtype
-    )
-    partial = options.output.with_name(f".{options.output.name}.partial")
-    try:
-        with (
-            options.input.open(encoding="utf-8") as source,
-            partial.open("w", encoding="utf-8") as target,
-            progress(desc="reranking", unit=" mentions") as bar,
-        ):
-            lines = enumerate(source, start=1)
-            while batch := list(itertools.islice(lines, options.batch_mentions)):
-                for row in rerank_lines(reranker, batch, options.input):
-                    target.write(json.dumps(row, ensure_ascii=False) + "\n")
-                bar.update(len(batch))
-        partial.replace(options.output)
-    finally:
-        partial.unlink(missing_ok=True)
-    figures = reranker.get_statistics()
-    figures.pop("per_type")
-    print(json.dumps(figures, indent=2))
+    process = Process.from_environment()
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions)
+    settings = served(options)
+    settings["device"] = process.device(settings["device"] or "auto")
+    reranker = UMLSReranker.from_pretrained(settings.pop("model"), **settings)
+    job.run(reranker, process)
+    if process.rank == 0:
+        figures = reranker.get_statistics()
+        figures.pop("per_type")
+        print(json.dumps(figures, indent=2))
 
 
-def rerank_lines(reranker, lines: list[tuple[int, str]], source: Path) -> list[dict]:
-    rows = []
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-            row["entity"], row["candidates"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise UserError(f'{source}:{number}: expected a JSON object with "entity" and "candidates"') from None
-        rows.append(row)
-    try:
-        ranked = reranker.rerank_batch(
-            [row["entity"] for row in rows],
-            [row["candidates"] for row in rows],
-            [row.get("entity_type") for row in rows],
-            [row.get("left", "") for row in rows],
-            [row.get("right", "") for row in rows],
-        )
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{source}, lines {lines[0][0]}-{lines[-1][0]}: {error}") from None
-    for row, candidates in zip(rows, ranked, strict=True):
-        row["ranked"] = [
-            {
-                "name": item.name,
-                "cui": item.cui,
-                "score": item.cross_encoder_score,
-                "margin": item.margin,
-                "logit": item.logit,
-                "tier": item.tier,
-                "accepted": item.accepted,
-            }
-            for item in candidates
-        ]
-    return rows
+def served(options) -> dict:
+    """What to load: as the recipe says where one is given, and the command line before it."""
+    from umls_reranker.errors import UserError
+    from umls_reranker.recipe import load_recipe
+
+    names = ("model", "revision", "device", "dtype", "backend", "token_budget")
+    given = {name: getattr(options, name) for name in names}
+    if options.model.endswith((".yaml", ".yml")):
+        run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
+        if not serving.served_model:
+            raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
+        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget)
+        recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
+        given = {name: recipes[name] if value is None else value for name, value in given.items()}
+        given["model"] = serving.served_model
+    given["backend"] = given["backend"] or "torch"
+    return given
 
 
 if __name__ == "__main__":

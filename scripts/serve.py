@@ -47,13 +47,12 @@ def load(recipe):
     serving, linker = recipe.serving, None
     revision = serving.served_revision or None
     options = {"device": recipe.run.device, "dtype": recipe.run.scoring_precision}
+    options |= {"backend": serving.backend, "token_budget": serving.token_budget}
     if serving.served_index:
         linker = ConceptLinker.from_pretrained(serving.served_model, serving.served_index, revision, **options)
         reranker = linker.reranker
     else:
         reranker = UMLSReranker.from_pretrained(serving.served_model, revision, **options)
-    if serving.token_budget is not None:
-        reranker.scorer.token_budget = serving.token_budget
     # The first call is slow; no request should wait for it.
     reranker.rerank("warm-up", ["warm", "up"])
     if linker is not None:

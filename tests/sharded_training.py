@@ -14,16 +14,16 @@ from pathlib import Path
 
 os.environ |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": "no"}
 
-import torch  # noqa: E402
-from accelerate import PartialState  # noqa: E402
-from accelerate.utils import DistributedType  # noqa: E402
-from datasets import DatasetDict  # noqa: E402
-from loss_on_processes import take_steps  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from test_fine_tuning import make_pairs, training  # noqa: E402
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from datasets import DatasetDict
+from loss_on_processes import take_steps
+from safetensors.torch import save_file
+from test_fine_tuning import make_pairs, training
 
-from umls_reranker.arguments import ModelArguments, RunArguments  # noqa: E402
-from umls_reranker.training import fine_tuning  # noqa: E402
+from umls_reranker.arguments import ModelArguments, RunArguments
+from umls_reranker.training import fine_tuning
 
 start_process = PartialState.__init__
 

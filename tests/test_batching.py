@@ -1,7 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import torch
 
-from umls_reranker.batching import length_batches
+from umls_reranker import batching
+from umls_reranker.batching import batch_mapper, length_batches, token_batches, worker_pool
 
 
 def test_batches_hold_each_row_once_within_the_budget():
@@ -41,3 +45,45 @@ def test_no_rows_no_batches():
 def test_senseless_limits_are_refused(budget, rows):
     with pytest.raises(ValueError, match="at least 1"):
         length_batches(np.array([1]), budget, rows)
+
+
+def test_packed_batches_are_filled_by_tokens():
+    lengths = np.random.default_rng(0).integers(1, 40, 500)
+    batches = token_batches(lengths, token_budget=100)
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    sizes = [lengths[batch].sum() for batch in batches]
+    assert max(sizes) <= 100 and min(sizes[:-1]) > 60
+    assert (np.diff(lengths[np.concatenate(batches)]) <= 0).all()
+
+
+def test_a_packed_row_over_the_budget_is_alone():
+    assert [batch.tolist() for batch in token_batches(np.array([50, 5, 60]), token_budget=20)] == [[2], [0], [1]]
+    assert token_batches(np.array([], dtype=int), token_budget=8) == []
+    with pytest.raises(ValueError, match="at least 1"):
+        token_batches(np.array([1]), 0)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(batching, "_pool", None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_of_the_pool_compute_alone_and_others_as_before(two_threads):
+    pool = worker_pool()
+    assert worker_pool() is pool
+    assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2
+    pool.shutdown()
+
+
+def test_one_thread_needs_no_pool(two_threads):
+    torch.set_num_threads(1)
+    assert worker_pool() is None
+    with batch_mapper(torch.device("cpu")) as mapped:
+        assert list(mapped(str, [1, 2])) == ["1", "2"]

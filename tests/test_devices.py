@@ -71,6 +71,12 @@ def test_auto_is_bfloat16_on_gpus_since_ampere(monkeypatch, capability, precisio
     assert resolve_precision("auto", torch.device("cuda")) == precision
 
 
+def test_inference_is_float16_on_gpus_before_ampere(monkeypatch):
+    for capability, expected in (((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert resolve_precision("auto", torch.device("cuda"), inference=True) == expected
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_given_precision_is_kept(precision):
     assert resolve_precision(precision, CPU) == precision

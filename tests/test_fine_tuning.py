@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 
 from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.errors import UserError
-from umls_reranker.template import PairEncoder, PairTemplate
+from umls_reranker.pair_encoder import PairEncoder
+from umls_reranker.template import PairTemplate
 from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import first_mentions, tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
@@ -57,9 +58,9 @@ def encoder(model):
 def assert_tokenized(rows, pairs, encoder, scale):
     expected = encoder.encode(pairs["mention"][:], pairs["name"][:], pairs["left"][:], pairs["right"][:])
     read = rows.__getitems__(range(len(pairs)))
-    assert read.tokens.tolist() == [token for ids in expected.input_ids for token in ids]
-    assert read.lengths.tolist() == rows.lengths.tolist() == [len(ids) for ids in expected.input_ids]
-    assert read.first_lengths.tolist() == expected.first_lengths
+    assert read.tokens.tolist() == expected.ids.tolist()
+    assert read.lengths.tolist() == rows.lengths.tolist() == expected.lengths.tolist()
+    assert read.first_lengths.tolist() == expected.first_lengths.tolist()
     assert read.labels.tolist() == pairs["label"][:] and read.rows.tolist() == list(range(len(pairs)))
     assert read.weights.tolist() == [weight * scale for weight in pairs["weight"]]
     assert len(rows) == len(pairs)

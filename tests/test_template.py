@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
 from umls_reranker.errors import UserError
-from umls_reranker.template import PairEncoder, PairTemplate
+from umls_reranker.pair_encoder import PairEncoder
+from umls_reranker.template import PairTemplate
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
 
@@ -23,6 +24,13 @@ def model(tmp_path_factory):
 @pytest.fixture
 def tokenizer(model):
     return AutoTokenizer.from_pretrained(model)
+
+
+def listed(pairs):
+    """Ids and token types, a list for each pair."""
+    ids = [part.tolist() for part in np.split(pairs.ids, pairs.offsets[1:-1])] if len(pairs) else []
+    firsts = pairs.first_lengths.tolist()
+    return ids, [[0] * first + [1] * (len(row) - first) for row, first in zip(ids, firsts, strict=True)]
 
 
 def make_encoder(tokenizer, *settings):
@@ -44,8 +52,7 @@ def test_without_context_pairs_are_those_of_the_tokenizer(tokenizer, max_length)
     pairs = make_encoder(tokenizer, max_length).encode(mentions, names)
     whole = tokenizer(mentions, names)
     expected = tokenizer(mentions, names, truncation="longest_first", max_length=max_length)
-    assert pairs.input_ids == expected["input_ids"]
-    assert pairs.token_type_ids() == expected["token_type_ids"]
+    assert listed(pairs) == (expected["input_ids"], expected["token_type_ids"])
     cut = sum(len(ids) > max_length for ids in whole["input_ids"])
     assert 50 < cut < 350 and pairs.truncated == cut
 
@@ -55,12 +62,12 @@ def test_empty_and_endless_texts(tokenizer, mention, name):
     pairs = make_encoder(tokenizer, 64).encode([mention], [name])
     # In a batch: a call with one pair takes an empty second text for none.
     expected = tokenizer([mention], [name], truncation="longest_first", max_length=64)
-    assert (pairs.input_ids, pairs.token_type_ids()) == (expected["input_ids"], expected["token_type_ids"])
+    assert listed(pairs) == (expected["input_ids"], expected["token_type_ids"])
 
 
 def test_no_pairs(tokenizer):
     pairs = make_encoder(tokenizer, 64, 8).encode([], [], [], [])
-    assert (pairs.input_ids, pairs.first_lengths, pairs.truncated) == ([], [], 0)
+    assert (len(pairs), pairs.ids.size, pairs.offsets.tolist(), pairs.truncated) == (0, 0, [0], 0)
 
 
 def test_texts_of_different_number_are_refused(tokenizer):
@@ -71,7 +78,7 @@ def test_texts_of_different_number_are_refused(tokenizer):
 def shown(tokenizer, pairs):
     """First and second segment of each pair as text, without the special tokens at their ends."""
     texts = []
-    for ids, first in zip(pairs.input_ids, pairs.first_lengths, strict=True):
+    for ids, first in zip(listed(pairs)[0], pairs.first_lengths, strict=True):
         tokens = tokenizer.convert_ids_to_tokens(ids)
         assert tokens[0] == "[CLS]" and tokens[first - 1] == tokens[-1] == "[SEP]"
         texts.append((" ".join(tokens[1 : first - 1]), " ".join(tokens[first:-1])))
@@ -83,7 +90,7 @@ def test_context_stands_around_the_marked_mention(tokenizer):
     pairs = encoder.encode(["m n"], ["x y"], ["a b c d e f"], ["1 2 3 4 5 6"])
     assert shown(tokenizer, pairs) == [("c d e f [unused1] m n [unused2] 1 2 3 4", "x y")]
     assert pairs.truncated == 0
-    assert pairs.token_type_ids() == [[0] * 14 + [1] * 3]
+    assert listed(pairs)[1] == [[0] * 14 + [1] * 3]
 
 
 def test_context_may_be_absent(tokenizer):
@@ -107,7 +114,7 @@ def test_context_may_be_absent(tokenizer):
 def test_context_is_cut_first_and_its_far_ends(tokenizer, left, right, first):
     pairs = make_encoder(tokenizer, 16, 8).encode(["m n"], ["x y z"], [left], [right])
     assert shown(tokenizer, pairs) == [(first, "x y z")]
-    assert len(pairs.input_ids[0]) == 16 - max(0, 6 - len((left + " " + right).split()))
+    assert pairs.lengths.tolist()[0] == 16 - max(0, 6 - len((left + " " + right).split()))
     assert pairs.truncated == 0
 
 
@@ -135,7 +142,7 @@ def test_every_pair_with_context_fits_and_shows_its_mention(tokenizer):
     start, end = tokenizer.convert_tokens_to_ids(["[unused1]", "[unused2]"])
     mentions, names = (tokenizer(column, add_special_tokens=False)["input_ids"] for column in columns[:2])
     truncated = 0
-    for ids, mention, name in zip(pairs.input_ids, mentions, names, strict=True):
+    for ids, mention, name in zip(listed(pairs)[0], mentions, names, strict=True):
         assert len(ids) <= 24 and ids.count(start) == ids.count(end) == 1
         kept = ids[ids.index(start) + 1 : ids.index(end)]
         whole = len(mention) + len(name) <= 24 - 5
@@ -154,7 +161,7 @@ def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     columns = (["m"], ["x"], ["a"], ["1"])
     saved, again = PairEncoder(tokenizer, template).encode(*columns), PairEncoder(loaded, template).encode(*columns)
-    assert saved.input_ids == again.input_ids and before in saved.input_ids[0]
+    assert saved.ids.tolist() == again.ids.tolist() and before in saved.ids
 
 
 def test_without_context_the_tokenizer_stays_as_it_is(tokenizer):
@@ -200,3 +207,28 @@ def test_a_template_comes_back_from_json_with_and_without_candidate_fields():
     assert PairTemplate.from_dict(json.loads(json.dumps(content))) == template
     del content["candidate_fields"], content["mention_types"]
     assert PairTemplate.from_dict(content) == PairTemplate(48, 8)
+
+
+@pytest.mark.parametrize("context_tokens", [0, 4])
+def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
+    encoder = make_encoder(tokenizer, 24, context_tokens)
+    columns = [random_texts(20, 12, seed) for seed in range(4)]
+    order = np.random.default_rng(0).integers(0, 20, 300)
+    columns = [[column[i] for i in order] for column in columns]
+    pairs, rows = encoder.encode_distinct(*columns)
+    ids, types = listed(pairs)
+    everything = listed(encoder.encode(*columns))
+    assert ([ids[row] for row in rows], [types[row] for row in rows]) == everything
+    assert len(pairs) == len(set(zip(map(tuple, everything[0]), map(tuple, everything[1]), strict=True))) < 21
+
+
+def test_texts_are_tokenized_once_and_contexts_not_kept(tokenizer, monkeypatch):
+    encoder = make_encoder(tokenizer, 24, 4)
+    first = encoder.encode(["m", "m", "n"], ["x", "y", "m"], ["l"] * 3, ["r"] * 3)
+    read, tokenize = [], encoder.tokenizer.backend_tokenizer.encode_batch_fast
+    watched = type(
+        "Watched", (), {"encode_batch_fast": lambda _, texts, **kw: read.extend(texts) or tokenize(texts, **kw)}
+    )
+    monkeypatch.setattr(encoder.tokenizer, "_tokenizer", watched())
+    again = encoder.encode(["m", "m", "n"], ["x", "y", "z"], ["l"] * 3, ["r"] * 3)
+    assert read == ["z", "l", "r"] and first.ids[:8].tolist() == again.ids[:8].tolist()

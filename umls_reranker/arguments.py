@@ -376,7 +376,14 @@ class ServingArguments:
         "covers",
         ("medium", "high"),
     )
-    token_budget: int | None = _key(None, "tokens of one forward pass, padding included; empty: what suits the device")
+    backend: str = _key(
+        "torch",
+        "torch, torch_compile, or a network that scripts/export.py made: onnx, onnx_int8, openvino, openvino_int8",
+        ("torch", "torch_compile", "onnx", "onnx_int8", "openvino", "openvino_int8"),
+    )
+    token_budget: int | None = _key(
+        None, "tokens of one forward pass, padding included; empty: measured at the first large call and remembered"
+    )
     batch_deadline_ms: float = _key(2.0, "milliseconds that a mention waits for others to share its batch")
     batch_mentions: int = _key(64, "most mentions of a batch")
     host: str = _key("127.0.0.1", "address that is listened at")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["batch_mapper", "length_batches"]
+__all__ = ["batch_mapper", "length_batches", "token_batches", "worker_pool"]
 
 
 def length_batches(lengths: np.ndarray, token_budget: int, max_batch: int = 1024) -> list[np.ndarray]:
@@ -45,6 +47,24 @@ def length_batches(lengths: np.ndarray, token_budget: int, max_batch: int = 1024
     return batches
 
 
+def token_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
+    """As `length_batches`, for a network that does not pad: a batch is as long as its rows together.
+
+    >>> [batch.tolist() for batch in token_batches(np.array([3, 9, 4, 3]), token_budget=10)]
+    [[1], [2, 0, 3]]
+    """
+    if token_budget < 1:
+        raise ValueError(f"token_budget must be at least 1, got {token_budget}")
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    ends = np.cumsum(np.asarray(lengths)[order])
+    batches, start, used = [], 0, 0
+    while start < len(order):
+        end = max(start + 1, int(np.searchsorted(ends, used + token_budget, "right")))
+        batches.append(order[start:end])
+        start, used = end, int(ends[end - 1])
+    return batches
+
+
 @contextmanager
 def batch_mapper(device: torch.device) -> Iterator[Callable]:
     """A `map` over batches; on a processor one thread per core, each of which computes whole batches.
@@ -52,14 +72,50 @@ def batch_mapper(device: torch.device) -> Iterator[Callable]:
     PyTorch's own threads share out every matrix product and wait for one another after it: where something else
     takes a part of a core, all of them wait for it, and encoding becomes ten times slower. Whole batches do not.
     """
+    pool = worker_pool() if device.type == "cpu" else None
+    yield map if pool is None else pool.map
+
+
+def worker_pool() -> ThreadPoolExecutor | None:
+    """This process' threads for whole batches, each computing with one thread; None where one is all there are.
+
+    As many as PyTorch had been given when it was first called (``torch.get_num_threads()``).
+    """
+    global _pool
+    with _pool_lock:
+        if _pool is None:
+            _pool = _started_pool()
+        return _pool or None
+
+
+_pool: ThreadPoolExecutor | Literal[False] | None = None
+_pool_lock = threading.Lock()
+
+
+def _started_pool() -> ThreadPoolExecutor | Literal[False]:
     import torch
 
-    if device.type != "cpu":
-        yield map
-        return
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield pool.map
-        finally:
-            torch.set_num_threads(threads)
+    if threads == 1:
+        return False
+    all_started = threading.Barrier(threads)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        all_started.wait()
+
+    pool = ThreadPoolExecutor(threads, "batches", initializer=start)
+    for started in [pool.submit(int) for _ in range(threads)]:
+        started.result()
+    # What a thread sets for itself is also what later threads begin with.
+    torch.set_num_threads(threads)
+    return pool
+
+
+def _forget_pool() -> None:
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+# The threads do not come along into a forked process.
+os.register_at_fork(after_in_child=_forget_pool)

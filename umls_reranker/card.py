@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .evaluation.names import figure_name
 from .card_sources import corpus_name, is_hub_id, linked_model, source_rows
+from .evaluation.names import figure_name
 from .recipe import load_recipe
 from .stages import read_json
 

@@ -35,19 +35,24 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     return resolved
 
 
-def resolve_precision(precision: str | None, device: torch.device, *, key: str = "precision") -> str:
+def resolve_precision(
+    precision: str | None, device: torch.device, *, key: str = "precision", inference: bool = False
+) -> str:
     """``auto`` (or None) is bfloat16 where the hardware multiplies matrices in it, else float32.
 
     Args:
         precision: auto, float32, bfloat16 or float16.
         device: where the model runs.
         key: name of the recipe key or argument, for the error message.
+        inference: nothing is trained, so ``auto`` is float16 on GPUs that are fast in it alone (Volta and Turing).
 
     Raises:
         UserError: float16 without a GPU, or an unknown name.
     """
     if precision in (None, "auto"):
-        return "bfloat16" if _has_fast_bfloat16(device) else "float32"
+        if _has_fast_bfloat16(device):
+            return "bfloat16"
+        return "float16" if inference and _has_fast_float16(device) else "float32"
     if precision not in ("float32", "bfloat16", "float16"):
         raise UserError(f"{key}: {precision!r} is unknown; use auto, float32, bfloat16 or float16")
     if precision == "float16" and device.type == "cpu":
@@ -64,3 +69,9 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     # Older releases of torch do not tell.
     tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(tell())
+
+
+def _has_fast_float16(device: torch.device) -> bool:
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .exported import EXPORTED_FILES, REGISTER, verify_exported
 from .hub_errors import SIGN_IN, hub_calls, signed_in
 from .resources import file_sha256
 from .stages import read_json
@@ -47,7 +48,15 @@ LOADED_FILES = (
     "metrics.json",
     "reference.json",
 )
-MODEL_FILES = (*LOADED_FILES, OUTCOMES, "README.md", "*.png")
+BACKEND_FILES = (REGISTER, "calibrator_*.json", "thresholds_*.json")
+MODEL_FILES = (
+    *LOADED_FILES,
+    *BACKEND_FILES,
+    *(name for names in EXPORTED_FILES.values() for name in names),
+    OUTCOMES,
+    "README.md",
+    "*.png",
+)
 
 # What a model folder must hold, and the script that puts it there.
 NEEDED_TO_LOAD = dict.fromkeys(
@@ -68,8 +77,12 @@ VERSIONED_PARTS = ("reranker.json", "calibrator.json", "thresholds.json")
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
-def verify_parts(folder: Path) -> dict[str, dict[str, Any]]:
+def verify_parts(folder: Path, backend: str = "torch") -> dict[str, dict[str, Any]]:
     """Check that a model folder is complete and that its parts were made for each other.
+
+    Args:
+        folder: the model folder.
+        backend: whose network is checked too, when it is an exported one.
 
     Returns:
         The content of ``reranker.json``, ``calibrator.json`` and ``thresholds.json`` by file name.
@@ -105,12 +118,15 @@ def verify_parts(folder: Path) -> dict[str, dict[str, Any]]:
             f"{folder / 'thresholds.json'} was set for another calibrator.json than the one beside it; "
             "one of them was changed, so run scripts/calibrate.py again or take all parts from one revision"
         )
+    if backend in EXPORTED_FILES:
+        verify_exported(folder, backend, actual)
     return parts
 
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder that belong to the model, by name; only they are saved and published."""
-    return sorted(path for path in Path(folder).iterdir() if path.is_file() and _matches(path.name, MODEL_FILES))
+    files = (path for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(path for path in files if _matches(path.relative_to(folder).as_posix(), MODEL_FILES))
 
 
 def download(
@@ -118,7 +134,8 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
-    files: Sequence[str] = LOADED_FILES,
+    backend: str = "torch",
+    files: Sequence[str] | None = None,
 ) -> Path:
     """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
 
@@ -127,7 +144,8 @@ def download(
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None takes the one of the environment or of ``hf auth login``.
         cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
-        files: which are taken from the Hub; a local folder is given whole.
+        backend: whose files are fetched too, when it is an exported one.
+        files: what is taken from the Hub, by default all that a reranker loads; a local folder is given whole.
 
     Raises:
         UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
@@ -151,7 +169,7 @@ def download(
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(files),
+                allow_patterns=list(files or (*LOADED_FILES, *BACKEND_FILES, *EXPORTED_FILES.get(backend, ()))),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
@@ -209,7 +227,7 @@ def publish(
     verify_parts(folder)
     _require(folder, NEEDED_TO_PUBLISH)
     _check_names(repo_id, tag)
-    contents: dict[str, Path | bytes] = {path.name: path for path in model_files(folder)}
+    contents: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
     contents["README.md"] = (card or folder_card(folder, repo_id, tag)).encode()
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
@@ -276,7 +294,7 @@ def _check_header(weights: Path) -> None:
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _check_names(repo_id: str, tag: str) -> None:

@@ -15,7 +15,7 @@ from .stages import write_json
 from .template import PairTemplate
 from .version import __version__
 
-__all__ = ["copy_weights", "write_parts"]
+__all__ = ["copy_weights", "write_calibration", "write_parts"]
 
 WEIGHT_FILES = (
     "config.json",
@@ -73,11 +73,27 @@ def write_parts(
             "weights_sha256": weights_sha256,
         },
     )
-    parts = calibration.to_dict() | {"fitted_on": fitted_on, "weights_sha256": weights_sha256}
+    write_calibration(folder, calibration, thresholds, fitted_on)
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def write_calibration(
+    folder: Path, calibration: Calibration, thresholds: ThresholdTable, fitted_on: dict[str, Any], suffix: str = ""
+) -> None:
+    """Write calibrator.json with its counts and thresholds.json beside the weights.
+
+    Args:
+        fitted_on: split and counts.
+        suffix: of the file names, for a backend whose scores differ from PyTorch's.
+    """
+    parts = calibration.to_dict() | {
+        "fitted_on": fitted_on,
+        "weights_sha256": file_sha256(folder / "model.safetensors"),
+    }
     if calibration.counts is not None:
         calibration.counts.save(folder / COUNTS_FILE)
         parts["string_counts_sha256"] = file_sha256(folder / COUNTS_FILE)
-    write_json(folder / "calibrator.json", {"schema_version": 1} | parts)
-    calibrator_sha256 = file_sha256(folder / "calibrator.json")
-    write_json(folder / "thresholds.json", thresholds.to_dict() | {"calibrator_sha256": calibrator_sha256})
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    calibrator = folder / f"calibrator{suffix}.json"
+    write_json(calibrator, {"schema_version": 1} | parts)
+    content = thresholds.to_dict() | {"calibrator_sha256": file_sha256(calibrator)}
+    write_json(folder / f"thresholds{suffix}.json", content)

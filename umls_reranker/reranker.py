@@ -16,6 +16,7 @@ from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists
 from .calibration.thresholds import ThresholdTable, TypeThreshold
 from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
+from .exported import calibration_files
 from .monitoring import Monitor
 from .scoring import PairScorer
 from .stages import read_json
@@ -91,6 +92,8 @@ class UMLSReranker:
         dtype: str | None = None,
         token: str | None = None,
         cache_dir: str | Path | None = None,
+        backend: str = "torch",
+        token_budget: int | None = None,
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
@@ -102,18 +105,23 @@ class UMLSReranker:
                 else float32.
             token: Hub token for a private repo; by default the one of ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: where downloads are kept; by default the Hub's cache.
+            backend: ``torch``, ``torch_compile``, or a network made by scripts/export.py: ``onnx``, ``onnx_int8``,
+                ``openvino``, ``openvino_int8``; it comes with a calibrator of its own where its scores differ.
+            token_budget: tokens of one forward pass; by default measured at the first large call and remembered.
 
         Raises:
             UserError: not found, no access, no network, a part missing or damaged, or parts that do not belong
                 together (a calibrator fitted to other weights).
         """
-        folder = hub.download(str(id_or_path), revision, token=token, cache_dir=cache_dir)
-        hub.verify_parts(folder)
+        folder = hub.download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
+        hub.verify_parts(folder, backend)
         info = read_json(folder / "reranker.json")
+        template = PairTemplate.from_dict(info.get("template"))
+        calibrator, thresholds = calibration_files(folder, backend)
         return cls(
-            PairScorer.from_folder(folder, PairTemplate.from_dict(info.get("template")), device, dtype),
-            Calibration.load(read_json(folder / "calibrator.json"), folder),
-            ThresholdTable.from_dict(read_json(folder / "thresholds.json")),
+            PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
+            Calibration.load(read_json(calibrator), folder),
+            ThresholdTable.from_dict(read_json(thresholds)),
             folder,
             info,
         )
@@ -238,7 +246,9 @@ class UMLSReranker:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for file in hub.model_files(self.folder):
-            shutil.copyfile(file, partial / file.name)
+            copy = partial / file.relative_to(self.folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,7 +16,6 @@ from ..errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
 from ..micro_batching import MicroBatcher
 from ..reranker import RankedCandidate, UMLSReranker
-from ..template import PairEncoder
 from .errors import Refusal, as_refusal
 from .requests import LinkRequest
 
@@ -55,10 +52,6 @@ class Engine:
         )
         self.in_flight = 0
         self.is_open = True
-        # A tokenizer of its own: the reranker's is in use by the batcher's thread.
-        encoder = reranker.scorer.encoder
-        self._lengths = PairEncoder(copy.deepcopy(encoder.tokenizer), encoder.template)
-        self._tokenizing = threading.Lock()
 
     @contextmanager
     def admitted(self, mentions: int) -> Iterator[None]:
@@ -115,8 +108,7 @@ class Engine:
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
         """Pairs of which the query or the text is too long for the model."""
-        with self._tokenizing:
-            return self._lengths.encode([query] * len(texts), texts).truncated
+        return self.reranker.scorer.encoder.encode([query] * len(texts), texts).truncated
 
     def close(self) -> None:
         """Take nothing more, rank what waits, and end."""

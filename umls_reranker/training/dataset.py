@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ from datasets import Dataset
 
 from ..data.arrow import open_table
 from ..errors import UserError
+from ..pair_encoder import PairEncoder
 from ..progress import progress
-from ..template import PairEncoder
 
 __all__ = [
     "IGNORED_LABEL",
@@ -206,13 +205,10 @@ def _write_shard(span: slice, shard: Path, pairs: Dataset, encoder: PairEncoder,
     rows = pairs.with_format("arrow")[span]
     columns = ["mention", "name", *(("left", "right") if encoder.template.context_tokens else ())]
     encoded = encoder.encode(*(rows[column].to_pylist() for column in columns))
-    lengths = np.fromiter(map(len, encoded.input_ids), np.int32, rows.num_rows)
-    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
-    tokens = np.fromiter(chain.from_iterable(encoded.input_ids), np.int32, int(offsets[-1]))
     table = pa.table(
         [
-            pa.ListArray.from_arrays(pa.array(offsets), pa.array(tokens)),
-            pa.array(encoded.first_lengths, pa.int16()),
+            pa.ListArray.from_arrays(pa.array(encoded.offsets, pa.int32()), pa.array(encoded.ids)),
+            pa.array(encoded.first_lengths.astype(np.int16)),
             rows["label"].cast(pa.float32()),
             pa.array((rows["weight"].to_numpy() * scale).astype(np.float32)),
         ],

@@ -25,8 +25,9 @@ from transformers.integrations import TensorBoardCallback
 from ..arguments import ModelArguments, RunArguments, TrainingStageArguments
 from ..devices import resolve_precision
 from ..errors import UserError
+from ..pair_encoder import PairEncoder
 from ..resources import resolve_model
-from ..template import PairEncoder, PairTemplate
+from ..template import PairTemplate
 from .callbacks import (
     CheckpointCallback,
     ConsoleCallback,

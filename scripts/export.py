@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Export the model folder's network to ONNX or OpenVINO, in float32 or int8, and measure it on the dev split.
+
+    python scripts/export.py recipes/quickstart/config.yaml --backends onnx onnx_int8
+
+Writes onnx/ and openvino/ into the model folder as sentence-transformers and Optimum expect them, and backends.json.
+A network that loses more than MOST_POINTS_LOST of acc@1 is refused; one whose scores differ gets its own calibrator
+and thresholds. `UMLSReranker.from_pretrained(..., backend="onnx_int8")` loads it.
+"""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umls_reranker.arguments import CalibrationArguments, RunArguments
+from umls_reranker.cli import run_script
+from umls_reranker.errors import UserError
+from umls_reranker.exported import EXPORTED_FILES
+from umls_reranker.recipe import parse_recipe
+from umls_reranker.stages import RunFolder
+
+
+@dataclass
+class ExportOptions:
+    """Export: which networks, and what they may lose."""
+
+    backends: list[str] = field(
+        default_factory=lambda: ["onnx", "onnx_int8"], metadata={"help": ", ".join(EXPORTED_FILES), "choices": None}
+    )
+    most_points_lost: float = field(
+        default=0.2, metadata={"help": "percentage points of acc@1 on the dev lists", "choices": None}
+    )
+
+
+def main() -> None:
+    recipe, options = parse_recipe(__doc__, (RunArguments, CalibrationArguments), extra=ExportOptions)
+    for backend in options.backends:
+        if backend not in EXPORTED_FILES:
+            raise UserError(f"backends: {backend!r} is unknown; choose from {', '.join(EXPORTED_FILES)}")
+    run = RunFolder(recipe.run.run_dir)
+    run.key_of("model", "calibrate.py")
+    with run.locked(dry_run=recipe.run.dry_run):
+        if not recipe.run.dry_run:
+            make(recipe, run, options)
+
+
+def make(recipe, run, options) -> None:
+    from datasets import load_from_disk
+
+    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.export import export_network, needs_calibrator, register
+    from umls_reranker.reranker import UMLSReranker
+
+    concepts = ConceptTable.load(run.path / "concepts")
+    mentions = load_from_disk(str(run.path / "mentions"))
+    candidates = load_from_disk(str(run.path / "candidates"))
+    folder = run.path / "model"
+    reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
+    dev, fitting = (
+        CandidateLists.load(candidates[name], mentions[name], concepts, reranker.scorer.template)
+        for name in ("dev", "calibration")
+    )
+    for backend in options.backends:
+        with tempfile.TemporaryDirectory(dir=run.path, prefix=".export.") as workspace:
+            scorer, figures = export_network(
+                folder, backend, reranker.scorer, dev, options.most_points_lost, Path(workspace)
+            )
+            calibration = None
+            if needs_calibrator(figures):
+                logits = fitting.score(scorer, "scoring calibration candidates").logits
+                calibration = fit_parts(
+                    fitting, logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
+                )
+            register(folder, Path(workspace), backend, figures, calibration)
+        print(
+            f"{backend}: acc@1 {figures['acc@1']:.4f} ({figures['torch_acc@1']:.4f} in PyTorch), same top candidate "
+            f"for {figures['same_top_share']:.2%} of {figures['mentions']:,} mentions, "
+            f"{'a calibrator of its own' if calibration else 'calibrated as PyTorch'}"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)

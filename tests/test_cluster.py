@@ -1,0 +1,46 @@
+"""What Spark and Ray call, without either."""
+
+import pickle
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from tiny_reranker import tiny_reranker
+
+from umls_reranker import UMLSReranker, cluster
+from umls_reranker.bulk import rerank_rows
+from umls_reranker.cluster import RerankBatches, RerankPartitions
+
+OPTIONS = {"device": "cpu", "dtype": "float32"}
+ROWS = [
+    {"id": 1, "entity": "cold", "candidates": [{"name": "common cold", "cui": "C1"}, {"name": "cough", "cui": None}]},
+    {"id": 2, "entity": "flu", "candidates": []},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_reranker(tmp_path_factory.mktemp("cluster") / "model"))
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return rerank_rows(UMLSReranker.from_pretrained(model, **OPTIONS), ROWS)
+
+
+def test_a_batch_of_ray_data_gains_the_ranking(model, expected):
+    batch = RerankBatches(model, **OPTIONS)(pa.Table.from_pylist(ROWS))
+    assert batch.column_names == ["id", "entity", "candidates", "ranked"]
+    assert batch["ranked"].to_pylist() == expected
+
+
+def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, expected, monkeypatch):
+    function = pickle.loads(pickle.dumps(RerankPartitions(model, **OPTIONS)))
+    cluster._load.cache_clear()
+    loaded, load = [], UMLSReranker.from_pretrained
+    monkeypatch.setattr(UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    frame = pd.DataFrame(ROWS)
+    frames = [*function(iter([frame, frame])), *function(iter([frame]))]
+    assert len(frames) == 3 and len(loaded) == 1
+    for ranked in frames:
+        assert ranked["ranked"].tolist() == expected and ranked["id"].tolist() == [1, 2]

@@ -1,0 +1,158 @@
+"""Networks for other runtimes: exported, measured, refused, recalibrated, loaded and checked."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from tiny_reranker import fit_thresholds, tiny_reranker
+
+from umls_reranker import UMLSReranker
+from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.evidence import Calibration
+from umls_reranker.errors import UserError
+from umls_reranker.evaluation.candidate_lists import CandidateLists
+from umls_reranker.export import agreement, export_network, needs_calibrator, register
+from umls_reranker.hub import model_files, verify_parts
+
+BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
+
+
+@pytest.fixture(scope="module")
+def lists():
+    choose = np.random.default_rng(0)
+    texts = ["".join(choose.choice(list("abcdef "), size)) + "x" for size in choose.integers(1, 12, 120)]
+    return CandidateLists(
+        mentions=Dataset.from_dict({"mention": texts[:20], "left": [""] * 20, "right": [""] * 20}),
+        cuis=[f"C{row}" for row in range(100)],
+        names=texts[20:],
+        texts=texts[20:],
+        retrieval={},
+        offsets=np.arange(0, 101, 5),
+        gold=choose.integers(-1, 5, 20),
+        in_dictionary=np.ones(20, bool),
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, lists):
+    """A model folder with every network in it that the installed libraries can make, and their figures."""
+    folder = tiny_reranker(tmp_path_factory.mktemp("export") / "model")
+    reference = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").scorer
+    figures = {}
+    for backend in BACKENDS:
+        library = pytest.importorskip("nncf" if backend == "openvino_int8" else backend.partition("_")[0])
+        assert library
+        workspace = tmp_path_factory.mktemp(backend)
+        _, figures[backend] = export_network(folder, backend, reference, lists, 100.0, workspace)
+        calibration = None
+        if needs_calibrator(figures[backend]):
+            calibration = Calibration(calibrator=PlattCalibrator(slope=0.5, intercept=0.25)), fit_thresholds(), {}
+        register(folder, workspace, backend, figures[backend], calibration)
+    return folder, figures
+
+
+def test_float32_networks_give_the_scores_of_pytorch(exported, lists):
+    folder, figures = exported
+    reference = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32")
+    for backend in ("onnx", "openvino"):
+        scorer = UMLSReranker.from_pretrained(folder, dtype="float32", backend=backend).scorer
+        assert (scorer.backend, scorer.precision) == (backend, "float32")
+        expected, logits = (lists.score(s, "").logits for s in (reference.scorer, scorer))
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
+    assert figures["onnx"]["largest_logit_difference"] < 1e-3 and figures["onnx"]["same_top_share"] == 1
+
+
+@pytest.mark.parametrize("backend", ["onnx_int8", "openvino_int8"])
+def test_int8_networks_are_close_and_come_with_their_own_calibrator(exported, backend):
+    folder, figures = exported
+    assert 1e-3 < figures[backend]["largest_logit_difference"] < 3
+    reranker = UMLSReranker.from_pretrained(folder, backend=backend)
+    assert reranker.scorer.precision == "int8"
+    assert (reranker.calibration.calibrator.slope, reranker.calibration.calibrator.intercept) == (0.5, 0.25)
+    assert UMLSReranker.from_pretrained(folder, backend="onnx").calibration.calibrator.slope == 0.8
+    ranked = reranker.rerank("cold", ["common cold", "cough"])
+    assert ranked[0].cross_encoder_score == pytest.approx(1 / (1 + np.exp(-(0.5 * ranked[0].logit + 0.25))), abs=1e-6)
+
+
+def test_files_lie_where_other_libraries_look_for_them(exported):
+    folder, _ = exported
+    names = {path.relative_to(folder).as_posix() for path in model_files(folder)}
+    assert {
+        "onnx/model.onnx",
+        "onnx/model_qint8_avx512_vnni.onnx",
+        "openvino/openvino_model.xml",
+        "openvino/openvino_model.bin",
+        "openvino/openvino_model_qint8_quantized.xml",
+        "openvino/openvino_model_qint8_quantized.bin",
+        "backends.json",
+        "calibrator_onnx_int8.json",
+        "thresholds_onnx_int8.json",
+    } <= names
+
+
+def test_saved_networks_load_again(exported, tmp_path):
+    folder, _ = exported
+    saved = UMLSReranker.from_pretrained(folder).save_pretrained(tmp_path / "saved")
+    again, first = (UMLSReranker.from_pretrained(path, backend="onnx_int8") for path in (saved, folder))
+    assert again.rerank("cold", ["cough"])[0].logit == first.rerank("cold", ["cough"])[0].logit
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "onnx" / "model.onnx").write_bytes(b"other"), "not the file that backends.json"),
+        (lambda folder: (folder / "onnx" / "model.onnx").unlink(), "is missing or not the file"),
+        (lambda folder: (folder / "backends.json").unlink(), "holds no onnx network"),
+        (lambda folder: edit(folder / "backends.json", "weights_sha256"), "exported from other weights"),
+    ],
+)
+def test_a_network_that_does_not_belong_is_refused(exported, tmp_path, damage, reason):
+    folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
+    verify_parts(folder, "onnx")
+    damage(folder)
+    verify_parts(folder)
+    with pytest.raises(UserError, match=reason):
+        UMLSReranker.from_pretrained(folder, backend="onnx")
+
+
+def test_a_calibrator_of_another_network_is_refused(exported, tmp_path):
+    folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
+    (folder / "calibrator_onnx_int8.json").write_text((folder / "calibrator.json").read_text())
+    with pytest.raises(UserError, match="do not belong together"):
+        UMLSReranker.from_pretrained(folder, backend="onnx_int8")
+
+
+def edit(path, key):
+    content = json.loads(path.read_text())
+    content["backends"]["onnx"][key] = "0" * 64
+    path.write_text(json.dumps(content))
+
+
+def test_agreement_by_hand(lists):
+    reference = np.tile([4.0, 3.0, 2.0, 1.0, 0.0], 20).astype(np.float32)
+    logits = reference.copy()
+    logits[:5] = [3.0, 4.0, 2.0, 1.0, 0.0]
+    figures = agreement(lists, reference, logits)
+    share = float(np.mean(lists.gold == 0))
+    gained = (int(lists.gold[0] == 1) - int(lists.gold[0] == 0)) / 20
+    assert figures["largest_logit_difference"] == 1 and figures["mean_logit_difference"] == pytest.approx(0.02)
+    assert figures["same_top_share"] == 0.95 and figures["torch_acc@1"] == share
+    assert figures["acc@1"] == pytest.approx(share + gained) and figures["points_lost"] == pytest.approx(-100 * gained)
+
+
+def test_a_network_that_loses_too_much_is_refused_with_the_figures(exported, tmp_path, lists):
+    folder, _ = exported
+    reference = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").scorer
+    with pytest.raises(UserError, match=r"onnx is refused: acc@1 0\.\d{4} against .* 0\.00 points lost where -1\.00"):
+        export_network(folder, "onnx", reference, lists, -1.0, tmp_path)
+
+
+def test_backends_and_devices_that_are_not_there_are_refused(exported):
+    folder, _ = exported
+    with pytest.raises(UserError, match="backend 'onxx' is unknown; choose from torch"):
+        UMLSReranker.from_pretrained(folder, backend="onxx")
+    with pytest.raises(UserError, match="computes on the processor"):
+        UMLSReranker.from_pretrained(folder, backend="onnx", device="cuda")
+    with pytest.raises(UserError, match="computes in float32, not in bfloat16"):
+        UMLSReranker.from_pretrained(folder, backend="onnx", dtype="bfloat16")

@@ -1,0 +1,93 @@
+"""Mentions in files: the same rows whatever the format, the pieces and where reading starts."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from umls_reranker.errors import UserError
+from umls_reranker.mention_files import open_mentions
+
+ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
+
+
+def write(folder, kind, rows=ROWS, name="part"):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.{kind.removesuffix('-stream')}"
+    table = pa.Table.from_pylist(ROWS).slice(0, 0) if not rows else pa.Table.from_pylist(rows)
+    if kind == "jsonl":
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    elif kind == "parquet":
+        pq.write_table(table, path, row_group_size=4)
+    else:
+        with (pa.ipc.new_stream if kind.endswith("stream") else pa.ipc.new_file)(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+    return path
+
+
+@pytest.fixture(params=["jsonl", "parquet", "arrow", "arrow-stream"])
+def kind(request):
+    return request.param
+
+
+def read(file, start, stop, most):
+    rows = []
+    for first, piece in file.read(start, stop, most):
+        assert first == start + len(rows) and len(piece) <= most
+        rows += file.mentions(piece, first)
+    return rows
+
+
+@pytest.mark.parametrize("shard", [1, 6, 100])
+def test_any_shard_in_any_pieces_is_the_rows(tmp_path, kind, shard):
+    write(tmp_path / "in", kind, ROWS[:9], "a")
+    write(tmp_path / "in", kind, [], "b")
+    write(tmp_path / "in", kind, ROWS[9:], "c")
+    file = open_mentions(tmp_path / "in", shard)
+    assert file.rows == 23
+    for most in (1, 4, 50):
+        for start in range(0, 23, shard):
+            assert read(file, start, min(start + shard, 23), most) == ROWS[start : start + shard]
+
+
+def test_small_chunks_find_the_same_lines(tmp_path, monkeypatch):
+    path = write(tmp_path / "in", "jsonl")
+    for size in (1, 2, 7, 64):
+        monkeypatch.setattr("umls_reranker.mention_files.CHUNK_BYTES", size)
+        file = open_mentions(path, 5)
+        assert file.rows == 23 and read(file, 10, 15, 3) == ROWS[10:15]
+
+
+def test_places_name_file_and_row(tmp_path, kind):
+    paths = [write(tmp_path / "in", kind, ROWS[:9], "a"), write(tmp_path / "in", kind, ROWS[9:], "b")]
+    file = open_mentions(tmp_path / "in", 6)
+    form = "{}:{}" if kind == "jsonl" else "{}, row {}"
+    assert file.place(8) == form.format(paths[0], 9) and file.place(9) == form.format(paths[1], 1)
+
+
+def test_a_line_that_is_no_mention_is_named(tmp_path):
+    path = tmp_path / "in.jsonl"
+    for line in ("{", "[]", '{"entity": "a"}', ""):
+        path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n" + json.dumps(ROWS[0]))
+        file = open_mentions(path, 10)
+        with pytest.raises(UserError, match=r"in\.jsonl:2: expected a JSON object"):
+            read(file, 0, 3, 10)
+
+
+def test_missing_columns_are_named(tmp_path):
+    path = write(tmp_path / "in", "parquet", [{"entity": "a", "names": ["b"]}])
+    with pytest.raises(UserError, match="the columns candidates are missing"):
+        read(open_mentions(path, 10), 0, 1, 10)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "in.csv", "empty", "mixed", "broken.parquet", "broken.arrow"])
+def test_other_files_are_refused(tmp_path, name):
+    (tmp_path / "in.csv").touch()
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "mixed", "jsonl")
+    write(tmp_path / "mixed", "parquet")
+    for broken in ("broken.parquet", "broken.arrow"):
+        (tmp_path / broken).write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(UserError, match=name):
+        open_mentions(tmp_path / name, 10)

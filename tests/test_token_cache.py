@@ -1,0 +1,37 @@
+"""The bounded memory of tokenized texts."""
+
+import pytest
+
+from umls_reranker.token_cache import TokenCache
+
+
+def counted(size):
+    asked = []
+    return TokenCache(lambda texts: asked.extend(texts) or [text.encode() for text in texts], size), asked
+
+
+def test_a_text_is_tokenized_once():
+    cache, asked = counted(10)
+    assert cache(["a", "b"]) == [b"a", b"b"] and cache(["b", "c", "a"]) == [b"b", b"c", b"a"]
+    assert asked == ["a", "b", "c"]
+
+
+def test_memory_is_bounded_and_what_is_used_stays():
+    cache, asked = counted(8)
+    for number in range(100):
+        assert cache(["used", str(number)]) == [b"used", str(number).encode()]
+        assert len(cache) <= 8
+    assert asked.count("used") == 1
+    cache(["0"])
+    assert asked.count("0") == 2
+
+
+def test_more_texts_than_are_kept():
+    cache, _ = counted(4)
+    texts = [str(number) for number in range(50)]
+    assert cache(texts) == [text.encode() for text in texts] and len(cache) <= 4
+
+
+def test_a_cache_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="2 or more"):
+        counted(1)

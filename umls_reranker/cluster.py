@@ -1,0 +1,78 @@
+"""Reranking on a cluster: a function for Spark's ``mapInPandas`` and a class for Ray Data's ``map_batches``.
+
+Rows have the columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name`` and ``cui``) and,
+where known, ``entity_type``, ``left`` and ``right``; a column ``ranked`` is added. The model is loaded once in each
+worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from .bulk import rerank_rows
+from .mention_files import with_ranked
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from .reranker import UMLSReranker
+
+__all__ = ["RANKED_SCHEMA", "RerankBatches", "RerankPartitions"]
+
+# Type of the column `ranked` in Spark's notation.
+RANKED_SCHEMA = (
+    "array<struct<name: string, cui: string, score: double, margin: double, logit: double, tier: string, "
+    "accepted: boolean>>"
+)
+
+
+class RerankBatches:
+    """For ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
+
+    Args:
+        model: folder or Hub id; on a cluster every node must reach it.
+        options: of `UMLSReranker.from_pretrained`, e.g. ``revision``.
+
+    >>> dataset.map_batches(  # doctest: +SKIP
+    ...     RerankBatches, fn_constructor_args=("org/reranker",), batch_format="pyarrow", concurrency=8
+    ... )
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.reranker = _load(model, tuple(sorted(options.items())))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """The rows with the column ``ranked``."""
+        return with_ranked(batch, rerank_rows(self.reranker, batch.to_pylist()))
+
+
+class RerankPartitions:
+    """For ``pyspark.sql.DataFrame.mapInPandas``; travels to the workers without the model.
+
+    Args:
+        model, options: as for `RerankBatches`.
+
+    >>> frame.mapInPandas(RerankPartitions("org/reranker", revision="v1"), schema)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: str, **options: Any) -> None:
+        self.model, self.options = model, options
+
+    def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Each frame with the column ``ranked``."""
+        import pyarrow as pa
+
+        reranker = _load(self.model, tuple(sorted(self.options.items())))
+        for frame in frames:
+            rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+            yield frame.assign(ranked=rerank_rows(reranker, rows))
+
+
+@cache
+def _load(model: str, options: tuple[tuple[str, Any], ...]) -> UMLSReranker:
+    from .reranker import UMLSReranker
+
+    return UMLSReranker.from_pretrained(model, **dict(options))

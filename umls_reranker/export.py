@@ -1,0 +1,206 @@
+"""Networks for other runtimes: exported from a model folder, measured against PyTorch, refused when they are worse."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import UserError
+from .evaluation.linking import gold_ranks, top_two
+from .exported import EXPORTED_FILES, REGISTER, has_sound_export
+from .model_folder import write_calibration
+from .resources import file_sha256
+from .scoring import PairScorer
+from .scoring.loading import load_model
+from .scoring.network import input_names
+from .stages import read_json, write_json
+
+if TYPE_CHECKING:
+    from .calibration.evidence import Calibration
+    from .calibration.thresholds import ThresholdTable
+    from .evaluation.candidate_lists import CandidateLists
+    from .pair_encoder import PairEncoder
+
+__all__ = ["agreement", "export_network", "needs_calibrator", "register"]
+
+# Logits further apart than this are other scores, which need a calibrator of their own.
+SAME_SCORES = 1e-3
+OPSET = 18
+# Real pairs that OpenVINO's static quantization takes the ranges of activations from.
+QUANTIZATION_PAIRS = 300
+
+
+def agreement(lists: CandidateLists, reference: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """How far a network's scores are from the reference's, and what that costs.
+
+    Args:
+        lists: real candidate lists, n mentions with m candidates.
+        reference, logits: (m,) of PyTorch and of the network.
+
+    Returns:
+        Largest and mean difference of logits, share of mentions with the same top candidate, acc@1 of both (share of
+        all mentions), and ``points_lost``, their difference in percentage points.
+    """
+    apart = np.abs(reference - logits)
+    tops = [top_two(scores, lists.offsets)[0] for scores in (reference, logits)]
+    right = [float(np.mean(gold_ranks(scores, lists.offsets, lists.gold) == 0)) for scores in (reference, logits)]
+    return {
+        "mentions": len(lists.gold),
+        "pairs": len(reference),
+        "largest_logit_difference": float(apart.max(initial=0.0)),
+        "mean_logit_difference": float(apart.mean()) if len(apart) else 0.0,
+        "same_top_share": float(np.mean(tops[0] == tops[1])),
+        "torch_acc@1": right[0],
+        "acc@1": right[1],
+        "points_lost": 100 * (right[0] - right[1]),
+    }
+
+
+def export_network(
+    folder: Path,
+    backend: str,
+    reference: PairScorer,
+    lists: CandidateLists,
+    most_points_lost: float,
+    workspace: Path,
+) -> tuple[PairScorer, dict[str, float]]:
+    """Export a network into `workspace` and measure it on real candidate lists.
+
+    Args:
+        folder: model folder.
+        backend: one of `EXPORTED_FILES`.
+        reference: scores in PyTorch.
+        lists: of the dev split.
+        most_points_lost: of acc@1, in percentage points, before the network is refused.
+        workspace: becomes a model folder with this network alone.
+
+    Returns:
+        A scorer of the network, and its `agreement`.
+
+    Raises:
+        UserError: it loses more than that, or the libraries that export need are not installed.
+    """
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(folder / name, workspace / name)
+    try:
+        _write_network(folder, backend, reference.encoder, lists, workspace)
+    except ImportError as error:
+        extra = backend.partition("_")[0]
+        raise UserError(f"export to {backend} needs {error.name}: pip install 'umls_reranker[{extra}]'") from None
+    scorer = PairScorer.from_folder(workspace, reference.encoder.template, "cpu", backend=backend)
+    expected = lists.score(reference, f"scoring in {reference.backend}").logits
+    figures = agreement(lists, expected, lists.score(scorer, f"scoring in {backend}").logits)
+    if figures["points_lost"] > most_points_lost:
+        raise UserError(
+            f"{backend} is refused: acc@1 {figures['acc@1']:.4f} against {figures['torch_acc@1']:.4f} in PyTorch on "
+            f"{figures['mentions']:,} mentions, {figures['points_lost']:.2f} points lost where {most_points_lost:.2f} "
+            f"are allowed; same top candidate for {figures['same_top_share']:.2%}, logits differ by "
+            f"{figures['mean_logit_difference']:.3f} on average"
+        )
+    return scorer, figures
+
+
+def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: CandidateLists, target: Path) -> None:
+    """Write a network's files into `target`, in the layout of Optimum.
+
+    Args:
+        encoder, lists: real pairs, for the ranges of activations in int8.
+    """
+    file = target / EXPORTED_FILES[backend][0]
+    file.parent.mkdir(exist_ok=True)
+    plain = file.with_name("plain.onnx")
+    if has_sound_export(folder, "onnx"):
+        shutil.copyfile(folder / EXPORTED_FILES["onnx"][0], plain)
+    else:
+        _write_onnx(folder, plain, encoder)
+    if backend == "onnx":
+        plain.rename(file)
+    elif backend == "onnx_int8":
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        quantize_dynamic(plain, file, per_channel=True, weight_type=QuantType.QInt8)
+    else:
+        import openvino
+
+        model = openvino.convert_model(plain)
+        if backend == "openvino_int8":
+            model = _quantized(model, encoder, lists)
+        openvino.save_model(model, file, compress_to_fp16=False)
+
+
+def register(
+    folder: Path,
+    workspace: Path,
+    backend: str,
+    figures: dict[str, float],
+    calibration: tuple[Calibration, ThresholdTable, dict[str, Any]] | None,
+) -> None:
+    """Put a measured network into the model folder and say so in ``backends.json``, last.
+
+    Args:
+        figures: its `agreement`.
+        calibration: of its own, where its scores differ, with what it was fitted on.
+    """
+    if calibration is not None:
+        write_calibration(folder, *calibration, suffix=f"_{backend}")
+    for name in EXPORTED_FILES[backend]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (workspace / name).replace(folder / name)
+    known = read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
+    known[backend] = {
+        "weights_sha256": file_sha256(folder / "model.safetensors"),
+        "sha256": {name: file_sha256(folder / name) for name in EXPORTED_FILES[backend]},
+        "is_recalibrated": calibration is not None,
+        "agreement": figures,
+    }
+    write_json(folder / REGISTER, {"schema_version": 1, "backends": dict(sorted(known.items()))})
+
+
+def needs_calibrator(figures: dict[str, float]) -> bool:
+    """Whether scores differ by more than rounding."""
+    return figures["largest_logit_difference"] > SAME_SCORES
+
+
+def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
+    import torch
+
+    model = load_model(folder)
+    names = input_names(encoder.tokenizer)
+    # Two rows and more columns than one: a dimension of one would be taken for a constant.
+    inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=encoder.template.max_length)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            kwargs=inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=dict.fromkeys(names, axes),
+            verbose=False,
+        )
+    program.save(file, external_data=False)
+
+
+def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
+    import nncf
+
+    from .scoring.batch import PairBatch
+
+    chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
+    texts = list(lists.mentions["mention"])
+    pairs = encoder.encode([texts[row] for row in lists.mention_of[chosen]], [lists.texts[row] for row in chosen])
+    names = input_names(encoder.tokenizer)
+
+    def inputs(row: int) -> dict[str, np.ndarray]:
+        arrays = PairBatch.of(pairs, np.array([row])).padded(encoder.tokenizer.pad_token_id or 0)
+        return {name: arrays[name] for name in names}
+
+    data = nncf.Dataset(list(range(len(pairs))), inputs)
+    return nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(pairs))

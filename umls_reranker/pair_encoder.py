@@ -1,0 +1,221 @@
+"""Pairs of texts as token ids, by a template.
+
+Mention and name are tokenized once each, kept, and joined as ids; a name that many mentions share costs no more.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import UserError
+from .template import PairTemplate
+from .token_cache import TokenCache, Tokens, number_distinct
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["EncodedPairs", "PairEncoder"]
+
+KEPT_TEXTS = 262_144
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Token ids of n pairs, t in all.
+
+    Attributes:
+        ids: (t,) int32, pair after pair, without padding.
+        offsets: (n + 1,) int64, where each pair starts.
+        first_lengths: (n,) int64, leading ids of a pair that belong to the first segment (token type 0).
+        cut: (n,) bool, whether mention or name lost tokens.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    first_lengths: np.ndarray
+    cut: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.cut)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, tokens of each pair."""
+        return np.diff(self.offsets)
+
+    @property
+    def truncated(self) -> int:
+        """Pairs of which mention or name lost tokens."""
+        return int(np.count_nonzero(self.cut))
+
+
+class PairEncoder:
+    """Turns mentions and names into ids with a fast tokenizer and a template; may be used from several threads.
+
+    Args:
+        tokenizer: of the model.
+        template: shape of the input.
+        kept_texts: most mentions and names whose ids are kept for later calls, about 250 bytes each.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: PairTemplate, kept_texts: int = KEPT_TEXTS
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        head, middle, tail, self._first_segment_middle = _special_layout(tokenizer)
+        self._head, self._middle, self._tail = (np.array(ids, np.int32) for ids in (head, middle, tail))
+        # Templates without context may name markers that the tokenizer does not know.
+        markers = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        self._markers = [np.array([token], np.int32) for token in markers]
+        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
+        # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        self._kept = TokenCache(self.tokenize, kept_texts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tokenizer": self.tokenizer, "template": self.template, "kept_texts": self._kept.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[bytes]:
+        """Ids of each text alone, without special tokens, as bytes of int32.
+
+        Args:
+            from_end: of an endless text, read the end instead of the beginning.
+        """
+        if not texts:
+            return []
+        # Far more characters than the ids kept can hold are not worth tokenizing.
+        limit = self.template.max_length * 32
+        read = [text[-limit:] if from_end else text[:limit] for text in texts]
+        encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
+        return [array("i", text.ids).tobytes() for text in encoded]
+
+    def encode(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> EncodedPairs:
+        """Encode pairs; equal texts are tokenized once.
+
+        Args:
+            mentions, names: n texts each.
+            lefts, rights: n texts before and after each mention; ignored when the template has no context.
+        """
+        tables, columns = self._numbered(mentions, names, lefts, rights)
+        return self._join(tables, columns)
+
+    def encode_distinct(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> tuple[EncodedPairs, np.ndarray]:
+        """As `encode`, each distinct pair once.
+
+        Returns:
+            The m distinct pairs, and for each of the n given its number among them, (n,) int64.
+        """
+        tables, columns = self._numbered(mentions, names, lefts, rights)
+        key = np.zeros(len(mentions), np.int64)
+        for table, column in zip(tables, columns, strict=True):
+            # Numbered anew after each column, so that the product of the sizes cannot overflow.
+            _, key = np.unique(key * max(1, len(table.starts)) + column, return_inverse=True)
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        return self._join(tables, [column[first] for column in columns]), inverse
+
+    def _numbered(self, mentions, names, lefts, rights) -> tuple[list[Tokens], list[np.ndarray]]:
+        """Distinct ids of each column of texts, and for each pair their number."""
+        columns = [(mentions, self._kept), (names, self._kept)]
+        if self.template.context_tokens:
+            empty = [""] * len(mentions)
+            # Contexts hardly ever come again.
+            columns += [(lefts or empty, partial(self.tokenize, from_end=True)), (rights or empty, self.tokenize)]
+        if any(len(texts) != len(mentions) for texts, _ in columns):
+            raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
+        tables, rows = [], []
+        for texts, tokenize in columns:
+            distinct, text_of = number_distinct(texts)
+            table, ids_of = Tokens.distinct(tokenize(distinct))
+            tables.append(table)
+            rows.append(ids_of[text_of])
+        return tables, rows
+
+    def _join(self, tables: list[Tokens], columns: list[np.ndarray]) -> EncodedPairs:
+        mention, name, *context = (table.take(column) for table, column in zip(tables, columns, strict=True))
+        keep_mention, keep_name = _longest_first(mention.lengths, name.lengths, self._budget)
+        cut = (keep_mention < mention.lengths) | (keep_name < name.lengths)
+        first = [mention.leading(keep_mention)]
+        if context:
+            left, right = context
+            most = self.template.context_tokens
+            room = self._budget - keep_mention - keep_name
+            left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
+            keep_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
+            keep_right = np.minimum(right_most, room - keep_left)
+            start, end = self._markers
+            first = [left.trailing(keep_left), start, *first, end, right.leading(keep_right)]
+        ids, offsets, ends = _concatenate(
+            len(cut), [self._head, *first, self._middle, name.leading(keep_name), self._tail]
+        )
+        first_lengths = ends[len(first)] - offsets[:-1] + self._first_segment_middle
+        return EncodedPairs(ids, offsets, first_lengths, cut)
+
+
+def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Join parts row by row; an array is the same for every row.
+
+    Returns:
+        ids, offsets of the rows (rows + 1,), and for each part where it ends in each row.
+    """
+    parts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
+    offsets = np.zeros(rows + 1, np.int64)
+    np.cumsum(sum(part.lengths for part in parts), out=offsets[1:])
+    ids, ends, at = np.empty(offsets[-1], np.int32), [], offsets[:-1]
+    for part in parts:
+        within = np.arange(part.lengths.sum()) - np.repeat(np.cumsum(part.lengths) - part.lengths, part.lengths)
+        ids[np.repeat(at, part.lengths) + within] = part.ids[np.repeat(part.starts, part.lengths) + within]
+        at = at + part.lengths
+        ends.append(at)
+    return ids, offsets, ends
+
+
+def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int], int]:
+    """Ids before, between and after the two texts of a pair, and how many of the middle ones are of type 0."""
+    probe = tokenizer.encode("a", add_special_tokens=False)
+    pair = tokenizer("a", "a")
+    ids, size = pair["input_ids"], len(probe)
+    starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
+    if len(starts) != 2:
+        raise UserError(f"the tokenizer {type(tokenizer).__name__} joins text pairs in a way that is not supported")
+    first, second = starts
+    middle = ids[first + size : second]
+    token_types = pair.get("token_type_ids") or [0] * len(ids)
+    return ids[:first], middle, ids[second + size :], token_types[first + size : second].count(0)
+
+
+def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
+    short, long = np.minimum(first, second), np.maximum(first, second)
+    # The shorter text stays whole as long as it fits into half of the budget.
+    long = np.where(short > budget, short, np.maximum(short, budget - short))
+    halved = short + long > budget
+    half = budget // 2
+    short, long = np.where(halved, half, short), np.where(halved, half + budget % 2, long)
+    whole, first_is_long = first + second <= budget, first > second
+    return (
+        np.where(whole, first, np.where(first_is_long, long, short)),
+        np.where(whole, second, np.where(first_is_long, short, long)),
+    )

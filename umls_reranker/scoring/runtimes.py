@@ -1,0 +1,111 @@
+"""Exported networks under ONNX Runtime and OpenVINO, on the processor."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..devices import resolve_precision
+from ..errors import UserError
+from ..exported import EXPORTED_FILES
+from .batch import PairBatch
+from .network import Network, input_names, shape_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["OnnxNetwork", "OpenVinoNetwork", "load_exported"]
+
+
+def load_exported(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, device: str | None, precision: str | None, backend: str
+) -> Network:
+    """Load a network that scripts/export.py made.
+
+    Raises:
+        UserError: it was not exported, the runtime is not installed, or a GPU is asked for.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    if device not in (None, "auto", "cpu"):
+        raise UserError(f"backend {backend} computes on the processor; leave out device={device!r} or use torch")
+    file = folder / EXPORTED_FILES[backend][0]
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; make it with scripts/export.py RECIPE --backends {backend}")
+    kind = OnnxNetwork if backend.startswith("onnx") else OpenVinoNetwork
+    if backend.endswith("int8"):
+        precision = "int8"
+    else:
+        precision = kind.usual_precision if precision in (None, "auto") else precision
+        precision = resolve_precision(precision, torch.device("cpu"))
+    shape = shape_of(AutoConfig.from_pretrained(folder, local_files_only=True))
+    try:
+        return kind(file, tokenizer, backend, precision, shape)
+    except ImportError as error:
+        extra = "onnx" if kind is OnnxNetwork else "openvino"
+        raise UserError(f"backend {backend} needs {error.name}: pip install 'umls_reranker[{extra}]'") from None
+
+
+class _PaddedRuntime(Network):
+    padded = True
+    in_threads = True
+
+    def __init__(
+        self, file: Path, tokenizer: PreTrainedTokenizerBase, backend: str, precision: str, shape: str
+    ) -> None:
+        import torch
+
+        self.backend, self.precision, self.shape = backend, precision, shape
+        self.device = torch.device("cpu")
+        self._pad_id = tokenizer.pad_token_id or 0
+        self._inputs = input_names(tokenizer)
+        self._load(file)
+
+    def __call__(self, batch: PairBatch) -> torch.Tensor:
+        import torch
+
+        arrays = batch.padded(self._pad_id)
+        logits = self._logits({name: arrays[name] for name in self._inputs})
+        return torch.from_numpy(logits.reshape(-1).astype("float32"))
+
+
+class OnnxNetwork(_PaddedRuntime):
+    """A session of ONNX Runtime that computes a batch with one thread, so that batches share out the cores."""
+
+    usual_precision = "float32"
+
+    def _load(self, file: Path) -> None:
+        import onnxruntime
+
+        if self.precision not in ("float32", "int8"):
+            raise UserError(f"backend {self.backend} computes in float32, not in {self.precision}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def _logits(self, arrays):
+        return self._session.run(["logits"], arrays)[0]
+
+
+class OpenVinoNetwork(_PaddedRuntime):
+    """A network compiled by OpenVINO, with a stream of one thread for each core."""
+
+    usual_precision = "auto"
+
+    def _load(self, file: Path) -> None:
+        import openvino
+        import torch
+
+        threads = torch.get_num_threads()
+        hint = "bf16" if self.precision == "bfloat16" else "f32"
+        settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
+        self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+        self._of_thread = threading.local()
+
+    def _logits(self, arrays):
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        return self._of_thread.request.infer(arrays)[0]

@@ -1,0 +1,185 @@
+"""`PairScorer`: equal pairs are scored once, in batches by length, and results come back in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..batching import length_batches, token_batches, worker_pool
+from ..errors import UserError
+from ..pair_encoder import EncodedPairs, PairEncoder
+from ..progress import progress
+from ..template import PairTemplate
+from .batch import PairBatch
+from .loading import load_network
+from .network import Network
+from .tuning import TokenBudget
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PairScorer", "Scores"]
+
+CHUNK_PAIRS = 65_536
+# A forward pass over fewer tokens costs a processor more in overhead than a second core gains.
+LEAST_TOKENS = 64
+
+
+@dataclass
+class Scores:
+    """Logits of n pairs.
+
+    Attributes:
+        logits: (n,) float32, raw log-odds of the model, in input order.
+        truncated: pairs of which mention or name was cut to fit ``max_length``.
+    """
+
+    logits: np.ndarray
+    truncated: int
+
+
+class PairScorer:
+    """Scores pairs with a network of one logit; may be used from several threads.
+
+    Args:
+        network: from batches to logits.
+        encoder: tokenizer and template.
+        token_budget: tokens of one forward pass; by default measured on the first large call and remembered
+            (`tuning.TokenBudget`).
+    """
+
+    def __init__(self, network: Network, encoder: PairEncoder, token_budget: int | None = None) -> None:
+        import torch
+
+        self.network = network
+        self.encoder = encoder
+        self.token_budget = token_budget
+        self._pool = worker_pool() if network.in_threads and network.device.type == "cpu" else None
+        self._threads = torch.get_num_threads()
+
+    @property
+    def precision(self) -> str:
+        """In which the network computes: float32, bfloat16, float16 or int8."""
+        return self.network.precision
+
+    @property
+    def backend(self) -> str:
+        """Name of what computes (`loading.BACKENDS`)."""
+        return self.network.backend
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of one forward pass, padding included; None when it is set: measured, or what was remembered."""
+        return self._budget.tokens
+
+    @token_budget.setter
+    def token_budget(self, tokens: int | None) -> None:
+        self._budget = TokenBudget(self.network, tokens)
+
+    @property
+    def template(self) -> PairTemplate:
+        """How the model reads a pair."""
+        return self.encoder.template
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        template: PairTemplate,
+        device: str | None = None,
+        precision: str | None = None,
+        backend: str = "torch",
+        token_budget: int | None = None,
+    ) -> PairScorer:
+        """Load network and tokenizer from a local folder of safetensors, ONNX, OpenVINO and text files.
+
+        Raises:
+            UserError: the folder holds no model, a corrupt one, one with more than one logit, or none for the backend.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder} holds no loadable model: {error}") from None
+        network = load_network(Path(folder), tokenizer, device, precision, backend)
+        return cls(network, PairEncoder(tokenizer, template), token_budget)
+
+    def score(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+        desc: str | None = None,
+    ) -> Scores:
+        """Score n pairs.
+
+        Args:
+            mentions, names: n texts each.
+            lefts, rights: n texts around each mention, used when the template has context.
+            desc: title of a progress bar; None shows none.
+        """
+        columns = [mentions, names, lefts or None, rights or None]
+        if any(column is not None and len(column) != len(mentions) for column in columns):
+            raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
+        logits, truncated, waiting = np.empty(len(mentions), np.float32), 0, None
+        bar = progress(total=len(mentions), desc=desc, unit=" pairs") if desc else None
+        for start in range(0, len(mentions), CHUNK_PAIRS):
+            part = slice(start, start + CHUNK_PAIRS)
+            pairs, rows = self.encoder.encode_distinct(*(column and column[part] for column in columns))
+            truncated += int(np.count_nonzero(pairs.cut[rows]))
+            outputs = self._outputs(pairs, np.bincount(rows, minlength=len(pairs)), bar)
+            # A GPU is not waited for until the next chunk is on its way to it.
+            if waiting is not None:
+                _collect(logits, *waiting)
+            waiting = (part, rows, outputs)
+        if waiting is not None:
+            _collect(logits, *waiting)
+        if bar is not None:
+            bar.close()
+        if not np.isfinite(logits).all():
+            raise UserError("the model gave scores that are not numbers; its weights are damaged or overflow float16")
+        return Scores(logits, truncated)
+
+    def _outputs(self, pairs: EncodedPairs, repeats: np.ndarray, bar) -> list[tuple[np.ndarray, torch.Tensor]]:
+        """Row numbers and logits of each batch of distinct pairs."""
+        results = []
+        for rows, budget in self._budget.plan(pairs.lengths):
+            with self._budget.timed(budget, int(pairs.lengths[rows].sum())):
+                for batch, output in self._run(pairs, rows, budget):
+                    results.append((batch, output))
+                    if bar is not None:
+                        bar.update(int(repeats[batch].sum()))
+        return results
+
+    def _run(self, pairs: EncodedPairs, rows: np.ndarray, budget: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        lengths = pairs.lengths[rows]
+        if self._pool is not None:
+            # Few pairs are shared out among the cores rather than left to one of them.
+            share = -(-int(lengths.sum()) // self._threads)
+            budget = min(budget, max(share, LEAST_TOKENS))
+        cut = length_batches if self.network.padded else token_batches
+        batches = [rows[batch] for batch in cut(lengths, budget)]
+
+        def forward(batch: np.ndarray) -> torch.Tensor:
+            return self.network(PairBatch.of(pairs, batch))
+
+        mapper = map if self._pool is None or len(batches) == 1 else self._pool.map
+        yield from zip(batches, mapper(forward, batches), strict=True)
+
+
+def _collect(
+    logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, torch.Tensor]]
+) -> None:
+    """Put the logits of a chunk in their places; the one place that waits for a GPU."""
+    import torch
+
+    batches, tensors = zip(*outputs, strict=True)
+    distinct = np.empty(sum(map(len, batches)), np.float32)
+    distinct[np.concatenate(batches)] = torch.cat(tensors).cpu().numpy()
+    logits[part] = distinct[rows]
