@@ -5,8 +5,8 @@
 
 Reads a finished run. sentence-transformers' CrossEncoder is trained here on the pairs of the run, with the text around
 the mention where the run shows it, from the same start, with the same batch size, rate, warm-up, precision and number
-of steps. Its BinaryCrossEntropyLoss knows one weight, that of positives, and gets the recipe's; all else is left at its
-defaults. Every fusion is fitted on the calibration split; what is measured is `--split`: dev by default, on which
+of steps. Its BinaryCrossEntropyLoss knows one weight, that of positives, and gets the recipe's; all else is left at
+its defaults. Every fusion is fitted on the calibration split; what is measured is `--split`: dev by default, on which
 choices are made. Prints Markdown.
 """
 
@@ -124,7 +124,7 @@ def positive_weight(pairs) -> float:
 
 
 def queries(texts, rows, recipe) -> list[str]:
-    """The first text of each pair: what is shown of the mention, with the text around it between markers where the run shows it."""
+    """What is shown of each mention, with the text around it between markers where the run shows that."""
     from umls_reranker.template import MARKERS
 
     shown = recipe.model.context_tokens * CHARACTERS_A_TOKEN

@@ -73,8 +73,8 @@ class ConceptArguments:
     )
     semantic_network_dir: str | None = _key(
         None,
-        "rrf: folder with SRDEF (the release's NET folder) and, when there, SemGroups.txt; empty: the types and groups "
-        "built in",
+        "rrf: folder with SRDEF (the release's NET folder) and, when there, SemGroups.txt; empty: the types and "
+        "groups built in",
     )
     languages: list[str] = _key(["ENG"], "rrf: languages (LAT) whose names are kept")
     sources: list[str] = _key([], "rrf: source vocabularies (SAB) whose names are kept; empty keeps all")

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data.arrow import naming_full_disk
 from .errors import UserError
 from .exported import calibration_files
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, joined, open_mentions, write_shard
 from .progress import progress
 from .resources import file_sha256
+from .stages import naming_full_disk
 
 if TYPE_CHECKING:
     from .reranker import RankedCandidate, UMLSReranker

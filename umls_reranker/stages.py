@@ -25,7 +25,7 @@ from typing import Any
 from .errors import UserError
 from .version import __version__
 
-__all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "read_json", "write_json"]
+__all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "naming_full_disk", "read_json", "write_json"]
 
 MANIFEST = "manifest.json"
 # What a forked run says about the run it comes from.
@@ -123,15 +123,12 @@ class Stage:
         summary: dict[str, Any] = {}
         started = time.time()
         try:
-            yield self.partial, summary
-            write_json(self.partial / MANIFEST, self._manifest(summary))
-        except BaseException as error:
+            with naming_full_disk(self.partial):
+                yield self.partial, summary
+                write_json(self.partial / MANIFEST, self._manifest(summary))
+        except BaseException:
             if not resume:
                 shutil.rmtree(self.partial, ignore_errors=True)
-            if _is_full_disk(error):
-                raise UserError(
-                    f"{self.partial} could not be written, the disk is full; free some space and run again"
-                ) from None
             raise
         key_file.unlink()
         self._replace_output()
@@ -164,10 +161,17 @@ class Stage:
             log.write(json.dumps(entry) + "\n")
 
 
-def _is_full_disk(error: BaseException) -> bool:
-    """Whether the disk that is written to is full; NumPy, FAISS, torch and safetensors give no error number."""
-    number = error.errno if isinstance(error, OSError) else None
-    return number in (errno.ENOSPC, errno.EDQUOT) or FULL_DISK.search(str(error)) is not None
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn the error about a full disk, whichever library met it, into one that says what was being written."""
+    try:
+        yield
+    except Exception as error:
+        # NumPy, FAISS, torch and safetensors give no error number.
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
+            raise
+        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
 
 
 class RunFolder:
