@@ -5,7 +5,8 @@
 
 `RerankerTrainer` and sentence-transformers' `CrossEncoderTrainer` with its `BinaryCrossEntropyLoss` train the same
 model on the same pairs at the same batch size, precision and learning rate. They take turns in one process, a few
-steps each before their time is taken, so that other work on the machine slows both. Prints Markdown.
+steps each before their time is taken, so that other work on the machine slows both. Prints Markdown, and below the
+table what the loading of batches alone would give in the training process.
 """
 
 import argparse
@@ -60,6 +61,7 @@ def main() -> None:
                     seconds[name].append(clock.seconds)
                     tokens[name] += clock.tokens
                     padding[name] += clock.padding
+            loading = loading_speed(trainers["umls_reranker"][0])
             peak = matmul_peak(precision)
             theirs = seconds["sentence-transformers"]
             pairs_a_turn = arguments.steps * arguments.batch_size
@@ -77,6 +79,18 @@ def main() -> None:
                     f"| {statistics.median(ratios):.2f} ({min(theirs) / min(taken):.2f}) |",
                     flush=True,
                 )
+    print(f"\nLoading alone: {loading:,.0f} pairs/s.")
+
+
+def loading_speed(trainer) -> float:
+    """Pairs/s of reading, padding and handing over batches, without a model."""
+    from itertools import islice
+
+    batches = iter(trainer.get_train_dataloader())
+    next(batches)
+    start = time.perf_counter()
+    pairs = sum(len(batch["labels"]) for batch in islice(batches, 200))
+    return pairs / (time.perf_counter() - start)
 
 
 def reranker_trainer(arguments, pairs, precision, scratch):
