@@ -65,8 +65,10 @@ def make(recipe, run, stage) -> None:
     default = thresholds.for_type()
     high = "not certified" if default.high is None else f"{default.high:.3f}"
     if calibration.fusions:
-        weights = calibration.fusions[0].weights
-        print("evidence weighed: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items()))
+        fusion = calibration.fusions[0]
+        for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
+            shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+            print(f"evidence weighed for strings {strings}: {shown}")
     print(
         f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "

@@ -40,6 +40,7 @@ __all__ = [
     "QuadraticCalibrator",
     "TemperatureCalibrator",
     "cross_validated_losses",
+    "document_folds",
     "fit_calibrator",
     "make_calibrator",
 ]
@@ -156,14 +157,12 @@ def cross_validated_losses(
         UserError: fewer than two documents, or no method that can be fitted on every fold.
     """
     sample = Sample(*checked_scores(scores, labels, None), offsets, types)
-    index, documents = document_index(groups)
-    if documents < 2:
+    fold = document_folds(groups, seed)
+    if not fold.any():
         raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
-    folds = min(FOLDS, documents)
-    fold = (np.random.default_rng(seed).permutation(documents) % folds)[index]
     losses = {method: HeldOutLoss(0.0, None if offsets is None else 0.0) for method in methods}
     failure: UserError | None = None
-    for number in range(folds):
+    for number in range(fold.max() + 1):
         fitted, held_out = sample.take(fold != number), sample.take(fold == number)
         for method in methods:
             try:
@@ -182,6 +181,12 @@ def cross_validated_losses(
         if loss.top1_log_loss is not None and offsets is not None:
             loss.top1_log_loss /= np.count_nonzero(np.diff(offsets))
     return losses
+
+
+def document_folds(groups: Sequence, seed: int = 0) -> np.ndarray:
+    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
+    index, documents = document_index(groups)
+    return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
 
 
 def _eligible(inside_lists: bool) -> list[str]:

@@ -56,6 +56,19 @@ class ScoredLists:
         """(m,) the mention that each candidate belongs to."""
         return list_owner(self.offsets)
 
+    def take(self, inside: np.ndarray) -> ScoredLists:
+        """The lists of the mentions where `inside` (n,) is true."""
+        kept, rows = np.flatnonzero(inside).tolist(), np.flatnonzero(inside[self.mention_of])
+        return ScoredLists(
+            self.logits[rows],
+            [self.mentions[row] for row in kept],
+            [self.names[row] for row in rows.tolist()],
+            [self.cuis[row] for row in rows.tolist()],
+            np.concatenate([[0], np.cumsum(np.diff(self.offsets)[inside])]),
+            {name: column[rows] for name, column in self.retrieval.items()},
+            None if self.types is None else [self.types[row] for row in kept],
+        )
+
     @property
     def candidate_types(self) -> Types | None:
         """m semantic types, those of each candidate's mention."""

@@ -1,0 +1,104 @@
+"""Fusion, calibrator and thresholds from candidate lists, thresholds on held-out documents."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from umls_reranker.arguments import CalibrationArguments
+from umls_reranker.calibration.fitting import fit_parts
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.errors import UserError
+from umls_reranker.evaluation.candidate_lists import CandidateLists
+
+HIERARCHY = TypeHierarchy.from_edges([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
+SIZE = 4
+
+
+def lists(n: int = 240, documents: int = 24, seed: int = 0) -> tuple[CandidateLists, np.ndarray]:
+    """Lists whose gold concept, or none, is drawn by the logits."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-1, 2, (n, SIZE)).astype(np.float32)
+    noise = rng.gumbel(size=(n, SIZE + 1))
+    gold = np.argmax(np.column_stack([np.zeros(n), logits]) + noise, axis=1) - 1
+    mentions = Dataset.from_dict(
+        {
+            "doc_id": [str(row % documents) for row in range(n)],
+            "mention": [f"mention {row}" for row in range(n)],
+            "cui": [f"C{max(place, 0)}" for place in gold],
+            "semantic_types": [[HIERARCHY.resolve("Drug" if row % 2 else "Disease")] for row in range(n)],
+        }
+    )
+    names = [f"name {place}" for _ in range(n) for place in range(SIZE)]
+    cuis = [f"C{place}" for _ in range(n) for place in range(SIZE)]
+    retrieval = {"retrieval": rng.random(n * SIZE).astype(np.float32)}
+    offsets = np.arange(n + 1) * SIZE
+    given = CandidateLists(
+        mentions, cuis, names, names, list(mentions["mention"]), retrieval, offsets, gold, np.ones(n, bool)
+    )
+    return given, logits.ravel()
+
+
+TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic_types": [["T121"]]})
+
+
+def fit(given, evidence=("cross_encoder", "retrieval"), calibrator="platt", **settings):
+    settings = CalibrationArguments(evidence=list(evidence), calibrator=calibrator, **settings)
+    return fit_parts(*given, TRAINING, settings, HIERARCHY, 13)
+
+
+def test_thresholds_rest_on_documents_that_were_not_fitted_on():
+    given = lists()
+    calibration, thresholds, fitted = fit(given)
+    assert fitted["thresholds_on_held_out_documents"] is True
+    own = calibration(given[0].scored(given[1])).probabilities
+    # The acceptance threshold lies between two probabilities of the folds' fits, not of the one that is served.
+    assert 0 < thresholds.rows["default"].accept < 1
+    again = fit(given)
+    assert again[1].to_dict() == thresholds.to_dict() and again[0].to_dict() == calibration.to_dict()
+    np.testing.assert_array_equal(again[0](given[0].scored(given[1])).probabilities, own)
+
+
+def test_a_calibrator_that_memorizes_gets_no_credit_for_it():
+    # Logits without any meaning: isotonic regression finds some in the very labels, none in other documents.
+    given, logits = lists()
+    rng = np.random.default_rng(5)
+    logits = np.where(given.labels == 1, 0.3, 0.0) + rng.normal(0, 1, len(logits))
+    calibration, thresholds, _ = fit((given, logits), (), "isotonic")
+    p, labels = calibration(given.scored(logits)).probabilities, given.labels
+
+    def f1(threshold):
+        return 2 * labels[p >= threshold].sum() / (np.count_nonzero(p >= threshold) + labels.sum())
+
+    assert thresholds.rows["default"].own_f1 < max(f1(t) for t in np.unique(p))
+
+
+def test_one_document_leaves_nothing_to_hold_out():
+    assert fit(lists(documents=1))[2]["thresholds_on_held_out_documents"] is False
+
+
+def test_listwise_without_evidence_fuses_the_cross_encoder_alone():
+    calibration, _, _ = fit(lists(), (), "listwise")
+    assert [list(fusion.weights) for fusion in calibration.fusions] == [["cross_encoder"]]
+    assert calibration.calibrator.method == "listwise" and calibration.counts is not None
+
+
+def test_auto_says_what_every_method_lost():
+    calibration, _, fitted = fit(lists(), calibrator="auto")
+    losses = fitted["cross_validated_losses"]
+    assert losses[calibration.calibrator.method]["log_loss"] == min(loss["log_loss"] for loss in losses.values())
+    assert all(0 < loss["top1_log_loss"] < 2 for loss in losses.values())
+
+
+def test_lists_keep_below_one_whatever_the_calibrator():
+    given, logits = lists()
+    for method in ("beta", "hierarchical_beta", "quadratic"):
+        calibration, _, _ = fit((given, logits), calibrator=method)
+        p = calibration(given.scored(logits)).probabilities
+        assert np.add.reduceat(p, given.offsets[:-1]).max() <= 1
+
+
+def test_the_acceptance_rule_of_the_recipe_is_used():
+    by_cost = fit(lists(), accept_by="cost", wrong_answer_cost=9.0)[1]
+    assert by_cost.rule.method == "cost" and by_cost.rows["default"].accept > fit(lists())[1].rows["default"].accept
+    with pytest.raises(UserError, match="accept_precision"):
+        fit(lists(), accept_precision=2.0)
