@@ -4,8 +4,9 @@
     python scripts/monitor.py MODEL predictions.jsonl
     python scripts/monitor.py MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
-Reads the output of scripts/rerank.py line by line. MODEL is a folder with reference.json and thresholds.json. With
---feedback, of the corrections only those of the random draw count. Ends with exit code 1 when there is an alarm.
+Reads the output of scripts/rerank.py line by line. MODEL is a folder or Hub repo with reference.json and
+thresholds.json, or a recipe that names one (recipes/production/config.yaml). With --feedback, of the corrections only
+those of the random draw count. Ends with exit code 1 when there is an alarm.
 """
 
 import argparse
@@ -22,10 +23,12 @@ FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_ma
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model folder with reference.json and thresholds.json")
+    parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that scripts/rerank.py wrote")
-    parser.add_argument("--window", type=int, default=2000, help="mentions of a window of the tests (default: 2000)")
-    parser.add_argument("--alpha", type=float, default=0.05, help="probability of any false alarm (default: 0.05)")
+    parser.add_argument(
+        "--window", type=int, help="mentions of a window of the tests (default: the recipe's, or 2000)"
+    )
+    parser.add_argument("--alpha", type=float, help="probability of any false alarm (default: the recipe's, or 0.05)")
     parser.add_argument("--feedback", type=Path, help="folder of corrections (scripts/add_feedback.py)")
     parser.add_argument("--lines", type=Path, help="write every window and alarm to this file, as JSON lines")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON, per semantic type too")
@@ -38,13 +41,14 @@ def main() -> int:
     from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
     from umls_reranker.prediction_log import read_predictions
 
-    reference = Reference.load(options.model / REFERENCE_FILE)
-    hierarchy = TypeHierarchy.from_dict(read_json(options.model / "thresholds.json")["hierarchy"])
+    model, window, alpha = watched(options)
+    reference = Reference.load(model / REFERENCE_FILE)
+    hierarchy = TypeHierarchy.from_dict(read_json(model / "thresholds.json")["hierarchy"])
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
         try:
-            monitor = Monitor(reference, window=options.window, alpha=options.alpha, log=log)
+            monitor = Monitor(reference, window=window, alpha=alpha, log=log)
         except ValueError as error:
-            raise UserError(f"--window {options.window}: {error}") from None
+            raise UserError(f"--window {window}: {error}") from None
         for mention in read_predictions(options.predictions):
             types = [known for known in map(hierarchy.resolve, mention.types) if known]
             monitor.record(types, len(mention.row["ranked"]), mention.top)
@@ -54,6 +58,21 @@ def main() -> int:
     state = monitor.to_dict()
     print(json.dumps(state, indent=2) if options.json else table(state, reference))
     return 1 if state["alarm_count"] else 0
+
+
+def watched(options) -> tuple[Path, int, float]:
+    """Folder of the model, window and alpha: as a recipe says where one is given, and the command line before it."""
+    from umls_reranker.hub import download
+    from umls_reranker.recipe import Recipe, load_recipe
+
+    is_recipe = options.model.endswith((".yaml", ".yml"))
+    recipe = load_recipe(options.model) if is_recipe else Recipe.from_values({"served_model": options.model})
+    if not recipe.serving.served_model:
+        raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
+    folder = download(recipe.serving.served_model, recipe.serving.served_revision)
+    settings = recipe.monitoring
+    window = settings.monitor_window if options.window is None else options.window
+    return folder, window, settings.monitor_alpha if options.alpha is None else options.alpha
 
 
 def add_labels(monitor, folder: Path) -> None:

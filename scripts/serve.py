@@ -8,6 +8,8 @@ requests in flight are answered, for at most stop_seconds. One process serves on
 """
 
 import signal
+from contextlib import nullcontext
+from pathlib import Path
 
 from umls_reranker.arguments import MonitoringArguments, RunArguments, ServingArguments
 from umls_reranker.cli import run_script
@@ -27,17 +29,23 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     reranker, linker = load(recipe)
-    config = uvicorn.Config(
-        create_app(reranker, serving, linker),
-        host=serving.host,
-        port=serving.port,
-        timeout_graceful_shutdown=serving.stop_seconds,
-        access_log=False,
-    )
-    # Uvicorn ends in good order and then sends itself the signal again; that must not look like a crash.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    uvicorn.Server(config).run()
+    # The first call is slow; no request should wait for it.
+    reranker.rerank("warm-up", ["warm", "up"])
+    if linker is not None:
+        linker.link("warm-up")
+    with open_log(recipe) as log:
+        reranker.monitor = make_monitor(recipe, reranker.folder, log)
+        config = uvicorn.Config(
+            create_app(reranker, serving, linker),
+            host=serving.host,
+            port=serving.port,
+            timeout_graceful_shutdown=serving.stop_seconds,
+            access_log=False,
+        )
+        # Uvicorn ends in good order and then sends itself the signal again; that must not look like a crash.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        uvicorn.Server(config).run()
 
 
 def load(recipe):
@@ -53,12 +61,27 @@ def load(recipe):
         reranker = linker.reranker
     else:
         reranker = UMLSReranker.from_pretrained(serving.served_model, revision, **options)
-    # The first call is slow; no request should wait for it.
-    reranker.rerank("warm-up", ["warm", "up"])
-    if linker is not None:
-        linker.link("warm-up")
-    reranker.reset_statistics()
     return reranker, linker
+
+
+def open_log(recipe):
+    """The monitor's log, where the recipe names one."""
+    if not recipe.monitoring.monitor_log:
+        return nullcontext()
+    path = Path(recipe.monitoring.monitor_log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8")
+
+
+def make_monitor(recipe, model: Path, log):
+    """The monitor that the recipe asks for, with the reference of the model that is served."""
+    from umls_reranker.monitoring import Monitor
+
+    settings = recipe.monitoring
+    try:
+        return Monitor.of_model(model, window=settings.monitor_window, alpha=settings.monitor_alpha, log=log)
+    except ValueError as error:
+        raise UserError(f"monitor_window: {error}") from None
 
 
 if __name__ == "__main__":

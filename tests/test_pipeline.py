@@ -290,7 +290,10 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
             assert (item["cui"], item["tier"], item["accepted"]) == (one.cui, one.tier, one.accepted)
     assert {path.name for path in tmp_path.iterdir()} == {"input.jsonl", "output.jsonl"}
 
+    recipe = tmp_path / "deployment.yaml"
+    recipe.write_text(f"served_model: {model}\nmonitor_window: 200\n", encoding="utf-8")
     table = scripts.run("monitor", model, target)
+    assert scripts.run("monitor", recipe, target).out == table.out
     assert table.code == 0 and table.out.startswith("3 mentions, 1 of them without candidates")
     assert table.out.splitlines()[-1] == "too few mentions to test for drift"
     figures = json.loads(scripts.run("monitor", model, target, "--json").out)

@@ -106,5 +106,7 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     ]
     no_model = scripts.run("serve", recipe, served_model=tmp_path / "none")
     assert no_model.code == 2 and "neither a local folder nor a Hub repo" in no_model.errors[0]
+    window = scripts.run("serve", recipe, monitor_window=30)
+    assert window.code == 2 and "monitor_window: window 30 must be a multiple of 20" in window.errors[0]
     limits = scripts.run("serve", recipe, max_request_mentions=600)
     assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]

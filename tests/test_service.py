@@ -40,20 +40,14 @@ class OneConcept:
         return [[{"name": name, "cui": f"C{number}"} for number, name in enumerate(NAMES)] for _ in queries.texts]
 
     def described(self, ranked):
+        tiers = ("high", "medium", "low")
         return [
             [
                 LinkedConcept(
-                    one.cui,
-                    one.name,
-                    one.name,
-                    ("T047",),
-                    one.rank,
-                    one.cross_encoder_score,
-                    one.margin,
-                    one.tier,
-                    True,
+                    *(one.cui, one.name, one.name, ("T047",), one.rank, one.cross_encoder_score, one.margin),
+                    *(tier, True),
                 )
-                for one in items
+                for one, tier in zip(items, tiers, strict=False)
             ]
             for items in ranked
         ]
@@ -235,9 +229,10 @@ def test_a_deployment_may_accept_the_high_tier_alone(reranker):
             answer = await client.post("/link", json={"mentions": [{"mention": "cold"}]})
             return [(row["tier"], row["accepted"]) for row in answer.json()[0]]
 
-    # The stand-in accepts everything.
-    assert {accepted for _, accepted in asyncio.run(rows("high"))} == {False}
-    assert any(accepted == (tier in ("high", "medium")) for tier, accepted in asyncio.run(rows("medium")))
+    # The stand-in accepts everything, and its tiers are, in order:
+    tiers = ["high", "medium", "low"]
+    assert asyncio.run(rows("high")) == list(zip(tiers, [True, False, False], strict=True))
+    assert asyncio.run(rows("medium")) == list(zip(tiers, [True, True, False], strict=True))
 
 
 def test_link_answers_for_each_mention(reranker):
@@ -393,7 +388,7 @@ def test_metrics_are_what_prometheus_reads(reranker):
     assert samples["umls_reranker_service_requests_total", "/rerank", "400"] == 1
     assert samples["umls_reranker_service_requests_total", "other", "404"] == 1
     assert samples["umls_reranker_service_request_seconds_count", "/rerank"] == 2
-    figures = reranker.get_statistics()
-    assert samples["umls_reranker_mentions",] == figures["mentions"] == 1
-    assert samples["umls_reranker_mean_top_score",] == pytest.approx(figures["mean_top_score"])
-    assert sum(value for key, value in samples.items() if key[0] == "umls_reranker_tier_share") == 1
+    assert samples["umls_reranker_mentions_total", ""] == reranker.get_statistics()["mentions"] == 1
+    assert sum(value for key, value in samples.items() if key[0] == "umls_reranker_answers_total") == 1
+    window = samples["umls_reranker_window_mean_top_score", ""]
+    assert window == pytest.approx(reranker.get_statistics()["mean_top_score"])

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..arguments import ServingArguments
 from ..linker import ConceptLinker
+from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
 from ..version import __version__
 from .engine import Engine
@@ -39,7 +40,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         UserError: the limits contradict one another.
     """
     engine = Engine(reranker, serving, linker)
-    metrics = ServiceMetrics(reranker.get_statistics, lambda: engine.batcher.waiting, lambda: engine.in_flight)
+    metrics = ServiceMetrics(lambda: engine.batcher.waiting, lambda: engine.in_flight)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -107,8 +108,9 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.get("/metrics")
     async def exposition() -> Response:
-        """Figures in the text format of Prometheus."""
-        return Response(metrics.exposition(), media_type=metrics.MEDIA_TYPE)
+        """Figures of the service and of the reranker's monitor in the text format of Prometheus."""
+        answers = await run_in_threadpool(metrics_text, reranker.monitor)
+        return Response(metrics.exposition() + answers, media_type=metrics.MEDIA_TYPE)
 
     @app.get("/info")
     async def info() -> dict[str, Any]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily
 from starlette.exceptions import HTTPException
 
 if TYPE_CHECKING:
@@ -20,19 +19,16 @@ BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class ServiceMetrics:
-    """Requests, latencies and the queue, and `UMLSReranker.get_statistics` as it is when asked.
+    """Requests, latencies and the queue; what the answers were is the monitor's.
 
     Args:
-        statistics: gives the reranker's figures.
         waiting: gives the number of mentions that wait for a batch.
         in_flight: gives the number of mentions that were admitted and are not answered.
     """
 
     MEDIA_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(
-        self, statistics: Callable[[], dict[str, Any]], waiting: Callable[[], int], in_flight: Callable[[], int]
-    ) -> None:
+    def __init__(self, waiting: Callable[[], int], in_flight: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "umls_reranker_service_requests", "Requests by path and status", ["path", "status"], registry=self.registry
@@ -50,20 +46,6 @@ class ServiceMetrics:
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=self.registry).set_function(value)
-        self._statistics = statistics
-        self.registry.register(self)
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The reranker's figures, as the client library asks for them; a figure without a value is left out."""
-        figures = self._statistics()
-        for name, value in figures.items():
-            if isinstance(value, int | float):
-                yield GaugeMetricFamily(f"umls_reranker_{name}", f"get_statistics: {name}", value=value)
-        tiers = GaugeMetricFamily("umls_reranker_tier_share", "get_statistics: tier_shares", labels=["tier"])
-        for tier, share in figures["tier_shares"].items():
-            if share is not None:
-                tiers.add_metric([tier], share)
-        yield tiers
 
     def exposition(self) -> bytes:
         """Everything in the text format of Prometheus."""
