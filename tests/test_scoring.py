@@ -1,5 +1,6 @@
 """The scoring engine against one plain forward pass per pair."""
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,7 +50,7 @@ def expected(model, pairs):
 def layout(request, monkeypatch):
     """Both ways to compute a batch: BERT without padding, and any model with."""
     if request.param == "padded":
-        monkeypatch.setattr(PackedBert, "supports", lambda model: False)
+        monkeypatch.setattr(PackedBert, "supports", lambda config: False)
     return request.param
 
 
@@ -172,11 +173,12 @@ def test_many_threads_get_the_logits_of_one(model, pairs, expected):
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
-def test_other_activations_and_kinds_are_computed_by_transformers(model):
-    network = AutoModelForSequenceClassification.from_pretrained(model)
-    assert PackedBert.supports(network)
-    network.config.hidden_act = "relu"
-    assert not PackedBert.supports(network)
+@pytest.mark.parametrize(
+    "change", [{"hidden_act": "relu"}, {"architectures": ["RobertaForSequenceClassification"]}, {"is_decoder": True}]
+)
+def test_other_activations_and_kinds_are_left_to_transformers(model, change):
+    config = json.loads((model / "config.json").read_text())
+    assert PackedBert.supports(config) and not PackedBert.supports(config | change)
 
 
 def test_scores_that_are_not_numbers_are_refused(model, pairs):

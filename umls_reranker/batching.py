@@ -102,6 +102,8 @@ def _started_pool() -> ThreadPoolExecutor | Literal[False]:
 
     def start() -> None:
         torch.set_num_threads(1)
+        # The first look settles a thread's number; later it would take over the one that is set below.
+        torch.get_num_threads()
         all_started.wait()
 
     pool = ThreadPoolExecutor(threads, "batches", initializer=start)

@@ -40,12 +40,10 @@ def load_network(
         return load_exported(folder, tokenizer, device, precision, backend)
     place = resolve_device(device)
     dtype = resolve_precision(precision, place, inference=True)
-    model = load_model(folder)
     if backend == "torch_compile":
-        return CompiledModel(model, tokenizer, place, dtype)
-    if PackedBert.supports(model):
-        return PackedBert(model, place, dtype)
-    return PaddedModel(model, tokenizer, place, dtype)
+        return CompiledModel(load_model(folder), tokenizer, place, dtype)
+    packed = PackedBert.from_folder(folder, place, dtype)
+    return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
 
 
 def load_model(folder: Path) -> PreTrainedModel:

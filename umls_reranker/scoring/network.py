@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from .batch import PairBatch
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Network", "input_names", "shape_of", "to_device"]
 
@@ -57,7 +58,7 @@ def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [*names, "token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else names
 
 
-def shape_of(config: PretrainedConfig) -> str:
-    """Kind, layers and widths of a model."""
-    sizes = (getattr(config, key, "?") for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-    return f"{config.model_type} {'x'.join(map(str, sizes))}"
+def shape_of(config: Mapping[str, Any]) -> str:
+    """Kind, layers and widths of a model, from the content of ``config.json``."""
+    sizes = (config.get(key, "?") for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+    return f"{config.get('model_type')} {'x'.join(map(str, sizes))}"

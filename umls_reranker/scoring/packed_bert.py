@@ -6,7 +6,10 @@ logits; left out is what no logit depends on: padding, and in the last layer all
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +19,6 @@ from .network import Network, shape_of, to_device
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import BertForSequenceClassification, PreTrainedModel
 
 __all__ = ["PackedBert"]
 
@@ -36,42 +38,83 @@ class PackedBert(Network):
     """A BERT of one logit whose batches are packed.
 
     Args:
-        model: its weights are taken over, converted and moved; the model itself is no longer needed.
+        config: content of ``config.json``.
+        weights: tensors by the names that `BertForSequenceClassification` saves them under.
         device: where to compute.
         precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
             come in steps of 0.03 and tie candidates that differ.
+
+    Raises:
+        KeyError: a weight is missing.
     """
 
     backend = "torch"
     padded = False
     in_threads = True
 
-    def __init__(self, model: BertForSequenceClassification, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, precision: str
+    ) -> None:
         import torch
 
-        model = model.to(device=device, dtype=getattr(torch, precision))
-        bert, config = model.bert, model.config
+        dtype = getattr(torch, precision)
+
+        def placed(name: str) -> Tensor:
+            return weights[name].to(device=device, dtype=dtype)
+
+        def both(name: str) -> tuple[Tensor, Tensor]:
+            return placed(f"{name}.weight"), placed(f"{name}.bias")
+
+        def layer(name: str) -> _Layer:
+            parts = [both(f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+            return _Layer(
+                tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)),
+                both(f"{name}.attention.output.dense"),
+                both(f"{name}.attention.output.LayerNorm"),
+                both(f"{name}.intermediate.dense"),
+                both(f"{name}.output.dense"),
+                both(f"{name}.output.LayerNorm"),
+            )
+
         self.device, self.precision, self.shape = device, precision, shape_of(config)
-        self.heads = config.num_attention_heads
-        self.eps = config.layer_norm_eps
-        embeddings = bert.embeddings
-        self.words = embeddings.word_embeddings.weight.detach()
-        self.places = embeddings.position_embeddings.weight.detach()
-        self.types = embeddings.token_type_embeddings.weight.detach()
-        self.embedding_norm = _weights(embeddings.LayerNorm)
-        self.layers = [_take_layer(layer) for layer in bert.encoder.layer]
-        self.pooler = _weights(bert.pooler.dense)
-        self.head = _weights(model.classifier.float())
+        self.heads = config["num_attention_heads"]
+        self.eps = config.get("layer_norm_eps", 1e-12)
+        embeddings = "bert.embeddings"
+        self.words = placed(f"{embeddings}.word_embeddings.weight")
+        self.places = placed(f"{embeddings}.position_embeddings.weight")
+        self.types = placed(f"{embeddings}.token_type_embeddings.weight")
+        self.embedding_norm = both(f"{embeddings}.LayerNorm")
+        self.layers = [layer(f"bert.encoder.layer.{number}") for number in range(config["num_hidden_layers"])]
+        self.pooler = both("bert.pooler.dense")
+        self.head = tuple(weights[f"classifier.{part}"].to(device=device).float() for part in ("weight", "bias"))
+
+    @classmethod
+    def from_folder(cls, folder: Path, device: torch.device, precision: str) -> PackedBert | None:
+        """Load a network without transformers, whose import takes longer than all else.
+
+        Returns:
+            None where the folder holds no sound model that is computed here; transformers may know it, or say why not.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if not cls.supports(config):
+                return None
+            weights = load_file(folder / "model.safetensors")
+            return cls(config, weights, device, precision) if weights["classifier.weight"].shape[0] == 1 else None
+        except (OSError, ValueError, KeyError, SafetensorError):
+            return None
 
     @staticmethod
-    def supports(model: PreTrainedModel) -> bool:
-        """Whether the model is a BERT whose computation is the one here."""
-        config = model.config
+    def supports(config: Mapping[str, Any]) -> bool:
+        """Whether a configuration is that of a BERT whose computation is the one here."""
         return (
-            type(model).__name__ == "BertForSequenceClassification"
-            and config.hidden_act == "gelu"
-            and getattr(config, "position_embedding_type", None) in (None, "absolute")
-            and not getattr(config, "is_decoder", False)
+            config.get("architectures") == ["BertForSequenceClassification"]
+            and config.get("hidden_act", "gelu") == "gelu"
+            and config.get("position_embedding_type", "absolute") == "absolute"
+            and not config.get("is_decoder", False)
         )
 
     def __call__(self, batch: PairBatch) -> Tensor:
@@ -163,22 +206,3 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     # On a processor the fused kernel takes twice as long in bfloat16 as its two matrix products.
     scores = torch.matmul(query, key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
     return torch.matmul(scores.softmax(-1), value)
-
-
-def _weights(module: torch.nn.Module) -> tuple[Tensor, Tensor]:
-    return module.weight.detach(), module.bias.detach()
-
-
-def _take_layer(layer: torch.nn.Module) -> _Layer:
-    import torch
-
-    attention = layer.attention.self
-    parts = (attention.query, attention.key, attention.value)
-    return _Layer(
-        (torch.cat([part.weight.detach() for part in parts]), torch.cat([part.bias.detach() for part in parts])),
-        _weights(layer.attention.output.dense),
-        _weights(layer.attention.output.LayerNorm),
-        _weights(layer.intermediate.dense),
-        _weights(layer.output.dense),
-        _weights(layer.output.LayerNorm),
-    )

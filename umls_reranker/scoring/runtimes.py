@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..devices import resolve_precision
 from ..errors import UserError
 from ..exported import EXPORTED_FILES
+from ..stages import read_json
 from .batch import PairBatch
 from .network import Network, input_names, shape_of
 
@@ -28,7 +29,6 @@ def load_exported(
         UserError: it was not exported, the runtime is not installed, or a GPU is asked for.
     """
     import torch
-    from transformers import AutoConfig
 
     if device not in (None, "auto", "cpu"):
         raise UserError(f"backend {backend} computes on the processor; leave out device={device!r} or use torch")
@@ -41,7 +41,7 @@ def load_exported(
     else:
         precision = kind.usual_precision if precision in (None, "auto") else precision
         precision = resolve_precision(precision, torch.device("cpu"))
-    shape = shape_of(AutoConfig.from_pretrained(folder, local_files_only=True))
+    shape = shape_of(read_json(folder / "config.json"))
     try:
         return kind(file, tokenizer, backend, precision, shape)
     except ImportError as error:

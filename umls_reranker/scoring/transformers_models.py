@@ -37,7 +37,7 @@ class PaddedModel(Network):
     ) -> None:
         import torch
 
-        self.device, self.precision, self.shape = device, precision, shape_of(model.config)
+        self.device, self.precision, self.shape = device, precision, shape_of(model.config.to_dict())
         self.model = model.to(device=device, dtype=getattr(torch, precision))
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)

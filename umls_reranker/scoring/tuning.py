@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ class TokenBudget:
         self._trial_tokens = TRIAL_TOKENS.get(kind, TRIAL_TOKENS["cuda"])
         if tokens is not None and tokens < 1:
             raise ValueError(f"token_budget must be at least 1, got {tokens}")
-        known = tokens or _remembered(_key(network))
+        known = tokens or _remembered().get(_key(network))
         self.tokens = known or DEFAULT_TOKENS.get(kind, DEFAULT_TOKENS["cuda"])
         self.is_settled = known is not None
         self._speeds: dict[int, list[float]] = defaultdict(list)
@@ -108,26 +108,20 @@ def _key(network: Network) -> str:
     return f"{network.backend} {network.precision} {network.shape} on {device}"
 
 
-def _remembered(key: str) -> int | None:
+def _remembered() -> dict[str, int]:
     try:
-        tokens = json.loads(memory_file().read_text(encoding="utf-8"))["token_budgets"][key]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return tokens if isinstance(tokens, int) and tokens > 0 else None
+        known = json.loads(memory_file().read_text(encoding="utf-8"))["token_budgets"]
+        return {key: tokens for key, tokens in known.items() if isinstance(tokens, int) and tokens > 0}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _remember(key: str, tokens: int) -> None:
     """Add a budget to the file; without a place to write it is measured again next time."""
     path = memory_file()
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))["token_budgets"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    content = {"schema_version": 1, "token_budgets": _remembered() | {key: tokens}}
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"schema_version": 1, "token_budgets": dict(known) | {key: tokens}}
         partial.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
         partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
