@@ -144,8 +144,8 @@ class Ours:
         self.concepts, self.known, self.folder = concepts, known, folder
         factory, _, parameters = index.partition(" ")
         self.index = NameIndex.build(concepts, known, folder, factory, parameters, training_sample=TRAINING_SAMPLE)
-        recall = f" (recall@64 {self.index.recall['recall@64']:.3f})" if self.index.recall else ""
-        self.title = f"umls_reranker, {index}{recall}"
+        recall = ", ".join(f"{name} {share:.3f}" for name, share in self.index.recall.items())
+        self.title = f"umls_reranker, {index}" + (f" ({recall})" if recall else "")
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:
         config = MiningConfig(semantic=negatives, same_type=0, random=0, neighbors=neighbors)
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=5, help="negatives per mention")
     parser.add_argument("--neighbors", type=int, default=64, help="concepts (ours) or names (theirs) searched")
     parser.add_argument(
-        "--indexes", nargs="+", default=["Flat", "IVF1024,Flat nprobe=16"], help="factory strings and parameters"
+        "--indexes", nargs="+", default=["Flat", "IVF1024,Flat nprobe=32"], help="factory strings and parameters"
     )
     parser.add_argument("--rounds", type=int, default=3, help="times that each side runs, in turn")
     options = parser.parse_args()
