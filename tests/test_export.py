@@ -27,6 +27,7 @@ def lists():
         cuis=[f"C{row}" for row in range(100)],
         names=texts[20:],
         texts=texts[20:],
+        mention_texts=texts[:20],
         retrieval={},
         offsets=np.arange(0, 101, 5),
         gold=choose.integers(-1, 5, 20),
