@@ -36,7 +36,8 @@ from datasets import Dataset, load_from_disk
 from umls_reranker.data.concepts import Concept, ConceptTable, normalize_name, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.index import NameIndex
-from umls_reranker.retrieval.mining import MiningConfig, mine_pairs
+from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA

@@ -78,7 +78,7 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.retrieval.mining import mine_pairs
-    from umls_reranker.retrieval.mining_report import mining_table
+    from umls_reranker.retrieval.mining_report import examples_table, mining_table
     from umls_reranker.template import PairTemplate
 
     relations = RelationTable.load(run.path / "concepts")
@@ -93,7 +93,9 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
         summary[split] = mine_pairs(mentions[split], *searched, configs[split], folder / split, fingerprint, **guided)
     write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
-    Console(width=None if Console().is_terminal else 120).print(mining_table(summary))
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(mining_table(summary))
+    console.print(examples_table(summary["train"]))
 
 
 if __name__ == "__main__":

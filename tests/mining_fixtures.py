@@ -11,7 +11,8 @@ from trigram_encoder import TrigramEncoder, make_concepts
 
 from umls_reranker.data.concepts import normalize_name
 from umls_reranker.retrieval.index import NameIndex
-from umls_reranker.retrieval.mining import MiningConfig, mine_pairs
+from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 
 

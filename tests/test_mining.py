@@ -10,7 +10,8 @@ from trigram_encoder import TrigramEncoder
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval.guards import SharedNames
-from umls_reranker.retrieval.mining import PAIR_FEATURES, MiningConfig, mine_pairs
+from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
+from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
 from umls_reranker.retrieval.retriever import Retriever

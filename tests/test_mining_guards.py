@@ -6,7 +6,7 @@ from umls_reranker.arguments import MiningArguments
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval.from_recipe import mining_config
 from umls_reranker.retrieval.guards import GUARDS, ConceptGuards, SharedNames, above_ceiling
-from umls_reranker.retrieval.mining import MiningConfig
+from umls_reranker.retrieval.mining_config import MiningConfig
 
 COLDS = {
     "C0000001": ("T3", ["common cold", "cold"]),

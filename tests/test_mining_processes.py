@@ -10,8 +10,9 @@ from pipeline_fixtures import ROOT, contents
 from rich.console import Console
 
 from umls_reranker.retrieval import nearest
-from umls_reranker.retrieval.mining import MiningConfig, search_share
-from umls_reranker.retrieval.mining_report import SOURCES, mining_table
+from umls_reranker.retrieval.mining import search_share
+from umls_reranker.retrieval.mining_config import MiningConfig
+from umls_reranker.retrieval.mining_report import SOURCES, examples_table, mining_table
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -103,6 +104,21 @@ def test_table_shows_every_count_of_the_report(setup, mentions):
         report["dropped"]["gold_concept"]["semantic"] for report in reports.values()
     ]
     assert "dropped, related: semantic" not in rows
+
+
+def test_examples_of_each_kind_are_shown(setup, mentions):
+    report = setup.mine(mentions)[1]
+    report["examples"]["semantic"][0]["name"] = "[bold]name"
+    console = Console(file=io.StringIO(), width=200)
+    console.print(examples_table(report))
+    lines = console.file.getvalue().splitlines()
+    rows = [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in lines if line.count("\u2502") == 7]
+    assert [row[0] for row in rows if row[0]] == list(SOURCES[1:])
+    assert rows[0][1:] == [
+        *(report["examples"]["semantic"][0][key] for key in ("mention", "gold_name", "name", "cui")),
+        f"{report['examples']['semantic'][0]['cosine']:.2f}",
+    ]
+    assert f"50% {report['semantic_cosine']['0.5']:.2f}" in console.file.getvalue()
 
 
 def test_two_processes_write_the_pairs_of_one(scripts, finished, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mining_fixtures import Relations, Setup, make_mentions
 
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.retrieval.mining import MiningConfig
+from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.mining_report import SOURCES
 
 KINDS = ("PAR", "CHD", "RB", "RN", "SY", "SIB")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
     from .index import NameIndex
-    from .mining import MiningConfig
+    from .mining_config import MiningConfig
     from .retriever import Retriever
 
 __all__ = ["build_index", "load_encoder", "load_retriever", "mining_config"]
@@ -109,7 +109,7 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
     Raises:
         UserError: a number is out of its range.
     """
-    from .mining import MiningConfig
+    from .mining_config import MiningConfig
 
     ceiling = mining.positive_aware_ceiling
     if ceiling is not None and not 0 < ceiling <= 1:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .encoder import BiEncoder
 
-__all__ = ["SOURCES", "MiningReport", "mining_table"]
+__all__ = ["SOURCES", "MiningReport", "examples_table", "mining_table"]
 
 SOURCES = ("positive", "semantic", "type", "random")
 POSITIVE, SEMANTIC, TYPE, RANDOM = range(len(SOURCES))
@@ -165,6 +165,26 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
         for source in SOURCES[1:]:
             if any(_get(report, ("dropped", guard, source)) for report in reports.values()):
                 add(f"dropped, {title}: {source}", "dropped", guard, source)
+    return table
+
+
+def examples_table(report: dict[str, Any]) -> Table:
+    """Examples of each kind, and how the cosines of the semantic negatives are distributed."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    quantiles = ((f"{float(share):.0%}", value) for share, value in report["semantic_cosine"].items())
+    shown = ", ".join(f"{share} {value:.2f}" for share, value in quantiles if value is not None)
+    table = Table(title="Examples", caption=f"Quantiles of the semantic negatives' cosines: {shown or 'none'}")
+    table.title_justify = table.caption_justify = "left"
+    for title in ("kind", "mention", "gold concept's name", "name of the pair", "CUI"):
+        table.add_column(title)
+    table.add_column("cosine", justify="right")
+    for kind in SOURCES[1:]:
+        for place, own in enumerate(report["examples"][kind]):
+            names = own["mention"], own["gold_name"], own["name"], own["cui"]
+            table.add_row("" if place else kind, *map(escape, names), f"{own['cosine']:.2f}")
+        table.add_section()
     return table
 
 

@@ -13,7 +13,7 @@ from .negatives import random_below, random_bits
 if TYPE_CHECKING:
     from .guards import ConceptGuards
     from .index import Candidates, NameIndex
-    from .mining import MiningConfig
+    from .mining_config import MiningConfig
     from .mining_report import MiningReport
     from .negatives import TypePools
 
