@@ -37,7 +37,9 @@ def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
     found = linker.candidates(queries)
     assert [[item["cui"] for item in items] for items in found] == lists.lists_of_cuis()
     assert [item["name"] for items in found for item in items] == lists.names
-    ranked = linker.reranker.rerank_batch(queries.texts, found, None, queries.lefts, queries.rights)
+    ranked = linker.reranker.rerank_batch(
+        queries.texts, found, columns["semantic_types"], queries.lefts, queries.rights
+    )
     linked = linker.link_batch(
         columns["mention"], entity_types=columns["semantic_types"], lefts=columns["left"], rights=columns["right"]
     )

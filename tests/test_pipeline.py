@@ -299,7 +299,7 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
     figures = json.loads(scripts.run("monitor", model, target, "--json").out)
     tops = [entry["ranked"][0]["score"] for entry in written if entry["ranked"]]
     assert figures["mean_top_score"] == pytest.approx(sum(tops) / 2)
-    assert figures["candidates"] == 3 and figures["per_type"]["T184"]["mentions"] == 1
+    assert figures["candidates"] == 3 and figures["per_type"]["T184"]["mentions"] == 2
 
 
 def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, reranker, monkeypatch, tmp_path):

@@ -44,9 +44,10 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
 
 def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
+    retrieval = ["retrieval", "context", "lexical"]
     assert [list(fusion.weights) for fusion in reranker.calibration.fusions] == [
-        list(CANDIDATE_EVIDENCE),
-        [name for name in CANDIDATE_EVIDENCE if name not in ("retrieval", "context", "lexical")],
+        [name for name in CANDIDATE_EVIDENCE if name not in lacking]
+        for lacking in ([], ["type_lift"], retrieval, [*retrieval, "type_lift"])
     ]
     row = load_from_disk(str(run[0] / "candidates"))["test"][0]
     columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)

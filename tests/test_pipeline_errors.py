@@ -249,8 +249,10 @@ def test_a_hub_that_cannot_be_reached(scripts, run, tmp_path):
     assert_refused(outcome, f"no connection to the Hub at {hub}")
     outcome = scripts.run("train", hub=hub, model="org/model", output_dir=run.parent)
     assert_refused(outcome, f"no connection to the Hub at {hub}")
+    mentions = tmp_path / "mentions.jsonl"
+    mentions.write_text('{"entity": "cold", "candidates": ["cold"]}\n')
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    outcome = scripts.run_alone("rerank", "org/model", scripts.recipe, tmp_path / "output.jsonl", env=environment)
+    outcome = scripts.run_alone("rerank", "org/model", mentions, tmp_path / "output.jsonl", env=environment)
     assert_refused(outcome, f"no connection to the Hub at {hub}")
     left = contents(run)
     assert {name: left[name] for name in left if name != ".checkpoints.partial/key"} == before

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,27 +77,29 @@ def batch_mapper(device: torch.device) -> Iterator[Callable]:
 
 
 def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for whole batches, each computing with one thread; None where one is all there are.
+    """This process' threads for whole batches, each computing with one thread; None where PyTorch has only one.
 
-    As many as PyTorch had been given when it was first called (``torch.get_num_threads()``).
+    As many as PyTorch had (``torch.get_num_threads()``) when it was first asked with more than one.
     """
+    import torch
+
     global _pool
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return None
     with _pool_lock:
         if _pool is None:
-            _pool = _started_pool()
-        return _pool or None
+            _pool = _started_pool(threads)
+        return _pool
 
 
-_pool: ThreadPoolExecutor | Literal[False] | None = None
+_pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
-def _started_pool() -> ThreadPoolExecutor | Literal[False]:
+def _started_pool(threads: int) -> ThreadPoolExecutor:
     import torch
 
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return False
     all_started = threading.Barrier(threads)
 
     def start() -> None:

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,11 +112,17 @@ class BulkJob:
         left = [(number, path) for number, path in own if not path.exists()]
         sizes = [min(self.shard_rows, self.mentions.rows - number * self.shard_rows) for number, _ in left]
         desc = "reranking" + (f" (process {process.rank} of {process.count})" if process.count > 1 else "")
-        with naming_full_disk(self.target), progress(total=sum(sizes), desc=desc, unit=" mentions") as bar:
-            for (number, path), size in zip(left, sizes, strict=True):
-                start = number * self.shard_rows
-                write_shard(path, self._ranked(reranker, start, start + size, bar))
-            self._join(folder, shards)
+        try:
+            with naming_full_disk(self.target), progress(total=sum(sizes), desc=desc, unit=" mentions") as bar:
+                for (number, path), size in zip(left, sizes, strict=True):
+                    start = number * self.shard_rows
+                    write_shard(path, self._ranked(reranker, start, start + size, bar))
+                self._join(folder, shards)
+        except BaseException:
+            # Without a finished shard there is nothing to go on from.
+            with suppress(OSError):
+                folder.rmdir()
+            raise
         return sum(sizes)
 
     def _ranked(self, reranker: UMLSReranker, start: int, stop: int, bar: Any) -> Iterator[tuple[Any, list, list]]:
