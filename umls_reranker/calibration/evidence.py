@@ -219,8 +219,13 @@ def _is_whole(names: Iterable[str], columns: Mapping[str, np.ndarray], offsets: 
     return np.diff(np.concatenate([[0], np.cumsum(lacking)])[offsets]) == 0
 
 
-def fit_fusions(evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, counts: StringCounts) -> Calibration:
+def fit_fusions(
+    evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, counts: StringCounts, *, richest_only: bool = False
+) -> Calibration:
     """Fit the fusion of the named evidence, and those that do without the part of it that serving may lack.
+
+    Args:
+        richest_only: leave out the others and the baseline, where lists as whole as these are all there is to score.
 
     Returns:
         The fusions with the baseline and an identity for calibrator.
@@ -243,6 +248,8 @@ def fit_fusions(evidence: Sequence[str], lists: ScoredLists, gold: np.ndarray, c
         columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_EVIDENCE if name in columns}
         return EvidenceFusion.fit(columns, about_lists, lists.offsets, gold)
 
+    if richest_only:
+        return Calibration([fit(evidence)], counts)
     lacks = ((), TYPE_EVIDENCE, RETRIEVAL_EVIDENCE, (*TYPE_EVIDENCE, *RETRIEVAL_EVIDENCE))
     rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
     rungs.pop((), None)

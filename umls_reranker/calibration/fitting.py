@@ -56,7 +56,7 @@ def fit_parts(
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     counts = StringCounts.fit(zip(*columns, strict=True))
 
-    def fit(inside: np.ndarray, method: str) -> Calibration:
+    def fit(inside: np.ndarray, method: str, richest_only: bool = False) -> Calibration:
         return _fit_calibration(
             scored.take(inside),
             lists.gold[inside],
@@ -67,11 +67,12 @@ def fit_parts(
             hierarchy,
             seed,
             losses,
+            richest_only,
         )
 
     calibration = fit(np.ones(len(documents), bool), settings.calibrator)
     method = calibration.calibrator.method
-    decided, held_out = _held_out(lambda inside: fit(inside, method), calibration, scored, documents, seed)
+    decided, held_out = _held_out(lambda inside: fit(inside, method, True), calibration, scored, documents, seed)
     probabilities = decided.probabilities
     top = lists.top(decided.log_odds, probabilities)
     thresholds = ThresholdTable.fit(
@@ -114,12 +115,13 @@ def _fit_calibration(
     hierarchy: TypeHierarchy,
     seed: int,
     losses: dict[str, HeldOutLoss],
+    richest_only: bool,
 ) -> Calibration:
     """Fusion and calibrator; `losses` receives those of ``auto``."""
     evidence = settings.evidence or (["cross_encoder"] if settings.calibrator == "listwise" else [])
     calibration, log_odds = Calibration(), scored.logits
     if evidence:
-        calibration = fit_fusions(evidence, scored, gold, counts)
+        calibration = fit_fusions(evidence, scored, gold, counts, richest_only=richest_only)
         log_odds, _ = calibration.utilities(scored)
     calibration.calibrator = fit_calibrator(
         settings.calibrator,
