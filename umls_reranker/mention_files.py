@@ -230,14 +230,18 @@ def write_shard(path: Path, pieces: Iterator[tuple[Any, list[dict[str, Any]], li
         pieces: what was read, its mentions, and for each its ranked candidates as mappings of `RANKED_FIELDS`.
     """
     partial = path.with_name(f".{path.name}.partial")
-    if FORMATS[path.suffix] == "jsonl":
-        with partial.open("w", encoding="utf-8") as stream:
-            for piece, mentions, ranked in pieces:
-                rows = mentions if isinstance(piece, list) else piece.to_pylist()
-                for row, candidates in zip(rows, ranked, strict=True):
-                    stream.write(json.dumps(row | {"ranked": candidates}, ensure_ascii=False, default=str) + "\n")
-    else:
-        _write_tables(partial, FORMATS[path.suffix], (with_ranked(piece, ranked) for piece, _, ranked in pieces))
+    try:
+        if FORMATS[path.suffix] == "jsonl":
+            with partial.open("w", encoding="utf-8") as stream:
+                for piece, mentions, ranked in pieces:
+                    rows = mentions if isinstance(piece, list) else piece.to_pylist()
+                    for row, candidates in zip(rows, ranked, strict=True):
+                        stream.write(json.dumps(row | {"ranked": candidates}, ensure_ascii=False, default=str) + "\n")
+        else:
+            _write_tables(partial, FORMATS[path.suffix], (with_ranked(piece, ranked) for piece, _, ranked in pieces))
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
 
 
