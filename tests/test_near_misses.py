@@ -24,7 +24,7 @@ def lists_of(gold, answers):
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in answers])])
     positions = np.array([own.index(cui) if cui in own else -1 for cui, own in zip(gold, answers, strict=True)])
     known = np.array([cui != UNKNOWN for cui in gold])
-    return CandidateLists(mentions, cuis, cuis, cuis, [], {}, offsets, positions, known)
+    return CandidateLists(mentions, cuis, cuis, cuis, gold, {}, offsets, positions, known)
 
 
 def folder_of(tmp_path, parents=()):
