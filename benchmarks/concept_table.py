@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Measure the way from a release to the concept table, beside the bare reading and filtering of other engines.
 
-    python benchmarks/rrf_release.py /tmp/rrf1m --rows 1700000
-    python benchmarks/rrf_release.py /tmp/rrf17m --rows 17000000
-    python benchmarks/concept_table.py /tmp/rrf1m /tmp/rrf17m
+    python benchmarks/rrf_release.py rrf1m --rows 1700000
+    python benchmarks/rrf_release.py rrf17m --rows 17000000
+    python benchmarks/concept_table.py rrf1m rrf17m
 
 What the others do is the least that any reader must: read MRCONSO and MRSTY, keep English names that are not
 suppressible, and hold five columns of the names and two of the types in memory. Ours groups, ranks and deduplicates
