@@ -226,8 +226,8 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
     for line, reason in [
         ("cold\tcommon cold", "mentions.jsonl:2: expected a JSON object"),
         ('{"entity": "cold"}', "mentions.jsonl:2: expected a JSON object"),
-        ('{"entity": "", "candidates": ["x"]}', "lines 1-2: entity is blank"),
-        ('{"entity": "cold", "candidates": [7]}', "lines 1-2: candidate 0"),
+        ('{"entity": "", "candidates": ["x"]}', "mentions.jsonl:2: entity is blank"),
+        ('{"entity": "cold", "candidates": [7]}', "mentions.jsonl:2: candidate 0"),
     ]:
         mentions = tmp_path / "mentions.jsonl"
         mentions.write_text(f"{good}\n{line}\n")
