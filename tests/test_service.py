@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -121,6 +122,20 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
 def test_equal_texts_keep_their_order(reranker):
     answer = ask(reranker, ("/rerank", {"query": "cold", "texts": ["flu", "cold", "flu", "flu"]}))
     assert [row["index"] for row in answer.json() if row["index"] != 1] == [0, 2, 3]
+
+
+def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
+    rerank_batch = reranker.rerank_batch
+
+    def fused(*arguments):
+        # As where evidence is weighed: the best by probability is the worst by the cross-encoder alone.
+        return [[replace(one, logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments)]
+
+    monkeypatch.setattr(reranker, "rerank_batch", fused)
+    body = {"query": "cold", "texts": NAMES}
+    plain, raw = ask(reranker, ("/rerank", body), ("/rerank", body | {"raw_scores": True}))
+    assert [row["score"] for row in raw.json()] == [3.0, 2.0, 1.0]
+    assert [row["index"] for row in raw.json()] == [row["index"] for row in reversed(plain.json())]
 
 
 @pytest.mark.parametrize(
