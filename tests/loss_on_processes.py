@@ -138,3 +138,4 @@ if __name__ == "__main__":
         assert torch.distributed.get_world_size() == 2
         if torch.distributed.get_rank() == 0:
             save_file(gradients | {"losses": torch.tensor(losses)}, Path(target) / f"{name}.safetensors")
+    torch.distributed.destroy_process_group()

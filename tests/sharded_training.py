@@ -64,3 +64,4 @@ if __name__ == "__main__":
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))
+    torch.distributed.destroy_process_group()

@@ -117,7 +117,8 @@ SRUN = """#!/bin/bash
 [ "$1" = --kill-on-bad-exit=1 ] || exit 1
 shift
 SLURM_NODEID=1 "$@" &
-SLURM_NODEID=0 "$@" && wait $!
+SLURM_NODEID=0 "$@" &
+wait -n && wait -n || { kill $(jobs -p); exit 1; }
 """
 ACCELERATE = f"""#!/bin/bash
 shift
@@ -133,6 +134,7 @@ torch.distributed.barrier()
 found = torch.distributed.get_world_size(), int(ranks), os.environ["ACCELERATE_MIXED_PRECISION"], sys.argv[1:]
 with open(f"rank-{os.environ['RANK']}", "w") as file:
     print(*found, file=file)
+torch.distributed.destroy_process_group()
 """
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.errors import UserError
@@ -85,3 +86,11 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
     assert asked() == (False, f"[index] up to date in {stage.folder}\n")
     assert asked(overwrite=True) == (True, f"[index] -> {stage.folder}\n")
     assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")
+
+
+def test_a_script_leaves_the_process_group_before_python_ends(capsys):
+    def main():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+    assert run(main, capsys)[0] == 0
+    assert not dist.is_initialized()

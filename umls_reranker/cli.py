@@ -24,7 +24,9 @@ def run_script(main: Callable[[], int | None]) -> None:
     # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
+        leave_process_group()
+        sys.exit(code)
     except UserError as error:
         message = str(error)
     except OSError as error:
@@ -35,6 +37,13 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def leave_process_group() -> None:
+    """Leave the group of a launch: threads of it that still run when Python ends can abort a process that is done."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
