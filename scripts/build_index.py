@@ -4,9 +4,9 @@
     python scripts/build_index.py recipes/quickstart/config.yaml
     accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/build_index.py RECIPE
 
-Writes index/, candidates/ and, where the recipe retrieves by letters too, lexical/ into the run folder. Several
-processes share the embedding, whose finished shards a killed run finds again; the index is the same either way. A gold
-concept that is not retrieved is never added to a list.
+Writes index/, candidates/ and, where the recipe retrieves by letters or by training mentions too, lexical/ and
+mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds
+again; the index is the same either way. A gold concept that is not retrieved is never added to a list.
 """
 
 from contextlib import nullcontext
@@ -36,6 +36,10 @@ def main() -> None:
         lexical = run.stage("lexical", {}, concepts)
         stages.append((lexical, make_lexical))
         inputs["lexical"] = lexical.key
+    if "mentions" in recipe.index.retrievers:
+        annotated = run.stage("mention_index", {}, {name: inputs[name] for name in ("index", "mentions")})
+        stages.append((annotated, make_mention_index))
+        inputs["mention_index"] = annotated.key
     stages.append((run.stage("candidates", listed, inputs), make_candidates))
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     due = [(stage, make) for stage, make in stages if should_run(stage, **flags)]
@@ -87,6 +91,22 @@ def make_lexical(recipe, run, stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
         summary["names"] = len(LexicalIndex.build(concepts, folder, stage.key))
+
+
+def make_mention_index(recipe, run, stage) -> None:
+    from datasets import load_from_disk
+
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.retrieval.from_recipe import load_encoder
+    from umls_reranker.retrieval.mention_index import MentionIndex
+
+    concepts = ConceptTable.load(run.path / "concepts")
+    encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
+    mentions = load_from_disk(str(run.path / "mentions"))["train"]
+    table = mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
+    with stage.writing() as (folder, summary):
+        summary["mentions"] = len(MentionIndex.build(table, concepts, encoder, folder))
+    print(f"indexed {summary['mentions']:,} distinct training mentions")
 
 
 def make_candidates(recipe, run, stage) -> None:

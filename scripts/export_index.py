@@ -27,16 +27,15 @@ def main() -> None:
     recipe, options = parse_recipe(__doc__, (RunArguments,), extra=ExportArguments)
     if options.index_folder is None:
         raise UserError("--index_folder is needed; name the folder to make")
-    from umls_reranker.retrieval.index_folder import export_index
+    from umls_reranker.retrieval.index_folder import export_index, index_parts
 
     target = Path(options.index_folder)
     export_index(
         recipe.run.run_dir,
         target,
-        lexical="lexical" in recipe.index.retrievers,
+        index_parts(recipe.index.retrievers, trained=recipe.encoder.encoder_training_steps > 0),
         model=recipe.index.encoder,
         revision=recipe.index.encoder_revision,
-        trained=recipe.encoder.encoder_training_steps > 0,
     )
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}; {size:,} bytes")

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions
+from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions, type_fits
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.errors import UserError
 
 TRAINING = [
@@ -23,7 +24,7 @@ def counts() -> StringCounts:
     return StringCounts.fit(TRAINING)
 
 
-def lists(retrieval=None, cuis=("C1", "C2", None), types=None) -> ScoredLists:
+def lists(retrieval=None, cuis=("C1", "C2", None), types=None, fits=None) -> ScoredLists:
     return ScoredLists(
         logits=np.array([1.0, 0.5, 0.0]),
         mentions=["COLD", "never seen"],
@@ -32,6 +33,7 @@ def lists(retrieval=None, cuis=("C1", "C2", None), types=None) -> ScoredLists:
         offsets=np.array([0, 2, 3]),
         retrieval=retrieval or {},
         types=types,
+        fits=fits,
     )
 
 
@@ -100,6 +102,23 @@ def test_lists_without_types_are_scored_without_them(counts):
     assert typed.log_odds[2] == 0.0 and without.log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
+def test_type_fits_by_hand():
+    # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type contradicts none.
+    types = [["T038"], ["UnknownType"], "Disease or Syndrome", None]
+    candidates = [["T047"], ["T121"], ["T121", "T047"], [], None, ["T047"], ["T121"], ["T038"], ["T047"]]
+    found = type_fits(TypeHierarchy.built_in(), types, candidates, np.array([0, 0, 0, 0, 0, 1, 2, 2, 3]))
+    np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, np.nan, 0, 1, np.nan])
+
+
+def test_candidates_without_types_are_scored_without_fit(counts):
+    rich = EvidenceFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
+    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    fused, types = Calibration([rich, poor], counts), [["T1"], ["T1"]]
+    typed = fused(lists(types=types, fits=np.array([0.0, 1.0, np.nan])))
+    assert typed.complete.tolist() == [True, False] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
+    assert fused(lists(types=types)).log_odds.tolist() == [1.0, 0.5, 0.0]
+
+
 def calibration(counts) -> Calibration:
     poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = EvidenceFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
@@ -140,6 +159,16 @@ def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
         ["cross_encoder", "retrieval"],
         ["cross_encoder", "type_lift"],
         ["cross_encoder"],
+    ]
+    fits = np.array([1.0, 0.0, np.nan])
+    both = lists({"retrieval": np.array([0.1, 0.9, 0.3])}, types=[["T1"], None], fits=fits)
+    rungs = fit_fusions(["retrieval", "type_lift", "type_fit"], both, np.array([1, -1]), counts).fusions
+    assert [list(fusion.weights) for fusion in rungs] == [
+        ["retrieval", "type_lift", "type_fit"],
+        ["retrieval", "type_lift"],
+        ["retrieval"],
+        ["type_lift", "type_fit"],
+        ["type_lift"],
     ]
     assert np.isfinite(fitted.without_cross_encoder(scored)).all()
 

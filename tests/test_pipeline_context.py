@@ -7,7 +7,7 @@ from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
-from umls_reranker.evaluation.candidate_lists import as_serving_input
+from umls_reranker.evaluation.candidate_lists import CandidateLists, as_serving_input
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -20,7 +20,7 @@ def run(scripts, tmp_path_factory):
         "encoder_training_steps": 4,
         "encoder_batch_size": 16,
         "encoder_context_tokens": 4,
-        "retrievers": ["dense", "context", "lexical"],
+        "retrievers": ["dense", "context", "lexical", "mentions"],
         "max_steps": 10,
         "start_from_encoder": True,
         "context_tokens": 4,
@@ -39,7 +39,7 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
         sizes = {len(row[name]) for name in ("cuis", "retrieval_scores", "context_scores", "lexical_scores")}
         assert len(sizes) == 1
     summary = json.loads((run[0] / "candidates" / "manifest.json").read_text())["summary"]
-    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "union"}
+    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "mentions", "union"}
 
 
 def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run):
@@ -47,7 +47,8 @@ def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run)
     retrieval = ["retrieval", "context", "lexical"]
     assert [list(fusion.weights) for fusion in reranker.calibration.fusions] == [
         [name for name in CANDIDATE_EVIDENCE if name not in lacking]
-        for lacking in ([], ["type_lift"], retrieval, [*retrieval, "type_lift"])
+        for scores in ([], retrieval)
+        for lacking in (scores, [*scores, "type_fit"], [*scores, "type_fit", "type_lift"])
     ]
     row = load_from_disk(str(run[0] / "candidates"))["test"][0]
     columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
@@ -62,6 +63,25 @@ def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run)
     assert found != {item.cui: item.cross_encoder_score for item in without}
 
 
+def test_the_linker_gives_the_scores_of_the_evaluation(run):
+    # Candidates, their types and all scores: the reranker sees what calibration and evaluation saw.
+    linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
+    mentions, candidates = (load_from_disk(str(run[0] / name))["test"] for name in ("mentions", "candidates"))
+    reranker = linker.reranker
+    lists = CandidateLists.load(candidates, mentions, linker.concepts, reranker.scorer.template)
+    scored = lists.scored(lists.score(reranker.scorer, "test").logits)
+    expected = reranker.calibration(scored).probabilities.tolist()
+    linked = linker.link_batch(
+        list(mentions["mention"]),
+        entity_types=list(mentions["semantic_types"]),
+        lefts=list(mentions["left"]),
+        rights=list(mentions["right"]),
+    )
+    by_cui = [{item.cui: item.score for item in items} for items in linked]
+    found = [by_cui[row][cui] for row, cui in zip(lists.mention_of.tolist(), lists.cuis, strict=True)]
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
     report = json.loads((run[0] / "report" / "metrics.json").read_text())
     assert {"reranker", "cross_encoder", "evidence_without_cross_encoder", "retriever"} <= set(report["linking"])
@@ -71,7 +91,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     folder, scripts, keys = run
     outcome = scripts.run("export_index", index_folder=tmp_path / "index", **keys)
     assert outcome.code == 0, outcome.err
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {"concepts", "index", "lexical", "encoder"}
+    parts = {"concepts", "index", "lexical", "mention_index", "encoder"}
+    assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
     mentions, lists = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
     columns = {name: list(mentions[name]) for name in ("mention", "left", "right")}
@@ -81,6 +102,7 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
         assert [(item["cui"], item["name"]) for item in found] == [(item["cui"], item["name"]) for item in expected]
         for item, same in zip(found, expected, strict=True):
             assert set(item) == set(same) >= {"retrieval_score", "context_score", "lexical_score"}
+            assert item["semantic_types"] == same["semantic_types"]
             scores = [key for key in item if key.endswith("_score")]
             assert [item[key] for key in scores] == pytest.approx([same[key] for key in scores], abs=1e-5)
 

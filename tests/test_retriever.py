@@ -124,7 +124,7 @@ class ReadingEncoder(TrigramEncoder):
 def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     concepts, encoder = make_concepts(tmp_path / "concepts", NAMES), ReadingEncoder()
     (tmp_path / "dense").mkdir()
-    retriever = Retriever(NameIndex.build(concepts, encoder, tmp_path / "dense"), encoder, reads_context=True)
+    retriever = Retriever(NameIndex.build(concepts, encoder, tmp_path / "dense"), encoder, in_context=True)
     columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
     mentions = Dataset.from_dict({"mention_id": range(3), **columns, "cui": ["C0000002", "C0000001", "C0000002"]})
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
@@ -141,7 +141,7 @@ def test_an_encoder_that_reads_no_context_is_refused(searched):
     encoder = ReadingEncoder()
     encoder.queries = type("Plain", (), {"context_tokens": 0})
     with pytest.raises(UserError, match="retrievers: context needs an encoder"):
-        Retriever(index, encoder, reads_context=True)
+        Retriever(index, encoder, in_context=True)
 
 
 def test_other_concepts_are_refused(tmp_path, searched):

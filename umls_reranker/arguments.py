@@ -172,8 +172,9 @@ class IndexArguments:
     retrievers: list[str] = _key(
         ["dense"],
         "dense: nearest vectors of the mention; context: of the mention in its text, by an encoder trained for it; "
-        "lexical: names most similar by letter trigrams; of several, their union",
-        ("dense", "context", "lexical"),
+        "lexical: names most similar by letter trigrams; mentions: concepts of the most similar training mentions; of "
+        "several, their union",
+        ("dense", "context", "lexical", "mentions"),
     )
     candidates_per_mention: int = _key(32, "concepts retrieved per held-out mention")
 
@@ -289,10 +290,11 @@ class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
     evidence: list[str] = _key(
-        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count", "type_lift"],
+        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count", "type_lift", "type_fit"],
         "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
         "retrievers), exact_name, string_share, concept_count (training mentions), type_lift (training mentions with "
-        "the mention's semantic type); empty: the cross-encoder alone, without fusion",
+        "the mention's semantic type), type_fit (the dictionary's types do not contradict the mention's); empty: the "
+        "cross-encoder alone, without fusion",
     )
     calibrator: str = _key(
         "auto",

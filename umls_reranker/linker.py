@@ -17,7 +17,7 @@ from .evaluation.candidate_lists import as_serving_input
 from .recipe import Recipe, load_recipe
 from .reranker import RankedCandidate, UMLSReranker
 from .retrieval.from_recipe import load_retriever
-from .retrieval.index_folder import ENCODER_FOLDER, require_one_run
+from .retrieval.index_folder import index_parts, require_one_run
 
 if TYPE_CHECKING:
     from .retrieval.retriever import Retriever
@@ -117,10 +117,7 @@ class ConceptLinker:
         if not (reranker.folder / "recipe.yaml").is_file():
             raise UserError(f"{id_or_path} carries no recipe.yaml, which says how its candidates are retrieved")
         recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
-        names = ["concepts", "index"]
-        names += ["lexical"] if "lexical" in recipe.index.retrievers else []
-        names += [ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []
-        require_one_run(folder, names)
+        require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         retriever = load_retriever(run, recipe.encoder, recipe.index)
         return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)

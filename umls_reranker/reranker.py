@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import hub
-from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists
+from .calibration.choice import list_owner
+from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
 from .calibration.thresholds import ThresholdTable, TypeThreshold
 from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
@@ -40,8 +41,8 @@ class RankedCandidate:
         margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
             below the best concept, and the score itself when there is no other concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
-            ``high`` where the candidates came without retrieval scores that the model weighs: what certifies the
-            tier was measured with them.
+            ``high`` where the candidates came without retrieval scores or types that the model weighs: what certifies
+            the tier was measured with them.
         accepted: whether to map the mention to this candidate: rank 1 and at or above the type's threshold.
     """
 
@@ -143,6 +144,8 @@ class UMLSReranker:
                 ``preferred_name`` and ``definition`` are read by models whose template shows them.
                 ``retrieval_score``, ``context_score`` and ``lexical_score`` are the scores of the retrievers that the
                 model was calibrated with; a list that lacks one it weighs is scored without any of them.
+                ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
+                contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
                 default thresholds, None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
@@ -188,18 +191,21 @@ class UMLSReranker:
             *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
             desc=desc,
         )
+        offsets = list_offsets(sizes)
+        candidate_types = [self._known_types(item.types) for items in parsed for item in items]
         decided = self.calibration(
             ScoredLists(
                 scores.logits,
                 entities,
                 [item.name for items in parsed for item in items],
                 [item.cui for items in parsed for item in items],
-                list_offsets(sizes),
+                offsets,
                 {
                     name: np.array([item.retrieval[place] for items in parsed for item in items], np.float64)
                     for place, name in enumerate(RETRIEVAL_EVIDENCE)
                 },
                 types,
+                type_fits(hierarchy, types, candidate_types, list_owner(offsets)),
             )
         )
         ends = np.cumsum(sizes)
@@ -258,6 +264,13 @@ class UMLSReranker:
         """Publish all parts as one commit and one tag (`hub.publish`); returns the commit's URL."""
         return hub.publish(self.folder, repo_id, tag, private=private, token=token)
 
+    def _known_types(self, types: Sequence[str] | None) -> list[str] | None:
+        """Ids of a candidate's types; those that the model does not know say nothing."""
+        if types is None:
+            return None
+        ids = map(self.thresholds.hierarchy.resolve, types)
+        return [type_id for type_id in ids if type_id is not None]
+
     def _resolve_types(self, types: str | Sequence[str] | None) -> list[str]:
         if types is None:
             return []
@@ -310,6 +323,7 @@ class _Parsed(NamedTuple):
     name: str
     cui: str | None
     text: str
+    types: tuple[str, ...] | None
     retrieval: tuple[float, ...]
 
     @property
@@ -318,17 +332,17 @@ class _Parsed(NamedTuple):
 
 
 RETRIEVAL_KEYS = tuple(f"{name}_score" for name in RETRIEVAL_EVIDENCE)
-CANDIDATE_KEYS = ("name", "cui", "preferred_name", "definition", *RETRIEVAL_KEYS)
+CANDIDATE_KEYS = ("name", "cui", "preferred_name", "definition", "semantic_types", *RETRIEVAL_KEYS)
 WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
 
 
 def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
     if isinstance(candidate, str):
-        return _Parsed(candidate, None, candidate, WITHOUT_SCORES)
+        return _Parsed(candidate, None, candidate, None, WITHOUT_SCORES)
     if isinstance(candidate, Mapping):
-        name, cui, preferred, definition, *scores = map(candidate.get, CANDIDATE_KEYS)
+        name, cui, preferred, definition, types, *scores = map(candidate.get, CANDIDATE_KEYS)
     else:
-        name, cui, preferred, definition, *scores = (getattr(candidate, key, None) for key in CANDIDATE_KEYS)
+        name, cui, preferred, definition, types, *scores = (getattr(candidate, key, None) for key in CANDIDATE_KEYS)
     if not isinstance(name, str):
         raise TypeError(
             f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
@@ -336,9 +350,13 @@ def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
         )
     try:
         retrieval = tuple(float("nan") if score is None else float(score) for score in scores)
-        return _Parsed(name, cui, template.candidate_text(name, preferred, definition), retrieval)
     except (TypeError, ValueError):
         raise TypeError(f"candidate {position} has a score that is no number: {scores}") from None
+    try:
+        kinds = types if types is None else (types,) if isinstance(types, str) else tuple(types)
+    except TypeError:
+        raise TypeError(f"candidate {position} has semantic_types that are no list of texts: {types!r}") from None
+    return _Parsed(name, cui, template.candidate_text(name, preferred, definition), kinds, retrieval)
 
 
 def _checked_text(text: Any, what: str) -> str:

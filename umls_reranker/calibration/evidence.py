@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.concepts import normalize_name
-from ..data.semantic_types import UNKNOWN_TYPE
+from ..data.semantic_types import UNKNOWN_TYPE, TypeHierarchy
 from ..errors import UserError
 from .calibrator import Types
 from .calibrators import Calibrator, ListwiseCalibrator
@@ -19,13 +19,21 @@ from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
 from .logistic import sigmoid
 from .string_counts import StringCounts
 
-__all__ = ["COUNTS_FILE", "RETRIEVAL_EVIDENCE", "CalibratedScores", "Calibration", "ScoredLists", "fit_fusions"]
+__all__ = [
+    "COUNTS_FILE",
+    "RETRIEVAL_EVIDENCE",
+    "CalibratedScores",
+    "Calibration",
+    "ScoredLists",
+    "fit_fusions",
+    "type_fits",
+]
 
 COUNTS_FILE = "string_counts.safetensors"
 # Evidence that comes with the candidates; the rest follows from texts, CUIs and the training counts.
 RETRIEVAL_EVIDENCE = ("retrieval", "context", "lexical")
-# Evidence that needs the mention's semantic type.
-TYPE_EVIDENCE = ("type_lift",)
+# Evidence that needs the mention's semantic type, and that which needs the candidate's as well.
+TYPE_EVIDENCE, FIT_EVIDENCE = ("type_lift", "type_fit"), ("type_fit",)
 # Uses that a concept is credited with for a string, and mentions that the string is credited with.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
@@ -41,6 +49,7 @@ class ScoredLists:
         offsets: (n + 1,) where each mention's candidates start.
         retrieval: columns of `RETRIEVAL_EVIDENCE`, (m,) each, NaN where a candidate came without.
         types: n semantic types (ids or names) of the mentions, or None where they are not known.
+        fits: (m,) as `type_fits` gives them, or None where no candidate's types are known.
     """
 
     logits: np.ndarray
@@ -50,6 +59,7 @@ class ScoredLists:
     offsets: np.ndarray
     retrieval: Mapping[str, np.ndarray]
     types: Types | None = None
+    fits: np.ndarray | None = None
 
     @property
     def mention_of(self) -> np.ndarray:
@@ -67,6 +77,7 @@ class ScoredLists:
             np.concatenate([[0], np.cumsum(np.diff(self.offsets)[inside])]),
             {name: column[rows] for name, column in self.retrieval.items()},
             None if self.types is None else [self.types[row] for row in kept],
+            None if self.fits is None else self.fits[rows],
         )
 
     @property
@@ -96,6 +107,7 @@ class ScoredLists:
             "string_share": np.log((used + PRIOR_USES) / (seen[rows] + PRIOR_MENTIONS)),
             "concept_count": np.log1p(counts.of_concepts(self.cuis)),
             "type_lift": self._type_lifts(counts),
+            "type_fit": np.full(len(rows), np.nan) if self.fits is None else self.fits,
         }
         totals = np.concatenate([[0.0], np.cumsum(exact)])
         lists = {
@@ -111,6 +123,38 @@ class ScoredLists:
         lifts = counts.type_lifts(types, self.cuis, self.mention_of)
         lifts[~np.array([bool(given) for given in types], bool)[self.mention_of]] = np.nan
         return lifts
+
+
+def type_fits(
+    hierarchy: TypeHierarchy,
+    types: Types,
+    candidate_types: Sequence[Sequence[str] | None],
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Whether the types of candidates do not contradict those of their mentions.
+
+    Two types agree where one is a kind of the other, since annotation schemes take broader types than the dictionary.
+    A candidate that the dictionary gives no type contradicts nothing.
+
+    Args:
+        hierarchy: of the types.
+        types: n semantic types (ids or names) of the mentions.
+        candidate_types: m lists of type ids; None where a candidate came without.
+        rows: (m,) the mention that each candidate belongs to.
+
+    Returns:
+        (m,) float64: 1, or 0 where no two types agree; NaN where the mention's or the candidate's are not known.
+    """
+    known = [[hierarchy.resolve(name) or name for name in _type_ids(given)] for given in types]
+    found: dict[tuple, float] = {}
+    fits = np.full(len(rows), np.nan)
+    for place, (row, others) in enumerate(zip(rows.tolist(), candidate_types, strict=True)):
+        if known[row] and others is not None:
+            key = (*known[row], None, *others)
+            if key not in found:
+                found[key] = float(not others or hierarchy.agree(known[row], others))
+            fits[place] = found[key]
+    return fits
 
 
 def _type_ids(given: str | Sequence[str] | None) -> list[str]:
@@ -138,8 +182,9 @@ class Calibration:
     """The calibrator and, where evidence is fused, what comes before it.
 
     Args:
-        fusions: richest first; the others do without the mention's type, without what retrieval gives, or without
-            both, for mentions that come without it. None: the cross-encoder alone decides.
+        fusions: richest first; the others do without the candidates' types, without the mention's, without what
+            retrieval gives, or without all of that, for mentions that come without it. None: the cross-encoder alone
+            decides.
         counts: of the training split; needed with fusions.
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
@@ -250,7 +295,7 @@ def fit_fusions(
 
     if richest_only:
         return Calibration([fit(evidence)], counts)
-    lacks = ((), TYPE_EVIDENCE, RETRIEVAL_EVIDENCE, (*TYPE_EVIDENCE, *RETRIEVAL_EVIDENCE))
+    lacks = [(*types, *scores) for scores in ((), RETRIEVAL_EVIDENCE) for types in ((), FIT_EVIDENCE, TYPE_EVIDENCE)]
     rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
     rungs.pop((), None)
     others = [name for name in evidence if name != "cross_encoder"]

@@ -34,6 +34,7 @@ CANDIDATE_EVIDENCE = {
     "string_share": "log of the smoothed share of this concept among the training mentions with this string",
     "concept_count": "log(1 + training mentions of this concept)",
     "type_lift": "log of how much more often than others training mentions of this concept have the mention's type",
+    "type_fit": "0 where the dictionary's types of this concept contradict the mention's, else 1",
 }
 LIST_EVIDENCE = {
     "string_count": "log(1 + training mentions with this string)",

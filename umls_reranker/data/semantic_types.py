@@ -125,6 +125,20 @@ class TypeHierarchy:
         """The type itself and all that are kinds of it (of a group: its types), in order of definition."""
         return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
 
+    def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
+        """Whether a type among the first is the same as, or a kind of, or broader than one among the others.
+
+        >>> hierarchy = TypeHierarchy.built_in()
+        >>> hierarchy.agree(["T038"], ["T033", "T047"]), hierarchy.agree(["T047"], ["T121"])
+        (True, False)
+        """
+        others = list(others)
+        return any(
+            kind == other or kind in self._chains.get(other, ()) or other in self._chains.get(kind, ())
+            for kind in types
+            for other in others
+        )
+
     def names(self, types: Iterable[str]) -> list[str]:
         """Names of types given by id or name; those that are not known are left out."""
         ids = map(self.resolve, types)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists
+from ..calibration.choice import list_owner
+from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
 from ..scoring import PairScorer, Scores
 from .linking import list_offsets, top_two
 
@@ -47,6 +48,7 @@ def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptT
     rows = concepts.rows(candidates["cuis"])
     columns["preferred_name"] = concepts.preferred_names(rows).to_pylist()
     columns["definition"] = [concepts.definition(row) for row in rows.tolist()]
+    columns["semantic_types"] = [concepts.semantic_types(row) for row in rows.tolist()]
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
@@ -62,6 +64,7 @@ class CandidateLists:
         offsets: (n + 1,) int64, where each mention's candidates start.
         gold: (n,) int64, position of the gold concept in its list, or -1.
         in_dictionary: (n,) bool, whether the gold concept is in the dictionary at all.
+        fits: (m,) float64, as `calibration.evidence.type_fits` gives them.
     """
 
     mentions: Dataset
@@ -73,6 +76,7 @@ class CandidateLists:
     offsets: np.ndarray
     gold: np.ndarray
     in_dictionary: np.ndarray
+    fits: np.ndarray | None = None
 
     @classmethod
     def load(
@@ -83,21 +87,25 @@ class CandidateLists:
         lists = table["cuis"].combine_chunks()
         cuis = lists.flatten().to_pylist()
         names = table["names"].combine_chunks().flatten().to_pylist()
+        rows, offsets = concepts.rows(cuis), list_offsets(lists.value_lengths().to_numpy())
+        kinds = {row: concepts.semantic_types(row) if row >= 0 else [] for row in np.unique(rows).tolist()}
+        types = list(mentions["semantic_types"])
         return cls(
             mentions=mentions,
             cuis=cuis,
             names=names,
-            texts=template.candidate_texts(names, concepts, concepts.rows(cuis)),
+            texts=template.candidate_texts(names, concepts, rows),
             mention_texts=[
-                template.mention_text(text, types, concepts.hierarchy)
-                for text, types in zip(mentions["mention"], mentions["semantic_types"], strict=True)
+                template.mention_text(text, given, concepts.hierarchy)
+                for text, given in zip(mentions["mention"], types, strict=True)
             ],
             retrieval={
                 name: table[f"{name}_scores"].combine_chunks().flatten().to_numpy()
                 for name in RETRIEVAL_EVIDENCE
                 if f"{name}_scores" in table.column_names
             },
-            offsets=list_offsets(lists.value_lengths().to_numpy()),
+            fits=type_fits(concepts.hierarchy, types, [kinds[row] for row in rows.tolist()], list_owner(offsets)),
+            offsets=offsets,
             gold=table["gold"].to_numpy().astype(np.int64),
             in_dictionary=concepts.rows(list(mentions["cui"])) >= 0,
         )
@@ -134,7 +142,7 @@ class CandidateLists:
     def scored(self, logits: np.ndarray) -> ScoredLists:
         """The lists with their logits, as calibration takes them."""
         texts, types = list(self.mentions["mention"]), list(self.mentions["semantic_types"])
-        return ScoredLists(logits, texts, self.names, self.cuis, self.offsets, self.retrieval, types)
+        return ScoredLists(logits, texts, self.names, self.cuis, self.offsets, self.retrieval, types, self.fits)
 
     def retrieved_first(self) -> TopCandidates:
         """The first candidate of each list with its cosine."""

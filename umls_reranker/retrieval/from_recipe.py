@@ -87,6 +87,7 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
     """
     from .index import NameIndex
     from .lexical import LexicalIndex
+    from .mention_index import MentionIndex
     from .retriever import Retriever
 
     if "dense" not in index.retrievers:
@@ -96,7 +97,8 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
         NameIndex.load(run.run_dir / "index"),
         load_encoder(run, encoder, index),
         lexical,
-        reads_context="context" in index.retrievers,
+        in_context="context" in index.retrievers,
+        mentions=MentionIndex.load(run.run_dir / "mention_index") if "mentions" in index.retrievers else None,
     )
 
 

@@ -1,9 +1,10 @@
 """The index folder of a deployment: concepts, indexes and encoder of one run, and nothing else.
 
-    concepts/   the dictionary: CUIs, names, semantic types
-    index/      names and their vectors
-    lexical/    the lexical index, where the run retrieves by letters too
-    encoder/    the bi-encoder: the one that the run trained, or a copy of the one that it took as it is
+    concepts/       the dictionary: CUIs, names, semantic types
+    index/          names and their vectors
+    lexical/        the lexical index, where the run retrieves by letters too
+    mention_index/  vectors of training mentions, where it retrieves by these; no text
+    encoder/        the bi-encoder: the one that the run trained, or a copy of the one that it took as it is
 
 It is laid out as a run folder, so a run folder serves as well. It holds the names of the release that it was built
 from: it stays where that release's licence allows, and is never published with the model.
@@ -12,6 +13,7 @@ from: it stays where that release's licence allows, and is never published with 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.relations import RELATIONS_FILE
@@ -19,36 +21,51 @@ from ..errors import UserError
 from ..resources import MODEL_PATTERNS, resolve_model
 from ..stages import MANIFEST, read_json, write_json
 
-__all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "require_one_run"]
+__all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "further_indexes", "index_parts", "require_one_run"]
 
 ENCODER_FOLDER, SOURCE_FILE = "encoder", "source.json"
+# Folders of the indexes that retrievers read beside the dense one.
+FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
 # Whatever training needs beside the dictionary.
 LEFT_OUT = (RELATIONS_FILE, "read_report.json")
 
 
-def export_index(run: Path, target: Path, lexical: bool, model: str, revision: str | None, trained: bool) -> None:
+def further_indexes(retrievers: Iterable[str]) -> list[str]:
+    """Folders of the indexes that the retrievers of a recipe read beside the dense one."""
+    return [folder for name, folder in FURTHER.items() if name in retrievers]
+
+
+def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
+    """Folders that a deployment reads of a run.
+
+    Args:
+        retrievers: of the recipe.
+        trained: whether the run trained the encoder.
+    """
+    return ["concepts", "index", *further_indexes(retrievers), *([ENCODER_FOLDER] if trained else [])]
+
+
+def export_index(run: Path, target: Path, names: list[str], model: str, revision: str | None) -> None:
     """Copy what a deployment reads of a run; `target` appears only when it is complete.
 
     Args:
-        run: run folder with finished ``concepts``, ``index`` and, where asked for, ``lexical`` and ``encoder``.
+        run: run folder in which the named parts are finished.
         target: folder to make.
-        lexical: whether the run retrieves by letters too.
+        names: of the parts, as `index_parts` gives them.
         model, revision: the bi-encoder of the recipe, copied unless the run trained one.
-        trained: whether the run trained the encoder.
 
     Raises:
         UserError: `target` is there already, or a part of the run is missing or of another run.
     """
     if target.exists():
         raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
-    names = ["concepts", "index", *(["lexical"] if lexical else []), *([ENCODER_FOLDER] if trained else [])]
     require_one_run(run, names)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in names:
         shutil.copytree(run / name, partial / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    if not trained:
+    if ENCODER_FOLDER not in names:
         source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
         folder.mkdir()
         for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):

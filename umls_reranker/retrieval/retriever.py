@@ -1,4 +1,4 @@
-"""Retrieval: by vectors of mentions, of mentions in their text, by letters, and the union of these."""
+"""Retrieval: by vectors of mentions, of mentions in their text, by letters, by training mentions, and their union."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .encoder import BiEncoder
     from .index import NameIndex
     from .lexical import LexicalIndex
+    from .mention_index import MentionIndex
 
 __all__ = ["RECALL_DEPTH", "Retriever", "fuse"]
 
@@ -36,17 +37,28 @@ class Retriever:
     Args:
         index, encoder: dense retrieval.
         lexical: retrieval by letters, where given.
-        reads_context: retrieve by the mention in its text as well, for which the encoder was trained.
+        in_context: retrieve by the mention in its text as well, for which the encoder was trained.
+        mentions: retrieval by the most similar training mentions, where given.
+
+    Attributes:
+        reads_context: whether `search` needs the text around mentions.
 
     Raises:
         UserError: the encoder was not trained to read context.
     """
 
     def __init__(
-        self, index: NameIndex, encoder: BiEncoder, lexical: LexicalIndex | None = None, reads_context: bool = False
+        self,
+        index: NameIndex,
+        encoder: BiEncoder,
+        lexical: LexicalIndex | None = None,
+        in_context: bool = False,
+        mentions: MentionIndex | None = None,
     ) -> None:
-        self.index, self.encoder, self.lexical, self.reads_context = index, encoder, lexical, reads_context
-        if reads_context and not encoder.queries.context_tokens:
+        self.index, self.encoder, self.lexical, self.mentions = index, encoder, lexical, mentions
+        self._in_context = in_context
+        self.reads_context = in_context or (mentions is not None and mentions.reads_context)
+        if in_context and not encoder.queries.context_tokens:
             raise UserError(
                 "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
                 "scripts/train_encoder.py"
@@ -61,6 +73,8 @@ class Retriever:
         self.index.require(concepts, self.encoder)
         if self.lexical is not None:
             self.lexical.require(concepts)
+        if self.mentions is not None:
+            self.mentions.require(concepts, self.encoder)
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
         """`search` of the rows of `candidates.distinct_queries`."""
@@ -80,22 +94,24 @@ class Retriever:
             contexts: n texts left and n texts right of them, where the retriever reads context.
         """
         vectors = self.encoder.encode(texts)
-        if self.lexical is None and not self.reads_context:
+        if self.lexical is None and self.mentions is None and not self._in_context:
             found = self.index.search(vectors, max(k, RECALL_DEPTH))
             lists = {"dense": found.rows.astype(np.int32)}
             return Candidates(found.rows[:, :k], found.name_ids[:, :k], found.scores[:, :k], lists=lists)
         depth = max(2 * k, RECALL_DEPTH)
         lists = {"dense": self.index.search(vectors, depth).rows}
-        if self.reads_context:
-            in_context = self.encoder.encode(texts, contexts)
-            lists["context"] = self.index.search(in_context, depth).rows
+        read = self.encoder.encode(texts, contexts) if self.reads_context else vectors
+        if self._in_context:
+            lists["context"] = self.index.search(read, depth).rows
         if self.lexical is not None:
             lists["lexical"] = self.lexical.search(texts, depth).rows
+        if self.mentions is not None:
+            lists["mentions"] = self.mentions.search(read, depth).rows
         lists["union"] = fuse(list(lists.values()), depth)
         rows = np.ascontiguousarray(lists["union"][:, :k])
         further = {}
-        if self.reads_context:
-            further["context"] = self.index.best_names(in_context, rows)[1]
+        if self._in_context:
+            further["context"] = self.index.best_names(read, rows)[1]
         if self.lexical is not None:
             further["lexical"] = self.lexical.score(texts, rows)
         lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}

@@ -51,6 +51,7 @@ class Candidate(_Body):
     cui: Text | None = None
     preferred_name: Text | None = None
     definition: Text | None = None
+    semantic_types: list[Text] | None = None
     retrieval_score: FiniteFloat | None = None
     context_score: FiniteFloat | None = None
     lexical_score: FiniteFloat | None = None

@@ -1,0 +1,118 @@
+"""The index of training mentions: concepts that like mentions were annotated with."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from trigram_encoder import TrigramEncoder, make_concepts
+
+from umls_reranker.errors import UserError
+from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval.mention_index import MentionIndex
+from umls_reranker.retrieval.retriever import Retriever
+
+NAMES = {
+    "C0000001": ("", ["polymer"]),
+    "C0000002": ("", ["mouse"]),
+    "C0000003": ("", ["heart"]),
+}
+TRAINING = [
+    ("PbPS", "C0000001"),
+    ("PbPT", "C0000002"),
+    ("PbPS", "C0000001"),
+    ("PbPT-x", "C0000001"),
+    ("PbPS", "C0000009"),
+]
+
+
+class PlainEncoder(TrigramEncoder):
+    class queries:
+        context_tokens = 0
+
+    def encode(self, texts, contexts=None, **settings):
+        assert contexts is None
+        return super().encode(texts, **settings)
+
+
+class ReadingEncoder(TrigramEncoder):
+    """Reads what stands left of a mention."""
+
+    class queries:
+        context_tokens = 8
+
+    def encode(self, texts, contexts=None, **settings):
+        lefts = contexts[0] if contexts else [""] * len(texts)
+        return super().encode([left + text for left, text in zip(lefts, texts, strict=True)], **settings)
+
+
+def table(rows, lefts=None) -> pa.Table:
+    mentions, cuis = zip(*rows, strict=True)
+    sides = {"left": lefts or [""] * len(rows), "right": [""] * len(rows)}
+    return pa.table({"mention": mentions, **sides, "cui": cuis})
+
+
+@pytest.fixture
+def concepts(tmp_path):
+    return make_concepts(tmp_path / "concepts", NAMES)
+
+
+def build(concepts, path, encoder=None, rows=TRAINING, lefts=None) -> MentionIndex:
+    path.mkdir()
+    return MentionIndex.build(table(rows, lefts), concepts, encoder or PlainEncoder(), path)
+
+
+def test_concepts_are_found_by_the_most_similar_mention_of_each(concepts, tmp_path):
+    index, encoder = build(concepts, tmp_path / "index"), PlainEncoder()
+    # Equal mentions of one concept are kept once, mentions of unknown concepts not at all.
+    assert len(index) == 3 and not index.reads_context
+    query = encoder.encode(["PbPT"])
+    found = index.search(query, 3)
+    assert found.rows.tolist() == [[1, 0, -1]]
+    of_first = encoder.encode(["PbPS", "PbPT-x"]) @ query[0]
+    np.testing.assert_allclose(found.scores[0, :2], [1, of_first.max()], atol=1e-6)
+
+
+def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts, tmp_path):
+    rows, lefts = [("it", "C0000002"), ("it", "C0000003")], ["squeaking", "beating"]
+    index = build(concepts, tmp_path / "index", ReadingEncoder(), rows, lefts)
+    assert index.reads_context
+    assert index.search(ReadingEncoder().encode(["beatingit"]), 1).rows.tolist() == [[2]]
+
+
+def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_path):
+    encoder = PlainEncoder()
+    (tmp_path / "dense").mkdir()
+    dense = NameIndex.build(concepts, encoder, tmp_path / "dense")
+    retriever = Retriever(dense, encoder, mentions=build(concepts, tmp_path / "mentions"))
+    retriever.require(concepts)
+    found = retriever.search(["PbPS"], 1)
+    assert found.rows.tolist() == [[0]] and set(found.lists) == {"dense", "mentions", "union"}
+    # Shown with its nearest name and the cosine of that, like any other.
+    assert dense.names(found.name_ids[0]) == ["polymer"] and not found.further
+    assert not retriever.reads_context
+
+
+def test_an_index_holds_no_text(concepts, tmp_path):
+    build(concepts, tmp_path / "index")
+    assert not any(b"PbP" in file.read_bytes() for file in (tmp_path / "index").iterdir())
+
+
+def test_another_encoder_or_other_concepts_are_refused(concepts, tmp_path):
+    index, other = build(concepts, tmp_path / "index"), PlainEncoder()
+    other.identity = other.identity | {"model": "another"}
+    with pytest.raises(UserError, match="built with encoder .*build_index.py again"):
+        index.require(concepts, other)
+    fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["polymer"])})
+    with pytest.raises(UserError, match="built with number of concepts 3, not 1"):
+        index.require(fewer, PlainEncoder())
+
+
+def test_mentions_without_any_known_concept_are_refused(concepts, tmp_path):
+    with pytest.raises(UserError, match="no training mention has its concept"):
+        build(concepts, tmp_path / "index", rows=[("PbPS", "C0000009")])
+
+
+def test_a_damaged_index_is_refused(concepts, tmp_path):
+    build(concepts, tmp_path / "index")
+    (tmp_path / "index" / "vectors.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no readable index.*build_index.py again"):
+        MentionIndex.load(tmp_path / "index")

@@ -1,0 +1,123 @@
+"""The index of training mentions: the concepts that annotators chose for mentions in a like text.
+
+They often choose a concept that no name leads to, such as one that is broader (a new abbreviation is a polymer); the
+choice they made for a similar mention does. Holds vectors and concept rows, no text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..batching import batch_mapper
+from ..errors import UserError
+from ..stages import read_json, write_json
+from .candidates import distinct_queries
+from .exact_search import ExactSearch
+from .grouping import Candidates, ConceptNames
+
+if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
+    from .encoder import BiEncoder
+
+__all__ = ["MentionIndex"]
+
+VECTORS_FILE, ROWS_FILE, INDEX_FILE = "vectors.npy", "rows.npy", "mention_index.json"
+QUERIES_PER_BLOCK = 512
+
+
+class MentionIndex:
+    """Vectors of training mentions, in their text where the encoder reads it, and their concepts.
+
+    Searched exactly; files are mapped into memory. Made by `build`, opened by `load`.
+
+    Attributes:
+        reads_context: whether mentions were, and queries have to be, encoded in their text.
+    """
+
+    def __init__(self, vectors: np.ndarray, rows: np.ndarray, description: dict) -> None:
+        self.reads_context: bool = description["reads_context"]
+        self._description = description
+        self._search = ExactSearch(vectors)
+        self._grouping = ConceptNames(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
+
+    def __len__(self) -> int:
+        """Number of distinct mentions."""
+        return len(self._grouping.rows)
+
+    @classmethod
+    def build(cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path) -> MentionIndex:
+        """Encode the mentions that have their concept in the dictionary, each distinct one once.
+
+        Args:
+            mentions: the training split's columns ``mention``, ``left``, ``right`` and ``cui``.
+            concepts: the dictionary.
+            encoder: the bi-encoder that queries will be encoded with.
+            path: existing folder to write into.
+
+        Raises:
+            UserError: no mention has its concept in the dictionary.
+        """
+        gold = concepts.rows(mentions["cui"].to_pylist())
+        if not (gold >= 0).any():
+            raise UserError("retrievers: no training mention has its concept in the dictionary; leave out mentions")
+        reads_context = encoder.queries.context_tokens > 0
+        inverse, queries = distinct_queries(mentions, reads_context)
+        # By concept, as `ConceptNames` wants them.
+        rows, number = np.unique(np.stack([gold, inverse])[:, gold >= 0], axis=1)
+        texts, *contexts = (column.take(pa.array(number)).to_pylist() for column in queries.columns)
+        vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")
+        np.save(path / VECTORS_FILE, vectors)
+        np.save(path / ROWS_FILE, rows.astype(np.int32))
+        description = {"encoder": encoder.identity, "concepts": len(concepts), "reads_context": reads_context}
+        write_json(path / INDEX_FILE, {"schema_version": 1} | description)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> MentionIndex:
+        """Open an index.
+
+        Raises:
+            UserError: a part is missing or cannot be read.
+        """
+        description = read_json(path / INDEX_FILE)
+        try:
+            # Written to by nobody, but torch warns of arrays that cannot be.
+            vectors = np.load(path / VECTORS_FILE, mmap_mode="c", allow_pickle=False)
+            return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path} holds no readable index ({error}); run scripts/build_index.py again") from None
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        """Refuse concepts or an encoder other than those the index was built with.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        for name, built, given in (
+            ("encoder", self._description["encoder"], encoder.identity),
+            ("number of concepts", self._description["concepts"], len(concepts)),
+        ):
+            if built != given:
+                raise UserError(
+                    f"the index of training mentions was built with {name} {built!r}, not {given!r}; "
+                    "run scripts/build_index.py again"
+                )
+
+    def search(self, vectors: np.ndarray, k: int) -> Candidates:
+        """The k concepts nearest to each vector, by the most similar training mention of each.
+
+        Args:
+            vectors: (n, dimension) float32, L2-normalized.
+            k: concepts wanted; fewer are found where training had fewer. ``name_ids`` are numbers of mentions.
+        """
+
+        def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+            return self._search.search(vectors[queries], width)
+
+        with batch_mapper(torch.device("cpu")) as parallel_map:
+            return self._grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)
