@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from umls_reranker.arguments import MiningArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
-from umls_reranker.retrieval.index_folder import further_indexes
 from umls_reranker.stages import RunFolder, read_json, write_json
 
 SPLITS = ("train", "dev", "test")
@@ -22,6 +21,8 @@ SPLITS = ("train", "dev", "test")
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
+    from umls_reranker.retrieval.index_folder import further_indexes
+
     run = RunFolder(recipe.run.run_dir)
     inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
     inputs |= {name: run.key_of(name, "build_index.py") for name in further_indexes(recipe.index.retrievers)}
