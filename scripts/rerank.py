@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
     parser.add_argument("--backend", help="torch, torch_compile, or one that scripts/export.py made (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: measured, remembered)")
+    parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
     parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")
     return parser
@@ -55,18 +56,18 @@ def served(options) -> dict:
     from umls_reranker.errors import UserError
     from umls_reranker.recipe import load_recipe
 
-    names = ("model", "revision", "device", "dtype", "backend", "token_budget")
+    names = ("model", "revision", "device", "dtype", "backend", "token_budget", "accept_tier")
     given = {name: getattr(options, name) for name in names}
     if options.model.endswith((".yaml", ".yml")):
         run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
         if not serving.served_model:
             raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
-        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget)
+        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget, serving.accept_tier)
         recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
         given = {name: recipes[name] if value is None else value for name, value in given.items()}
         given["model"] = serving.served_model
-    given["backend"] = given["backend"] or "torch"
-    return given
+    defaults = {"backend": "torch", "accept_tier": "medium"}
+    return given | {name: given[name] or value for name, value in defaults.items()}
 
 
 if __name__ == "__main__":

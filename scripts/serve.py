@@ -55,7 +55,7 @@ def load(recipe):
     serving, linker = recipe.serving, None
     revision = serving.served_revision or None
     options = {"device": recipe.run.device, "dtype": recipe.run.scoring_precision}
-    options |= {"backend": serving.backend, "token_budget": serving.token_budget}
+    options |= {"backend": serving.backend, "token_budget": serving.token_budget, "accept_tier": serving.accept_tier}
     if serving.served_index:
         linker = ConceptLinker.from_pretrained(serving.served_model, serving.served_index, revision, **options)
         reranker = linker.reranker

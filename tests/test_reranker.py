@@ -156,6 +156,22 @@ def test_only_rank_one_is_accepted_and_only_at_the_threshold():
     assert [item.accepted for item in below] == [False, False]
 
 
+def test_a_deployment_may_accept_the_high_tier_alone(folder):
+    row = fit_thresholds().for_type()
+    between, above = (row.accept + row.high) / 2, row.high + 1e-6
+    found = {}
+    for tier in ("medium", "high"):
+        for score in (between, above):
+            reranker = probabilities(a=score)
+            reranker.accept_tier = tier
+            best = reranker.rerank("mention", ["a"])[0]
+            found[tier, score] = (best.tier, best.accepted)
+    assert found["medium", between] == ("medium", True) and found["high", between] == ("medium", False)
+    assert found["medium", above] == found["high", above] == ("high", True)
+    with pytest.raises(UserError, match="accept_tier: 'low' is unknown; choose from high, medium"):
+        UMLSReranker.from_pretrained(folder, accept_tier="low")
+
+
 @pytest.mark.parametrize("entity_type", [None, DISEASE, DRUG])
 def test_tiers_follow_the_thresholds_of_the_type(entity_type):
     row = fit_thresholds().for_type(entity_type)

@@ -238,18 +238,6 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
         ]
 
 
-def test_a_deployment_may_accept_the_high_tier_alone(reranker):
-    async def rows(tier):
-        async with running(reranker, OneConcept(reranker), accept_tier=tier) as client:
-            answer = await client.post("/link", json={"mentions": [{"mention": "cold"}]})
-            return [(row["tier"], row["accepted"]) for row in answer.json()[0]]
-
-    # The stand-in accepts everything, and its tiers are, in order:
-    tiers = ["high", "medium", "low"]
-    assert asyncio.run(rows("high")) == list(zip(tiers, [True, False, False], strict=True))
-    assert asyncio.run(rows("medium")) == list(zip(tiers, [True, True, False], strict=True))
-
-
 def test_link_answers_for_each_mention(reranker):
     request = {
         "document": "A cold, a fever.",

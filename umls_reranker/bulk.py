@@ -91,7 +91,8 @@ class BulkJob:
         files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
         # The thresholds carry the calibrator's hash, and the calibrator that of the weights.
         thresholds = file_sha256(calibration_files(reranker.folder, reranker.scorer.backend)[1])
-        content = [files, thresholds, reranker.scorer.backend, reranker.scorer.precision, self.shard_rows]
+        scorer = reranker.scorer
+        content = [files, thresholds, scorer.backend, scorer.precision, reranker.accept_tier, self.shard_rows]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         return self.target.with_name(f".{self.target.name}.shards-{key}")
 

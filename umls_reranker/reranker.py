@@ -14,8 +14,9 @@ import numpy as np
 from . import hub
 from .calibration.choice import list_owner
 from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
-from .calibration.thresholds import ThresholdTable, TypeThreshold
+from .calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
 from .data.semantic_types import UNKNOWN_TYPE
+from .errors import UserError
 from .evaluation.linking import list_offsets
 from .exported import calibration_files
 from .monitoring import Monitor
@@ -43,7 +44,8 @@ class RankedCandidate:
         tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
             ``high`` where the candidates came without retrieval scores or types that the model weighs: what certifies
             the tier was measured with them.
-        accepted: whether to map the mention to this candidate: rank 1 and at or above the type's threshold.
+        accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
+            that the deployment accepts (`UMLSReranker.accept_tier`).
     """
 
     candidate: Any
@@ -76,7 +78,11 @@ class UMLSReranker:
         thresholds: ThresholdTable,
         folder: Path,
         info: dict[str, Any],
+        accept_tier: str = "medium",
     ) -> None:
+        if accept_tier not in TIERS[:2]:
+            raise UserError(f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}")
+        self.accept_tier = accept_tier
         self.scorer = scorer
         self.calibration = calibration
         self.thresholds = thresholds
@@ -95,6 +101,7 @@ class UMLSReranker:
         cache_dir: str | Path | None = None,
         backend: str = "torch",
         token_budget: int | None = None,
+        accept_tier: str = "medium",
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
@@ -109,6 +116,8 @@ class UMLSReranker:
             backend: ``torch``, ``torch_compile``, or a network made by scripts/export.py: ``onnx``, ``onnx_int8``,
                 ``openvino``, ``openvino_int8``; it comes with a calibrator of its own where its scores differ.
             token_budget: tokens of one forward pass; by default measured at the first large call and remembered.
+            accept_tier: lowest tier whose first candidate is accepted: ``medium``, as the model says, or ``high``,
+                only what its certificate covers.
 
         Raises:
             UserError: not found, no access, no network, a part missing or damaged, or parts that do not belong
@@ -125,6 +134,7 @@ class UMLSReranker:
             ThresholdTable.from_dict(read_json(thresholds)),
             folder,
             info,
+            accept_tier,
         )
 
     def rerank(
@@ -217,7 +227,7 @@ class UMLSReranker:
             if not decided.complete[row]:
                 thresholds = replace(thresholds, high=None)
             order = np.argsort(-decided.log_odds[part], kind="stable")
-            ranked = _rank(
+            ranked = self._rank(
                 candidates[row], parsed[row], scores.logits[part], decided.probabilities[part], order, thresholds
             )
             best = ranked[0] if ranked else None
@@ -264,6 +274,39 @@ class UMLSReranker:
         """Publish all parts as one commit and one tag (`hub.publish`); returns the commit's URL."""
         return hub.publish(self.folder, repo_id, tag, private=private, token=token)
 
+    def _rank(
+        self,
+        candidates: Sequence[Any],
+        parsed: list[_Parsed],
+        logits: np.ndarray,
+        probabilities: np.ndarray,
+        order: np.ndarray,
+        thresholds: TypeThreshold,
+    ) -> list[RankedCandidate]:
+        best_of_concept: dict[str, float] = {}
+        for item, score in zip(parsed, probabilities, strict=True):
+            best_of_concept[item.concept] = max(best_of_concept.get(item.concept, 0.0), float(score))
+        leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
+        accepted = TIERS[: TIERS.index(self.accept_tier) + 1]
+        ranked = []
+        for rank, position in enumerate(order, start=1):
+            item, score = parsed[position], float(probabilities[position])
+            rival = next((best_of_concept[concept] for concept in leading if concept != item.concept), 0.0)
+            ranked.append(
+                RankedCandidate(
+                    candidates[position],
+                    item.name,
+                    item.cui,
+                    rank,
+                    float(logits[position]),
+                    score,
+                    score - rival,
+                    tier := thresholds.tier(score),
+                    rank == 1 and tier in accepted,
+                )
+            )
+        return ranked
+
     def _known_types(self, types: Sequence[str] | None) -> list[str] | None:
         """Ids of a candidate's types; those that the model does not know say nothing."""
         if types is None:
@@ -285,38 +328,6 @@ class UMLSReranker:
                     stacklevel=4,
                 )
         return [type_id for type_id in resolved if type_id is not None]
-
-
-def _rank(
-    candidates: Sequence[Any],
-    parsed: list[_Parsed],
-    logits: np.ndarray,
-    probabilities: np.ndarray,
-    order: np.ndarray,
-    thresholds: TypeThreshold,
-) -> list[RankedCandidate]:
-    best_of_concept: dict[str, float] = {}
-    for item, score in zip(parsed, probabilities, strict=True):
-        best_of_concept[item.concept] = max(best_of_concept.get(item.concept, 0.0), float(score))
-    leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
-    ranked = []
-    for rank, position in enumerate(order, start=1):
-        item, score = parsed[position], float(probabilities[position])
-        rival = next((best_of_concept[concept] for concept in leading if concept != item.concept), 0.0)
-        ranked.append(
-            RankedCandidate(
-                candidates[position],
-                item.name,
-                item.cui,
-                rank,
-                float(logits[position]),
-                score,
-                score - rival,
-                thresholds.tier(score),
-                rank == 1 and score >= thresholds.accept,
-            )
-        )
-    return ranked
 
 
 class _Parsed(NamedTuple):

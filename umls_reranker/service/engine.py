@@ -11,7 +11,6 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 
 from ..arguments import ServingArguments
-from ..calibration.thresholds import TIERS
 from ..errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
 from ..micro_batching import MicroBatcher
@@ -95,16 +94,12 @@ class Engine:
         ranked = await self.rank(list(zip(queries.texts, candidates, types, *queries[1:], strict=True)))
         return await run_in_threadpool(self.linker.described, [items[: request.top] for items in ranked])
 
-    def accepts(self, item: RankedCandidate | LinkedConcept) -> bool:
-        """Whether the deployment accepts it: the model does, and its tier is high enough."""
-        return item.accepted and TIERS.index(item.tier) <= TIERS.index(self.serving.accept_tier)
-
     def row(self, item: RankedCandidate | LinkedConcept) -> dict[str, Any]:
         """A row of ``/rank`` or ``/link``."""
         if isinstance(item, LinkedConcept):
-            return asdict(item) | {"accepted": self.accepts(item)}
-        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier")}
-        return row | {"score": item.cross_encoder_score, "accepted": self.accepts(item)}
+            return asdict(item)
+        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier", "accepted")}
+        return row | {"score": item.cross_encoder_score}
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
         """Pairs of which the query or the text is too long for the model."""
