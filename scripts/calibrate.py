@@ -59,7 +59,7 @@ def make(recipe, run, stage) -> None:
         calibration, thresholds, fitted = fit_parts(
             lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
-        fitted |= corrections
+        fitted |= corrections | {"index": run.key_of("index", "build_index.py")}
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()

@@ -1,6 +1,7 @@
 """The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
 
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,7 +112,9 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     moved = scripts.materials / "encoder"
     moved.rename(scripts.materials / "gone")
     try:
-        alone = ConceptLinker.from_pretrained(model, target, device="cpu", dtype="float32")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            alone = ConceptLinker.from_pretrained(model, target, device="cpu", dtype="float32")
     finally:
         (scripts.materials / "gone").rename(moved)
     assert alone.link("renal failure") == linker.link("renal failure")
@@ -134,5 +137,12 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     manifest = tmp_path / "mixed" / "concepts" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
     assert "index was built from another concepts/ than the one beside it" in refused(tmp_path / "mixed")
+    # A later release in both is used, and said.
+    manifest = tmp_path / "mixed" / "index" / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"concepts": "', '"concepts": "0').replace('"key": "', '"key": "0')
+    )
+    with pytest.warns(UserWarning, match="not the index that this model was calibrated with"):
+        ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
     (model / "recipe.yaml").unlink()
     assert "carries no recipe.yaml" in refused(finished.folder)

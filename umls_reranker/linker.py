@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from .recipe import Recipe, load_recipe
 from .reranker import RankedCandidate, UMLSReranker
 from .retrieval.from_recipe import load_retriever
 from .retrieval.index_folder import index_parts, require_one_run
+from .stages import MANIFEST, read_json
 
 if TYPE_CHECKING:
     from .retrieval.retriever import Retriever
@@ -112,6 +114,9 @@ class ConceptLinker:
         Raises:
             UserError: as for `UMLSReranker.from_pretrained`; the model carries no recipe; or the index lacks a part
                 that the recipe needs, or has parts of different runs or of another encoder.
+
+        Warns:
+            UserWarning: the index is another than the one whose lists the model was calibrated on.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         if not (reranker.folder / "recipe.yaml").is_file():
@@ -119,6 +124,7 @@ class ConceptLinker:
         recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
+        _warn_of_other_index(reranker, folder)
         retriever = load_retriever(run, recipe.encoder, recipe.index)
         return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
 
@@ -246,3 +252,13 @@ class ConceptLinker:
             ]
             for items in ranked
         ]
+
+
+def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
+    calibrated = read_json(reranker.folder / "calibrator.json").get("fitted_on", {}).get("index")
+    if calibrated and read_json(folder / "index" / MANIFEST)["key"] != calibrated:
+        warnings.warn(
+            f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
+            "probabilities hold for lists of that one. Calibrate on this index, or check with scripts/validate.py",
+            stacklevel=4,
+        )
