@@ -31,6 +31,12 @@ def main() -> None:
     )
     parser.add_argument("--learning_rate", type=float, default=None, help="its rate (default: the recipe's)")
     parser.add_argument("--without_training", action="store_true", help="leave sentence-transformers out")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        default=None,
+        help="folder that its trained model is kept in, and read from when it is there",
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -52,11 +58,13 @@ def main() -> None:
         )
         for split in ("calibration", arguments.split)
     }
-    reranker = UMLSReranker.from_pretrained(run / "model")
-    logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
+    model = None
     if not arguments.without_training:
         pairs = load_from_disk(str(run / "pairs"))["train"]
         model = train_cross_encoder(pairs, recipe, run, arguments)
+    reranker = UMLSReranker.from_pretrained(run / "model")
+    logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
+    if model is not None:
         logits["sentence-transformers"] = {name: predict(model, part, recipe) for name, part in lists.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
     print(
@@ -82,6 +90,8 @@ def train_cross_encoder(pairs, recipe, run, arguments):
     from umls_reranker.template import PairTemplate
 
     device = resolve_device(recipe.run.device)
+    if arguments.keep and arguments.keep.is_dir():
+        return CrossEncoder(str(arguments.keep), max_length=recipe.model.max_length, device=device.type)
     if arguments.pairs:
         pairs = pairs.select(range(min(arguments.pairs, len(pairs))))
     texts = pairs.select_columns(["name", "label"]).add_column("query", queries(list(pairs["mention"]), pairs, recipe))
@@ -113,6 +123,8 @@ def train_cross_encoder(pairs, recipe, run, arguments):
         loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(positive_weight(pairs)))
         columns = texts.select_columns(["query", "name", "label"])
         CrossEncoderTrainer(model, settings, train_dataset=columns, loss=loss).train()
+    if arguments.keep:
+        model.save_pretrained(str(arguments.keep))
     return model
 
 
