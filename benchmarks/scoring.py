@@ -236,12 +236,12 @@ def peaks(tokens: int) -> dict[str, tuple[float, Callable]]:
 
 def forward_flops(network, lengths: np.ndarray) -> tuple[float, float]:
     """Operations of the matrix products of a forward pass without padding: as done here, and as a full pass has."""
-    width, inner = network.words.shape[1], network.layers[0].up[0].shape[0]
+    width, inner = network.body.words.shape[1], network.body.layers[0].up[0].shape[0]
     tokens, squares, pairs = lengths.sum(), (lengths.astype(np.float64) ** 2).sum(), len(lengths)
     layer = 2 * tokens * (4 * width**2 + 2 * width * inner) + 4 * squares * width
     last = 2 * tokens * 2 * width**2 + 2 * pairs * (2 * width**2 + 2 * width * inner) + 4 * tokens * width
     head = 2 * pairs * width**2
-    count = len(network.layers)
+    count = len(network.body.layers)
     return float((count - 1) * layer + last + head), float(count * layer + head)
 
 

@@ -183,7 +183,7 @@ def test_other_activations_and_kinds_are_left_to_transformers(model, change):
 
 def test_scores_that_are_not_numbers_are_refused(model, pairs):
     scorer = load(model)
-    scorer.network.words[5:] = float("nan")
+    scorer.network.body.words[5:] = float("nan")
     with pytest.raises(UserError, match="scores that are not numbers"):
         scorer.score(*pairs)
 

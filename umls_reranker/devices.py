@@ -1,4 +1,4 @@
-"""Which device and precision to compute on."""
+"""Which device and precision to compute on, and the way there."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from .errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
-__all__ = ["resolve_device", "resolve_precision"]
+__all__ = ["resolve_device", "resolve_precision", "to_device"]
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -58,6 +59,17 @@ def resolve_precision(
     if precision == "float16" and device.type == "cpu":
         raise UserError(f"{key}: float16 needs a GPU; use auto, bfloat16 or float32")
     return precision
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A tensor of the array; on a GPU the copy is made from pinned memory while it computes, and is not waited for."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        # torch keeps pinned memory until the copy from it is done.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

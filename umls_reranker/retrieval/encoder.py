@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..batching import batch_mapper, length_batches
+from ..batching import batch_mapper, length_batches, token_batches
 from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
 from ..progress import progress
 from ..resources import resolve_model
 from ..stages import read_json
 from ..template import MARKERS
+from .encoder_networks import POOLINGS, EncoderNetwork, PackedEncoder, PaddedEncoder
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["CONTEXT_FILE", "BiEncoder", "QueryTokenizer", "padded", "pooled"]
+__all__ = ["CONTEXT_FILE", "BiEncoder", "QueryTokenizer"]
 
-POOLINGS = ("mean", "cls")
-# Padded tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy.
+# Tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy. Fixed, not
+# measured (scoring/tuning.py), since the bytes of an index must not depend on which machine was faster with what.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
 # Texts tokenized and kept on the device together. Part of the result's last bits (who is padded with whom), so fixed.
 CHUNK = 16_384
@@ -89,30 +90,11 @@ class QueryTokenizer:
         )["input_ids"]
 
 
-def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, w) int64 ids as wide as the longest row, and (n, w) bool, where they are no padding."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    input_ids = np.full(mask.shape, pad_token_id, np.int64)
-    input_ids[mask] = np.concatenate([np.empty(0, np.int64), *rows])
-    return input_ids, mask
-
-
-def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """(n, w, d) token vectors and (n, w) bool -> (n, d) float32 unit vectors."""
-    import torch
-
-    hidden = hidden.float()
-    # A sum over the tokens points where their mean does.
-    vectors = hidden[:, 0] if pooling == "cls" else (hidden * mask.unsqueeze(-1)).sum(dim=1)
-    return torch.nn.functional.normalize(vectors, dim=-1)
-
-
 class BiEncoder:
     """A transformer encoder with pooling, made with `from_pretrained`.
 
     Args:
-        model: an encoder that returns ``last_hidden_state``, on its device and in its precision.
+        network: from token ids to vectors, on its device and in its precision.
         tokenizer: its tokenizer.
         identity: what decides the vectors apart from rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
         context_tokens: tokens of text on each side that it was trained to read around a mention; 0 reads none.
@@ -120,12 +102,12 @@ class BiEncoder:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        network: EncoderNetwork,
         tokenizer: PreTrainedTokenizerBase,
         identity: dict[str, str | int | None],
         context_tokens: int = 0,
     ) -> None:
-        self.model = model.eval()
+        self.network = network
         self.queries = QueryTokenizer(tokenizer, identity["max_length"], context_tokens)
         self.identity = identity
 
@@ -156,41 +138,37 @@ class BiEncoder:
         """
         if pooling not in POOLINGS:
             raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
-        import torch
         from safetensors import SafetensorError
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
         place = resolve_device(device)
         precision = resolve_precision(dtype, place, key="encoder_precision")
         source = resolve_model(model, revision)
-        # On a CPU the plain attention is the faster one for texts of some ten tokens (1.3x in bfloat16).
-        attention = "eager" if place.type == "cpu" else "sdpa"
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
-            encoder = AutoModel.from_pretrained(
-                source,
-                dtype=getattr(torch, precision),
-                attn_implementation=attention,
-                use_safetensors=True,
-            )
+            network = PackedEncoder.from_folder(Path(source), place, precision, pooling)
+            if network is None:
+                network = PaddedEncoder.from_folder(
+                    Path(source), place, precision, pooling, tokenizer.pad_token_id or 0
+                )
         except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(
                 f"encoder {model!r} (revision {revision or 'main'}) cannot be loaded: {reason}; "
                 "it needs config.json, model.safetensors and tokenizer files"
             ) from None
-        longest = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        longest = min(tokenizer.model_max_length, network.longest)
         if max_length > longest:
             raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")
         identity = {"model": model, "revision": revision, "pooling": pooling, "max_length": max_length}
         context_file = Path(source) / CONTEXT_FILE
         context = read_json(context_file)["context_tokens"] if context_file.is_file() else 0
-        return cls(encoder.to(place), tokenizer, identity, context)
+        return cls(network, tokenizer, identity, context)
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return self.model.config.hidden_size
+        return self.network.dimension
 
     def encode(
         self,
@@ -205,16 +183,16 @@ class BiEncoder:
         Args:
             texts: n strings.
             contexts: n texts left and n texts right of them, for an encoder that was trained to read them.
-            token_budget: most tokens in a batch, padding included; by default 2,048 on a processor, 65,536 on a GPU.
+            token_budget: most tokens in a batch, padding included where the network pads; by default 2,048 on a processor, 65,536 on a GPU.
             desc: name of a progress bar; no bar without it.
 
         Returns:
             (n, dimension) float32, L2-normalized.
         """
-        token_budget = token_budget or TOKEN_BUDGET.get(self.model.device.type, TOKEN_BUDGET["cuda"])
+        token_budget = token_budget or TOKEN_BUDGET.get(self.network.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         bar = progress(total=len(texts), desc=desc, unit=" texts") if desc else None
-        with batch_mapper(self.model.device) as parallel_map:
+        with batch_mapper(self.network.device) as parallel_map:
             for start in range(0, len(texts), CHUNK):
                 part = slice(start, start + CHUNK)
                 if contexts is None:
@@ -236,22 +214,12 @@ class BiEncoder:
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
 
         def forward(batch: np.ndarray) -> torch.Tensor:
-            rows = padded([encoded[row] for row in batch], self.queries.pad_token_id)
-            return self._forward(*map(torch.from_numpy, rows))
+            return self.network([encoded[row] for row in batch])
 
-        batches = length_batches(lengths, token_budget)
+        batches = (length_batches if self.network.padded else token_batches)(lengths, token_budget)
         outputs = []
         for batch, vectors in zip(batches, parallel_map(forward, batches), strict=True):
             outputs.append(vectors)
             if bar is not None:
                 bar.update(len(batch))
         return np.concatenate(batches), torch.cat(outputs).cpu().numpy()
-
-    def _forward(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(rows, width) int64 and bool -> (rows, dimension) float32 unit vectors on the model's device."""
-        import torch
-
-        with torch.inference_mode():
-            input_ids, mask = input_ids.to(self.model.device), mask.to(self.model.device)
-            hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-            return pooled(hidden, mask, self.identity["pooling"])

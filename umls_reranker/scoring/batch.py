@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
+from ..packed_layers import PackedTexts
 from ..pair_encoder import EncodedPairs
 
 __all__ = ["PairBatch"]
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class PairBatch(PackedTexts):
     """n pairs with t tokens in all, longest first.
 
     Attributes:
@@ -22,8 +22,6 @@ class PairBatch:
         first_lengths: (n,) int64, leading tokens of type 0.
     """
 
-    ids: np.ndarray
-    lengths: np.ndarray
     first_lengths: np.ndarray
 
     @classmethod
@@ -33,16 +31,6 @@ class PairBatch:
         first = np.cumsum(lengths) - lengths
         tokens = np.arange(lengths.sum()) + np.repeat(pairs.offsets[rows] - first, lengths)
         return cls(pairs.ids[tokens], lengths, pairs.first_lengths[rows])
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """(n + 1,) int64, where each pair starts."""
-        return np.concatenate([[0], np.cumsum(self.lengths)])
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """(t,) int32, place of each token in its pair."""
-        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
 
     @property
     def types(self) -> np.ndarray:

@@ -6,15 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .batch import PairBatch
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Network", "input_names", "shape_of", "to_device"]
+__all__ = ["Network", "input_names", "shape_of"]
 
 
 class Network(ABC):
@@ -39,17 +37,6 @@ class Network(ABC):
     @abstractmethod
     def __call__(self, batch: PairBatch) -> torch.Tensor:
         """Logits, (n,) float32, on the device; does not wait for it."""
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A tensor of the array; on a GPU the copy is made from pinned memory while it computes, and is not waited for."""
-    import torch
-
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        # torch keeps pinned memory until the copy from it is done.
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..devices import to_device
 from ..errors import UserError
 from .batch import PairBatch
-from .network import Network, input_names, shape_of, to_device
+from .network import Network, input_names, shape_of
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,8 @@ from ..arguments import EncoderArguments, IndexArguments, RunArguments
 from ..devices import resolve_precision
 from ..errors import UserError
 from ..resources import resolve_model
-from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
+from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer
+from ..retrieval.encoder_networks import padded, pooled
 from ..retrieval.negatives import random_below, random_bits
 from ..stages import write_json
 from ..template import MARKERS

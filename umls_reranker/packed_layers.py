@@ -1,0 +1,245 @@
+"""BERT without padding: the tokens of a batch lie one after another, and attention runs over texts of equal length.
+
+The computation is that of `BertModel` (Devlin et al. 2019, arXiv:1810.04805), shared by the cross-encoder and the
+bi-encoder; left out are padding and, where only first tokens are asked for, all other rows of the last layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from .devices import to_device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["PackedLayers", "PackedTexts", "TextGroup", "load_bert"]
+
+Made = TypeVar("Made")
+
+
+class TextGroup(NamedTuple):
+    """Neighbouring texts of one length: their rows and tokens."""
+
+    rows: slice
+    tokens: slice
+    length: int
+
+    @property
+    def texts(self) -> int:
+        """How many they are."""
+        return self.rows.stop - self.rows.start
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """n texts with t tokens in all; those of one length stand together.
+
+    Attributes:
+        ids: (t,) int32, text after text.
+        lengths: (n,) int64, tokens of each text.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64, where each text starts."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """(t,) int32, place of each token in its text."""
+        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
+
+    @property
+    def types(self) -> np.ndarray | None:
+        """(t,) int32, token types; None where all are 0."""
+        return None
+
+    @cached_property
+    def groups(self) -> list[TextGroup]:
+        """The runs of equal length, in order."""
+        starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
+        groups, token = [], 0
+        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
+            length = int(self.lengths[start])
+            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
+            token = groups[-1].tokens.stop
+        return groups
+
+
+class _Layer(NamedTuple):
+    """Weights of one layer; query, key and value are one matrix, (3 h, h), queries first."""
+
+    qkv: tuple[Tensor, Tensor]
+    attention_out: tuple[Tensor, Tensor]
+    attention_norm: tuple[Tensor, Tensor]
+    up: tuple[Tensor, Tensor]
+    down: tuple[Tensor, Tensor]
+    norm: tuple[Tensor, Tensor]
+
+
+class PackedLayers:
+    """Embeddings and layers of a BERT, over packed texts.
+
+    Args:
+        config: content of ``config.json``.
+        weights: tensors by the names that `BertModel` saves them under, behind a prefix.
+        device: where to compute.
+        precision: of weights and computation: float32, bfloat16 or float16.
+        prefix: of the names, e.g. ``"bert."`` in a model with a head.
+
+    Raises:
+        KeyError: a weight is missing.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        precision: str,
+        prefix: str = "",
+    ) -> None:
+        import torch
+
+        dtype = getattr(torch, precision)
+
+        def placed(name: str) -> Tensor:
+            return weights[prefix + name].to(device=device, dtype=dtype)
+
+        def both(name: str) -> tuple[Tensor, Tensor]:
+            return placed(f"{name}.weight"), placed(f"{name}.bias")
+
+        def layer(name: str) -> _Layer:
+            parts = [both(f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+            return _Layer(
+                tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)),
+                both(f"{name}.attention.output.dense"),
+                both(f"{name}.attention.output.LayerNorm"),
+                both(f"{name}.intermediate.dense"),
+                both(f"{name}.output.dense"),
+                both(f"{name}.output.LayerNorm"),
+            )
+
+        self.device = device
+        self.heads = config["num_attention_heads"]
+        self.eps = config.get("layer_norm_eps", 1e-12)
+        self.words = placed("embeddings.word_embeddings.weight")
+        self.places = placed("embeddings.position_embeddings.weight")
+        self.types = placed("embeddings.token_type_embeddings.weight")
+        self.embedding_norm = both("embeddings.LayerNorm")
+        self.layers = [layer(f"encoder.layer.{number}") for number in range(config["num_hidden_layers"])]
+
+    @staticmethod
+    def supports(config: Mapping[str, Any]) -> bool:
+        """Whether a configuration is that of a BERT whose computation is the one here."""
+        return (
+            config.get("model_type") == "bert"
+            and config.get("hidden_act", "gelu") == "gelu"
+            and config.get("position_embedding_type", "absolute") == "absolute"
+            and not config.get("is_decoder", False)
+            and "quantization_config" not in config
+        )
+
+    def all_tokens(self, batch: PackedTexts) -> Tensor:
+        """Vectors of all tokens, (t, h)."""
+        return self._through(self.layers, batch)
+
+    def first_tokens(self, batch: PackedTexts) -> Tensor:
+        """Vectors of each text's first token, (n, h)."""
+        *others, last = self.layers
+        hidden = self._through(others, batch)
+        first = hidden[to_device(batch.offsets[:-1], self.device)]
+        return self._rest(last, self._attention_of_first(last, first, hidden, batch.groups), first)
+
+    def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
+        from torch.nn import functional
+
+        hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
+        hidden += functional.embedding(to_device(batch.places, self.device), self.places)
+        types = batch.types
+        hidden += self.types[0] if types is None else functional.embedding(to_device(types, self.device), self.types)
+        hidden = functional.layer_norm(hidden, self.words.shape[1:], *self.embedding_norm, self.eps)
+        for layer in layers:
+            hidden = self._rest(layer, self._attention(layer, hidden, batch.groups), hidden)
+        return hidden
+
+    def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
+        """Each token's view of its text, (t, h)."""
+        from torch.nn import functional
+
+        qkv = functional.linear(hidden, *layer.qkv)
+        seen = hidden.new_empty(hidden.shape)
+        for group in groups:
+            # (texts, length, 3, heads, size) -> three of (texts, heads, length, size)
+            parts = qkv[group.tokens].view(group.texts, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            seen[group.tokens].view(group.texts, group.length, self.heads, -1).copy_(_attend(*parts).transpose(1, 2))
+        return seen
+
+    def _attention_of_first(self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
+        """The first token's view of its text, (n, h)."""
+        from torch.nn import functional
+
+        width = hidden.shape[1]
+        weight, bias = layer.qkv
+        query = functional.linear(first, weight[:width], bias[:width])
+        key_value = functional.linear(hidden, weight[width:], bias[width:])
+        seen = first.new_empty(first.shape)
+        for group in groups:
+            parts = key_value[group.tokens].view(group.texts, group.length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+            asked = query[group.rows].view(group.texts, self.heads, 1, -1)
+            seen[group.rows].view(group.texts, self.heads, 1, -1).copy_(_attend(asked, *parts))
+        return seen
+
+    def _rest(self, layer: _Layer, seen: Tensor, hidden: Tensor) -> Tensor:
+        """What follows attention in a layer, token by token."""
+        from torch.nn import functional
+
+        width = hidden.shape[1:]
+        hidden = functional.linear(seen, *layer.attention_out).add_(hidden)
+        hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
+        inner = functional.gelu(functional.linear(hidden, *layer.up))
+        return functional.layer_norm(functional.linear(inner, *layer.down).add_(hidden), width, *layer.norm, self.eps)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of (texts, heads, q, size) over (texts, heads, k, size); nothing is masked."""
+    import torch
+    from torch.nn import functional
+
+    if query.device.type != "cpu" or query.dtype is torch.float32:
+        return functional.scaled_dot_product_attention(query, key, value)
+    # On a processor the fused kernel takes twice as long in bfloat16 as its two matrix products.
+    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
+    return torch.matmul(scores.softmax(-1), value)
+
+
+def load_bert(
+    folder: Path,
+    supports: Callable[[dict[str, Any]], bool],
+    make: Callable[[dict[str, Any], dict[str, Tensor]], Made],
+) -> Made | None:
+    """Make a network of a folder's configuration and weights, without transformers, whose import takes long.
+
+    Returns:
+        None where the folder holds no sound model that is computed here; transformers may know it, or say why not.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return make(config, load_file(folder / "model.safetensors")) if supports(config) else None
+    except (OSError, ValueError, KeyError, SafetensorError):
+        return None
