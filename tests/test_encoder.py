@@ -3,12 +3,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_encoder
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfig, RobertaModel
 
 from umls_reranker.errors import UserError
+from umls_reranker.packed_layers import PackedLayers
 from umls_reranker.retrieval import encoder as encoder_module
-from umls_reranker.retrieval.encoder import BiEncoder
+from umls_reranker.retrieval.encoder import BiEncoder, QueryTokenizer
+from umls_reranker.retrieval.encoder_networks import PackedEncoder, PaddedEncoder
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
 
@@ -18,22 +21,109 @@ def folder(tmp_path_factory):
     return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
+def watch(encoder: BiEncoder, look=lambda texts: [len(text) for text in texts]) -> list:
+    """What `look` gives for each batch that the encoder's network will compute; by default lengths of texts."""
+    seen, network = [], type(encoder.network)
+
+    class Watched(network):
+        def __call__(self, texts):
+            seen.append(look(texts))
+            return super().__call__(texts)
+
+    encoder.network.__class__ = Watched
+    return seen
+
+
 def load(folder, **settings) -> BiEncoder:
     return BiEncoder.from_pretrained(str(folder), **{"device": "cpu", "dtype": "float32"} | settings)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_vectors_are_those_of_each_text_alone(folder, pooling):
+@pytest.fixture(params=[PackedEncoder, PaddedEncoder])
+def kind(request, monkeypatch):
+    """Both ways to compute a batch: BERT without padding, and any encoder with."""
+    if request.param is PaddedEncoder:
+        monkeypatch.setattr(PackedLayers, "supports", lambda config: False)
+    return request.param
+
+
+def one_by_one(folder, texts, pooling) -> np.ndarray:
+    """Unit vectors by transformers, each text in a forward pass of its own."""
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    expected = []
-    for text in TEXTS:
+    vectors = []
+    for text in texts:
         with torch.no_grad():
-            hidden = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+            hidden = model(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0]
         vector = hidden.mean(dim=0) if pooling == "mean" else hidden[0]
-        expected.append((vector / vector.norm()).numpy())
-    vectors = load(folder, pooling=pooling).encode(TEXTS, token_budget=24)
+        vectors.append((vector / vector.norm()).numpy())
+    return np.stack(vectors)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_vectors_are_those_of_each_text_alone(folder, kind, pooling):
+    encoder = load(folder, pooling=pooling)
+    assert type(encoder.network) is kind
+    vectors = encoder.encode(TEXTS, token_budget=24)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(vectors, np.stack(expected), atol=1e-6)
+    np.testing.assert_allclose(vectors, one_by_one(folder, TEXTS, pooling), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_an_encoder_saved_with_a_head_is_packed_too(tmp_path, pooling):
+    tiny_encoder(tmp_path)
+    model = BertForMaskedLM(AutoModel.from_pretrained(tmp_path).config)
+    model.save_pretrained(tmp_path)
+    encoder = load(tmp_path, pooling=pooling)
+    assert isinstance(encoder.network, PackedEncoder)
+    np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_other_kinds_are_left_to_transformers(tmp_path, pooling):
+    tiny_encoder(tmp_path)
+    bert = AutoModel.from_pretrained(tmp_path).config
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = RobertaConfig(**{size: getattr(bert, size) for size in sizes}, pad_token_id=0, type_vocab_size=1)
+    RobertaModel(config).save_pretrained(tmp_path)
+    encoder = load(tmp_path, pooling=pooling)
+    assert isinstance(encoder.network, PaddedEncoder)
+    np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
+
+
+def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path):
+    tiny_encoder(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    legacy = {name.replace("LayerNorm.weight", "LayerNorm.gamma"): tensor for name, tensor in weights.items()}
+    assert legacy.keys() != weights.keys()
+    save_file(legacy, tmp_path / "model.safetensors", {"format": "pt"})
+    encoder = load(tmp_path)
+    assert isinstance(encoder.network, PaddedEncoder)
+    np.testing.assert_allclose(encoder.encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
+
+
+def test_mentions_between_added_markers_are_read(tmp_path):
+    tiny_encoder(tmp_path)
+    model, tokenizer = AutoModel.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[M]", "[/M]"]})
+    model.resize_token_embeddings(len(tokenizer))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    encoder = load(tmp_path)
+    assert isinstance(encoder.network, PackedEncoder)
+    encoder.queries = QueryTokenizer(tokenizer, 64, context_tokens=6, markers=("[M]", "[/M]"))
+    mentions, lefts, rights = ["cold", "flu", "x"], ["a bad", "", "no"], ["in may", "", "of it at all"]
+    texts = [f"{left} [M] {text} [/M] {right}" for text, left, right in zip(mentions, lefts, rights, strict=True)]
+    texts[2] = "no [M] x [/M] of it at"
+    found = encoder.encode(mentions, (lefts, rights))
+    np.testing.assert_allclose(found, one_by_one(tmp_path, texts, "mean"), atol=1e-6)
+
+
+def test_batches_are_as_long_as_their_tokens_where_nothing_is_padded(folder, kind):
+    encoder = load(folder)
+    batches = watch(encoder)
+    texts = [f"name {'x' * (number % 9)}" for number in range(40)]
+    encoder.encode(texts, token_budget=50)
+    sizes = [sum(batch) if kind is PackedEncoder else len(batch) * max(batch) for batch in batches]
+    assert len(sizes) > 5 and 45 < max(sizes) <= 50 and sum(map(len, batches)) == 40
 
 
 def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
@@ -46,8 +136,7 @@ def test_chunks_and_batches_do_not_mix_up_texts(folder, monkeypatch):
 
 def test_result_does_not_depend_on_the_number_of_threads(folder):
     encoder = load(folder)
-    within = []
-    encoder.model.register_forward_pre_hook(lambda *_: within.append(torch.get_num_threads()))
+    within = watch(encoder, lambda _: torch.get_num_threads())
     texts = [f"name {number}" for number in range(50)]
     threads = torch.get_num_threads()
     try:
@@ -76,6 +165,18 @@ def test_bfloat16_is_close_to_float32(folder):
     assert rounded.dtype == np.float32
     assert (exact * rounded).sum(axis=1).min() > 0.999
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_bfloat16_without_padding_rounds_no_more_than_transformers(folder, monkeypatch, pooling):
+    texts = [f"name {number} {'long ' * (number % 7)}" for number in range(200)]
+    exact = load(folder, pooling=pooling).encode(texts)
+    packed = load(folder, pooling=pooling, dtype="bfloat16")
+    monkeypatch.setattr(PackedLayers, "supports", lambda config: False)
+    padded = load(folder, pooling=pooling, dtype="bfloat16")
+    assert (type(packed.network), type(padded.network)) == (PackedEncoder, PaddedEncoder)
+    off, theirs = (1 - (exact * encoder.encode(texts)).sum(axis=1) for encoder in (packed, padded))
+    assert 0 < off.mean() < 1.2 * theirs.mean() and off.max() < 1.5 * theirs.max()
 
 
 def test_no_texts_no_vectors(folder):

@@ -103,7 +103,7 @@ def test_loss_by_hand(folder, concepts):
     batch = QueryCollator(encoder.queries)(chosen)
     trainer = EncoderTrainer.__new__(EncoderTrainer)
     trainer.pooling = "mean"
-    loss = trainer.compute_loss(encoder.model, dict(batch)).item()
+    loss = trainer.compute_loss(encoder_training.AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
     queries = [
         encoder.encode([pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None)[0]
         for pair in chosen

@@ -174,7 +174,14 @@ def test_many_threads_get_the_logits_of_one(model, pairs, expected):
 
 
 @pytest.mark.parametrize(
-    "change", [{"hidden_act": "relu"}, {"architectures": ["RobertaForSequenceClassification"]}, {"is_decoder": True}]
+    "change",
+    [
+        {"hidden_act": "relu"},
+        {"architectures": ["RobertaForSequenceClassification"]},
+        {"model_type": "roberta"},
+        {"is_decoder": True},
+        {"quantization_config": {}},
+    ],
 )
 def test_other_activations_and_kinds_are_left_to_transformers(model, change):
     config = json.loads((model / "config.json").read_text())

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTEXT_FILE", "BiEncoder", "QueryTokenizer"]
 
-# Tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy. Fixed, not
-# measured (scoring/tuning.py), since the bytes of an index must not depend on which machine was faster with what.
+# Tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy. Not measured
+# as that of scores is: the last bits of an index would depend on which size was faster that day.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
-# Texts tokenized and kept on the device together. Part of the result's last bits (who is padded with whom), so fixed.
+# Texts tokenized and kept on the device together. Part of the last bits too (who shares a batch with whom), so fixed.
 CHUNK = 16_384
 # Beside the weights of an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
@@ -183,7 +183,8 @@ class BiEncoder:
         Args:
             texts: n strings.
             contexts: n texts left and n texts right of them, for an encoder that was trained to read them.
-            token_budget: most tokens in a batch, padding included where the network pads; by default 2,048 on a processor, 65,536 on a GPU.
+            token_budget: most tokens in a batch, padding included where the network pads; by default 2,048 on a
+                processor, 65,536 on a GPU.
             desc: name of a progress bar; no bar without it.
 
         Returns:
