@@ -94,7 +94,7 @@ class PackedLayers:
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by the names that `BertModel` saves them under, behind a prefix.
+        weights: tensors by the names that `BertModel` saves them under, behind the prefix.
         device: where to compute.
         precision: of weights and computation: float32, bfloat16 or float16.
         prefix: of the names, e.g. ``"bert."`` in a model with a head.

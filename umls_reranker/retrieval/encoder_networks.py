@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,37 +48,25 @@ class PackedEncoder(EncoderNetwork):
     """A BERT whose batches are packed.
 
     Args:
-        config: content of ``config.json``.
-        weights: tensors by the names that `BertModel`, or one with a head, saves them under.
-        device: where to compute.
-        precision: of the transformer; pooling and normalization are in float32.
+        body: the transformer; pooling and normalization are in float32 whatever its precision.
         pooling: ``mean`` or ``cls``.
-
-    Raises:
-        KeyError: a weight is missing.
     """
 
     padded = False
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        device: torch.device,
-        precision: str,
-        pooling: str,
-    ) -> None:
-        prefix = next((one for one in PREFIXES if f"{one}embeddings.word_embeddings.weight" in weights), "")
-        self.body = PackedLayers(config, weights, device, precision, prefix)
-        self.device, self.pooling = device, pooling
-        self.longest, self.dimension = self.body.places.shape
+    def __init__(self, body: PackedLayers, pooling: str) -> None:
+        self.body, self.pooling, self.device = body, pooling, body.device
+        self.longest, self.dimension = body.places.shape
 
     @classmethod
     def from_folder(cls, folder: Path, device: torch.device, precision: str, pooling: str) -> PackedEncoder | None:
         """Load a network, or None where transformers has to (`load_bert`)."""
-        return load_bert(
-            folder, PackedLayers.supports, lambda config, weights: cls(config, weights, device, precision, pooling)
-        )
+
+        def make(config: dict[str, Any], weights: dict[str, Tensor]) -> PackedEncoder:
+            prefix = next((one for one in PREFIXES if f"{one}embeddings.word_embeddings.weight" in weights), "")
+            return cls(PackedLayers(config, weights, device, precision, prefix), pooling)
+
+        return load_bert(folder, PackedLayers.supports, make)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
         import torch
