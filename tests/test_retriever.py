@@ -9,7 +9,7 @@ from umls_reranker.errors import UserError
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
 from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.lexical import LexicalIndex
-from umls_reranker.retrieval.retriever import Retriever, fuse
+from umls_reranker.retrieval.retriever import Retriever, fuse, in_order_of
 
 NAMES = {
     "C0000001": ("", ["common cold", "cold", "head cold"]),
@@ -49,6 +49,11 @@ def test_ranks_are_fused():
     dense, lexical = np.array([[4, 5, 6, -1]]), np.array([[7, 5, 4, -1]])
     assert fuse([dense, lexical], 5).tolist() == [[4, 5, 7, 6, -1]]
     assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
+
+
+def test_rows_take_the_order_of_a_reference():
+    rows, reference = np.array([[7, 3, 5, -1], [2, 1, -1, -1]]), np.array([[5, 9, 3], [1, -1, -1]])
+    assert in_order_of(rows, reference).tolist() == [[5, 3, 7, -1], [1, 2, -1, -1]]
 
 
 def test_queries_are_fused_apart_and_the_earlier_list_wins_ties():

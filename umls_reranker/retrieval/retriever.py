@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .lexical import LexicalIndex
     from .mention_index import MentionIndex
 
-__all__ = ["RECALL_DEPTH", "Retriever", "fuse"]
+__all__ = ["RECALL_DEPTH", "Retriever", "fuse", "in_order_of"]
 
 # Ranks at which recall is measured, and hence the least number of concepts that each retriever is asked for.
 RECALL_DEPTH = 64
@@ -32,7 +32,7 @@ class Retriever:
     """Finds the concepts whose names are nearest to a mention.
 
     With more than one retriever the candidates are their union, by reciprocal rank fusion of lists twice as long as
-    the one wanted.
+    the one wanted. Training mentions have their say in what is a candidate; the order is that of the others.
 
     Args:
         index, encoder: dense retrieval.
@@ -105,10 +105,13 @@ class Retriever:
             lists["context"] = self.index.search(read, depth).rows
         if self.lexical is not None:
             lists["lexical"] = self.lexical.search(texts, depth).rows
+        by_names = list(lists.values())
         if self.mentions is not None:
             lists["mentions"] = self.mentions.search(read, depth).rows
-        lists["union"] = fuse(list(lists.values()), depth)
-        rows = np.ascontiguousarray(lists["union"][:, :k])
+        union = fuse(list(lists.values()), depth)
+        rows = union[:, :k] if self.mentions is None else in_order_of(union[:, :k], fuse(by_names, depth))
+        lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
+        rows = np.ascontiguousarray(rows)
         further = {}
         if self._in_context:
             further["context"] = self.index.best_names(read, rows)[1]
@@ -116,6 +119,21 @@ class Retriever:
             further["lexical"] = self.lexical.score(texts, rows)
         lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}
         return Candidates(rows, *self.index.best_names(vectors, rows), further, lists)
+
+
+def in_order_of(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Concept rows, (n, k), in the order of another list of each query, (n, depth); others follow as they stood.
+
+    >>> in_order_of(np.array([[7, 3, 5, -1]]), np.array([[5, 9, 3]])).tolist()
+    [[5, 3, 7, -1]]
+    """
+    depth = reference.shape[1]
+    places = np.empty(rows.shape, np.int64)
+    for column, wanted in enumerate(rows.T):
+        match = reference == wanted[:, None]
+        places[:, column] = np.where(match.any(axis=1), match.argmax(axis=1), depth)
+    places[rows < 0] = depth + 1
+    return np.take_along_axis(rows, np.argsort(places, axis=1, kind="stable"), axis=1)
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
