@@ -224,6 +224,12 @@ def test_for_type_falls_back_along_the_lineage():
     assert table.for_type(["nonsense", "T191", "T046"]).level == "T047"
 
 
+def test_incomplete_evidence_is_never_high():
+    table = ThresholdTable({"default": row()}, HIERARCHY, 0.95, 0.95)
+    assert [table.for_type(None, complete).tier(0.95) for complete in (True, False)] == ["high", "medium"]
+    assert table.for_type(None, complete=False).tier(0.2) == "low"
+
+
 def test_tiers():
     table = ThresholdTable({"default": row(accept=0.4, high=0.9, low=0.1)}, HIERARCHY)
     tiers = [table.tier(p) for p in (0.95, 0.9, 0.89, 0.4, 0.39, 0.1, 0.09)]

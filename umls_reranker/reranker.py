@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,9 +223,7 @@ class UMLSReranker:
         for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
             part = slice(end - size, end)
             type_ids = types[row]
-            thresholds = self.thresholds.for_type(type_ids)
-            if not decided.complete[row]:
-                thresholds = replace(thresholds, high=None)
+            thresholds = self.thresholds.for_type(type_ids, bool(decided.complete[row]))
             order = np.argsort(-decided.log_odds[part], kind="stable")
             ranked = self._rank(
                 candidates[row], parsed[row], scores.logits[part], decided.probabilities[part], order, thresholds

@@ -11,7 +11,7 @@ Loading and looking up need numpy alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -198,12 +198,20 @@ class ThresholdTable:
             )
         return cls(rows, hierarchy, target_precision, confidence, rule)
 
-    def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
+    def for_type(self, types: str | Sequence[str] | None = None, complete: bool = True) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
 
         A type that the calibration split did not hold takes those of its nearest ancestor; an unknown type, or None,
         takes the default.
+
+        Args:
+            complete: whether the list came with all evidence that the model weighs; without, nothing is called high,
+                since what certifies the tier was measured with it.
         """
+        found = self._of_type(types)
+        return found if complete else replace(found, high=None, high_level=None)
+
+    def _of_type(self, types: str | Sequence[str] | None) -> TypeThreshold:
         if isinstance(types, str) or types is None:
             types = [types]
         for known in filter(None, map(self.hierarchy.resolve, types)):

@@ -22,6 +22,7 @@ from .slices import group_slices, slice_figures, type_slices
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..calibration.evidence import CalibratedScores
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
     from ..reranker import UMLSReranker
@@ -61,7 +62,7 @@ def build_report(
     scores = lists.score(reranker.scorer, f"scoring {split} candidates")
     decided = reranker.calibration(lists.scored(scores.logits))
     calibrated, raw, labels = decided.probabilities, sigmoid(scores.logits), lists.labels
-    outcomes = _outcomes(reranker, lists, decided.log_odds, calibrated)
+    outcomes = _outcomes(reranker, lists, decided)
     documents, pair_documents = outcomes.document, outcomes.document[lists.mention_of]
     retrieval_top = lists.retrieved_first()
     without = reranker.calibration.without_cross_encoder(lists.scored(scores.logits))
@@ -130,12 +131,11 @@ def build_report(
     return report, outcomes
 
 
-def _outcomes(
-    reranker: UMLSReranker, lists: CandidateLists, log_odds: np.ndarray, probabilities: np.ndarray
-) -> Outcomes:
-    top = lists.top(log_odds, probabilities)
+def _outcomes(reranker: UMLSReranker, lists: CandidateLists, decided: CalibratedScores) -> Outcomes:
+    top = lists.top(decided.log_odds, decided.probabilities)
     types = list(lists.mentions["semantic_types"])
-    thresholds = [reranker.thresholds.for_type(names) for names in types]
+    given = zip(types, decided.complete.tolist(), strict=True)
+    thresholds = [reranker.thresholds.for_type(names, complete) for names, complete in given]
     columns = lists.mentions.with_format("numpy")
     return Outcomes(
         document=np.asarray(lists.documents),
@@ -145,7 +145,7 @@ def _outcomes(
         gold=np.asarray(list(lists.mentions["cui"])),
         in_dictionary=lists.in_dictionary,
         answer=np.array([lists.cuis[place] if place >= 0 else "" for place in top.place.tolist()]),
-        rank=gold_ranks(log_odds, lists.offsets, lists.gold),
+        rank=gold_ranks(decided.log_odds, lists.offsets, lists.gold),
         score=top.score,
         margin=top.margin,
         tier=np.array(
