@@ -5,9 +5,10 @@
 
 Reads a finished run. sentence-transformers' CrossEncoder is trained here on the pairs of the run, with the text around
 the mention where the run shows it, from the same start, with the same batch size, rate, warm-up, precision and number
-of steps. Its BinaryCrossEntropyLoss knows one weight, that of positives, and gets the recipe's; all else is left at
-its defaults. Every fusion is fitted on the calibration split; what is measured is `--split`: dev by default, on which
-choices are made. Prints Markdown.
+of steps, by its BinaryCrossEntropyLoss with positives weighed by the number of negatives, as its documentation has it;
+all else is left at its defaults. Both models are scored by the same engine, which gives the logits of
+`CrossEncoder.predict` (tests/test_interop.py) in a fraction of its time. Every fusion is fitted on the calibration
+split; what is measured is `--split`: dev by default, on which choices are made. Prints Markdown.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.recipe import load_recipe
     from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.scoring import PairScorer
     from umls_reranker.template import PairTemplate
 
     recipe = load_recipe(arguments.recipe)
@@ -58,14 +60,17 @@ def main() -> None:
         )
         for split in ("calibration", arguments.split)
     }
-    model = None
+    theirs = None
     if not arguments.without_training:
-        pairs = load_from_disk(str(run / "pairs"))["train"]
-        model = train_cross_encoder(pairs, recipe, run, arguments)
+        theirs = arguments.keep or run / "sentence_transformers"
+        if not theirs.is_dir():
+            train_cross_encoder(load_from_disk(str(run / "pairs"))["train"], recipe, run, arguments, theirs)
     reranker = UMLSReranker.from_pretrained(run / "model")
     logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
-    if model is not None:
-        logits["sentence-transformers"] = {name: predict(model, part, recipe) for name, part in lists.items()}
+    if theirs is not None:
+        scorer = PairScorer.from_folder(theirs, reranker.scorer.template, recipe.run.device)
+        scores = {name: part.score(scorer, f"theirs, {name}") for name, part in lists.items()}
+        logits["sentence-transformers"] = {name: part.logits for name, part in scores.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
     print(
         f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {date.today()}; "
@@ -73,8 +78,8 @@ def main() -> None:
     )
 
 
-def train_cross_encoder(pairs, recipe, run, arguments):
-    """sentence-transformers' CrossEncoder on the run's pairs."""
+def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
+    """Train sentence-transformers' CrossEncoder on the run's pairs and write it to `folder`."""
     import tempfile
 
     import torch
@@ -90,8 +95,6 @@ def train_cross_encoder(pairs, recipe, run, arguments):
     from umls_reranker.template import PairTemplate
 
     device = resolve_device(recipe.run.device)
-    if arguments.keep and arguments.keep.is_dir():
-        return CrossEncoder(str(arguments.keep), max_length=recipe.model.max_length, device=device.type)
     if arguments.pairs:
         pairs = pairs.select(range(min(arguments.pairs, len(pairs))))
     texts = pairs.select_columns(["name", "label"]).add_column("query", queries(list(pairs["mention"]), pairs, recipe))
@@ -120,19 +123,19 @@ def train_cross_encoder(pairs, recipe, run, arguments):
             save_strategy="no",
             report_to="none",
         )
-        loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(positive_weight(pairs)))
+        loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(negatives_a_positive(pairs)))
         columns = texts.select_columns(["query", "name", "label"])
         CrossEncoderTrainer(model, settings, train_dataset=columns, loss=loss).train()
-    if arguments.keep:
-        model.save_pretrained(str(arguments.keep))
-    return model
+    partial = folder.with_name(f".{folder.name}.partial")
+    model.save_pretrained(str(partial))
+    partial.rename(folder)
 
 
-def positive_weight(pairs) -> float:
-    """Weight of positives, in units of that of negatives."""
-    columns = pairs.select_columns(["weight", "label"]).with_format("numpy")[:]
-    positive = columns["label"] == 1
-    return float(columns["weight"][positive].mean() / columns["weight"][~positive].mean())
+def negatives_a_positive(pairs) -> float:
+    import numpy as np
+
+    labels = np.asarray(pairs["label"])
+    return float((labels == 0).sum() / (labels == 1).sum())
 
 
 def queries(texts, rows, recipe) -> list[str]:
@@ -145,15 +148,6 @@ def queries(texts, rows, recipe) -> list[str]:
     start, end = MARKERS
     columns = zip(texts, rows["left"], rows["right"], strict=True)
     return [f"{left[-shown:]} {start} {mention} {end} {right[:shown]}" for mention, left, right in columns]
-
-
-def predict(model, lists, recipe):
-    """Raw log-odds of all candidates; sentence-transformers would put a sigmoid on top."""
-    from torch import nn
-
-    texts = queries(lists.mention_texts, lists.mentions, recipe)
-    pairs = [(texts[row], name) for row, name in zip(lists.mention_of, lists.texts, strict=True)]
-    return model.predict(pairs, batch_size=64, activation_fn=nn.Identity(), show_progress_bar=True)
 
 
 def systems(reranker, lists, logits, train_mentions, concepts, split):
