@@ -26,13 +26,27 @@ def test_fifty_nine_without_an_error_is_the_least():
     assert certified_threshold(np.full(59, 0.97), np.arange(59) > 0) is None
 
 
-def test_the_sequence_starts_where_scores_allow_and_stops_at_the_first_failure():
-    # 118 right at 0.97; 20 wrong at 0.9; 1,000 right at 0.8, which must not bring the sequence back to life.
-    p = np.repeat([0.97, 0.9, 0.8], [118, 20, 1000])
-    correct = np.repeat([1, 0, 1], [118, 20, 1000])
-    assert certify(p, correct) == Certificate((0.97,))
-    # With labels shuffled the start is the same threshold; it fails there.
+def test_a_way_down_stops_at_the_first_failure_and_each_start_has_its_own():
+    # 118 right at 0.97; 20 wrong at 0.9; then 1,000 right, which do not bring the first way down back to life.
+    p = np.repeat([0.97, 0.9, 0.8, 0.7, 0.6], [118, 20, 1000, 20, 20])
+    correct = np.repeat([1, 0, 1, 1, 1], [118, 20, 1000, 20, 20])
+    # The starts are the first, second and fourth of five thresholds; from the fourth on 20 errors in 1,158 may stand.
+    assert certify(p, correct) == Certificate((0.97, 0.7, 0.6))
+    # With other labels the starts are the same; all fail there.
     assert certify(p, 1 - correct) is None
+
+
+def test_a_few_wrong_ones_at_the_very_top_do_not_end_it():
+    p = np.append(np.linspace(0.99, 0.999, 20), np.linspace(0.6, 0.98, 1500))
+    correct = np.arange(1520) >= 20
+    found = certify(p, correct)
+    assert found.lowest == 0.6 and np.mean(correct[p >= found.highest]) > 0.95
+
+
+def test_the_risk_is_shared_out_among_the_starts():
+    # 59 without an error suffice where there is one threshold to start from, and no more where there are three.
+    p = np.repeat([0.97, 0.9, 0.8], [59, 1, 1])
+    assert certify(p[:59], np.ones(59)) is not None and certify(p, np.ones(61)) is None
 
 
 def test_a_threshold_that_too_few_reach_is_never_tested():
@@ -110,7 +124,9 @@ def test_documents_of_one_mention_change_nothing():
 THRESHOLDS = np.round(np.arange(0.95, 0.54, -0.05), 2)
 
 
-def broken_promises(correlation: float, by_document: bool, draws: int = 1000, target: float = 0.95) -> float:
+def broken_promises(
+    correlation: float, by_document: bool, draws: int = 1000, target: float = 0.95, starts: tuple[int, ...] = (0,)
+) -> float:
     """Share of drawn calibration sets whose certified threshold has a true precision below the target.
 
     120 documents of 10 mentions with scores uniform on [0.5, 1], right with probability 1 - 0.28 (1 - p): the
@@ -129,12 +145,14 @@ def broken_promises(correlation: float, by_document: bool, draws: int = 1000, ta
         counts[0][draw, document, first[..., mention]] += 1
         counts[1][draw, document, first[..., mention]] += right[..., mention]
     accepted, hits = counts[..., :-1].cumsum(axis=-1)
+    level = 1 - 0.05 / len(starts)
     if by_document:
-        bounds = np.array([lower_bounds(a, h) for a, h in zip(accepted, hits, strict=True)])
+        bounds = np.array([lower_bounds(a, h, level) for a, h in zip(accepted, hits, strict=True)])
     else:
-        bounds = clopper_pearson_lower(hits.sum(axis=1), accepted.sum(axis=1))
-    passed = np.cumprod(bounds >= target, axis=1).sum(axis=1)
-    lowest = np.append(1.0, THRESHOLDS)[passed]
+        bounds = clopper_pearson_lower(hits.sum(axis=1), accepted.sum(axis=1), level)
+    ways = [(start, np.cumprod(bounds[:, start:] >= target, axis=1).sum(axis=1)) for start in starts]
+    reached = np.max([np.where(steps > 0, start + steps, 0) for start, steps in ways], axis=0)
+    lowest = np.append(1.0, THRESHOLDS)[reached]
     return float(np.mean(1 - 0.14 * (1 - lowest) < target))
 
 
@@ -142,6 +160,7 @@ def test_the_promise_is_broken_in_five_percent_of_a_thousand_draws_at_most():
     # More than 6.6 % of 1,000 draws have probability 1 % if the rate is 5 %.
     assert 0.005 <= broken_promises(0.0, by_document=False) <= 0.066
     assert broken_promises(0.0, by_document=True) <= 0.066
+    assert broken_promises(0.0, by_document=False, starts=(0, 3, 6)) <= 0.066
 
 
 def test_correlated_errors_break_the_plain_promise_but_not_the_one_by_document():

@@ -9,6 +9,8 @@ from .resampling import document_index, document_sums
 
 __all__ = ["Certificate", "certified_threshold", "certify", "clopper_pearson_lower", "is_promising", "lower_bounds"]
 
+# Places from which the sequence is walked down, at most.
+STARTS = 3
 # Each threshold of the sequence accepts this many times the mentions of the one before, and none lies below FLOOR.
 STEP = 1.02
 FLOOR = 0.5
@@ -60,12 +62,14 @@ def certify(
     """Certify that top candidates with ``p >= t`` are right with probability `target` or more, at `confidence`.
 
     Fixed-sequence testing (Maurer et al. 1995; "learn then test", Angelopoulos et al. 2021): a sequence of thresholds
-    is tested from the strictest downward, each at the full level, up to the first that fails. A promise is broken only
-    when the first false hypothesis of the sequence passes, so no correction for the number of thresholds is due. The
-    sequence may be any as long as labels have no say in it. Here each threshold accepts 2 % more mentions than the one
-    before; the first is the highest that accepts twice the least number that can pass (59 without an error at
-    95 % / 95 %), or that number where none accepts twice. How many are accepted depends on scores and documents alone;
-    given those, the labels are as random as before, so every test keeps its level.
+    is tested downward from each of three starts, up to the first that fails, and the risk of an error is shared out
+    among the starts. On a way down a promise is broken only when the first false hypothesis passes, so no correction
+    for the number of thresholds is due. Sequence and starts may be any as long as labels have no say in them. Each
+    threshold accepts 2 % more mentions than the one before; the first start is the highest that accepts twice the
+    least number that can pass (59 without an error at 95 % / 95 %), or that number where none accepts twice, and the
+    others lie a third and two thirds down the rest: where the few highest scores hold a wrong string of one document,
+    a lower threshold, which weighs it among many, can still pass. How many are accepted depends on scores and
+    documents alone; given those, the labels are as random as before, so every test keeps its level.
 
     Without `groups` the test is the exact binomial one (Clopper-Pearson). Errors of one document resemble each other
     (the same string recurs), which makes that test break its promise two to three times too often on MedMentions; with
@@ -77,15 +81,19 @@ def certify(
         groups: (n,) document of each mention.
 
     Returns:
-        The certified part of the sequence, or None when not even the first threshold passes.
+        The certified thresholds, or None when no start passes.
     """
     top_p = np.asarray(top_p, dtype=np.float64)
-    thresholds, first = _sequence(top_p, target, confidence, groups)
-    if first is None:
+    thresholds, starts = _sequence(top_p, target, confidence, groups)
+    if not len(starts):
         return None
-    passed = lower_bounds(*_by_document(top_p, correct, thresholds, groups), confidence)[first:] >= target
-    length = len(passed) if passed.all() else int(np.argmin(passed))
-    return Certificate(tuple(thresholds[first : first + length].tolist())) if length else None
+    level = 1.0 - (1.0 - confidence) / len(starts)
+    passed = lower_bounds(*_by_document(top_p, correct, thresholds, groups), level) >= target
+    certified = np.zeros(len(thresholds), bool)
+    for start in starts:
+        failed = np.flatnonzero(~passed[start:])
+        certified[start : start + failed[0] if len(failed) else None] = True
+    return Certificate(tuple(thresholds[certified].tolist())) if certified.any() else None
 
 
 def certified_threshold(
@@ -108,13 +116,14 @@ def is_promising(
     Labels have no say in it, so what is not promising may be left untested, and costs the rest no confidence.
     """
     top_p = np.asarray(top_p, dtype=np.float64)
-    thresholds, first = _sequence(top_p, target, confidence, groups)
-    if first is None:
+    thresholds, starts = _sequence(top_p, target, confidence, groups)
+    if not len(starts):
         return False
-    accepted, right = _by_document(top_p, top_p, thresholds[first:], groups)
+    level = 1.0 - (1.0 - confidence) / len(starts)
+    accepted, right = _by_document(top_p, top_p, thresholds[starts[0] :], groups)
     planned = _planned(accepted, groups)
     expected = planned * right.sum(axis=0) / np.maximum(accepted.sum(axis=0), 1.0)
-    return bool(np.any(clopper_pearson_lower(expected, planned, confidence) >= target))
+    return bool(np.any(clopper_pearson_lower(expected, planned, level) >= target))
 
 
 def lower_bounds(
@@ -158,20 +167,23 @@ def lower_bounds(
 
 def _sequence(
     top_p: np.ndarray, target: float, confidence: float, groups: Sequence | None
-) -> tuple[np.ndarray, int | None]:
-    """Thresholds, descending, and the place of the first one to test; None where too few mentions are accepted."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thresholds, descending, and the places where testing starts; none where too few mentions are accepted."""
     least = np.ceil(np.log(1.0 - confidence) / np.log(target))
     ordered = np.sort(top_p[~np.isnan(top_p)])[::-1]
     ordered = ordered[ordered >= FLOOR]
     if len(ordered) < least:
-        return np.empty(0), None
+        return np.empty(0), np.empty(0, np.int64)
     steps = int(np.log(len(ordered) / least) / np.log(STEP))
     places = np.unique(np.append(least * STEP ** np.arange(steps + 1), len(ordered)).astype(np.int64))
     thresholds = np.unique(np.floor(ordered[places - 1] * PLACES) / PLACES)[::-1]
     planned = _planned(_by_document(top_p, np.zeros(len(top_p)), thresholds, groups)[0], groups)
-    starts = np.flatnonzero(planned >= 2 * least)
-    starts = starts if len(starts) else np.flatnonzero(planned >= least)
-    return thresholds, int(starts[0]) if len(starts) else None
+    usable = np.flatnonzero(planned >= 2 * least)
+    usable = usable if len(usable) else np.flatnonzero(planned >= least)
+    if not len(usable):
+        return thresholds, usable
+    first, rest = usable[0], len(thresholds) - usable[0]
+    return thresholds, np.unique(first + np.arange(STARTS) * rest // STARTS)
 
 
 def _planned(accepted: np.ndarray, groups: Sequence | None) -> np.ndarray:
