@@ -74,6 +74,33 @@ def test_probabilities_of_a_list_sum_to_less_than_one_and_match_what_happens():
     assert sums.mean() == pytest.approx(np.mean(gold >= 0), abs=0.02)
 
 
+def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
+    plain, leading = fusion(), fusion(lead=2.0)
+    gained = leading.utilities(CANDIDATES, LISTS, OFFSETS) - plain.utilities(CANDIDATES, LISTS, OFFSETS)
+    np.testing.assert_allclose(gained, [2, 0, 0, 0, 2], atol=1e-12)
+    equal = {name: np.zeros(5) for name in CANDIDATES}
+    found = probabilities(leading(equal, LISTS, OFFSETS, DISTINCT))
+    assert found[0] == found[1] and found[2] == found[3] == found[4]
+
+
+def test_first_candidates_are_right_as_often_as_fitted_where_lists_are_of_two_kinds():
+    """In half of the lists the evidence decides, in the others nothing does."""
+    candidates, lists, offsets, gold = simulated(n=6_000)
+    rng = np.random.default_rng(7)
+    gold = np.where(rng.random(len(gold)) < 0.5, gold, rng.integers(0, 4, len(gold)))
+    fitted = EvidenceFusion.fit(candidates, lists, offsets, gold)
+    p = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4)
+    assert fitted.lead > 0.3
+    assert p.max(axis=1).mean() == pytest.approx((p.argmax(axis=1) == gold).mean(), abs=1e-6)
+
+
+def test_strings_that_calibration_never_saw_in_training_lend_their_weights_to_the_others():
+    candidates, lists, offsets, gold = simulated()
+    fitted = EvidenceFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
+    for name, weight in fitted.weights.items():
+        assert fitted.seen_weights[name] == pytest.approx(weight, rel=0.05)
+
+
 def test_evidence_against_a_candidate_gets_no_weight():
     candidates, lists, offsets, gold = simulated()
     candidates["retrieval"] = -candidates["lexical"]
@@ -87,14 +114,16 @@ def test_evidence_that_never_varies_gets_no_weight():
     assert fitted.weights["exact_name"] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_better_candidate_never_loses():
+@pytest.mark.parametrize("lead", [0.0, 1.5])
+def test_a_better_candidate_never_loses(lead):
     rng = np.random.default_rng(3)
     for _ in range(20):
         column = rng.normal(size=5)
         better = column.copy()
         better[3] += rng.exponential()
         before, after = (
-            fusion()(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT) for values in (column, better)
+            fusion(lead=lead)(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT)
+            for values in (column, better)
         )
         assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()
 
@@ -118,6 +147,7 @@ def test_round_trip_through_json_gives_equal_outputs():
         ({"none_weights": {"moon": 1.0}}, "unknown evidence moon"),
         ({"none_intercept": float("nan")}, "negative or not finite"),
         ({"none_intercept": None}, "damaged"),
+        ({"lead": -0.1}, "negative or not finite"),
     ],
 )
 def test_a_damaged_fusion_is_refused(changes, message):

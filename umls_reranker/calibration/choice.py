@@ -6,12 +6,19 @@ probabilities of a list sum to less than one, and what is left is that of "none"
 
 import numpy as np
 
-__all__ = ["choice_log_odds", "list_owner", "log_sums"]
+__all__ = ["choice_log_odds", "leaders", "list_owner", "log_sums"]
 
 
 def list_owner(offsets: np.ndarray) -> np.ndarray:
     """(m,) the list that each candidate belongs to; `offsets` (n + 1,) is where each list's candidates start."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def leaders(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(m,) bool, the candidates than which no other of their list has more `utility` (m,)."""
+    filled = offsets[:-1][np.diff(offsets) > 0]
+    most = np.maximum.reduceat(utility, filled) if len(filled) else np.empty(0)
+    return utility == np.repeat(most, np.diff(np.append(filled, offsets[-1])))
 
 
 def log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:

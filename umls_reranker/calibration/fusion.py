@@ -2,9 +2,12 @@
 
 A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
-    utility of candidate c    u_c = sum of weight x evidence,   every weight >= 0
+    utility of candidate c    u_c = sum of weight x evidence  (+ lead, if no other of its list has more)
     utility of none           u_0 = intercept + sum of weight x what is known about the list
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
+
+Every weight and the lead are >= 0. Without a lead, gold concepts that stand far down some lists flatten all of them;
+with it, the probabilities of first candidates are on average what share of them is right.
 
 Evidence weighs differently where training had the mention's string: how that was used then says much, and names say
 less. So there is a second set of weights for such lists, held near the first as far as data do not speak.
@@ -21,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .choice import choice_log_odds, list_owner, log_sums
+from .choice import choice_log_odds, leaders, list_owner, log_sums
+from .logistic import fit_logistic
 
 __all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
 
@@ -43,9 +47,12 @@ LIST_EVIDENCE = {
 }
 SEEN = "seen_string"
 # Of the standardized weights; keeps evidence that never varies at weight 0.
-RIDGE = 1e-3
+RIDGE = 1e-5
 # Of the difference between the weights of seen strings and of others.
 RIDGE_BETWEEN = 1e-3
+# Of all utilities together, when the lead is fitted; and the largest lead.
+SLOPES = (0.05, 20.0)
+LARGEST_LEAD = 30.0
 
 
 class EvidenceFusion:
@@ -56,6 +63,7 @@ class EvidenceFusion:
         seen_weights: the same where it had; `weights` unless given.
         none_weights: evidence of lists -> weight.
         none_intercept: utility of "none of these" where all its evidence is 0.
+        lead: added to the utility of the first candidate of each list, and of those that equal it.
     """
 
     def __init__(
@@ -64,11 +72,13 @@ class EvidenceFusion:
         none_weights: dict[str, float],
         none_intercept: float,
         seen_weights: dict[str, float] | None = None,
+        lead: float = 0.0,
     ) -> None:
         self.weights = weights
         self.seen_weights = weights if seen_weights is None else seen_weights
         self.none_weights = none_weights
         self.none_intercept = none_intercept
+        self.lead = lead
 
     @classmethod
     def fit(
@@ -79,6 +89,9 @@ class EvidenceFusion:
         gold: np.ndarray,
     ) -> EvidenceFusion:
         """Maximize the likelihood of the gold concepts, and of "none" where the list lacks it.
+
+        First the weights, without a lead; then, with the first candidates that these give, the lead together with what
+        the whole is multiplied by and with the utility of none.
 
         Args:
             candidates: evidence name -> (m,) values of the candidates of all n mentions.
@@ -121,7 +134,7 @@ class EvidenceFusion:
             value = -likelihood / len(gold) + parameters @ ridge @ parameters
             return value, slope / len(gold) + 2 * ridge @ parameters
 
-        start = np.concatenate([np.full(2 * k, 0.5), np.zeros(g + 1)])
+        start = np.concatenate([0.5 * features.any(axis=0), np.zeros(g + 1)])
         bounds = [(0.0, None)] * (2 * k) + [(None, None)] * (g + 1)
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1_000}).x
         weights, seen_weights, none_weights = (
@@ -134,12 +147,28 @@ class EvidenceFusion:
         named = dict(zip(lists, none_weights.tolist(), strict=True))
         if SEEN in named:
             named[SEEN] += float((seen_weights - weights) @ center)
-        return cls(
+        fusion = cls(
             dict(zip(candidates, weights.tolist(), strict=True)),
             named,
             float(intercept),
             dict(zip(candidates, seen_weights.tolist(), strict=True)),
         )
+        fusion._fit_lead(fusion.utilities(candidates, lists, offsets), offsets, target)
+        return fusion
+
+    def _fit_lead(self, utility: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> None:
+        """Multiply all weights, shift none, and set the lead; `target` (n,) holds the gold rows, -1 where none."""
+        labels = np.zeros(len(utility))
+        labels[target[target >= 0]] = 1.0
+        scale = utility.std() or 1.0
+        features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
+        lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
+        slope, shift, lead = fit_logistic(features, labels, np.ones(len(utility)), lower, upper, offsets=offsets)
+        slope = float(slope / scale)
+        for weights in (self.weights, self.seen_weights, self.none_weights):
+            weights.update({name: slope * weight for name, weight in weights.items()})
+        self.none_intercept = slope * self.none_intercept - float(shift)
+        self.lead = float(lead)
 
     def utilities(
         self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
@@ -153,7 +182,8 @@ class EvidenceFusion:
         owner, rows = list_owner(offsets), int(offsets[-1])
         seen = _seen(lists, len(none))[owner]
         own = (_weighted(weights, candidates, rows) for weights in (self.seen_weights, self.weights))
-        return np.where(seen, *own) - none[owner]
+        utility = np.where(seen, *own) - none[owner]
+        return utility + self.lead * leaders(utility, offsets)
 
     def __call__(
         self,
@@ -173,6 +203,7 @@ class EvidenceFusion:
             "seen_weights": self.seen_weights,
             "none_weights": self.none_weights,
             "none_intercept": self.none_intercept,
+            "lead": self.lead,
         }
 
     @classmethod
@@ -186,7 +217,7 @@ class EvidenceFusion:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
             seen_weights = {name: float(state.get("seen_weights", weights)[name]) for name in weights}
             none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
-            intercept = float(state["none_intercept"])
+            intercept, lead = float(state["none_intercept"]), float(state.get("lead", 0.0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
@@ -198,13 +229,13 @@ class EvidenceFusion:
                 f"calibrator.json: unknown evidence {', '.join(unknown)}; update umls_reranker or calibrate again"
             )
         if not (
-            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values()])
+            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), lead])
             and np.isfinite([*none_weights.values(), intercept]).all()
         ):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
             )
-        return cls(weights, none_weights, intercept, seen_weights)
+        return cls(weights, none_weights, intercept, seen_weights, lead)
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
