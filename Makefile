@@ -1,4 +1,4 @@
-# make quickstart   install, and run the whole road on the Human Phenotype Ontology (minutes on two cores)
+# make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
 # make test         install what tests need, and run them
 # make quality      check format and lint; make style mends them
 .PHONY: quickstart test quality style clean
