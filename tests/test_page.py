@@ -138,6 +138,7 @@ def test_every_figure_has_value_population_and_support(report):
         assert found.population and found.support is not None
     assert figures["high_confidence_precision"].support == report["tiers"]["high"]["count"]
     assert figures["accepted_precision"].support == report["answering"]["answering"]["given"]
+    assert "candidates" in figures["ece"].population and "mentions" in figures["top1_ece"].population
 
 
 def test_the_worst_group_counts_only_with_enough_mentions(report):

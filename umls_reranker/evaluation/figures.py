@@ -26,7 +26,8 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
         figures[name] = _measured(linking[name], *everywhere)
         figures[f"{name}_in_dictionary"] = _measured(linking["in_dictionary"][name], *known)
     figures["acc@1_gain_over_retriever"] = _measured(report["gain_over_retriever"], *known)
-    figures |= {name: _measured(entry, *candidates) for name, entry in report["calibration"].items()}
+    for name, entry in report["calibration"].items():
+        figures[name] = _measured(entry, *(everywhere if name.startswith("top1_") else candidates))
     figures |= _worst_groups(report["groups"])
     accepted = report["answering"]["answering"]["given"]
     for name, entry in report["serving"].items():
