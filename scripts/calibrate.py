@@ -68,7 +68,8 @@ def make(recipe, run, stage) -> None:
         fusion = calibration.fusions[0]
         for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
             shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
-            print(f"evidence weighed for strings {strings}: {shown}; lead of the first candidate {fusion.lead:.3g}")
+            print(f"evidence weighed for strings {strings}: {shown}")
+        print(f"lead of the first candidate: {fusion.lead:.3g}")
     print(
         f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "

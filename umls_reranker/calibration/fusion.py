@@ -147,28 +147,13 @@ class EvidenceFusion:
         named = dict(zip(lists, none_weights.tolist(), strict=True))
         if SEEN in named:
             named[SEEN] += float((seen_weights - weights) @ center)
-        fusion = cls(
-            dict(zip(candidates, weights.tolist(), strict=True)),
-            named,
-            float(intercept),
-            dict(zip(candidates, seen_weights.tolist(), strict=True)),
+        sets = [dict(zip(candidates, values.tolist(), strict=True)) for values in (weights, seen_weights)]
+        utility = cls(sets[0], named, float(intercept), sets[1]).utilities(candidates, lists, offsets)
+        slope, shift, lead = _fit_lead(utility, offsets, target)
+        own, seen_own, none_own = (
+            {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
         )
-        fusion._fit_lead(fusion.utilities(candidates, lists, offsets), offsets, target)
-        return fusion
-
-    def _fit_lead(self, utility: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> None:
-        """Multiply all weights, shift none, and set the lead; `target` (n,) holds the gold rows, -1 where none."""
-        labels = np.zeros(len(utility))
-        labels[target[target >= 0]] = 1.0
-        scale = utility.std() or 1.0
-        features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
-        lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
-        slope, shift, lead = fit_logistic(features, labels, np.ones(len(utility)), lower, upper, offsets=offsets)
-        slope = float(slope / scale)
-        for weights in (self.weights, self.seen_weights, self.none_weights):
-            weights.update({name: slope * weight for name, weight in weights.items()})
-        self.none_intercept = slope * self.none_intercept - float(shift)
-        self.lead = float(lead)
+        return cls(own, none_own, slope * float(intercept) - shift, seen_own, lead)
 
     def utilities(
         self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
@@ -236,6 +221,20 @@ class EvidenceFusion:
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
             )
         return cls(weights, none_weights, intercept, seen_weights, lead)
+
+
+def _fit_lead(utility: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> tuple[float, float, float]:
+    """What all utilities (m,) are multiplied by, what is added to them, and the lead of the first ones.
+
+    `target` (n,) holds the rows of the gold concepts, -1 where a list has none.
+    """
+    labels = np.zeros(len(utility))
+    labels[target[target >= 0]] = 1.0
+    scale = utility.std() or 1.0
+    features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
+    lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
+    slope, shift, lead = fit_logistic(features, labels, np.ones(len(utility)), lower, upper, offsets=offsets)
+    return float(slope / scale), float(shift), float(lead)
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
