@@ -215,6 +215,23 @@ def test_info_says_what_is_served(reranker):
     assert ask(reranker, "/health").headers["x-model-revision"] == reranker.info["weights_sha256"][:12]
 
 
+def test_every_answer_names_the_version(reranker, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(reranker, "rerank_batch", fails)
+    rerank = ("/rerank", {"query": "cold", "texts": ["a"]})
+    long = ("/rerank", {"query": "cold", "texts": ["x" * 3_000]})
+    bad = ("/rerank", {"query": "cold"})
+    unlinked = ("/link", {"mentions": [{"mention": "cold"}]})
+    requests = [rerank, long, bad, unlinked, "/models", "/rerank", "/info", "/metrics"]
+    answers = ask(reranker, *requests, served_revision="v1", max_body_bytes=2_000)
+    assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
+    assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
+    assert refused(answers[0]) == (500, "Backend", "the service failed; its log says why")
+    assert 'umls_reranker_service_requests_total{path="/rerank",status="500"} 1.0' in answers[-1].text
+
+
 # Decisions
 
 

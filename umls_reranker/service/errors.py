@@ -16,7 +16,7 @@ from ..micro_batching import QueueFull
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-__all__ = ["Refusal", "add_error_answers", "as_refusal"]
+__all__ = ["Refusal", "add_error_answers", "as_refusal", "error_answer"]
 
 
 class Refusal(Exception):
@@ -46,35 +46,33 @@ def as_refusal() -> Iterator[None]:
         raise Refusal(424, "Backend", str(error)) from None
 
 
-def add_error_answers(app: FastAPI) -> None:
-    """Let the application answer every error with ``error`` and ``error_type``."""
+def error_answer(status: int, kind: str, message: str) -> JSONResponse:
+    """An error in their shape; the arguments are those of `Refusal`."""
+    return JSONResponse({"error": message, "error_type": kind}, status)
 
-    def answer(status: int, kind: str, message: str) -> JSONResponse:
-        return JSONResponse({"error": message, "error_type": kind}, status)
+
+def add_error_answers(app: FastAPI) -> None:
+    """Let the application answer every refusal with ``error`` and ``error_type``."""
 
     async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return answer(error.status, error.kind, str(error))
+        return error_answer(error.status, error.kind, str(error))
 
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         if "json" not in request.headers.get("content-type", ""):
-            return answer(415, "Validation", "expected a request with `Content-Type: application/json`")
+            return error_answer(415, "Validation", "expected a request with `Content-Type: application/json`")
         first = error.errors()[0]
         if first["type"] == "json_invalid":
-            return answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
+            return error_answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
         place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
-        return answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
+        return error_answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
 
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, "Validation", str(error.detail))
-
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        return answer(500, "Backend", "the service failed; its log says why")
+        return error_answer(error.status_code, "Validation", str(error.detail))
 
     handlers: dict[type[Exception], Callable] = {
         Refusal: refused,
         RequestValidationError: invalid,
         HTTPException: http_error,
-        Exception: failed,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 
+from .errors import error_answer
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,6 +57,8 @@ class ServiceMetrics:
 class Watch:
     """Counts and times every request, and names in each answer the version of the model that gave it.
 
+    It answers what failed, too: above it the framework would, without the version.
+
     Args:
         app: what answers.
         metrics: where it is counted.
@@ -70,18 +74,23 @@ class Watch:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, is_answered = time.perf_counter(), 500, False
         path = scope["path"] if scope["path"] in self.paths else "other"
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, is_answered = message["status"], True
                 message["headers"] = [*message.get("headers", []), self.header]
             await send(message)
 
         try:
             await self.app(scope, receive, watched)
+        except Exception:
+            if not is_answered:
+                await error_answer(500, "Backend", "the service failed; its log says why")(scope, receive, watched)
+            # The server writes it to its log.
+            raise
         finally:
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
