@@ -11,7 +11,6 @@ again; the index is the same either way. A gold concept that is not retrieved is
 
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import timedelta
 
 from umls_reranker.arguments import IndexArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
@@ -48,12 +47,9 @@ def main() -> None:
 
 
 def make_stages(recipe, run, due) -> None:
-    from accelerate import PartialState
+    from umls_reranker.devices import sharing_processes
 
-    from umls_reranker.devices import resolve_device
-
-    # When a killed run goes on, one process may have far more left to encode than another.
-    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu", timeout=timedelta(days=7))
+    state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does all that is not shared out.
     with run.locked() if state.is_main_process else nullcontext():
         for stage, make in due:

@@ -39,16 +39,15 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from accelerate import PartialState
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import sample_mentions
-    from umls_reranker.devices import resolve_device
+    from umls_reranker.devices import sharing_processes
     from umls_reranker.retrieval.from_recipe import load_retriever, mining_config
     from umls_reranker.retrieval.mining import search_share
 
-    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
+    state = sharing_processes(recipe.run.device)
     mentions = load_from_disk(str(run.path / "mentions"))
     mentions["train"] = sample_mentions(mentions["train"], recipe.mining.max_train_mentions, recipe.run.seed)
     config = mining_config(recipe.mining, recipe.model.mention_types, recipe.run.seed)

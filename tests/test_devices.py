@@ -1,11 +1,17 @@
 """Devices and precisions: what the machine lacks is refused in one line."""
 
+import runpy
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
 import torch
 
-from umls_reranker.devices import resolve_device, resolve_precision
+from umls_reranker.devices import resolve_device, resolve_precision, sharing_processes
 from umls_reranker.errors import UserError
+from umls_reranker.recipe import Recipe
 
+ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 
 
@@ -99,3 +105,24 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(UserError, match="'cuda:7' is not available: this machine has 2 GPUs"):
         resolve_device("cuda:7")
     assert resolve_device("cuda:1").index == 1
+
+
+def test_processes_that_share_shards_wait_for_days(monkeypatch):
+    given = {}
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: given.update(options))
+    sharing_processes("cpu")
+    assert given == {"cpu": True, "timeout": timedelta(days=7)}
+
+
+@pytest.mark.parametrize(("script", "function"), [("build_index", "make_stages"), ("mine_negatives", "make")])
+def test_the_scripts_share_their_shards_among_such_processes(monkeypatch, script, function):
+    class Asked(Exception):
+        pass
+
+    def ask(device):
+        raise Asked(device)
+
+    monkeypatch.setattr("umls_reranker.devices.sharing_processes", ask)
+    names = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
+    with pytest.raises(Asked, match="cpu"):
+        names[function](Recipe.from_values({"device": "cpu"}), None, None)

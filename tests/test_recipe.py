@@ -113,6 +113,19 @@ def test_a_value_that_does_not_fit_is_named(write, line, reason):
     assert refused(load_recipe, path) == f"{path}: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("seed: 1\nlearning_rate: 1e-5\nseed: 2\n", 3),
+        ("# one\nseed: 1\n\n'seed': 1\n", 4),
+        ("{seed: 1,\n seed: 2}\n", 2),
+    ],
+)
+def test_a_key_given_twice_is_refused_with_its_line(write, text, line):
+    path = write(text)
+    assert refused(load_recipe, path) == f"{path}: line {line}: the key 'seed' is there already; give each key once"
+
+
 def test_an_unknown_key_is_refused_with_the_nearest(write):
     path = write("seed: 1\nlerning_rate: 2e-5\n")
     assert refused(load_recipe, path) == f"{path}: unknown key 'lerning_rate'; did you mean 'learning_rate'?"

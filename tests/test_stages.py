@@ -1,12 +1,14 @@
 """Stage folders: finished with a manifest, or not there."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from umls_reranker import stages
@@ -44,6 +46,28 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
     assert stage.summary() == {"names": 4}
     assert RunFolder(tmp_path).key_of("index", "build_index.py") == stage.key
     assert list(RunFolder(tmp_path).seconds()) == ["index"]
+
+
+@pytest.mark.parametrize("installed", [{"faiss": "1.9"}, {"faiss-gpu": "1.9"}, {}])
+def test_a_manifest_needs_no_library_of_a_certain_name(tmp_path, monkeypatch, installed):
+    def version(name):
+        if name.startswith("faiss") and name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed.get(name, "2.0")
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    write_output(make_stage(tmp_path), "cold")
+    expected = dict.fromkeys(stages.LIBRARIES, "2.0") | {"faiss": "1.9" if installed else None}
+    versions = read_json(tmp_path / "index" / "manifest.json")["versions"]
+    assert versions == {"umls_reranker": stages.__version__} | expected
+
+
+def test_a_summary_that_is_not_json_costs_no_output(tmp_path):
+    stage = make_stage(tmp_path)
+    with stage.writing() as (folder, summary):
+        (folder / "names.txt").write_text("cold")
+        summary |= {"names": np.int64(4), "path": Path("x")}
+    assert stage.is_done() and stage.summary() == {"names": 4, "path": "x"}
 
 
 @pytest.mark.parametrize(

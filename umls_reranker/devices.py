@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from .errors import UserError
@@ -9,8 +10,9 @@ from .errors import UserError
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from accelerate import PartialState
 
-__all__ = ["resolve_device", "resolve_precision", "to_device"]
+__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device"]
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -34,6 +36,22 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {device!r} is not available on this machine; use --device cpu")
     return resolved
+
+
+def sharing_processes(device: str) -> PartialState:
+    """The processes of this launch, for work that is cut into shards.
+
+    One of them may have far more left to do than another, or work on alone: a wait ends after days, not minutes.
+
+    Args:
+        device: of the recipe.
+
+    Raises:
+        UserError: the device is not on this machine.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timedelta(days=7))
 
 
 def resolve_precision(

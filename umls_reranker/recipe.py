@@ -196,10 +196,25 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
     return value
 
 
+class _Loader(yaml.BaseLoader):
+    """Keeps every scalar the text that was written (2e-5, no), so that the field decides its type."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys differ; plain YAML silently takes the last of equal ones."""
+        given = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in given:
+                line = key.start_mark.line + 1
+                raise UserError(f"line {line}: the key {key.value!r} is there already; give each key once")
+            given.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        # BaseLoader keeps every scalar the text that was written (2e-5, no), so that the field decides its type.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise UserError(f"recipe {path} does not exist") from None
     except IsADirectoryError:

@@ -11,14 +11,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,19 @@ MANIFEST = "manifest.json"
 # What a forked run says about the run it comes from.
 LINEAGE = "lineage.json"
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
-LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
+# Library -> the names under which it may be installed: FAISS has one for each build.
+LIBRARIES = {name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")}
+LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside `path` and rename it into place; a number that is not finite becomes null."""
+def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write JSON beside `path` and rename it into place; a number that is not finite becomes null.
+
+    Args:
+        default: JSON of what has none; by default that is a TypeError.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
     partial.write_text(text + "\n", encoding="utf-8")
     partial.replace(path)
 
@@ -48,6 +55,22 @@ def _strict(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_strict(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's, anything else as text."""
+    return value.item() if getattr(value, "size", None) == 1 else str(value)
+
+
+def library_versions() -> dict[str, str | None]:
+    """Library -> version, None where nothing says which one is installed."""
+    found: dict[str, str | None] = dict.fromkeys(LIBRARIES)
+    for library, names in LIBRARIES.items():
+        for name in names:
+            with suppress(importlib.metadata.PackageNotFoundError):
+                found[library] = importlib.metadata.version(name)
+                break
+    return found
 
 
 def read_json(path: Path) -> Any:
@@ -125,7 +148,8 @@ class Stage:
         try:
             with naming_full_disk(self.partial):
                 yield self.partial, summary
-                write_json(self.partial / MANIFEST, self._manifest(summary))
+                # What a summary cannot say is no reason to lose the output.
+                write_json(self.partial / MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
             if not resume:
                 shutil.rmtree(self.partial, ignore_errors=True)
@@ -135,15 +159,13 @@ class Stage:
         self._log(time.time() - started)
 
     def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
-        from importlib.metadata import version
-
         return {
             "schema_version": 1,
             "stage": self.name,
             "key": self.key,
             "settings": self.settings,
             "inputs": self.inputs,
-            "versions": {"umls_reranker": __version__} | {name: version(name) for name in LIBRARIES},
+            "versions": {"umls_reranker": __version__} | library_versions(),
             "summary": summary,
         }
 
