@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ from .stages import read_json
 from .template import PairTemplate
 
 __all__ = ["RankedCandidate", "UMLSReranker"]
+
+# Unknown types that a warning names.
+NAMED_TYPES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,8 @@ class UMLSReranker:
                 model was calibrated with; a list that lacks one it weighs is scored without any of them.
                 ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
                 contradict the mention's.
-            entity_type: the mention's semantic type (name or id), or several; an unknown one warns and uses the
-                default thresholds, None and MedMentions' ``UnknownType`` use them silently.
+            entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
+                with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
 
         Returns:
@@ -192,7 +196,7 @@ class UMLSReranker:
         parsed = [[_parsed(item, position, template) for position, item in enumerate(items)] for items in candidates]
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
-        types = list(map(self._resolve_types, types))
+        types = self._resolve_types(types)
         hierarchy = self.thresholds.hierarchy
         shown = [template.mention_text(text, kinds, hierarchy) for text, kinds in zip(entities, types, strict=True)]
         scores = self.scorer.score(
@@ -237,7 +241,7 @@ class UMLSReranker:
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
         """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
-        return self.thresholds.tier(float(score), self._resolve_types(entity_type))
+        return self.thresholds.tier(float(score), self._resolve_types([entity_type])[0])
 
     def get_statistics(self) -> dict[str, Any]:
         """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""
@@ -312,20 +316,24 @@ class UMLSReranker:
         ids = map(self.thresholds.hierarchy.resolve, types)
         return [type_id for type_id in ids if type_id is not None]
 
-    def _resolve_types(self, types: str | Sequence[str] | None) -> list[str]:
-        if types is None:
-            return []
-        # MedMentions' own word for "no type" is no mistake.
-        given = [name for name in ([types] if isinstance(types, str) else types) if name != UNKNOWN_TYPE]
-        resolved = [self.thresholds.hierarchy.resolve(name) for name in given]
-        for name, type_id in zip(given, resolved, strict=True):
-            if type_id is None:
-                warnings.warn(
-                    f"semantic type {name!r} is unknown to this model; the default thresholds are used. "
-                    "Pass a type's name or id as in thresholds.json, or None",
-                    stacklevel=4,
-                )
-        return [type_id for type_id in resolved if type_id is not None]
+    def _resolve_types(self, types: Sequence[str | Sequence[str] | None]) -> list[list[str]]:
+        """Ids of the types of n mentions; one warning names what the model does not know."""
+        resolved, unknown = [], {}
+        for given in types:
+            # MedMentions' own word for "no type" is no mistake.
+            names = [name for name in ([given] if isinstance(given, str) else given or ()) if name != UNKNOWN_TYPE]
+            ids = list(map(self.thresholds.hierarchy.resolve, names))
+            unknown |= {name: None for name, type_id in zip(names, ids, strict=True) if type_id is None}
+            resolved.append([type_id for type_id in ids if type_id is not None])
+        if unknown:
+            named = ", ".join(map(reprlib.repr, list(unknown)[:NAMED_TYPES]))
+            more = f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
+            warnings.warn(
+                f"semantic types unknown to this model: {named}{more}; the default thresholds are used. "
+                "Pass a type's name or id as in thresholds.json, or None",
+                stacklevel=4,
+            )
+        return resolved
 
 
 class _Parsed(NamedTuple):
