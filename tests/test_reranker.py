@@ -287,6 +287,38 @@ def test_a_candidate_without_name_is_refused(reranker, candidate):
     assert reranker.get_statistics()["mentions"] == 0
 
 
+@pytest.mark.parametrize("items", ["Common Cold", b"cold", {"name": "cold"}, 3, None])
+def test_candidates_that_are_no_list_are_refused(reranker, items):
+    with pytest.raises(TypeError, match=f"the candidates of mention 1 are a {type(items).__name__}, not a list"):
+        reranker.rerank_batch(["m", "n"], [["a"], items])
+    with pytest.raises(TypeError, match="the candidates of mention 0 are"):
+        reranker.rerank("m", items)
+
+
+def test_any_iterable_of_candidates_will_do():
+    assert probabilities(a=0.3, b=0.9).rerank("m", (name for name in "ab"))[0].name == "b"
+
+
+@pytest.mark.parametrize("key", ["cui", "preferred_name", "definition"])
+@pytest.mark.parametrize("value", [9443, float("nan"), ["C1"]])
+def test_what_must_be_text_and_is_not_is_named_with_its_place(reranker, key, value):
+    with pytest.raises(TypeError, match=f"candidate 1 has a {key} that is no text: .*; pass a str, or None"):
+        reranker.rerank("m", ["a", {"name": "b", key: value}])
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"semantic_types": [3]}, "candidate 0 has semantic_types that are no list of texts"),
+        ({"retrieval_score": "high"}, "candidate 0 has a retrieval_score that is no number: 'high'"),
+        ({"lexical_score": 10**400}, "candidate 0 has a lexical_score that is no number: 1000"),
+    ],
+)
+def test_types_and_scores_of_the_wrong_kind_are_named_with_their_place(reranker, item, message):
+    with pytest.raises(TypeError, match=message):
+        reranker.rerank("m", [{"name": "a"} | item])
+
+
 def test_texts_over_the_limit_are_counted(reranker):
     reranker.rerank("cold", ["common cold", "cold " * 20, "cold"])
     assert reranker.get_statistics()["truncated_pairs"] == 1

@@ -81,6 +81,22 @@ def test_entities_get_their_concepts(linker):
     assert doc[0:1]._.umls == []
 
 
+def test_an_abstention_takes_back_what_was_linked_before(linker):
+    nlp = pipeline()
+    doc = nlp.make_doc(TEXT + " \n ")
+    nlp.get_pipe("entity_ruler")(doc)
+    blank = spacy.tokens.Span(doc, len(doc) - 1, len(doc), label="T047")
+    assert blank.text.isspace()
+    doc.ents = [*doc.ents, blank]
+    for entity in doc.ents:
+        entity._.umls = [{"cui": "C0"}]
+        for token in entity:
+            token.ent_kb_id_ = "C0"
+    nlp.get_pipe("umls_reranker")(doc)
+    assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4", ""]
+    assert [[row["cui"] for row in entity._.umls] for entity in doc.ents] == [["C4"] * 2, ["C13"] * 2, ["C4"] * 2, []]
+
+
 def test_a_label_that_the_model_does_not_know_says_no_type(linker):
     pipeline()(TEXT)
     assert [kind for *_, kind in linker.calls[0]] == ["T047", None, "T047"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import reprlib
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,7 +169,8 @@ class UMLSReranker:
             One `RankedCandidate` for each candidate.
 
         Raises:
-            TypeError: the mention or a candidate's name is not text.
+            TypeError: the mention is not text, the candidates are no list, or one of them has no text for a name or
+                something other than text, types or a number elsewhere; names its position.
             ValueError: the mention is blank.
         """
         return self.rerank_batch([entity], [candidates], [entity_type], [left], [right])[0]
@@ -193,6 +195,7 @@ class UMLSReranker:
         if any(len(column) != count for column in (candidates, types, *contexts)):
             raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
         template = self.scorer.template
+        candidates = [_listed(items, row) for row, items in enumerate(candidates)]
         parsed = [[_parsed(item, position, template) for position, item in enumerate(items)] for items in candidates]
         sizes = [len(items) for items in parsed]
         entities = [_checked_text(entity, "entity") for entity in entities]
@@ -349,31 +352,51 @@ class _Parsed(NamedTuple):
 
 
 RETRIEVAL_KEYS = tuple(f"{name}_score" for name in RETRIEVAL_EVIDENCE)
-CANDIDATE_KEYS = ("name", "cui", "preferred_name", "definition", "semantic_types", *RETRIEVAL_KEYS)
+TEXT_KEYS = ("cui", "preferred_name", "definition")
+CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *RETRIEVAL_KEYS)
 WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
+
+
+def _listed(candidates: Any, row: int) -> list[Any]:
+    """The candidates of mention `row`; a text or a mapping would be taken for the list of its letters or keys."""
+    if isinstance(candidates, str | bytes | Mapping) or not isinstance(candidates, Iterable):
+        raise TypeError(
+            f"the candidates of mention {row} are a {type(candidates).__name__}, not a list of names, mappings or "
+            "objects"
+        )
+    return list(candidates)
 
 
 def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
     if isinstance(candidate, str):
         return _Parsed(candidate, None, candidate, None, WITHOUT_SCORES)
     if isinstance(candidate, Mapping):
-        name, cui, preferred, definition, types, *scores = map(candidate.get, CANDIDATE_KEYS)
+        name, *texts, types, _, _, _ = values = [candidate.get(key) for key in CANDIDATE_KEYS]
     else:
-        name, cui, preferred, definition, types, *scores = (getattr(candidate, key, None) for key in CANDIDATE_KEYS)
+        name, *texts, types, _, _, _ = values = [getattr(candidate, key, None) for key in CANDIDATE_KEYS]
     if not isinstance(name, str):
         raise TypeError(
             f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
             "and 'cui', or an object with .name and .cui"
         )
+    for key, text in zip(TEXT_KEYS, texts, strict=True):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"candidate {position} has a {key} that is no text: {repr(text)}; pass a str, or None")
+    scores = [_score(*given, position) for given in zip(RETRIEVAL_KEYS, values[-len(RETRIEVAL_KEYS) :], strict=True)]
+    kinds = (types,) if isinstance(types, str) else types
+    if kinds is not None:
+        kinds = tuple(kinds) if isinstance(kinds, Iterable) else (None,)
+        if not all(isinstance(kind, str) for kind in kinds):
+            raise TypeError(f"candidate {position} has semantic_types that are no list of texts: {repr(types)}")
+    cui, preferred, definition = texts
+    return _Parsed(name, cui, template.candidate_text(name, preferred, definition), kinds, tuple(scores))
+
+
+def _score(key: str, value: Any, position: int) -> float:
     try:
-        retrieval = tuple(float("nan") if score is None else float(score) for score in scores)
-    except (TypeError, ValueError):
-        raise TypeError(f"candidate {position} has a score that is no number: {scores}") from None
-    try:
-        kinds = types if types is None else (types,) if isinstance(types, str) else tuple(types)
-    except TypeError:
-        raise TypeError(f"candidate {position} has semantic_types that are no list of texts: {types!r}") from None
-    return _Parsed(name, cui, template.candidate_text(name, preferred, definition), kinds, retrieval)
+        return float("nan") if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"candidate {position} has a {key} that is no number: {repr(value)}") from None
 
 
 def _checked_text(text: Any, what: str) -> str:

@@ -26,7 +26,8 @@ class EntityLinks:
     """Links the entities of Docs.
 
     ``ent._.umls`` becomes a list of dicts, best first, with the keys of `LinkedConcept`; plain values, so that a Doc
-    can be saved and sent to other processes. An accepted concept's CUI becomes the entity's ``kb_id_``.
+    can be saved and sent to other processes. An accepted concept's CUI becomes the entity's ``kb_id_``; where none
+    is accepted, ``kb_id_`` becomes empty, whatever an earlier component wrote there.
 
     Args:
         linker: what links.
@@ -52,7 +53,10 @@ class EntityLinks:
             yield from batch
 
     def _link(self, docs: list[Doc]) -> None:
-        entities = [entity for doc in docs for entity in doc.ents if not entity.text.isspace()]
+        entities = [entity for doc in docs for entity in doc.ents]
+        for entity in entities:
+            _write(entity, [], "")
+        entities = [entity for entity in entities if not entity.text.isspace()]
         linked = self.linker.link_batch(
             [entity.text for entity in entities],
             [entity.doc.text for entity in entities],
@@ -61,15 +65,19 @@ class EntityLinks:
         )
         for entity, concepts in zip(entities, linked, strict=True):
             rows = [asdict(concept) for concept in concepts[: self.top]]
-            entity._.umls = [row | {"semantic_types": list(row["semantic_types"])} for row in rows]
-            if concepts and concepts[0].accepted:
-                for token in entity:
-                    token.ent_kb_id_ = concepts[0].cui
+            rows = [row | {"semantic_types": list(row["semantic_types"])} for row in rows]
+            _write(entity, rows, concepts[0].cui if concepts and concepts[0].accepted else "")
 
     def _type(self, label: str) -> str | None:
         if label in self.types:
             return self.types[label]
         return self.linker.reranker.thresholds.hierarchy.resolve(label)
+
+
+def _write(entity: Span, rows: list[dict], cui: str) -> None:
+    entity._.umls = rows
+    for token in entity:
+        token.ent_kb_id_ = cui
 
 
 @Language.factory(
