@@ -37,6 +37,46 @@ def test_a_long_form_has_at_most_as_many_words_as_the_short_one_allows():
     assert find_abbreviations(f"alpha {words} (AB)") == {}
 
 
+class CountedText(str):
+    """Text that counts the characters that are cut out of it."""
+
+    read = 0
+
+    def __getitem__(self, key):
+        found = super().__getitem__(key)
+        self.read += len(found)
+        return found
+
+
+@pytest.mark.parametrize(
+    "part", ["(a) ", "ab (cd) ", "heat shock protein (HSP) ", "a [(", "a. (bbbbb) ", "x" * 500 + " (xx)"]
+)
+def test_each_character_before_a_parenthesis_is_read_once(part):
+    text = CountedText(part * (20_000 // len(part)))
+    find_abbreviations(text)
+    assert text.read <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # A long form may begin 2,000 characters before its parenthesis, and no earlier.
+        (f"heart {'x' * 1988} rate (HR)", {"HR": f"heart {'x' * 1988} rate"}),
+        (f"heart {'x' * 1989} rate (HR)", {}),
+        # Every parenthesis ends a clause, also one that is never closed.
+        ("heart (some rate (HR)", {}),
+        ("heart rate (a) (HR)", {}),
+        ("heart rate [HR] and (HR)", {"HR": "heart rate"}),
+        # Punctuation ends a clause only where a space follows.
+        ("type 1.5 diabetes.(TD)", {"TD": "type 1.5 diabetes."}),
+        ("type one. diabetes (TD)", {}),
+        ("MRI (magnetic resonance imaging) (MRI)(ECG) or (none)", {"MRI": "magnetic resonance imaging"}),
+    ],
+)
+def test_where_a_long_form_may_begin(text, found):
+    assert find_abbreviations(text) == found
+
+
 CORPUS = """1|t|Heat shock protein (HSP) in mice
 1|a|The HSP binds.
 1\t0\t18\tHeat shock protein\tT103\tUMLS:C0018850

@@ -28,9 +28,16 @@ def find_abbreviations(text: str) -> dict[str, str]:
     {'MRI': 'magnetic resonance imaging'}
     """
     found: dict[str, str] = {}
+    ends = CLAUSE_END.finditer(text)
     for match in PARENTHESES.finditer(text):
+        # A parenthesis ends a clause itself, so no character is read for two of them: time is linear in the text.
+        clause = 0
+        for end in ends:
+            if end.start() == match.start():
+                break
+            clause = end.end()
         inside = re.split(r"[;,]\s", match[1], maxsplit=1)[0].strip()
-        before = CLAUSE_END.split(text[max(0, match.start() - WINDOW) : match.start()])[-1].rstrip()
+        before = text[max(clause, match.start() - WINDOW) : match.start()].rstrip()
         if _is_short_form(inside):
             short, long = inside, _long_form(inside, _last_words(before, inside))
         else:
