@@ -55,8 +55,9 @@ def main() -> int:
         monitor.finish()
         if options.feedback:
             add_labels(monitor, options.feedback)
-    state = monitor.to_dict()
-    print(json.dumps(state, indent=2) if options.json else table(state, reference))
+        state = monitor.to_dict()
+        # Before the file is closed, which raises where the disk is full: the figures do not depend on it.
+        print(json.dumps(state, indent=2) if options.json else table(state, reference))
     return 1 if state["alarm_count"] else 0
 
 

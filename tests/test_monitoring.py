@@ -1,7 +1,9 @@
 """Figures of a reranker at work, by hand; drift, and how often it is seen where there is none."""
 
+import errno
 import io
 import json
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -108,6 +110,7 @@ def test_a_window_forgets_and_the_totals_do_not():
     state = monitor.to_dict()
     assert state["mean_top_score"] == pytest.approx(0.5)
     assert state["window"]["mean_top_score"] == pytest.approx(0.9) and state["window"]["mentions"] == 200
+    # A slice of ten goes when a new one is begun: the sliding window holds the latest 191 to 200 mentions.
     monitor.record(["T121"], 1, (0.9, 0.0, "low", False))
     assert monitor.to_dict()["window"]["mentions"] == 191
     assert set(monitor.to_dict()["window"]["per_type"]) == {"T047", "T121"}
@@ -292,6 +295,53 @@ def test_drift_of_scores_is_told_once_in_one_sentence():
     events = [json.loads(line) for line in log.getvalue().splitlines()]
     assert [event["event"] for event in events] == ["window", "alarm", "window", "window"]
     assert events[0]["figures"]["mentions"] == 400
+
+
+class FillingDisk(io.StringIO):
+    """A log on a disk that is full at times."""
+
+    full = False
+
+    def flush(self):
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(self, text):
+        self.flush()
+        return super().write(text)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing():
+    log = FillingDisk()
+    monitor = Monitor(make_reference(), window=400, log=log)
+    feed(monitor, make_outcomes(400, seed=5))
+    log.full = True
+    with pytest.warns(UserWarning, match="log cannot be written .*No space left on device.*; monitoring continues"):
+        feed(monitor, make_outcomes(400, seed=6))
+    moved = make_outcomes(400, seed=7)
+    with warnings.catch_warnings():
+        # Told once; what follows is counted.
+        warnings.simplefilter("error")
+        feed(monitor, make_outcomes(400, seed=7, score=moved.score**3))
+        log.full = False
+        feed(monitor, make_outcomes(400, seed=8))
+    state = monitor.to_dict()
+    assert (state["windows"], state["mentions"], state["log_failures"]) == (4, 1600, 2)
+    assert [alarm["kind"] for alarm in state["alarms"]] == ["scores"]
+    # The log resumes with the first window that finds room.
+    assert [json.loads(line)["window"] for line in log.getvalue().splitlines()] == [1, 4]
+
+
+def test_a_warning_turned_into_an_error_leaves_the_counts_whole():
+    log = FillingDisk()
+    log.full = True
+    monitor = Monitor(window=200, log=log)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="cannot be written"):
+            feed(monitor, make_outcomes(200))
+    feed(monitor, make_outcomes(200))
+    assert (monitor.to_dict()["windows"], monitor.to_dict()["mentions"]) == (2, 400)
 
 
 def test_drift_of_types():

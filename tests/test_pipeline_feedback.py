@@ -1,6 +1,7 @@
 """From logged predictions to a recalibrated model and to another training set, script by script."""
 
 import json
+from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
@@ -120,6 +121,9 @@ def test_the_log_is_watched_with_the_random_draw_of_the_corrections(
     assert [event["window"] for event in events if event["event"] == "window"] == [1, 2]
     alarms = [event for event in events if event["event"] == "alarm"]
     assert outcome.code == (1 if alarms else 0) and outcome.out.count("ALARM: ") == len(alarms)
+    if Path("/dev/full").exists():
+        full = scripts.run("monitor", model, many, window=200, feedback=corrections, lines="/dev/full")
+        assert full.code == 2 and full.out == outcome.out and "No space left on device" in full.err
 
 
 def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):

@@ -34,6 +34,7 @@ def test_what_is_scraped_is_what_the_monitor_says(monitor):
     assert found["umls_reranker_window_mean_top_score", ("type", "")] == state["window"]["mean_top_score"]
     assert found["umls_reranker_drift_psi", ("of", "types")] == state["drift"]["types"]["psi"] > 1
     assert found[("umls_reranker_alarms_total",)] == 1
+    assert found[("umls_reranker_monitor_log_failures_total",)] == 0
     assert found["umls_reranker_labelled_precision", ("bound", "value"), ("tier", "high")] == 1.0
 
 

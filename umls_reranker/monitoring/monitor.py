@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -63,7 +64,8 @@ class Monitor:
         reference: of the model's test split; None: figures without drift.
         window: mentions of a window, a multiple of 20.
         alpha: probability of any false alarm of drift, and once more of one about the high tier's precision.
-        log: where every finished window and every alarm are written, as JSON lines.
+        log: where every finished window and every alarm are written, as JSON lines. A write that fails loses those
+            lines and nothing else: the first one warns, all are counted, and the next window is written again.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Monitor:
             raise ValueError(f"window {window} must be a multiple of {SLICES} and {SMALLEST_WINDOW} or more")
         self.reference, self.window, self.alpha = reference, window, alpha
         self._log = log
+        self._log_failures = 0
         self._lock = threading.Lock()
         self.reset()
 
@@ -141,7 +144,7 @@ class Monitor:
         with self._lock:
             sentence = self._labelled.add(score, tier, correct)
             if sentence:
-                self._raise("precision", sentence)
+                self._write([self._raise("precision", sentence)])
 
     def finish(self) -> None:
         """At the end of a log, test what came since the last whole window, if it is `SMALLEST_WINDOW` mentions."""
@@ -163,8 +166,9 @@ class Monitor:
             return figures | {"truncated_pairs": self._truncated_pairs, "per_type": per_type}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything: `totals`; ``window``, the figures over the latest `window` mentions; ``drift``, of the latest
-        whole window by ``scores`` and ``types``; ``labelled``; ``alarms``, and how many there were in all."""
+        """Everything: `totals`; ``window``, the figures over the latest mentions, `window` of them or up to a
+        twentieth fewer; ``drift``, of the latest whole window by ``scores`` and ``types``; ``labelled``; ``alarms``,
+        and how many there were in all; ``log_failures``, writes to the log that failed."""
         totals = self.totals()
         with self._lock:
             labels = self._labelled.kept()
@@ -174,6 +178,7 @@ class Monitor:
                 "drift": {name: asdict(drift) for name, drift in self._drift.items()},
                 "alarms": [asdict(alarm) for alarm in self._alarms],
                 "alarm_count": self._alarm_count,
+                "log_failures": self._log_failures,
             }
         # Outside the lock: no result waits for a bootstrap.
         return state | {"labelled": labelled_report(labels)}
@@ -192,6 +197,7 @@ class Monitor:
 
     def _end_window(self) -> None:
         self._windows += 1
+        entries = []
         if self.reference:
             level = spent(self.alpha, self._windows) / 2
             self._drift = {
@@ -201,14 +207,16 @@ class Monitor:
             moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
             # What stays moved is told once, and again after it has been back.
             for kind in sorted(moved - self._moved):
-                self._raise(kind, self._explain(kind, self._drift[kind], level))
+                entries.append(self._raise(kind, self._explain(kind, self._drift[kind], level)))
             self._moved = moved
-        self._write(
+        entries.append(
             {"event": "window", "window": self._windows, "mentions": self._total.total.mentions}
             | {"figures": self._sliding().total.to_dict()}
             | {"drift": {name: asdict(drift) for name, drift in self._drift.items()}}
         )
         self._start_window()
+        # Last, so that no count depends on whether the log can be written.
+        self._write(entries)
 
     def _explain(self, kind: str, drift: Drift, level: float) -> str:
         end = self._total.total.mentions
@@ -223,13 +231,23 @@ class Monitor:
             f"{drift.share:.0%} are {cell} where {drift.reference_share:.0%} were; {remedy}"
         )
 
-    def _raise(self, kind: str, sentence: str) -> None:
+    def _raise(self, kind: str, sentence: str) -> dict[str, Any]:
         alarm = Alarm(kind, self._total.total.mentions, sentence)
         self._alarms.append(alarm)
         self._alarm_count += 1
-        self._write({"event": "alarm"} | asdict(alarm))
+        return {"event": "alarm"} | asdict(alarm)
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        if self._log is not None:
-            self._log.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    def _write(self, entries: Sequence[dict[str, Any]]) -> None:
+        if self._log is None:
+            return
+        try:
+            self._log.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
             self._log.flush()
+        except (OSError, ValueError) as error:
+            self._log_failures += 1
+            if self._log_failures == 1:
+                warnings.warn(
+                    f"the monitor's log cannot be written ({error}); monitoring continues, and each window tries "
+                    "again. Make room for it; further failures are only counted, in log_failures",
+                    stacklevel=2,
+                )

@@ -72,6 +72,8 @@ class MonitorCollector:
         yield tiers
         yield CounterMetricFamily(f"{PREFIX}_truncated_pairs", "pairs cut to fit", value=state["truncated_pairs"])
         yield CounterMetricFamily(f"{PREFIX}_alarms", "alarms raised", value=state["alarm_count"])
+        failures = state["log_failures"]
+        yield CounterMetricFamily(f"{PREFIX}_monitor_log_failures", "failed writes to the log", value=failures)
         for name, text in WINDOWED.items():
             gauge = GaugeMetricFamily(f"{PREFIX}_window_{name}", f"{text}, latest mentions", labels=["type"])
             for kind, figures in {"": state["window"], **state["window"]["per_type"]}.items():
