@@ -31,11 +31,12 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     from umls_reranker.pair_encoder import PairEncoder
+    from umls_reranker.pretrained import load_pretrained
     from umls_reranker.resources import resolve_model
     from umls_reranker.template import PairTemplate
     from umls_reranker.training.dataset import tokenize_pairs
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(arguments.model, None))
+    tokenizer = load_pretrained(AutoTokenizer, resolve_model(arguments.model, None))
     mined = load_from_disk(str(arguments.pairs))["train"]
     print(f"{date.today()}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {arguments.model}\n")
     print("| pairs | context tokens | tokens | seconds | pairs/s | peak memory, MB | on disk, MB | start again, s |")

@@ -16,6 +16,7 @@ import numpy as np
 from ..batching import batch_mapper, length_batches, token_batches
 from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
+from ..pretrained import load_pretrained
 from ..progress import progress
 from ..resources import resolve_model
 from ..stages import read_json
@@ -145,7 +146,7 @@ class BiEncoder:
         precision = resolve_precision(dtype, place, key="encoder_precision")
         source = resolve_model(model, revision)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = load_pretrained(AutoTokenizer, source)
             network = PackedEncoder.from_folder(Path(source), place, precision, pooling)
             if network is None:
                 network = PaddedEncoder.from_folder(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..devices import resolve_device, resolve_precision
 from ..errors import UserError
 from ..exported import EXPORTED_FILES
+from ..pretrained import load_pretrained
 from .network import Network
 from .packed_bert import PackedBert
 from .transformers_models import CompiledModel, PaddedModel
@@ -56,9 +57,7 @@ def load_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForSequenceClassification
 
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype="float32"
-        )
+        model = load_pretrained(AutoModelForSequenceClassification, folder, use_safetensors=True, dtype="float32")
     except SafetensorError as error:
         raise UserError(f"{folder}: the weights are corrupt ({error}); download or make the model again") from None
     except (OSError, ValueError) as error:

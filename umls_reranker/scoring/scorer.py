@@ -12,6 +12,7 @@ import numpy as np
 from ..batching import length_batches, token_batches, worker_pool
 from ..errors import UserError
 from ..pair_encoder import EncodedPairs, PairEncoder
+from ..pretrained import load_pretrained
 from ..progress import progress
 from ..template import PairTemplate
 from .batch import PairBatch
@@ -103,7 +104,7 @@ class PairScorer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = load_pretrained(AutoTokenizer, folder)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no loadable model: {error}") from None
         network = load_network(Path(folder), tokenizer, device, precision, backend)

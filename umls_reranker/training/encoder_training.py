@@ -29,6 +29,7 @@ from transformers import (
 from ..arguments import EncoderArguments, IndexArguments, RunArguments
 from ..devices import resolve_precision
 from ..errors import UserError
+from ..pretrained import load_pretrained
 from ..resources import resolve_model
 from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer
 from ..retrieval.encoder_networks import padded, pooled
@@ -203,9 +204,9 @@ def train_encoder(
     device = training_device(run)
     precision = resolve_precision("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = load_pretrained(AutoTokenizer, source)
     attention = "eager" if device.type == "cpu" else "sdpa"
-    model = AutoModel.from_pretrained(source, use_safetensors=True, dtype="float32", attn_implementation=attention)
+    model = load_pretrained(AutoModel, source, use_safetensors=True, dtype="float32", attn_implementation=attention)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]

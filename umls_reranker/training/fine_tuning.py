@@ -26,6 +26,7 @@ from ..arguments import ModelArguments, RunArguments, TrainingStageArguments
 from ..devices import resolve_precision
 from ..errors import UserError
 from ..pair_encoder import PairEncoder
+from ..pretrained import load_pretrained
 from ..resources import resolve_model
 from ..template import PairTemplate
 from .callbacks import (
@@ -61,9 +62,9 @@ def load_base_model(
 
     source = resolve_model(model, revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        network = AutoModelForSequenceClassification.from_pretrained(
-            source, num_labels=1, use_safetensors=True, dtype="float32"
+        tokenizer = load_pretrained(AutoTokenizer, source)
+        network = load_pretrained(
+            AutoModelForSequenceClassification, source, num_labels=1, use_safetensors=True, dtype="float32"
         )
     except SafetensorError as error:
         raise UserError(f"model {model}: the weights are corrupt ({error}); fetch them again") from None

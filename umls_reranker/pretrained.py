@@ -1,0 +1,35 @@
+"""How models and tokenizers are loaded: from a local folder, as numbers and text, never as code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .stages import read_json
+
+__all__ = ["load_pretrained"]
+
+
+def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
+    """``kind.from_pretrained`` of a local folder, without the Hub and without code of the folder's own.
+
+    Args:
+        kind: an Auto class of transformers.
+        options: its further options.
+
+    Raises:
+        UserError: the folder brings code of its own (``auto_map``).
+        OSError, ValueError, SafetensorError: from transformers, where the folder does not hold such a model.
+    """
+    for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
+        content = read_json(path) if path.is_file() else {}
+        if not isinstance(content, dict):
+            raise UserError(f"{path} must be a mapping; make or download it again")
+        # transformers would not run it either, but take another network instead without a word.
+        if "auto_map" in content:
+            raise UserError(
+                f"{path} asks for code of its own (auto_map), which is never run; "
+                "use a model of a kind that transformers knows"
+            )
+    return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
