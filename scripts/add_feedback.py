@@ -3,9 +3,9 @@
 
     python scripts/add_feedback.py corrections reviewed.jsonl
 
-A reviewed line is one of scripts/select_for_review.py with "chosen": the CUI of the right concept, or null where no
-concept is right, and "note" where there is something to say. Lines without "chosen" are left out. A mention reviewed
-again replaces what was there.
+A reviewed line is one of scripts/select_for_review.py with "chosen": the CUI of the right concept (the name of a
+candidate that has none), or null where no concept is right, and "note" where there is something to say. Lines without
+"chosen" are left out. A mention reviewed again replaces what was there.
 """
 
 import argparse

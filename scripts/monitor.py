@@ -77,12 +77,12 @@ def watched(options) -> tuple[Path, int, float]:
 
 
 def add_labels(monitor, folder: Path) -> None:
-    from umls_reranker.feedback import load_feedback
+    from umls_reranker.feedback import is_right, load_feedback
     from umls_reranker.review import RANDOM
 
     for row in load_feedback(folder):
         if row["reason"] == RANDOM and row["score"] is not None:
-            monitor.add_label(row["score"], row["tier"], row["answer"] == row["cui"])
+            monitor.add_label(row["score"], row["tier"], is_right(row))
 
 
 def table(state: dict, reference) -> str:

@@ -15,6 +15,7 @@ from umls_reranker.feedback import (
     FEEDBACK_FEATURES,
     add_feedback,
     calibration_rows,
+    is_right,
     load_feedback,
     training_mentions,
 )
@@ -60,7 +61,18 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
     assert (second.types, second.top, second.document) == ([], None, None)
 
 
-@pytest.mark.parametrize("bad", ["cold", "[]", '{"entity": "cold"}', '{"entity": 7, "candidates": [], "ranked": []}'])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "cold",
+        "[]",
+        '{"entity": "cold"}',
+        '{"entity": 7, "candidates": [], "ranked": []}',
+        '{"entity": "cold", "candidates": [{"cui": "C1"}], "ranked": []}',
+        '{"entity": "cold", "candidates": [{"name": "Cold", "cui": 1}], "ranked": []}',
+        '{"entity": "cold", "candidates": [7], "ranked": []}',
+    ],
+)
 def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
     path = tmp_path / "log.jsonl"
     path.write_text(f"{json.dumps(line())}\n{bad}\n")
@@ -97,7 +109,7 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
         "names": ["Common Cold", "Cold Temperature"],
         "context_scores": [None, None],
         "lexical_scores": [None, None],
-        "cui": "C0009264",
+        "chosen": "C0009264",
         "note": "weather",
         "reason": "random draw",
         "answer": "C0009443",
@@ -115,7 +127,7 @@ def test_the_latest_review_of_a_mention_counts(tmp_path):
         line("flu", left="another ", chosen="C0021400"),
     )
     assert counts == {"added": 1, "replaced": 2, "changed": 1, "unreviewed": 0, "corrections": 3}
-    assert sorted(load_feedback(tmp_path / "corrections")["cui"], key=str) == ["C0021400", None, None]
+    assert sorted(load_feedback(tmp_path / "corrections")["chosen"], key=str) == ["C0021400", None, None]
 
 
 def test_equal_reviews_give_equal_bytes(tmp_path):
@@ -124,6 +136,30 @@ def test_equal_reviews_give_equal_bytes(tmp_path):
         add(tmp_path / name, line(chosen=None), line("flu", chosen="C0021400"))
     files = [sorted(path for path in (tmp_path / name / "corrections").iterdir()) for name in "ab"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+@pytest.mark.parametrize("chosen", ["C0009443", " C0009443", "c0009443\n"])
+@pytest.mark.parametrize("given", ["C0009443", "c0009443 "])
+def test_cuis_are_compared_and_stored_in_one_form(tmp_path, chosen, given):
+    best = {"name": "Common Cold", "cui": given, "score": 0.6, "margin": 0.3, "tier": "medium", "accepted": True}
+    add(tmp_path, line(candidates=[{"name": "Common Cold", "cui": given}], ranked=[best], chosen=chosen))
+    (row,) = load_feedback(tmp_path / "corrections")
+    assert (row["chosen"], row["answer"], row["cuis"]) == ("C0009443", "C0009443", ["C0009443"])
+    assert is_right(row)
+
+
+@pytest.mark.parametrize(("chosen", "right"), [(None, False), ("C0009443", False), ("Common Cold", True)])
+def test_an_answer_without_a_cui_is_right_only_if_its_name_was_chosen(tmp_path, chosen, right):
+    best = {"name": "Common Cold", "cui": None, "score": 0.6, "margin": 0.3, "tier": "high", "accepted": True}
+    add(tmp_path, line(candidates=["Common Cold"], ranked=[best], chosen=chosen))
+    (row,) = load_feedback(tmp_path / "corrections")
+    assert (row["answer"], is_right(row)) == ("Common Cold", right)
+
+
+def test_no_answer_is_never_right(tmp_path):
+    add(tmp_path, line(candidates=[], ranked=[], chosen=None))
+    (row,) = load_feedback(tmp_path / "corrections")
+    assert row["answer"] is None and not is_right(row)
 
 
 @pytest.mark.parametrize("chosen", [7, "", " ", ["C0009443"]])
@@ -137,7 +173,7 @@ def test_a_folder_that_holds_something_else(tmp_path):
     with pytest.raises(UserError, match=r"holds no corrections .*; scripts/add_feedback\.py makes them"):
         load_feedback(tmp_path / "nowhere")
     Dataset.from_dict({"cui": ["C0009443"]}).save_to_disk(str(tmp_path / "other"))
-    with pytest.raises(UserError, match="add the reviewed lines again"):
+    with pytest.raises(UserError, match="add the reviewed lines again, into a new folder"):
         load_feedback(tmp_path / "other")
 
 

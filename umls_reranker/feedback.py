@@ -1,7 +1,8 @@
 """Corrections: what a reviewer chose for a mention, as an Arrow dataset, and its way into calibration and training.
 
 A reviewer gets the lines of scripts/select_for_review.py and adds ``chosen``: the CUI of the right concept, whether it
-is among the candidates or not, or null where no concept is right; and, if they like, ``note``.
+is among the candidates or not (the name of a candidate that has no CUI), or null where no concept is right; and, if
+they like, ``note``. Everything is compared and stored in the form of `normalize_cui`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 
 from .calibration.evidence import RETRIEVAL_EVIDENCE
 from .data.arrow import write_dataset
+from .data.cuis import normalize_cui
 from .data.mentions import FEEDBACK_PREFIX
 from .data.pubtator import Mention
 from .data.semantic_types import TypeHierarchy
 from .errors import UserError
-from .prediction_log import LoggedMention, read_predictions
+from .prediction_log import LoggedMention, concept_of, read_predictions
 
 if TYPE_CHECKING:
     from .data.concepts import ConceptTable
 
-__all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "load_feedback", "training_mentions"]
+__all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "is_right", "load_feedback", "training_mentions"]
 
 SCORES = tuple(f"{name}_scores" for name in RETRIEVAL_EVIDENCE)
 FEEDBACK_FEATURES = Features(
@@ -40,7 +42,7 @@ FEEDBACK_FEATURES = Features(
         "cuis": List(Value("string")),
         "names": List(Value("string")),
         **{name: List(Value("float32")) for name in SCORES},
-        "cui": Value("string"),
+        "chosen": Value("string"),
         "note": Value("string"),
         "reason": Value("string"),
         "answer": Value("string"),
@@ -77,7 +79,7 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             row = _correction(logged, f"{path}, reviewed line {number}")
             former = rows.pop(row["key"], None)
             counts["added" if former is None else "replaced"] += 1
-            counts["changed"] += former is not None and former["cui"] != row["cui"]
+            counts["changed"] += former is not None and former["chosen"] != row["chosen"]
             rows[row["key"]] = row
     columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
     fingerprint = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
@@ -96,8 +98,16 @@ def load_feedback(folder: Path) -> Dataset:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no corrections ({error}); scripts/add_feedback.py makes them") from None
     if not isinstance(feedback, Dataset) or feedback.features != FEEDBACK_FEATURES:
-        raise UserError(f"{folder} holds no corrections, or those of another version; add the reviewed lines again")
+        raise UserError(
+            f"{folder} holds no corrections, or those of another version; "
+            "add the reviewed lines again, into a new folder"
+        )
     return feedback
+
+
+def is_right(row: Mapping[str, Any]) -> bool:
+    """Whether the top answer of a correction is what the reviewer chose; never where no concept is right."""
+    return row["chosen"] is not None and row["answer"] == row["chosen"]
 
 
 def training_mentions(
@@ -119,14 +129,14 @@ def training_mentions(
         yield split, mention
     counts = summary["feedback"] = dict.fromkeys(("mentions", "without_concept", "in_held_out_documents"), 0)
     for row in feedback:
-        lost = "without_concept" if row["cui"] is None else "in_held_out_documents"
-        if row["cui"] is None or row["doc_id"] in held_out:
+        lost = "without_concept" if row["chosen"] is None else "in_held_out_documents"
+        if row["chosen"] is None or row["doc_id"] in held_out:
             counts[lost] += 1
             continue
         counts["mentions"] += 1
         text, types = row["mention"], _type_ids(row["semantic_types"], hierarchy)
         document = FEEDBACK_PREFIX + _document(row)
-        yield "train", Mention(document, 0, len(text), text, row["left"], row["right"], row["cui"], tuple(types))
+        yield "train", Mention(document, 0, len(text), text, row["left"], row["right"], row["chosen"], tuple(types))
 
 
 def calibration_rows(
@@ -177,8 +187,8 @@ def calibration_rows(
             lost[reason] += 1
             continue
         number = len(mentions) + len(rows["mention_id"])
-        gold = row["cuis"].index(row["cui"]) if row["cui"] in row["cuis"] else -1
-        found = row | {"mention_id": number, "gold": gold, "cui": row["cui"] or "", "start": 0}
+        gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
+        found = row | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
         found |= {"end": len(row["mention"]), "doc_id": FEEDBACK_PREFIX + _document(row)}
         found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
         for target in (lists, rows):
@@ -206,14 +216,13 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "left": texts[1],
         "right": texts[2],
         "semantic_types": logged.types,
-        # Candidates without a CUI cannot be chosen by one; their names keep them apart.
-        "cuis": [item.get("cui") or item["name"] for item in given],
+        "cuis": [concept_of(item) for item in given],
         "names": [item["name"] for item in given],
         **{f"{name}_scores": [item.get(f"{name}_score") for item in given] for name in RETRIEVAL_EVIDENCE},
-        "cui": chosen,
+        "chosen": chosen and normalize_cui(chosen),
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
-        "answer": best and best["cui"],
+        "answer": best and concept_of(best),
         "score": best and best["score"],
         "tier": best and best["tier"],
     }

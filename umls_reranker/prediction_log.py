@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .data.cuis import normalize_cui
 from .errors import UserError
 from .monitoring.figures import Top
 
-__all__ = ["LoggedMention", "read_predictions"]
+__all__ = ["LoggedMention", "concept_of", "read_predictions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,22 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
                 continue
             try:
                 row = json.loads(line)
-                row["entity"] + "", row["candidates"]
+                row["entity"] + ""
+                for item in (*row["candidates"], *row["ranked"]):
+                    concept_of(item)
                 best = row["ranked"][0] if row["ranked"] else None
                 types = row.get("entity_type") or []
                 top = best and Top(float(best["score"]), float(best["margin"]), best["tier"], best["accepted"])
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{path}:{number}: not a line that scripts/rerank.py wrote") from None
             yield LoggedMention(row, [types] if isinstance(types, str) else list(types), top)
+
+
+def concept_of(candidate: Mapping[str, Any] | str) -> str:
+    """What a candidate, or a ranked one, stands for: its CUI in the form of `normalize_cui`, its name where it has
+    none."""
+    name, cui = (candidate, None) if isinstance(candidate, str) else (candidate["name"], candidate.get("cui"))
+    return normalize_cui(cui or name)
 
 
 def _text(value: Any) -> str | None:

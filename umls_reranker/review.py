@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .data.normalization import normalize_name
-from .prediction_log import LoggedMention
+from .prediction_log import LoggedMention, concept_of
 
 __all__ = ["RANDOM", "Reasons", "reasons_of", "select_for_review"]
 
@@ -63,9 +63,9 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     """
     ranked = mention.row["ranked"]
     distance = abs(_log_odds(mention.top.score) - _log_odds(accept)) if mention.top else math.inf
-    best = {_concept(ranked[0])} if ranked else set()
-    by_logit = {_concept(max(ranked, key=lambda item: item["logit"]))} if ranked else set()
-    retrieved = {_concept(_first_retrieved(mention.row["candidates"]))} if ranked else set()
+    best = {concept_of(ranked[0])} if ranked else set()
+    by_logit = {concept_of(max(ranked, key=lambda item: item["logit"]))} if ranked else set()
+    retrieved = {concept_of(_first_retrieved(mention.row["candidates"]))} if ranked else set()
     disagreement = 1.0 if by_logit != retrieved else 0.5 * (best != by_logit)
     return Reasons(
         {
@@ -135,10 +135,6 @@ def select_for_review(
 def _log_odds(p: float) -> float:
     p = min(max(p, 1e-6), 1 - 1e-6)
     return math.log(p / (1 - p))
-
-
-def _concept(item: Mapping[str, Any] | str) -> str:
-    return item if isinstance(item, str) else item.get("cui") or item["name"]
 
 
 def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:

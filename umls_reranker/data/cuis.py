@@ -1,14 +1,29 @@
-"""CUIs as integers, so that millions of them are looked up at once."""
+"""CUIs in one form, and as integers, so that millions of them are looked up at once."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["cui_number", "cui_numbers", "cui_text"]
+__all__ = ["cui_number", "cui_numbers", "cui_text", "normalize_cui"]
 
 CUI_BYTES = 8
+UMLS_CUI = re.compile(r"[Cc]\d+")
+
+
+def normalize_cui(text: str) -> str:
+    """A concept id as the dictionary writes it: without blanks around it, a UMLS CUI with a capital C.
+
+    Ids of ontologies keep their case, which counts there.
+
+    >>> normalize_cui(" c0000039"), normalize_cui("Orphanet:586")
+    ('C0000039', 'Orphanet:586')
+    """
+    stripped = text.strip()
+    return stripped.upper() if UMLS_CUI.fullmatch(stripped) else stripped
 
 
 def cui_number(cui: str) -> int:

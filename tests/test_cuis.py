@@ -1,0 +1,20 @@
+"""One form of a concept id, so that what a person wrote is what the dictionary has."""
+
+import pytest
+
+from umls_reranker.data.cuis import normalize_cui
+
+
+@pytest.mark.parametrize(
+    ("written", "form"),
+    [
+        ("C0009443", "C0009443"),
+        (" c0009443\n", "C0009443"),
+        # Ids of ontologies keep their case: Orphanet:586 is not ORPHANET:586.
+        (" HP:0001250 ", "HP:0001250"),
+        ("Orphanet:586", "Orphanet:586"),
+        ("common cold", "common cold"),
+    ],
+)
+def test_forms(written, form):
+    assert normalize_cui(written) == form
