@@ -26,6 +26,7 @@ def main() -> None:
         import uvicorn
 
         from umls_reranker.service.app import create_app
+        from umls_reranker.service.limits import http_protocol
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     reranker, linker = load(recipe)
@@ -39,6 +40,7 @@ def main() -> None:
             create_app(reranker, serving, linker),
             host=serving.host,
             port=serving.port,
+            http=http_protocol(serving.read_seconds),
             timeout_graceful_shutdown=serving.stop_seconds,
             access_log=False,
         )

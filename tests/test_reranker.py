@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -226,6 +227,17 @@ def test_unknown_types_warn_once_a_call_with_the_first_of_them_in_short():
     with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; the default") as caught:
         reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
     assert len(caught) == 1 and len(str(caught[0].message)) < 400
+
+
+def test_warnings_of_unknown_types_do_not_pile_up():
+    reranker = probabilities(a=0.5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in range(300):
+            reranker.rerank("mention", ["a"], f"T{number} {'x' * 1_000}")
+    texts = [str(warning.message) for warning in caught]
+    assert len(texts) == 300 and len(set(texts)) == 101 and max(map(len, texts)) < 300
+    assert texts[-1].startswith("semantic types unknown to this model: others than those named so far; ")
 
 
 def test_a_known_type_does_not_warn(recwarn):

@@ -201,6 +201,77 @@ def test_what_is_too_long_is_cut_only_where_the_request_allows(reranker):
     assert ask(reranker, ("/rerank", long), auto_truncate=False).status_code == 413
 
 
+def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatch):
+    def encode(*columns):
+        raise AssertionError("texts beyond the limit were tokenized")
+
+    monkeypatch.setattr(reranker.scorer.encoder, "encode", encode)
+    body = {"query": "cold", "texts": NAMES * 2, "truncate": False}
+    answer = ask(reranker, ("/rerank", body), max_candidates=5)
+    assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
+
+
+def test_a_body_that_never_ends_is_answered_408(reranker):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def work():
+        app = create_app(reranker, ServingArguments(read_seconds=0.05))
+        messages = [{"type": "http.request", "body": b'{"query": "cold"', "more_body": True}]
+
+        async def receive():
+            return messages.pop() if messages else await asyncio.Event().wait()
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
+        await asyncio.wait_for(app(scope, receive, send), 30)
+
+    asyncio.run(work())
+    assert sent[0]["status"] == 408 and (b"connection", b"close") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"]) == {
+        "error": "the request did not arrive whole within 0.05 seconds",
+        "error_type": "Validation",
+    }
+
+
+def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
+    uvicorn = pytest.importorskip("uvicorn")
+    from umls_reranker.service.limits import http_protocol
+
+    get = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
+    post = b"POST /rerank HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+
+    async def connection(port, data):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(data)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        return answer
+
+    async def work():
+        app = create_app(reranker, ServingArguments(read_seconds=0.3))
+        config = uvicorn.Config(app, port=0, http=http_protocol(0.3), timeout_keep_alive=1, log_level="critical")
+        server = uvicorn.Server(config)
+        running = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        parts = (b"", get[:20], post, get + get[:20], get)
+        try:
+            return await asyncio.gather(*[connection(port, part) for part in parts])
+        finally:
+            server.should_exit = True
+            await running
+
+    silent, headers, body, second, whole = asyncio.run(work())
+    assert silent == headers == b""
+    assert body.startswith(b"HTTP/1.1 408")
+    assert second.startswith(b"HTTP/1.1 200") and second.count(b"HTTP/1.1") == 1
+    assert whole.startswith(b"HTTP/1.1 200")
+
+
 def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
     unknown, method = ask(reranker, "/models", "/rerank")
     assert refused(unknown)[:2] == (404, "Validation") and refused(method)[:2] == (405, "Validation")

@@ -394,6 +394,7 @@ class ServingArguments:
     max_candidates: int = _key(256, "candidates (texts) of one mention, at most")
     max_request_mentions: int = _key(64, "mentions of one request, at most")
     max_body_bytes: int = _key(2_000_000, "bytes of a request, at most")
+    read_seconds: float = _key(30.0, "seconds within which the headers of a request arrive, and within which its body")
     auto_truncate: bool = _key(
         True, "/rerank: cut texts that are too long where a request does not say; false refuses them"
     )

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +29,8 @@ __all__ = ["RankedCandidate", "UMLSReranker"]
 
 # Unknown types that a warning names.
 NAMED_TYPES = 3
+# Different ones about unknown types, in the life of an instance.
+MOST_WARNINGS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class UMLSReranker:
         self.folder = folder
         self.info = info
         self.monitor = Monitor.of_model(folder)
+        self._named_types: set[str] = set()
 
     @classmethod
     def from_pretrained(
@@ -330,9 +332,13 @@ class UMLSReranker:
             resolved.append([type_id for type_id in ids if type_id is not None])
         if unknown:
             named = ", ".join(map(reprlib.repr, list(unknown)[:NAMED_TYPES]))
-            more = f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
+            named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
+            # Python keeps the text of each warning for good, and requests choose it.
+            if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
+                named = "others than those named so far"
+            self._named_types.add(named)
             warnings.warn(
-                f"semantic types unknown to this model: {named}{more}; the default thresholds are used. "
+                f"semantic types unknown to this model: {named}; the default thresholds are used. "
                 "Pass a type's name or id as in thresholds.json, or None",
                 stacklevel=4,
             )
@@ -381,13 +387,17 @@ def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
         )
     for key, text in zip(TEXT_KEYS, texts, strict=True):
         if text is not None and not isinstance(text, str):
-            raise TypeError(f"candidate {position} has a {key} that is no text: {repr(text)}; pass a str, or None")
+            raise TypeError(
+                f"candidate {position} has a {key} that is no text: {reprlib.repr(text)}; pass a str, or None"
+            )
     scores = [_score(*given, position) for given in zip(RETRIEVAL_KEYS, values[-len(RETRIEVAL_KEYS) :], strict=True)]
     kinds = (types,) if isinstance(types, str) else types
     if kinds is not None:
         kinds = tuple(kinds) if isinstance(kinds, Iterable) else (None,)
         if not all(isinstance(kind, str) for kind in kinds):
-            raise TypeError(f"candidate {position} has semantic_types that are no list of texts: {repr(types)}")
+            raise TypeError(
+                f"candidate {position} has semantic_types that are no list of texts: {reprlib.repr(types)}"
+            )
     cui, preferred, definition = texts
     return _Parsed(name, cui, template.candidate_text(name, preferred, definition), kinds, tuple(scores))
 
@@ -396,7 +406,7 @@ def _score(key: str, value: Any, position: int) -> float:
     try:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"candidate {position} has a {key} that is no number: {repr(value)}") from None
+        raise TypeError(f"candidate {position} has a {key} that is no number: {reprlib.repr(value)}") from None
 
 
 def _checked_text(text: Any, what: str) -> str:

@@ -22,7 +22,8 @@ from ..reranker import UMLSReranker
 from ..version import __version__
 from .engine import Engine
 from .errors import Refusal, add_error_answers
-from .metrics import BodyLimit, ServiceMetrics, Watch
+from .limits import BodyLimit
+from .metrics import ServiceMetrics, Watch
 from .requests import LinkRequest, RankRequest, RerankRequest
 
 __all__ = ["create_app"]
@@ -57,6 +58,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         """Texts by their score for the query, best first: a calibrated probability, or the raw log-odds."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
+        engine.require_few(len(request.texts))
         with engine.admitted(1):
             await require_fit(request)
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
@@ -132,6 +134,6 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             "links": linker is not None,
         }
 
-    app.add_middleware(BodyLimit, most=serving.max_body_bytes)
+    app.add_middleware(BodyLimit, most=serving.max_body_bytes, seconds=serving.read_seconds)
     app.add_middleware(Watch, metrics=metrics, paths={route.path for route in app.routes}, revision=revision)
     return app

@@ -71,11 +71,14 @@ class Engine:
         finally:
             self.in_flight -= mentions
 
+    def require_few(self, candidates: int) -> None:
+        """Refuse a mention with more candidates than `max_candidates`."""
+        if candidates > self.serving.max_candidates:
+            raise _too_many(candidates, self.serving.max_candidates)
+
     async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
         """Rank mentions, given by the arguments of `UMLSReranker.rerank`, together with those of other requests."""
-        most = max(len(candidates) for _, candidates, *_ in calls)
-        if most > self.serving.max_candidates:
-            raise _too_many(most, self.serving.max_candidates)
+        self.require_few(max(len(candidates) for _, candidates, *_ in calls))
         with as_refusal():
             return await asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(*call)) for call in calls])
 

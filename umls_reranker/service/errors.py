@@ -67,7 +67,9 @@ def add_error_answers(app: FastAPI) -> None:
         return error_answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
 
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return error_answer(error.status_code, "Validation", str(error.detail))
+        answer = error_answer(error.status_code, "Validation", str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
 
     handlers: dict[type[Exception], Callable] = {
         Refusal: refused,

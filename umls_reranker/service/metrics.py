@@ -1,4 +1,4 @@
-"""Figures of the service for Prometheus, and the limit on the size of a request."""
+"""Figures of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.exceptions import HTTPException
 
 from .errors import error_answer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BodyLimit", "ServiceMetrics", "Watch"]
+__all__ = ["ServiceMetrics", "Watch"]
 
 # Seconds; a cross-encoder on a processor takes some 10 ms for one mention.
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -94,30 +93,3 @@ class Watch:
         finally:
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
-
-
-class BodyLimit:
-    """Ends the reading of a body that is too long, whether or not it says how long it is.
-
-    Args:
-        app: what answers.
-        most: bytes of a body.
-    """
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app, self.most = app, most
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if max(read, announced) > self.most:
-                raise HTTPException(413, f"the request is longer than {self.most:,} bytes")
-            return message
-
-        lengths = [value for name, value in scope.get("headers", []) if name == b"content-length"]
-        announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
-        await self.app(scope, limited if scope["type"] == "http" else receive, send)

@@ -1,0 +1,88 @@
+"""How much of a request is read, and for how long it is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from asyncio import Protocol
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["BodyLimit", "http_protocol"]
+
+
+class BodyLimit:
+    """Ends the reading of a body that is too long, whether or not it says how long it is, or that takes too long.
+
+    Args:
+        app: what answers.
+        most: bytes of a body.
+        seconds: within which a body arrives whole.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
+        self.app, self.most, self.seconds = app, most, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        lengths = [value for name, value in scope.get("headers", []) if name == b"content-length"]
+        announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
+        read, deadline = 0, asyncio.get_running_loop().time() + self.seconds
+        is_whole = False
+
+        async def limited() -> Message:
+            nonlocal read, is_whole
+            # What comes after the body is the client's going, for which there is no hurry.
+            left = None if is_whole else deadline - asyncio.get_running_loop().time()
+            try:
+                message = await asyncio.wait_for(receive(), left)
+            except asyncio.TimeoutError:
+                message = f"the request did not arrive whole within {self.seconds:g} seconds"
+                # The rest of the body may still come, and must not be taken for the next request.
+                raise HTTPException(408, message, {"connection": "close"}) from None
+            is_whole = not message.get("more_body", False)
+            read += len(message.get("body", b""))
+            if max(read, announced) > self.most:
+                raise HTTPException(413, f"the request is longer than {self.most:,} bytes")
+            return message
+
+        await self.app(scope, limited, send)
+
+
+def http_protocol(seconds: float) -> type[Protocol]:
+    """Uvicorn's HTTP protocol, which closes a connection whose request line and headers take longer than this.
+
+    Uvicorn itself waits without end for them, from the first connection on; bodies are `BodyLimit`'s.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class HeaderTimeout(AutoHTTPProtocol):
+        timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.timer = self.loop.call_later(seconds, transport.close)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cancel()
+            elif self.timer is None:
+                self.timer = self.loop.call_later(seconds, self.transport.close)
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self.cancel()
+            super().connection_lost(error)
+
+        def cancel(self) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
+
+    return HeaderTimeout
