@@ -153,7 +153,7 @@ def test_shards_of_another_input_are_not_used(tmp_path, reranker, rows, expected
 
 def test_a_blank_mention_is_named_by_its_lines(tmp_path, reranker, rows):
     source = write(tmp_path / "in.jsonl", [*rows[:9], rows[9] | {"entity": " "}])
-    with pytest.raises(UserError, match=r"in\.jsonl:9 to .*in\.jsonl:10: entity is blank"):
+    with pytest.raises(UserError, match=r"in\.jsonl:9 to .*in\.jsonl:10: mention 1: entity is blank"):
         BulkJob(source, tmp_path / "out.jsonl", 2, 4).run(reranker, Process())
 
 

@@ -301,10 +301,30 @@ def test_a_candidate_without_name_is_refused(reranker, candidate):
 
 @pytest.mark.parametrize("items", ["Common Cold", b"cold", {"name": "cold"}, 3, None])
 def test_candidates_that_are_no_list_are_refused(reranker, items):
-    with pytest.raises(TypeError, match=f"the candidates of mention 1 are a {type(items).__name__}, not a list"):
-        reranker.rerank_batch(["m", "n"], [["a"], items])
-    with pytest.raises(TypeError, match="the candidates of mention 0 are"):
+    with pytest.raises(TypeError, match=f"^candidates are a {type(items).__name__}, not a list"):
         reranker.rerank("m", items)
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "message"),
+    [
+        ((7, ["a"], None, "", ""), TypeError, "mention 2: entity must be text, not int"),
+        ((" ", ["a"], None, "", ""), ValueError, "mention 2: entity is blank"),
+        (("m", "Common Cold", None, "", ""), TypeError, "mention 2: candidates are a str, not a list"),
+        (("m", ["a", {"cui": "C1"}], None, "", ""), TypeError, "mention 2: candidate 1 .dict. has no text name"),
+        (("m", ["a"], 7, "", ""), TypeError, "mention 2: entity_type must be text or a list of texts, not 7"),
+        (("m", ["a"], ["T047", 7], "", ""), TypeError, "mention 2: entity_type must be text or a list of texts, not"),
+        (("m", ["a"], None, None, ""), TypeError, "mention 2: left must be text, not NoneType"),
+        (("m", ["a"], None, "", b""), TypeError, "mention 2: right must be text, not bytes"),
+    ],
+)
+def test_in_a_batch_the_mention_that_will_not_do_is_named(reranker, row, error, message):
+    good = ("m", ["a", "b"], "T047", "left", "right")
+    with pytest.raises(error, match=f"^{message}"):
+        reranker.rerank_batch(*map(list, zip(good, good, row, good, strict=True)))
+    with pytest.raises(error, match=f"^{message.removeprefix('mention 2: ')}"):
+        reranker.rerank(*row)
+    assert reranker.get_statistics()["mentions"] == 0
 
 
 def test_any_iterable_of_candidates_will_do():

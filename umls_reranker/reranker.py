@@ -171,8 +171,8 @@ class UMLSReranker:
             One `RankedCandidate` for each candidate.
 
         Raises:
-            TypeError: the mention is not text, the candidates are no list, or one of them has no text for a name or
-                something other than text, types or a number elsewhere; names its position.
+            TypeError: the mention, its context or a type is not text, the candidates are no list, or one of them has
+                no text for a name or something other than text, types or a number elsewhere; names its position.
             ValueError: the mention is blank.
         """
         return self.rerank_batch([entity], [candidates], [entity_type], [left], [right])[0]
@@ -190,6 +190,9 @@ class UMLSReranker:
 
         Args:
             desc: title of a progress bar; None shows none.
+
+        Raises:
+            TypeError, ValueError: as `rerank`, naming the mention's position where there are several.
         """
         count = len(entities)
         types = [None] * count if entity_types is None else list(entity_types)
@@ -197,10 +200,10 @@ class UMLSReranker:
         if any(len(column) != count for column in (candidates, types, *contexts)):
             raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
         template = self.scorer.template
-        candidates = [_listed(items, row) for row, items in enumerate(candidates)]
-        parsed = [[_parsed(item, position, template) for position, item in enumerate(items)] for items in candidates]
+        rows = zip(entities, candidates, types, *contexts, strict=True)
+        read = [_read_mention(row if count > 1 else None, template, *given) for row, given in enumerate(rows)]
+        candidates, parsed, types = ([mention[part] for mention in read] for part in range(3))
         sizes = [len(items) for items in parsed]
-        entities = [_checked_text(entity, "entity") for entity in entities]
         types = self._resolve_types(types)
         hierarchy = self.thresholds.hierarchy
         shown = [template.mention_text(text, kinds, hierarchy) for text, kinds in zip(entities, types, strict=True)]
@@ -246,7 +249,7 @@ class UMLSReranker:
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
         """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
-        return self.thresholds.tier(float(score), self._resolve_types([entity_type])[0])
+        return self.thresholds.tier(float(score), self._resolve_types([_type_names(entity_type)])[0])
 
     def get_statistics(self) -> dict[str, Any]:
         """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""
@@ -321,12 +324,12 @@ class UMLSReranker:
         ids = map(self.thresholds.hierarchy.resolve, types)
         return [type_id for type_id in ids if type_id is not None]
 
-    def _resolve_types(self, types: Sequence[str | Sequence[str] | None]) -> list[list[str]]:
+    def _resolve_types(self, types: Sequence[Sequence[str]]) -> list[list[str]]:
         """Ids of the types of n mentions; one warning names what the model does not know."""
         resolved, unknown = [], {}
         for given in types:
             # MedMentions' own word for "no type" is no mistake.
-            names = [name for name in ([given] if isinstance(given, str) else given or ()) if name != UNKNOWN_TYPE]
+            names = [name for name in given if name != UNKNOWN_TYPE]
             ids = list(map(self.thresholds.hierarchy.resolve, names))
             unknown |= {name: None for name, type_id in zip(names, ids, strict=True) if type_id is None}
             resolved.append([type_id for type_id in ids if type_id is not None])
@@ -363,14 +366,34 @@ CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *RETRIEVAL_KEYS)
 WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
 
 
-def _listed(candidates: Any, row: int) -> list[Any]:
-    """The candidates of mention `row`; a text or a mapping would be taken for the list of its letters or keys."""
-    if isinstance(candidates, str | bytes | Mapping) or not isinstance(candidates, Iterable):
-        raise TypeError(
-            f"the candidates of mention {row} are a {type(candidates).__name__}, not a list of names, mappings or "
-            "objects"
-        )
-    return list(candidates)
+def _read_mention(
+    row: int | None, template: PairTemplate, entity: Any, candidates: Any, types: Any, left: Any, right: Any
+) -> tuple[list[Any], list[_Parsed], list[str]]:
+    """The candidates of a mention, what is read of them, and its types; errors name its `row`, where it has one."""
+    try:
+        for key, text in (("entity", entity), ("left", left), ("right", right)):
+            if not isinstance(text, str):
+                raise TypeError(f"{key} must be text, not {type(text).__name__}")
+        if not entity.strip():
+            raise ValueError("entity is blank; leave out mentions without text")
+        # A text or a mapping would be taken for the list of its letters or keys.
+        if isinstance(candidates, str | bytes | Mapping) or not isinstance(candidates, Iterable):
+            raise TypeError(f"candidates are a {type(candidates).__name__}, not a list of names, mappings or objects")
+        listed = list(candidates)
+        return listed, [_parsed(item, place, template) for place, item in enumerate(listed)], _type_names(types)
+    except (TypeError, ValueError) as error:
+        if row is None:
+            raise
+        raise type(error)(f"mention {row}: {error}") from None
+
+
+def _type_names(types: str | Sequence[str] | None) -> list[str]:
+    if types is None:
+        return []
+    names = list(types) if isinstance(types, Iterable) and not isinstance(types, str) else [types]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"entity_type must be text or a list of texts, not {reprlib.repr(types)}")
+    return names
 
 
 def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
@@ -407,11 +430,3 @@ def _score(key: str, value: Any, position: int) -> float:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"candidate {position} has a {key} that is no number: {reprlib.repr(value)}") from None
-
-
-def _checked_text(text: Any, what: str) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"{what} must be text, not {type(text).__name__}")
-    if not text.strip():
-        raise ValueError(f"{what} is blank; leave out mentions without text")
-    return text
