@@ -35,6 +35,7 @@ from datasets import Dataset, load_from_disk
 
 from umls_reranker.data.concepts import Concept, ConceptTable, normalize_name, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.retrieval.encoding import NameVectors
 from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.mining_config import MiningConfig
@@ -144,8 +145,10 @@ class Ours:
         folder.mkdir()
         self.concepts, self.known, self.folder = concepts, known, folder
         factory, _, parameters = index.partition(" ")
-        self.index = NameIndex.build(concepts, known, folder, factory, parameters, training_sample=TRAINING_SAMPLE)
-        recall = ", ".join(f"{name} {share:.3f}" for name, share in self.index.recall.items())
+        vectors = NameVectors.build(concepts, known, folder / "vectors")
+        self.index = NameIndex.build(vectors, folder, factory, parameters, training_sample=TRAINING_SAMPLE)
+        measured = {} if factory == "Flat" else self.index.measure_recall(vectors)
+        recall = ", ".join(f"{name} {share:.3f}" for name, share in measured.items())
         self.title = f"umls_reranker, {index}" + (f" ({recall})" if recall else "")
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:

@@ -63,19 +63,21 @@ def main() -> None:
 
 def measure(factory, parameters, concepts, encoder, folder, queries, gold) -> list[str]:
     """The columns of the table from "encode, s" on."""
+    from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.index import NameIndex
     from umls_reranker.retrieval.lexical import LexicalIndex
 
+    encoded_folder, folder = folder / "vectors", folder / "index"
+    folder.mkdir()
     start = time.perf_counter()
     if factory != "lexical":
-        NameIndex.prepare(concepts, folder)
-        NameIndex.encode_share(encoder, folder, 0, 1)
+        encoded_names = NameVectors.build(concepts, encoder, encoded_folder)
     encoded = time.perf_counter()
     if factory == "lexical":
         index, recall = LexicalIndex.build(concepts, folder), {}
     else:
-        index = NameIndex.build(concepts, encoder, folder, factory, parameters)
-        recall = index.recall
+        index = NameIndex.build(encoded_names, folder, factory, parameters)
+        recall = {} if factory == "Flat" else index.measure_recall(encoded_names)
     built = time.perf_counter()
     vectors = queries if factory == "lexical" else encoder.encode(queries)
     index.search(vectors[:10], K)

@@ -4,44 +4,36 @@
     python scripts/build_index.py recipes/quickstart/config.yaml
     accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/build_index.py RECIPE
 
-Writes index/, candidates/ and, where the recipe retrieves by letters or by training mentions too, lexical/ and
-mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds
-again; the index is the same either way. A gold concept that is not retrieved is never added to a list.
+Writes vectors/, index/, candidates/ and, where the recipe retrieves by letters or by training mentions too, lexical/
+and mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds
+again; the vectors are the same either way. Another index is built from them without encoding again. A gold concept
+that is not retrieved is never added to a list.
 """
 
 from contextlib import nullcontext
-from dataclasses import asdict
 
 from umls_reranker.arguments import IndexArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import index_stages
 from umls_reranker.stages import RunFolder
 
+EXACT = "Flat"
 HELD_OUT = ("dev", "calibration", "test")
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
-    settings = asdict(recipe.index)
-    listed = {key: settings.pop(key) for key in ("candidates_per_mention", "retrievers")}
-    concepts = {"concepts": run.key_of("concepts", "prepare_data.py")}
-    trained = recipe.encoder.encoder_training_steps > 0
-    encoder = {"encoder": run.key_of("encoder", "train_encoder.py")} if trained else {}
-    index = run.stage("index", settings, concepts | encoder)
-    inputs = {"index": index.key, "mentions": run.key_of("mentions", "prepare_data.py")}
-    stages = [(index, make_index)]
-    if "lexical" in recipe.index.retrievers:
-        lexical = run.stage("lexical", {}, concepts)
-        stages.append((lexical, make_lexical))
-        inputs["lexical"] = lexical.key
-    if "mentions" in recipe.index.retrievers:
-        annotated = run.stage("mention_index", {}, {name: inputs[name] for name in ("index", "mentions")})
-        stages.append((annotated, make_mention_index))
-        inputs["mention_index"] = annotated.key
-    stages.append((run.stage("candidates", listed, inputs), make_candidates))
+    stages = index_stages(recipe, run)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
-    due = [(stage, make) for stage, make in stages if should_run(stage, **flags)]
+    vectors = stages.pop("vectors")
+    # An exact index holds the vectors themselves: once it is built, theirs may be removed.
+    reads_vectors = [stages["index"]] + [stages["candidates"]] * (recipe.index.index_factory != EXACT)
+    due = []
+    if vectors.is_done() or recipe.run.overwrite or not all(stage.is_done() for stage in reads_vectors):
+        due += [vectors] * should_run(vectors, **flags)
+    due += [stage for stage in stages.values() if should_run(stage, **flags)]
     if due:
         make_stages(recipe, run, due)
 
@@ -49,35 +41,53 @@ def main() -> None:
 def make_stages(recipe, run, due) -> None:
     from umls_reranker.devices import sharing_processes
 
+    makers = {
+        "index": make_index,
+        "lexical": make_lexical,
+        "mention_index": make_mention_index,
+        "candidates": make_candidates,
+    }
     state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does all that is not shared out.
     with run.locked() if state.is_main_process else nullcontext():
-        for stage, make in due:
-            if make is make_index:
-                make_index(recipe, run, stage, state)
+        for stage in due:
+            if stage.name == "vectors":
+                make_vectors(recipe, run, stage, state)
             elif state.is_main_process:
-                make(recipe, run, stage)
+                makers[stage.name](recipe, run, stage)
 
 
-def make_index(recipe, run, stage, state) -> None:
+def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.faiss_index import new_index
-    from umls_reranker.retrieval.from_recipe import build_index, load_encoder
+    from umls_reranker.retrieval.from_recipe import load_encoder
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
     # What FAISS does not know is said before hours of encoding.
     new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
-    concepts = ConceptTable.load(run.path / "concepts")
-    owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
-    with owner as (folder, summary):
-        built = build_index(recipe.index, concepts, encoder, folder, stage.key, state)
-        if built is None:
-            return
-        summary |= {"names": len(built), "concepts": len(concepts), "dimension": built.dimension} | built.recall
+    main = state.is_main_process
+    with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
+        if main:
+            concepts = ConceptTable.load(run.path / "concepts")
+            NameVectors.prepare(concepts, encoder, folder, stage.key)
+        state.wait_for_everyone()
+        vectors = NameVectors(folder)
+        vectors.encode_share(encoder, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        summary |= {"strings": len(vectors), "dimension": vectors.dimension}
+
+
+def make_index(recipe, run, stage) -> None:
+    from umls_reranker.retrieval.encoding import NameVectors
+    from umls_reranker.retrieval.index import NameIndex
+
+    settings = recipe.index.index_factory, recipe.index.index_parameters or ""
+    with stage.writing() as (folder, summary):
+        vectors = NameVectors(run.path / "vectors")
+        index = NameIndex.build(vectors, folder, *settings, training_sample=recipe.index.index_training_sample)
+        summary |= {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
     print(f"indexed {summary['names']:,} names of {summary['concepts']:,} concepts")
-    if built.recall:
-        figures = ", ".join(f"{name} {value:.1%}" for name, value in built.recall.items())
-        print(f"{recipe.index.index_factory} against exact search over the names: {figures}")
 
 
 def make_lexical(recipe, run, stage) -> None:
@@ -111,17 +121,24 @@ def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
+    from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.from_recipe import load_retriever
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
     mentions = load_from_disk(str(run.path / "mentions"))
     with stage.writing() as (folder, summary):
+        if recipe.index.index_factory != EXACT:
+            summary["index"] = retriever.index.measure_recall(NameVectors(run.path / "vectors"))
         for split in HELD_OUT:
             fingerprint = f"{stage.key}-{split}"
             summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / split, fingerprint)
         write_dataset_dict_index(folder, HELD_OUT)
-    for split, counts in summary.items():
+    if "index" in summary:
+        figures = ", ".join(f"{name} {value:.1%}" for name, value in summary["index"].items())
+        print(f"{recipe.index.index_factory} against exact search over the names: {figures}")
+    for split in HELD_OUT:
+        counts = summary[split]
         recall = counts["retrieved"] / max(1, counts["in_dictionary"])
         print(
             f"{split}: {counts['mentions']:,} mentions, gold in the dictionary for {counts['in_dictionary']:,}, "

@@ -7,26 +7,20 @@ Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator
 the counts of the training split's strings, thresholds.json, recipe.yaml.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from umls_reranker.arguments import CalibrationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import model_stage
 from umls_reranker.stages import LINEAGE, RunFolder, fingerprint_path, read_json
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, CalibrationArguments))
     run = RunFolder(recipe.run.run_dir)
-    settings = asdict(recipe.calibration) | {"scoring_precision": recipe.run.scoring_precision}
-    inputs = {
-        "checkpoints": run.key_of("checkpoints", "train.py"),
-        "candidates": run.key_of("candidates", "build_index.py"),
-    }
-    if recipe.calibration.calibration_feedback:
-        inputs["calibration_feedback"] = fingerprint_path(Path(recipe.calibration.calibration_feedback))
-    stage = run.stage("model", settings, inputs)
+    corrections = recipe.calibration.calibration_feedback
+    stage = model_stage(recipe, run, fingerprint_path(Path(corrections)) if corrections else None)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)

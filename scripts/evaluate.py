@@ -13,6 +13,7 @@ from pathlib import Path
 from umls_reranker.arguments import EvaluationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import report_stage
 from umls_reranker.stages import RunFolder, write_json
 
 MODEL_PARTS = ("metrics.json", "outcomes.parquet", "reference.json", "reliability.png", "risk_coverage.png")
@@ -21,16 +22,7 @@ MODEL_PARTS = ("metrics.json", "outcomes.parquet", "reference.json", "reliabilit
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
-    settings = {"bootstrap_resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
-    inputs = {
-        name: run.key_of(name, script)
-        for name, script in (
-            ("model", "calibrate.py"),
-            ("candidates", "build_index.py"),
-            ("pairs", "mine_negatives.py"),
-        )
-    }
-    stage = run.stage("report", settings, inputs)
+    stage = report_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)

@@ -9,11 +9,12 @@ Several processes share the search, whose finished parts a killed run finds agai
 """
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from umls_reranker.arguments import MiningArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import pairs_stage
 from umls_reranker.stages import RunFolder, read_json, write_json
 
 SPLITS = ("train", "dev", "test")
@@ -21,19 +22,13 @@ SPLITS = ("train", "dev", "test")
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
-    from umls_reranker.retrieval.index_folder import further_indexes
-
     run = RunFolder(recipe.run.run_dir)
-    inputs = {"index": run.key_of("index", "build_index.py"), "mentions": run.key_of("mentions", "prepare_data.py")}
-    inputs |= {name: run.key_of(name, "build_index.py") for name in further_indexes(recipe.index.retrievers)}
+    ranker = None
     if recipe.mining.negatives_ranked_by:
         from umls_reranker.hub import download
 
-        ranker = download(recipe.mining.negatives_ranked_by)
-        inputs["negatives_ranked_by"] = read_json(ranker / "reranker.json")["weights_sha256"]
-    settings = asdict(recipe.mining) | {"retrievers": recipe.index.retrievers, "seed": recipe.run.seed}
-    settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
-    stage = run.stage("pairs", settings, inputs)
+        ranker = read_json(download(recipe.mining.negatives_ranked_by) / "reranker.json")["weights_sha256"]
+    stage = pairs_stage(recipe, run, ranker)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)
 
@@ -60,14 +55,14 @@ def make(recipe, run, stage) -> None:
     with run.locked() if state.is_main_process else nullcontext():
         searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")
         searched[0].require(searched[1])
-        owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
-        with owner as (folder, summary):
+        main = state.is_main_process
+        with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
             state.wait_for_everyone()
             for split in SPLITS:
                 share = state.process_index, state.num_processes
                 search_share(mentions[split], *searched, configs[split], folder / split, *share)
             state.wait_for_everyone()
-            if state.is_main_process:
+            if main:
                 write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary)
 
 

@@ -8,7 +8,6 @@ Writes concepts/ and mentions/ into the run folder.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from umls_reranker.arguments import ConceptArguments, MentionArguments, RunArgum
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.errors import UserError
 from umls_reranker.recipe import Recipe, parse_recipe
-from umls_reranker.stages import RunFolder, Stage, fingerprint_path, write_json
+from umls_reranker.stage_keys import prepared_stages
+from umls_reranker.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
 
 SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 
@@ -28,15 +28,14 @@ def main() -> None:
     if recipe.run.dry_run:
         for name, path in each_file(files):
             print(f"[{name}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
-    settings = {"concepts": asdict(recipe.concepts), "mentions": asdict(recipe.mentions), "seed": recipe.run.seed}
-    inputs = {name: fingerprint_path(path) for name, path in each_file(files)}
-    concepts = run.stage("concepts", settings, inputs)
-    mentions = run.stage("mentions", settings, inputs)
+    concepts, mentions = prepared_stages(
+        recipe, run, {name: fingerprint_path(path) for name, path in each_file(files)}
+    )
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):
-        # Held-out synonyms leave the dictionary for the mentions, so the two are made together.
-        if should_run(concepts, **flags) | should_run(mentions, **flags):
-            make(recipe, files, concepts, mentions)
+        due = [stage for stage in (concepts, mentions) if should_run(stage, **flags)]
+        if due:
+            make(recipe, run, files, due)
 
 
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
@@ -80,41 +79,70 @@ def each_file(files: dict[str, tuple[Path, ...]]) -> Iterator[tuple[str, Path]]:
             yield name if len(paths) == 1 else f"{name} {place}", path
 
 
-def make(recipe: Recipe, files: dict[str, tuple[Path, ...]], concepts: Stage, mentions: Stage) -> None:
+def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due: list[Stage]) -> None:
     from rich.console import Console
 
+    from umls_reranker.data.mentions import hold_out_synonyms
+    from umls_reranker.data.reading_report import reading_table
+    from umls_reranker.data.sources import read_concepts, split_shares
+
+    found = None
+    concepts = next((stage for stage in due if stage.name == "concepts"), None)
+    holds_out = recipe.mentions.mention_source == "held_out_synonyms"
+    if concepts or holds_out:
+        report: dict[str, Any] = {}
+        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error, report)
+        if holds_out:
+            # Held-out synonyms leave the dictionary for the mentions.
+            rows, found = hold_out_synonyms(
+                list(source.concepts),
+                shares=split_shares(recipe.mentions),
+                seed=recipe.run.seed,
+                max_mentions=recipe.mentions.max_mentions,
+            )
+            source = source._replace(concepts=rows)
+        if concepts:
+            make_concepts(concepts, source, report)
+    for stage in due:
+        if stage.name == "mentions":
+            make_mentions(recipe, run, files, stage, found)
+    reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
+    Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
+
+
+def make_concepts(stage, source, report) -> None:
     from umls_reranker.data.concepts import ConceptTable, write_concepts
-    from umls_reranker.data.mentions import hold_out_synonyms, write_mentions
-    from umls_reranker.data.reading_report import known_mentions, reading_table
     from umls_reranker.data.relations import write_relations
+
+    with stage.writing() as (folder, summary):
+        report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
+        report["relations"] = write_relations(source.relations, ConceptTable.load(folder).cui_numbers, folder)
+        write_json(folder / "read_report.json", report)
+        summary |= report
+
+
+def make_mentions(recipe, run, files, stage, found) -> None:
+    """Write the mentions that were `found` in the dictionary, or where that is None those of the corpus."""
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.mentions import write_mentions
+    from umls_reranker.data.reading_report import known_mentions
     from umls_reranker.data.retired import RetiredCuis, map_retired
-    from umls_reranker.data.sources import corpus_mentions, read_concepts, split_shares
+    from umls_reranker.data.sources import corpus_mentions
     from umls_reranker.feedback import load_feedback, training_mentions
 
-    on_error = recipe.mentions.on_error
-    with concepts.writing() as (concept_folder, concept_summary), mentions.writing() as (folder, summary):
-        rows, hierarchy, relations = read_concepts(recipe.concepts, files, on_error, concept_summary)
-        if recipe.mentions.mention_source == "held_out_synonyms":
-            shares = split_shares(recipe.mentions)
-            rows, found = hold_out_synonyms(
-                list(rows), shares=shares, seed=recipe.run.seed, max_mentions=recipe.mentions.max_mentions
-            )
-        else:
+    table = ConceptTable.load(run.path / "concepts")
+    with stage.writing() as (folder, summary):
+        if found is None:
             found = corpus_mentions(recipe.mentions, files, recipe.run.seed, summary)
         if "feedback" in files:
-            found = training_mentions(found, load_feedback(*files["feedback"]), hierarchy, summary)
-        concept_summary["concepts"] = write_concepts(rows, hierarchy, concept_folder, concepts.key)
-        table = ConceptTable.load(concept_folder)
-        concept_summary["relations"] = write_relations(relations, table.cui_numbers, concept_folder)
+            found = training_mentions(found, load_feedback(*files["feedback"]), table.hierarchy, summary)
         if "MRCUI" in files:
             reading = summary["retired_cuis"] = {}
-            retired = RetiredCuis.read(files["MRCUI"], on_error=on_error, report=reading)
+            retired = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error, report=reading)
             found = map_retired(found, retired, table, reading)
-        summary["mentions"] = write_mentions(found, folder, mentions.key)
+        summary["mentions"] = write_mentions(found, folder, stage.key)
         summary["in_dictionary"] = known_mentions(folder, table)
-        write_json(concept_folder / "read_report.json", concept_summary)
         write_json(folder / "read_report.json", summary)
-    Console(width=None if Console().is_terminal else 120).print(reading_table(concept_summary, summary))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fine-tune the cross-encoder on mined pairs; a killed run goes on from its last checkpoint.
+"""Fine-tune the cross-encoder on mined pairs; a killed run resumes from its last checkpoint.
 
     python scripts/train.py recipes/quickstart/config.yaml
     accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/train.py RECIPE
@@ -8,24 +8,19 @@ Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: ten
 """
 
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import checkpoints_stage
 from umls_reranker.stages import RunFolder
 
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, ModelArguments, TrainingStageArguments))
     run = RunFolder(recipe.run.run_dir)
-    settings = asdict(recipe.model) | asdict(recipe.training) | {"seed": recipe.run.seed}
-    inputs = {"pairs": run.key_of("pairs", "mine_negatives.py")}
-    if recipe.model.start_from_encoder:
-        inputs["encoder"] = run.key_of("encoder", "train_encoder.py")
-    if recipe.training.sampling == "by_type":
-        inputs["mentions"] = run.key_of("mentions", "prepare_data.py")
-    stage = run.stage("checkpoints", settings, inputs)
+    stage = checkpoints_stage(recipe, run)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         train(recipe, run, stage)
 
@@ -43,13 +38,13 @@ def train(recipe, run, stage) -> None:
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
     mention_types = None
-    if "mentions" in stage.inputs:
+    if recipe.training.sampling == "by_type":
         mentions = load_from_disk(str(run.path / "mentions"))["train"]
         mention_types = dict(zip(mentions["mention_id"], mentions["semantic_types"], strict=True))
     # One process owns the run folder; the others only read it, once it is ready for them.
     with run.locked() if state.is_main_process else nullcontext():
-        owner = stage.writing(resume=True) if state.is_main_process else nullcontext((stage.partial, {}))
-        with owner as (folder, summary):
+        main = state.is_main_process
+        with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
             state.wait_for_everyone()
             summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder, mention_types)
             state.wait_for_everyone()

@@ -3,20 +3,17 @@
 
     python scripts/train_encoder.py recipes/minilm-medmentions-cpu/config.yaml
 
-Writes encoder/ into the run folder; build_index.py then embeds names and mentions with it. A killed run goes on from
+Writes encoder/ into the run folder; build_index.py then embeds names and mentions with it. A killed run resumes from
 its last checkpoint. It trains on one process. A recipe with encoder_training_steps: 0 takes the encoder as it is, and
 there is nothing to do.
 """
 
-from dataclasses import asdict
-
 from umls_reranker.arguments import EncoderArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
+from umls_reranker.stage_keys import encoder_stage
 from umls_reranker.stages import RunFolder
 from umls_reranker.training.processes import require_one_process
-
-ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 
 
 def main() -> None:
@@ -27,9 +24,7 @@ def main() -> None:
         return
     # Before the lock: the second process would blame the first.
     require_one_process("scripts/train_encoder.py")
-    settings = asdict(recipe.encoder) | {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
-    inputs = {name: run.key_of(name, "prepare_data.py") for name in ("concepts", "mentions")}
-    stage = run.stage("encoder", settings | {"seed": recipe.run.seed}, inputs)
+    stage = encoder_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)
@@ -43,7 +38,7 @@ def make(recipe, run, stage) -> None:
 
     mentions = load_from_disk(str(run.path / "mentions"))["train"]
     concepts = ConceptTable.load(run.path / "concepts")
-    with stage.writing(resume=True) as (folder, summary):
+    with stage.writing(recipe.run.overwrite) as (folder, summary):
         summary |= train_encoder(recipe.run, recipe.encoder, recipe.index, mentions, concepts, folder)
     print(f"encoder trained on {summary['queries']:,} queries in {summary['steps']:,} steps")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, load_from_disk
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
@@ -38,8 +37,7 @@ class Setup:
         self.path = path
         self.encoder = TrigramEncoder()
         self.concepts = make_concepts(path / "concepts", concepts)
-        (path / "index").mkdir()
-        self.index = NameIndex.build(self.concepts, self.encoder, path / "index")
+        self.index = build_index(self.concepts, self.encoder, path / "index")
         self.searched = Retriever(self.index, self.encoder), self.concepts
         self.runs = 0
 

@@ -2,12 +2,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset, load_from_disk
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_mentions, write_candidates
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.retriever import Retriever
 
 CONCEPTS = {
@@ -28,7 +27,7 @@ def concepts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(concepts, tmp_path_factory):
-    return NameIndex.build(concepts, TrigramEncoder(), tmp_path_factory.mktemp("index"))
+    return build_index(concepts, TrigramEncoder(), tmp_path_factory.mktemp("index"))
 
 
 def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:

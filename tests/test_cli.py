@@ -88,6 +88,24 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
     assert asked(overwrite=True, dry_run=True) == (False, f"[index] would be made in {stage.folder}\n")
 
 
+def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
+    def stage(rate):
+        return Stage(tmp_path / "checkpoints", {"rate": rate}, {}, resumes_with=["rate"], keeps="checkpoint-1")
+
+    with pytest.raises(KeyboardInterrupt), stage(1).writing() as (folder, _):
+        (folder / "checkpoint-1").mkdir()
+        raise KeyboardInterrupt
+    flags = {"overwrite": False, "dry_run": False}
+    place = stage(1).folder
+    assert should_run(stage(1), **flags)
+    assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming what a killed run left\n"
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="made with rate 1, now 2; set this back"):
+            should_run(stage(2), overwrite=False, dry_run=dry_run)
+    assert should_run(stage(2), overwrite=True, dry_run=False)
+    assert capsys.readouterr().err == f"[checkpoints] -> {place}\n"
+
+
 def test_a_script_leaves_the_process_group_before_python_ends(capsys):
     def main():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

@@ -1,11 +1,13 @@
 import faiss
 import numpy as np
 import pytest
-from trigram_encoder import TrigramEncoder, make_concepts
+from pipeline_fixtures import contents
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval import encoding as encoding_module
 from umls_reranker.retrieval import index as index_module
+from umls_reranker.retrieval.encoding import NameVectors
 from umls_reranker.retrieval.index import NameIndex, expand_ranges
 
 WORDS = [
@@ -37,9 +39,8 @@ def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
 
 
 def build(tmp_path, concepts, encoder=None, **settings) -> NameIndex:
-    folder = tmp_path / "index"
-    folder.mkdir()
-    return NameIndex.build(concepts, encoder or TrigramEncoder(), folder, **settings)
+    tmp_path.mkdir(exist_ok=True)
+    return build_index(concepts, encoder or TrigramEncoder(), tmp_path / "index", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -160,17 +161,14 @@ def test_each_string_is_encoded_once(tmp_path):
     assert set(encoder.asked) == {name for row in range(30) for name in concepts.names(row)}
 
 
-def test_shards_do_not_change_the_index_and_leave_nothing_behind(tmp_path, monkeypatch):
+def test_shards_do_not_change_the_index(tmp_path, monkeypatch):
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=2, count=30))
-    contents = []
+    made = []
     for shard in (3, 65_536):
         monkeypatch.setattr(encoding_module, "SHARD", shard)
-        folder = tmp_path / f"shard-{shard}"
-        folder.mkdir()
-        build(folder, concepts)
-        contents.append({p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()})
-    assert contents[0] == contents[1]
-    assert not [name for name in contents[0] if name.endswith(".partial")]
+        build(tmp_path / f"shard-{shard}", concepts)
+        made.append(contents(tmp_path / f"shard-{shard}" / "index"))
+    assert made[0] == made[1]
 
 
 def test_clustering_index_is_trained_and_keeps_its_search_parameters(tmp_path):
@@ -247,31 +245,47 @@ def naive_recall(encoder, index, texts, k):
     return np.mean(hits)
 
 
-def test_recall_of_an_approximate_index_is_measured_and_kept(tmp_path, clustered):
+def test_recall_is_measured_of_one_index_under_other_search_parameters(tmp_path, clustered):
     encoder, recall = TrigramEncoder(), {}
-    for parameters in ("nprobe=1", "nprobe=8"):
-        folder = tmp_path / parameters
-        folder.mkdir()
-        index = build(folder, clustered, encoder, factory="IVF8,Flat", search_parameters=parameters)
-        recall[parameters] = NameIndex.load(folder / "index").recall
-        assert index.recall == recall[parameters]
+    built = build(tmp_path, clustered, encoder, factory="IVF8,Flat", search_parameters="nprobe=2")
+    vectors = NameVectors(tmp_path / "index-vectors")
+    for parameters in ("nprobe=1", "nprobe=2", "nprobe=8"):
+        index = NameIndex.load(tmp_path / "index", parameters)
+        recall[parameters] = index.measure_recall(vectors)
         names = dict.fromkeys(name for row in range(len(clustered)) for name in clustered.names(row))
         for k in (1, 10, 64):
             expected = naive_recall(encoder, index._vectors, list(names), k)
-            assert index.recall[f"recall@{k}"] == pytest.approx(expected, abs=1e-4)
+            assert recall[parameters][f"recall@{k}"] == pytest.approx(expected, abs=1e-4)
+    assert built.measure_recall(vectors) == recall["nprobe=2"]
     assert set(recall["nprobe=8"].values()) == {1.0}
     assert recall["nprobe=1"]["recall@64"] < 0.9
 
 
 def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
-    whole = build(tmp_path, clustered, factory="IVF8,Flat", search_parameters="nprobe=1").recall
+    def measured(folder):
+        index = build(folder, clustered, factory="IVF8,Flat", search_parameters="nprobe=1")
+        return index.measure_recall(NameVectors(folder / "index-vectors"))
+
+    whole = measured(tmp_path / "whole")
     monkeypatch.setattr(encoding_module, "SHARD", 17)
-    (tmp_path / "again").mkdir()
-    assert build(tmp_path / "again", clustered, factory="IVF8,Flat", search_parameters="nprobe=1").recall == whole
+    assert measured(tmp_path / "again") == whole
 
 
-def test_an_exact_index_has_no_recall_to_report(toy):
-    assert toy[1].recall == {}
+def test_search_parameters_do_not_change_the_index(tmp_path, clustered):
+    vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
+    for parameters in ("nprobe=1", "nprobe=8"):
+        (tmp_path / parameters).mkdir()
+        NameIndex.build(vectors, tmp_path / parameters, "IVF8,Flat", parameters)
+    assert contents(tmp_path / "nprobe=1") == contents(tmp_path / "nprobe=8")
+    with pytest.raises(UserError, match="index_factory 'IVF8,Flat' with index_parameters 'nprobes=8': FAISS"):
+        NameIndex.load(tmp_path / "nprobe=1", "nprobes=8")
+
+
+def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
+    vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
+    next((tmp_path / "vectors").glob("*.npy")).unlink()
+    with pytest.raises(UserError, match=r"00000-of-00001.npy cannot be read .*build_index.py with --overwrite"):
+        NameIndex.build(vectors, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +323,6 @@ def test_training_takes_a_sample_and_too_few_names_are_refused(tmp_path, cluster
     monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: trained.append(len(x)) or train(self, x))
     build(tmp_path, clustered, factory="IVF4,Flat", training_sample=50)
     assert trained == [50]
-    (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match="training on [0-9]+ names failed"):
         build(tmp_path / "again", clustered, factory="IVF4,Flat", training_sample=3)
 
@@ -353,7 +366,6 @@ def test_a_gpu_trains_and_fills_the_index(tmp_path, clustered, monkeypatch):
     expected = build(tmp_path, clustered, encoder, **settings)
     gpu = FakeGpu(monkeypatch)
     monkeypatch.setattr(encoding_module, "SHARD", 100)
-    (tmp_path / "gpu").mkdir()
     index = build(tmp_path / "gpu", clustered, encoder, training_sample=400, **settings)
     total = index._vectors.ntotal
     adds = [("add", min(100, total - start)) for start in range(0, total, 100)]
@@ -367,6 +379,5 @@ def test_what_a_gpu_does_not_know_and_what_needs_no_training_stays_on_the_proces
     gpu = FakeGpu(monkeypatch, refuses=True)
     assert len(build(tmp_path, clustered, factory="SQ8")) > 0
     assert gpu.calls == [("to_gpu", "resources", 0)]
-    (tmp_path / "flat").mkdir()
     build(tmp_path / "flat", clustered)
     assert len(gpu.calls) == 1

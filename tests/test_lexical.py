@@ -3,12 +3,11 @@ import itertools
 import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.concepts import normalize_name
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval import lexical as lexical_module
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.lexical import LexicalIndex
 
 WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
@@ -117,8 +116,7 @@ def test_equal_in_normalized_form_is_one_and_ties_come_by_row(toy):
 
 def test_name_ids_are_those_of_the_dense_index(tmp_path, toy):
     concepts, index = toy
-    (tmp_path / "dense").mkdir()
-    dense = NameIndex.build(concepts, TrigramEncoder(), tmp_path / "dense")
+    dense = build_index(concepts, TrigramEncoder(), tmp_path / "dense")
     assert len(index) == len(dense)
     assert dense.names(index.search(["head cold"], 2).name_ids[0]) == ["head-cold", "cold"]
 

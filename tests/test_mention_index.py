@@ -3,10 +3,9 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
 
@@ -80,8 +79,7 @@ def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts,
 
 def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_path):
     encoder = PlainEncoder()
-    (tmp_path / "dense").mkdir()
-    dense = NameIndex.build(concepts, encoder, tmp_path / "dense")
+    dense = build_index(concepts, encoder, tmp_path / "dense")
     retriever = Retriever(dense, encoder, mentions=build(concepts, tmp_path / "mentions"))
     retriever.require(concepts)
     found = retriever.search(["PbPS"], 1)

@@ -18,7 +18,7 @@ from umls_reranker.recipe import load_recipe
 
 pytest_plugins = ["pipeline_fixtures"]
 
-CHEAP_STAGES = ("concepts", "mentions", "index", "candidates", "pairs")
+CHEAP_STAGES = ("concepts", "mentions", "vectors", "index", "candidates", "pairs")
 STAGES = (*CHEAP_STAGES, "checkpoints", "model", "report")
 TEXT, TEXTS = Value("string"), List(Value("string"))
 COLUMNS = {
@@ -66,7 +66,9 @@ REPORT_FILES = {
 
 @pytest.fixture(scope="module")
 def tables(finished):
-    return {name: load_from_disk(str(finished.folder / name)) for name in CHEAP_STAGES if name != "index"}
+    return {
+        name: load_from_disk(str(finished.folder / name)) for name in CHEAP_STAGES if name not in ("vectors", "index")
+    }
 
 
 def copy_stages(finished, folder, stages):

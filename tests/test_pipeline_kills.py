@@ -12,7 +12,7 @@ pytest_plugins = ["pipeline_fixtures"]
 # Script -> stages that it makes, stages that it reads.
 CHEAP = {
     "prepare_data": (["concepts", "mentions"], []),
-    "build_index": (["index", "candidates"], ["concepts", "mentions"]),
+    "build_index": (["vectors", "index", "candidates"], ["concepts", "mentions"]),
     "mine_negatives": (["pairs"], ["concepts", "mentions", "index"]),
 }
 # Every so many changes to the run folder the script is killed once.

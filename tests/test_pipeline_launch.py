@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 pytest_plugins = ["pipeline_fixtures"]
 
 RECIPE = ROOT / "recipes" / "sapbert-medmentions" / "config.yaml"
-STAGES = ("concepts", "mentions", "index", "candidates", "pairs", "checkpoints")
+STAGES = ("concepts", "mentions", "vectors", "index", "candidates", "pairs", "checkpoints")
 
 
 def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):

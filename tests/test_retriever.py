@@ -1,13 +1,13 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.lexical import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse, in_order_of
 
@@ -38,9 +38,8 @@ class SynonymEncoder(TrigramEncoder):
 def searched(tmp_path_factory):
     path = tmp_path_factory.mktemp("retriever")
     concepts, encoder = make_concepts(path / "concepts", NAMES), SynonymEncoder()
-    for name in ("dense", "lexical"):
-        (path / name).mkdir()
-    index = NameIndex.build(concepts, encoder, path / "dense")
+    (path / "lexical").mkdir()
+    index = build_index(concepts, encoder, path / "dense")
     return concepts, index, encoder, LexicalIndex.build(concepts, path / "lexical")
 
 
@@ -128,8 +127,7 @@ class ReadingEncoder(TrigramEncoder):
 
 def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     concepts, encoder = make_concepts(tmp_path / "concepts", NAMES), ReadingEncoder()
-    (tmp_path / "dense").mkdir()
-    retriever = Retriever(NameIndex.build(concepts, encoder, tmp_path / "dense"), encoder, in_context=True)
+    retriever = Retriever(build_index(concepts, encoder, tmp_path / "dense"), encoder, in_context=True)
     columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
     mentions = Dataset.from_dict({"mention_id": range(3), **columns, "cui": ["C0000002", "C0000001", "C0000002"]})
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
@@ -164,19 +162,36 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     keys["retrievers"] = ["dense", "lexical"]
     assert scripts.run("prepare_data", **keys).code == 0
     outcome = scripts.run("build_index", **keys)
-    assert (outcome.code, outcome.errors, outcome.remade) == (0, [], ["index", "lexical", "candidates"]), outcome.err
+    stages = ["vectors", "index", "lexical", "candidates"]
+    assert (outcome.code, outcome.errors, outcome.remade) == (0, [], stages), outcome.err
     run = tmp_path / "mini"
-    summaries = {
-        stage: json.loads((run / stage / "manifest.json").read_text())["summary"] for stage in ("index", "candidates")
-    }
-    assert 0 < summaries["index"]["recall@10"] < 1
-    assert f"recall@10 {summaries['index']['recall@10']:.1%}" in outcome.out
-    assert set(summaries["candidates"]["test"]["recall"]) == {"dense", "lexical", "union"}
+    summary = json.loads((run / "candidates" / "manifest.json").read_text())["summary"]
+    assert 0 < summary["index"]["recall@10"] < 1
+    assert f"recall@10 {summary['index']['recall@10']:.1%}" in outcome.out
+    assert set(summary["test"]["recall"]) == {"dense", "lexical", "union"}
     assert outcome.out.count("  union: recall@1 ") == 3
     for lists in load_from_disk(str(run / "candidates")).values():
         assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
-    assert scripts.run("build_index", **keys).skipped == ["index", "lexical", "candidates"]
-    # The vectors of the names do not depend on who else retrieves.
-    assert scripts.run("build_index", **keys | {"retrievers": ["dense"]}).remade == ["candidates"]
+    assert scripts.run("build_index", **keys).skipped == stages
+
+    def remade(script="build_index", **changed):
+        keys.update(changed)
+        outcome = scripts.run(script, **keys)
+        assert (outcome.code, outcome.errors) == (0, []) and "encoding names" not in outcome.err, outcome.err
+        return outcome.remade
+
+    # The vectors of the names do not depend on who else retrieves, how, and for whom.
+    assert remade(retrievers=["dense"]) == ["candidates"]
+    assert remade(index_parameters="nprobe=4") == ["candidates"]
+    assert remade(index_factory="IVF2,Flat", index_parameters="nprobe=1") == ["index", "candidates"]
+    concepts = (run / "concepts" / "manifest.json").read_bytes()
+    assert remade("prepare_data", context_chars=8) == ["mentions"] and remade() == ["candidates"]
+    assert (run / "concepts" / "manifest.json").read_bytes() == concepts
+    assert remade(index_factory="Flat", index_parameters="") == ["index", "candidates"]
+    # An exact index holds the vectors itself.
+    shutil.rmtree(run / "vectors")
+    assert remade(candidates_per_mention=4) == ["candidates"]
+    outcome = scripts.run("build_index", **keys | {"index_factory": "SQ8"})
+    assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "candidates"])
     refused = scripts.run("build_index", **keys | {"retrievers": ["lexical"]})
     assert refused.code == 2 and "retrievers: ['lexical'] lacks dense" in refused.errors[0]

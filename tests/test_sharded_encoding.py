@@ -4,7 +4,6 @@ import json
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from pipeline_fixtures import ROOT, contents
 from tiny_models import tiny_encoder
@@ -14,12 +13,10 @@ from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.retrieval import encoding as encoding_module
 from umls_reranker.retrieval.encoder import CHUNK, BiEncoder
 from umls_reranker.retrieval.encoding import NameVectors
-from umls_reranker.retrieval.index import NameIndex
 
 pytest_plugins = ["pipeline_fixtures"]
 
 SHARD = 16
-SCRATCH = ".encoding"
 
 
 class Died(Exception):
@@ -47,9 +44,8 @@ def concepts(tmp_path, monkeypatch):
     return make_concepts(tmp_path / "concepts", names)
 
 
-def build(path, concepts, encoder=None, **settings):
-    path.mkdir(exist_ok=True)
-    return NameIndex.build(concepts, encoder or TrigramEncoder(), path, **settings)
+def build(path, concepts, encoder=None, fingerprint=""):
+    return NameVectors.build(concepts, encoder or TrigramEncoder(), path, fingerprint)
 
 
 def test_a_shard_is_what_the_encoder_computes_together():
@@ -60,11 +56,10 @@ def test_a_shard_is_what_the_encoder_computes_together():
 def test_processes_share_the_names_and_give_the_same_bytes(tmp_path, concepts, processes):
     build(tmp_path / "whole", concepts)
     folder = tmp_path / "shared"
-    folder.mkdir()
-    NameIndex.prepare(concepts, folder)
     encoders = [TrigramEncoder() for _ in range(processes)]
+    vectors = NameVectors.prepare(concepts, encoders[0], folder)
     for process, encoder in enumerate(encoders):
-        NameIndex.encode_share(encoder, folder, process, processes)
+        vectors.encode_share(encoder, process, processes)
     # 101 distinct names are seven shards, the last of five names.
     expected = {2: [3 * 16 + 5, 3 * 16], 3: [2 * 16 + 5, 2 * 16, 2 * 16]}[processes]
     assert [encoder.asked.total() for encoder in encoders] == expected
@@ -74,43 +69,40 @@ def test_processes_share_the_names_and_give_the_same_bytes(tmp_path, concepts, p
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_a_killed_encoding_goes_on_with_the_missing_shards(tmp_path, concepts):
+def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
     build(tmp_path / "whole", concepts)
     folder = tmp_path / "killed"
     with pytest.raises(Died):
         build(folder, concepts, DyingEncoder(3))
-    done = sorted(path.name for path in (folder / SCRATCH).glob("*.npy"))
+    done = sorted(path.name for path in folder.glob("*.npy"))
     assert done == [f"{number:05}-of-00007.npy" for number in range(3)]
-    (folder / SCRATCH / "00003-of-00007.partial").write_bytes(b"cut short")
+    (folder / "00003-of-00007.partial").write_bytes(b"cut short")
     encoder = TrigramEncoder()
     build(folder, concepts, encoder)
     assert encoder.asked.total() == 101 - 3 * SHARD and set(encoder.asked.values()) == {1}
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_names_killed_while_they_were_removed_are_written_again(tmp_path, concepts, monkeypatch):
+def test_names_of_which_a_part_was_written_are_written_again(tmp_path, concepts, monkeypatch):
     build(tmp_path / "whole", concepts)
 
-    def die(path):
-        next(path.glob("strings/*.arrow")).unlink()
+    def die(*arguments):
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr("umls_reranker.retrieval.encoding.shutil.rmtree", die)
+        patch.setattr(encoding_module, "write_json", die)
         with pytest.raises(Died):
             build(tmp_path / "killed", concepts)
-    encoder = TrigramEncoder()
-    build(tmp_path / "killed", concepts, encoder)
-    assert not encoder.asked
+    build(tmp_path / "killed", concepts)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_vectors_are_taken_across_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(encoding_module, "SHARD", 4)
     texts = [f"name {number}" for number in range(10)]
-    NameVectors.prepare(tmp_path / "v", pa.array(texts), "f")
-    vectors = NameVectors(tmp_path / "v", 64)
-    vectors.encode_share(TrigramEncoder(), 0, 1)
+    concepts = make_concepts(tmp_path / "concepts", {"C0000001": ("", texts)})
+    vectors = build(tmp_path / "v", concepts)
+    assert (len(vectors), vectors.dimension, vectors.concepts) == (10, 64, 1)
     expected = TrigramEncoder().encode(texts)
     np.testing.assert_array_equal(vectors.take(np.array([0, 3, 4, 9])), expected[[0, 3, 4, 9]])
     assert [start for start, _ in vectors.shards()] == [0, 4, 8]
@@ -132,21 +124,21 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
         return scripts.run_command(*launch, script, SHARD, lives, scripts.recipe, *options)
 
     assert start(lives=1).code != 0
-    assert not (run / "index").exists()
-    scratch = run / ".index.partial" / SCRATCH
+    assert not (run / "vectors").exists()
+    scratch = run / ".vectors.partial"
     done, total = len(list(scratch.glob("*.npy"))), int(next(scratch.glob("*.npy")).stem[-5:])
     assert 1 <= done <= 2 < total
     again = start(lives=-1)
     assert (again.code, again.errors) == (0, []), again.err
 
-    manifest = json.loads((run / "index" / "manifest.json").read_text())
+    manifest = json.loads((run / "vectors" / "manifest.json").read_text())
     monkeypatch.setattr(encoding_module, "SHARD", SHARD)
     encoder = BiEncoder.from_pretrained(
         str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
     )
     build(tmp_path / "alone", ConceptTable.load(run / "concepts"), encoder, fingerprint=manifest["key"])
-    ours = contents(run / "index")
-    ours.pop("manifest.json")
+    ours = contents(run / "vectors")
+    del ours["manifest.json"], ours["resume.json"]
     assert ours == contents(tmp_path / "alone")
     # The missing shards, and the mentions of three splits.
     assert again.out.count("encoding ") == total - done + 3

@@ -18,8 +18,15 @@ from umls_reranker.stages import RunFolder, Stage, fingerprint_path, read_json, 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def make_stage(run, settings=None, inputs=None):
-    return Stage(run / "index", settings or {"k": 32}, inputs or {"concepts": "abc"})
+def make_stage(run, settings=None, inputs=None, **options):
+    return Stage(run / "index", settings or {"k": 32}, inputs or {"concepts": "abc"}, **options)
+
+
+def resumable(run, **changes):
+    """A stage whose `steps` may change while it is resumed; its inputs and `rate` may not."""
+    settings = {"rate": 0.1, "loss": "bce", "steps": 5} | changes
+    inputs = {"pairs": settings.pop("pairs", "abc")}
+    return make_stage(run, settings, inputs, resumes_with=("rate", "loss", "pairs"), keeps="checkpoint-*/complete")
 
 
 def write_output(stage, text, **options):
@@ -111,16 +118,17 @@ def test_a_failure_leaves_the_former_output_and_nothing_else(tmp_path, error):
     assert len((tmp_path / "stages.jsonl").read_text().splitlines()) == 1
 
 
-def break_off(stage, text, resume=True):
-    """Write and stop as a killed run does; returns what the folder held at the start."""
-    with pytest.raises(KeyboardInterrupt), stage.writing(resume=resume) as (folder, _):
+def break_off(stage, text, **options):
+    """Write a complete checkpoint and stop as a killed run does; returns what the folder held at the start."""
+    with pytest.raises(KeyboardInterrupt), stage.writing(**options) as (folder, _):
         found = listing(folder)
-        (folder / text).write_text(text)
+        (folder / f"checkpoint-{text}").mkdir()
+        (folder / f"checkpoint-{text}" / "complete").touch()
         raise KeyboardInterrupt
     return found
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("make", [make_stage, resumable])
 @pytest.mark.parametrize(
     "error",
     [
@@ -130,31 +138,98 @@ def break_off(stage, text, resume=True):
         RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed"),
     ],
 )
-def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, resume):
+def test_a_full_disk_is_said_and_the_former_output_stays(tmp_path, error, make):
     write_output(make_stage(tmp_path), "former")
-    stage = make_stage(tmp_path, {"k": 33})
-    with pytest.raises(UserError) as told, stage.writing(resume=resume) as (folder, _):
+    stage = make(tmp_path)
+    with pytest.raises(UserError) as told, stage.writing() as (folder, _):
         (folder / "half").write_text("half")
         raise error
     said = f"{stage.partial} could not be written, the disk is full; free some space and run again"
     assert str(told.value) == said
     assert (stage.folder / "names.txt").read_text() == "former"
-    assert stage.partial.exists() == resume
+    assert stage.partial.exists() == (make is resumable)
 
 
-def test_a_resumable_stage_goes_on_where_it_stopped(tmp_path):
-    stage = make_stage(tmp_path)
-    assert break_off(stage, "checkpoint-1") == ["key"]
+# What a killed run left
+
+
+def test_a_resumable_stage_resumes_where_it_stopped(tmp_path):
+    stage = resumable(tmp_path)
+    assert break_off(stage, "1") == ["resume.json"]
     assert listing(tmp_path) == [".index.partial"] and not stage.is_done()
-    assert break_off(make_stage(tmp_path), "checkpoint-2") == ["checkpoint-1", "key"]
-    write_output(stage, "done", resume=True)
-    assert listing(tmp_path / "index") == ["checkpoint-1", "checkpoint-2", "manifest.json", "names.txt"]
+    assert break_off(resumable(tmp_path), "2") == ["checkpoint-1", "resume.json"]
+    write_output(stage, "done")
+    files = ["checkpoint-1", "checkpoint-2", "manifest.json", "names.txt", "resume.json"]
+    assert listing(tmp_path / "index") == files
 
 
-def test_what_another_key_left_is_not_resumed(tmp_path):
-    break_off(make_stage(tmp_path), "checkpoint-1")
-    assert break_off(make_stage(tmp_path, {"k": 33}), "checkpoint-2") == ["key"]
-    assert break_off(make_stage(tmp_path, {"k": 33}), "checkpoint-3", resume=False) == ["key"]
+def test_what_may_change_makes_it_stale_but_does_not_hinder_resuming(tmp_path):
+    before, after = resumable(tmp_path), resumable(tmp_path, steps=9)
+    break_off(before, "1")
+    assert after.resumes()
+    write_output(after, "done")
+    assert after.is_done() and not before.is_done() and "checkpoint-1" in listing(after.folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rate": 0.2}, "rate 0.1, now 0.2"),
+        ({"pairs": "abd"}, "other pairs"),
+        ({"pairs": "abd", "loss": "mixed", "steps": 9}, "loss 'bce', now 'mixed'; other pairs"),
+    ],
+)
+def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, named):
+    break_off(resumable(tmp_path), "1")
+    changed = resumable(tmp_path, **changes)
+    for ask in (changed.resumes, lambda: break_off(changed, "2")):
+        with pytest.raises(UserError) as told:
+            ask()
+        assert str(told.value) == (
+            f"{changed.partial} holds what a killed run made with {named}; set this back to resume from it, or give "
+            "--overwrite to drop it and start anew"
+        )
+    assert resumable(tmp_path).resumes()
+    assert break_off(changed, "2", overwrite=True) == ["resume.json"]
+    assert changed.resumes() and listing(changed.partial) == ["checkpoint-2", "resume.json"]
+
+
+def test_another_version_does_not_resume_silently(tmp_path, monkeypatch):
+    break_off(resumable(tmp_path), "1")
+    monkeypatch.setattr(stages, "__version__", "99.0")
+    with pytest.raises(UserError, match=r"made with umls_reranker '.*', now '99.0'; set this back"):
+        resumable(tmp_path).resumes()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+def test_checkpoints_of_which_nothing_is_known_are_kept(tmp_path, content):
+    break_off(resumable(tmp_path), "1")
+    facts = tmp_path / ".index.partial" / "resume.json"
+    facts.unlink()
+    if content is not None:
+        facts.write_text(content)
+    with pytest.raises(UserError, match="holds what a killed run of another version made; give --overwrite"):
+        resumable(tmp_path).resumes()
+
+
+def test_overwriting_starts_anew_where_a_killed_run_stopped(tmp_path):
+    break_off(resumable(tmp_path), "1")
+    assert break_off(resumable(tmp_path), "2", overwrite=True) == ["resume.json"]
+
+
+def test_leftovers_without_a_complete_checkpoint_are_dropped(tmp_path):
+    stage = resumable(tmp_path)
+    with pytest.raises(KeyboardInterrupt), stage.writing() as (folder, _):
+        (folder / "checkpoint-1").mkdir()
+        raise KeyboardInterrupt
+    changed = resumable(tmp_path, rate=0.2)
+    assert not changed.resumes() and not stage.resumes()
+    assert break_off(changed, "2") == ["resume.json"]
+
+
+def test_a_stage_that_does_not_resume_leaves_nothing_behind(tmp_path):
+    break_off(make_stage(tmp_path), "1")
+    assert listing(tmp_path) == [] and not make_stage(tmp_path).resumes()
 
 
 def test_a_stage_that_was_not_run_names_its_script(tmp_path):

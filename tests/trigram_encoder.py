@@ -11,6 +11,8 @@ import numpy as np
 
 from umls_reranker.data.concepts import Concept, ConceptTable, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.retrieval.encoding import NameVectors
+from umls_reranker.retrieval.index import NameIndex
 
 
 class TrigramEncoder:
@@ -46,3 +48,10 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
     rows = [Concept(cui, names[0], tuple(names[1:]), tuple(types.split())) for cui, (types, names) in concepts.items()]
     write_concepts(rows, HIERARCHY, path, "concepts")
     return ConceptTable.load(path)
+
+
+def build_index(concepts: ConceptTable, encoder: TrigramEncoder, path: Path, **settings) -> NameIndex:
+    """Encode the names beside `path`, and write a `NameIndex` with these settings into it."""
+    path.mkdir(exist_ok=True)
+    vectors = NameVectors.build(concepts, encoder, path.with_name(f"{path.name}-vectors"))
+    return NameIndex.build(vectors, path, **settings)

@@ -47,9 +47,15 @@ def leave_process_group() -> None:
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
-    """Whether the stage has to be run; says on standard error what happens and why, once for all processes."""
+    """Whether the stage has to be run; says on standard error what happens and why, once for all processes.
+
+    Raises:
+        UserError: a killed run left something that this run neither resumes nor was told to drop.
+    """
     needed = overwrite or not stage.is_done()
-    does = "up to date in" if not needed else "would be made in" if dry_run else "->"
     if os.environ.get("RANK", "0") == "0":
-        print(f"[{stage.name}] {does} {stage.folder}", file=sys.stderr)
+        does = "up to date in" if not needed else "would be made in" if dry_run else "->"
+        resumes = needed and not overwrite and stage.resumes()
+        ending = ", resuming what a killed run left" if resumes else ""
+        print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
     return needed and not dry_run

@@ -1,9 +1,12 @@
 """Stages of a run: folders that are either finished, with a manifest, or not there.
 
 A stage writes into a hidden folder beside its own and is renamed when it is complete, so a killed run never leaves
-half-written output under a finished name, and a stage that fails leaves the former output untouched. The manifest
-holds a key: a SHA-256 over the stage's settings, its inputs' fingerprints and the package version. A stage whose
-key has not changed is skipped.
+half-written output under a finished name, and a stage that fails leaves the former output untouched.
+
+Two questions are asked of a stage. Is its output up to date? The manifest holds a key: a SHA-256 over the settings
+that decide the output, its inputs' fingerprints and the package version. A stage whose key has not changed is skipped.
+May a killed run be resumed? The hidden folder says what its content is made with; only what the stage names must be
+the same. What is worth keeping is never dropped without being told to.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ from .version import __version__
 __all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "naming_full_disk", "read_json", "write_json"]
 
 MANIFEST = "manifest.json"
+# Written first: what the content of the folder is made with, for a run that finds it unfinished.
+RESUME_FILE = "resume.json"
 # What a forked run says about the run it comes from.
 LINEAGE = "lineage.json"
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
@@ -104,12 +109,28 @@ class Stage:
         folder: where the finished output lies, e.g. ``runs/quickstart/index``.
         settings: the part of the recipe that decides the output; must be JSON-able.
         inputs: name -> fingerprint of everything the stage reads.
+        resumes_with: the settings and inputs that must be the same to resume a killed run; None: the stage is always
+            made from its beginning.
+        keeps: pattern of files, one of which in the hidden folder makes it worth keeping.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        resumes_with: Iterable[str] | None = None,
+        keeps: str = "*",
+    ) -> None:
         self.folder = folder
         self.settings = dict(settings)
         self.inputs = dict(inputs)
+        self.keeps = keeps
+        self.facts: dict[str, Any] | None = None
+        if resumes_with is not None:
+            known = self.settings | self.inputs
+            facts = {name: known[name] for name in resumes_with} | {"umls_reranker": __version__}
+            self.facts = json.loads(json.dumps(facts))
         content = {"stage": folder.name, "settings": self.settings, "inputs": self.inputs, "version": __version__}
         self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -131,18 +152,49 @@ class Stage:
         """What the stage recorded about its output (counts, losses), from the manifest."""
         return read_json(self.folder / MANIFEST)["summary"]
 
+    def resumes(self) -> bool:
+        """Whether the hidden folder holds something that a run of this stage takes up.
+
+        Raises:
+            UserError: it holds something worth keeping that was made with other settings or inputs; names them.
+        """
+        if self.facts is None or next(self.partial.glob(self.keeps), None) is None:
+            return False
+        try:
+            former = read_json(self.partial / RESUME_FILE)
+            changed = [name for name, fact in self.facts.items() if former[name] != fact]
+        except (UserError, KeyError, TypeError):
+            raise UserError(
+                f"{self.partial} holds what a killed run of another version made; give --overwrite to drop it and "
+                "start anew"
+            ) from None
+        if changed:
+            named = "; ".join(
+                f"other {name}" if name in self.inputs else f"{name} {former[name]!r}, now {self.facts[name]!r}"
+                for name in changed
+            )
+            raise UserError(
+                f"{self.partial} holds what a killed run made with {named}; set this back to resume from it, or give "
+                "--overwrite to drop it and start anew"
+            )
+        return True
+
     @contextmanager
-    def writing(self, resume: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def writing(self, overwrite: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give a folder to write into and a dict for the summary; on success the folder becomes the output.
 
         Args:
-            resume: keep what a killed run with the same key left in the partial folder.
+            overwrite: drop what a killed run left, also where it could be resumed.
+
+        Raises:
+            UserError: as for `resumes`.
         """
-        key_file = self.partial / "key"
-        if not (resume and key_file.is_file() and key_file.read_text() == self.key):
+        resumable = self.facts is not None
+        if overwrite or not self.resumes():
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir(parents=True)
-            key_file.write_text(self.key)
+            if resumable:
+                write_json(self.partial / RESUME_FILE, self.facts)
         summary: dict[str, Any] = {}
         started = time.time()
         try:
@@ -151,10 +203,9 @@ class Stage:
                 # What a summary cannot say is no reason to lose the output.
                 write_json(self.partial / MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
-            if not resume:
+            if not resumable:
                 shutil.rmtree(self.partial, ignore_errors=True)
             raise
-        key_file.unlink()
         self._replace_output()
         self._log(time.time() - started)
 
@@ -213,8 +264,9 @@ class RunFolder:
             raise UserError(f"{self.path / stage} is not there yet; run scripts/{made_by} with the same recipe first")
         return read_json(manifest)["key"]
 
-    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Stage:
-        return Stage(self.path / name, settings, inputs)
+    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
+        """A stage of this run; `resuming` is what `Stage` takes beyond settings and inputs."""
+        return Stage(self.path / name, settings, inputs, **resuming)
 
     def fork(self, path: Path, leave_out: Sequence[str]) -> RunFolder:
         """A new run folder with this run's finished stages, as links to their files: no copy, no second making.

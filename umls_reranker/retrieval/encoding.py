@@ -1,58 +1,85 @@
-"""Vectors of all distinct names, encoded in shards by any number of processes; a killed encoding goes on.
+"""Vectors of all distinct names, encoded in shards by any number of processes; a killed encoding is resumed.
 
 A shard is a fixed range of names and its vectors depend on nothing else, so that the result is the same to the last
-bit whoever encoded it, and however often the work was interrupted.
+bit whoever encoded it, and however often the work was interrupted. Any index is built from them.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
+from ..errors import UserError
 from ..progress import progress
+from ..stages import read_json, write_json
 from .encoder import CHUNK
-from .grouping import open_strings, write_strings
+from .grouping import open_strings, write_names, write_strings
 
 if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
 
 __all__ = ["NameVectors"]
 
-STRINGS_FOLDER, STATE_FILE = "strings", "state.json"
+NAMES_FOLDER, STRINGS_FOLDER, VECTORS_FILE = "names", "strings", "vectors.json"
 # A multiple of what the encoder computes together, so that a shard's end changes nothing: 25 MB at 384 dimensions.
 SHARD = CHUNK
 
 
 class NameVectors:
-    """A scratch folder with the distinct names and their vectors, one file per shard.
+    """A folder with all names, the distinct strings among them and the strings' vectors, one file per shard.
 
     Args:
         folder: made by `prepare`; a process needs memory for one shard and the strings stay on disk.
+
+    Attributes:
+        names: folder of the table of names, as `grouping.write_names` writes it.
+        identity: the encoder's `BiEncoder.identity`.
         dimension: of a vector.
+        concepts: number of concepts that the names belong to.
+
+    Raises:
+        UserError: the folder was not prepared.
     """
 
-    def __init__(self, folder: Path, dimension: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path) -> None:
+        description = read_json(folder / VECTORS_FILE)
+        self.names = folder / NAMES_FOLDER
+        self.identity: dict[str, Any] = description["encoder"]
+        self.dimension: int = description["dimension"]
+        self.concepts: int = description["concepts"]
         self._strings = open_strings(folder / STRINGS_FOLDER)
-        self.dimension = dimension
         shards = -(-len(self._strings) // SHARD)
         self._files = [folder / f"{number:05}-of-{shards:05}.npy" for number in range(shards)]
 
-    @staticmethod
-    def is_prepared(folder: Path) -> bool:
-        """Whether `prepare` has finished, in this process or in one that was killed later."""
-        return (folder / STRINGS_FOLDER / STATE_FILE).is_file()
+    @classmethod
+    def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
+        """Write the names, and the strings to be encoded; left as they are when a killed run has written them.
 
-    @staticmethod
-    def prepare(folder: Path, strings: pa.Array, fingerprint: str) -> None:
-        """Write the strings to be encoded into a new folder."""
-        folder.mkdir(exist_ok=True)
-        write_strings(strings, folder / STRINGS_FOLDER, fingerprint)
+        Args:
+            concepts: the dictionary.
+            encoder: the bi-encoder that will encode them.
+            folder: to write into.
+            fingerprint: of what the names were made from.
+        """
+        if not (folder / VECTORS_FILE).is_file():
+            folder.mkdir(exist_ok=True)
+            write_strings(
+                write_names(concepts, folder / NAMES_FOLDER, fingerprint), folder / STRINGS_FOLDER, fingerprint
+            )
+            description = {"encoder": encoder.identity, "dimension": encoder.dimension, "concepts": len(concepts)}
+            write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
+        return cls(folder)
+
+    @classmethod
+    def build(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
+        """Write and encode the names in this process alone; arguments as for `prepare`."""
+        vectors = cls.prepare(concepts, encoder, folder, fingerprint)
+        vectors.encode_share(encoder, 0, 1)
+        return vectors
 
     def __len__(self) -> int:
         return len(self._strings)
@@ -77,9 +104,19 @@ class NameVectors:
                 bar.update(self._size(number))
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Number of the first name and the vectors, (names, dimension) float32, shard by shard."""
+        """Number of the first name and the vectors, (names, dimension) float32, shard by shard.
+
+        Raises:
+            UserError: a shard is missing or cannot be read.
+        """
         for number, file in enumerate(self._files):
-            yield number * SHARD, np.load(file, mmap_mode="r", allow_pickle=False)
+            try:
+                vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(
+                    f"{file} cannot be read ({error}); run scripts/build_index.py with --overwrite"
+                ) from None
+            yield number * SHARD, vectors
 
     def take(self, names: np.ndarray) -> np.ndarray:
         """Vectors of some names, by ascending number."""
@@ -94,12 +131,6 @@ class NameVectors:
         if len(self) <= size:
             return np.arange(len(self))
         return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))
-
-    def remove(self) -> None:
-        """Remove the folder, when what was made of it is complete."""
-        # First what says that it is whole: the rest goes away in any order.
-        (self._folder / STRINGS_FOLDER / STATE_FILE).unlink()
-        shutil.rmtree(self._folder)
 
     def _size(self, number: int) -> int:
         return min(SHARD, len(self) - number * SHARD)

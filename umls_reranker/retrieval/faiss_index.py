@@ -24,7 +24,7 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
 
     Args:
         factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF16384,SQfp16"``, ``"HNSW32,SQ8"``.
-        parameters: FAISS search parameters, e.g. ``"nprobe=64"``; checked, and stored with the index.
+        parameters: FAISS search parameters, e.g. ``"nprobe=64"``, to be checked; the index is made without them.
 
     Raises:
         UserError: FAISS does not know the factory string or a parameter.
@@ -33,19 +33,30 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
 
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
-        set_parameters(index, parameters)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1]
-        raise UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}") from None
+        raise _unknown(factory, parameters, error) from None
+    set_parameters(faiss.clone_index(index), factory, parameters)
     return index
 
 
-def set_parameters(index: faiss.Index, parameters: str) -> None:
-    """Set search parameters of an index; what FAISS does not know is a RuntimeError."""
+def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
+    """Set search parameters of an index.
+
+    Raises:
+        UserError: FAISS does not know one of them.
+    """
     import faiss
 
-    if parameters:
-        faiss.ParameterSpace().set_index_parameters(index, parameters)
+    try:
+        if parameters:
+            faiss.ParameterSpace().set_index_parameters(index, parameters)
+    except RuntimeError as error:
+        raise _unknown(factory, parameters, error) from None
+
+
+def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
+    reason = str(error).splitlines()[-1]
+    return UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}")
 
 
 def fill(index: faiss.Index, vectors: NameVectors, training_sample: int) -> faiss.Index:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
@@ -11,15 +10,11 @@ from ..stages import RunFolder
 from .index_folder import ENCODER_FOLDER, exported_encoder
 
 if TYPE_CHECKING:
-    from accelerate import PartialState
-
-    from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
-    from .index import NameIndex
     from .mining_config import MiningConfig
     from .retriever import Retriever
 
-__all__ = ["build_index", "load_encoder", "load_retriever", "mining_config"]
+__all__ = ["load_encoder", "load_retriever", "mining_config"]
 
 
 def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> BiEncoder:
@@ -47,38 +42,6 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
     return loaded
 
 
-def build_index(
-    index: IndexArguments,
-    concepts: ConceptTable,
-    encoder: BiEncoder,
-    path: Path,
-    fingerprint: str,
-    state: PartialState,
-) -> NameIndex | None:
-    """Build the recipe's index with all processes; each calls this.
-
-    Args:
-        encoder: on this process's device.
-        path: the same folder for all, which may hold what a killed run of the same recipe left.
-        fingerprint: of what the names were made from.
-        state: of the processes; the main one writes the index.
-
-    Returns:
-        the index in the main process, None in the others.
-    """
-    from .index import NameIndex
-
-    if state.is_main_process:
-        NameIndex.prepare(concepts, path, fingerprint)
-    state.wait_for_everyone()
-    NameIndex.encode_share(encoder, path, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    if not state.is_main_process:
-        return None
-    settings = index.index_factory, index.index_parameters or "", fingerprint
-    return NameIndex.build(concepts, encoder, path, *settings, training_sample=index.index_training_sample)
-
-
 def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
     """Open the run's indexes for the retrievers that the recipe names.
 
@@ -94,7 +57,7 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
         raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list shows; add it")
     lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
     return Retriever(
-        NameIndex.load(run.run_dir / "index"),
+        NameIndex.load(run.run_dir / "index", index.index_parameters or ""),
         load_encoder(run, encoder, index),
         lexical,
         in_context="context" in index.retrievers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,20 +17,20 @@ from ..batching import batch_mapper
 from ..data.arrow import open_table
 from ..errors import UserError
 from ..stages import read_json, write_json
-from .encoding import NameVectors
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
-from .grouping import Candidates, ConceptNames, expand_ranges, write_names
+from .grouping import Candidates, ConceptNames, expand_ranges
 
 if TYPE_CHECKING:
     import faiss
 
     from ..data.concepts import ConceptTable
     from .encoder import BiEncoder
+    from .encoding import NameVectors
 
 __all__ = ["Candidates", "NameIndex", "expand_ranges"]
 
-FAISS_FILE, NAMES_FOLDER, INDEX_FILE, SCRATCH_FOLDER = "names.faiss", "names", "index.json", ".encoding"
+FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 EXACT = "Flat"
 # A clustering or quantizing index is trained on at most this many vectors.
 TRAINING_SAMPLE = 262_144
@@ -47,7 +48,6 @@ class NameIndex:
 
     Attributes:
         identity: the encoder's `BiEncoder.identity`.
-        recall: recall of an approximate index against exact search, by `measure_recall`; empty for an exact one.
         concept_rows: (n_names,) int32, ascending; name id -> concept row.
         offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
     """
@@ -56,7 +56,6 @@ class NameIndex:
         import faiss
 
         self.identity = description["encoder"]
-        self.recall: dict[str, float] = description["recall"]
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
         self._grouping = ConceptNames(rows, strings, description["concepts"], vectors.ntotal)
         self.concept_rows, self.offsets = rows, self._grouping.offsets
@@ -74,53 +73,26 @@ class NameIndex:
         """Length of a vector."""
         return self._vectors.d
 
-    @staticmethod
-    def prepare(concepts: ConceptTable, path: Path, fingerprint: str = "") -> None:
-        """Write the names, and those to be encoded; left as they are when a killed run has written them.
-
-        Args:
-            concepts, path, fingerprint: as for `build`.
-        """
-        scratch = path / SCRATCH_FOLDER
-        if not NameVectors.is_prepared(scratch):
-            NameVectors.prepare(scratch, write_names(concepts, path / NAMES_FOLDER, fingerprint), fingerprint)
-
-    @staticmethod
-    def encode_share(encoder: BiEncoder, path: Path, process: int, processes: int) -> None:
-        """Encode one process's share of the names; what a killed run has encoded is left as it is.
-
-        Args:
-            encoder: the bi-encoder whose queries the index will answer.
-            path: folder for which `prepare` has been called.
-            process: number of this process, from 0.
-        """
-        NameVectors(path / SCRATCH_FOLDER, encoder.dimension).encode_share(encoder, process, processes)
-
     @classmethod
     def build(
         cls,
-        concepts: ConceptTable,
-        encoder: BiEncoder,
+        vectors: NameVectors,
         path: Path,
         factory: str = EXACT,
         search_parameters: str = "",
-        fingerprint: str = "",
         *,
         training_sample: int = TRAINING_SAMPLE,
     ) -> NameIndex:
-        """Encode every distinct name that is not encoded yet and write the index.
+        """Index encoded names.
 
-        Vectors go to scratch files in `path` shard by shard and from there into FAISS, so that memory holds one copy
-        of them, in the precision of `factory`. An index that is not exact is compared with exact search.
+        Vectors go into FAISS shard by shard, so that memory holds one copy of them, in the precision of `factory`.
 
         Args:
-            concepts: the dictionary.
-            encoder: the bi-encoder whose queries the index will answer.
+            vectors: all of them encoded.
             path: existing folder to write into.
             factory: FAISS factory string. ``"Flat"`` is exact and, at 37,000 concepts, answers thousands of queries a
                 second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
-            search_parameters: FAISS parameters stored with the index, e.g. ``"nprobe=64"`` or ``"efSearch=128"``.
-            fingerprint: of what the names were made from.
+            search_parameters: as for `load`; they are not stored.
             training_sample: vectors that a clustering or quantizing index is trained on, at most.
 
         Raises:
@@ -128,26 +100,22 @@ class NameIndex:
         """
         import faiss
 
-        vectors = new_index(encoder.dimension, factory, search_parameters)
-        cls.prepare(concepts, path, fingerprint)
-        cls.encode_share(encoder, path, 0, 1)
-        encoded = NameVectors(path / SCRATCH_FOLDER, encoder.dimension)
-        vectors = fill(vectors, encoded, training_sample)
-        set_parameters(vectors, search_parameters)
-        recall = {} if factory == EXACT else measure_recall(vectors, encoded)
-        faiss.write_index(vectors, str(path / FAISS_FILE))
-        description = {"schema_version": 1, "encoder": encoder.identity, "factory": factory, "concepts": len(concepts)}
-        write_json(path / INDEX_FILE, description | {"recall": recall})
-        built = cls.load(path)
-        encoded.remove()
-        return built
+        index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
+        faiss.write_index(index, str(path / FAISS_FILE))
+        shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
+        description = {"encoder": vectors.identity, "factory": factory, "concepts": vectors.concepts}
+        write_json(path / INDEX_FILE, {"schema_version": 2} | description)
+        return cls.load(path, search_parameters)
 
     @classmethod
-    def load(cls, path: Path) -> NameIndex:
+    def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
         """Open an index; a flat one is mapped into memory, not read.
 
+        Args:
+            search_parameters: of FAISS, e.g. ``"nprobe=64"`` or ``"efSearch=128"``.
+
         Raises:
-            UserError: a part is missing or cannot be read.
+            UserError: a part is missing or cannot be read, or FAISS does not know a parameter.
         """
         import faiss
 
@@ -158,7 +126,12 @@ class NameIndex:
         except (RuntimeError, OSError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
-        return cls(vectors, names, {"recall": {}} | description)
+        set_parameters(vectors, description["factory"], search_parameters)
+        return cls(vectors, names, description)
+
+    def measure_recall(self, vectors: NameVectors) -> dict[str, float]:
+        """Recall against exact search over the names, by `faiss_index.measure_recall`."""
+        return measure_recall(self._vectors, vectors)
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         """Refuse concepts or an encoder other than those the index was built with.

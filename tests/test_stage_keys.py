@@ -1,0 +1,228 @@
+"""Which stages a recipe key makes stale, and which changes hinder a killed run from being resumed."""
+
+from dataclasses import fields
+
+import pytest
+
+from umls_reranker import stage_keys
+from umls_reranker.arguments import SECTIONS
+from umls_reranker.recipe import Recipe
+from umls_reranker.stages import RunFolder
+
+# Stage -> the stages that read it.
+READERS = {
+    "concepts": "mentions encoder vectors index lexical mention_index",
+    "mentions": "encoder mention_index candidates pairs",
+    "encoder": "vectors index mention_index",
+    "vectors": "index",
+    "index": "candidates pairs",
+    "lexical": "candidates pairs",
+    "mention_index": "candidates pairs",
+    "candidates": "model report",
+    "pairs": "checkpoints report",
+    "checkpoints": "model",
+    "model": "report",
+    "report": "",
+}
+# Key -> the stages whose settings it is in; of each the stages that read it follow.
+STALE = {
+    "concept_source languages sources keep_suppressed term_types concept_types semantic_groups definition_sources "
+    "relations obo_type_roots obo_synonym_scopes": "concepts",
+    "on_error mention_source": "concepts mentions",
+    "map_retired_cuis expected_mentions train_share dev_share calibration_share context_chars "
+    "expand_abbreviations max_mentions": "mentions",
+    "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_context_tokens": "encoder",
+    "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
+    "encoder_precision": "vectors mention_index",
+    "index_factory index_training_sample": "index",
+    "index_parameters retrievers": "candidates pairs",
+    "candidates_per_mention": "candidates",
+    "semantic_negatives same_type_negatives random_negatives cosine_floor neighbors guard_relations "
+    "positive_aware_ceiling mine_per positive_weight hard_negative_weight other_negative_weight typeless_share "
+    "feedback_weight max_train_mentions": "pairs",
+    "candidate_fields mention_types": "pairs checkpoints",
+    "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
+    "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share max_grad_norm "
+    "training_precision loss listwise_weight sampling sampling_temperature eval_steps metric_for_best_model "
+    "early_stopping_patience max_dev_pairs": "checkpoints",
+    "evidence calibrator calibrator_shrinkage accept_by accept_precision wrong_answer_cost missed_answer_cost "
+    "target_precision confidence min_type_positives min_type_mentions threshold_shrinkage scoring_precision": "model",
+    "bootstrap_resamples": "report",
+    "seed": "mentions encoder pairs checkpoints model report",
+    # What lies at a path counts, not the path: these reach the stages as fingerprints.
+    "umls_dir semantic_network_dir obo corpus train_documents dev_documents test_documents feedback "
+    "negatives_ranked_by calibration_feedback": "",
+    # How a result is computed, and what is done with it.
+    "per_device_batch_size dataloader_workers torch_compile save_total_limit encoder_save_steps device cache_dir "
+    "overwrite dry_run run_name output_dir example_mentions targets": "",
+    "repo_id tag private commit_message force_worse": "",
+    "served_model served_revision served_index accept_tier backend token_budget batch_deadline_ms batch_mentions host "
+    "port max_queue max_candidates max_request_mentions max_body_bytes auto_truncate stop_seconds": "",
+    "monitor_window monitor_alpha monitor_log": "",
+}
+FIELDS = {field.name: field for section in SECTIONS for field in fields(section)}
+KEYS = {key: stages.split() for keys, stages in STALE.items() for key in keys.split()}
+FILES = {"MRCONSO": "1", "MRREL": "2", "MRCUI": "3", "corpus": "4", "train_documents": "5", "feedback": "6"}
+# Everything that a recipe can have: all retrievers, an index that is not exact, an encoder of its own.
+WHOLE = {
+    "retrievers": ["dense", "lexical", "mentions"],
+    "encoder_training_steps": 5,
+    "index_factory": "IVF64,Flat",
+}
+
+
+class PlannedRun(RunFolder):
+    """A run folder in which every stage is taken for done."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.made = {}
+
+    def key_of(self, stage, made_by):
+        return self.made[stage].key
+
+    def stage(self, name, *contents, **resuming):
+        self.made[name] = super().stage(name, *contents, **resuming)
+        return self.made[name]
+
+
+def plan(tmp_path, files=None, ranker=None, corrections=None, **values):
+    """Stage -> `Stage` of a recipe."""
+    recipe = Recipe.from_values(WHOLE | values)
+    run = PlannedRun(tmp_path)
+    stage_keys.prepared_stages(recipe, run, files or FILES)
+    if recipe.encoder.encoder_training_steps:
+        stage_keys.encoder_stage(recipe, run)
+    stage_keys.index_stages(recipe, run)
+    stage_keys.pairs_stage(recipe, run, ranker)
+    stage_keys.checkpoints_stage(recipe, run)
+    stage_keys.model_stage(recipe, run, corrections)
+    stage_keys.report_stage(recipe, run)
+    return run.made
+
+
+def stale(before, after):
+    return {name for name in before if before[name].key != after[name].key}
+
+
+def with_readers(stages):
+    reached, waiting = set(), list(stages)
+    while waiting:
+        if (stage := waiting.pop()) not in reached:
+            reached.add(stage)
+            waiting += READERS[stage].split()
+    return reached
+
+
+def other(field, value):
+    """Another value of a recipe key."""
+    choices = [choice for choice in field.metadata["choices"] or () if [choice] != value and choice != value]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return [*value, *(choices[:1] or ["other"])]
+    if choices:
+        return choices[0]
+    return value + 1 if isinstance(value, int | float) else "other"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_the_table_names_every_key(section):
+    assert {field.name for field in fields(section)} <= KEYS.keys() <= FIELDS.keys()
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_a_key_makes_stale_what_it_decides(tmp_path, field):
+    before = plan(tmp_path)
+    value = Recipe.from_values(WHOLE).to_dict()[field.name]
+    changed = other(field, value)
+    if field.name == "retrievers":
+        # Further ones are indexes of their own; the order of those that are there counts too.
+        changed = [*value, "context"]
+    after = plan(tmp_path, **{field.name: changed})
+    assert stale(before, after) == with_readers(KEYS[field.name])
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [("MRCONSO", "concepts"), ("MRREL", "concepts"), ("MRCUI", "mentions"), ("corpus", "mentions")]
+    + [("train_documents", "mentions"), ("feedback", "mentions")],
+)
+def test_a_changed_file_makes_stale_what_is_read_from_it(tmp_path, file, stages):
+    after = plan(tmp_path, FILES | {file: "changed"})
+    assert stale(plan(tmp_path), after) == with_readers([stages])
+
+
+def test_a_ranker_and_corrections_count_by_their_content(tmp_path):
+    assert stale(plan(tmp_path, ranker="a"), plan(tmp_path, ranker="b")) == with_readers(["pairs"])
+    assert stale(plan(tmp_path), plan(tmp_path, corrections="b")) == with_readers(["model"])
+
+
+def test_held_out_synonyms_leave_the_dictionary(tmp_path):
+    from_ontology = {"mention_source": "held_out_synonyms"}
+    before = plan(tmp_path, **from_ontology)
+    for key in ({"seed": 14}, {"max_mentions": 50}):
+        assert "concepts" in stale(before, plan(tmp_path, **from_ontology, **key))
+    # Shares only say which mention goes where.
+    assert "concepts" not in stale(before, plan(tmp_path, **from_ontology, train_share=0.5))
+    assert "concepts" in stale(before, plan(tmp_path))
+
+
+@pytest.mark.parametrize("trained", [0, 5])
+def test_another_index_encodes_no_name_again(tmp_path, trained):
+    before = plan(tmp_path, encoder_training_steps=trained)
+    for change in ({"index_factory": "HNSW32"}, {"index_training_sample": 5}, {"index_parameters": "nprobe=9"}):
+        after = plan(tmp_path, encoder_training_steps=trained, **change)
+        assert stale(before, after).isdisjoint({"concepts", "mentions", "encoder", "vectors", "mention_index"})
+
+
+def test_without_training_of_the_encoder_mentions_encode_no_name_again(tmp_path):
+    plain = {"encoder_training_steps": 0}
+    after = plan(tmp_path, FILES | {"corpus": "changed"}, **plain, context_chars=64)
+    assert stale(plan(tmp_path, **plain), after).isdisjoint({"concepts", "vectors", "index", "lexical"})
+
+
+def test_an_exact_index_is_not_trained(tmp_path):
+    exact = {"index_factory": "Flat"}
+    assert stale(plan(tmp_path, **exact), plan(tmp_path, **exact, index_training_sample=5)) == set()
+
+
+# Resuming
+
+# Stage -> changes after which a killed run of it is still resumed.
+RESUMED = {
+    "checkpoints": "per_device_batch_size dataloader_workers torch_compile save_total_limit early_stopping_patience "
+    "scoring_precision bootstrap_resamples device candidates_per_mention evidence",
+    "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
+    "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
+    "candidate_fields mention_types learning_rate",
+    "encoder": "encoder_save_steps encoder_precision index_factory",
+    "vectors": "index_factory index_training_sample index_parameters candidates_per_mention",
+}
+REFUSED = {
+    "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share "
+    "max_grad_norm training_precision loss listwise_weight sampling_temperature eval_steps max_dev_pairs "
+    "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
+    "hard_negative_weight",
+    "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",
+    "encoder": "encoder_batch_size encoder_learning_rate encoder_context_tokens encoder_training_steps seed encoder "
+    "encoder_max_length context_chars",
+    "vectors": "encoder encoder_precision encoder_pooling encoder_max_length languages",
+}
+
+
+@pytest.mark.parametrize("stage", RESUMED)
+def test_what_hinders_resuming(tmp_path, stage):
+    before = plan(tmp_path)[stage].facts
+    values = Recipe.from_values(WHOLE).to_dict()
+
+    def hinders(key):
+        return plan(tmp_path, **{key: other(FIELDS[key], values[key])})[stage].facts != before
+
+    assert [key for key in RESUMED[stage].split() if hinders(key)] == []
+    assert [key for key in REFUSED[stage].split() if not hinders(key)] == []
+
+
+def test_stages_of_minutes_are_not_resumed(tmp_path):
+    kept = {name for name, stage in plan(tmp_path).items() if stage.facts is not None}
+    assert kept == {"encoder", "vectors", "pairs", "checkpoints"}

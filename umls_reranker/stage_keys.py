@@ -1,0 +1,172 @@
+"""The stages of a run, and what each of them depends on: the one place that says which recipe key makes what stale.
+
+A key of the recipe is in the settings of the stages whose output it decides, and nowhere else. How a result is
+computed (batch size on a device, processes, workers, compilation, checkpoints kept) decides none. What must not change
+for a killed run to be resumed is listed by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from .recipe import Recipe
+from .retrieval.index_folder import ENCODER_FOLDER, further_indexes
+from .stages import RunFolder, Stage
+
+__all__ = [
+    "checkpoints_stage",
+    "encoder_stage",
+    "index_stages",
+    "model_stage",
+    "pairs_stage",
+    "prepared_stages",
+    "report_stage",
+]
+
+# Stage -> the script that makes it.
+SCRIPTS = {
+    "concepts": "prepare_data.py",
+    "mentions": "prepare_data.py",
+    "encoder": "train_encoder.py",
+    "index": "build_index.py",
+    "lexical": "build_index.py",
+    "mention_index": "build_index.py",
+    "candidates": "build_index.py",
+    "pairs": "mine_negatives.py",
+    "checkpoints": "train.py",
+    "model": "calibrate.py",
+}
+# Files, by name, that only the mentions are read from.
+MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents", "feedback")
+# Of files it counts what is in them, not where they lie.
+CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
+MENTION_PATHS = ("corpus", "train_documents", "dev_documents", "test_documents", "feedback")
+ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
+# How training is computed, not what.
+TRAINING_MEANS = ("per_device_batch_size", "dataloader_workers", "torch_compile", "save_total_limit")
+# What the searches depend on that mining leaves behind when it is killed; numbers and weights of negatives come later.
+SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "mine_per", "max_train_mentions", "seed")
+CHECKPOINT_KEYS = (
+    # the model, and what it reads
+    *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
+    "candidate_fields",
+    # loss and data
+    *("loss", "listwise_weight", "sampling", "sampling_temperature", "seed", "global_batch_size"),
+    # schedule
+    *("learning_rate", "num_train_epochs", "max_steps", "weight_decay", "warmup_share", "max_grad_norm"),
+    "training_precision",
+    # what checkpoints are compared by
+    *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
+)
+
+
+def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, Stage]:
+    """``concepts`` and ``mentions``.
+
+    Args:
+        files: name, with a number behind it where there are several, -> fingerprint of every file that is read.
+    """
+    of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
+    settings = _without(asdict(recipe.concepts), CONCEPT_PATHS) | {"on_error": recipe.mentions.on_error}
+    if recipe.mentions.mention_source == "held_out_synonyms":
+        # They leave the dictionary.
+        settings["held_out_synonyms"] = {"seed": recipe.run.seed, "max_mentions": recipe.mentions.max_mentions}
+    concepts = run.stage("concepts", settings, _without(files, of_mentions))
+    settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
+    inputs = {name: files[name] for name in sorted(of_mentions)} | {"concepts": concepts.key}
+    return concepts, run.stage("mentions", settings, inputs)
+
+
+def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
+    """``encoder``, where the recipe trains one."""
+    settings = _without(asdict(recipe.encoder), ("encoder_save_steps",)) | _encoder_settings(recipe)
+    settings |= {"seed": recipe.run.seed}
+    inputs = _made(run, "concepts", "mentions")
+    return run.stage(
+        "encoder", settings, inputs, resumes_with=settings | inputs, keeps="checkpoints/checkpoint-*/complete"
+    )
+
+
+def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
+    """``vectors``, ``index``, the further indexes of the recipe's retrievers, and ``candidates``, in this order."""
+    made = _made(run, "concepts", "mentions", *([ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []))
+    concepts, mentions = made["concepts"], made.pop("mentions")
+    embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
+    vectors = run.stage("vectors", embedding, made, resumes_with=embedding | made, keeps="*.npy")
+    exact = recipe.index.index_factory == "Flat"
+    settings = {
+        "index_factory": recipe.index.index_factory,
+        "index_training_sample": None if exact else recipe.index.index_training_sample,
+    }
+    stages = {"vectors": vectors, "index": run.stage("index", settings, made | {"vectors": vectors.key})}
+    if "lexical" in recipe.index.retrievers:
+        stages["lexical"] = run.stage("lexical", {}, {"concepts": concepts})
+    if "mentions" in recipe.index.retrievers:
+        stages["mention_index"] = run.stage("mention_index", embedding, made | {"mentions": mentions})
+    settings = {
+        key: getattr(recipe.index, key) for key in ("candidates_per_mention", "retrievers", "index_parameters")
+    }
+    inputs = {name: stage.key for name, stage in stages.items() if name != "vectors"} | {"mentions": mentions}
+    return stages | {"candidates": run.stage("candidates", settings, inputs)}
+
+
+def pairs_stage(recipe: Recipe, run: RunFolder, ranker: str | None) -> Stage:
+    """``pairs``.
+
+    Args:
+        ranker: fingerprint of the weights of ``negatives_ranked_by``.
+    """
+    settings = _without(asdict(recipe.mining), ("negatives_ranked_by",)) | {"seed": recipe.run.seed}
+    settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
+    settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
+    searched = _made(run, "index", "mentions", *further_indexes(recipe.index.retrievers))
+    inputs = searched | ({"negatives_ranked_by": ranker} if ranker else {})
+    return run.stage("pairs", settings, inputs, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
+
+
+def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
+    """``checkpoints``."""
+    training = _without(asdict(recipe.training), TRAINING_MEANS)
+    settings = asdict(recipe.model) | training | {"seed": recipe.run.seed}
+    names = ["pairs"]
+    if recipe.model.start_from_encoder:
+        names.append("encoder")
+    if recipe.training.sampling == "by_type":
+        names.append("mentions")
+    inputs = _made(run, *names)
+    return run.stage(
+        "checkpoints", settings, inputs, resumes_with=(*CHECKPOINT_KEYS, *inputs), keeps="checkpoint-*/complete"
+    )
+
+
+def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stage:
+    """``model``.
+
+    Args:
+        corrections: fingerprint of ``calibration_feedback``.
+    """
+    settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
+    settings |= {"scoring_precision": recipe.run.scoring_precision, "seed": recipe.run.seed}
+    inputs = _made(run, "checkpoints", "candidates")
+    return run.stage("model", settings, inputs | ({"calibration_feedback": corrections} if corrections else {}))
+
+
+def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
+    """``report``."""
+    settings = {"bootstrap_resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
+    return run.stage("report", settings, _made(run, "model", "candidates", "pairs"))
+
+
+def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
+    return {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
+
+
+def _made(run: RunFolder, *stages: str) -> dict[str, str]:
+    """Stage -> key of its finished output."""
+    return {stage: run.key_of(stage, SCRIPTS[stage]) for stage in stages}
+
+
+def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
