@@ -121,5 +121,6 @@ def _forget_pool() -> None:
     _pool, _pool_lock = None, threading.Lock()
 
 
-# The threads do not come along into a forked process.
-os.register_at_fork(after_in_child=_forget_pool)
+# The threads do not come along into a forked process; Windows has none.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
     import torch
     from accelerate import PartialState
 
-__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device"]
+__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device", "usable_cores"]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:

@@ -12,7 +12,6 @@ the same. What is worth keeping is never dropped without being told to.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .locks import hold
 from .version import __version__
 
 __all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "naming_full_disk", "read_json", "write_json"]
@@ -308,14 +308,7 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is working in {self.path}; wait for it or choose another run_name"
-                ) from None
+        with hold(
+            self.path / ".lock", f"another process is working in {self.path}; wait for it or choose another run_name"
+        ):
             yield
-        finally:
-            os.close(descriptor)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from ..devices import usable_cores
 
 __all__ = ["map_in_order"]
 
@@ -22,7 +23,7 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     Items are taken and results held only a few ahead of the one that is given out. What `function` raises is raised
     when its item's turn comes.
     """
-    threads = min(os.cpu_count() or 1, MOST_THREADS)
+    threads = min(usable_cores(), MOST_THREADS)
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[Result]] = deque()
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
+from ..devices import usable_cores
 from ..errors import UserError
 from ..progress import progress
 from ..stages import read_json, write_json
@@ -141,7 +142,7 @@ class LexicalIndex:
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
-        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
         with ThreadPoolExecutor(threads) as pool:
             return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 

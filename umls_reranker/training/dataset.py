@@ -15,6 +15,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from ..data.arrow import open_table
+from ..devices import usable_cores
 from ..errors import UserError
 from ..pair_encoder import PairEncoder
 from ..progress import progress
@@ -165,7 +166,7 @@ def tokenize_pairs(
     if tasks:
         for leftover in folder.glob(".*.partial"):
             leftover.unlink(missing_ok=True)
-        _write_shards(tasks, (pairs, encoder, scale), workers or len(os.sched_getaffinity(0)))
+        _write_shards(tasks, (pairs, encoder, scale), workers or usable_cores())
     return TokenizedPairs(shards)
 
 

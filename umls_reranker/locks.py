@@ -1,0 +1,32 @@
+"""A lock on a file, held by at most one process on Linux, macOS and Windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import UserError
+
+__all__ = ["hold"]
+
+
+@contextmanager
+def hold(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock `path`, without waiting. The system lets go of it when the process ends, however it ends.
+
+    Args:
+        path: of the lock's own file, which may stay behind; its folder must exist.
+        refusal: what the error says when another process holds the lock.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        lock = FileLock(path).acquire(blocking=False)
+    except Timeout:
+        raise UserError(refusal) from None
+    with lock:
+        yield
