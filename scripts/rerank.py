@@ -7,12 +7,11 @@
 One line (or row) a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
 "entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder, a Hub id, or a
 recipe that names one (recipes/production/config.yaml); the input may be a folder of files. Each output line repeats
-the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the script goes
-on with the shards that are not there yet.
+the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the script
+resumes with the shards that are not there yet.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from umls_reranker.cli import run_script
@@ -31,24 +30,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
     parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")
+    parser.add_argument(
+        "--on_error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="at a row that cannot be ranked: raise (default) ends before any is; skip leaves such rows out",
+    )
     return parser
 
 
 def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
-    from umls_reranker.bulk import BulkJob, Process
+    from umls_reranker.bulk import BulkJob
+    from umls_reranker.devices import sharing_processes
 
-    process = Process.from_environment()
-    job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions)
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions, options.on_error)
     settings = served(options)
-    settings["device"] = process.device(settings["device"] or "auto")
+    processes = sharing_processes(settings["device"])
+    if processes.num_processes > 1:
+        settings["device"] = str(processes.device)
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), **settings)
-    job.run(reranker, process)
-    if process.rank == 0:
-        figures = reranker.get_statistics()
-        figures.pop("per_type")
-        print(json.dumps(figures, indent=2))
+    job.run(reranker, processes)
+    if processes.is_main_process:
+        print(f"{job.mentions.rows - job.skipped:,} mentions in {options.output}, {job.skipped:,} left out")
 
 
 def served(options) -> dict:

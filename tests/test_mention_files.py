@@ -35,7 +35,7 @@ def read(file, start, stop, most):
     rows = []
     for first, piece in file.read(start, stop, most):
         assert first == start + len(rows) and len(piece) <= most
-        rows += file.mentions(piece, first)
+        rows += file.mentions(piece)
     return rows
 
 
@@ -66,19 +66,21 @@ def test_places_name_file_and_row(tmp_path, kind):
     assert file.place(8) == form.format(paths[0], 9) and file.place(9) == form.format(paths[1], 1)
 
 
-def test_a_line_that_is_no_mention_is_named(tmp_path):
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b'{"entity": "a"}', b"", b'"entity candidates"', b"\xff", b"[" * 100_000, b"1" * 5_000]
+)
+def test_a_line_that_is_no_mention_is_an_error_in_its_place(tmp_path, line):
     path = tmp_path / "in.jsonl"
-    for line in ("{", "[]", '{"entity": "a"}', ""):
-        path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n" + json.dumps(ROWS[0]))
-        file = open_mentions(path, 10)
-        with pytest.raises(UserError, match=r"in\.jsonl:2: expected a JSON object"):
-            read(file, 0, 3, 10)
+    path.write_bytes(b"%s\n%s\n%s" % (good := json.dumps(ROWS[0]).encode(), line, good))
+    first, error, last = read(open_mentions(path, 10), 0, 3, 10)
+    assert first == last == ROWS[0] and isinstance(error, ValueError)
+    assert "expected a JSON object" in str(error)
 
 
 def test_missing_columns_are_named(tmp_path):
     path = write(tmp_path / "in", "parquet", [{"entity": "a", "names": ["b"]}])
     with pytest.raises(UserError, match="the columns candidates are missing"):
-        read(open_mentions(path, 10), 0, 1, 10)
+        open_mentions(path, 10)
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "in.csv", "empty", "mixed", "broken.parquet", "broken.arrow"])

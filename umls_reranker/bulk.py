@@ -1,63 +1,39 @@
-"""Rerank a file of any size: in shards that processes share out among them, that survive a kill, and that are joined.
+"""Rerank a file of any size on one machine: in shards that its processes share out and that survive a kill.
 
 Shard k holds the rows from k times its size on, and process r of n makes the shards k with k mod n = r; so every row
-is scored by exactly one process, whichever they are, without any of them talking to another. A shard appears when it
-is whole. Whoever finishes last joins them in order, and only then does the output appear.
+is scored by exactly one process. A shard appears when it is whole. The first process holds a lock for as long as the
+run lasts, and joins the shards in order when all of them are there; only then does the output appear.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .exported import calibration_files
+from .locks import hold
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, joined, open_mentions, write_shard
 from .progress import progress
 from .resources import file_sha256
 from .stages import naming_full_disk
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from .reranker import RankedCandidate, UMLSReranker
 
-__all__ = ["BulkJob", "Process", "rerank_rows"]
+__all__ = ["BulkJob", "rerank_rows"]
 
-
-@dataclass(frozen=True)
-class Process:
-    """This process among those that ``accelerate launch`` (or torchrun) started.
-
-    Attributes:
-        rank: its number.
-        count: of processes on all nodes.
-        local_rank: its number on this node, which is that of its GPU.
-    """
-
-    rank: int = 0
-    count: int = 1
-    local_rank: int = 0
-
-    @classmethod
-    def from_environment(cls) -> Process:
-        """As told by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``."""
-        names = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-        return cls(*(int(os.environ.get(name, usual)) for name, usual in names))
-
-    def device(self, device: str) -> str:
-        """The process' own GPU where ``auto`` (or ``cuda``) is one of several."""
-        import torch
-
-        if device in ("auto", "cuda") and torch.cuda.is_available():
-            return f"cuda:{self.local_rank % torch.cuda.device_count()}"
-        return device
+# Bad rows that are named one by one where all of them are left out.
+NAMED_ROWS = 20
 
 
 class BulkJob:
@@ -68,17 +44,25 @@ class BulkJob:
         target: file to write, in the input's format, or another by its ending (JSON Lines stays JSON Lines).
         batch_rows: mentions held in memory.
         shard_rows: mentions in a shard, which is what a kill can cost.
+        on_error: ``"raise"`` ends at the first row that cannot be ranked, before any is; ``"skip"`` leaves such rows
+            out of the output.
+
+    Attributes:
+        skipped: rows left out, once `run` has ended in the first process.
 
     Raises:
-        UserError: input or output have no supported format.
+        UserError: input or output have no supported format, or the input's columns are not those of mentions.
     """
 
-    def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int) -> None:
+    def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int, on_error: str = "raise") -> None:
         if min(batch_rows, shard_rows) < 1:
             raise UserError("batch_mentions and shard_mentions must be at least 1")
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"on_error: {on_error!r} is unknown; choose raise or skip")
         self.mentions: MentionFile = open_mentions(source, shard_rows)
         self.target = target
-        self.batch_rows, self.shard_rows = batch_rows, shard_rows
+        self.batch_rows, self.shard_rows, self.on_error = batch_rows, shard_rows, on_error
+        self.skipped = 0
         if FORMATS.get(target.suffix) is None:
             raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
         if FORMATS[self.mentions.paths[0].suffix] == "jsonl" and FORMATS[target.suffix] != "jsonl":
@@ -86,72 +70,114 @@ class BulkJob:
         if not self.mentions.rows and FORMATS[target.suffix] != "jsonl":
             raise UserError(f"{source} holds no mentions")
 
-    def folder_for(self, reranker: UMLSReranker) -> Path:
-        """Where the shards lie: a name that tells this input, model and precision from any other."""
+    def key_for(self, reranker: UMLSReranker) -> str:
+        """SHA-256 of what decides a shard: input, model, precision and settings."""
         files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
-        # The thresholds carry the calibrator's hash, and the calibrator that of the weights.
-        thresholds = file_sha256(calibration_files(reranker.folder, reranker.scorer.backend)[1])
         scorer = reranker.scorer
-        content = [files, thresholds, scorer.backend, scorer.precision, reranker.accept_tier, self.shard_rows]
-        key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-        return self.target.with_name(f".{self.target.name}.shards-{key}")
+        # Both files hold the hashes of what they belong to.
+        parts = (reranker.folder / "reranker.json", calibration_files(reranker.folder, scorer.backend)[1])
+        model = [*map(file_sha256, parts), scorer.backend, scorer.precision, reranker.accept_tier]
+        content = [files, model, self.shard_rows, self.on_error]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def run(self, reranker: UMLSReranker, process: Process) -> int:
-        """Make the shards of this process that are not there yet, and join them all when none is missing.
+    def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
+        """Make the shards of this process that are not there yet; the first process joins all of them at the end.
+
+        Args:
+            reranker: of this process.
+            processes: all that make this output (`devices.sharing_processes`).
 
         Returns:
-            Mentions scored.
+            Rows of the shards that were made.
+
+        Raises:
+            UserError: a row cannot be ranked (names it), another run is making the same output, or the processes are
+                not on one machine.
         """
-        folder = self.folder_for(reranker)
-        folder.mkdir(parents=True, exist_ok=True)
-        for former in folder.parent.glob(f".{self.target.name}.shards-*") if process.rank == 0 else ():
-            if former != folder:
-                shutil.rmtree(former)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if processes.num_processes > here:
+            raise UserError(
+                f"{processes.num_processes} processes were started, {here} of them on this machine; start all on one "
+                "machine with accelerate launch, and share work between machines with Ray or Spark"
+            )
+        folder = self.target.with_name(f".{self.target.name}.shards")
         count = -(-self.mentions.rows // self.shard_rows)
         shards = [folder / f"{number:07}{self.target.suffix}" for number in range(count)]
-        own = list(enumerate(shards))[process.rank :: process.count]
-        left = [(number, path) for number, path in own if not path.exists()]
-        sizes = [min(self.shard_rows, self.mentions.rows - number * self.shard_rows) for number, _ in left]
-        desc = "reranking" + (f" (process {process.rank} of {process.count})" if process.count > 1 else "")
-        try:
-            with naming_full_disk(self.target), progress(total=sum(sizes), desc=desc, unit=" mentions") as bar:
-                for (number, path), size in zip(left, sizes, strict=True):
-                    start = number * self.shard_rows
-                    write_shard(path, self._ranked(reranker, start, start + size, bar))
-                self._join(folder, shards)
-        except BaseException:
-            # Without a finished shard there is nothing to go on from.
-            with suppress(OSError):
-                folder.rmdir()
-            raise
-        return sum(sizes)
-
-    def _ranked(self, reranker: UMLSReranker, start: int, stop: int, bar: Any) -> Iterator[tuple[Any, list, list]]:
-        for first, piece in self.mentions.read(start, stop, self.batch_rows):
-            rows = self.mentions.mentions(piece, first)
+        first = processes.is_main_process
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.target} is being made by another run; wait for it, or choose another output"
+        with hold(folder / "lock", refusal) if first else nullcontext():
             try:
-                ranked = rerank_rows(reranker, rows)
-            except (TypeError, ValueError) as error:
-                last = self.mentions.place(first + len(rows) - 1)
-                raise UserError(f"{self.mentions.place(first)} to {last}: {error}") from None
-            yield piece, rows, ranked
-            bar.update(len(rows))
+                if first:
+                    self._drop_former(folder, self.key_for(reranker))
+                processes.wait_for_everyone()
+                own = range(processes.process_index, count, processes.num_processes)
+                rows = self._make(reranker, {shards[k]: self._span(k) for k in own if not shards[k].exists()})
+                processes.wait_for_everyone()
+                if first:
+                    whole = folder / f"whole{self.target.suffix}"
+                    with naming_full_disk(self.target):
+                        self.skipped = self.mentions.rows - joined(shards, whole)
+                    whole.replace(self.target)
+                    shutil.rmtree(folder, ignore_errors=True)
+            except BaseException:
+                # Without a finished shard there is nothing to resume from.
+                if first and not any(shard.exists() for shard in shards):
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return rows
 
-    def _join(self, folder: Path, shards: list[Path]) -> None:
-        """Join the shards unless one is missing or another process is at it."""
-        try:
-            descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
-        except FileNotFoundError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.is_dir() and all(path.exists() for path in shards):
-                joined(shards, self.target)
-                shutil.rmtree(folder)
-        except BlockingIOError:
-            return
-        finally:
-            os.close(descriptor)
+    def _drop_former(self, folder: Path, key: str) -> None:
+        """Remove the shards that were made of something else."""
+        file = folder / "key"
+        if not (file.is_file() and file.read_text() == key):
+            for former in folder.iterdir():
+                if former.name != "lock":
+                    former.unlink()
+            file.write_text(key)
+
+    def _make(self, reranker: UMLSReranker, shards: dict[Path, range]) -> int:
+        """Check the rows of all shards, then make one after the other; returns how many rows they hold."""
+        rows = sum(map(len, shards.values()))
+        with progress(total=rows, desc="checking", unit=" mentions") as bar:
+            pieces = (piece for span in shards.values() for piece in self._pieces(reranker, span, bar))
+            faults = (fault for _, _, faults in pieces for fault in faults)
+            for count, (row, reason) in enumerate(faults):
+                fault = f"{self.mentions.place(row)}: {reason}"
+                if self.on_error == "raise":
+                    raise UserError(f"{fault}; mend the row, or leave such rows out with on_error: skip")
+                if count < NAMED_ROWS:
+                    bar.write(f"left out: {fault}", sys.stderr)
+        with naming_full_disk(self.target), progress(total=rows, desc="reranking", unit=" mentions") as bar:
+            for path, span in shards.items():
+                pieces = self._pieces(reranker, span, bar)
+                write_shard(path, ((piece, rerank_rows(reranker, good)) for piece, good, _ in pieces))
+        return rows
+
+    def _span(self, number: int) -> range:
+        start = number * self.shard_rows
+        return range(start, min(start + self.shard_rows, self.mentions.rows))
+
+    def _pieces(self, reranker: UMLSReranker, span: range, bar: Any) -> Iterator[tuple[Any, list, list]]:
+        """Pieces of a shard without the rows that cannot be ranked, the other rows as mappings, and of those left out
+        the numbers and what is wrong with them."""
+        from .reranker import check_mention
+
+        for first, piece in self.mentions.read(span.start, span.stop, self.batch_rows):
+            kept, rows, faults = [], [], []
+            for place, row in enumerate(self.mentions.mentions(piece)):
+                try:
+                    if isinstance(row, ValueError):
+                        raise row
+                    check_mention(row, reranker.scorer.template)
+                except (TypeError, ValueError) as error:
+                    faults.append((first + place, str(error)))
+                else:
+                    kept.append(place)
+                    rows.append(row)
+            yield self.mentions.select(piece, kept) if faults else piece, rows, faults
+            bar.update(len(kept) + len(faults))
 
 
 def rerank_rows(reranker: UMLSReranker, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

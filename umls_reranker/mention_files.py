@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +24,10 @@ __all__ = ["FORMATS", "RANKED_FIELDS", "MentionFile", "joined", "open_mentions",
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
+RANKED = "ranked"
+RERANKED = f"has {RANKED} already: it was reranked; give what it was made from, or rename that column"
+# Of a mention, columns that a call of rerank takes.
+MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 CHUNK_BYTES = 1 << 22
 
 
@@ -39,12 +47,13 @@ class MentionFile(ABC):
         """Rows `start` to `stop` in pieces of at most `most`: the first row's number, and the piece."""
 
     @abstractmethod
-    def mentions(self, piece: Any, first: int) -> list[dict[str, Any]]:
-        """The rows of a piece as mappings with ``entity``, ``candidates`` and what else a call of rerank takes.
+    def mentions(self, piece: Any) -> list[dict[str, Any] | ValueError]:
+        """The rows as mappings with ``entity``, ``candidates`` and what else a call of rerank takes, and an error in
+        place of a row that cannot be read."""
 
-        Raises:
-            UserError: a row has no entity or candidates.
-        """
+    @abstractmethod
+    def select(self, piece: Any, places: list[int]) -> Any:
+        """The piece with these of its rows, counted from 0."""
 
     @abstractmethod
     def place(self, row: int) -> str:
@@ -70,9 +79,12 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
     if kind == "jsonl":
         return _JsonLines(files, shard_rows)
     try:
-        return (_ParquetFiles if kind == "parquet" else _ArrowFiles)(files)
+        tables = (_ParquetFiles if kind == "parquet" else _ArrowFiles)(files)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as {kind} ({error}); is it whole?") from None
+    if RANKED in tables.schema.names:
+        raise UserError(f"{path} {RERANKED}")
+    return tables
 
 
 class _JsonLines(MentionFile):
@@ -116,22 +128,33 @@ class _JsonLines(MentionFile):
                         return
             offset = 0
 
-    def mentions(self, piece: list[bytes], first: int) -> list[dict[str, Any]]:
-        rows = []
-        for number, line in enumerate(piece, first):
-            try:
-                row = json.loads(line)
-                row["entity"], row["candidates"]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f'{self.place(number)}: expected a JSON object with "entity" and "candidates"'
-                ) from None
-            rows.append(row)
-        return rows
+    def mentions(self, piece: list[bytes]) -> list[dict[str, Any] | ValueError]:
+        return [_mention(line) for line in piece]
+
+    def select(self, piece: list[bytes], places: list[int]) -> list[bytes]:
+        return [piece[place] for place in places]
 
     def place(self, row: int) -> str:
         number = int(np.searchsorted(self._first_rows, row, "right")) - 1
         return f"{self.paths[number]}:{row - self._first_rows[number] + 1}"
+
+
+def _mention(line: bytes) -> dict[str, Any] | ValueError:
+    try:
+        text = line.decode("utf-8-sig")
+        row = json.loads(text)
+        row["entity"], row["candidates"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ValueError('expected a JSON object with "entity" and "candidates", in UTF-8')
+    if RANKED in row:
+        return ValueError(RERANKED)
+    try:
+        # Only an escape can stand for half of a surrogate pair.
+        if "\\u" in text:
+            json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return ValueError("holds half of a surrogate pair, which is no character")
+    return row
 
 
 class _Tables(MentionFile):
@@ -139,8 +162,17 @@ class _Tables(MentionFile):
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
-        self._sizes = [self._size(path) for path in paths]
-        self._first_rows = np.concatenate([[0], np.cumsum(self._sizes)]).tolist()
+        headers = [self._header(path) for path in paths]
+        self.schema = headers[0][0]
+        for path, (schema, _) in zip(paths, headers, strict=True):
+            if not schema.equals(self.schema):
+                raise UserError(
+                    f"{path} has other columns or types than {paths[0]}; give the files of a folder one schema"
+                )
+        missing = [name for name in MENTION_FIELDS[:2] if name not in self.schema.names]
+        if missing:
+            raise UserError(f"{paths[0]}: the columns {', '.join(missing)} are missing")
+        self._first_rows = np.cumsum([0, *(rows for _, rows in headers)]).tolist()
         self.rows = self._first_rows[-1]
 
     def read(self, start: int, stop: int, most: int) -> Iterator[tuple[int, pa.Table]]:
@@ -148,7 +180,7 @@ class _Tables(MentionFile):
 
         held, row = [], start
         for number, first in enumerate(self._first_rows[:-1]):
-            from_row, to_row = max(start - first, 0), min(stop - first, self._sizes[number])
+            from_row, to_row = max(start - first, 0), min(stop, self._first_rows[number + 1]) - first
             if from_row >= to_row:
                 continue
             for table in self._tables(number, from_row, to_row):
@@ -162,31 +194,38 @@ class _Tables(MentionFile):
         if held:
             yield row, pa.concat_tables(held)
 
-    def mentions(self, piece: pa.Table, first: int) -> list[dict[str, Any]]:
-        missing = {"entity", "candidates"} - set(piece.column_names)
-        if missing:
-            raise UserError(f"{self.place(first)}: the columns {', '.join(sorted(missing))} are missing")
-        used = [
-            name for name in ("entity", "candidates", "entity_type", "left", "right") if name in piece.column_names
-        ]
-        return piece.select(used).to_pylist()
+    def mentions(self, piece: pa.Table) -> list[dict[str, Any] | ValueError]:
+        try:
+            piece.validate(full=True)
+            return piece.select([name for name in MENTION_FIELDS if name in piece.column_names]).to_pylist()
+        except ValueError as error:
+            if piece.num_rows == 1:
+                return [ValueError(str(error))]
+            return [row for place in range(piece.num_rows) for row in self.mentions(piece.slice(place, 1))]
+
+    def select(self, piece: pa.Table, places: list[int]) -> pa.Table:
+        import pyarrow as pa
+
+        return piece.take(pa.array(places, pa.int64()))
 
     def place(self, row: int) -> str:
         number = int(np.searchsorted(self._first_rows, row, "right")) - 1
         return f"{self.paths[number]}, row {row - self._first_rows[number] + 1}"
 
     @abstractmethod
-    def _size(self, path: Path) -> int: ...
+    def _header(self, path: Path) -> tuple[pa.Schema, int]:
+        """Columns and number of rows."""
 
     @abstractmethod
     def _tables(self, number: int, start: int, stop: int) -> Iterator[pa.Table]: ...
 
 
 class _ParquetFiles(_Tables):
-    def _size(self, path: Path) -> int:
+    def _header(self, path: Path) -> tuple[pa.Schema, int]:
         import pyarrow.parquet as pq
 
-        return pq.read_metadata(path).num_rows
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
 
     def _tables(self, number: int, start: int, stop: int) -> Iterator[pa.Table]:
         import pyarrow as pa
@@ -206,8 +245,9 @@ class _ParquetFiles(_Tables):
 
 
 class _ArrowFiles(_Tables):
-    def _size(self, path: Path) -> int:
-        return self._open(path).num_rows
+    def _header(self, path: Path) -> tuple[pa.Schema, int]:
+        table = self._open(path)
+        return table.schema, table.num_rows
 
     def _tables(self, number: int, start: int, stop: int) -> Iterator[pa.Table]:
         yield self._open(self.paths[number]).slice(start, stop - start)
@@ -222,61 +262,84 @@ class _ArrowFiles(_Tables):
             return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
-def write_shard(path: Path, pieces: Iterator[tuple[Any, list[dict[str, Any]], list[list[dict[str, Any]]]]]) -> None:
+def write_shard(path: Path, pieces: Iterator[tuple[Any, list[list[dict[str, Any]]]]]) -> None:
     """Write ranked pieces beside `path` and rename.
 
     Args:
         path: by its ending one of `FORMATS`.
-        pieces: what was read, its mentions, and for each its ranked candidates as mappings of `RANKED_FIELDS`.
+        pieces: what was read, and for each row its ranked candidates as mappings of `RANKED_FIELDS`.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    # A process that outlives its run must not write into the next one's file.
+    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
     try:
         if FORMATS[path.suffix] == "jsonl":
-            with partial.open("w", encoding="utf-8") as stream:
-                for piece, mentions, ranked in pieces:
-                    rows = mentions if isinstance(piece, list) else piece.to_pylist()
-                    for row, candidates in zip(rows, ranked, strict=True):
-                        stream.write(json.dumps(row | {"ranked": candidates}, ensure_ascii=False, default=str) + "\n")
+            with partial.open("wb") as stream:
+                for piece, ranked in pieces:
+                    stream.writelines(map(_line, piece if isinstance(piece, list) else piece.to_pylist(), ranked))
         else:
-            _write_tables(partial, FORMATS[path.suffix], (with_ranked(piece, ranked) for piece, _, ranked in pieces))
+            tables = (with_ranked(piece, ranked) for piece, ranked in pieces)
+            first = next(tables)
+            _write_tables(partial, FORMATS[path.suffix], first.schema, chain([first], tables))
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
 
 
-def joined(shards: Sequence[Path], target: Path) -> None:
-    """Join shards into one file beside `target` and rename; memory holds a piece at a time."""
-    partial = target.with_name(f".{target.name}.partial")
+def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:
+    """A row of JSON Lines as it is, or a row of a table, with its ranked candidates at the end."""
+    if isinstance(row, dict):
+        row = json.dumps(row, ensure_ascii=False, default=_as_text).encode()
+    ending = json.dumps(ranked, ensure_ascii=False).encode()
+    return b'%s, "%s": %s}\n' % (row.removeprefix(BOM_UTF8).strip().removesuffix(b"}"), RANKED.encode(), ending)
+
+
+def _as_text(value: Any) -> str:
+    """What JSON has no type for: bytes in base64, and dates, times and decimals as Python shows them."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def joined(shards: Sequence[Path], target: Path) -> int:
+    """Join shards into one file; memory holds a piece at a time. Returns the number of rows."""
     kind = FORMATS[target.suffix]
-    if kind == "jsonl":
-        with partial.open("wb") as stream:
-            for shard in shards:
-                with shard.open("rb") as source:
-                    while chunk := source.read(CHUNK_BYTES):
-                        stream.write(chunk)
-    else:
+    if kind != "jsonl":
         files = (_ParquetFiles if kind == "parquet" else _ArrowFiles)(list(shards))
-        _write_tables(partial, kind, (table for _, table in files.read(0, files.rows, 10_000)))
-    partial.replace(target)
+        _write_tables(target, kind, files.schema, (table for _, table in files.read(0, files.rows, 10_000)))
+        return files.rows
+    rows = 0
+    with target.open("wb") as stream:
+        for shard in shards:
+            with shard.open("rb") as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    rows += chunk.count(b"\n")
+                    stream.write(chunk)
+    return rows
 
 
-def _write_tables(path: Path, kind: str, tables: Iterator[pa.Table]) -> None:
+def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first = next(tables)
-    opened = pq.ParquetWriter(path, first.schema) if kind == "parquet" else pa.ipc.new_file(path, first.schema)
-    with opened as writer:
-        writer.write_table(first)
+    if kind == "parquet":
+        with pq.ParquetWriter(path, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+        return
+    with pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as writer:
+        former = schema.empty_table()
         for table in tables:
+            # Arrow files let a dictionary grow, not change.
+            table = pa.concat_tables([former, table]).unify_dictionaries().slice(former.num_rows)
             writer.write_table(table)
+            former = table.slice(0, 1) if table.num_rows else former
 
 
 def with_ranked(table: pa.Table, ranked: list[list[dict[str, Any]]]) -> pa.Table:
     """The table with the ranked candidates of each row, a list of structs of `RANKED_FIELDS`."""
     import pyarrow as pa
 
+    if RANKED in table.column_names:
+        raise UserError(f"the table {RERANKED}")
     kinds = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.string(), pa.bool_())
     kind = pa.list_(pa.struct(list(zip(RANKED_FIELDS, kinds, strict=True))))
-    return table.append_column("ranked", pa.array(ranked, kind))
+    return table.append_column(RANKED, pa.array(ranked, kind))

@@ -430,3 +430,17 @@ def _score(key: str, value: Any, position: int) -> float:
         return float("nan") if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"candidate {position} has a {key} that is no number: {reprlib.repr(value)}") from None
+
+
+def check_mention(row: Mapping[str, Any], template: PairTemplate) -> None:
+    """Raise what ranking one mention would raise, given as in the files of scripts/rerank.py.
+
+    Args:
+        row: with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.
+        template: of the model that will rank it.
+
+    Raises:
+        TypeError, ValueError: as `UMLSReranker.rerank`.
+    """
+    types, *sides = row.get("entity_type"), row.get("left") or "", row.get("right") or ""
+    _read_mention(None, template, row["entity"], row["candidates"], types, *sides)
