@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.calibrators import BetaCalibrator, PlattCalibrator
 from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions, type_fits
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.string_counts import StringCounts
@@ -74,7 +74,7 @@ def test_evidence_by_hand(counts):
     np.testing.assert_allclose(candidates["string_share"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
     np.testing.assert_allclose(about["string_count"], np.log1p([3, 0]))
-    np.testing.assert_allclose(about["exact_names"], np.log1p([1, 0]))
+    assert list(about) == ["string_count", "seen_string"]
 
 
 def test_type_lifts_by_hand(counts):
@@ -149,6 +149,34 @@ def test_without_fusion_the_logits_decide():
 def test_candidates_of_one_cui_are_one_concept():
     assert lists(cuis=("C1", "C1", "C1")).concepts.tolist() == [0, 0, 1]
     assert lists(cuis=(None, None, None)).concepts.tolist() == [0, 1, 2]
+
+
+def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
+    sure = EvidenceFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
+    once = Calibration([sure], counts)(lists()).probabilities[:2]
+    twice = Calibration([sure], counts)(lists(cuis=("C1", "C1", "C9"))).probabilities[:2]
+    assert once.sum() < 1 < twice.sum() and twice.max() < 1
+
+
+@pytest.mark.parametrize("calibrator", [None, BetaCalibrator(0.4, 3.0, 0.5)])
+def test_a_name_equal_to_the_mention_never_lowers_a_probability(counts, calibrator):
+    """Fitted where mentions with an exact name among their candidates hardly ever have their concept there."""
+    rng = np.random.default_rng(5)
+    n, size = 400, 3
+    exact = rng.random((n, size)) < 0.3
+    logits = rng.normal(size=(n, size))
+    gold = np.where(exact.any(axis=1) & (rng.random(n) < 0.9), -1, logits.argmax(axis=1))
+
+    def scored(exact):
+        names = np.where(exact.ravel(), "Cold", "other").tolist()
+        cuis = [f"C{number}" for number in range(n * size)]
+        return ScoredLists(logits.ravel(), ["cold"] * n, names, cuis, np.arange(n + 1) * size, {})
+
+    fitted = fit_fusions(["cross_encoder", "exact_name"], scored(exact), gold, counts)
+    fused = Calibration(fitted.fusions, counts, calibrator)
+    before, after = fused(scored(np.zeros_like(exact))), fused(scored(np.eye(size, dtype=bool)[np.arange(n) % size]))
+    gained = (after.probabilities - before.probabilities).reshape(n, size)[np.arange(n), np.arange(n) % size]
+    assert gained.min() >= 0
 
 
 def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):

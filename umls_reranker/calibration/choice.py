@@ -1,7 +1,8 @@
 """Lists as choices: one of a mention's candidates, or none of these (McFadden 1974).
 
 With utilities u of the candidates and u_none, ``P(c) = exp(u_c) / (exp(u_none) + sum of exp(u) over the list)``: the
-probabilities of a list sum to less than one, and what is left is that of "none".
+probabilities of a list's concepts sum to less than one, and what is left is that of "none". Of several candidates of
+one concept the sum counts the best; each has its own probability, so with duplicates a list's column may sum to more.
 """
 
 import numpy as np

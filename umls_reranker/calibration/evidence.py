@@ -109,11 +109,9 @@ class ScoredLists:
             "type_lift": self._type_lifts(counts),
             "type_fit": np.full(len(rows), np.nan) if self.fits is None else self.fits,
         }
-        totals = np.concatenate([[0.0], np.cumsum(exact)])
         lists = {
             "string_count": np.log1p(seen),
             "seen_string": np.minimum(seen, 1).astype(np.float64),
-            "exact_names": np.log1p(totals[self.offsets[1:]] - totals[self.offsets[:-1]]),
         }
         return candidates, lists
 
@@ -204,7 +202,7 @@ class Calibration:
         self.counts = counts
 
     def __call__(self, lists: ScoredLists) -> CalibratedScores:
-        """Calibrated scores of all candidates; with fusions the probabilities of a list sum to less than one."""
+        """Calibrated scores of all candidates; with fusions those of a list's concepts sum to less than one."""
         if not self.fusions:
             everything = np.ones(len(lists.mentions), bool)
             return CalibratedScores(lists.logits, self.calibrator(lists.logits, lists.candidate_types), everything)

@@ -3,7 +3,7 @@
 A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
     utility of candidate c    u_c = sum of weight x evidence  (+ lead, if no other of its list has more)
-    utility of none           u_0 = intercept + sum of weight x what is known about the list
+    utility of none           u_0 = intercept + sum of weight x what is known about the mention's string
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
 Every weight and the lead are >= 0. Without a lead, gold concepts that stand far down some lists flatten all of them;
@@ -12,8 +12,9 @@ with it, the probabilities of first candidates are on average what share of them
 Evidence weighs differently where training had the mention's string: how that was used then says much, and names say
 less. So there is a second set of weights for such lists, held near the first as far as data do not speak.
 
-So more evidence for a candidate never lowers its probability, the probabilities of a list sum to less than one, and
-what is left is the price of abstaining. Its few weights are kept as JSON and can be read.
+So more evidence for a candidate, all else equal, never lowers its probability: "none" does not depend on the
+candidates. The probabilities of a list's concepts sum to less than one, and what is left is the price of abstaining.
+The few weights are kept as JSON and can be read.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ CANDIDATE_EVIDENCE = {
 LIST_EVIDENCE = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 where training had this string",
-    "exact_names": "log(1 + candidates named exactly like the mention)",
 }
 SEEN = "seen_string"
 # Of the standardized weights; keeps evidence that never varies at weight 0.
