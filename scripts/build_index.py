@@ -60,12 +60,12 @@ def make_stages(recipe, run, due) -> None:
 def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.encoding import NameVectors
-    from umls_reranker.retrieval.faiss_index import new_index
+    from umls_reranker.retrieval.faiss_index import new_index, training_size
     from umls_reranker.retrieval.from_recipe import load_encoder
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
-    # What FAISS does not know is said before hours of encoding.
-    new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
+    # What FAISS does not know, and too few names for it, are said before hours of encoding.
+    index = new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
     main = state.is_main_process
     with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
         if main:
@@ -73,6 +73,7 @@ def make_vectors(recipe, run, stage, state) -> None:
             NameVectors.prepare(concepts, encoder, folder, stage.key)
         state.wait_for_everyone()
         vectors = NameVectors(folder)
+        training_size(index, len(vectors), recipe.index.index_training_sample)
         vectors.encode_share(encoder, state.process_index, state.num_processes)
         state.wait_for_everyone()
         summary |= {"strings": len(vectors), "dimension": vectors.dimension}

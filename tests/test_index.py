@@ -6,6 +6,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
 from umls_reranker.retrieval import encoding as encoding_module
+from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import index as index_module
 from umls_reranker.retrieval.encoding import NameVectors
 from umls_reranker.retrieval.index import NameIndex, expand_ranges
@@ -317,14 +318,67 @@ def test_best_names_in_pieces(monkeypatch, toy):
     np.testing.assert_array_equal(pieces[1], whole[1])
 
 
-def test_training_takes_a_sample_and_too_few_names_are_refused(tmp_path, clustered, monkeypatch):
-    trained = []
-    train = faiss.IndexIVFFlat.train
+def record_training(monkeypatch):
+    """How many vectors each IVF index is trained on."""
+    trained, train = [], faiss.IndexIVFFlat.train
     monkeypatch.setattr(faiss.IndexIVFFlat, "train", lambda self, x: trained.append(len(x)) or train(self, x))
-    build(tmp_path, clustered, factory="IVF4,Flat", training_sample=50)
-    assert trained == [50]
+    return trained
+
+
+def test_training_takes_a_sample(tmp_path, clustered, monkeypatch):
+    trained = record_training(monkeypatch)
+    build(tmp_path, clustered, factory="IVF4,Flat", search_parameters="nprobe=4", training_sample=4 * 39)
+    assert trained == [4 * 39]
+
+
+def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeypatch):
+    monkeypatch.setattr(faiss_module, "TRAINING_SAMPLE", 100)
+    trained = record_training(monkeypatch)
+    build(tmp_path, clustered, factory="IVF4,Flat", search_parameters="nprobe=4")
+    assert trained == [4 * 64]
+    large = faiss_module.new_index(64, "IVF16384,SQfp16", "nprobe=64")
+    assert faiss_module.training_size(large, 9_000_000) == 64 * 16_384
+    assert faiss_module.training_size(large, 700_000) == 700_000
+    assert faiss_module.training_size(faiss_module.new_index(64, "SQ8"), 9_000_000) == 100
+
+
+@pytest.mark.parametrize(
+    ("sample", "names", "reason"),
+    [
+        (
+            262_144,
+            9_000_000,
+            "index_training_sample: 262,144 names are too few; .* trained on 638,976 names .*leave it empty",
+        ),
+        (None, 100_000, "index_factory: .* trained on 638,976 names .* and there are 100,000; use IVF2564 or fewer"),
+        (262_144, 20, "and there are 20; use Flat"),
+    ],
+)
+def test_clusters_without_enough_names_are_refused(sample, names, reason):
+    index = faiss_module.new_index(64, "OPQ16,IVF16384,SQfp16", "nprobe=64")
+    with pytest.raises(UserError, match=reason):
+        faiss_module.training_size(index, names, sample)
+
+
+@pytest.mark.parametrize(
+    ("factory", "parameters", "recommended"),
+    [
+        ("IVF4096,SQfp16", "", "nprobe=128"),
+        ("OPQ16,IVF256,PQ16,RFlat", "", "nprobe=64"),
+        ("IVF16384_HNSW32,SQ8", "quantizer_efSearch=64", "nprobe=256"),
+        ("IVF4,Flat", "", "nprobe=4"),
+    ],
+)
+def test_clusters_without_nprobe_are_refused(factory, parameters, recommended):
+    with pytest.raises(
+        UserError, match=f"index_parameters: .* 1 of .* clusters unless told otherwise; set {recommended},"
+    ):
+        faiss_module.new_index(64, factory, parameters)
+
+
+def test_what_has_no_enough_names_to_train_on_is_refused(tmp_path, clustered):
     with pytest.raises(UserError, match="training on [0-9]+ names failed"):
-        build(tmp_path / "again", clustered, factory="IVF4,Flat", training_sample=3)
+        build(tmp_path, clustered, factory="PQ4x10")
 
 
 class FakeGpu:

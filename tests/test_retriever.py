@@ -158,7 +158,7 @@ def test_other_concepts_are_refused(tmp_path, searched):
 
 
 def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
-    keys = {"output_dir": tmp_path, "index_factory": "IVF4,Flat", "index_parameters": "nprobe=1"}
+    keys = {"output_dir": tmp_path, "index_factory": "IVF2,Flat", "index_parameters": "nprobe=1"}
     keys["retrievers"] = ["dense", "lexical"]
     assert scripts.run("prepare_data", **keys).code == 0
     outcome = scripts.run("build_index", **keys)

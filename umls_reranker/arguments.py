@@ -164,10 +164,13 @@ class IndexArguments:
         "compared with exact search; threads build HNSW a little differently each time, except with OMP_NUM_THREADS=1",
     )
     index_parameters: str | None = _key(
-        None, "FAISS search parameters of the index, e.g. nprobe=64 (IVF) or efSearch=128 (HNSW)"
+        None,
+        "FAISS search parameters of the index: nprobe=128 (clusters searched; IVF needs it) or efSearch=128 (HNSW)",
     )
-    index_training_sample: int = _key(
-        262_144, "names that a clustering or quantizing index is trained on, at most; IVF wants 39 a cluster or more"
+    index_training_sample: int | None = _key(
+        None,
+        "names that a clustering or quantizing index is trained on, at most; IVF needs 39 a cluster; empty: 64 a "
+        "cluster, 262,144 at least",
     )
     retrievers: list[str] = _key(
         ["dense"],
@@ -218,7 +221,9 @@ class MiningArguments:
         0.2, "with mention_types: share of the training mentions shown without their types, to do without them too"
     )
     feedback_weight: float = _key(1.0, "factor to these weights for pairs of corrections (`feedback`)")
-    max_train_mentions: int | None = _key(None, "train on at most this many mentions, drawn by the seed; empty: all")
+    max_train_mentions: int | None = _key(
+        None, "train on at most this many mentions, drawn by the seed among those whose concept is in the dictionary"
+    )
 
 
 @dataclass

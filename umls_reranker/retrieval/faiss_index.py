@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +15,11 @@ if TYPE_CHECKING:
 
     from .encoding import NameVectors
 
-__all__ = ["fill", "measure_recall", "new_index", "set_parameters"]
+__all__ = ["fill", "measure_recall", "new_index", "set_parameters", "training_size"]
 
+# Names that a clustering or quantizing index is trained on by default: so many in all, or so many for each cluster.
+TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
+NPROBE = re.compile(r"(^|,)nprobe=")
 RECALL_QUERIES = 1_000
 RECALL_AT = (1, 10, 64)
 
@@ -27,7 +32,7 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
         parameters: FAISS search parameters, e.g. ``"nprobe=64"``, to be checked; the index is made without them.
 
     Raises:
-        UserError: FAISS does not know the factory string or a parameter.
+        UserError: FAISS does not know the factory string or a parameter, or clusters come without ``nprobe``.
     """
     import faiss
 
@@ -43,7 +48,7 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
     """Set search parameters of an index.
 
     Raises:
-        UserError: FAISS does not know one of them.
+        UserError: FAISS does not know one of them, or clusters come without ``nprobe``.
     """
     import faiss
 
@@ -52,6 +57,43 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
             faiss.ParameterSpace().set_index_parameters(index, parameters)
     except RuntimeError as error:
         raise _unknown(factory, parameters, error) from None
+    clusters = faiss.try_extract_index_ivf(index)
+    if clusters is not None and not NPROBE.search(parameters):
+        raise UserError(
+            f"index_parameters: {factory} searches 1 of its {clusters.nlist:,} clusters unless told otherwise; "
+            f"set nprobe={recommended_nprobe(clusters.nlist)}, and look at the recall that is printed"
+        )
+
+
+def recommended_nprobe(clusters: int) -> int:
+    """Clusters to search, of so many: 64 of 1,024 and fewer, then in step with the root (benchmarks/README.md)."""
+    return min(clusters, max(64, 2 * math.isqrt(clusters)))
+
+
+def training_size(index: faiss.Index, names: int, sample: int | None = None) -> int:
+    """How many of the names an index is trained on.
+
+    Args:
+        names: distinct names that there are.
+        sample: names wanted at most; None takes 64 a cluster, and 262,144 at least.
+
+    Raises:
+        UserError: clusters get fewer names than FAISS's own minimum for them, 39.
+    """
+    import faiss
+
+    clusters = faiss.try_extract_index_ivf(index)
+    if clusters is None:
+        return min(names, sample or TRAINING_SAMPLE)
+    least = clusters.cp.min_points_per_centroid
+    needed = f"{clusters.nlist:,} clusters have to be trained on {least * clusters.nlist:,} names ({least} each)"
+    if names < least * clusters.nlist:
+        few = names // least
+        other = f"IVF{few} or fewer clusters, or Flat" if few > 1 else "Flat"
+        raise UserError(f"index_factory: {needed} and there are {names:,}; use {other}")
+    if sample is not None and sample < least * clusters.nlist:
+        raise UserError(f"index_training_sample: {sample:,} names are too few; {needed}; use more or leave it empty")
+    return min(names, sample or max(TRAINING_SAMPLE, SAMPLE_PER_CLUSTER * clusters.nlist))
 
 
 def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
@@ -59,22 +101,23 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
     return UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}")
 
 
-def fill(index: faiss.Index, vectors: NameVectors, training_sample: int) -> faiss.Index:
+def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None = None) -> faiss.Index:
     """Train an index where it needs that and add all vectors; memory holds the index, the sample and one shard.
 
     Where FAISS was built for a GPU, there is one, and it knows this kind of index, it trains and fills it.
 
     Args:
-        training_sample: vectors that a clustering or quantizing index is trained on, at most.
+        training_sample: as for `training_size`.
 
     Returns:
         the filled index, in main memory.
 
     Raises:
-        UserError: the index needs more vectors for its training than there are.
+        UserError: the index needs more vectors for its training than there are or than `training_sample` allows.
     """
     import faiss
 
+    size = training_size(index, len(vectors), training_sample)
     if index.is_trained:
         _reserve(index, len(vectors))
         on_gpu = None
@@ -83,7 +126,7 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int) -> fais
     filled = index if on_gpu is None else on_gpu
     if not filled.is_trained:
         try:
-            filled.train(vectors.take(vectors.sample(training_sample)))
+            filled.train(vectors.take(vectors.sample(size)))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None

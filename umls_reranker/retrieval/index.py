@@ -32,8 +32,6 @@ __all__ = ["Candidates", "NameIndex", "expand_ranges"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 EXACT = "Flat"
-# A clustering or quantizing index is trained on at most this many vectors.
-TRAINING_SAMPLE = 262_144
 # Queries that a thread searches at a time, in FAISS and by exact search, which reads all vectors for them.
 QUERIES_PER_BLOCK, QUERIES_PER_PASS = 512, 4_096
 # Names whose vectors are taken from the index together.
@@ -81,7 +79,7 @@ class NameIndex:
         factory: str = EXACT,
         search_parameters: str = "",
         *,
-        training_sample: int = TRAINING_SAMPLE,
+        training_sample: int | None = None,
     ) -> NameIndex:
         """Index encoded names.
 
@@ -93,10 +91,11 @@ class NameIndex:
             factory: FAISS factory string. ``"Flat"`` is exact and, at 37,000 concepts, answers thousands of queries a
                 second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
             search_parameters: as for `load`; they are not stored.
-            training_sample: vectors that a clustering or quantizing index is trained on, at most.
+            training_sample: as for `faiss_index.training_size`.
 
         Raises:
-            UserError: FAISS does not know the factory string or a parameter, or cannot train on so few names.
+            UserError: FAISS does not know the factory string or a parameter, IVF comes without ``nprobe``, or there
+                are too few names to train on.
         """
         import faiss
 
@@ -112,10 +111,11 @@ class NameIndex:
         """Open an index; a flat one is mapped into memory, not read.
 
         Args:
-            search_parameters: of FAISS, e.g. ``"nprobe=64"`` or ``"efSearch=128"``.
+            search_parameters: of FAISS, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
 
         Raises:
-            UserError: a part is missing or cannot be read, or FAISS does not know a parameter.
+            UserError: a part is missing or cannot be read, FAISS does not know a parameter, or IVF comes without
+                ``nprobe``.
         """
         import faiss
 
