@@ -37,20 +37,16 @@ def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.sources import sample_mentions
     from umls_reranker.devices import sharing_processes
     from umls_reranker.retrieval.from_recipe import load_retriever, mining_config
     from umls_reranker.retrieval.mining import search_share
 
     state = sharing_processes(recipe.run.device)
     mentions = load_from_disk(str(run.path / "mentions"))
-    mentions["train"] = sample_mentions(mentions["train"], recipe.mining.max_train_mentions, recipe.run.seed)
     config = mining_config(recipe.mining, recipe.model.mention_types, recipe.run.seed)
     # Only training profits from seeing a string once; dev and test count every mention, as serving will.
-    configs = {
-        split: config if split == "train" else replace(config, mine_per="mention", typeless_share=0.0)
-        for split in SPLITS
-    }
+    held_out = replace(config, max_mentions=None, mine_per="mention", typeless_share=0.0)
+    configs = {split: config if split == "train" else held_out for split in SPLITS}
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked() if state.is_main_process else nullcontext():
         searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")

@@ -236,6 +236,24 @@ def test_dictionary_too_small_for_the_negatives_is_reported(tmp_path):
     assert report["dropped"]["chosen"]["random"] > 0
 
 
+@pytest.mark.parametrize("mine_per", ["mention", "string"])
+def test_a_limit_draws_among_the_mentions_that_can_be_mined(many, many_mentions, mine_per):
+    whole, report, _ = many.mine(many_mentions, MiningConfig(mine_per=mine_per))
+    usable = sorted(set(whole["mention_id"]))
+    lost = report["gold_concept_unknown"] + report["repeated_mentions"]
+    assert report["gold_concept_unknown"] > 10 and len(usable) == 150 - lost and report["mentions_not_drawn"] == 0
+    drawn = {}
+    for seed in (1, 1, 2):
+        config = MiningConfig(mine_per=mine_per, max_mentions=100, seed=seed)
+        pairs, report, _ = many.mine(many_mentions, config)
+        ids = pairs.unique("mention_id")
+        assert len(ids) == 100 and ids == sorted(ids) and set(ids) < set(usable)
+        assert drawn.setdefault(seed, ids) == ids
+        assert report["mentions"] == 150 and report["mentions_not_drawn"] == len(usable) - 100
+    assert drawn[1] != drawn[2]
+    assert many.mine(many_mentions, MiningConfig(mine_per=mine_per, max_mentions=150))[0].to_list() == whole.to_list()
+
+
 def test_no_mention_with_a_known_gold_concept(homonyms):
     pairs, report, _ = homonyms.mine(make_mentions([("cold", "C0999999", ["T2"])]))
     assert len(pairs) == 0

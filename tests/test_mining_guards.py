@@ -122,13 +122,16 @@ def test_no_deeper_search_brings_up_what_is_not_there(tmp_path):
 
 
 def test_recipe_sets_guards():
-    mining = MiningArguments(guard_relations=["SY"], positive_aware_ceiling=0.95, mine_per="string")
+    mining = MiningArguments(
+        guard_relations=["SY"], positive_aware_ceiling=0.95, mine_per="string", max_train_mentions=9
+    )
     config = mining_config(mining, False, 3)
     assert (config.guard_relations, config.positive_aware_ceiling, config.mine_per) == (("SY",), 0.95, "string")
+    assert config.max_mentions == 9
     assert mining_config(MiningArguments(), False, 13) == MiningConfig()
 
 
-@pytest.mark.parametrize("overrides", [{"positive_aware_ceiling": 95.0}, {"neighbors": 0}])
+@pytest.mark.parametrize("overrides", [{"positive_aware_ceiling": 95.0}, {"neighbors": 0}, {"max_train_mentions": 0}])
 def test_a_number_out_of_range_is_refused(overrides):
     with pytest.raises(UserError, match=next(iter(overrides))):
         mining_config(MiningArguments(**overrides), False, 13)

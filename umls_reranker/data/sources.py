@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..arguments import ConceptArguments, MentionArguments
 from ..errors import UserError
@@ -18,16 +18,12 @@ from .rrf import read_rrf_concepts
 from .rrf_filters import few
 from .semantic_types import TypeHierarchy
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 __all__ = [
     "ConceptSource",
     "corpus_mentions",
     "describe_dictionary",
     "read_concepts",
     "release_files",
-    "sample_mentions",
     "split_shares",
 ]
 
@@ -225,12 +221,3 @@ def corpus_mentions(
         "mentions_in_no_list": unlisted,
         "listed_documents_without_mentions": len(split_of) - len(seen),
     }
-
-
-def sample_mentions(mentions: Dataset, most: int | None, seed: int) -> Dataset:
-    """At most `most` mentions, drawn by the seed, in their order."""
-    import numpy as np
-
-    if most is None or len(mentions) <= most:
-        return mentions
-    return mentions.select(np.sort(np.random.default_rng(seed).permutation(len(mentions))[:most]))

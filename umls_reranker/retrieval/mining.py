@@ -151,6 +151,7 @@ def mine_pairs(
         "gold_concept_unknown": task.unknown,
         "repeated_mentions": task.repeated,
         "repeated_pairs": task.repeated * (1 + sum(wanted.values())),
+        "mentions_not_drawn": task.not_drawn,
         "gold_concept_not_retrieved": missed,
         "types_from_mention": pools.from_mention,
         "relations": 0 if relations is None else len(relations),
@@ -169,7 +170,7 @@ class _Task:
     Attributes:
         table, gold, queries: n mentions, the rows of their gold concepts, the numbers of their queries.
         nearest: of the distinct queries.
-        unknown, repeated: numbers of mentions left out.
+        unknown, repeated, not_drawn: numbers of mentions left out.
     """
 
     def __init__(
@@ -192,6 +193,10 @@ class _Task:
             codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
             kept = kept[np.sort(np.unique((codes * len(concepts) + gold)[kept], return_index=True)[1])]
         self.repeated = len(gold) - self.unknown - len(kept)
+        self.not_drawn = 0
+        if config.max_mentions is not None and len(kept) > config.max_mentions:
+            self.not_drawn = len(kept) - config.max_mentions
+            kept = kept[np.sort(np.random.default_rng(config.seed).permutation(len(kept))[: config.max_mentions])]
         self.table, self.gold = table.take(pa.array(kept)), gold[kept]
         self.queries, distinct = distinct_queries(self.table, retriever.reads_context)
         self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)

@@ -18,6 +18,7 @@ class MiningConfig:
         cosine_floor: what a semantic negative's cosine should reach; the nearest below it fill up and are counted.
         guard_relations: kinds of relation to the gold concept that no negative may have.
         positive_aware_ceiling: most a semantic negative's cosine may be, as a share of the positive's; None: no limit.
+        max_mentions: mentions mined at most, drawn by the seed among those that can be; None: all.
         mine_per: ``"mention"``, or ``"string"`` for the first mention of each normalized string and gold concept.
         positive_weight, semantic_weight, other_weight: weights in the loss; "other" is same-type and random.
         feedback_weight: factor to them for mentions that come from a reviewer's corrections.
@@ -32,6 +33,7 @@ class MiningConfig:
     cosine_floor: float = 0.85
     guard_relations: tuple[str, ...] = ("PAR", "CHD", "RB", "RN", "SY")
     positive_aware_ceiling: float | None = None
+    max_mentions: int | None = None
     mine_per: str = "mention"
     positive_weight: float = 1.0
     semantic_weight: float = 1.5

@@ -149,6 +149,7 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     add("mentions", "mentions")
     add("  gold concept not in the dictionary", "gold_concept_unknown")
     add("  same string and gold concept as a former one", "repeated_mentions")
+    add("  left out by max_train_mentions", "mentions_not_drawn")
     add("  gold concept not among the nearest", "gold_concept_not_retrieved")
     add("  searched deeper, since guards left too few", "searched_deeper")
     table.add_section()
