@@ -147,7 +147,11 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
     [
         ("build_index", {"encoder": "/nowhere/encoder"}, "/nowhere/encoder does not exist"),
         ("build_index", {"index_factory": "Flatt"}, "index_factory 'Flatt'"),
-        ("build_index", {"index_factory": "IVF4,Flat"}, "IVF4,Flat searches 1 of its 4 clusters unless told otherwise"),
+        (
+            "build_index",
+            {"index_factory": "IVF4,Flat"},
+            "IVF4,Flat searches 1 of its 4 clusters unless told otherwise",
+        ),
         ("build_index", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"}, "there are 87; use IVF2"),
         ("build_index", {"encoder_precision": "float16"}, "encoder_precision: float16 needs a GPU"),
         ("build_index", {"encoder_max_length": 1000}, "at most 128 tokens"),
