@@ -8,6 +8,7 @@ requests in flight are answered, for at most stop_seconds. One process serves on
 """
 
 import signal
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,10 +31,12 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     reranker, linker = load(recipe)
-    # The first call is slow; no request should wait for it.
-    reranker.rerank("warm-up", ["warm", "up"])
-    if linker is not None:
-        linker.link("warm-up")
+    # The first call is slow; no request should wait for it. That it lacks what the model reads is no news.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reranker.rerank("warm-up", ["warm", "up"])
+        if linker is not None:
+            linker.link("warm-up")
     with open_log(recipe) as log:
         reranker.monitor = make_monitor(recipe, reranker.folder, log)
         config = uvicorn.Config(

@@ -1,11 +1,15 @@
 """Counts of the training split, the evidence made of them, and the calibration that weighs it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from umls_reranker.calibration.calibrators import BetaCalibrator, PlattCalibrator
 from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions, type_fits
 from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.hierarchical import HierarchicalPlattCalibrator, TypeLine
+from umls_reranker.calibration.inputs import ScoreRange, given_inputs
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.errors import UserError
@@ -123,7 +127,8 @@ def calibration(counts) -> Calibration:
     poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = EvidenceFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     bare = EvidenceFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
-    return Calibration([rich, poor], counts, PlattCalibrator(slope=2.0, intercept=0.0), bare)
+    platt, ranges = PlattCalibrator(slope=2.0, intercept=0.0), {"retrieval": ScoreRange(0.0, 1.0)}
+    return Calibration([rich, poor], counts, platt, bare, ranges)
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
@@ -138,6 +143,102 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     none = calibration(counts)(lists())
     assert none.complete.tolist() == [False, False]
     assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
+
+
+# What a model reads, and who came without
+
+
+def reading(*reads, lacking=()) -> ScoredLists:
+    """Two whole lists, of which the second lacks some of what a template reads."""
+    given = {name: np.array([True, name not in lacking]) for name in ("preferred_name", "definition", "context")}
+    return replace(lists(types=[["T1"], ["T1"]]), reads=reads, given=given)
+
+
+@pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
+def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
+    for fusions in ([], [EvidenceFusion({"cross_encoder": 1.0}, {}, 0.0)]):
+        found = Calibration(fusions, StringCounts.fit(TRAINING))(reading(name, lacking=[name]))
+        assert found.complete.tolist() == [True, False]
+        assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
+        assert Calibration(fusions, StringCounts.fit(TRAINING))(reading(lacking=[name])).complete.all()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "missing"),
+    [
+        ("string_share", ["cui"]),
+        ("concept_count", ["cui"]),
+        ("type_lift", ["entity_type", "cui"]),
+        ("type_fit", ["entity_type", "semantic_types"]),
+        ("retrieval", ["retrieval_score"]),
+        ("context", ["context", "context_score"]),
+        ("lexical", ["lexical_score"]),
+        ("exact_name", []),
+    ],
+)
+def test_what_each_evidence_reads(counts, evidence, missing):
+    fused = Calibration([EvidenceFusion({evidence: 1.0}, {}, 0.0)], counts)
+    scored = replace(reading(lacking=["context"]), cuis=["C1", "C2", " "])
+    found = fused.missing_inputs(scored)
+    assert list(found) == missing
+    expected = {"cui": [False, True], "context": [False, True], "entity_type": [False, False]}
+    for name, lacking in found.items():
+        assert lacking.tolist() == expected.get(name, [True, True])
+    untyped = fused.missing_inputs(replace(scored, types=None, fits=np.full(3, np.nan)))
+    assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
+
+
+def test_evidence_without_weight_is_not_read(counts):
+    seen = EvidenceFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
+    assert list(Calibration([seen], counts).missing_inputs(lists())) == ["retrieval_score"]
+    found = Calibration([EvidenceFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists())
+    assert found.missing == {} and found.complete.all()
+
+
+def test_a_calibrator_with_lines_of_its_own_for_types_reads_them():
+    calibrator = HierarchicalPlattCalibrator()
+    assert Calibration(calibrator=calibrator)(lists()).complete.all()
+    calibrator.lines["T1"] = TypeLine(1.0, 0.0, 5)
+    found = Calibration(calibrator=calibrator)(lists(types=[["T1"], ["UnknownType"]]))
+    assert found.complete.tolist() == [True, False]
+
+
+def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
+    known, offsets = np.array([True, False, True]), np.array([0, 2, 3, 3])
+    found = given_inputs(~known, known, ["a ", " ", ""], [" ", "b", "\n"], offsets)
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "preferred_name": [False, False, True],
+        "definition": [False, True, True],
+        "context": [True, True, False],
+    }
+
+
+@pytest.mark.parametrize("score", [25.1, 1e308, np.inf, -np.inf, np.nan, 1.11, -0.11])
+def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
+    usual = calibration(counts)(lists({"retrieval": np.array([0.1, 0.9, 1.1])}))
+    assert usual.complete.tolist() == [True, True]
+    scored = lists({"retrieval": np.array([0.1, 0.9, score])})
+    found = calibration(counts)(scored)
+    assert found.complete.tolist() == [True, False] and found.missing["retrieval_score"].tolist() == [False, True]
+    np.testing.assert_allclose(found.probabilities, [*usual.probabilities[:2], 0.5])
+    assert np.isfinite(calibration(counts).without_cross_encoder(scored)).all()
+
+
+def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
+    scored = lists({"retrieval": np.array([0.1, 0.9, 0.3]), "lexical": np.array([5.0, 2.0, 2.0])})
+    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, np.array([1, -1]), counts)
+    assert fitted.score_ranges == {"retrieval": (0.1, 0.9)}
+    assert fitted.score_ranges["retrieval"].bounds == pytest.approx((0.02, 0.98))
+    counts.save(tmp_path / "string_counts.safetensors")
+    again = Calibration.load(fitted.to_dict(), tmp_path)
+    assert again.score_ranges == fitted.score_ranges
+
+
+@pytest.mark.parametrize("ranges", [None, {}, {"retrieval": {"low": 1, "high": 0}}, {"retrieval": {"low": "x"}}, [1]])
+def test_a_calibration_without_the_range_of_its_scores_is_refused(counts, tmp_path, ranges):
+    counts.save(tmp_path / "string_counts.safetensors")
+    with pytest.raises(UserError, match=r"score_ranges.* is missing or damaged .*; run scripts/calibrate.py again"):
+        Calibration.load(calibration(counts).to_dict() | {"score_ranges": ranges}, tmp_path)
 
 
 def test_without_fusion_the_logits_decide():

@@ -1,17 +1,26 @@
 """`UMLSReranker`: decisions on scores given by hand, and a real model folder from loading to saving."""
 
 import random
+import re
 import shutil
 import warnings
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from tiny_reranker import fit_thresholds, tiny_reranker
+from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError, hub
 from umls_reranker.calibration.evidence import Calibration
+from umls_reranker.calibration.families import IsotonicCalibrator
+from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.inputs import ScoreRange
+from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.evaluation.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.scoring import Scores
 from umls_reranker.template import PairTemplate
 
@@ -110,9 +119,8 @@ def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
 
 
 def test_logits_rank_where_calibrated_scores_tie():
-    ranked = given(lambda logits, types: np.full(len(logits), 0.4), a=1.0, b=3.0, c=2.0).rerank(
-        "mention", ["a", "b", "c"]
-    )
+    flat = IsotonicCalibrator([-9.0, 9.0], [0.4, 0.4])
+    ranked = given(flat, a=1.0, b=3.0, c=2.0).rerank("mention", ["a", "b", "c"])
     assert [item.name for item in ranked] == ["b", "c", "a"]
     assert [item.margin for item in ranked] == [0.0, 0.0, 0.0]
 
@@ -366,6 +374,103 @@ def test_context_reaches_the_scorer():
         [("m", "a", "before", "after"), ("m", "b", "before", "after")],
         [("m", "a", "1", "3"), ("n", "b", "2", "4")],
     ]
+
+
+# What the model reads and who came without
+
+
+FULL = {"name": "cold", "cui": "C1", "preferred_name": "Common Cold", "definition": "", "retrieval_score": 0.5}
+READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), context_tokens=8, mention_types=True)
+
+
+def reading_everything() -> UMLSReranker:
+    """Sure of every candidate, of which it reads all there is."""
+    fusion = EvidenceFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
+    fallback = EvidenceFusion({"string_share": 1.0}, {}, -20.0)
+    counts = StringCounts.fit([("cold", "C1", [DISEASE])])
+    calibration = Calibration([fusion, fallback], counts, score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+    scorer = GivenScores(defaultdict(float), READ_ALL)
+    return UMLSReranker(scorer, calibration, fit_thresholds(), None, {})
+
+
+def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
+    # The dictionary has no definition of the first; that is known, and nothing is missing.
+    candidates = [FULL, FULL | {"name": "flu", "cui": "C2", "definition": "a virus", "retrieval_score": 0.0}]
+    best = reading_everything().rerank("cold", candidates, DISEASE, "a ", "")[0]
+    assert best.tier == "high" and not recwarn.list
+
+
+@pytest.mark.parametrize("key", ["cui", "preferred_name", "definition", "retrieval_score"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_mention_is_never_high_where_a_candidate_lacks_what_is_read(key, place):
+    candidates = [FULL, FULL | {"cui": "C2", "retrieval_score": 0.0}]
+    candidates[place] = {name: value for name, value in candidates[place].items() if name != key}
+    reranker = reading_everything()
+    shown = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
+    with pytest.warns(UserWarning, match=f"came without what this model reads: {re.escape(shown)}; ") as caught:
+        best = reranker.rerank("cold", candidates, DISEASE, "a ", "")[0]
+    assert best.tier == "medium" and best.accepted
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+def test_nor_without_type_or_context_and_all_that_is_missing_is_named_at_once():
+    reranker = reading_everything()
+    with pytest.warns(UserWarning, match="reads: entity_type; "):
+        assert reranker.rerank("cold", [FULL], None, "a ", "")[0].tier == "medium"
+    with pytest.warns(UserWarning, match="reads: context; "):
+        assert reranker.rerank("cold", [FULL], DISEASE, " ", "")[0].tier == "medium"
+    with pytest.warns(UserWarning) as caught:
+        rows = reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
+    assert [row[0].tier for row in rows[:2]] == ["medium", "high"]
+    (message,) = (str(warning.message) for warning in caught)
+    named = "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; "
+    assert named in message
+
+
+@pytest.mark.parametrize("score", [25.1, 1e308, float("inf"), float("nan")])
+def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
+    reranker = reading_everything()
+    with pytest.warns(UserWarning, match="retrieval_score"):
+        best = reranker.rerank("cold", [FULL | {"retrieval_score": score}], DISEASE, "a ", "")[0]
+        without = reranker.rerank("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", "")[0]
+    assert best.tier == "medium" and best.cross_encoder_score == without.cross_encoder_score
+
+
+def test_evaluation_and_serving_find_the_same_missing(tmp_path):
+    concepts = make_concepts(tmp_path, {"C0000001": ("T1", ["cold"]), "C0000002": ("", ["flu"])})
+    rows = [["C0000001", "C0000002"], ["C0000002", "C0000001"], ["C0000001"]]
+    candidates = Dataset.from_dict(
+        {
+            "cuis": rows,
+            "names": rows,
+            "retrieval_scores": [[0.5, 0.4], [0.5, 0.4], [7.0]],
+            "gold": [0, 0, -1],
+        }
+    )
+    mentions = Dataset.from_dict(
+        {
+            "mention": ["a", "b", "c"],
+            "cui": ["C0000001", "C0000002", "C0000001"],
+            "semantic_types": [[DISEASE], [DISEASE], [DISEASE]],
+            "left": ["before", " ", ""],
+            "right": ["", "", ""],
+        }
+    )
+    reranker = reading_everything()
+    lists = CandidateLists.load(candidates, mentions, concepts, READ_ALL)
+    evaluated = reranker.calibration.missing_inputs(lists.scored(np.zeros(5)))
+    for number, row in enumerate(candidates):
+        given = as_serving_input(row, concepts)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            reranker.rerank("a", given, DISEASE, mentions[number]["left"], "")
+        expected = [name for name, lacking in evaluated.items() if lacking[number]]
+        said = " ".join(str(warning.message) for warning in caught)
+        assert [name for name in evaluated if f" {name}" in said.split(";")[0]] == expected
+    assert {name: lacking.tolist() for name, lacking in evaluated.items() if lacking.any()} == {
+        "context": [False, True, True],
+        "retrieval_score": [False, False, True],
+    }
 
 
 # Batches, figures, threads

@@ -15,6 +15,7 @@ import numpy as np
 from . import hub
 from .calibration.choice import list_owner
 from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
+from .calibration.inputs import given_inputs
 from .calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
 from .data.semantic_types import UNKNOWN_TYPE
 from .errors import UserError
@@ -48,8 +49,8 @@ class RankedCandidate:
         margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
             below the best concept, and the score itself when there is no other concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
-            ``high`` where the candidates came without retrieval scores or types that the model weighs: what certifies
-            the tier was measured with them.
+            ``high`` where mention or candidates came without anything that the model reads: what certifies the tier
+            was measured with all of it.
         accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
             that the deployment accepts (`UMLSReranker.accept_tier`).
     """
@@ -158,9 +159,11 @@ class UMLSReranker:
             entity: the mention's text.
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
-                ``preferred_name`` and ``definition`` are read by models whose template shows them.
+                ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition is ""
+                where the dictionary has none, and None where it is not known.
                 ``retrieval_score``, ``context_score`` and ``lexical_score`` are the scores of the retrievers that the
-                model was calibrated with; a list that lacks one it weighs is scored without any of them.
+                model was calibrated with; a list that lacks one it weighs, or has one far outside of what calibration
+                saw, is scored without any of them.
                 ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
                 contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
@@ -174,6 +177,9 @@ class UMLSReranker:
             TypeError: the mention, its context or a type is not text, the candidates are no list, or one of them has
                 no text for a name or something other than text, types or a number elsewhere; names its position.
             ValueError: the mention is blank.
+
+        Warns:
+            UserWarning: types that the model does not know; inputs that it reads and that are missing, by name.
         """
         return self.rerank_batch([entity], [candidates], [entity_type], [left], [right])[0]
 
@@ -228,8 +234,16 @@ class UMLSReranker:
                 },
                 types,
                 type_fits(hierarchy, types, candidate_types, list_owner(offsets)),
+                template.reads,
+                given_inputs(
+                    np.array([item.is_preferred_known for items in parsed for item in items], bool),
+                    np.array([item.is_definition_known for items in parsed for item in items], bool),
+                    *contexts,
+                    offsets,
+                ),
             )
         )
+        self._warn_of_missing(decided.missing, np.array(sizes) > 0)
         ends = np.cumsum(sizes)
         results = []
         for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
@@ -324,6 +338,21 @@ class UMLSReranker:
         ids = map(self.thresholds.hierarchy.resolve, types)
         return [type_id for type_id in ids if type_id is not None]
 
+    def _warn_of_missing(self, missing: Mapping[str, np.ndarray], asked: np.ndarray) -> None:
+        """One warning that names what any of the mentions with candidates came without."""
+        bounds = {f"{name}_score": found.bounds for name, found in self.calibration.score_ranges.items()}
+        named = [
+            f"{name} (from {bounds[name][0]:.3g} to {bounds[name][1]:.3g})" if name in bounds else name
+            for name, lacking in missing.items()
+            if (lacking & asked).any()
+        ]
+        if named:
+            warnings.warn(
+                f"mentions or candidates came without what this model reads: {', '.join(named)}; such mentions are "
+                "never in the tier high. docs/INTEGRATION_GUIDE.md says what counts as given",
+                stacklevel=4,
+            )
+
     def _resolve_types(self, types: Sequence[Sequence[str]]) -> list[list[str]]:
         """Ids of the types of n mentions; one warning names what the model does not know."""
         resolved, unknown = [], {}
@@ -354,6 +383,8 @@ class _Parsed(NamedTuple):
     text: str
     types: tuple[str, ...] | None
     retrieval: tuple[float, ...]
+    is_preferred_known: bool = False
+    is_definition_known: bool = False
 
     @property
     def concept(self) -> str:
@@ -422,7 +453,9 @@ def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
                 f"candidate {position} has semantic_types that are no list of texts: {reprlib.repr(types)}"
             )
     cui, preferred, definition = texts
-    return _Parsed(name, cui, template.candidate_text(name, preferred, definition), kinds, tuple(scores))
+    text = template.candidate_text(name, preferred, definition)
+    known = bool(preferred and preferred.strip()), definition is not None
+    return _Parsed(name, cui, text, kinds, tuple(scores), *known)
 
 
 def _score(key: str, value: Any, position: int) -> float:

@@ -80,6 +80,12 @@ class PairTemplate:
             mention_types=model.mention_types,
         )
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Inputs that are shown beside mention and name: candidate fields, ``context``, ``entity_type``."""
+        further = (("context", self.context_tokens), ("entity_type", self.mention_types))
+        return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
+
     def mention_text(self, mention: str, types: Sequence[str], hierarchy: TypeHierarchy) -> str:
         """What the model reads of a mention itself.
 

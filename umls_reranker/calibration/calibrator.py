@@ -65,11 +65,13 @@ class Calibrator(ABC):
         method: its name in recipes and JSON.
         kinds: every calibrator by its name.
         fits_lists: whether it can be fitted and applied inside lists.
+        reads_types: whether the map depends on the mention's semantic types.
     """
 
     method: ClassVar[str]
     parameter_names: ClassVar[tuple[str, ...]]
     fits_lists: ClassVar[bool] = True
+    reads_types: bool = False
     kinds: ClassVar[dict[str, type[Calibrator]]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from .calibrator import Types
 from .calibrators import Calibrator, ListwiseCalibrator
 from .choice import choice_log_odds, list_owner
 from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
+from .inputs import INPUTS_OF_EVIDENCE, ScoreRange, lists_with_any
 from .logistic import sigmoid
 from .string_counts import StringCounts
 
@@ -50,6 +51,8 @@ class ScoredLists:
         retrieval: columns of `RETRIEVAL_EVIDENCE`, (m,) each, NaN where a candidate came without.
         types: n semantic types (ids or names) of the mentions, or None where they are not known.
         fits: (m,) as `type_fits` gives them, or None where no candidate's types are known.
+        reads: inputs that the cross-encoder's template reads beside mention and name (`PairTemplate.reads`).
+        given: as `inputs.given_inputs` gives it, of `reads` at least.
     """
 
     logits: np.ndarray
@@ -60,6 +63,8 @@ class ScoredLists:
     retrieval: Mapping[str, np.ndarray]
     types: Types | None = None
     fits: np.ndarray | None = None
+    reads: Sequence[str] = ()
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def mention_of(self) -> np.ndarray:
@@ -78,7 +83,35 @@ class ScoredLists:
             {name: column[rows] for name, column in self.retrieval.items()},
             None if self.types is None else [self.types[row] for row in kept],
             None if self.fits is None else self.fits[rows],
+            self.reads,
+            {name: given[inside] for name, given in self.given.items()},
         )
+
+    def lacks(self, name: str) -> np.ndarray:
+        """(n,) bool, mentions that came without an input, or with a candidate without it; its rule is in `inputs`."""
+        if name in self.given:
+            return ~self.given[name]
+        if name == "cui":
+            return lists_with_any(np.array([not (cui and cui.strip()) for cui in self.cuis], bool), self.offsets)
+        if name == "entity_type":
+            return ~self._typed
+        if name == "semantic_types":
+            # Of a mention without types it is not known whether its candidates had any.
+            return self._typed & lists_with_any(np.isnan(self._fits), self.offsets)
+        column = self.retrieval.get(name.removesuffix("_score"))
+        lacking = np.ones(len(self.names), bool) if column is None else np.isnan(column)
+        return lists_with_any(lacking, self.offsets)
+
+    @property
+    def _typed(self) -> np.ndarray:
+        """(n,) bool, whether a mention's types are known."""
+        if self.types is None:
+            return np.zeros(len(self.mentions), bool)
+        return np.array([bool(_type_ids(given)) for given in self.types], bool)
+
+    @property
+    def _fits(self) -> np.ndarray:
+        return np.full(len(self.names), np.nan) if self.fits is None else self.fits
 
     @property
     def candidate_types(self) -> Types | None:
@@ -107,7 +140,7 @@ class ScoredLists:
             "string_share": np.log((used + PRIOR_USES) / (seen[rows] + PRIOR_MENTIONS)),
             "concept_count": np.log1p(counts.of_concepts(self.cuis)),
             "type_lift": self._type_lifts(counts),
-            "type_fit": np.full(len(rows), np.nan) if self.fits is None else self.fits,
+            "type_fit": self._fits,
         }
         lists = {
             "string_count": np.log1p(seen),
@@ -119,7 +152,7 @@ class ScoredLists:
         """`StringCounts.type_lifts`, NaN where the mention's types are not known."""
         types = [[]] * len(self.mentions) if self.types is None else [_type_ids(given) for given in self.types]
         lifts = counts.type_lifts(types, self.cuis, self.mention_of)
-        lifts[~np.array([bool(given) for given in types], bool)[self.mention_of]] = np.nan
+        lifts[~self._typed[self.mention_of]] = np.nan
         return lifts
 
 
@@ -168,12 +201,14 @@ class CalibratedScores:
         log_odds: (m,) what the candidates of a list are ranked by: the cross-encoder's own log-odds or, where evidence
             is fused, those of each candidate against "none of these".
         probabilities: (m,) float64, calibrated.
-        complete: (n,) bool, whether all candidates of a mention came with all evidence that the model weighs.
+        complete: (n,) bool, whether a mention and all its candidates came with all that the model reads.
+        missing: inputs that the model reads -> (n,) bool, which mentions came without.
     """
 
     log_odds: np.ndarray
     probabilities: np.ndarray
     complete: np.ndarray
+    missing: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Calibration:
@@ -187,6 +222,8 @@ class Calibration:
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
         baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
+        score_ranges: of the scores of retrievers that the fusions weigh, by the names of `RETRIEVAL_EVIDENCE`; scores
+            beyond count as missing.
     """
 
     def __init__(
@@ -195,46 +232,70 @@ class Calibration:
         counts: StringCounts | None = None,
         calibrator: Calibrator | None = None,
         baseline: EvidenceFusion | None = None,
+        score_ranges: Mapping[str, ScoreRange] | None = None,
     ) -> None:
         self.calibrator = calibrator or ListwiseCalibrator()
         self.baseline = baseline
         self.fusions = list(fusions)
         self.counts = counts
+        self.score_ranges = dict(score_ranges or {})
 
     def __call__(self, lists: ScoredLists) -> CalibratedScores:
         """Calibrated scores of all candidates; with fusions those of a list's concepts sum to less than one."""
+        missing = self.missing_inputs(lists)
+        complete = ~np.any([*missing.values(), np.zeros(len(lists.mentions), bool)], axis=0)
         if not self.fusions:
-            everything = np.ones(len(lists.mentions), bool)
-            return CalibratedScores(lists.logits, self.calibrator(lists.logits, lists.candidate_types), everything)
-        utility, complete = self.utilities(lists)
+            probabilities = self.calibrator(lists.logits, lists.candidate_types)
+            return CalibratedScores(lists.logits, probabilities, complete, missing)
+        utility, richest = self.utilities(lists)
         calibrated = self.calibrator.log_odds(utility, lists.candidate_types)
         # The poorer fusion is itself a fitted probability; the calibrator belongs to the richer one.
-        calibrated = np.where(complete[lists.mention_of], calibrated, utility)
+        calibrated = np.where(richest[lists.mention_of], calibrated, utility)
         none = np.zeros(len(lists.mentions))
         log_odds = choice_log_odds(calibrated, none, lists.offsets, lists.concepts)
-        return CalibratedScores(utility, sigmoid(log_odds), complete)
+        return CalibratedScores(utility, sigmoid(log_odds), complete, missing)
+
+    def missing_inputs(self, lists: ScoredLists) -> dict[str, np.ndarray]:
+        """Inputs that template, fusion or calibrator read -> (n,) bool, mentions that came without.
+
+        What certifies the high tier was measured on mentions that came with all of them.
+        """
+        lists = self._in_range(lists)
+        names = list(lists.reads)
+        for evidence in self.fusions[0].read if self.fusions else ():
+            names += INPUTS_OF_EVIDENCE.get(evidence, ())
+        names += ["entity_type"] if self.calibrator.reads_types else []
+        return {name: lists.lacks(name) for name in dict.fromkeys(names)}
+
+    def _in_range(self, lists: ScoredLists) -> ScoredLists:
+        ranges = self.score_ranges
+        columns = {
+            name: ranges[name].inside(column) if name in ranges else column for name, column in lists.retrieval.items()
+        }
+        return replace(lists, retrieval=columns)
 
     def utilities(self, lists: ScoredLists) -> tuple[np.ndarray, np.ndarray]:
         """Log-odds of candidates against none, (m,), by the richest fusion that a list's evidence allows, else by the
         poorest; and whether that is the first, (n,) bool."""
-        candidates, about_lists = lists.evidence(self.counts)
+        candidates, about_lists = self._in_range(lists).evidence(self.counts)
         nothing = np.full(len(lists.names), np.nan)
         columns = {name: candidates.get(name, nothing) for fusion in self.fusions for name in fusion.weights}
         filled = {name: np.nan_to_num(column) for name, column in columns.items()}
-        allowed = np.array([_is_whole(fusion.weights, columns, lists.offsets) for fusion in self.fusions])
+        allowed = np.array([_is_whole(fusion.read, columns, lists.offsets) for fusion in self.fusions])
+        richest = allowed[0].copy()
         allowed[-1] = True
         chosen = allowed.argmax(axis=0)
         owner, utility = lists.mention_of, np.zeros(len(lists.names))
         for number in np.unique(chosen):
             here = chosen[owner] == number
             utility[here] = self.fusions[number].utilities(filled, about_lists, lists.offsets)[here]
-        return utility, _is_whole(self.fusions[0].weights, columns, lists.offsets)
+        return utility, richest
 
     def without_cross_encoder(self, lists: ScoredLists) -> np.ndarray | None:
         """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""
         if self.baseline is None:
             return None
-        candidates, about_lists = lists.evidence(self.counts)
+        candidates, about_lists = self._in_range(lists).evidence(self.counts)
         filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
         return self.baseline(filled, about_lists, lists.offsets, lists.concepts)
 
@@ -243,23 +304,49 @@ class Calibration:
         state = self.calibrator.to_dict()
         if self.fusions:
             state["fusions"] = [fusion.to_dict() for fusion in self.fusions]
+            state["score_ranges"] = {name: found._asdict() for name, found in self.score_ranges.items()}
         if self.baseline is not None:
             state["without_cross_encoder"] = self.baseline.to_dict()
         return state
 
     @classmethod
     def load(cls, state: dict[str, Any], folder: Path) -> Calibration:
-        """From the content of ``calibrator.json`` and the counts beside it."""
+        """From the content of ``calibrator.json`` and the counts beside it.
+
+        Raises:
+            UserError: a part of it is missing or damaged.
+        """
         fusions = [EvidenceFusion.from_dict(fusion) for fusion in state.get("fusions", [])]
         counts = StringCounts.load(folder / COUNTS_FILE) if fusions else None
         baseline = state.get("without_cross_encoder")
-        return cls(fusions, counts, Calibrator.from_dict(state), baseline and EvidenceFusion.from_dict(baseline))
+        return cls(
+            fusions,
+            counts,
+            Calibrator.from_dict(state),
+            baseline and EvidenceFusion.from_dict(baseline),
+            _ranges(state.get("score_ranges"), fusions[0].weights) if fusions else None,
+        )
+
+
+def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
+    """The ranges in ``calibrator.json`` of the scores among what is weighed."""
+    names = [name for name in RETRIEVAL_EVIDENCE if name in weighed]
+    try:
+        ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}
+        if not all(np.isfinite(found).all() and found.low <= found.high for found in ranges.values()):
+            raise ValueError("no range of finite numbers")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"calibrator.json: score_ranges, the range of each retriever's scores, is missing or damaged ({error!r}); "
+            "run scripts/calibrate.py again"
+        ) from None
+    return ranges
 
 
 def _is_whole(names: Iterable[str], columns: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
     """(n,) bool, whether all candidates of a list have all of the named evidence."""
-    lacking = np.isnan(sum(columns[name] for name in names))
-    return np.diff(np.concatenate([[0], np.cumsum(lacking)])[offsets]) == 0
+    lacking = np.isnan(sum((columns[name] for name in names), np.zeros(offsets[-1])))
+    return ~lists_with_any(lacking, offsets)
 
 
 def fit_fusions(
@@ -291,11 +378,12 @@ def fit_fusions(
         columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_EVIDENCE if name in columns}
         return EvidenceFusion.fit(columns, about_lists, lists.offsets, gold)
 
+    ranges = {name: ScoreRange.of(candidates[name]) for name in RETRIEVAL_EVIDENCE if name in evidence}
     if richest_only:
-        return Calibration([fit(evidence)], counts)
+        return Calibration([fit(evidence)], counts, score_ranges=ranges)
     lacks = [(*types, *scores) for scores in ((), RETRIEVAL_EVIDENCE) for types in ((), FIT_EVIDENCE, TYPE_EVIDENCE)]
     rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
     rungs.pop((), None)
     others = [name for name in evidence if name != "cross_encoder"]
     baseline = fit(others) if others and len(others) < len(evidence) else None
-    return Calibration([fit(rung) for rung in rungs], counts, baseline=baseline)
+    return Calibration([fit(rung) for rung in rungs], counts, baseline=baseline, score_ranges=ranges)

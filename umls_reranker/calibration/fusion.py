@@ -155,6 +155,11 @@ class EvidenceFusion:
         )
         return cls(own, none_own, slope * float(intercept) - shift, seen_own, lead)
 
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The evidence of candidates that has any weight."""
+        return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
+
     def utilities(
         self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
     ) -> np.ndarray:

@@ -62,6 +62,11 @@ class HierarchicalPlattCalibrator(Calibrator):
             return next(self.lines[node] for node in lineage(known, self.hierarchy) if node in self.lines)
         return self.lines[DEFAULT]
 
+    @property
+    def reads_types(self) -> bool:
+        """Whether any type, ancestor or group has a line of its own."""
+        return len(self.lines) > 1
+
     def to_dict(self) -> dict[str, Any]:
         """As every calibrator; the parameters are the root's, lines by node, and the hierarchy that leads to them."""
         parameters = {

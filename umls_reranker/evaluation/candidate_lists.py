@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..calibration.choice import list_owner
 from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
+from ..calibration.inputs import given_inputs
 from ..scoring import PairScorer, Scores
 from .linking import list_offsets, top_two
 
@@ -65,6 +66,7 @@ class CandidateLists:
         gold: (n,) int64, position of the gold concept in its list, or -1.
         in_dictionary: (n,) bool, whether the gold concept is in the dictionary at all.
         fits: (m,) float64, as `calibration.evidence.type_fits` gives them.
+        reads, given: as in `ScoredLists`.
     """
 
     mentions: Dataset
@@ -77,6 +79,8 @@ class CandidateLists:
     gold: np.ndarray
     in_dictionary: np.ndarray
     fits: np.ndarray | None = None
+    reads: tuple[str, ...] = ()
+    given: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -108,6 +112,8 @@ class CandidateLists:
             offsets=offsets,
             gold=table["gold"].to_numpy().astype(np.int64),
             in_dictionary=concepts.rows(list(mentions["cui"])) >= 0,
+            reads=template.reads,
+            given=given_inputs(rows >= 0, rows >= 0, list(mentions["left"]), list(mentions["right"]), offsets),
         )
 
     @property
@@ -142,7 +148,8 @@ class CandidateLists:
     def scored(self, logits: np.ndarray) -> ScoredLists:
         """The lists with their logits, as calibration takes them."""
         texts, types = list(self.mentions["mention"]), list(self.mentions["semantic_types"])
-        return ScoredLists(logits, texts, self.names, self.cuis, self.offsets, self.retrieval, types, self.fits)
+        columns = (texts, self.names, self.cuis, self.offsets, self.retrieval, types, self.fits)
+        return ScoredLists(logits, *columns, self.reads, self.given)
 
     def retrieved_first(self) -> TopCandidates:
         """The first candidate of each list with its cosine."""
