@@ -358,6 +358,55 @@ def test_further_columns_of_tables_keep_values_types_and_metadata(tmp_path, rera
         assert name == "kind" or repr(out[name].to_pylist()) == repr(table[name].to_pylist())
 
 
+NOT_IN_PARQUET = pa.RunEndEncodedArray.from_arrays([2], ["x"])
+
+
+def write_arrow(path, column):
+    table = pa.table({"entity": ["a", "a"], "candidates": [["b"]] * 2, "further": column})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def test_a_column_that_parquet_lacks_is_refused_at_once(tmp_path, reranker):
+    write_arrow(tmp_path / "in.arrow", NOT_IN_PARQUET)
+    with pytest.raises(UserError, match=r"out\.parquet: Unhandled type .*run_end_encoded.*; write \.arrow"):
+        BulkJob(tmp_path / "in.arrow", tmp_path / "out.parquet", 2, 2)
+    BulkJob(tmp_path / "in.arrow", tmp_path / "out.arrow", 1, 1).run(reranker, ALONE)
+    assert [row["further"] for row in read(tmp_path / "out.arrow")] == ["x", "x"]
+
+
+def test_dictionaries_that_no_arrow_file_can_hold(tmp_path, reranker):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        words = pa.array([str(word) for word in range(100 * number, 100 * number + 100)])
+        kinds = pa.DictionaryArray.from_arrays(pa.array([0, 99], pa.int8()), words)
+        write_arrow(tmp_path / "in" / f"{number}.arrow", kinds)
+    with pytest.raises(UserError, match=r"an Arrow file cannot hold these columns, write \.parquet"):
+        BulkJob(tmp_path / "in", tmp_path / "out.arrow", 2, 2).run(reranker, ALONE)
+    BulkJob(tmp_path / "in", tmp_path / "out.parquet", 2, 2).run(reranker, ALONE)
+    assert [row["further"] for row in read(tmp_path / "out.parquet")] == ["0", "99", "100", "199"]
+
+
+def test_dictionaries_inside_of_lists(tmp_path, reranker):
+    (tmp_path / "in").mkdir()
+    for number, words in enumerate((["x", "y"], ["y", "z"])):
+        nested = pa.ListArray.from_arrays([0, 1, 2], pa.array(words).dictionary_encode())
+        write_arrow(tmp_path / "in" / f"{number}.arrow", nested)
+    for name in ("arrow", "parquet"):
+        BulkJob(tmp_path / "in", tmp_path / f"out.{name}", 2, 2).run(reranker, ALONE)
+        assert [row["further"] for row in read(tmp_path / f"out.{name}")] == [["x"], ["y"], ["y"], ["z"]]
+
+
+def test_rows_of_any_type_can_be_left_out(tmp_path, reranker):
+    table = pa.table(
+        {"entity": ["", "a", " ", "b", "c"], "candidates": [["b"]] * 5, "view": pa.array([*"vwxyz"], pa.string_view())}
+    )
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    BulkJob(tmp_path / "in.arrow", tmp_path / "out.arrow", 4, 4, on_error="skip").run(reranker, ALONE)
+    assert [row["view"] for row in read(tmp_path / "out.arrow")] == ["w", "y", "z"]
+
+
 def test_what_json_has_no_type_for_is_written_as_text(tmp_path, reranker):
     table = pa.table({"entity": ["a"] * 9, "candidates": [["b"]] * 9} | TYPED)
     pq.write_table(table, tmp_path / "in.parquet")

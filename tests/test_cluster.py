@@ -39,8 +39,9 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ex
     cluster._load.cache_clear()
     loaded, load = [], UMLSReranker.from_pretrained
     monkeypatch.setattr(UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k))
-    frame = pd.DataFrame(ROWS)
+    # A further column that Arrow has no type for.
+    frame = pd.DataFrame(ROWS).assign(note=["a", 1])
     frames = [*function(iter([frame, frame])), *function(iter([frame]))]
     assert len(frames) == 3 and len(loaded) == 1
     for ranked in frames:
-        assert ranked["ranked"].tolist() == expected and ranked["id"].tolist() == [1, 2]
+        assert ranked["ranked"].tolist() == expected and ranked["note"].tolist() == ["a", 1]

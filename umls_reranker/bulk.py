@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import UserError
 from .exported import calibration_files
 from .locks import hold
-from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, joined, open_mentions, write_shard
+from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
 from .progress import progress
 from .resources import file_sha256
 from .stages import naming_full_disk
@@ -63,10 +63,7 @@ class BulkJob:
         self.target = target
         self.batch_rows, self.shard_rows, self.on_error = batch_rows, shard_rows, on_error
         self.skipped = 0
-        if FORMATS.get(target.suffix) is None:
-            raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
-        if FORMATS[self.mentions.paths[0].suffix] == "jsonl" and FORMATS[target.suffix] != "jsonl":
-            raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
+        check_columns(self.mentions, target)
         if not self.mentions.rows and FORMATS[target.suffix] != "jsonl":
             raise UserError(f"{source} holds no mentions")
 
@@ -165,19 +162,19 @@ class BulkJob:
         from .reranker import check_mention
 
         for first, piece in self.mentions.read(span.start, span.stop, self.batch_rows):
-            kept, rows, faults = [], [], []
+            rows, faults = [], {}
             for place, row in enumerate(self.mentions.mentions(piece)):
                 try:
                     if isinstance(row, ValueError):
                         raise row
                     check_mention(row, reranker.scorer.template)
                 except (TypeError, ValueError) as error:
-                    faults.append((first + place, str(error)))
+                    faults[place] = str(error)
                 else:
-                    kept.append(place)
                     rows.append(row)
-            yield self.mentions.select(piece, kept) if faults else piece, rows, faults
-            bar.update(len(kept) + len(faults))
+            left = self.mentions.without(piece, [*faults]) if faults else piece
+            yield left, rows, [(first + place, reason) for place, reason in faults.items()]
+            bar.update(len(rows) + len(faults))
 
 
 def rerank_rows(reranker: UMLSReranker, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:

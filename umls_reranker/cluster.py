@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .bulk import rerank_rows
-from .mention_files import with_ranked
+from .mention_files import MENTION_FIELDS, with_ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,8 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The rows with the column ``ranked``."""
-        return with_ranked(batch, rerank_rows(self.reranker, batch.to_pylist()))
+        given = [name for name in MENTION_FIELDS if name in batch.column_names]
+        return with_ranked(batch, rerank_rows(self.reranker, batch.select(given).to_pylist()))
 
 
 class RerankPartitions:
@@ -67,7 +68,8 @@ class RerankPartitions:
 
         reranker = _load(self.model, tuple(sorted(self.options.items())))
         for frame in frames:
-            rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+            given = [name for name in MENTION_FIELDS if name in frame]
+            rows = pa.Table.from_pandas(frame[given], preserve_index=False).to_pylist()
             yield frame.assign(ranked=rerank_rows(reranker, rows))
 
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from base64 import b64encode
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,17 @@ from .errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FORMATS", "RANKED_FIELDS", "MentionFile", "joined", "open_mentions", "with_ranked", "write_shard"]
+__all__ = [
+    "FORMATS",
+    "MENTION_FIELDS",
+    "RANKED_FIELDS",
+    "MentionFile",
+    "check_columns",
+    "joined",
+    "open_mentions",
+    "with_ranked",
+    "write_shard",
+]
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
@@ -52,8 +62,8 @@ class MentionFile(ABC):
         place of a row that cannot be read."""
 
     @abstractmethod
-    def select(self, piece: Any, places: list[int]) -> Any:
-        """The piece with these of its rows, counted from 0."""
+    def without(self, piece: Any, places: list[int]) -> Any:
+        """The piece without these of its rows, ascending from 0."""
 
     @abstractmethod
     def place(self, row: int) -> str:
@@ -131,8 +141,9 @@ class _JsonLines(MentionFile):
     def mentions(self, piece: list[bytes]) -> list[dict[str, Any] | ValueError]:
         return [_mention(line) for line in piece]
 
-    def select(self, piece: list[bytes], places: list[int]) -> list[bytes]:
-        return [piece[place] for place in places]
+    def without(self, piece: list[bytes], places: list[int]) -> list[bytes]:
+        left_out = set(places)
+        return [line for place, line in enumerate(piece) if place not in left_out]
 
     def place(self, row: int) -> str:
         number = int(np.searchsorted(self._first_rows, row, "right")) - 1
@@ -203,10 +214,12 @@ class _Tables(MentionFile):
                 return [ValueError(str(error))]
             return [row for place in range(piece.num_rows) for row in self.mentions(piece.slice(place, 1))]
 
-    def select(self, piece: pa.Table, places: list[int]) -> pa.Table:
+    def without(self, piece: pa.Table, places: list[int]) -> pa.Table:
         import pyarrow as pa
 
-        return piece.take(pa.array(places, pa.int64()))
+        # Slices, since not every type of column can be filtered.
+        spans = pairwise([-1, *places, piece.num_rows])
+        return pa.concat_tables([piece.slice(before + 1, after - before - 1) for before, after in spans])
 
     def place(self, row: int) -> str:
         number = int(np.searchsorted(self._first_rows, row, "right")) - 1
@@ -260,6 +273,27 @@ class _ArrowFiles(_Tables):
             return pa.ipc.open_file(source).read_all()
         except pa.ArrowInvalid:
             return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
+def check_columns(mentions: MentionFile, target: Path) -> None:
+    """Check that a file of mentions can be written to `target`, before there is anything to write.
+
+    Raises:
+        UserError: the formats do not go together, or a column has a type that the format lacks.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = FORMATS.get(target.suffix)
+    if kind is None:
+        raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
+    if kind != "jsonl" and isinstance(mentions, _JsonLines):
+        raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
+    if kind == "parquet":
+        try:
+            pq.ParquetWriter(pa.BufferOutputStream(), mentions.schema).close()
+        except pa.ArrowNotImplementedError as error:
+            raise UserError(f"{target}: {error}; write .arrow, or leave that column out") from None
 
 
 def write_shard(path: Path, pieces: Iterator[tuple[Any, list[list[dict[str, Any]]]]]) -> None:
@@ -329,8 +363,11 @@ def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.
         former = schema.empty_table()
         for table in tables:
             # Arrow files let a dictionary grow, not change.
-            table = pa.concat_tables([former, table]).unify_dictionaries().slice(former.num_rows)
-            writer.write_table(table)
+            try:
+                table = pa.concat_tables([former, table]).unify_dictionaries().slice(former.num_rows)
+                writer.write_table(table)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise UserError(f"{error}; an Arrow file cannot hold these columns, write .parquet") from None
             former = table.slice(0, 1) if table.num_rows else former
 
 
