@@ -52,7 +52,7 @@ def main() -> int:
     if options.against:
         former = Outcomes.load(find_outcomes(options.against))
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
-        comparison = compare(present, former, resamples=recipe.evaluation.bootstrap_resamples, seed=recipe.run.seed)
+        comparison = compare(present, former)
     with run.locked():
         reranker = UMLSReranker.from_pretrained(
             run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

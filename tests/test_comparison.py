@@ -6,7 +6,7 @@ import pytest
 from outcome_fixtures import make_outcomes
 
 from umls_reranker.errors import UserError
-from umls_reranker.evaluation.comparison import compare
+from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
 
 FORMER = make_outcomes(600)
 
@@ -22,14 +22,14 @@ def verdicts(comparison):
 
 
 def test_a_version_beside_itself_shows_no_difference():
-    comparison = compare(FORMER, FORMER, resamples=50)
+    comparison = compare(FORMER, FORMER)
     assert set(verdicts(comparison).values()) == {"no difference shown"} and comparison.worse == []
     assert (comparison.gained, comparison.lost, comparison.mcnemar_p) == (0, 0, 1.0)
     assert comparison.sentence() == "not shown to be worse on the same 600 mentions of 60 documents"
 
 
 def test_a_worse_version_is_found_out():
-    comparison = compare(with_flips(0.1), FORMER, resamples=200)
+    comparison = compare(with_flips(0.1), FORMER)
     assert set(verdicts(comparison).values()) == {"worse"}
     assert comparison.gained == 0 and comparison.lost > 30 and comparison.mcnemar_p < 1e-9
     (accuracy, *_) = comparison.differences
@@ -39,12 +39,12 @@ def test_a_worse_version_is_found_out():
 
 
 def test_a_better_version_is_called_so():
-    assert verdicts(compare(with_flips(0.1, to=0), FORMER, resamples=200))["acc@1"] == "better"
+    assert verdicts(compare(with_flips(0.1, to=0), FORMER))["acc@1"] == "better"
 
 
 def test_worse_calibration_alone_is_worse():
     present = replace(FORMER, score=np.sqrt(FORMER.score))
-    assert verdicts(compare(present, FORMER, resamples=200)) == {
+    assert verdicts(compare(present, FORMER)) == {
         "acc@1": "no difference shown",
         "right_answers_f1": "no difference shown",
         "brier_of_top": "worse",
@@ -55,7 +55,7 @@ def test_mcnemar_by_hand():
     rank = FORMER.rank.copy()
     right, wrong = np.flatnonzero(rank == 0), np.flatnonzero(rank != 0)
     rank[right[:1]], rank[wrong[:5]] = -1, 0
-    comparison = compare(replace(FORMER, rank=rank), FORMER, resamples=50)
+    comparison = compare(replace(FORMER, rank=rank), FORMER)
     # Five to one: 2 (1 + 6) / 2^6.
     assert (comparison.gained, comparison.lost) == (5, 1) and comparison.mcnemar_p == pytest.approx(14 / 64)
 
@@ -63,26 +63,62 @@ def test_mcnemar_by_hand():
 def test_only_common_mentions_are_compared_in_whatever_order():
     present = FORMER.select(np.arange(599, 99, -1))
     moved = replace(present, gold=np.where(np.arange(500) < 10, "C0000000", present.gold))
-    comparison = compare(moved, FORMER, resamples=50)
+    comparison = compare(moved, FORMER)
     assert (comparison.mentions, comparison.only_present, comparison.only_former) == (490, 10, 110)
     assert comparison.lost == comparison.gained == 0
 
 
 def test_two_mentions_at_one_place_are_kept_apart():
-    twice = FORMER.select(np.array([0, 0, 1]))
-    assert compare(twice, twice, resamples=50).mentions == 3
+    twice = FORMER.select(np.array([0, *range(600)]))
+    assert compare(twice, twice).mentions == 601
 
 
 def test_versions_without_a_common_mention():
-    with pytest.raises(UserError, match="no mention in common; evaluate both on the same test split"):
-        compare(FORMER, replace(FORMER, start=FORMER.start + 1), resamples=50)
+    with pytest.raises(UserError, match="share 0 mentions .*; evaluate both on the same test split"):
+        compare(FORMER, replace(FORMER, start=FORMER.start + 1))
 
 
-def test_versions_that_are_equally_good_are_rarely_called_worse():
-    everything = np.ones(300, bool)
+@pytest.mark.parametrize("turned", [False, True])
+def test_versions_that_share_too_few_mentions(turned):
+    # One mention of each document is common, less than half of the former version's.
+    pair = FORMER.select(np.arange(0, 600, 10)), FORMER
+    share = "60 mentions .100% of the one version's 60, 10% of the other's 600."
+    if turned:
+        pair, share = pair[::-1], "60 mentions .10% of the one version's 600, 100% of the other's 60."
+    with pytest.raises(UserError, match=f"share {share}; at least 50% of both are needed; evaluate both on the same"):
+        compare(*pair)
+    assert compare(FORMER.select(np.arange(0, 600, 2)), FORMER).mentions == 300
+
+
+@pytest.mark.parametrize("documents", [1, FEWEST_DOCUMENTS - 1])
+def test_versions_that_share_too_few_documents(documents):
+    few = FORMER.select(np.arange(10 * documents))
+    with pytest.raises(
+        UserError, match=f"share {documents} documents; at least 20 are needed; evaluate both on a larg"
+    ):
+        compare(few, few)
+    enough = FORMER.select(np.arange(10 * FEWEST_DOCUMENTS))
+    assert compare(enough, enough).documents == FEWEST_DOCUMENTS
+
+
+def equally_good(rng, sizes):
+    """Two versions of the same quality, each better in other documents; sizes: mentions of each document."""
+    document = np.repeat(np.arange(len(sizes)), sizes)
+    versions = []
+    for _ in range(2):
+        right = rng.random(len(document)) < rng.beta(1.75, 0.58, len(sizes))[document]
+        score = np.clip(0.75 + 0.1 * rng.normal(size=len(document)), 0, 1)
+        columns = {"document": document, "rank": np.where(right, 0, -1), "score": score, "accepted": score > 0.7}
+        versions.append(make_outcomes(len(document), in_dictionary=np.ones(len(document), bool), **columns))
+    return versions
+
+
+@pytest.mark.parametrize("shape", ["alike", "unequal"])
+def test_versions_that_are_equally_good_are_rarely_called_worse(shape):
+    """With the fewest documents that are compared, and errors that depend on the document."""
+    rng = np.random.default_rng(0)
     called = 0
-    for seed in range(60):
-        one, other = (make_outcomes(300, seed=number, in_dictionary=everything) for number in (seed, 1000 + seed))
-        called += bool(compare(other, one, resamples=200).worse)
-    # Of 60, three are within the promise; eight are not, with a probability of 1 in 70.
-    assert called < 8
+    for _ in range(300):
+        sizes = rng.pareto(1.2, FEWEST_DOCUMENTS) * 8 if shape == "unequal" else np.full(FEWEST_DOCUMENTS, 9)
+        called += bool(compare(*equally_good(rng, 1 + np.minimum(sizes, 200).astype(int))).worse)
+    assert called <= 15

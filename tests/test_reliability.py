@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.stats import t
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
@@ -17,7 +18,7 @@ from umls_reranker.calibration.reliability import (
     reliability_curve,
     smooth_ece,
 )
-from umls_reranker.calibration.resampling import random_signs
+from umls_reranker.calibration.resampling import jackknife_sums, random_signs
 
 
 def calibrated_pairs(seed: int, n: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -245,3 +246,29 @@ def test_random_signs_keep_the_size_of_noise():
     noise = random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400)
     assert set(np.abs(noise[:, 0])) == {1.0, 7.0} and set(np.abs(noise[:, 1])) == {1.0}
     np.testing.assert_array_equal(noise, random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400))
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval():
+    values = np.random.default_rng(0).normal(size=12)
+    low, high = jackknife_sums(np.stack([values, np.ones(12)], 1), lambda sums: sums[..., 0] / sums[..., 1])
+    expected = t.interval(0.95, 11, values.mean(), values.std(ddof=1) / np.sqrt(12))
+    assert (low, high) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
+
+
+def test_the_jackknife_of_what_one_document_decides_has_no_interval():
+    sums = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    assert np.isnan(jackknife_sums(sums, lambda sums: sums[..., 0] / sums[..., 1])).all()
+    assert np.isnan(jackknife_sums(sums[:1], lambda sums: sums[..., 0] / sums[..., 1])).all()
+
+
+def test_the_jackknife_covers_with_six_documents():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(1000):
+        sizes = 1 + rng.poisson(8, 6)
+        one, other = (rng.binomial(sizes, rng.beta(3, 1, 6)) for _ in range(2))
+        sums = np.stack([one, other, sizes], 1).astype(float)
+        low, high = jackknife_sums(sums, lambda sums: (sums[..., 0] - sums[..., 1]) / sums[..., 2])
+        covered += low <= 0.0 <= high
+    # Percentiles of resampled documents cover the truth in 85 % of such draws.
+    assert 930 <= covered <= 970

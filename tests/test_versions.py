@@ -61,7 +61,7 @@ def test_an_equal_version_passes(hub, folder):
 def test_a_version_of_other_mentions_passes_with_a_warning(hub, folder):
     publish(folder, REPO, "v1")
     replace(WORSE, start=WORSE.start + 1).save(folder / "outcomes.parquet")
-    with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: the two versions have no mention"):
+    with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: the two versions share 0 mentions"):
         publish(folder, REPO, "v2")
 
 

@@ -38,8 +38,8 @@ def find_outcomes(place: str) -> Path:
 def refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:
     """Refuse a model folder that is worse than a published version on the mentions that both were evaluated on.
 
-    Where the published version has no outcomes there is nothing to compare; where the two share no mention, a warning
-    says so.
+    Where the published version has no outcomes there is nothing to compare; where the two share too little for
+    `compare`, a warning says so.
 
     Raises:
         UserError: it is worse in a figure of `compare`; the message names figure, difference and the way out.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import bootstrap_sums, document_index, document_sums
+from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..errors import UserError
 from .answering import right_answer_sums, sums_to_f1
 from .checklist import markdown_table
@@ -22,6 +22,10 @@ from .outcomes import Outcomes
 __all__ = ["Comparison", "Difference", "compare"]
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
+# What two versions must share: a part of each one's mentions, or those that happen to be common speak for neither; and
+# documents, below which the interval of a few large ones does not keep to its confidence.
+SMALLEST_OVERLAP = 0.5
+FEWEST_DOCUMENTS = 20
 
 
 @dataclass(frozen=True)
@@ -98,24 +102,33 @@ class Comparison:
         return f"worse {over}: {', '.join(parts)}"
 
 
-def compare(
-    present: Outcomes, former: Outcomes, *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
-) -> Comparison:
+def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
     Judged by three figures that a service feels: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
     abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which both a worse order
     and a worse calibration raise. The three share the error probability (Bonferroni), so a version that is as good as
-    the former is called worse with probability ``1 - confidence`` at most.
+    the former is called worse with probability ``1 - confidence`` at most. Intervals are those of the jackknife by
+    document (`jackknife_sums`).
 
     Raises:
-        UserError: no mention in common.
+        UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than
+            `FEWEST_DOCUMENTS` documents.
     """
     rows, former_rows = _common(present, former)
-    if not len(rows):
-        raise UserError("the two versions have no mention in common; evaluate both on the same test split")
+    if len(rows) < SMALLEST_OVERLAP * max(len(present), len(former), 1):
+        raise UserError(
+            f"the two versions share {len(rows):,} mentions ({len(rows) / max(len(present), 1):.0%} of the one "
+            f"version's {len(present):,}, {len(rows) / max(len(former), 1):.0%} of the other's {len(former):,}); at "
+            f"least {SMALLEST_OVERLAP:.0%} of both are needed; evaluate both on the same test split"
+        )
     ours, theirs = present.select(rows), former.select(former_rows)
     index, documents = document_index(ours.document)
+    if documents < FEWEST_DOCUMENTS:
+        raise UserError(
+            f"the two versions share {documents} documents; at least {FEWEST_DOCUMENTS} are needed; evaluate both on "
+            "a larger test split"
+        )
     right, former_right = ours.correct, theirs.correct
     gained, lost = int((right & ~former_right).sum()), int((former_right & ~right).sum())
     figures: dict[str, tuple[list[np.ndarray], Callable, int]] = {
@@ -131,7 +144,7 @@ def compare(
             return statistic(drawn[..., :half]) - statistic(drawn[..., half:])
 
         level = 1.0 - (1.0 - confidence) / len(figures)
-        low, high = bootstrap_sums(sums, difference, resamples=resamples, confidence=level, seed=seed)
+        low, high = jackknife_sums(sums, difference, confidence=level)
         verdict = BETTER if sign * (low if sign > 0 else high) > 0 else NO_DIFFERENCE
         verdict = WORSE if sign * (high if sign > 0 else low) < 0 else verdict
         whole = sums.sum(axis=0)
