@@ -40,7 +40,7 @@ def main() -> None:
 
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     """The files that the recipe names, each with its parts, fetched when they are URLs."""
-    from umls_reranker.data.sources import release_files
+    from umls_reranker.data.sources import CONTENT_CHECKS, release_files
     from umls_reranker.resources import fetch
 
     cache = Path(recipe.run.cache_dir)
@@ -49,7 +49,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     files: dict[str, tuple[Path, ...]] = {}
     if concepts.concept_source == "obo":
         locators = required(concepts.obo, "obo")
-        files["obo"] = tuple(fetch(one, cache) for one in ([locators] if isinstance(locators, str) else locators))
+        locators = [locators] if isinstance(locators, str) else locators
+        files["obo"] = tuple(fetch(one, cache, CONTENT_CHECKS["obo"]) for one in locators)
     else:
         used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
         files |= release_files(
@@ -60,7 +61,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     if from_corpus:
         names = ("corpus", "train_documents", "dev_documents", "test_documents")
         for name in names if mentions.test_documents else names[:-1]:
-            files[name] = (fetch(required(getattr(mentions, name), name), cache),)
+            files[name] = (fetch(required(getattr(mentions, name), name), cache, CONTENT_CHECKS[name]),)
     if mentions.feedback:
         files["feedback"] = (Path(mentions.feedback),)
     return files

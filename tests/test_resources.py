@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import socket
 import threading
@@ -9,6 +10,7 @@ from hub_server import WRITER, HubServer
 from huggingface_hub import HfApi
 
 from umls_reranker import resources
+from umls_reranker.data.sources import CONTENT_CHECKS
 from umls_reranker.errors import UserError
 from umls_reranker.resources import fetch, resolve_model
 
@@ -16,17 +18,28 @@ BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
+PAGE = b"\n<!DOCTYPE html>\n<html><body>Please sign in</body></html>\n"
+CORPUS = b"1|t|Heat shock\n1|a|in mice.\n1\t0\t10\tHeat shock\tT103\tC0018850\n\n"
+ZIPPED = gzip.compress(CORPUS * 200)
+CONTENTS = {"page": PAGE, "corpus": CORPUS, "corpus.gz": ZIPPED, "cut.gz": ZIPPED[:-9], "empty": b"", "ids": b"1\n2\n"}
+
+
 class Handler(BaseHTTPRequestHandler):
+    """``/missing`` is not there; ``/STATUS/FAILURES/...`` and ``/cut/FAILURES/...`` fail so many times at first."""
+
     def do_GET(self):
         self.server.paths.append(self.path)
-        if self.path.startswith("/missing"):
-            self.send_error(404)
+        kind, *rest = self.path[1:].split("/")
+        fails = len(rest) == 2 and self.server.paths.count(self.path) <= int(rest[0])
+        if kind == "missing" or (kind.isdigit() and fails):
+            self.send_error(int(kind) if fails else 404)
             return
+        body = CONTENTS.get(rest[-1] if rest else "", BODY)
         self.send_response(200)
-        if not self.path.startswith("/unsized"):
-            self.send_header("Content-Length", str(len(BODY)))
+        if kind != "unsized":
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(BODY[:1000] if self.path.startswith("/cut") else BODY)
+        self.wfile.write(body[: len(body) // 2] if kind == "cut" and fails else body)
 
     def log_message(self, *_):
         pass
@@ -35,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(resources, "PAUSE_SECONDS", 0.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.paths = []
         running.url = f"http://127.0.0.1:{running.server_port}"
@@ -58,10 +72,12 @@ def package(tmp_path, monkeypatch):
 
 def test_a_local_file_is_itself(tmp_path):
     (tmp_path / "x").write_bytes(BODY)
-    assert fetch(str(tmp_path / "x"), tmp_path / "cache", SHA256) == tmp_path / "x"
+    assert fetch(f"{tmp_path / 'x'}#sha256={SHA256}", tmp_path / "cache") == tmp_path / "x"
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(UserError, match="x .* has SHA-256 .*, expected 0000; it was changed"):
-        fetch(str(tmp_path / "x"), tmp_path / "cache", "0000")
+    with pytest.raises(UserError, match="x .* has SHA-256 .*, expected 0000.*; it was changed"):
+        fetch(f"{tmp_path / 'x'}#sha256={'0' * 64}", tmp_path / "cache")
+    with pytest.raises(UserError, match="x#sha256=0000: a SHA-256 has 64 hexadecimal digits"):
+        fetch(f"{tmp_path / 'x'}#sha256=0000", tmp_path / "cache")
 
 
 def test_a_local_file_that_is_not_there(tmp_path):
@@ -98,7 +114,7 @@ def test_packages_and_files_that_are_not_there(package, tmp_path, locator, messa
 
 def test_a_url_is_downloaded_once(server, tmp_path):
     for _ in range(2):
-        path = fetch(f"{server.url}/a/hp%2Eobo?v=1", tmp_path / "cache", SHA256)
+        path = fetch(f"{server.url}/a/hp%2Eobo?v=1#sha256={SHA256}", tmp_path / "cache")
     assert path.read_bytes() == BODY
     assert path.name.endswith("-hp.obo")
     assert server.paths == ["/a/hp%2Eobo?v=1"]
@@ -108,32 +124,73 @@ def test_a_url_is_downloaded_once(server, tmp_path):
 
 
 def test_a_cached_file_that_was_changed_is_downloaded_again(server, tmp_path):
-    path = fetch(f"{server.url}/x", tmp_path, SHA256)
+    path = fetch(f"{server.url}/x#sha256={SHA256}", tmp_path)
     path.write_bytes(b"changed")
-    assert fetch(f"{server.url}/x", tmp_path, SHA256).read_bytes() == BODY
+    assert fetch(f"{server.url}/x#sha256={SHA256.upper()}", tmp_path).read_bytes() == BODY
     assert len(server.paths) == 2
 
 
+@pytest.mark.parametrize("path", ["503/2/x", "429/4/x", "cut/3/x"])
+def test_what_fails_for_a_while_is_tried_again(server, tmp_path, capfd, path):
+    fails = int(path.split("/")[1])
+    assert fetch(f"{server.url}/{path}", tmp_path).read_bytes() == BODY
+    assert len(server.paths) == fails + 1
+    assert capfd.readouterr().err.count("trying again in 0 s") == fails
+
+
+def test_a_server_that_fails_for_good_is_left_after_five_attempts(server, tmp_path):
+    with pytest.raises(UserError, match=r"answered 503 Service Unavailable \(5 attempts\); check the address"):
+        fetch(f"{server.url}/503/9/x", tmp_path / "cache")
+    assert len(server.paths) == 5 and not list((tmp_path / "cache").iterdir())
+
+
 @pytest.mark.parametrize(
-    ("path", "sha256", "message"),
+    ("name", "kind", "message", "attempts"),
     [
-        ("/missing", None, "/missing: the server answered 404 Not Found; check the address"),
-        ("/cut", None, "/cut (broke off|cannot be downloaded)"),
-        ("/x", "0" * 64, "/x has SHA-256 .*, expected 0000"),
+        ("page", None, "page: .*is a web page, not the file", 1),
+        ("page", "obo", "page: .*is a web page, not the file", 1),
+        ("empty", None, "empty: .*is empty", 5),
+        ("cut.gz", None, "cut.gz: .*gzip stream is cut short or corrupt", 5),
+        ("cut.gz", "corpus", "cut.gz: .*gzip stream is cut short or corrupt", 5),
+        ("ids", "corpus", "ids: .*holds no document; expected lines `PMID", 1),
+        ("corpus", "test_documents", "corpus: .*:1: expected one document id, found 2 words", 1),
+        ("corpus", "obo", "corpus: .*holds no .Term.; expected an ontology", 1),
     ],
 )
-def test_a_failed_download_leaves_nothing(server, tmp_path, path, sha256, message):
+def test_what_came_is_checked_and_kept_only_if_it_is_right(server, tmp_path, name, kind, message, attempts):
+    with pytest.raises(UserError, match=message) as raised:
+        fetch(f"{server.url}/unsized/{name}", tmp_path / "cache", CONTENT_CHECKS.get(kind))
+    assert ".partial" not in str(raised.value) and str(tmp_path) not in str(raised.value)
+    assert len(server.paths) == attempts and not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("corpus", "corpus"), ("corpus.gz", "corpus"), ("ids", "train_documents")])
+def test_what_is_right_passes_the_checks(server, tmp_path, name, kind):
+    found = fetch(f"{server.url}/unsized/{name}", tmp_path, CONTENT_CHECKS[kind])
+    assert found.read_bytes() == CONTENTS[name]
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "attempts"),
+    [
+        ("/missing", "/missing: the server answered 404 Not Found; check the address", 1),
+        ("/cut/9/x", "/cut/9/x: .*broke off.* of 1280000 bytes|IncompleteRead", 5),
+        ("/x#sha256=" + "0" * 64, "/x: .*has SHA-256 .*, expected 0000", 1),
+    ],
+)
+def test_a_failed_download_leaves_nothing(server, tmp_path, path, message, attempts):
     with pytest.raises(UserError, match=message):
-        fetch(server.url + path, tmp_path / "cache", sha256)
-    assert not list((tmp_path / "cache").iterdir())
+        fetch(server.url + path, tmp_path / "cache")
+    assert len(server.paths) == attempts and not list((tmp_path / "cache").iterdir())
 
 
 def test_a_server_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(resources, "PAUSE_SECONDS", 0.0)
     with socket.socket() as unlistened:
         unlistened.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unlistened.getsockname()[1]}/x"
-        with pytest.raises(UserError, match="downloaded .*refused.*; check the address, or download it elsewhere"):
+        with pytest.raises(UserError, match="refused.* .5 attempts.; check the address, or download it elsewhere"):
             fetch(url, tmp_path)
     with pytest.raises(UserError, match="is not a URL"):
         fetch("http://[x/y", tmp_path)

@@ -110,7 +110,9 @@ class MentionArguments:
         "pubtator: an annotated corpus; held_out_synonyms: names taken out of the concepts",
         ("pubtator", "held_out_synonyms"),
     )
-    corpus: str | None = _key(None, "pubtator: local path or URL of the corpus, plain or .gz")
+    corpus: str | None = _key(
+        None, "pubtator: local path or URL of the corpus, plain or .gz; #sha256=HEX at its end checks the file"
+    )
     train_documents: str | None = _key(None, "pubtator: file of document ids, one a line, used for training")
     dev_documents: str | None = _key(None, "pubtator: document ids shared out to dev, calibration and test")
     test_documents: str | None = _key(

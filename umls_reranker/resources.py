@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import http.client
 import importlib.util
-import os
+import re
+import ssl
+import sys
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from .data.lines import read_lines
 from .errors import UserError
 from .hub_errors import hub_calls
 from .progress import progress
@@ -25,6 +28,13 @@ PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20
+ATTEMPTS = 5
+# Between the first two attempts of a download; it doubles each time, and up to as much again is added at random.
+PAUSE_SECONDS = 1.0
+# Answers of a server that may give the file a little later.
+PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 # Weights at the top of the repo and in safetensors only; nothing that could run code.
 MODEL_PATTERNS = (
@@ -56,23 +66,32 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(locator: str, cache_dir: str | Path, sha256: str | None = None) -> Path:
+def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] | None = None) -> Path:
     """The local path of a file, downloaded if need be.
+
+    A download that breaks off, or that the server refuses for the moment, is tried again, `ATTEMPTS` times in all with
+    growing pauses. Only what is whole and of the right kind enters the cache: no web page in place of the file, no
+    broken gzip stream.
 
     Args:
         locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or ``package:NAME/FILE``, a
-            file in an installed package, which is not imported.
+            file in an installed package, which is not imported. With ``#sha256=HEX`` at its end, what the file must
+            hash to; a file in the cache that does not is downloaded again.
         cache_dir: folder for downloads, made when missing.
-        sha256: what the file must hash to; a file in the cache that does not is downloaded again.
+        check: called with the path of a download; raises `UserError` where its content is not what is meant.
 
     Raises:
         UserError: there is no such file or package, the server cannot be reached or refuses, the download breaks
-            off, or the hash differs.
+            off, the hash differs, or the content is not what is meant.
     """
+    locator, _, expected = locator.partition("#sha256=")
+    sha256 = expected.lower() or None
+    if sha256 is not None and not SHA256.fullmatch(sha256):
+        raise UserError(f"{locator}#sha256={expected}: a SHA-256 has 64 hexadecimal digits; write all of them")
     if locator.startswith(PACKAGE_PREFIX):
         path = _package_file(locator)
     elif locator.lower().startswith(("http://", "https://")):
-        return _download(locator, Path(cache_dir), sha256)
+        return _download(locator, Path(cache_dir), sha256, check)
     elif "://" in locator:
         raise UserError(f"{locator} is no local path, http(s) URL or package:NAME/FILE; give one of these")
     else:
@@ -149,49 +168,88 @@ def _verify(path: Path, sha256: str, source: str) -> None:
         raise UserError(f"{path} ({source}) has SHA-256 {found}, expected {sha256}; it was changed, so do not use it")
 
 
-def _download(url: str, cache_dir: Path, sha256: str | None) -> Path:
+class _Failure(Exception):
+    """Why a download failed, in words that follow its URL."""
+
+
+class _Passing(_Failure):
+    """A failure that may have passed when the download is tried again."""
+
+
+def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Path], object] | None) -> Path:
+    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
     try:
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
     except ValueError as error:
         raise UserError(f"{url} is not a URL ({error}); check the address") from None
-    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
-    if path.is_file() and (sha256 is None or file_sha256(path) == sha256.lower()):
+    # Files under twelve digits are of versions that did not check what came.
+    path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
         return path
+
+    def told(state: RetryCallState) -> None:
+        print(f"{url}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s", file=sys.stderr)
+
     cache_dir.mkdir(parents=True, exist_ok=True)
-    descriptor, partial_name = tempfile.mkstemp(prefix=f".{name}.", suffix=".partial", dir=cache_dir)
-    partial = Path(partial_name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _copy(url, file)
-        if sha256 is not None:
-            found = file_sha256(partial)
-            if found != sha256.lower():
-                raise UserError(f"{url} has SHA-256 {found}, expected {sha256}; it is not the file the recipe means")
-        partial.chmod(0o644)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache_dir) as folder:
+        partial = Path(folder) / name
+        attempts = Retrying(
+            retry=retry_if_exception_type(_Passing),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_exponential_jitter(initial=PAUSE_SECONDS, jitter=PAUSE_SECONDS),
+            before_sleep=told,
+            reraise=True,
+        )
+        try:
+            attempts(_copy, url, partial)
+            _check(partial, sha256, check)
+        except _Failure as error:
+            made = f" ({ATTEMPTS} attempts)" if isinstance(error, _Passing) else ""
+            reason = str(error).replace(str(partial), name)
+            raise UserError(
+                f"{url}: {reason}{made}; check the address, or download it elsewhere and give its local path"
+            ) from None
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
-def _copy(url: str, file: BinaryIO) -> None:
-    """Stream a URL's body into an open binary file."""
-    remedy = "check the address, or download it elsewhere and give its local path"
+def _copy(url: str, path: Path) -> None:
+    """Download a URL's body to a file; empty ones and gzip streams that break off count as failed."""
     try:
         request = urllib.request.Request(url, headers={"User-Agent": f"umls_reranker/{__version__}"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
             length = response.headers.get("Content-Length")
             total = int(length) if length else None
-            received = 0
             with progress(total=total, desc=f"downloading {url.rpartition('/')[2]}", unit="B") as bar:
                 while chunk := response.read(CHUNK_BYTES):
                     file.write(chunk)
-                    received += len(chunk)
                     bar.update(len(chunk))
     except urllib.error.HTTPError as error:
-        raise UserError(f"{url}: the server answered {error.code} {error.reason}; {remedy}") from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UserError(f"{url} cannot be downloaded ({reason}); {remedy}") from None
+        failure = _Passing if error.code in PASSING_STATUS else _Failure
+        raise failure(f"the server answered {error.code} {error.reason}") from None
+    except ValueError as error:
+        raise _Failure(f"this cannot be a URL ({error})") from None
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _Passing(f"it cannot be downloaded ({getattr(error, 'reason', None) or error})") from None
+    received = path.stat().st_size
     if total is not None and received != total:
-        raise UserError(f"{url} broke off after {received} of {total} bytes; run the command again")
+        raise _Passing(f"it broke off after {received} of {total} bytes")
+    try:
+        for _ in read_lines(path):
+            pass
+    except UserError as error:
+        raise _Passing(str(error)) from None
+
+
+def _check(path: Path, sha256: str | None, check: Callable[[Path], object] | None) -> None:
+    if sha256 is not None and (found := file_sha256(path)) != sha256:
+        raise _Failure(f"what came has SHA-256 {found}, expected {sha256}")
+    with path.open("rb") as stream:
+        if WEB_PAGE.match(stream.read(1024)):
+            raise _Failure("what came is a web page, not the file")
+    if check is not None:
+        try:
+            check(path)
+        except UserError as error:
+            raise _Failure(f"what came is not what is meant ({error})") from None

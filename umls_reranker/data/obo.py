@@ -28,7 +28,7 @@ from .ontology import (
     merge_ontologies,
 )
 
-__all__ = ["read_obo_concepts"]
+__all__ = ["check_ontology", "read_obo_concepts"]
 
 LINE = re.compile(r"([A-Za-z_][\w-]*):\s*(.*)")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(\w*)')
@@ -75,13 +75,25 @@ def read_obo_concepts(
     reasons: Counter[str] = Counter()
     ontologies = []
     for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
-        reader = read_obo_graphs if _is_json(path) else _read_flat_file
-        ontologies.append(reader(path, Faults(path, on_error, reasons)))
+        ontologies.append(_read(path, Faults(path, on_error, reasons)))
     counts: dict[str, Any] = {}
     merged = merge_ontologies(ontologies, type_roots=type_roots, synonym_scopes=synonym_scopes, report=counts)
     if report is not None:
         report |= counts | {"skipped": reasons.total(), "reasons": dict(reasons)}
     return merged
+
+
+def check_ontology(path: Path) -> None:
+    """Refuse a file that is no ontology; malformed terms pass.
+
+    Raises:
+        UserError: the file is broken or holds no terms.
+    """
+    _read(path, Faults(path, "skip", Counter()))
+
+
+def _read(path: Path, faults: Faults) -> Ontology:
+    return (read_obo_graphs if _is_json(path) else _read_flat_file)(path, faults)
 
 
 def _is_json(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from ..arguments import ConceptArguments, MentionArguments
 from ..errors import UserError
 from .concepts import Concept
 from .mentions import assign_split
-from .obo import read_obo_concepts
+from .obo import check_ontology, read_obo_concepts
 from .pubtator import Mention, ReadReport, read_pmids, read_pubtator
 from .relations import Relations, read_relations
 from .release import find_release_file, read_release
@@ -19,6 +19,7 @@ from .rrf_filters import few
 from .semantic_types import TypeHierarchy
 
 __all__ = [
+    "CONTENT_CHECKS",
     "ConceptSource",
     "corpus_mentions",
     "describe_dictionary",
@@ -31,6 +32,14 @@ __all__ = [
 RELEASE_FILES = {
     "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
     "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
+}
+# Recipe key -> what refuses a download that is something else (`resources.fetch`); malformed lines are for the reader.
+CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
+    "obo": check_ontology,
+    "corpus": lambda path: next(read_pubtator(path, on_error="skip"), None),
+    "train_documents": read_pmids,
+    "dev_documents": read_pmids,
+    "test_documents": read_pmids,
 }
 REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
