@@ -87,7 +87,7 @@ def main() -> None:
                 f"fit {method} inside lists",
                 lambda method=method: make_calibrator(method, hierarchy).fit(scores, y, offsets=offsets, types=types),
             )
-    timed("certificate by document", lambda: certify(top_p, top_y, groups=document))
+    timed("certificate by document", lambda: certify(top_p, top_y, document))
 
 
 def timed(what: str, call: Callable[[], object]) -> None:

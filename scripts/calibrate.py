@@ -57,7 +57,6 @@ def make(recipe, run, stage) -> None:
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()
-    high = "not certified" if default.high is None else f"{default.high:.3f}"
     if calibration.fusions:
         fusion = calibration.fusions[0]
         for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
@@ -67,7 +66,7 @@ def make(recipe, run, stage) -> None:
     print(
         f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "
-        f"default thresholds: accept {default.accept:.3f}, high confidence {high}"
+        f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
     )
 
 

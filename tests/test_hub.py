@@ -123,9 +123,9 @@ def test_a_tampered_calibrator_is_refused(folder):
 
 @pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
 def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
-    write_parts(folder, **{part: {"schema_version": 2}})
+    write_parts(folder, **{part: {"schema_version": 3}})
     message = refused(verify_parts, folder)
-    assert message.startswith(f"{folder / part}.json has schema_version 2")
+    assert message.startswith(f"{folder / part}.json has schema_version 3")
     assert "pip install -U umls_reranker" in message
 
 

@@ -337,7 +337,11 @@ class CalibrationArguments:
     min_type_positives: int = _key(
         30, "gold pairs below which a type takes its parent's acceptance threshold as it is"
     )
-    min_type_mentions: int = _key(150, "mentions a type needs for a high-confidence threshold of its own")
+    min_type_mentions: int = _key(
+        150,
+        "right answers a type needs for a low threshold of its own, and answers in the high tier to stay in it where "
+        "its parent is left out",
+    )
     threshold_shrinkage: float = _key(
         1000.0, "gold pairs at which a type's own acceptance threshold and its parent's count equally"
     )

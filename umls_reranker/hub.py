@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSIONS = {"reranker.json": 1, "calibrator.json": 1, "thresholds.json": 2}
 WEIGHTS = "model.safetensors"
 COUNTS = "string_counts.safetensors"
 OUTCOMES = "outcomes.parquet"
@@ -72,7 +72,6 @@ NEEDED_TO_LOAD = dict.fromkeys(
     "scripts/calibrate.py",
 )
 NEEDED_TO_PUBLISH = {"recipe.yaml": "scripts/calibrate.py", "metrics.json": "scripts/evaluate.py"}
-VERSIONED_PARTS = ("reranker.json", "calibrator.json", "thresholds.json")
 
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
@@ -94,7 +93,7 @@ def verify_parts(folder: Path, backend: str = "torch") -> dict[str, dict[str, An
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; scripts/calibrate.py makes one")
     _require(folder, NEEDED_TO_LOAD)
-    parts = {name: _read_part(folder / name) for name in VERSIONED_PARTS}
+    parts = {name: _read_part(folder / name) for name in SCHEMA_VERSIONS}
     _check_header(folder / WEIGHTS)
     actual = file_sha256(folder / WEIGHTS)
     if parts["reranker.json"].get("weights_sha256") != actual:
@@ -272,7 +271,7 @@ def _read_part(path: Path) -> dict[str, Any]:
     version = part.get("schema_version") if isinstance(part, dict) else None
     if not isinstance(version, int):
         raise UserError(f"{path} has no schema_version, so it was not written by umls_reranker; make it again")
-    if version > SCHEMA_VERSION:
+    if version > SCHEMA_VERSIONS[path.name]:
         raise UserError(
             f"{path} has schema_version {version}, newer than umls_reranker {__version__} can read; "
             "upgrade: pip install -U umls_reranker"

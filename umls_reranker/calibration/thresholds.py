@@ -3,7 +3,8 @@
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
 * ``accept``: the F1-optimal one over pairs, or another by an `AcceptanceRule`, shrunk toward the parent's by support;
-* ``high``: the lowest one whose precision over top candidates is certified (`certify`), or None;
+* ``high``: one for all types, the lowest at which the precision of the whole tier is certified (`certify`), but never
+  below ``accept``; None where nothing is certified or the type's own mentions contradict it;
 * ``low``: what 99 % of the correct top candidates reach; below it a candidate is rejected outright.
 
 A type falls back along its lineage: itself, the ancestors of its own semantic group, the group, "default".
@@ -21,7 +22,6 @@ from ..errors import UserError
 from .acceptance import AcceptanceRule, f1_threshold
 from .certificate import Certificate, certify, clopper_pearson_lower
 from .lineage import DEFAULT, lineage, memberships
-from .multiplicity import confidence_levels
 from .resampling import document_index
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "f1_threshold",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
 
@@ -41,7 +41,7 @@ class TypeThreshold:
     """Thresholds of one semantic type, ancestor or group, what they rest on and where they came from.
 
     ``low <= accept <= high``. The ``*_level`` fields name the most specific node whose data contributed: the type
-    itself, an ancestor, "group:..." or "default"; `high_level` is None where `high` is.
+    itself, an ancestor, "group:..." or "default".
     """
 
     accept: float
@@ -53,7 +53,6 @@ class TypeThreshold:
     support_positives: int
     support_mentions: int
     accept_level: str
-    high_level: str | None
     low_level: str
 
     @property
@@ -77,6 +76,7 @@ class ThresholdTable:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: what the high-confidence tier promises.
+        certificate: what that promise rests on; None in a table that was not fitted.
         rule: what the acceptance thresholds were chosen for; the best F1 unless given.
     """
 
@@ -87,8 +87,10 @@ class ThresholdTable:
         target_precision: float = 0.95,
         confidence: float = 0.95,
         rule: AcceptanceRule | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.rows = rows
+        self.certificate = certificate
         self.rule = rule or AcceptanceRule()
         self.hierarchy = hierarchy
         self.target_precision = target_precision
@@ -123,19 +125,19 @@ class ThresholdTable:
             top1_p: (n_mentions,) probability of the candidate ranked first; NaN where a mention has no candidate.
             top1_correct: (n_mentions,) whether it is the gold concept.
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
-            groups: (n_mentions,) document of each mention, for the certificate; see `certify`.
+            groups: (n_mentions,) document of each mention, for the certificate; each is one of its own unless given.
             min_positives: gold pairs below which a node takes its parent's acceptance threshold as it is.
-            min_mentions: top candidates at 0.5 or above below which a node's precision is not tested, and correct top
-                candidates below which it takes its parent's low threshold.
+            min_mentions: correct top candidates below which a node takes its parent's low threshold, and top
+                candidates in the high tier below which it is left out of the tier with its parent.
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
             rule: what acceptance thresholds are chosen for; the best F1 unless given. Where a node's own candidates
                 cannot give one it takes its parent's, and the root the highest probability there is.
 
-        The error probability ``1 - confidence`` is shared by all nodes that are tested (see `multiplicity`), so with
-        that confidence *every* certificate of the table holds. A node without a certificate takes its parent's, unless
-        its own mentions contradict it: a 95 % upper bound of its precision there below the target.
+        The tier that is certified is the one that is served: the mentions of all types together, each at or above its
+        own type's acceptance threshold. Afterwards a type is left out of it where its own mentions contradict the
+        promise: a 95 % upper bound of its precision there lies below the target.
 
         Raises:
             UserError: no gold pair at all, so that there is nothing to fit.
@@ -145,14 +147,10 @@ class ThresholdTable:
             raise UserError("the calibration split's candidate lists hold no gold concept; retrieve more candidates")
         scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
         tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
-        documents = None if groups is None else document_index(groups)[0][tops.mention]
-
         code, members = memberships(mention_types, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
         rule = rule or AcceptanceRule()
-        levels = confidence_levels(members, top_code, tops.p, documents, min_mentions, target_precision, confidence)
         rows: dict[str, TypeThreshold] = {}
-        certificates: dict[str, tuple[Certificate | None, str | None]] = {}
         # From the root down, so that a parent is there when its children need it.
         for node in sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node)):
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
@@ -170,14 +168,6 @@ class ThresholdTable:
                 weight = positives / (positives + shrinkage)
                 accept, accept_level = weight * own + (1.0 - weight) * parent.accept, node
 
-            inside = None if documents is None else documents[in_tops]
-            found = certify(top_p, correct, target_precision, levels[node], inside) if node in levels else None
-            certificate, high_level = (found, node) if found else certificates.get(parent_node, (None, None))
-            high = certificate.at_least(accept) if certificate else None
-            if high is not None and not found and _contradicted(top_p, correct, high, target_precision):
-                certificate = high = None
-            certificates[node] = certificate, high_level
-
             if len(right) and (len(right) >= min_mentions or parent is None):
                 low, low_level = float(np.quantile(right, 1.0 - LOW_REACH, method="lower")), node
             else:
@@ -185,7 +175,7 @@ class ThresholdTable:
 
             rows[node] = TypeThreshold(
                 accept=accept,
-                high=high,
+                high=None,
                 low=min(low, accept),
                 own_accept=own,
                 own_f1=None if own is None else _f1(p, y, own),
@@ -193,10 +183,18 @@ class ThresholdTable:
                 support_positives=positives,
                 support_mentions=len(top_p),
                 accept_level=accept_level,
-                high_level=high_level if high is not None else None,
                 low_level=low_level,
             )
-        return cls(rows, hierarchy, target_precision, confidence, rule)
+        table = cls(rows, hierarchy, target_precision, confidence, rule)
+        accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
+        documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
+        certificate = certify(
+            np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
+        )
+        if certificate.threshold is not None:
+            inside = {node: codes[top_code] for node, codes in members.items()}
+            rows = _with_high(rows, hierarchy, certificate.threshold, tops, inside, target_precision, min_mentions)
+        return cls(rows, hierarchy, target_precision, confidence, rule, certificate)
 
     def for_type(self, types: str | Sequence[str] | None = None, complete: bool = True) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
@@ -209,7 +207,7 @@ class ThresholdTable:
                 since what certifies the tier was measured with it.
         """
         found = self._of_type(types)
-        return found if complete else replace(found, high=None, high_level=None)
+        return found if complete else replace(found, high=None)
 
     def _of_type(self, types: str | Sequence[str] | None) -> TypeThreshold:
         if isinstance(types, str) or types is None:
@@ -232,6 +230,7 @@ class ThresholdTable:
             "schema_version": SCHEMA_VERSION,
             "target_precision": self.target_precision,
             "confidence": self.confidence,
+            "certificate": None if self.certificate is None else asdict(self.certificate),
             "acceptance": asdict(self.rule),
             "tiers": list(TIERS),
             "default": asdict(self.rows[DEFAULT]),
@@ -244,13 +243,13 @@ class ThresholdTable:
         """The table that `to_dict` wrote.
 
         Raises:
-            UserError: a newer schema, or a key that is missing or does not fit.
+            UserError: another schema, or a key that is missing or does not fit.
         """
         version = state.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"thresholds.json has schema_version {version}, this version reads {SCHEMA_VERSION}; "
-                "upgrade umls_reranker or fit the thresholds again"
+                "run the calibrate stage again, or install the version of umls_reranker that wrote it"
             )
         try:
             rows = {node: TypeThreshold(**row) for node, row in {**state["types"], DEFAULT: state["default"]}.items()}
@@ -259,7 +258,9 @@ class ThresholdTable:
                     raise TypeError(f"thresholds of {node} are not in order")
             hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
             rule = AcceptanceRule(**state.get("acceptance", {}))
-            return cls(rows, hierarchy, float(state["target_precision"]), float(state["confidence"]), rule)
+            certificate = state["certificate"] and Certificate(**state["certificate"])
+            promise = float(state["target_precision"]), float(state["confidence"])
+            return cls(rows, hierarchy, *promise, rule, certificate)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
 
@@ -285,8 +286,30 @@ def _f1(p: np.ndarray, y: np.ndarray, threshold: float) -> float:
     return float(2 * y[accepted].sum() / (np.count_nonzero(accepted) + y.sum()))
 
 
-def _contradicted(top_p: np.ndarray, correct: np.ndarray, threshold: float, target: float) -> bool:
-    """Whether a 95 % upper bound of the precision at an inherited threshold lies below the target."""
-    accepted = top_p >= threshold
-    n, wrong = np.count_nonzero(accepted), np.count_nonzero(accepted & (correct == 0))
-    return n > 0 and float(1.0 - clopper_pearson_lower(wrong, n)) < target
+def _with_high(
+    rows: dict[str, TypeThreshold],
+    hierarchy: TypeHierarchy,
+    threshold: float,
+    tops: _Sorted,
+    inside: dict[str, np.ndarray],
+    target: float,
+    min_mentions: int,
+) -> dict[str, TypeThreshold]:
+    """The rows with the certified threshold, without the types that are left out of the tier.
+
+    Args:
+        rows: from the root down.
+        inside: node -> (k,) whether it holds each of `tops`.
+    """
+    found: dict[str, TypeThreshold] = {}
+    for node, row in rows.items():
+        high: float | None = max(threshold, row.accept)
+        if node != DEFAULT:
+            parent = found[lineage(node, hierarchy)[1]]
+            right = tops.y[inside[node] & (tops.p >= high)]
+            n, wrong = len(right), np.count_nonzero(right == 0)
+            contradicted = n > 0 and 1.0 - clopper_pearson_lower(wrong, n) < target
+            if contradicted or (parent.high is None and n < min_mentions):
+                high = None
+        found[node] = replace(row, high=high)
+    return found
