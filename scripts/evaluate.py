@@ -62,6 +62,7 @@ def make(recipe, run, stage) -> None:
             lists,
             pairs,
             mentions["train"],
+            mentions["calibration"],
             concepts,
             RelationTable.load(run.path / "concepts"),
             split="test",

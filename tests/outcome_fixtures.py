@@ -90,5 +90,9 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             name: {"wrong": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 wrong answers"}}
             for name in ("reranker", "retriever")
         },
+        "wrong_types": {
+            level: slice_figures(outcomes, **options) | {"replaced": replaced}
+            for level, replaced in (("0.00", 0), ("0.10", 7))
+        },
         "losses": {"out_of_dictionary": 40, "not_retrieved": 7, "truncated_pairs": 0},
     }

@@ -50,6 +50,7 @@ METRICS = {
         "ece": figure(0.01, 0.005, 0.02),
         "top1_ece": figure(0.02),
     },
+    "wrong_types": {"0.10": {"replaced": 700, "high_share": figure(0.4), "high_precision": figure(0.93, 0.9, 0.95)}},
     "tiers": {"high": {"count": 3000, "share": figure(0.499, 0.4, 0.6), "precision": figure(float("nan"))}},
     "serving": {"mean_margin": figure(0.3, 0.2, 0.4, population="6,012 test mentions")},
 }
@@ -95,6 +96,8 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
         "| high | 3,000 | 0.499 [0.400, 0.600] | – |",
         "| metric | value | over |",
         "| mean margin | 0.300 [0.200, 0.400] | 6,012 test mentions |",
+        "| wrong types | share of high | precision of high | share answered | precision of answers |",
+        "| 10% | 0.400 | 0.930 [0.900, 0.950] | – | – |",
     ]
 
 
@@ -148,7 +151,7 @@ def test_every_figure_comes_from_the_metrics():
 
 def test_what_was_not_measured_is_said():
     card = model_card({"schema_version": 1, "split": "dev"}, recipe())
-    assert card.count("Not measured.") == 8
+    assert card.count("Not measured.") == 9
     assert "All figures are of the dev split. No part" in card
     assert "model-index" not in card
 

@@ -101,6 +101,12 @@ def test_groups_types_and_baselines_are_listed(page):
         assert word in page.words
 
 
+def test_wrong_types_have_a_row_a_level_where_there_are_types(report, page):
+    assert "When semantic types are wrong" in page.words
+    assert re.search(r"10\s+%\s+7\s+" + f"{100 * report['linking']['reranker']['acc@1']['value']:.1f}", page.words)
+    assert "semantic types are wrong" not in report_page(report | {"wrong_types": {}}, "run", 0.95, 0.4)
+
+
 def test_figures_are_those_of_the_report(report, page):
     high = report["tiers"]["high"]
     assert f" {100 * high['precision']['value']:.1f}\u00a0%" in page.words

@@ -86,6 +86,7 @@ def model_card(
         pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
         calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
         tier_table=_tier_table(metrics.get("tiers", {})),
+        wrong_types_table=_wrong_types_table(metrics.get("wrong_types", {})),
         serving_table=_figures_table([metrics.get("serving", {})]),
         target_precision=recipe["target_precision"],
         confidence=recipe["confidence"],
@@ -205,6 +206,14 @@ def _tier_table(tiers: Mapping[str, Mapping[str, Any]]) -> str:
         for tier, part in tiers.items()
     ]
     return _table(["tier", "mentions", "share of all mentions", "precision"], rows)
+
+
+def _wrong_types_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
+    names = ("high_share", "high_precision", "accepted_share", "accepted_precision")
+    rows = [[f"{float(level):.0%}", *(_cell(part.get(name)) for name in names)] for level, part in levels.items()]
+    return _table(
+        ["wrong types", "share of high", "precision of high", "share answered", "precision of answers"], rows
+    )
 
 
 def _population(metrics: Mapping[str, Any]) -> str:

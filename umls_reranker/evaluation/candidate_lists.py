@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.choice import list_owner
 from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
 from ..calibration.inputs import given_inputs
 from ..scoring import PairScorer, Scores
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
+    from ..data.semantic_types import TypeHierarchy
     from ..template import PairTemplate
 
 __all__ = ["CandidateLists", "TopCandidates", "as_serving_input"]
@@ -67,6 +67,7 @@ class CandidateLists:
         in_dictionary: (n,) bool, whether the gold concept is in the dictionary at all.
         fits: (m,) float64, as `calibration.evidence.type_fits` gives them.
         reads, given: as in `ScoredLists`.
+        given_types: n lists of semantic types in place of the mentions' own; see `with_types`.
     """
 
     mentions: Dataset
@@ -81,6 +82,7 @@ class CandidateLists:
     fits: np.ndarray | None = None
     reads: tuple[str, ...] = ()
     given: dict[str, np.ndarray] = field(default_factory=dict)
+    given_types: Sequence[Sequence[str]] | None = None
 
     @classmethod
     def load(
@@ -92,29 +94,60 @@ class CandidateLists:
         cuis = lists.flatten().to_pylist()
         names = table["names"].combine_chunks().flatten().to_pylist()
         rows, offsets = concepts.rows(cuis), list_offsets(lists.value_lengths().to_numpy())
-        kinds = {row: concepts.semantic_types(row) if row >= 0 else [] for row in np.unique(rows).tolist()}
-        types = list(mentions["semantic_types"])
-        return cls(
+        loaded = cls(
             mentions=mentions,
             cuis=cuis,
             names=names,
             texts=template.candidate_texts(names, concepts, rows),
-            mention_texts=[
-                template.mention_text(text, given, concepts.hierarchy)
-                for text, given in zip(mentions["mention"], types, strict=True)
-            ],
+            mention_texts=[],
             retrieval={
                 name: table[f"{name}_scores"].combine_chunks().flatten().to_numpy()
                 for name in RETRIEVAL_EVIDENCE
                 if f"{name}_scores" in table.column_names
             },
-            fits=type_fits(concepts.hierarchy, types, [kinds[row] for row in rows.tolist()], list_owner(offsets)),
             offsets=offsets,
             gold=table["gold"].to_numpy().astype(np.int64),
             in_dictionary=concepts.rows(list(mentions["cui"])) >= 0,
             reads=template.reads,
             given=given_inputs(rows >= 0, rows >= 0, list(mentions["left"]), list(mentions["right"]), offsets),
         )
+        return loaded.with_types(loaded.types, loaded.candidate_types(concepts), concepts.hierarchy, template)
+
+    def candidate_types(self, concepts: ConceptTable) -> list[list[str]]:
+        """m lists of type ids, those of each candidate's concept; empty where the dictionary gives none."""
+        rows = concepts.rows(self.cuis)
+        kinds = {row: concepts.semantic_types(row) if row >= 0 else [] for row in np.unique(rows).tolist()}
+        return [kinds[row] for row in rows.tolist()]
+
+    def with_types(
+        self,
+        types: Sequence[Sequence[str]],
+        candidate_types: Sequence[Sequence[str]],
+        hierarchy: TypeHierarchy,
+        template: PairTemplate,
+    ) -> CandidateLists:
+        """The same lists, with these semantic types of the mentions in place of their own.
+
+        Args:
+            types: n lists of ids or names.
+            candidate_types: m lists of ids, as `candidate_types` gives them.
+            hierarchy: of the types.
+            template: what the cross-encoder reads.
+        """
+        return replace(
+            self,
+            given_types=types,
+            mention_texts=[
+                template.mention_text(text, kinds, hierarchy)
+                for text, kinds in zip(self.mentions["mention"], types, strict=True)
+            ],
+            fits=type_fits(hierarchy, types, candidate_types, self.mention_of),
+        )
+
+    @property
+    def types(self) -> Sequence[Sequence[str]]:
+        """n lists of semantic types (ids or names) of the mentions."""
+        return list(self.mentions["semantic_types"]) if self.given_types is None else self.given_types
 
     @property
     def documents(self) -> list[str]:
@@ -138,17 +171,18 @@ class CandidateLists:
         """The CUIs list by list."""
         return [self.cuis[start:end] for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
 
-    def score(self, scorer: PairScorer, desc: str) -> Scores:
-        """Logits of all m candidates, in order."""
-        rows = self.mention_of.tolist()
+    def score(self, scorer: PairScorer, desc: str, inside: np.ndarray | None = None) -> Scores:
+        """Logits of all m candidates, in order; or of those of the mentions where `inside` (n,) is true."""
+        rows = self.mention_of
+        places = np.arange(len(rows)) if inside is None else np.flatnonzero(inside[rows])
         columns = (self.mention_texts, list(self.mentions["left"]), list(self.mentions["right"]))
-        mentions, lefts, rights = ([column[row] for row in rows] for column in columns)
-        return scorer.score(mentions, self.texts, lefts, rights, desc=desc)
+        mentions, lefts, rights = ([column[row] for row in rows[places].tolist()] for column in columns)
+        return scorer.score(mentions, [self.texts[place] for place in places.tolist()], lefts, rights, desc=desc)
 
     def scored(self, logits: np.ndarray) -> ScoredLists:
         """The lists with their logits, as calibration takes them."""
-        texts, types = list(self.mentions["mention"]), list(self.mentions["semantic_types"])
-        columns = (texts, self.names, self.cuis, self.offsets, self.retrieval, types, self.fits)
+        texts = list(self.mentions["mention"])
+        columns = (texts, self.names, self.cuis, self.offsets, self.retrieval, self.types, self.fits)
         return ScoredLists(logits, *columns, self.reads, self.given)
 
     def retrieved_first(self) -> TopCandidates:

@@ -18,6 +18,7 @@ from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure
 from .near_misses import near_misses
 from .outcomes import Outcomes
 from .slices import group_slices, slice_figures, type_slices
+from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,6 +38,7 @@ def build_report(
     lists: CandidateLists,
     pairs: Dataset,
     train_mentions: Dataset,
+    calibration_mentions: Dataset,
     concepts: ConceptTable,
     relations: RelationTable,
     *,
@@ -51,6 +53,7 @@ def build_report(
         lists: real candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
+        calibration_mentions: whose types are those that a wrong type is drawn from.
         concepts, relations: for the exact-match baseline, and for what is a near miss.
         split: name written into the report.
         resamples, seed: of the bootstrap by document.
@@ -65,6 +68,10 @@ def build_report(
     outcomes = _outcomes(reranker, lists, decided)
     documents, pair_documents = outcomes.document, outcomes.document[lists.mention_of]
     retrieval_top = lists.retrieved_first()
+
+    def answer(given: CandidateLists, logits: np.ndarray) -> Outcomes:
+        return _outcomes(reranker, given, reranker.calibration(given.scored(logits)))
+
     without = reranker.calibration.without_cross_encoder(lists.scored(scores.logits))
     rankings = {"reranker": decided.log_odds, "cross_encoder": scores.logits}
     if without is not None:
@@ -122,6 +129,16 @@ def build_report(
             name: near_misses(lists, scores, concepts, relations, **options)
             for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
         },
+        "wrong_types": wrong_type_figures(
+            lists,
+            scores.logits,
+            reranker.scorer,
+            answer,
+            lists.candidate_types(concepts),
+            list(calibration_mentions["semantic_types"]),
+            hierarchy,
+            **options,
+        ),
         "losses": {
             "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
             "not_retrieved": int((outcomes.in_dictionary & (lists.gold < 0)).sum()),
@@ -133,7 +150,7 @@ def build_report(
 
 def _outcomes(reranker: UMLSReranker, lists: CandidateLists, decided: CalibratedScores) -> Outcomes:
     top = lists.top(decided.log_odds, decided.probabilities)
-    types = list(lists.mentions["semantic_types"])
+    types = lists.types
     given = zip(types, decided.complete.tolist(), strict=True)
     thresholds = [reranker.thresholds.for_type(names, complete) for names, complete in given]
     columns = lists.mentions.with_format("numpy")

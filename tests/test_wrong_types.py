@@ -1,0 +1,123 @@
+"""Mentions with wrong types: which they get, what is scored again, and the figures."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from outcome_fixtures import make_outcomes
+
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation.candidate_lists import CandidateLists
+from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
+from umls_reranker.scoring import Scores
+from umls_reranker.template import PairTemplate
+
+HIERARCHY = TypeHierarchy.from_edges(
+    [
+        SemanticType("T038", "Biologic Function", None, "PHYS"),
+        SemanticType("T047", "Disease or Syndrome", "T038", "DISO"),
+        SemanticType("T103", "Chemical", None, "CHEM"),
+        SemanticType("T121", "Pharmacologic Substance", "T103", "CHEM"),
+        SemanticType("T017", "Anatomical Structure", None, "ANAT"),
+    ]
+)
+# What the annotators of the calibration split use: broad types only, never a drug's own.
+SEEN = [["T038"]] * 6 + [["T103"]] * 3 + [["T017"], ["UnknownType"]]
+
+
+def replaced(types, candidate_types, seed=0):
+    offsets = np.arange(len(types) + 1)
+    return replaced_types(types, candidate_types, offsets, SEEN, HIERARCHY, seed)
+
+
+def test_a_wrong_type_is_that_of_another_candidate_as_annotators_would_call_it():
+    n = 400
+    given = replaced([["T038"]] * n, [["T047", "T121"]] * n)[0.2]
+    # The disease is a kind of the mention's own type; the drug is a chemical to annotators.
+    assert Counter(map(tuple, given)) == {("T038",): 320, ("T103",): 80}
+
+
+def test_without_another_type_in_the_list_the_frequencies_of_the_calibration_split_decide():
+    n = 4_000
+    given = replaced([["T017"]] * n, [["T017"]] * n)[0.2]
+    counted = Counter(map(tuple, given))
+    assert counted[("T017",)] == 3_200 and counted[("T038",)] + counted[("T103",)] == 800
+    assert counted[("T038",)] / 800 == pytest.approx(6 / 9, abs=0.05)
+
+
+def test_levels_are_shares_of_the_mentions_with_types_and_hold_one_another():
+    types = [["T038"], ["Chemical", "T017"], ["UnknownType"], []] * 50
+    levels = replaced(types, [["T121", "T047"]] * 200)
+    assert tuple(levels) == LEVELS == (0.0, 0.05, 0.1, 0.2)
+    changed = [{row for row in range(200) if given[row] != types[row]} for given in levels.values()]
+    assert [len(rows) for rows in changed] == [0, 5, 10, 20]
+    assert changed[1] < changed[2] < changed[3]
+    assert all(row % 4 < 2 for row in changed[3])
+
+
+def test_the_seed_decides():
+    types, others = [["T038"]] * 100, [["T121", "T017"]] * 100
+    assert replaced(types, others) == replaced(types, others) != replaced(types, others, seed=1)
+
+
+def lists(n=100):
+    """One candidate a mention, a chemical; all mentions are functions."""
+    mentions = Dataset.from_dict(
+        {
+            "doc_id": [str(row % 10) for row in range(n)],
+            "mention": [f"m{row}" for row in range(n)],
+            "left": [""] * n,
+            "right": [""] * n,
+            "cui": ["C1"] * n,
+            "semantic_types": [["T038"]] * n,
+        }
+    )
+    texts = [f"m{row}" for row in range(n)]
+    names, offsets, gold = ["aspirin"] * n, np.arange(n + 1), np.zeros(n, int)
+    return CandidateLists(mentions, ["C1"] * n, names, names, texts, {}, offsets, gold, np.ones(n, bool), np.zeros(n))
+
+
+class CountingScorer:
+    def __init__(self, template):
+        self.template, self.scored = template, []
+
+    def score(self, mentions, names, lefts, rights, desc=None):
+        self.scored += mentions
+        return Scores(np.full(len(mentions), -1.0, np.float32), 0)
+
+
+@pytest.mark.parametrize("reads_types", [False, True])
+def test_thresholds_and_evidence_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
+    given, asked = lists(), []
+
+    def answer(changed, logits):
+        scored = changed.scored(logits)
+        wrong = np.array([types == ["T103"] for types in scored.types])
+        asked.append((wrong, scored.fits, logits))
+        return make_outcomes(len(wrong), rank=np.zeros(100, int), tier=np.where(wrong, "medium", "high"))
+
+    scorer = CountingScorer(PairTemplate(mention_types=reads_types))
+    figures = wrong_type_figures(
+        given, np.ones(100), scorer, answer, [["T121"]] * 100, SEEN, HIERARCHY, resamples=20, seed=0
+    )
+    assert [(share, part["replaced"]) for share, part in figures.items()] == [
+        ("0.00", 0),
+        ("0.05", 5),
+        ("0.10", 10),
+        ("0.20", 20),
+    ]
+    assert [part["high_share"]["value"] for part in figures.values()] == [1.0, 0.95, 0.9, 0.8]
+    assert all(part["high_precision"]["value"] == 1.0 for part in figures.values())
+    assert len(scorer.scored) == (20 if reads_types else 0)
+    assert all(" ; Chemical" in text for text in scorer.scored)
+    for wrong, fits, logits in asked:
+        np.testing.assert_array_equal(fits, wrong)
+        np.testing.assert_array_equal(logits, np.where(wrong & reads_types, -1.0, 1.0))
+
+
+def test_without_types_there_is_nothing_to_replace():
+    given = lists()
+    given.mentions = given.mentions.map(lambda row: {"semantic_types": []})
+    scorer = CountingScorer(PairTemplate(mention_types=True))
+    assert wrong_type_figures(given, None, scorer, None, [[]] * 100, SEEN, HIERARCHY, resamples=20, seed=0) == {}
