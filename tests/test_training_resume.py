@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from tiny_models import tiny_encoder
 
 TESTS = Path(__file__).resolve().parent
@@ -24,20 +26,42 @@ CASES = {
         "training": {"learning_rate": 0.0, "early_stopping_patience": 3},
     },
 }
+# Run -> what it was killed with and what it is resumed with: another way to compute the same. Weights differ by
+# rounding alone, since nothing is drawn at random in the model.
+OTHER_MEANS = {
+    "one, then two": ({"processes": 1}, {"processes": 2}),
+    "two, then one": ({"processes": 2}, {"processes": 1}),
+    "half the batch": ({}, {"training": {"per_device_batch_size": 7, "save_total_limit": 5}}),
+}
+# Patience of a run that was ended, of the one that follows it in its folder, and at which step that one ends.
+PATIENCES = {"raised": (1, 3, 8), "lowered": (100, 2, 6)}
+STILL = {"learning_rate": 0.0}
 RUNS = {name: case | {"kills": []} for name, case in CASES.items()}
 RUNS |= {f"{name}, killed": case for name, case in CASES.items()}
+PLAIN = {"processes": 1, "training": {"per_device_batch_size": 14}, "model": "MODEL"}
+RUNS["means"] = PLAIN
+for name, (before, after) in OTHER_MEANS.items():
+    RUNS[name] = PLAIN | after | {"kills": [(5, 0, PLAIN | before)]}
+for name, (before, after, _) in PATIENCES.items():
+    kill = (None if before < 100 else 7, 0, {"training": {"early_stopping_patience": before}})
+    RUNS[name] = {"processes": 1, "training": STILL | {"early_stopping_patience": after}, "kills": [kill]}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Folder of the runs, and the summary of each."""
     folder = tmp_path_factory.mktemp("resume")
+    still = tiny_encoder(folder / "still")
+    config = json.loads((still / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (still / "config.json").write_text(json.dumps(config))
+    runs = json.dumps(RUNS).replace('"MODEL"', json.dumps(str(still)))
     done = subprocess.run(
-        [sys.executable, TESTS / "training_on_processes.py", tiny_encoder(folder / "base"), folder, json.dumps(RUNS)],
+        [sys.executable, TESTS / "training_on_processes.py", tiny_encoder(folder / "base"), folder, runs],
         env=os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     return folder, dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
@@ -67,3 +91,27 @@ def test_killed_training_ends_as_if_it_had_been_left_alone(trained, name):
     whole, killed = (final_state(folder / run, steps) for run in (name, f"{name}, killed"))
     assert [part for part in whole if whole[part] != killed[part]] == []
     assert ("scaler.pt" in whole) == (name == "one, scaled")
+
+
+def evaluations(folder):
+    state = json.loads((folder / "checkpoint-10" / "trainer_state.json").read_text())
+    return [(entry["step"], entry["eval_log_loss"]) for entry in state["log_history"] if "eval_loss" in entry]
+
+
+@pytest.mark.parametrize("name", OTHER_MEANS)
+def test_training_is_resumed_by_other_means(trained, name):
+    folder, summaries = trained
+    processes = RUNS[name]["processes"]
+    assert (summaries[name]["steps"], summaries[name]["processes"]) == (10, processes)
+    whole, resumed = evaluations(folder / "means"), evaluations(folder / name)
+    assert [step for step, _ in resumed] == [2, 4, 6, 8, 10]
+    assert [loss for _, loss in resumed] == pytest.approx([loss for _, loss in whole], rel=1e-5)
+    ours, theirs = (load_file(folder / run / "checkpoint-10" / "model.safetensors") for run in (name, "means"))
+    for weight in theirs:
+        np.testing.assert_allclose(ours[weight], theirs[weight], atol=1e-4, err_msg=weight)
+
+
+@pytest.mark.parametrize("name", PATIENCES)
+def test_patience_may_change_when_training_is_resumed(trained, name):
+    _, summaries = trained
+    assert (summaries[name]["steps"], summaries[name]["best_step"]) == (PATIENCES[name][2], 2)

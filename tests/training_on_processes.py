@@ -3,8 +3,9 @@
     python tests/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": [[STEP, RANK], ...]}, ...}'
 
 Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
-a last run is left alone. Further options of a run: "scaler", and "training", keys of its section of the recipe. Prints
-the summary of each last run. Processes are forked, so torch is imported once.
+a last run is left alone. Further options of a run: "scaler", "model", and "training", keys of its section of the
+recipe. A kill may have options of its own behind STEP, RANK: "processes" and "training"; a STEP of null lets it come
+to its end. Prints the summary of each last run. Processes are forked, so torch is imported once.
 """
 
 import contextlib
@@ -13,10 +14,12 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.utils.tensorboard  # before the fork
+from accelerate import PartialState
 from datasets import DatasetDict
 from test_fine_tuning import make_pairs, training
 
@@ -48,6 +51,7 @@ def train(model: str, folder: Path, options: dict) -> dict:
     pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
     sizes = {"max_steps": 10, "global_batch_size": 28, "per_device_batch_size": 7, "early_stopping_patience": 100}
     settings = training(**sizes | options)
+    PartialState(cpu=True)  # as scripts/train.py does; without it, processes are not counted where there is no GPU
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
     return fine_tuning.fine_tune(*arguments, pairs, folder)
 
@@ -92,8 +96,10 @@ if __name__ == "__main__":
     plain = fine_tuning.RerankerTrainer
     for name, case in json.loads(runs).items():
         fine_tuning.RerankerTrainer = ScalingTrainer if case.get("scaler") else plain
-        arguments = model, Path(folder) / name, case["processes"], case.get("training", {})
-        for step, victim in case.get("kills", []):
-            ends = run(*arguments, step, victim)
-            assert ends[0] == -signal.SIGKILL, ends
-        assert set(run(*arguments)) == {0}
+        start = partial(run, case.get("model", model), Path(folder) / name)
+        for step, victim, *options in case.get("kills", []):
+            earlier = case | (options[0] if options else {})
+            keys = case.get("training", {}) | earlier.get("training", {})
+            ends = start(earlier["processes"], keys, step, victim)
+            assert step is None or ends[0] == -signal.SIGKILL, ends
+        assert set(start(case["processes"], case.get("training", {}))) == {0}

@@ -6,13 +6,15 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
-from transformers import ProgressCallback, TrainerCallback, TrainerState
+from transformers import ProgressCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 __all__ = [
     "CheckpointCallback",
     "ConsoleCallback",
+    "EarlyStopping",
     "ThroughputCallback",
     "ended_state",
     "last_complete_checkpoint",
@@ -50,12 +52,39 @@ def last_complete_checkpoint(folder: Path) -> str | None:
     return str(max(complete, key=_step)) if complete else None
 
 
-def ended_state(checkpoint: str | None) -> TrainerState | None:
-    """The trainer's state when training stopped at this checkpoint, at its last step or early; else None."""
+class EarlyStopping(TrainerCallback):
+    """Stops after so many evaluations without improvement, counted from the log.
+
+    A checkpoint of transformers' own callback brings its patience along; this one takes the recipe's, so that it may
+    be changed for a run that is resumed.
+
+    Args:
+        patience: evaluations.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        if self.has_ended(args, state):
+            control.should_training_stop = True
+
+    def has_ended(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether the latest evaluations are `patience` or more without a better one than before them."""
+        name = f"eval_{args.metric_for_best_model}"
+        values = np.array([entry[name] for entry in state.log_history if name in entry])
+        if not len(values):
+            return False
+        best = np.nanargmax(values if args.greater_is_better else -values) if not np.isnan(values).all() else 0
+        return len(values) - 1 - best >= self.patience
+
+
+def ended_state(checkpoint: str | None, args: TrainingArguments, stopping: EarlyStopping) -> TrainerState | None:
+    """The trainer's state when training has ended at this checkpoint, at its last step or early; else None."""
     if checkpoint is None:
         return None
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    return state if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"] else None
+    return state if state.global_step >= state.max_steps or stopping.has_ended(args, state) else None
 
 
 def _numbered_checkpoints(folder: Path) -> list[Path]:

@@ -13,7 +13,6 @@ from datasets import Dataset, DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
@@ -32,6 +31,7 @@ from ..template import PairTemplate
 from .callbacks import (
     CheckpointCallback,
     ConsoleCallback,
+    EarlyStopping,
     ThroughputCallback,
     ended_state,
     last_complete_checkpoint,
@@ -141,7 +141,6 @@ def training_arguments(
         load_best_model_at_end=True,
         metric_for_best_model=training.metric_for_best_model,
         greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
-        restore_callback_states_from_checkpoint=True,
         logging_steps=max(1, math.ceil(eval_steps / 10)),
         logging_nan_inf_filter=False,  # it waits for the device after every pass, and hides what went wrong
         disable_tqdm=False,  # at low verbosity the Trainer would print dicts in place of its bar
@@ -161,8 +160,9 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
 
-    Checkpoints lie in `folder`; when it holds one from a killed run, training goes on from there, with the same data
-    order, optimizer, schedule, patience and random state. Every process of a launch calls this.
+    Checkpoints lie in `folder`; when it holds one from a killed run, training resumes from there, with the same data
+    order, optimizer and schedule, and on as many processes the same random state. Every process of a launch calls
+    this.
 
     Args:
         mention_types: semantic types of each training mention, by ``mention_id``; needed for ``sampling: by_type``.
@@ -186,6 +186,7 @@ def fine_tune(
     pairs_per_step = training.global_batch_size
     if lists is not None:
         pairs_per_step = lists.per_batch(pairs_per_step) * float(lists.sizes.mean())
+    stopping = EarlyStopping(training.early_stopping_patience)
     trainer = RerankerTrainer(
         model=network,
         args=arguments,
@@ -205,7 +206,7 @@ def fine_tune(
         callbacks=[
             ThroughputCallback(pairs_per_step),
             CheckpointCallback(training.save_total_limit),
-            EarlyStoppingCallback(training.early_stopping_patience),
+            stopping,
             _tensorboard(folder / "tensorboard"),
         ],
     )
@@ -214,7 +215,7 @@ def fine_tune(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ConsoleCallback)
     checkpoint = last_complete_checkpoint(folder)
-    ended = ended_state(checkpoint)
+    ended = ended_state(checkpoint, arguments, stopping)
     if ended is None:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
