@@ -217,7 +217,7 @@ def split_of(rows):
         "mention_id": list(range(rows)),
         "cuis": [["C0021400"]] * rows,
         "names": [["Influenza"]] * rows,
-        "retrieval_scores": [[0.9]] * rows,
+        "retrieval_scores": [[0.9 - 0.2 * row] for row in range(rows)],
         "gold": [0] * rows,
     }
     return Dataset.from_dict(lists, features=CANDIDATE_FEATURES), Dataset.from_dict(
@@ -227,6 +227,7 @@ def split_of(rows):
 
 def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
     bare = [{"name": "Common Cold", "cui": "C0009443"}, "Cold"]
+    strange = [[CANDIDATES[0] | {"retrieval_score": score}] for score in (25.1, float("inf"))]
     add(
         tmp_path,
         line(doc_id="d9", mention_id=1, chosen="C0009264"),
@@ -236,6 +237,7 @@ def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
         line("in train", doc_id="d6", chosen=None),
         line("trained on", doc_id="d7", chosen="C0009264"),
         line("no scores", candidates=bare, chosen=None),
+        *(line(f"score {number}", candidates=given, chosen=None) for number, given in enumerate(strange)),
         line("no candidates", candidates=[], ranked=[], chosen=None),
     )
     lost = {}
@@ -251,7 +253,7 @@ def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
         "in_test_documents": 1,
         "trained_on": 2,
         "without_candidates": 1,
-        "without_scores": 1,
+        "without_scores": 3,
         "unknown_candidates": 0,
     }
     assert lists.features == CANDIDATE_FEATURES and mentions.features == MENTION_FEATURES
@@ -283,6 +285,6 @@ def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path
     add(tmp_path, line(chosen=None), line("flu", candidates=CANDIDATES[:1], chosen=None))
     lost = {}
     joined, _ = calibration_rows(
-        load_feedback(tmp_path / "corrections"), *split_of(1), [], [], CONCEPTS, lost, reads_concepts=True
+        load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, lost, reads_concepts=True
     )
     assert lost["unknown_candidates"] == 1 and len(joined) == 2

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
 from .calibration.evidence import RETRIEVAL_EVIDENCE
+from .calibration.inputs import ScoreRange
 from .data.arrow import write_dataset
 from .data.cuis import normalize_cui
 from .data.mentions import FEEDBACK_PREFIX
@@ -159,11 +160,16 @@ def calibration_rows(
             others.
         concepts: of the lists; corrections are given its types.
         lost: receives how many corrections were left out: ``in_test_documents``, ``trained_on``,
-            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry), and
-            ``unknown_candidates``.
+            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry, or with one
+            beyond what they hold), and ``unknown_candidates``.
         reads_concepts: the model reads more of a candidate than its name, so the dictionary must hold it.
     """
-    columns = [name for name in SCORES if name in candidates.column_names]
+    table = candidates.with_format("arrow")[:]
+    ranges = {
+        name: ScoreRange.of(table[name].combine_chunks().flatten().to_numpy())
+        for name in SCORES
+        if name in table.column_names
+    }
     test, train = set(test_documents), set(train_documents)
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
     lost |= dict.fromkeys(reasons, 0)
@@ -178,7 +184,7 @@ def calibration_rows(
             else "without_candidates"
             if not row["cuis"]
             else "without_scores"
-            if any(score is None or math.isnan(score) for name in columns for score in row[name])
+            if any(np.isnan(known.inside(np.array(row[name], np.float64))).any() for name, known in ranges.items())
             else "unknown_candidates"
             if reads_concepts and (concepts.rows(row["cuis"]) < 0).any()
             else None
