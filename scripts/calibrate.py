@@ -33,7 +33,7 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.evaluation.candidate_lists import CandidateLists
-    from umls_reranker.model_folder import copy_weights, write_parts
+    from umls_reranker.model_folder import copy_network, write_parts
     from umls_reranker.scoring import PairScorer
     from umls_reranker.template import PairTemplate
 
@@ -47,7 +47,7 @@ def make(recipe, run, stage) -> None:
     lists = CandidateLists.load(candidates, fitted_mentions, concepts, template)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
-        copy_weights(run.path / "checkpoints" / "checkpoint-best", folder)
+        copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
         scores = lists.score(scorer, "scoring calibration candidates")
         calibration, thresholds, fitted = fit_parts(

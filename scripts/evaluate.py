@@ -8,15 +8,13 @@ for each mention) and reference.json (what monitoring compares with). Puts what 
 into model/.
 """
 
-from pathlib import Path
+import shutil
 
 from umls_reranker.arguments import EvaluationArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
 from umls_reranker.stage_keys import report_stage
 from umls_reranker.stages import RunFolder, write_json
-
-MODEL_PARTS = ("metrics.json", "outcomes.parquet", "reference.json", "reliability.png", "risk_coverage.png")
 
 
 def main() -> None:
@@ -87,20 +85,15 @@ def make(recipe, run, stage) -> None:
 def complete_model_folder(recipe, run) -> None:
     """Put what belongs to the model, and its card, beside the weights; what is there already is left alone."""
     from umls_reranker.card import folder_card
+    from umls_reranker.model_folder import CARD, EVALUATED, changing
 
-    report, model = run.path / "report", run.path / "model"
-    for name in MODEL_PARTS:
-        put((report / name).read_bytes(), model / name)
-    put(folder_card(model, recipe.publish.repo_id, recipe.publish.tag).encode(), model / "README.md")
-
-
-def put(content: bytes, path: Path) -> None:
-    """Write beside the place and rename."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    model = run.path / "model"
+    with changing(model) as new:
+        for name in EVALUATED:
+            shutil.copyfile(run.path / "report" / name, new / name)
+    with changing(model) as new:
+        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag)
+        (new / CARD).write_text(card, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from umls_reranker.arguments import MiningArguments, RunArguments
 from umls_reranker.cli import run_script, should_run
 from umls_reranker.recipe import parse_recipe
 from umls_reranker.stage_keys import pairs_stage
-from umls_reranker.stages import RunFolder, read_json, write_json
+from umls_reranker.stages import RunFolder, write_json
 
 SPLITS = ("train", "dev", "test")
 
@@ -26,8 +26,10 @@ def main() -> None:
     ranker = None
     if recipe.mining.negatives_ranked_by:
         from umls_reranker.hub import download
+        from umls_reranker.model_folder import verify_parts
 
-        ranker = read_json(download(recipe.mining.negatives_ranked_by) / "reranker.json")["weights_sha256"]
+        manifest = verify_parts(download(recipe.mining.negatives_ranked_by), "torch")["sha256"]
+        ranker = manifest["model.safetensors"]
     stage = pairs_stage(recipe, run, ranker)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)

@@ -38,10 +38,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker.data.semantic_types import TypeHierarchy
+    from umls_reranker.model_folder import verify_files
     from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
     from umls_reranker.prediction_log import read_predictions
 
     model, window, alpha = watched(options)
+    verify_files(model, [REFERENCE_FILE, "thresholds.json"])
     reference = Reference.load(model / REFERENCE_FILE)
     hierarchy = TypeHierarchy.from_dict(read_json(model / "thresholds.json")["hierarchy"])
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:

@@ -36,7 +36,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate.py")
     from umls_reranker.feedback import load_feedback
-    from umls_reranker.hub import verify_parts
+    from umls_reranker.model_folder import verify_parts
     from umls_reranker.resources import file_sha256
 
     load_feedback(Path(recipe.calibration.calibration_feedback))

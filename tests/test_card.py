@@ -7,8 +7,10 @@ import re
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tiny_reranker import tiny_reranker
 
 from umls_reranker.card import folder_card, model_card
+from umls_reranker.model_folder import changing
 from umls_reranker.recipe import Recipe
 
 RECIPE = {"run_name": "minilm", "corpus": "data/MedMentions/corpus_pubtator.txt.gz", "umls_dir": "/data/umls/META"}
@@ -251,12 +253,13 @@ def test_the_limit_of_context_is_the_models_own():
 
 
 def test_a_folders_card_comes_from_its_own_files(tmp_path):
-    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
-    (tmp_path / "recipe.yaml").write_text(Recipe.from_values(RECIPE).to_yaml())
-    (tmp_path / "risk_coverage.png").touch()
     dictionary = {"concepts": 3, "release": {"name": "2021AB"}}
-    (tmp_path / "reranker.json").write_text(json.dumps({"dictionary": dictionary}))
+    folder = tiny_reranker(tmp_path, recipe=Recipe.from_values(RECIPE), dictionary=dictionary)
+    with changing(folder) as new:
+        (new / "metrics.json").write_text(json.dumps(METRICS))
+        (new / "risk_coverage.png").touch()
+    (folder / "own.png").touch()
     expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.png"], dictionary=dictionary)
     assert "UMLS Metathesaurus 2021AB" in expected
-    assert folder_card(tmp_path, "org/tiny", "v1") == expected
+    assert folder_card(folder, "org/tiny", "v1") == expected
     assert "![risk coverage](risk_coverage.png)" in expected

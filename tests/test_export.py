@@ -1,7 +1,5 @@
 """Networks for other runtimes: exported, measured, refused, recalibrated, loaded and checked."""
 
-import json
-
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -9,11 +7,12 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.evidence import Calibration
+from umls_reranker.calibration.evidence import COUNTS_FILE, Calibration
+from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.errors import UserError
 from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.export import agreement, export_network, needs_calibrator, register
-from umls_reranker.hub import model_files, verify_parts
+from umls_reranker.model_folder import changing, model_files, verify_parts
 
 BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
 
@@ -102,32 +101,50 @@ def test_saved_networks_load_again(exported, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda folder: (folder / "onnx" / "model.onnx").write_bytes(b"other"), "not the file that backends.json"),
-        (lambda folder: (folder / "onnx" / "model.onnx").unlink(), "is missing or not the file"),
+        (lambda folder: (folder / "onnx" / "model.onnx").write_bytes(b"other"), "model.onnx .* is not the file that"),
+        (lambda folder: (folder / "onnx" / "model.onnx").unlink(), "model.onnx is missing; scripts/export.py"),
         (lambda folder: (folder / "backends.json").unlink(), "holds no onnx network"),
-        (lambda folder: edit(folder / "backends.json", "weights_sha256"), "exported from other weights"),
     ],
 )
 def test_a_network_that_does_not_belong_is_refused(exported, tmp_path, damage, reason):
     folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
     verify_parts(folder, "onnx")
     damage(folder)
-    verify_parts(folder)
     with pytest.raises(UserError, match=reason):
         UMLSReranker.from_pretrained(folder, backend="onnx")
 
 
-def test_a_calibrator_of_another_network_is_refused(exported, tmp_path):
+def test_a_network_that_is_not_loaded_need_not_be_there_or_be_read(exported, tmp_path):
     folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
-    (folder / "calibrator_onnx_int8.json").write_text((folder / "calibrator.json").read_text())
-    with pytest.raises(UserError, match="do not belong together"):
-        UMLSReranker.from_pretrained(folder, backend="onnx_int8")
+    (folder / "onnx" / "model.onnx").write_bytes(b"other")
+    (folder / "openvino" / "openvino_model.bin").unlink()
+    verify_parts(folder, "torch")
+    with pytest.raises(UserError, match=r"model.onnx .* is not the file"):
+        verify_parts(folder)
 
 
-def edit(path, key):
-    content = json.loads(path.read_text())
-    content["backends"]["onnx"][key] = "0" * 64
-    path.write_text(json.dumps(content))
+@pytest.mark.parametrize("name", ["backends.json", "calibrator_onnx_int8.json", "thresholds_onnx_int8.json"])
+def test_what_an_export_decides_by_is_bound_too(exported, tmp_path, name):
+    folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
+    (folder / name).write_text((folder / name).read_text() + " ")
+    for backend in ("torch", "onnx_int8"):
+        with pytest.raises(UserError, match=f"{name} .* is not the file that reranker.json describes"):
+            UMLSReranker.from_pretrained(folder, backend=backend)
+
+
+def test_an_export_after_other_training_mentions_is_refused(exported, tmp_path):
+    folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
+    workspace = tmp_path / "workspace"
+    (workspace / "onnx").mkdir(parents=True)
+    (workspace / "onnx" / "model.onnx").write_bytes(b"network")
+    with changing(folder) as new:
+        StringCounts.fit([("cold", "C1", ["T047"])]).save(new / COUNTS_FILE)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    counts = StringCounts.fit([("flu", "C2", ["T047"])])
+    calibration = Calibration(counts=counts, calibrator=PlattCalibrator(slope=0.5, intercept=0.25))
+    with pytest.raises(UserError, match="calibrated with other training mentions"):
+        register(folder, workspace, "onnx", {}, (calibration, fit_thresholds(), {}))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_agreement_by_hand(lists):

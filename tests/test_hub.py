@@ -10,39 +10,30 @@ from pathlib import Path
 
 import pytest
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
-from tiny_models import tiny_cross_encoder
+from tiny_reranker import tiny_reranker
 
-from umls_reranker import hub as hub_module
 from umls_reranker.errors import UserError
-from umls_reranker.hub import download, model_files, publish, verify_parts
-from umls_reranker.recipe import Recipe
-from umls_reranker.resources import file_sha256
+from umls_reranker.hub import download, publish
+from umls_reranker.model_folder import changing, model_files, verify_parts
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "org/tiny-reranker"
 
 
-def write_parts(folder: Path, **changes: dict) -> None:
-    """Put the parts around the weights; `changes` updates a part's content by its stem."""
-    weights = file_sha256(folder / "model.safetensors")
-    parts = {
-        "reranker": {"schema_version": 1, "template": {"max_length": 64}, "weights_sha256": weights},
-        "calibrator": {"schema_version": 1, "method": "platt", "parameters": {}, "weights_sha256": weights},
-        "thresholds": {"schema_version": 1},
-        "metrics": {"schema_version": 1, "split": "test", "mentions": 20},
-    }
-    for name, content in parts.items():
-        if name == "thresholds":
-            content["calibrator_sha256"] = file_sha256(folder / "calibrator.json")
-        (folder / f"{name}.json").write_text(json.dumps(content | changes.get(name, {})))
-    (folder / "recipe.yaml").write_text(Recipe.from_values({"run_name": "tiny"}).to_yaml())
+def make_model(folder: Path, seed: int = 0) -> Path:
+    """A model folder as after calibrate and evaluate."""
+    tiny_reranker(folder, seed=seed)
+    with changing(folder) as new:
+        content = {"schema_version": 1, "split": "test", "mentions": 20 + seed}
+        (new / "metrics.json").write_text(json.dumps(content))
+    return folder
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tiny_cross_encoder(tmp_path_factory.mktemp("finished") / "model")
-    write_parts(folder)
-    (folder / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    folder = make_model(tmp_path_factory.mktemp("finished") / "model")
+    with changing(folder) as new:
+        (new / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     # What a stage or a training library leaves beside the model.
     (folder / "training_args.bin").write_bytes(b"\x80\x04pickle")
     (folder / "manifest.json").write_text("{}")
@@ -69,10 +60,9 @@ def sign_in(monkeypatch, token):
 
 
 def second_version(folder):
-    """Other weights, other calibrator, no plot."""
-    tiny_cross_encoder(folder, seed=1)
-    write_parts(folder, calibrator={"parameters": {"slope": 2.0}})
-    (folder / "reliability.png").unlink()
+    """Other weights, other figures, no plot."""
+    shutil.rmtree(folder)
+    make_model(folder, seed=1)
 
 
 def refused(action, *arguments, **options) -> str:
@@ -81,89 +71,6 @@ def refused(action, *arguments, **options) -> str:
         action(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-# The parts of a folder
-
-
-def test_parts_that_belong_together_are_returned(folder):
-    parts = verify_parts(folder)
-    assert list(parts) == ["reranker.json", "calibrator.json", "thresholds.json"]
-    assert parts["calibrator.json"]["method"] == "platt"
-
-
-@pytest.mark.parametrize("name", hub_module.NEEDED_TO_LOAD)
-def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
-    (folder / name).unlink()
-    assert refused(verify_parts, folder) == f"{folder / name} is missing; {hub_module.NEEDED_TO_LOAD[name]} makes it"
-
-
-def test_changed_weights_are_refused(folder):
-    weights = folder / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    message = refused(verify_parts, folder)
-    assert "is not the file that reranker.json describes" in message
-    assert file_sha256(weights)[:12] in message
-
-
-def test_a_calibrator_of_other_weights_is_refused(folder):
-    write_parts(folder, calibrator={"weights_sha256": "0" * 64})
-    message = refused(verify_parts, folder)
-    assert "calibrator.json was fitted to other weights" in message
-    assert "scripts/calibrate.py" in message
-
-
-def test_a_tampered_calibrator_is_refused(folder):
-    calibrator = folder / "calibrator.json"
-    calibrator.write_text(calibrator.read_text().replace("platt", "isotonic"))
-    assert "thresholds.json was set for another calibrator.json" in refused(verify_parts, folder)
-
-
-@pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
-def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
-    write_parts(folder, **{part: {"schema_version": 3}})
-    message = refused(verify_parts, folder)
-    assert message.startswith(f"{folder / part}.json has schema_version 3")
-    assert "pip install -U umls_reranker" in message
-
-
-@pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])
-def test_a_part_that_is_not_ours_is_refused(folder, content):
-    (folder / "calibrator.json").write_text(content)
-    assert str(folder / "calibrator.json") in refused(verify_parts, folder)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\x10\0\0\0\0\0\0\0{}", "damaged or cut short"),
-        (None, "damaged or cut short"),
-    ],
-)
-def test_weights_that_are_no_weights_are_refused(folder, content, reason):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100] if content is None else content)
-    assert reason in refused(verify_parts, folder)
-
-
-def test_only_the_models_own_files_belong_to_it(folder):
-    assert [path.name for path in model_files(folder)] == [
-        "README.md",
-        "calibrator.json",
-        "config.json",
-        "metrics.json",
-        "model.safetensors",
-        "recipe.yaml",
-        "reliability.png",
-        "reranker.json",
-        "thresholds.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.txt",
-    ]
 
 
 # Publishing
@@ -237,8 +144,8 @@ def test_a_malformed_repo_id_is_refused(hub, folder, repo_id):
 
 
 def test_parts_that_do_not_belong_together_are_not_published(hub, folder):
-    write_parts(folder, calibrator={"weights_sha256": "0" * 64})
-    assert "fitted to other weights" in refused(publish, folder, REPO, "v1.0.0")
+    (folder / "metrics.json").write_text("{}")
+    assert f"{folder / 'metrics.json'} (sha256 " in refused(publish, folder, REPO, "v1.0.0")
     assert hub.log == []
 
 

@@ -145,4 +145,4 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     with pytest.warns(UserWarning, match="not the index that this model was calibrated with"):
         ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
     (model / "recipe.yaml").unlink()
-    assert "carries no recipe.yaml" in refused(finished.folder)
+    assert "recipe.yaml is missing" in refused(finished.folder)

@@ -13,8 +13,9 @@ from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, cont
 
 from umls_reranker import UMLSReranker
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.hub import verify_parts
+from umls_reranker.model_folder import verify_parts
 from umls_reranker.recipe import load_recipe
+from umls_reranker.stages import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -113,9 +114,11 @@ def test_the_run_folder_holds_every_stage(finished):
 def test_the_model_folder_is_complete(finished):
     model = finished.folder / "model"
     assert {path.name for path in model.iterdir()} == MODEL_FILES | {"manifest.json"}
-    parts = verify_parts(model)
-    tried = parts["calibrator.json"]["fitted_on"]["cross_validated_losses"]
-    assert parts["calibrator.json"]["method"] in tried and "isotonic" not in tried
+    listed = verify_parts(model)["sha256"]
+    assert set(listed) == MODEL_FILES - {"README.md"}
+    calibrator = read_json(model / "calibrator.json")
+    tried = calibrator["fitted_on"]["cross_validated_losses"]
+    assert calibrator["method"] in tried and "isotonic" not in tried
     assert load_recipe(model / "recipe.yaml") == load_recipe(finished.folder.parents[1] / "config.yaml")
     best = finished.folder / "checkpoints" / "checkpoint-best" / "model.safetensors"
     assert (model / "model.safetensors").read_bytes() == best.read_bytes()

@@ -243,7 +243,7 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
     assert_refused(
         scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a line that scripts/rerank.py wrote"
     )
-    assert_refused(scripts.run("monitor", tmp_path, mentions), "reference.json is missing")
+    assert_refused(scripts.run("monitor", tmp_path, mentions), "reranker.json is missing")
 
 
 def test_a_hub_that_cannot_be_reached(scripts, run, tmp_path):

@@ -11,7 +11,8 @@ from pipeline_fixtures import contents
 from test_pipeline_errors import assert_refused
 
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.hub import verify_parts
+from umls_reranker.model_folder import verify_parts
+from umls_reranker.stages import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -68,16 +69,14 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert (outcome.code, outcome.remade) == (0, ["model"]), outcome.err
     assert contents(finished.folder) == before
     new = root / "corrected"
-    parts = verify_parts(new / "model")
+    verify_parts(new / "model")
+    former, calibrator = (read_json(run / "model" / "calibrator.json") for run in (finished.folder, new))
     count = len(load_from_disk(str(corrections)))
-    fitted = parts["calibrator.json"]["fitted_on"]
+    fitted = calibrator["fitted_on"]
     assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
-    assert (
-        parts["calibrator.json"]["parameters"]
-        != verify_parts(finished.folder / "model")["calibrator.json"]["parameters"]
-    )
+    assert calibrator["parameters"] != former["parameters"]
     again = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
     assert (again.code, again.skipped) == (0, ["model"])
 
@@ -145,8 +144,6 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
     bad = write(tmp_path / "bad.jsonl", [{"entity": "cold"}])
     assert_refused(scripts.run("add_feedback", tmp_path / "c", bad), "bad.jsonl:1: not a line")
     model = finished.folder / "model"
-    assert_refused(
-        scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "thresholds.json is missing"
-    )
+    assert_refused(scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "reranker.json is missing")
     assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
     assert_refused(scripts.run("validate", against=tmp_path), "holds no outcomes.parquet")

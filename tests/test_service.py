@@ -283,7 +283,7 @@ def test_info_says_what_is_served(reranker):
     assert (info["model_id"], info["model_sha"], info["max_client_batch_size"]) == ("org/model", "v1", 7)
     assert set(info["model_type"]) == {"reranker"} and info["max_input_length"] == 32
     assert answer.headers["x-model-revision"] == "v1"
-    assert ask(reranker, "/health").headers["x-model-revision"] == reranker.info["weights_sha256"][:12]
+    assert ask(reranker, "/health").headers["x-model-revision"] == reranker.info["sha256"]["model.safetensors"][:12]
 
 
 def test_every_answer_names_the_version(reranker, monkeypatch):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hub_server import WRITER, HubServer
 from outcome_fixtures import make_outcomes
-from test_hub import REPO, refused, write_parts
-from tiny_models import tiny_cross_encoder
+from test_hub import REPO, make_model, refused
 
 from umls_reranker.hub import publish
+from umls_reranker.model_folder import changing
 from umls_reranker.versions import find_outcomes
 
 GOOD = make_outcomes(400)
@@ -19,15 +19,18 @@ WORSE = replace(GOOD, rank=np.where(np.arange(400) % 5 == 0, -1, GOOD.rank))
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    folder = tiny_cross_encoder(tmp_path_factory.mktemp("versions") / "model")
-    write_parts(folder)
-    return folder
+    return make_model(tmp_path_factory.mktemp("versions") / "model")
+
+
+def put(outcomes, folder):
+    with changing(folder) as new:
+        outcomes.save(new / "outcomes.parquet")
 
 
 @pytest.fixture
 def folder(parts, tmp_path):
     copy = shutil.copytree(parts, tmp_path / "model")
-    GOOD.save(copy / "outcomes.parquet")
+    put(GOOD, copy)
     return copy
 
 
@@ -40,7 +43,7 @@ def hub(monkeypatch, tmp_path):
 
 def test_a_worse_version_is_refused_unless_it_is_forced(hub, folder):
     publish(folder, REPO, "v1")
-    WORSE.save(folder / "outcomes.parquet")
+    put(WORSE, folder)
     before = hub.repos[REPO].files("main")
     for dry_run in (True, False):
         message = refused(publish, folder, REPO, "v2", dry_run=dry_run)
@@ -48,7 +51,7 @@ def test_a_worse_version_is_refused_unless_it_is_forced(hub, folder):
         assert message.endswith(f"than what {REPO} holds; set force_worse (--force_worse) to publish it all the same")
     assert hub.repos[REPO].files("main") == before
     publish(folder, REPO, "v2", force_worse=True)
-    GOOD.save(folder / "outcomes.parquet")
+    put(GOOD, folder)
     publish(folder, REPO, "v3")
 
 
@@ -60,7 +63,7 @@ def test_an_equal_version_passes(hub, folder):
 
 def test_a_version_of_other_mentions_passes_with_a_warning(hub, folder):
     publish(folder, REPO, "v1")
-    replace(WORSE, start=WORSE.start + 1).save(folder / "outcomes.parquet")
+    put(replace(WORSE, start=WORSE.start + 1), folder)
     with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: the two versions share 0 mentions"):
         publish(folder, REPO, "v2")
 
@@ -69,7 +72,7 @@ def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
     (folder / "outcomes.parquet").unlink()
     publish(folder, REPO, "v1")
     assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 holds no outcomes.parquet; it was published without"
-    WORSE.save(folder / "outcomes.parquet")
+    put(WORSE, folder)
     publish(folder, REPO, "v2")
 
 

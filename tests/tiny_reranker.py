@@ -45,11 +45,18 @@ def fit_thresholds() -> ThresholdTable:
     )
 
 
-def tiny_reranker(folder: Path, template: PairTemplate | None = None, seed: int = 0) -> Path:
+def tiny_reranker(
+    folder: Path,
+    template: PairTemplate | None = None,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    dictionary: dict | None = None,
+) -> Path:
     """Save weights, tokenizer and parts; returns the folder."""
     tiny_cross_encoder(folder, seed)
-    recipe = Recipe.from_values({"run_name": "tiny"})
+    recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     calibration = Calibration(calibrator=PlattCalibrator(slope=0.8, intercept=0.5))
-    write_parts(folder, recipe, template or PairTemplate(32), "float32", calibration, fit_thresholds(), fitted)
+    parts = calibration, fit_thresholds(), fitted, dictionary
+    write_parts(folder, recipe, template or PairTemplate(32), "float32", *parts)
     return folder

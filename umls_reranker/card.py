@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .card_sources import corpus_name, is_hub_id, linked_model, source_rows
 from .evaluation.names import figure_name
+from .model_folder import MANIFEST, model_files
 from .recipe import load_recipe
 from .stages import read_json
 
@@ -36,9 +37,9 @@ INDEXED = {
 def folder_card(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
     """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots."""
     folder = Path(folder)
-    plots = sorted(path.name for path in folder.glob("*.png"))
     metrics, recipe = read_json(folder / "metrics.json"), load_recipe(folder / "recipe.yaml")
-    dictionary = read_json(folder / "reranker.json").get("dictionary")
+    plots = [path.name for path in model_files(folder) if path.suffix == ".png"]
+    dictionary = read_json(folder / MANIFEST).get("dictionary")
     return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .calibration.evidence import COUNTS_FILE
 from .errors import UserError
 from .evaluation.linking import gold_ranks, top_two
-from .exported import EXPORTED_FILES, REGISTER, has_sound_export
-from .model_folder import write_calibration
-from .resources import file_sha256
+from .exported import EXPORTED_FILES, REGISTER
+from .model_folder import changing, verify_parts, write_calibration
 from .scoring import PairScorer
 from .scoring.loading import load_model
 from .scoring.network import input_names
@@ -113,7 +113,7 @@ def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: Cand
     file = target / EXPORTED_FILES[backend][0]
     file.parent.mkdir(exist_ok=True)
     plain = file.with_name("plain.onnx")
-    if has_sound_export(folder, "onnx"):
+    if _has_network(folder, "onnx"):
         shutil.copyfile(folder / EXPORTED_FILES["onnx"][0], plain)
     else:
         _write_onnx(folder, plain, encoder)
@@ -139,25 +139,41 @@ def register(
     figures: dict[str, float],
     calibration: tuple[Calibration, ThresholdTable, dict[str, Any]] | None,
 ) -> None:
-    """Put a measured network into the model folder and say so in ``backends.json``, last.
+    """Put a measured network into the model folder and say so in ``backends.json``.
 
     Args:
         figures: its `agreement`.
         calibration: of its own, where its scores differ, with what it was fitted on.
     """
-    if calibration is not None:
-        write_calibration(folder, *calibration, suffix=f"_{backend}")
-    for name in EXPORTED_FILES[backend]:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (workspace / name).replace(folder / name)
     known = read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
-    known[backend] = {
-        "weights_sha256": file_sha256(folder / "model.safetensors"),
-        "sha256": {name: file_sha256(folder / name) for name in EXPORTED_FILES[backend]},
-        "is_recalibrated": calibration is not None,
-        "agreement": figures,
-    }
-    write_json(folder / REGISTER, {"schema_version": 1, "backends": dict(sorted(known.items()))})
+    known[backend] = {"is_recalibrated": calibration is not None, "agreement": figures}
+    with changing(folder) as new:
+        if calibration is not None:
+            write_calibration(new, *calibration, suffix=f"_{backend}")
+            _refuse_other_counts(folder, new)
+        for name in EXPORTED_FILES[backend]:
+            (new / name).parent.mkdir(exist_ok=True)
+            (workspace / name).replace(new / name)
+        write_json(new / REGISTER, {"schema_version": 1, "backends": dict(sorted(known.items()))})
+
+
+def _refuse_other_counts(folder: Path, new: Path) -> None:
+    """All calibrators of a model folder share one file of counts."""
+    counts = new / COUNTS_FILE
+    if counts.is_file() and counts.read_bytes() != (folder / COUNTS_FILE).read_bytes():
+        raise UserError(
+            f"{folder} was calibrated with other training mentions than the run holds now; "
+            "run scripts/calibrate.py again, then this"
+        )
+
+
+def _has_network(folder: Path, backend: str) -> bool:
+    """Whether a backend was exported, from the weights that the folder holds."""
+    try:
+        verify_parts(folder, backend)
+    except UserError:
+        return False
+    return True
 
 
 def needs_calibrator(figures: dict[str, float]) -> bool:

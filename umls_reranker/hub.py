@@ -1,9 +1,7 @@
 """The Hub repo of a reranker: checked as a whole, published as one commit and a tag, loaded as one snapshot.
 
-A reranker is a model, a calibrator fitted to that model's logits and thresholds on the calibrator's probabilities;
-parts of two versions together would give wrong probabilities without an error. So nothing is published or loaded
-before `verify_parts` has seen that the parts belong together, a version gets its tag once and for all, and only text
-and safetensors files travel.
+What is published is what the model folder's manifest lists, and the card: nothing else that lies there. A version gets
+its tag once and for all.
 """
 
 from __future__ import annotations
@@ -11,121 +9,20 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import UserError
-from .exported import EXPORTED_FILES, REGISTER, verify_exported
 from .hub_errors import SIGN_IN, hub_calls, signed_in
-from .resources import file_sha256
-from .stages import read_json
+from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, model_files, verify_files, verify_parts
 from .version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["MODEL_FILES", "download", "model_files", "publish", "verify_parts"]
-
-SCHEMA_VERSIONS = {"reranker.json": 1, "calibrator.json": 1, "thresholds.json": 2}
-WEIGHTS = "model.safetensors"
-COUNTS = "string_counts.safetensors"
-OUTCOMES = "outcomes.parquet"
-
-LOADED_FILES = (
-    "config.json",
-    WEIGHTS,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "reranker.json",
-    "calibrator.json",
-    COUNTS,
-    "thresholds.json",
-    "recipe.yaml",
-    "metrics.json",
-    "reference.json",
-)
-BACKEND_FILES = (REGISTER, "calibrator_*.json", "thresholds_*.json")
-MODEL_FILES = (
-    *LOADED_FILES,
-    *BACKEND_FILES,
-    *(name for names in EXPORTED_FILES.values() for name in names),
-    OUTCOMES,
-    "README.md",
-    "*.png",
-)
-
-# What a model folder must hold, and the script that puts it there.
-NEEDED_TO_LOAD = dict.fromkeys(
-    (
-        "config.json",
-        WEIGHTS,
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "reranker.json",
-        "calibrator.json",
-        "thresholds.json",
-    ),
-    "scripts/calibrate.py",
-)
-NEEDED_TO_PUBLISH = {"recipe.yaml": "scripts/calibrate.py", "metrics.json": "scripts/evaluate.py"}
+__all__ = ["download", "publish"]
 
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
-
-
-def verify_parts(folder: Path, backend: str = "torch") -> dict[str, dict[str, Any]]:
-    """Check that a model folder is complete and that its parts were made for each other.
-
-    Args:
-        folder: the model folder.
-        backend: whose network is checked too, when it is an exported one.
-
-    Returns:
-        The content of ``reranker.json``, ``calibrator.json`` and ``thresholds.json`` by file name.
-
-    Raises:
-        UserError: a part is missing, unreadable, of a newer format, or made for other weights.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a model folder; scripts/calibrate.py makes one")
-    _require(folder, NEEDED_TO_LOAD)
-    parts = {name: _read_part(folder / name) for name in SCHEMA_VERSIONS}
-    _check_header(folder / WEIGHTS)
-    actual = file_sha256(folder / WEIGHTS)
-    if parts["reranker.json"].get("weights_sha256") != actual:
-        raise UserError(
-            f"{folder / WEIGHTS} (sha256 {actual[:12]}) is not the file that reranker.json describes; "
-            "it was changed or comes from another version, so take all parts from one revision"
-        )
-    if parts["calibrator.json"].get("weights_sha256") != actual:
-        raise UserError(
-            f"{folder / 'calibrator.json'} was fitted to other weights than {WEIGHTS} (sha256 {actual[:12]}); "
-            "run scripts/calibrate.py again, or take all parts from one revision"
-        )
-    counts = parts["calibrator.json"].get("string_counts_sha256")
-    if counts and (not (folder / COUNTS).is_file() or file_sha256(folder / COUNTS) != counts):
-        raise UserError(
-            f"{folder / COUNTS} is missing or not the file that calibrator.json was fitted with; "
-            "run scripts/calibrate.py again, or take all parts from one revision"
-        )
-    if parts["thresholds.json"].get("calibrator_sha256") != file_sha256(folder / "calibrator.json"):
-        raise UserError(
-            f"{folder / 'thresholds.json'} was set for another calibrator.json than the one beside it; "
-            "one of them was changed, so run scripts/calibrate.py again or take all parts from one revision"
-        )
-    if backend in EXPORTED_FILES:
-        verify_exported(folder, backend, actual)
-    return parts
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that belong to the model, by name; only they are saved and published."""
-    files = (path for path in Path(folder).rglob("*") if path.is_file())
-    return sorted(path for path in files if _matches(path.relative_to(folder).as_posix(), MODEL_FILES))
 
 
 def download(
@@ -168,7 +65,7 @@ def download(
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(files or (*LOADED_FILES, *BACKEND_FILES, *EXPORTED_FILES.get(backend, ()))),
+                allow_patterns=list(files or (MANIFEST, *loaded_parts(backend))),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
@@ -176,8 +73,8 @@ def download(
             tags = ", ".join(sorted(ref.name for ref in _api(token).list_repo_refs(repo_id).tags))
             raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
     folder = Path(snapshot)
-    if not (folder / "reranker.json").is_file():
-        raise UserError(f"{repo_id} has no reranker.json at {revision or 'main'}, so it is not a umls_reranker model")
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
     return folder
 
 
@@ -224,17 +121,17 @@ def publish(
 
     folder = Path(folder)
     verify_parts(folder)
-    _require(folder, NEEDED_TO_PUBLISH)
+    verify_files(folder, ["metrics.json"])
     _check_names(repo_id, tag)
     contents: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
-    contents["README.md"] = (card or folder_card(folder, repo_id, tag)).encode()
+    contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
     api = _api(token)
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
-        if head is not None and not force_worse and api.file_exists(repo_id, "reranker.json", revision=head):
+        if head is not None and not force_worse and api.file_exists(repo_id, MANIFEST, revision=head):
             refuse_worse(folder, repo_id, head, token)
         if dry_run:
             return f"{constants.ENDPOINT}/{repo_id}"
@@ -245,7 +142,7 @@ def publish(
 
     operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     # A plot or a vocabulary of an earlier version must not stay beside the new parts.
-    stale = [name for name in present if _matches(name, MODEL_FILES) and name not in contents]
+    stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
     message = message or f"Publish {tag}"
@@ -258,42 +155,6 @@ def publish(
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
     return commit.commit_url
-
-
-def _require(folder: Path, needed: dict[str, str]) -> None:
-    for name, script in needed.items():
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name} is missing; {script} makes it")
-
-
-def _read_part(path: Path) -> dict[str, Any]:
-    part = read_json(path)
-    version = part.get("schema_version") if isinstance(part, dict) else None
-    if not isinstance(version, int):
-        raise UserError(f"{path} has no schema_version, so it was not written by umls_reranker; make it again")
-    if version > SCHEMA_VERSIONS[path.name]:
-        raise UserError(
-            f"{path} has schema_version {version}, newer than umls_reranker {__version__} can read; "
-            "upgrade: pip install -U umls_reranker"
-        )
-    return part
-
-
-def _check_header(weights: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    with weights.open("rb") as stream:
-        if stream.read(8) == b"version ":
-            raise UserError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull`")
-    try:
-        with safe_open(weights, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise UserError(f"{weights} is damaged or cut short ({error}); make or download it again") from None
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def _check_names(repo_id: str, tag: str) -> None:

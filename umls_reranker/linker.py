@@ -13,7 +13,6 @@ from .arguments import RunArguments
 from .data.abbreviations import find_abbreviations
 from .data.concepts import ConceptTable
 from .data.pubtator import text_around
-from .errors import UserError
 from .evaluation.candidate_lists import as_serving_input
 from .recipe import Recipe, load_recipe
 from .reranker import RankedCandidate, UMLSReranker
@@ -112,15 +111,13 @@ class ConceptLinker:
             options: the further ones of `UMLSReranker.from_pretrained`; ``device`` holds for the retriever too.
 
         Raises:
-            UserError: as for `UMLSReranker.from_pretrained`; the model carries no recipe; or the index lacks a part
-                that the recipe needs, or has parts of different runs or of another encoder.
+            UserError: as for `UMLSReranker.from_pretrained`; or the index lacks a part that the model's recipe needs,
+                or has parts of different runs or of another encoder.
 
         Warns:
             UserWarning: the index is another than the one whose lists the model was calibrated on.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
-        if not (reranker.folder / "recipe.yaml").is_file():
-            raise UserError(f"{id_or_path} carries no recipe.yaml, which says how its candidates are retrieved")
         recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")

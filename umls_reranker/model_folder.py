@@ -1,42 +1,209 @@
-"""The model folder: plain transformers files, with calibrator, thresholds and recipe beside them."""
+"""The model folder: what it holds, whether its parts belong together, and how they are written.
+
+A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and what
+monitoring compares with; parts of two versions together would give wrong probabilities without an error. So one
+manifest, ``sha256`` of ``reranker.json``, holds the SHA-256 of every part and of that file's own settings. Nothing is
+loaded or published before `verify_parts` has compared them. Who changes a part does so by `changing`, which renews the
+manifest.
+
+It guards against mistakes, not against an adversary, who can write a manifest too.
+"""
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
+import json
+import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .calibration.evidence import COUNTS_FILE, Calibration
 from .calibration.thresholds import ThresholdTable
 from .errors import UserError
+from .exported import EXPORTED_FILES, REGISTER, calibration_files
 from .recipe import Recipe
 from .resources import file_sha256
-from .stages import write_json
+from .stages import read_json, write_json
 from .template import PairTemplate
 from .version import __version__
 
-__all__ = ["copy_weights", "write_calibration", "write_parts"]
+__all__ = [
+    "CARD",
+    "EVALUATED",
+    "MANIFEST",
+    "PARTS",
+    "changing",
+    "copy_network",
+    "loaded_parts",
+    "model_files",
+    "save_copy",
+    "verify_files",
+    "verify_parts",
+    "write_calibration",
+    "write_parts",
+]
 
-WEIGHT_FILES = (
+MANIFEST, CARD, WEIGHTS = "reranker.json", "README.md", "model.safetensors"
+
+# All that a model folder holds beside MANIFEST and CARD, by what makes it.
+NETWORK = (
     "config.json",
-    "model.safetensors",
+    WEIGHTS,
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
     "special_tokens_map.json",
     "added_tokens.json",
 )
+CALIBRATED = ("calibrator.json", COUNTS_FILE, "thresholds.json", "recipe.yaml")
+# Only the first two are read when a model is loaded.
+EVALUATED = ("metrics.json", "reference.json", "outcomes.parquet", "reliability.png", "risk_coverage.png")
+NETWORKS_EXPORTED = tuple(name for names in EXPORTED_FILES.values() for name in names)
+RECALIBRATED = tuple(f"{part}_{backend}.json" for part in ("calibrator", "thresholds") for backend in EXPORTED_FILES)
+PARTS = {
+    **dict.fromkeys((*NETWORK, *CALIBRATED), "scripts/calibrate.py"),
+    **dict.fromkeys(EVALUATED, "scripts/evaluate.py"),
+    **dict.fromkeys((REGISTER, *RECALIBRATED, *NETWORKS_EXPORTED), "scripts/export.py"),
+}
+
+NEEDED_TO_LOAD = (
+    MANIFEST,
+    "config.json",
+    WEIGHTS,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "calibrator.json",
+    "thresholds.json",
+    "recipe.yaml",
+)
+SCHEMA_VERSIONS = {MANIFEST: 2, "calibrator.json": 1, "thresholds.json": 2}
 
 
-def copy_weights(checkpoint: Path, folder: Path) -> None:
+def loaded_parts(backend: str) -> tuple[str, ...]:
+    """Names of the parts that a reranker reads with this backend."""
+    left_out = {*EVALUATED[2:], *NETWORKS_EXPORTED} - set(EXPORTED_FILES.get(backend, ()))
+    return tuple(name for name in PARTS if name not in left_out)
+
+
+def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
+    """Check that a model folder is complete and that its parts were made for each other.
+
+    Args:
+        folder: the model folder.
+        backend: which network will be loaded; what others need is not read. None: all parts that are there.
+
+    Returns:
+        The content of ``reranker.json``.
+
+    Raises:
+        UserError: a part is missing, unreadable, of another format, not listed, or not the one that is listed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a model folder; scripts/calibrate.py makes one")
+    for name in NEEDED_TO_LOAD:
+        _require(folder, name)
+    listed = _read_manifest(folder)["sha256"]
+    if (folder / REGISTER).is_file():
+        verify_files(folder, [REGISTER])
+    for path in calibration_files(folder, backend or "torch"):
+        _check_format(path, read_json(path), SCHEMA_VERSIONS[f"{path.stem.partition('_')[0]}.json"])
+    names = loaded_parts(backend or "torch")
+    if backend is None:
+        names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
+    unlisted = next((name for name in names if name not in listed and (folder / name).is_file()), None)
+    if unlisted:
+        raise UserError(
+            f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
+            "parts from one revision"
+        )
+    _check_header(folder / WEIGHTS)
+    return verify_files(folder, [*(name for name in names if name in listed), *EXPORTED_FILES.get(backend, ())])
+
+
+def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Check that some parts are those that the manifest lists; returns the content of ``reranker.json``.
+
+    Raises:
+        UserError: one is missing, or not the one that is listed.
+    """
+    _require(folder, MANIFEST)
+    info = _read_manifest(folder)
+    for name in names:
+        _require(folder, name)
+        actual = file_sha256(folder / name)
+        if actual != info["sha256"].get(name):
+            raise UserError(
+                f"{folder / name} (sha256 {actual[:12]}) is not the file that {MANIFEST} describes; it was changed or "
+                f"comes from another version, so take all parts from one revision, or run {PARTS[name]} again"
+            )
+    return info
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model folder that belong to the model; only they are saved and published."""
+    listed = _read_manifest(folder)["sha256"]
+    names = (MANIFEST, CARD, *(name for name in PARTS if name in listed))
+    return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Path]:
+    """Give a folder for new versions of some parts or the card; at the end they take the former ones' places.
+
+    The manifest is renewed for them alone, and written last: a change that is broken off shows when the model is
+    loaded.
+    """
+    info = _read_manifest(folder)
+    with _written_beside(folder) as new:
+        yield new
+        _write_manifest(new, info, info["sha256"])
+
+
+def save_copy(source: Path, folder: Path) -> Path:
+    """Write the parts of a model folder to another place, which then loads; returns it as it was given.
+
+    Files there that are not of a reranker stay. Parts of the model that was there go.
+
+    Raises:
+        UserError: the parts do not belong together, the place cannot be written, or it holds files by the names of
+            parts that are not of a reranker.
+    """
+    verify_parts(source)
+    files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
+    target = Path(folder).expanduser().resolve()
+    if target == source.resolve():
+        return folder
+    is_model = (target / MANIFEST).is_file()
+    foreign = next((name for name in files if not is_model and (target / name).exists()), None)
+    if foreign:
+        raise UserError(f"{folder} holds a {foreign} that is not of a umls_reranker model; choose another folder")
+    former = model_files(target) if is_model else []
+    stale = [path for path in former if path.relative_to(target).as_posix() not in {*files, CARD}]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with _written_beside(target, stale) as new:
+            for name, path in files.items():
+                (new / name).parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, new / name)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from None
+    return folder
+
+
+def copy_network(checkpoint: Path, folder: Path) -> None:
     """Copy weights and tokenizer of a checkpoint, and nothing else of it.
 
     Raises:
         UserError: the checkpoint has no safetensors weights.
     """
-    if not (checkpoint / "model.safetensors").is_file():
-        raise UserError(f"{checkpoint} holds no model.safetensors; run scripts/train.py with the same recipe")
-    for name in WEIGHT_FILES:
+    if not (checkpoint / WEIGHTS).is_file():
+        raise UserError(f"{checkpoint} holds no {WEIGHTS}; run scripts/train.py with the same recipe")
+    for name in NETWORK:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
 
@@ -51,49 +218,120 @@ def write_parts(
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
 ) -> None:
-    """Write reranker.json, calibrator.json with its counts, thresholds.json and recipe.yaml beside the weights.
+    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json beside the network.
 
     Args:
         precision: in which the logits were computed that the calibrator was fitted on.
         fitted_on: split and counts.
         dictionary: which release or ontologies the concepts came from (`sources.describe_dictionary`).
     """
-    weights_sha256 = file_sha256(folder / "model.safetensors")
-    write_json(
-        folder / "reranker.json",
-        {
-            "schema_version": 1,
-            "template": template.to_dict(),
-            "max_length": template.max_length,
-            "base_model": recipe.model.model,
-            "base_revision": recipe.model.model_revision,
-            "umls_reranker_version": __version__,
-            "precision": precision,
-            "dictionary": dictionary,
-            "weights_sha256": weights_sha256,
-        },
-    )
     write_calibration(folder, calibration, thresholds, fitted_on)
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    settings = {
+        "schema_version": SCHEMA_VERSIONS[MANIFEST],
+        "template": template.to_dict(),
+        "max_length": template.max_length,
+        "base_model": recipe.model.model,
+        "base_revision": recipe.model.model_revision,
+        "umls_reranker_version": __version__,
+        "precision": precision,
+        "dictionary": dictionary,
+    }
+    _write_manifest(folder, settings, {})
 
 
 def write_calibration(
     folder: Path, calibration: Calibration, thresholds: ThresholdTable, fitted_on: dict[str, Any], suffix: str = ""
 ) -> None:
-    """Write calibrator.json with its counts and thresholds.json beside the weights.
+    """Write calibrator.json, the counts that it needs and thresholds.json.
 
     Args:
         fitted_on: split and counts.
-        suffix: of the file names, for a backend whose scores differ from PyTorch's.
+        suffix: of the JSON files' names, for a backend whose scores differ from PyTorch's.
     """
-    parts = calibration.to_dict() | {
-        "fitted_on": fitted_on,
-        "weights_sha256": file_sha256(folder / "model.safetensors"),
-    }
     if calibration.counts is not None:
         calibration.counts.save(folder / COUNTS_FILE)
-        parts["string_counts_sha256"] = file_sha256(folder / COUNTS_FILE)
-    calibrator = folder / f"calibrator{suffix}.json"
-    write_json(calibrator, {"schema_version": 1} | parts)
-    content = thresholds.to_dict() | {"calibrator_sha256": file_sha256(calibrator)}
-    write_json(folder / f"thresholds{suffix}.json", content)
+    content = {"schema_version": SCHEMA_VERSIONS["calibrator.json"]} | calibration.to_dict() | {"fitted_on": fitted_on}
+    write_json(folder / f"calibrator{suffix}.json", content)
+    write_json(folder / f"thresholds{suffix}.json", thresholds.to_dict())
+
+
+def _require(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        maker = PARTS.get(name, "scripts/calibrate.py")
+        raise UserError(f"{folder / name} is missing; {maker} makes it")
+
+
+def _check_format(path: Path, content: Any, version: int) -> None:
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if type(found) is int and found > version:
+        raise UserError(
+            f"{path} has schema_version {found}, newer than umls_reranker {__version__} can read; "
+            "upgrade: pip install -U umls_reranker"
+        )
+    if found != version or type(found) is not int:
+        raise UserError(f"{path} has schema_version {found!r}, not {version}; run scripts/calibrate.py again")
+
+
+def _check_header(weights: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    with weights.open("rb") as stream:
+        if stream.read(8) == b"version ":
+            raise UserError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull`")
+    try:
+        with safe_open(weights, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{weights} is damaged or cut short ({error}); make or download it again") from None
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    info = read_json(folder / MANIFEST)
+    _check_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST])
+    listed = info.get("sha256")
+    if not isinstance(listed, dict) or listed.get(MANIFEST) != _own_sha256(info):
+        raise UserError(
+            f"{folder / MANIFEST} was changed after it was written, so nothing here can be trusted; take all parts "
+            "from one revision, or run scripts/calibrate.py again"
+        )
+    return info
+
+
+def _own_sha256(info: Mapping[str, Any]) -> str:
+    """Of everything in ``reranker.json`` but this number."""
+    parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
+    text = json.dumps({**info, "sha256": parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """Write ``reranker.json`` for the parts in `folder` and those known otherwise."""
+    found = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
+    info = {**settings, "sha256": dict(sorted((known | found).items()))}
+    info["sha256"][MANIFEST] = _own_sha256(info)
+    write_json(folder / MANIFEST, info)
+
+
+@contextmanager
+def _written_beside(folder: Path, stale: Iterable[Path] = ()) -> Iterator[Path]:
+    """Give a folder inside `folder`; its files then replace those of the same name there, the manifest last.
+
+    Args:
+        stale: files of the former version that have no successor.
+    """
+    new = folder / ".partial"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        for path in stale:
+            path.unlink(missing_ok=True)
+        names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
+        for name in sorted(names, key=MANIFEST.__eq__):
+            target = folder / name
+            if target.is_symlink() or not (target.is_file() and filecmp.cmp(new / name, target, shallow=False)):
+                target.parent.mkdir(exist_ok=True)
+                os.replace(new / name, target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from .data.semantic_types import UNKNOWN_TYPE
 from .errors import UserError
 from .evaluation.linking import list_offsets
 from .exported import calibration_files
+from .model_folder import save_copy, verify_parts
 from .monitoring import Monitor
 from .scoring import PairScorer
 from .stages import read_json
@@ -128,12 +128,11 @@ class UMLSReranker:
                 only what its certificate covers.
 
         Raises:
-            UserError: not found, no access, no network, a part missing or damaged, or parts that do not belong
-                together (a calibrator fitted to other weights).
+            UserError: not found, no access, no network, or a part that is missing, damaged, changed or from another
+                version (`model_folder.verify_parts`).
         """
         folder = hub.download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
-        hub.verify_parts(folder, backend)
-        info = read_json(folder / "reranker.json")
+        info = verify_parts(folder, backend)
         template = PairTemplate.from_dict(info.get("template"))
         calibrator, thresholds = calibration_files(folder, backend)
         return cls(
@@ -274,25 +273,12 @@ class UMLSReranker:
         self.monitor.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write all parts to `folder`, which then loads with `from_pretrained`; a model folder there is replaced.
+        """Write all parts to `folder`, which then loads with `from_pretrained`; other files there stay.
 
         Raises:
-            UserError: `folder` is there and is not a model folder.
+            UserError: `folder` cannot be written, or holds another kind of model.
         """
-        target = Path(folder)
-        if target.exists():
-            hub.verify_parts(target)
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for file in hub.model_files(self.folder):
-            copy = partial / file.relative_to(self.folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, copy)
-        if target.exists():
-            shutil.rmtree(target)
-        partial.rename(target)
-        return target
+        return save_copy(self.folder, Path(folder))
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
         """Publish all parts as one commit and one tag (`hub.publish`); returns the commit's URL."""

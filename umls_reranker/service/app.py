@@ -50,7 +50,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     app = FastAPI(title="umls_reranker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.engine = engine
-    revision = serving.served_revision or reranker.info["weights_sha256"][:12]
+    revision = serving.served_revision or reranker.info["sha256"]["model.safetensors"][:12]
     add_error_answers(app)
 
     @app.post("/rerank")
@@ -130,7 +130,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
-            "weights_sha256": reranker.info["weights_sha256"],
+            "weights_sha256": reranker.info["sha256"]["model.safetensors"],
             "links": linker is not None,
         }
 

@@ -1,0 +1,330 @@
+"""The model folder: one manifest binds its parts, and whoever changes a part renews it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_reranker import tiny_reranker
+
+from umls_reranker import UMLSReranker, UserError
+from umls_reranker.model_folder import (
+    CARD,
+    MANIFEST,
+    NEEDED_TO_LOAD,
+    PARTS,
+    changing,
+    model_files,
+    save_copy,
+    verify_parts,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A model folder as after calibrate and evaluate, with what a stage or a user leaves beside the parts."""
+    folder = tiny_reranker(tmp_path_factory.mktemp("finished") / "model")
+    with changing(folder) as new:
+        (new / "metrics.json").write_text("{}")
+        (new / "reliability.png").write_bytes(b"\x89PNG\r\n")
+        (new / "special_tokens_map.json").write_text("{}")
+        (new / CARD).write_text("the card")
+    (folder / "manifest.json").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Another model's folder."""
+    return tiny_reranker(tmp_path_factory.mktemp("other") / "model", seed=1)
+
+
+def refused(action, *arguments, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        action(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# What a folder holds
+
+
+@pytest.mark.parametrize("name", NEEDED_TO_LOAD)
+def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
+    (folder / name).unlink()
+    assert refused(verify_parts, folder) == f"{folder / name} is missing; scripts/calibrate.py makes it"
+
+
+@pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
+def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
+    content = json.loads((folder / f"{part}.json").read_text())
+    (folder / f"{part}.json").write_text(json.dumps(content | {"schema_version": 99}))
+    message = refused(verify_parts, folder)
+    assert message.startswith(f"{folder / part}.json has schema_version 99")
+    assert "pip install -U umls_reranker" in message
+
+
+@pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])
+def test_a_part_that_is_not_ours_is_refused(folder, content):
+    (folder / "calibrator.json").write_text(content)
+    assert str(folder / "calibrator.json") in refused(verify_parts, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x10\0\0\0\0\0\0\0{}", "damaged or cut short"),
+        (None, "damaged or cut short"),
+    ],
+)
+def test_weights_that_are_no_weights_are_refused(folder, content, reason):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100] if content is None else content)
+    assert reason in refused(verify_parts, folder)
+
+
+def test_only_the_models_own_files_belong_to_it(folder):
+    assert [path.name for path in model_files(folder)] == [
+        "README.md",
+        "calibrator.json",
+        "config.json",
+        "metrics.json",
+        "model.safetensors",
+        "recipe.yaml",
+        "reliability.png",
+        "reranker.json",
+        "special_tokens_map.json",
+        "thresholds.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+
+
+# The manifest
+
+
+def drop_a_layer(folder):
+    edit(folder / "config.json", num_hidden_layers=1)
+
+
+def swap_two_letters(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def lower_the_thresholds(folder):
+    (folder / "thresholds.json").write_text((folder / "thresholds.json").read_text().replace("0.", "0.0"))
+
+
+def retrieve_more(folder):
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("candidates_per_mention: 32", "candidates_per_mention: 64"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", drop_a_layer),
+        ("tokenizer.json", swap_two_letters),
+        ("tokenizer_config.json", lambda folder: edit(folder / "tokenizer_config.json", do_lower_case=False)),
+        ("thresholds.json", lower_the_thresholds),
+        ("calibrator.json", lambda folder: edit(folder / "calibrator.json", parameters={"slope": 2, "intercept": 0})),
+        ("recipe.yaml", retrieve_more),
+        ("metrics.json", lambda folder: (folder / "metrics.json").write_text("[]")),
+    ],
+)
+def test_a_part_that_was_changed_is_named(folder, name, change):
+    before = (folder / name).read_bytes()
+    change(folder)
+    assert (folder / name).read_bytes() != before
+    message = refused(UMLSReranker.from_pretrained, folder, device="cpu")
+    assert (
+        message.startswith(f"{folder / name} (sha256 ") and "is not the file that reranker.json describes" in message
+    )
+    assert f"run {PARTS[name]} again" in message and "from one revision" in message
+
+
+@pytest.mark.parametrize("changes", [{"max_length": 8}, {"template": {"max_length": 8}}, {"precision": "bfloat16"}])
+def test_an_edited_manifest_is_refused(folder, changes):
+    edit(folder / MANIFEST, **changes)
+    message = refused(UMLSReranker.from_pretrained, folder)
+    assert message.startswith(f"{folder / MANIFEST} was changed after it was written")
+
+
+def test_a_part_that_is_gone_or_new_is_named(folder):
+    (folder / "special_tokens_map.json").unlink()
+    assert refused(verify_parts, folder).startswith(f"{folder / 'special_tokens_map.json'} is missing")
+    (folder / "special_tokens_map.json").write_text("{}")
+    (folder / "added_tokens.json").write_text("{}")
+    message = refused(UMLSReranker.from_pretrained, folder)
+    assert message.startswith(f"{folder / 'added_tokens.json'} is no part of this model (reranker.json does not list")
+
+
+def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
+    (folder / "reliability.png").unlink()
+    verify_parts(folder)
+    UMLSReranker.from_pretrained(folder, device="cpu")
+
+
+def test_every_part_of_another_model_is_told_apart(folder, other):
+    listed = verify_parts(other)["sha256"]
+    different = [name for name in listed if (folder / name).read_bytes() != (other / name).read_bytes()]
+    assert different == ["model.safetensors", MANIFEST]
+    for name in different:
+        mixed = shutil.copytree(folder, folder.with_name(f"mixed-{name}"))
+        shutil.copyfile(other / name, mixed / name)
+        refused(UMLSReranker.from_pretrained, mixed)
+
+
+@pytest.mark.parametrize("version", [1, 99, None, "2", True])
+def test_manifests_of_other_formats_say_the_way_out(folder, version):
+    edit(folder / MANIFEST, schema_version=version)
+    message = refused(verify_parts, folder)
+    assert message.startswith(f"{folder / MANIFEST}")
+    assert ("pip install -U" in message) == (version == 99)
+    assert ("scripts/calibrate.py" in message) == (version != 99)
+
+
+@pytest.mark.parametrize("sha256", [None, [], {"config.json": 7}, {"../../etc/passwd": "0" * 64}])
+def test_a_malformed_list_of_parts_is_refused(folder, sha256):
+    edit(folder / MANIFEST, sha256=sha256)
+    assert refused(verify_parts, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
+
+
+# Changing parts
+
+
+def test_changed_parts_take_their_places_and_the_manifest_follows(folder):
+    before = json.loads((folder / MANIFEST).read_text())
+    with changing(folder) as new:
+        (new / "metrics.json").write_text('{"x": 1}')
+        assert (folder / "metrics.json").read_text() == "{}"
+    after = verify_parts(folder)
+    changed = {name for name in after["sha256"] if after["sha256"][name] != before["sha256"][name]}
+    assert changed == {"metrics.json", MANIFEST}
+    assert before | {"sha256": None} == after | {"sha256": None}
+    assert not [path.name for path in folder.iterdir() if "partial" in path.name]
+
+
+def test_a_change_that_fails_changes_nothing(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(RuntimeError), changing(folder) as new:
+        (new / "metrics.json").write_text("[]")
+        raise RuntimeError
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_parts_that_stay_the_same_are_not_written(folder):
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with changing(folder) as new:
+        shutil.copyfile(folder / "metrics.json", new / "metrics.json")
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == times
+
+
+def test_links_to_a_part_keep_the_former_version(folder):
+    os.link(folder / "metrics.json", folder.parent / "linked")
+    with changing(folder) as new:
+        (new / "metrics.json").write_text("[]")
+    assert (folder.parent / "linked").read_text() == "{}"
+
+
+# Saving
+
+
+@pytest.fixture
+def clone(tmp_path, other):
+    """A git clone of another model's repo, with files of a user's own."""
+    clone = Path(shutil.copytree(other, tmp_path / "clone"))
+    with changing(clone) as new:
+        (new / "added_tokens.json").write_text("{}")
+        (new / "risk_coverage.png").write_bytes(b"\x89PNG")
+    (clone / ".git" / "refs").mkdir(parents=True)
+    for name in (".gitattributes", ".git/HEAD", "own.png", "onnx.txt"):
+        (clone / name).write_text(name)
+    return clone
+
+
+def test_saving_into_a_clone_keeps_what_is_not_the_models(folder, clone):
+    assert UMLSReranker.from_pretrained(folder, device="cpu").save_pretrained(clone) == clone
+    assert UMLSReranker.from_pretrained(clone, device="cpu").info == verify_parts(folder)
+    own = {".git", ".gitattributes", "own.png", "onnx.txt"}
+    assert {path.name for path in clone.iterdir()} == own | {path.name for path in model_files(folder)}
+    assert (clone / ".git" / "HEAD").read_text() == ".git/HEAD" and (clone / "own.png").read_text() == "own.png"
+    assert (clone / CARD).read_text() == "the card"
+
+
+def test_saving_into_the_working_directory_and_through_a_link(folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (".", tmp_path / "link", Path("../link")):
+        save_copy(folder, Path(target))
+        verify_parts(tmp_path / "here")
+        assert (tmp_path / "link").is_symlink()
+        for path in model_files(tmp_path / "here"):
+            path.unlink()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_saving_where_a_model_lies_already_changes_nothing(folder, tmp_path):
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    (tmp_path / "link").symlink_to(folder)
+    assert save_copy(folder, folder) == folder
+    save_copy(folder, tmp_path / "link")
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_saving_leaves_a_folder_of_something_else_alone(folder, tmp_path):
+    target = tmp_path / "bert"
+    target.mkdir()
+    (target / "config.json").write_text("theirs")
+    message = refused(save_copy, folder, target)
+    assert message == f"{target} holds a config.json that is not of a umls_reranker model; choose another folder"
+    assert [path.name for path in target.iterdir()] == ["config.json"]
+    assert (target / "config.json").read_text() == "theirs"
+
+
+def test_saving_where_nothing_can_be_written_is_told_in_one_line(folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert refused(save_copy, folder, target).startswith(f"{target} cannot be written (")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_save_that_broke_off_is_seen_and_made_up_for(folder, clone, monkeypatch):
+    rename = os.replace
+
+    def break_off(source, target):
+        if Path(target).name == MANIFEST:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        save_copy(folder, clone)
+    monkeypatch.undo()
+    assert "take all parts from one revision" in refused(verify_parts, clone)
+    save_copy(folder, clone)
+    verify_parts(clone)
+    assert not (clone / "added_tokens.json").exists() and (clone / "own.png").exists()
+
+
+def test_a_changed_folder_is_not_saved(folder, tmp_path):
+    drop_a_layer(folder)
+    assert "config.json" in refused(save_copy, folder, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
