@@ -4,6 +4,9 @@ import gzip
 import json
 import runpy
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
@@ -47,6 +50,19 @@ def prepare(tmp_path, monkeypatch):
         return tmp_path / "r"
 
     return run
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch):
+    """Where the files of the test's folder are served."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def write(path, *lines):
@@ -200,3 +216,17 @@ def test_without_a_semantic_network_the_one_built_in_serves(prepare):
     run = prepare(semantic_network_dir="")
     hierarchy = ConceptTable.load(run / "concepts").hierarchy
     assert len(hierarchy) == 127 and hierarchy.chain("T047")[-1] == "group:DISO"
+
+
+@pytest.mark.parametrize("key", ["corpus", "train_documents", "dev_documents"])
+def test_a_download_of_another_kind_is_not_kept(prepare, url, tmp_path, key):
+    write(tmp_path / "list.txt", "not a corpus and no list")
+    with pytest.raises(UserError, match="list.txt: what came is not what is meant"):
+        prepare(**{key: f"{url}/list.txt", "cache_dir": tmp_path / "cache"})
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_downloads_are_read_as_local_files_are(prepare, url, tmp_path):
+    keys = {"corpus": f"{url}/corpus.txt", "cache_dir": tmp_path / "cache"}
+    mentions = datasets.load_from_disk(str(prepare(**keys) / "mentions"))
+    assert len(mentions["train"]) > 0 and len(list((tmp_path / "cache").iterdir())) == 1
