@@ -57,7 +57,7 @@ STALE = {
     "overwrite dry_run run_name output_dir example_mentions targets": "",
     "repo_id tag private commit_message force_worse": "",
     "served_model served_revision served_index accept_tier backend token_budget batch_deadline_ms batch_mentions host "
-    "port max_queue max_candidates max_request_mentions max_body_bytes auto_truncate stop_seconds": "",
+    "port max_queue max_candidates max_request_mentions max_body_bytes auto_truncate read_seconds stop_seconds": "",
     "monitor_window monitor_alpha monitor_log": "",
 }
 FIELDS = {field.name: field for section in SECTIONS for field in fields(section)}

@@ -51,7 +51,7 @@ class RunArguments:
         "GPU computes in it, else float32",
         PRECISIONS,
     )
-    overwrite: bool = _key(False, "run the stage even when its output is up to date")
+    overwrite: bool = _key(False, "make the stage anew, from its beginning, even when it is up to date")
     dry_run: bool = _key(False, "say what would be made, and check the inputs, without making it")
 
     @property
@@ -148,7 +148,7 @@ class EncoderArguments:
     encoder_batch_size: int = _key(192, "queries per step, each a negative for all others' concepts")
     encoder_learning_rate: float = _key(1e-4, "AdamW peak learning rate")
     encoder_context_tokens: int = _key(16, "tokens of text that the encoder reads on each side of a mention")
-    encoder_save_steps: int = _key(100, "optimizer steps between checkpoints, from which a killed run goes on")
+    encoder_save_steps: int = _key(100, "optimizer steps between checkpoints, from which a killed run resumes")
 
 
 @dataclass
@@ -254,7 +254,9 @@ class TrainingStageArguments:
     num_train_epochs: float = _key(3.0, "passes over the pairs")
     max_steps: int = _key(-1, "stop after this many optimizer steps; -1: by epochs")
     global_batch_size: int = _key(64, "pairs per optimizer step over all processes; accumulation follows from it")
-    per_device_batch_size: int = _key(64, "pairs per forward pass on one device; lower it when memory runs out")
+    per_device_batch_size: int = _key(
+        64, "pairs per forward pass on one device; lower it when memory runs out, and resume"
+    )
     weight_decay: float = _key(0.01, "AdamW weight decay (the library's default is 0)")
     warmup_share: float = _key(0.06, "share of the steps with rising learning rate (the library's default is 0)")
     max_grad_norm: float = _key(1.0, "gradient norm is clipped to this")

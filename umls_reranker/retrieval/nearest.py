@@ -1,4 +1,4 @@
-"""The concepts nearest to training mentions, searched in shards by any number of processes; a killed search goes on.
+"""The concepts nearest to training mentions, searched in shards by any number of processes, and resumed when killed.
 
 A shard always holds the same queries, and nothing that is computed for it depends on another, so that the result is
 the same to the last bit whoever searched it.

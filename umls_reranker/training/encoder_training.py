@@ -188,8 +188,8 @@ def train_encoder(
 ) -> dict[str, Any]:
     """Fine-tune the recipe's encoder into ``folder``, as a folder that `BiEncoder.from_pretrained` loads.
 
-    Checkpoints lie in ``folder/checkpoints`` until it is done; when it holds one from a killed run, training goes on
-    from there.
+    Checkpoints lie in ``folder/checkpoints`` until it is done; when it holds one from a killed run, training
+    resumes from there.
 
     Args:
         mentions: the training split.
