@@ -287,4 +287,4 @@ def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path
     joined, _ = calibration_rows(
         load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, lost, reads_concepts=True
     )
-    assert lost["unknown_candidates"] == 1 and len(joined) == 2
+    assert lost["unknown_candidates"] == 1 and len(joined) == 3
