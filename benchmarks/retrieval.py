@@ -23,6 +23,8 @@ import numpy as np
 import pyarrow as pa
 from rrf_release import CONCEPTS_PER_CHUNK, NAME_FORMS, Concepts, Draws
 
+from umls_reranker.devices import usable_cores
+
 K = 64
 BATCH = 10_000
 
@@ -45,7 +47,7 @@ def main() -> None:
     # As in the scripts: threads that spin while they wait take the time of whatever else uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     by_kind = {"IVF": arguments.parameters[0], "HNSW": arguments.parameters[1]}
-    cores = os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))
+    cores = os.environ.get("OMP_NUM_THREADS", usable_cores())
     print(f"{date.today()}, {platform.machine()}, {cores} threads, {arguments.dimension} dimensions\n")
     columns = ["names", "index", "encode, s", "build, s", "on disk, MB", "search, ms a query", "CPU, ms a query"]
     print("| " + " | ".join([*columns, "recall@1", "@10", "@64", "found"]) + " |")

@@ -30,6 +30,7 @@ def main() -> None:
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
+    from umls_reranker.devices import usable_cores
     from umls_reranker.pair_encoder import PairEncoder
     from umls_reranker.pretrained import load_pretrained
     from umls_reranker.resources import resolve_model
@@ -38,7 +39,7 @@ def main() -> None:
 
     tokenizer = load_pretrained(AutoTokenizer, resolve_model(arguments.model, None))
     mined = load_from_disk(str(arguments.pairs))["train"]
-    print(f"{date.today()}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {arguments.model}\n")
+    print(f"{date.today()}, {platform.machine()}, {usable_cores()} cores, {arguments.model}\n")
     print("| pairs | context tokens | tokens | seconds | pairs/s | peak memory, MB | on disk, MB | start again, s |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for rows in arguments.rows:

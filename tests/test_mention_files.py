@@ -93,3 +93,12 @@ def test_other_files_are_refused(tmp_path, name):
         (tmp_path / broken).write_bytes(b"PAR1 and nothing else")
     with pytest.raises(UserError, match=name):
         open_mentions(tmp_path / name, 10)
+
+
+def test_a_file_whose_rows_are_damaged_is_named(tmp_path):
+    path = write(tmp_path / "in", "parquet", ROWS * 100)
+    content = bytearray(path.read_bytes())
+    content[40:200] = bytes(160)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"part\.parquet cannot be read"):
+        read(open_mentions(path, 10), 0, 10, 10)

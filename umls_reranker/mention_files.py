@@ -194,7 +194,7 @@ class _Tables(MentionFile):
             from_row, to_row = max(start - first, 0), min(stop, self._first_rows[number + 1]) - first
             if from_row >= to_row:
                 continue
-            for table in self._tables(number, from_row, to_row):
+            for table in self._whole_tables(number, from_row, to_row):
                 while table.num_rows:
                     room = most - sum(part.num_rows for part in held)
                     held.append(table.slice(0, room))
@@ -204,6 +204,12 @@ class _Tables(MentionFile):
                         row, held = row + most, []
         if held:
             yield row, pa.concat_tables(held)
+
+    def _whole_tables(self, number: int, start: int, stop: int) -> Iterator[pa.Table]:
+        try:
+            yield from self._tables(number, start, stop)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.paths[number]} cannot be read ({error}); is it whole?") from None
 
     def mentions(self, piece: pa.Table) -> list[dict[str, Any] | ValueError]:
         try:
