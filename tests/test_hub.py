@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -346,6 +347,32 @@ def test_a_published_repo_loads_in_transformers_with_equal_logits(hub, folder):
     remote = AutoModelForSequenceClassification.from_pretrained(REPO, revision="v1.0.0")
     with torch.no_grad():
         assert torch.equal(local(**pair).logits, remote(**pair).logits)
+
+
+def test_a_password_in_the_address_of_the_hub_is_never_shown(hub, folder, monkeypatch, caplog):
+    from huggingface_hub import constants
+
+    host = hub.url.removeprefix("http://")
+    endpoint = f"http://ada:s3cr@t@{host}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    caplog.set_level("INFO")
+    hub.repos[REPO] = Repo(private=True)
+    shown = [publish(folder, REPO, "v1.0.0", dry_run=True)]
+    with pytest.raises(UserError) as caught:
+        download(REPO, "v9", token=STRANGER)
+    hub.fail("commit", 500)
+    shown += ["".join(traceback.format_exception(caught.value)), refused(publish, folder, REPO, "v1.0.0")]
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://ada:s3cr@t@127.0.0.1:{unused.getsockname()[1]}")
+        shown.append(refused(download, REPO))
+    assert host in shown[0] and "no connection to the Hub at http://127.0.0.1:" in shown[-1]
+    assert caplog.records
+    for text in (*shown, caplog.text):
+        assert "s3cr" not in text and "ada:" not in text
 
 
 # The script

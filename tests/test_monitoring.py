@@ -192,6 +192,41 @@ def test_a_reference_that_cannot_be_read(tmp_path):
         Reference.load(path)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state["scores"]["counts"].pop(),
+        lambda state: state["scores"]["cells"].pop(),
+        lambda state: state["score_edges"].reverse(),
+        lambda state: state["score_edges"].__setitem__(0, float("nan")),
+        lambda state: state["scores"].update(counts=["many"] * 11),
+        lambda state: state["types"].update(cells=[], counts=[]),
+        lambda state: state["types"].update(scale="1"),
+        lambda state: state["types"].update(degrees=0),
+        lambda state: state.update(types=[]),
+        lambda state: state.update(figures=[]),
+        lambda state: state["figures"].update(mean_margin=0.3),
+        lambda state: state.update(target_precision="0.95"),
+        lambda state: state.update(target_precision=None),
+        lambda state: state.update(more=1),
+    ],
+)
+def test_a_malformed_reference_is_refused_when_it_is_loaded(tmp_path, damage):
+    path = tmp_path / "reference.json"
+    state = json.loads(json.dumps(make_reference().to_dict()))
+    damage(state)
+    path.write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"reference\.json is damaged .*run scripts/evaluate\.py again"):
+        Reference.load(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "7", "[" * 100_000, '{"a":' * 100_000, "1" * 5_000])
+def test_a_reference_that_is_no_object_is_refused(tmp_path, text):
+    (tmp_path / "reference.json").write_text(text)
+    with pytest.raises(UserError, match=r"reference\.json"):
+        Reference.load(tmp_path / "reference.json")
+
+
 def test_independent_mentions_have_the_textbook_test():
     rng = np.random.default_rng(0)
     counts = Distribution.fit("abcd", rng.integers(0, 4, 8000), np.arange(8000))

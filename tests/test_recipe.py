@@ -261,3 +261,12 @@ def test_a_script_ends_with_one_line(write):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["obo: " + "[" * 20_000, "obo: " + "{a: " * 20_000, "\n".join("  " * n + "- x:" for n in range(900))]
+)
+def test_a_recipe_that_is_nested_too_deeply_is_refused(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="config.yaml"):
+        load_recipe(tmp_path / "config.yaml")

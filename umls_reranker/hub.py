@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError
-from .hub_errors import SIGN_IN, hub_calls, signed_in
+from .hub_errors import SIGN_IN, hub_calls, signed_in, without_password
 from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, model_files, verify_files, verify_parts
 from .version import __version__
 
@@ -134,7 +134,7 @@ def publish(
         if head is not None and not force_worse and api.file_exists(repo_id, MANIFEST, revision=head):
             refuse_worse(folder, repo_id, head, token)
         if dry_run:
-            return f"{constants.ENDPOINT}/{repo_id}"
+            return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             head = _head(api, repo_id, tag, private)
@@ -154,7 +154,7 @@ def publish(
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
-    return commit.commit_url
+    return without_password(commit.commit_url)
 
 
 def _check_names(repo_id: str, tag: str) -> None:

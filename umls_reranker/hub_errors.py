@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import UserError
 
-__all__ = ["SIGN_IN", "hub_calls", "signed_in"]
+__all__ = ["SIGN_IN", "hub_calls", "signed_in", "without_password"]
 
 SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
@@ -17,6 +19,24 @@ ADVICE = {
     412: "someone published to main meanwhile; look at what they did, then run again",
     429: "too many requests, so wait and run again",
 }
+
+
+# HF_ENDPOINT may be a mirror with user and password in its address, and these write the addresses they ask.
+LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
+
+
+def without_password(text: str) -> str:
+    """A text in which addresses have lost ``user:password@``."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def _hide_password(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_password(record.getMessage()), ()
+    return True
+
+
+for _name in LOGGERS:
+    logging.getLogger(_name).addFilter(_hide_password)
 
 
 @contextmanager
@@ -32,7 +52,8 @@ def hub_calls(
         yield
     except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
         reason = _reason(error, repo_id, signed_in=signed_in(token), publishing=publishing)
-        raise UserError(" ".join((reason + outcome).split())) from error
+        # Not from the error, whose text may hold the password.
+        raise UserError(without_password(" ".join((reason + outcome).split()))) from None
 
 
 def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:

@@ -241,5 +241,5 @@ def load_bert(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return make(config, load_file(folder / "model.safetensors")) if supports(config) else None
-    except (OSError, ValueError, KeyError, SafetensorError):
+    except (OSError, ValueError, KeyError, RecursionError, SafetensorError):
         return None

@@ -65,7 +65,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
                 best = row["ranked"][0] if row["ranked"] else None
                 types = row.get("entity_type") or []
                 top = best and Top(float(best["score"]), float(best["margin"]), best["tier"], best["accepted"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise UserError(f"{path}:{number}: not a line that scripts/rerank.py wrote") from None
             yield LoggedMention(row, [types] if isinstance(types, str) else list(types), top)
 

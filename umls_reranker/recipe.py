@@ -219,7 +219,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"recipe {path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"recipe {path} is a folder; name the config.yaml in it") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path} must be lines of `key: value`")

@@ -203,7 +203,7 @@ class TypeHierarchy:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
         return cls.from_dict(content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,8 @@ class Reference:
         """
         if not path.is_file():
             raise UserError(f"{path} is missing; scripts/evaluate.py makes it")
-        state = dict(read_json(path))
+        content = read_json(path)
+        state = dict(content) if isinstance(content, dict) else {}
         version = state.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
@@ -157,9 +159,40 @@ class Reference:
             for name in ("scores", "types"):
                 kept = state[name]
                 state[name] = Distribution(**kept | {key: tuple(kept[key]) for key in ("cells", "counts")})
-            return cls(**state | {"score_edges": tuple(map(float, state["score_edges"]))})
-        except (KeyError, TypeError, ValueError) as error:
+            reference = cls(**state | {"score_edges": tuple(map(float, state["score_edges"]))})
+            reference._check()
+            return reference
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged ({error}); run scripts/evaluate.py again") from None
+
+    def _check(self) -> None:
+        """Refuse what the first mention, or the first full window, would stumble over.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: saying what does not fit.
+        """
+        edges = np.array(self.score_edges)
+        if not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+            raise ValueError("score_edges do not rise")
+        if len(self.scores.cells) != len(edges) + 2:
+            raise ValueError(f"{len(self.scores.cells)} cells of scores for {len(edges)} edges")
+        if not 0 < self.target_precision <= 1 or min(self.mentions, self.documents) < 0:
+            raise ValueError("target_precision or a count is out of its range")
+        for name, kept in (("scores", self.scores), ("types", self.types)):
+            if (
+                not kept.cells
+                or len(kept.cells) != len(kept.counts)
+                or not all(isinstance(c, str) for c in kept.cells)
+            ):
+                raise ValueError(f"cells and counts of {name} do not fit")
+            if not all(type(count) is int and count >= 0 for count in kept.counts):
+                raise ValueError(f"counts of {name} are no whole numbers of 0 or more")
+            if not (0 < kept.scale < math.inf and 0 < kept.degrees < math.inf):
+                raise ValueError(f"scale and degrees of {name} must be above 0")
+        for name, figure in self.figures.items():
+            for key in ("value", "low", "high"):
+                if not (figure[key] is None or math.isfinite(figure[key])):
+                    raise ValueError(f"figure {name} has a {key} that is not finite")
 
 
 def _score_cells(score: np.ndarray, edges: Sequence[float]) -> np.ndarray:
