@@ -112,3 +112,35 @@ def test_training_that_had_stopped_early_does_not_go_on(scripts, finished, tmp_p
     summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
     assert (summary["steps"], summary["best_step"]) == (4, 2)
     assert not any("checkpoint-6" in change for change in outcome.changes)
+
+
+def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finished, tmp_path):
+    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    partial, keys = run / ".checkpoints.partial", {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
+    assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
+    kept = contents(partial / "checkpoint-2")
+
+    told = "learning_rate 0.005, now 0.001; set this back to resume from it, or give --overwrite to drop it"
+    refused = scripts.run("train", **keys, learning_rate=1e-3)
+    assert (refused.code, refused.errors) == (
+        2,
+        [f"error: {partial} holds what a killed run made with {told} and start anew"],
+    )
+    other_data = scripts.run("train", **keys, max_length=32, global_batch_size=16, dry_run=True)
+    assert other_data.code == 2 and "made with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
+    assert contents(partial / "checkpoint-2") == kept
+
+    means = {"per_device_batch_size": 8, "save_total_limit": 5, "dataloader_workers": 1, "early_stopping_patience": 9}
+    resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
+    assert resumed.code == -9 and "resuming what a killed run left" in resumed.err
+    assert not any("checkpoint-2" in change for change in resumed.changes)
+    assert contents(partial / "checkpoint-2") == kept
+
+    anew = scripts.run("train", watch=run, **keys, **means, overwrite=True)
+    assert (anew.code, anew.errors) == (0, []) and "resuming" not in anew.err, anew.err
+    assert "os.mkdir /.checkpoints.partial/checkpoint-2" in anew.changes
+    manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
+    assert manifest["summary"]["steps"] == 6 and "per_device_batch_size" not in manifest["settings"]
+    # Neither do other means make finished checkpoints stale.
+    again = scripts.run("train", **keys, **means | {"per_device_batch_size": 4, "save_total_limit": 1})
+    assert (again.code, again.skipped) == (0, ["checkpoints"])
