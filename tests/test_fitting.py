@@ -1,5 +1,7 @@
 """Fusion, calibrator and thresholds from candidate lists, thresholds on held-out documents."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -95,6 +97,17 @@ def test_lists_keep_below_one_whatever_the_calibrator():
         calibration, _, _ = fit((given, logits), calibrator=method)
         p = calibration(given.scored(logits)).probabilities
         assert np.add.reduceat(p, given.offsets[:-1]).max() <= 1
+
+
+def test_mentions_that_lack_what_the_template_reads_certify_nothing():
+    given, logits = lists(4_000, 200)
+    whole = replace(given, reads=("context",), given={"context": np.ones(4_000, bool)})
+    blank = replace(given, reads=("context",), given={"context": np.zeros(4_000, bool)})
+    tables = [fit((one, logits), target_precision=0.6)[1] for one in (given, whole, blank)]
+    served, _, _ = fit((whole, logits))
+    assert tables[0].to_dict() == tables[1].to_dict() and tables[1].for_type().high is not None
+    assert tables[2].for_type().high is None and tables[2].for_type().accept == tables[1].for_type().accept
+    assert not served(blank.scored(logits)).complete.any() and served(whole.scored(logits)).complete.all()
 
 
 def test_the_acceptance_rule_of_the_recipe_is_used():

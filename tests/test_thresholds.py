@@ -167,6 +167,21 @@ def test_high_tier_keeps_its_promise_and_follows_accept():
     assert all(row.high == max(table.certificate.threshold, row.accept) for row in table.rows.values())
 
 
+def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
+    lists = make_lists({"T047": 4000, "T121": 4000})
+    groups, drug = np.arange(8000) // 20, np.array([types == ["T121"] for types in lists["mention_types"]])
+    alone = ThresholdTable.fit(**lists, groups=groups, complete=np.ones(8000, bool))
+    assert alone.to_dict() == ThresholdTable.fit(**lists, groups=groups).to_dict()
+    # The drugs came without something that the model reads, and are wrong wherever they are sure.
+    lists["top1_correct"] = np.where(drug, lists["top1_p"] < 0.5, lists["top1_correct"])
+    spoiled = ThresholdTable.fit(**lists, groups=groups)
+    kept = ThresholdTable.fit(**lists, groups=groups, complete=~drug)
+    assert spoiled.rows["default"].high is None
+    assert kept.rows["default"].high == kept.rows["T121"].high == kept.certificate.threshold
+    none = ThresholdTable.fit(**lists, groups=groups, complete=np.zeros(8000, bool))
+    assert none.rows["default"].high is None and none.rows["default"].accept == kept.rows["default"].accept
+
+
 def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     # All 200 top candidates are right, so that every threshold is certified; the runners-up (0.71) are wrong.
     top_p = np.linspace(0.75, 0.95, 200)

@@ -80,7 +80,7 @@ NEEDED_TO_LOAD = (
     "thresholds.json",
     "recipe.yaml",
 )
-SCHEMA_VERSIONS = {MANIFEST: 2, "calibrator.json": 1, "thresholds.json": 2}
+SCHEMA_VERSIONS = {MANIFEST: 2, "calibrator.json": 2, "thresholds.json": 2}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:

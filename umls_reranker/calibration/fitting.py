@@ -84,6 +84,7 @@ def fit_parts(
         list(lists.mentions["semantic_types"]),
         hierarchy,
         groups=documents,
+        complete=decided.complete,
         min_positives=settings.min_type_positives,
         min_mentions=settings.min_type_mentions,
         shrinkage=settings.threshold_shrinkage,

@@ -109,6 +109,7 @@ class ThresholdTable:
         hierarchy: TypeHierarchy,
         *,
         groups: Sequence | None = None,
+        complete: np.ndarray | None = None,
         min_positives: int = 30,
         min_mentions: int = 150,
         shrinkage: float = 1000.0,
@@ -126,6 +127,8 @@ class ThresholdTable:
             top1_correct: (n_mentions,) whether it is the gold concept.
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
             groups: (n_mentions,) document of each mention, for the certificate; each is one of its own unless given.
+            complete: (n_mentions,) bool, whether a mention came with all that the model reads; all are unless given.
+                Others are never in the high tier, so they have no say in what it takes.
             min_positives: gold pairs below which a node takes its parent's acceptance threshold as it is.
             min_mentions: correct top candidates below which a node takes its parent's low threshold, and top
                 candidates in the high tier below which it is left out of the tier with its parent.
@@ -186,6 +189,8 @@ class ThresholdTable:
                 low_level=low_level,
             )
         table = cls(rows, hierarchy, target_precision, confidence, rule)
+        if complete is not None:
+            tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
         accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
         certificate = certify(
@@ -203,8 +208,8 @@ class ThresholdTable:
         takes the default.
 
         Args:
-            complete: whether the list came with all evidence that the model weighs; without, nothing is called high,
-                since what certifies the tier was measured with it.
+            complete: whether the mention came with all that the model reads; without, nothing is called high, since
+                what certifies the tier was measured with it.
         """
         found = self._of_type(types)
         return found if complete else replace(found, high=None)
