@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -17,6 +18,7 @@ from tiny_reranker import tiny_reranker
 from umls_reranker import UMLSReranker
 from umls_reranker.bulk import BulkJob, rerank_rows
 from umls_reranker.errors import UserError
+from umls_reranker.model_folder import changing
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
 
@@ -192,16 +194,36 @@ def test_finished_shards_are_not_made_again_after_a_kill(tmp_path, reranker, row
     same(read(tmp_path / "out.jsonl"), expected)
 
 
-def test_shards_of_another_input_are_not_used(tmp_path, reranker, rows, expected):
+def test_shards_of_another_input_are_not_used(tmp_path, reranker, rows, expected, capfd):
     source = write(tmp_path / "in.jsonl", rows[::-1])
     calls = iter([None])
     with pytest.raises(StopIteration):
         BulkJob(source, tmp_path / "out.jsonl", 8, 8).run(reranker, one_of(0, 1, lambda: next(calls)))
     assert len([*tmp_path.glob(".out.jsonl.shards/*.jsonl")]) == 5
     write(source, rows)
+    assert "dropping" not in capfd.readouterr().err
     assert BulkJob(source, tmp_path / "out.jsonl", 8, 8).run(reranker, ALONE) == 37
+    assert "dropping the shards in" in capfd.readouterr().err
     same(read(tmp_path / "out.jsonl"), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_shards_are_known_by_all_that_decides_them(tmp_path, model, rows):
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    folder = shutil.copytree(model, tmp_path / "model")
+
+    def key(shard_rows=8, on_error="raise", dtype="float32", **options):
+        reranker = UMLSReranker.from_pretrained(folder, device="cpu", dtype=dtype, **options)
+        return BulkJob(source, target, 4, shard_rows, on_error).key_for(reranker)
+
+    usual = key()
+    assert usual == key(token_budget=99)
+    others = {key(9), key(on_error="skip"), key(dtype="bfloat16"), key(accept_tier="high")}
+    with changing(folder) as new:
+        (new / "recipe.yaml").write_text("run_name: other\n")
+    others.add(key())
+    source.write_text(source.read_text() + "\n")
+    assert len(others | {usual, key()}) == 7
 
 
 POISON = [

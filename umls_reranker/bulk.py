@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .exported import calibration_files
 from .locks import hold
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
+from .model_folder import MANIFEST
 from .progress import progress
 from .resources import file_sha256
 from .stages import naming_full_disk
+from .version import __version__
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -71,10 +72,9 @@ class BulkJob:
         """SHA-256 of what decides a shard: input, model, precision and settings."""
         files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
         scorer = reranker.scorer
-        # Both files hold the hashes of what they belong to.
-        parts = (reranker.folder / "reranker.json", calibration_files(reranker.folder, scorer.backend)[1])
-        model = [*map(file_sha256, parts), scorer.backend, scorer.precision, reranker.accept_tier]
-        content = [files, model, self.shard_rows, self.on_error]
+        # The manifest holds the hashes of all parts.
+        model = [file_sha256(reranker.folder / MANIFEST), scorer.backend, scorer.precision, reranker.accept_tier]
+        content = [__version__, files, model, self.shard_rows, self.on_error]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
@@ -129,9 +129,11 @@ class BulkJob:
         """Remove the shards that were made of something else."""
         file = folder / "key"
         if not (file.is_file() and file.read_text() == key):
-            for former in folder.iterdir():
-                if former.name != "lock":
-                    former.unlink()
+            formers = [former for former in folder.iterdir() if former.name != "lock"]
+            if formers:
+                print(f"dropping the shards in {folder}: they are of another input, model or setting", file=sys.stderr)
+            for former in formers:
+                former.unlink()
             file.write_text(key)
 
     def _make(self, reranker: UMLSReranker, shards: dict[Path, range]) -> int:
