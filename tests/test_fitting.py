@@ -11,6 +11,7 @@ from umls_reranker.calibration.fitting import fit_parts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.errors import UserError
 from umls_reranker.evaluation.candidate_lists import CandidateLists
+from umls_reranker.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
@@ -115,3 +116,11 @@ def test_the_acceptance_rule_of_the_recipe_is_used():
     assert by_cost.rule.method == "cost" and by_cost.rows["default"].accept > fit(lists())[1].rows["default"].accept
     with pytest.raises(UserError, match="accept_precision"):
         fit(lists(), accept_precision=2.0)
+
+
+def test_thresholds_go_by_the_types_that_the_lists_were_given():
+    given, logits = lists()
+    drugs = [["T121"]] * len(given.gold)
+    changed = given.with_types(drugs, [[]] * len(given.names), HIERARCHY, PairTemplate())
+    _, thresholds, _ = fit((changed, logits))
+    assert set(thresholds.rows) == {"default", "T121"}

@@ -81,7 +81,7 @@ def fit_parts(
         rows,
         top.score,
         top.correct,
-        list(lists.mentions["semantic_types"]),
+        lists.types,
         hierarchy,
         groups=documents,
         complete=decided.complete,
