@@ -239,10 +239,29 @@ def test_each_ontology_is_named_with_version_and_license():
     card = model_card(METRICS, recipe(concept_source="obo", obo=["hp.obo", "mondo.json"]), dictionary=dictionary)
     assert tables(card)["Licenses of the sources"][1:4] == [
         "| concepts: Human Phenotype Ontology, version 2025-01-16 | HPO license: free use that names its version and "
-        "source, https://hpo.jax.org/app/license |",
+        "source, `https://hpo.jax.org/app/license` |",
         "| concepts: mondo.json | CC BY 4.0 |",
-        "| concepts: http://x.org/x.owl, version 7 | as its publisher says |",
+        "| concepts: `http://x.org/x.owl`, version 7 | as its publisher says |",
     ]
+
+
+def test_text_from_data_puts_nothing_into_the_card():
+    evil = "CC BY\n\n# Approved\n<script>alert(1)</script> [free](https://evil.org) | ![x](y) `<b>` www.evil.org \\`"
+    own = {"file": "x.obo", "id": evil, "version": evil, "license": evil, "terms": 9}
+    ontology = recipe(concept_source="obo", obo="x.obo", corpus=f"{evil}|_x_.txt", run_name="a_<b>_*c*")
+    release = recipe(sources=["MSH", "<b>MSH"])
+    for card in (
+        model_card(METRICS, ontology, dictionary={"vocabularies": [own]}),
+        model_card(METRICS, release, dictionary={"release": {"name": evil}}),
+    ):
+        body = card.split("---\n", 2)[2]
+        # What is left when code is taken out.
+        plain = re.sub(r"```.*?```|`[^`\n]*`", "", body, flags=re.DOTALL)
+        assert "Approved" in body and "Approved" not in plain and "\n# Approved" not in body
+        for part in ("<script", "<b>", "evil.org", "[free]", "![x]"):
+            assert part not in plain
+        for line in tables(body)["Licenses of the sources"]:
+            assert len(re.findall(r"(?<!\\)\|", line)) == 3
 
 
 def test_the_limit_of_context_is_the_models_own():

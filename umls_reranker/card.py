@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card_sources import corpus_name, is_hub_id, linked_model, source_rows
+from .card_sources import as_text, corpus_name, is_hub_id, linked_model, source_rows
 from .evaluation.names import figure_name
 from .model_folder import MANIFEST, model_files
 from .recipe import load_recipe
@@ -75,7 +75,7 @@ def model_card(
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
         template_path=str(TEMPLATE),
-        model_name=name,
+        model_name=as_text(name),
         base_model_text=linked_model(recipe["model"]),
         load_arguments=", ".join(location),
         type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
@@ -234,7 +234,7 @@ def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
     shown = "mention, concept name" if not context else f"mention with {context} tokens on each side, concept name"
     return [
         ["input", f"{shown}; at most {recipe['max_length']} tokens"],
-        ["training mentions", corpus_name(recipe)],
+        ["training mentions", as_text(corpus_name(recipe))],
         ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {linked_model(recipe['encoder'])}"],
         [
             "negatives per positive",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["corpus_name", "is_hub_id", "linked_model", "source_rows"]
+__all__ = ["as_text", "corpus_name", "is_hub_id", "linked_model", "source_rows"]
 
 # What a locator contains -> what it is, and its license.
 KNOWN_SOURCES = {
@@ -21,6 +21,15 @@ UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vo
 OWN_LICENSE = "as its publisher says"
 
 
+def as_text(text: str) -> str:
+    """Text from data as one line of Markdown that shows just that: no heading, HTML, link or table cell."""
+    line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
+    if re.fullmatch(r"[\w ,:;.()/+-]*", line, re.ASCII) and not re.search(r"\b_|_\b|://|www\.", line):
+        return line
+    # Markdown reads nothing in code but the backtick that ends it, and a table the bar that ends its cell.
+    return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
+
+
 def is_hub_id(model: str) -> bool:
     """Whether a base model is named by its place on the Hub, not by a folder."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
@@ -28,7 +37,9 @@ def is_hub_id(model: str) -> bool:
 
 def linked_model(model: str) -> str:
     """A base model as Markdown: a link to the Hub, or the folder's name."""
-    return f"[{model}](https://huggingface.co/{model})" if is_hub_id(model) else f"`{_file_name(model)}`"
+    return (
+        f"[{model}](https://huggingface.co/{model})" if is_hub_id(model) else f"`{_file_name(model).replace('`', '')}`"
+    )
 
 
 def _file_name(locator: str) -> str:
@@ -62,16 +73,17 @@ def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> l
     concepts, terms = _ontology(recipe)
     if recipe["concept_source"] == "rrf":
         release = dictionary.get("release") or {}
-        concepts += f" {release['name']}" if release.get("name") else ""
+        concepts += f" {as_text(release['name'])}" if release.get("name") else ""
         if recipe.get("sources"):
-            concepts += f", names from {', '.join(recipe['sources'])} only"
+            concepts += f", names from {', '.join(map(as_text, recipe['sources']))} only"
         return [[f"concepts: {concepts}", terms]]
     rows = []
     for own in dictionary.get("vocabularies") or ():
-        name, terms = _known(own["file"]) or (own["id"] or own["file"], "")
-        version = f", version {own['version']}" if own["version"] else ""
-        rows.append([f"concepts: {name}{version}", ", ".join(filter(None, [terms, own["license"]])) or OWN_LICENSE])
-    return rows or [[f"concepts: {concepts}", terms]]
+        name, terms = _known(own["file"]) or (as_text(own["id"] or own["file"]), "")
+        version = f", version {as_text(own['version'])}" if own["version"] else ""
+        license_ = as_text(own["license"]) if own["license"] else ""
+        rows.append([f"concepts: {name}{version}", ", ".join(filter(None, [terms, license_])) or OWN_LICENSE])
+    return rows or [[f"concepts: {as_text(concepts)}", terms]]
 
 
 def source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
@@ -84,7 +96,7 @@ def source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> lis
     rows = _concept_rows(recipe, dictionary)
     if recipe["mention_source"] == "pubtator":
         known = _known(recipe.get("corpus") or "")
-        rows.append([f"mentions: {corpus_name(recipe)}", known[1] if known else OWN_LICENSE])
+        rows.append([f"mentions: {as_text(corpus_name(recipe))}", known[1] if known else OWN_LICENSE])
     known = _known(recipe["model"])
     rows.append([f"base model: {linked_model(recipe['model'])}", known[1] if known else OWN_LICENSE])
     return rows

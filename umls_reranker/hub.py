@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .errors import UserError
 from .hub_errors import SIGN_IN, hub_calls, signed_in, without_password
-from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, model_files, verify_files, verify_parts
+from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, published_files, verify_files, verify_parts
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def publish(
     verify_parts(folder)
     verify_files(folder, ["metrics.json"])
     _check_names(repo_id, tag)
-    contents: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
+    contents = published_files(folder)
     contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")

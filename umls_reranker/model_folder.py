@@ -25,7 +25,7 @@ from .calibration.evidence import COUNTS_FILE, Calibration
 from .calibration.thresholds import ThresholdTable
 from .errors import UserError
 from .exported import EXPORTED_FILES, REGISTER, calibration_files
-from .recipe import Recipe
+from .recipe import Recipe, load_recipe, portable_locator
 from .resources import file_sha256
 from .stages import read_json, write_json
 from .template import PairTemplate
@@ -40,6 +40,7 @@ __all__ = [
     "copy_network",
     "loaded_parts",
     "model_files",
+    "published_files",
     "save_copy",
     "verify_files",
     "verify_parts",
@@ -149,6 +150,18 @@ def model_files(folder: Path) -> list[Path]:
     listed = _read_manifest(folder)["sha256"]
     names = (MANIFEST, CARD, *(name for name in PARTS if name in listed))
     return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+def published_files(folder: Path) -> dict[str, Path | bytes]:
+    """What is published of a model folder: its files by name, with no path of this machine in recipe and manifest."""
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
+    info, recipe = _read_manifest(folder), load_recipe(folder / "recipe.yaml")
+    if recipe.portable() != recipe:
+        text = recipe.portable().to_yaml().encode()
+        sha256 = info["sha256"] | {"recipe.yaml": hashlib.sha256(text).hexdigest()}
+        info = _sealed(info | {"base_model": portable_locator(info["base_model"])}, sha256)
+        files |= {"recipe.yaml": text, MANIFEST: json.dumps(info, indent=2, ensure_ascii=False).encode()}
+    return files
 
 
 @contextmanager
@@ -308,9 +321,13 @@ def _own_sha256(info: Mapping[str, Any]) -> str:
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
     """Write ``reranker.json`` for the parts in `folder` and those known otherwise."""
     found = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
-    info = {**settings, "sha256": dict(sorted((known | found).items()))}
+    write_json(folder / MANIFEST, _sealed(settings, {**known, **found}))
+
+
+def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str, Any]:
+    info = {**settings, "sha256": dict(sorted(sha256.items()))}
     info["sha256"][MANIFEST] = _own_sha256(info)
-    write_json(folder / MANIFEST, info)
+    return info
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -32,7 +33,7 @@ from .arguments import (
 )
 from .errors import UserError
 
-__all__ = ["Recipe", "load_recipe", "make_parser", "parse_recipe"]
+__all__ = ["Recipe", "load_recipe", "make_parser", "parse_recipe", "portable_locator"]
 
 
 @dataclass
@@ -66,12 +67,32 @@ class Recipe:
         """The flat form, as a YAML file would hold it."""
         return {name: value for section in asdict(self).values() for name, value in section.items()}
 
+    def portable(self) -> Recipe:
+        """The recipe without what concerns this machine alone: of each path the last part, of each URL no password."""
+
+        def short(value: Any) -> Any:
+            if isinstance(value, list):
+                return [short(item) for item in value]
+            return portable_locator(value) if isinstance(value, str) else value
+
+        return Recipe.from_values({name: short(value) for name, value in self.to_dict().items()})
+
     def to_yaml(self) -> str:
         """The flat form as YAML, sections in order with their headings."""
         parts = []
         for section, values in zip(SECTIONS, asdict(self).values(), strict=True):
             parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return "\n".join(parts)
+
+
+def portable_locator(locator: str) -> str:
+    """What may be published of a path or URL; a relative path, a Hub id and any other text stay as they are."""
+    if re.match(r"https?://", locator):
+        # A query may hold a signature.
+        return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
+    path = PureWindowsPath(locator) if PureWindowsPath(locator).drive else PurePosixPath(locator)
+    is_local = path.is_absolute() or locator.startswith(("~", "file:")) or ".." in path.parts
+    return (path.name or "folder") if is_local else locator
 
 
 def parse_recipe(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
 from ..errors import UserError
+from ..recipe import portable_locator
 from ..stages import RunFolder
 from .index_folder import ENCODER_FOLDER, exported_encoder
 
@@ -38,7 +39,8 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
         device=run.device,
         dtype=index.encoder_precision,
     )
-    loaded.identity |= {"model": model, "revision": revision}
+    # A published model names its encoder without the path that it had where the index was built.
+    loaded.identity |= {"model": portable_locator(model), "revision": revision}
     return loaded
 
 

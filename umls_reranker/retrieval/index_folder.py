@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..data.relations import RELATIONS_FILE
 from ..errors import UserError
+from ..recipe import portable_locator
 from ..resources import MODEL_PATTERNS, resolve_model
 from ..stages import MANIFEST, read_json, write_json
 
@@ -70,7 +71,7 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
         folder.mkdir()
         for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
             shutil.copyfile(file, folder / file.name)
-        write_json(folder / SOURCE_FILE, {"schema_version": 1, "model": model, "revision": revision})
+        write_json(folder / SOURCE_FILE, {"schema_version": 1, "model": portable_locator(model), "revision": revision})
     partial.rename(target)
 
 
@@ -80,7 +81,11 @@ def exported_encoder(folder: Path, model: str, revision: str | None) -> Path | N
     if not source.is_file():
         return None
     content = read_json(source)
-    return source.parent if (content.get("model"), content.get("revision")) == (model, revision) else None
+    return (
+        source.parent
+        if (content.get("model"), content.get("revision")) == (portable_locator(model), revision)
+        else None
+    )
 
 
 def require_one_run(folder: Path, names: list[str]) -> None:
