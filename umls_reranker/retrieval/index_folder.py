@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data.relations import RELATIONS_FILE
 from ..errors import UserError
 from ..recipe import portable_locator
 from ..resources import MODEL_PATTERNS, resolve_model
@@ -27,8 +26,6 @@ __all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "further_indexe
 ENCODER_FOLDER, SOURCE_FILE = "encoder", "source.json"
 # Folders of the indexes that retrievers read beside the dense one.
 FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
-# Whatever training needs beside the dictionary.
-LEFT_OUT = (RELATIONS_FILE, "read_report.json")
 
 
 def further_indexes(retrievers: Iterable[str]) -> list[str]:
@@ -58,14 +55,18 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
     Raises:
         UserError: `target` is there already, or a part of the run is missing or of another run.
     """
+    from ..data.relations import RELATIONS_FILE
+
     if target.exists():
         raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
     require_one_run(run, names)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    # Left out is what only training needs.
+    ignored = shutil.ignore_patterns(RELATIONS_FILE, "read_report.json")
     for name in names:
-        shutil.copytree(run / name, partial / name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        shutil.copytree(run / name, partial / name, ignore=ignored)
     if ENCODER_FOLDER not in names:
         source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
         folder.mkdir()
