@@ -183,7 +183,7 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     # The vectors of the names do not depend on who else retrieves, how, and for whom.
     assert remade(retrievers=["dense"]) == ["candidates"]
     assert remade(index_parameters="nprobe=4") == ["candidates"]
-    assert remade(index_factory="IVF2,Flat", index_parameters="nprobe=1") == ["index", "candidates"]
+    assert remade(index_factory="SQfp16", index_parameters="") == ["index", "candidates"]
     concepts = (run / "concepts" / "manifest.json").read_bytes()
     assert remade("prepare_data", context_chars=8) == ["mentions"] and remade() == ["candidates"]
     assert (run / "concepts" / "manifest.json").read_bytes() == concepts
