@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from outcome_fixtures import make_outcomes
 from scipy.stats import beta, binom
 
 from umls_reranker.calibration.certificate import GRID, certify, clopper_pearson_lower, doubt
@@ -132,3 +133,14 @@ def test_coverage_on_calibrated_scores(benchmark):
     rng = np.random.default_rng(0)
     coverage, precision = np.transpose([benchmark.certified(benchmark.equal(300, 10), 0.2, rng) for _ in range(20)])
     assert np.median(coverage) > 0.35 and np.nanmin(precision) >= 0.94
+
+
+def test_coverage_varies_little_from_draw_to_draw_of_a_recorded_run(benchmark, tmp_path):
+    score = np.random.default_rng(0).beta(1.2, 0.5, 1600)
+    path = tmp_path / "outcomes.parquet"
+    make_outcomes(
+        1600, per_document=1, score=score, rank=np.where(np.random.default_rng(1).random(1600) < score, 0, -1)
+    ).save(path)
+    coverage = benchmark.bootstrapped(path, np.random.default_rng(0))
+    assert coverage.shape == (20,) and coverage.min() > 0.15 and coverage.std() < 0.1
+    np.testing.assert_array_equal(coverage, benchmark.bootstrapped(path, np.random.default_rng(0)))
