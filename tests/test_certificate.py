@@ -138,9 +138,8 @@ def test_coverage_on_calibrated_scores(benchmark):
 def test_coverage_varies_little_from_draw_to_draw_of_a_recorded_run(benchmark, tmp_path):
     score = np.random.default_rng(0).beta(1.2, 0.5, 1600)
     path = tmp_path / "outcomes.parquet"
-    make_outcomes(
-        1600, per_document=1, score=score, rank=np.where(np.random.default_rng(1).random(1600) < score, 0, -1)
-    ).save(path)
+    rank = np.where(np.random.default_rng(1).random(1600) < score, 0, -1)
+    make_outcomes(1600, per_document=1, score=score, rank=rank).save(path)
     coverage = benchmark.bootstrapped(path, np.random.default_rng(0))
     assert coverage.shape == (20,) and coverage.min() > 0.15 and coverage.std() < 0.1
     np.testing.assert_array_equal(coverage, benchmark.bootstrapped(path, np.random.default_rng(0)))
