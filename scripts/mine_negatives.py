@@ -17,7 +17,7 @@ from umls_reranker.recipe import parse_recipe
 from umls_reranker.stage_keys import pairs_stage
 from umls_reranker.stages import RunFolder, write_json
 
-SPLITS = ("train", "dev", "test")
+SPLITS = ("train", "test")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def make(recipe, run, stage) -> None:
     state = sharing_processes(recipe.run.device)
     mentions = load_from_disk(str(run.path / "mentions"))
     config = mining_config(recipe.mining, recipe.model.mention_types, recipe.run.seed)
-    # Only training profits from seeing a string once; dev and test count every mention, as serving will.
+    # Only training profits from seeing a string once; the test split counts every mention, as serving will.
     held_out = replace(config, max_mentions=None, mine_per="mention", typeless_share=0.0)
     configs = {split: config if split == "train" else held_out for split in SPLITS}
     # One process owns the run folder; the others leave their share of the search in it.

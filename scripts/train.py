@@ -27,20 +27,29 @@ def main() -> None:
 
 def train(recipe, run, stage) -> None:
     from accelerate import PartialState
-    from datasets import load_from_disk
+    from datasets import DatasetDict, load_from_disk
 
+    from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.devices import resolve_device
+    from umls_reranker.template import PairTemplate
+    from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 
     state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
-    pairs = load_from_disk(str(run.path / "pairs"))
+    mined, candidates, mentions = (
+        load_from_disk(str(run.path / name)) for name in ("pairs", "candidates", "mentions")
+    )
+    concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
+    limits = recipe.training.max_dev_pairs, recipe.run.seed
+    dev = dev_pairs(candidates["dev"], mentions["dev"], concepts, template, *limits)
+    pairs = DatasetDict(train=mined["train"], dev=dev)
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
     mention_types = None
     if recipe.training.sampling == "by_type":
-        mentions = load_from_disk(str(run.path / "mentions"))["train"]
-        mention_types = dict(zip(mentions["mention_id"], mentions["semantic_types"], strict=True))
+        columns = (mentions["train"][name] for name in ("mention_id", "semantic_types"))
+        mention_types = dict(zip(*columns, strict=True))
     # One process owns the run folder; the others only read it, once it is ready for them.
     with run.locked() if state.is_main_process else nullcontext():
         main = state.is_main_process

@@ -18,7 +18,7 @@ from umls_reranker.errors import UserError
 from umls_reranker.pair_encoder import PairEncoder
 from umls_reranker.template import PairTemplate
 from umls_reranker.training import dataset, fine_tuning
-from umls_reranker.training.dataset import first_mentions, tokenize_pairs, weight_scale
+from umls_reranker.training.dataset import tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
 from umls_reranker.training.sampling import MentionLists
 
@@ -139,17 +139,6 @@ def test_weights_are_brought_to_mean_one():
 def test_weights_that_cannot_be_scaled_are_refused(weights, reason):
     with pytest.raises(UserError, match=reason):
         weight_scale(Dataset.from_dict({"weight": np.array(weights, np.float32), "label": [1] * len(weights)}))
-
-
-@pytest.mark.parametrize(("most", "kept"), [(4, 4), (5, 4), (7, 4), (8, 8), (11, 8), (12, 12), (100, 12)])
-def test_dev_pairs_are_cut_between_mentions(most, kept):
-    pairs = make_pairs(3)
-    assert first_mentions(pairs, most).to_dict() == pairs.select(range(kept)).to_dict()
-
-
-def test_a_limit_below_the_first_mention_is_refused():
-    with pytest.raises(UserError, match="max_dev_pairs: 3 holds no whole mention"):
-        first_mentions(make_pairs(3), 3)
 
 
 # Arguments and base model

@@ -52,7 +52,7 @@ COLUMNS = {
 SPLITS = {
     "mentions": ["train", "dev", "calibration", "test"],
     "candidates": ["dev", "calibration", "test"],
-    "pairs": ["train", "dev", "test"],
+    "pairs": ["train", "test"],
 }
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),

@@ -18,7 +18,7 @@ READERS = {
     "index": "candidates pairs",
     "lexical": "candidates pairs",
     "mention_index": "candidates pairs",
-    "candidates": "model report",
+    "candidates": "checkpoints model report",
     "pairs": "checkpoints report",
     "checkpoints": "model",
     "model": "report",
@@ -192,7 +192,7 @@ def test_an_exact_index_is_not_trained(tmp_path):
 # Stage -> changes after which a killed run of it is still resumed.
 RESUMED = {
     "checkpoints": "per_device_batch_size dataloader_workers torch_compile save_total_limit early_stopping_patience "
-    "scoring_precision bootstrap_resamples device candidates_per_mention evidence",
+    "scoring_precision bootstrap_resamples device evidence",
     "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
     "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
     "candidate_fields mention_types learning_rate",
@@ -203,7 +203,7 @@ REFUSED = {
     "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share "
     "max_grad_norm training_precision loss listwise_weight sampling_temperature eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
-    "hard_negative_weight",
+    "hard_negative_weight candidates_per_mention",
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_context_tokens encoder_training_steps seed encoder "
     "encoder_max_length context_chars",

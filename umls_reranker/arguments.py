@@ -288,7 +288,10 @@ class TrainingStageArguments:
         ("roc_auc", "f1", "acc@1", "log_loss", "list_loss"),
     )
     early_stopping_patience: int = _key(3, "evaluations without improvement before training stops")
-    max_dev_pairs: int = _key(50_000, "pairs of dev mentions evaluated during training, at most")
+    max_dev_pairs: int = _key(
+        50_000,
+        "candidates of dev mentions, drawn from all documents, that checkpoints are compared by, at most",
+    )
     dataloader_workers: int = _key(0, "processes that load batches; 0 loads in the training process")
     torch_compile: bool = _key(False, "compile the model")
     save_total_limit: int = _key(2, "checkpoints kept beside the best one")

@@ -130,7 +130,7 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
     training = _without(asdict(recipe.training), TRAINING_MEANS)
     settings = asdict(recipe.model) | training | {"seed": recipe.run.seed}
-    names = ["pairs"]
+    names = ["pairs", "candidates"]
     if recipe.model.start_from_encoder:
         names.append("encoder")
     if recipe.training.sampling == "by_type":

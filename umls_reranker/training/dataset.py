@@ -25,7 +25,6 @@ __all__ = [
     "REQUIRED_COLUMNS",
     "RaggedPairs",
     "TokenizedPairs",
-    "first_mentions",
     "tokenize_pairs",
     "weight_scale",
 ]
@@ -56,21 +55,6 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise UserError("pair weights must be 0 or more, and not all 0; check the *_weight keys of the recipe")
     return len(weights) / weights.sum()
-
-
-def first_mentions(pairs: Dataset, max_pairs: int) -> Dataset:
-    """The leading pairs, at most `max_pairs`, cut between mentions.
-
-    Raises:
-        UserError: the first mention alone has more pairs.
-    """
-    if len(pairs) <= max_pairs:
-        return pairs
-    ids = pairs.with_format("numpy")["mention_id"][: max_pairs + 1]
-    complete = np.flatnonzero(ids != ids[-1])
-    if not len(complete):
-        raise UserError(f"max_dev_pairs: {max_pairs} holds no whole mention; use more")
-    return pairs.select(range(int(complete[-1]) + 1))
 
 
 @dataclass

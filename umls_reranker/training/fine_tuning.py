@@ -37,7 +37,7 @@ from .callbacks import (
     last_complete_checkpoint,
 )
 from .collator import PairCollator
-from .dataset import first_mentions, tokenize_pairs, weight_scale
+from .dataset import tokenize_pairs, weight_scale
 from .losses import GOLD_LABEL
 from .processes import training_device, use_one_gpu
 from .sampling import EpochOrder, MentionLists, TypeBalancedOrder, WeightedOrder, rarest_type_weights
@@ -165,6 +165,7 @@ def fine_tune(
     this.
 
     Args:
+        pairs: ``train`` as mined, and ``dev`` as `dev_lists.dev_pairs` gives them.
         mention_types: semantic types of each training mention, by ``mention_id``; needed for ``sampling: by_type``.
 
     Returns:
@@ -179,10 +180,9 @@ def fine_tune(
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
     encoder = PairEncoder(tokenizer, template)
-    dev_pairs = first_mentions(pairs["dev"], training.max_dev_pairs)
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
-        dev_set = tokenize_pairs(dev_pairs, encoder, scale, folder / "tokenized-dev")
+        dev_set = tokenize_pairs(pairs["dev"], encoder, scale, folder / "tokenized-dev")
     pairs_per_step = training.global_batch_size
     if lists is not None:
         pairs_per_step = lists.per_batch(pairs_per_step) * float(lists.sizes.mean())
@@ -198,7 +198,7 @@ def fine_tune(
             "token_type_ids" in tokenizer.model_input_names,
             pad_to_multiple_of=1 if arguments.use_cpu else 8,
         ),
-        compute_metrics=dev_metrics(dev_pairs.with_format("numpy")["mention_id"][:]),
+        compute_metrics=dev_metrics(pairs["dev"].with_format("numpy")["mention_id"][:]),
         order=_order(training, pairs["train"], all_lists, run.seed, mention_types),
         lists=lists,
         listwise_weight=share,

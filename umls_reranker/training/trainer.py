@@ -147,8 +147,9 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
 
     Returns:
         Function giving ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the pairs
-        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all its negatives; and
-        ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its mention's pairs.
+        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all others (a mention without one
+        counts as wrong); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
+        mention's pairs.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,0 +1,80 @@
+"""The dev pairs that checkpoints are compared by: candidate lists as retrieval gives them, from all documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+
+from ..errors import UserError
+from ..evaluation.candidate_lists import CandidateLists
+from .dataset import REQUIRED_COLUMNS
+
+if TYPE_CHECKING:
+    from ..data.concepts import ConceptTable
+    from ..template import PairTemplate
+
+__all__ = ["dev_pairs", "sample_by_document"]
+
+
+def dev_pairs(
+    candidates: Dataset, mentions: Dataset, concepts: ConceptTable, template: PairTemplate, most: int, seed: int
+) -> Dataset:
+    """A pair for each candidate of a sample of the dev mentions, which `sample_by_document` draws.
+
+    A mention whose gold concept is not in its list has only wrong pairs.
+
+    Args:
+        candidates: lists of the dev split, as `retrieval.candidates.write_candidates` wrote them.
+        mentions: the dev split, in the same order.
+        concepts: the dictionary.
+        template: what the model reads.
+        most: pairs, at most.
+
+    Returns:
+        The columns of `REQUIRED_COLUMNS`, mention by mention; all pairs weigh 1.
+
+    Raises:
+        UserError: `most` is less than the first list holds.
+    """
+    sizes = candidates.with_format("arrow")[:]["cuis"].combine_chunks().value_lengths().to_numpy()
+    rows = sample_by_document(mentions["doc_id"][:], sizes, most, seed)
+    lists = CandidateLists.load(candidates.select(rows), mentions.select(rows), concepts, template)
+    ids, lefts, rights = (lists.mentions[name][:] for name in ("mention_id", "left", "right"))
+    own = lists.mention_of.tolist()
+    texts = ([column[row] for row in own] for column in (ids, lists.mention_texts, lefts, rights))
+    labels = lists.labels.astype(np.int8)
+    columns = (*texts, lists.texts, labels, np.ones(len(labels), np.float32))
+    return Dataset.from_dict(dict(zip(REQUIRED_COLUMNS, columns, strict=True)))
+
+
+def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Draw mentions until their lists hold `most` pairs: one of every document before a second one of any.
+
+    Answers within a document are alike, so that few documents would tell little about a checkpoint.
+
+    Args:
+        documents: n ids, of the document of each mention.
+        sizes: (n,) int, pairs of each mention.
+        most: pairs, at most.
+
+    Returns:
+        (m,) int64 numbers of the mentions drawn, ascending.
+
+    Raises:
+        UserError: `most` is less than the first list holds.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(documents))
+    _, document = np.unique(np.asarray(documents), return_inverse=True)
+    # How many mentions of its document were drawn before each.
+    grouped = np.argsort(document[drawn], kind="stable")
+    starts = np.searchsorted(document[drawn][grouped], document[drawn][grouped])
+    before = np.empty(len(drawn), np.int64)
+    before[grouped] = np.arange(len(drawn)) - starts
+    drawn = drawn[np.argsort(before, kind="stable")]
+    kept = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
+    if not kept:
+        raise UserError(f"max_dev_pairs: {most} holds not one candidate list of the dev split; use more")
+    return np.sort(drawn[:kept])
