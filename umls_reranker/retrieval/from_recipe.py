@@ -83,6 +83,8 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
         raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
     if mining.neighbors < 1:
         raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
+    if mining.max_train_mentions is not None and mining.max_train_mentions < 1:
+        raise UserError(f"max_train_mentions: {mining.max_train_mentions} must be 1 or more; empty takes all")
     if mining.feedback_weight <= 0:
         raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
     return MiningConfig(
@@ -92,6 +94,7 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
         cosine_floor=mining.cosine_floor,
         guard_relations=tuple(mining.guard_relations),
         positive_aware_ceiling=mining.positive_aware_ceiling,
+        max_mentions=mining.max_train_mentions,
         mine_per=mining.mine_per,
         positive_weight=mining.positive_weight,
         semantic_weight=mining.hard_negative_weight,
