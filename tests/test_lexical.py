@@ -13,6 +13,7 @@ from umls_reranker.retrieval.lexical import LexicalIndex
 WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
 QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]
 FILES = ("trigrams.npy", "trigram_weights.npy", "starts.npy", "postings.npy", "posting_weights.npy")
+FILES += ("string_starts.npy", "string_trigrams.npy", "string_weights.npy")
 
 
 def random_concepts(seed: int, count: int) -> dict[str, tuple[str, list[str]]]:
@@ -160,9 +161,7 @@ def test_other_concepts_are_refused(tmp_path, toy):
         index.require(fewer)
 
 
-@pytest.mark.parametrize(
-    "part", [*FILES, "lexical.json", "names/data-00000-of-00001.arrow", "strings/data-00000-of-00001.arrow"]
-)
+@pytest.mark.parametrize("part", [*FILES, "lexical.json", "names/data-00000-of-00001.arrow", "string_trigrams.npy"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
     build(tmp_path / "index", toy[0])

@@ -1,12 +1,16 @@
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.errors import UserError
+from umls_reranker.retrieval import candidates as candidates_module
+from umls_reranker.retrieval import lexical as lexical_module
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
 from umls_reranker.retrieval.lexical import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse, in_order_of
@@ -137,6 +141,57 @@ def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     lists = load_from_disk(str(tmp_path / "lists"))
     scores = dict(zip(lists["cuis"][0], lists["context_scores"][0], strict=True))
     assert scores["C0000002"] == pytest.approx(1, abs=1e-6) and scores["C0000001"] < 0.9
+
+
+@pytest.fixture
+def counted(searched, tmp_path, monkeypatch):
+    """A retriever that reads context, and what it computes: strings, and how many pairs of a string and a concept."""
+    concepts, _, _, lexical = searched
+    encoder, counts = ReadingEncoder(), {"strings": [], "in context": [], "lexical": [], "pairs": [], "tokenized": []}
+    retriever = Retriever(build_index(concepts, encoder, tmp_path / "dense"), encoder, lexical, in_context=True)
+
+    def count(owner, name, key):
+        method = getattr(owner, name)
+
+        def counting(*args, **settings):
+            key(*args)
+            return method(*args, **settings)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(
+        encoder, "encode", lambda texts, contexts=None: counts["in context" if contexts else "strings"].extend(texts)
+    )
+    count(lexical, "search", lambda texts, k: counts["lexical"].extend(texts))
+    count(lexical_module, "_hash_trigrams", lambda texts: counts["tokenized"].extend(texts))
+    count(
+        lexical._grouping,
+        "best",
+        lambda rows, *_: counts["pairs"].append(int((rows >= 0).sum())),
+    )
+    return retriever, counts
+
+
+@pytest.mark.parametrize("block", [8_192, 2])
+def test_what_does_not_read_the_text_is_computed_once_for_each_string(counted, monkeypatch, block):
+    retriever, counts = counted
+    monkeypatch.setattr(candidates_module, "QUERIES", block)
+    rows = [(text, left) for left in ("weather", "", "x", "y") for text in ("cold", "heart", "head cold")]
+    texts, lefts = zip(*rows, strict=True)
+    mentions = pa.table({"mention": texts, "left": lefts, "right": [""] * len(rows)})
+    inverse, found = search_mentions(mentions, retriever, 3)
+    assert sorted(counts["strings"]) == sorted(counts["lexical"]) == ["cold", "head cold", "heart"]
+    assert len(counts["in context"]) == len(rows)
+    # Names were tokenized when the index was built; the strings are tokenized to be searched, and to be scored.
+    assert Counter(counts["tokenized"]) == {"cold": 2, "head cold": 2, "heart": 2}
+    pairs = {(text, row) for text, query in zip(texts, inverse, strict=True) for row in found.rows[query]}
+    assert sum(counts["pairs"]) == len(pairs) < found.rows.size
+    # Nothing else changes.
+    for number in range(len(rows)):
+        alone = retriever.search([texts[number]], 3, ([lefts[number]], [""]))
+        for part in ("rows", "name_ids", "scores"):
+            np.testing.assert_array_equal(getattr(alone, part)[0], getattr(found, part)[inverse[number]])
+        np.testing.assert_array_equal(alone.further["lexical"][0], found.further["lexical"][inverse[number]])
 
 
 def test_an_encoder_that_reads_no_context_is_refused(searched):

@@ -102,7 +102,7 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     }
     stages = {"vectors": vectors, "index": run.stage("index", settings, made | {"vectors": vectors.key})}
     if "lexical" in recipe.index.retrievers:
-        stages["lexical"] = run.stage("lexical", {}, {"concepts": concepts})
+        stages["lexical"] = run.stage("lexical", {"schema_version": 2}, {"concepts": concepts})
     if "mentions" in recipe.index.retrievers:
         stages["mention_index"] = run.stage("mention_index", embedding, made | {"mentions": mentions})
     settings = {

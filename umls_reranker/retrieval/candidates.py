@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = ["CANDIDATE_FEATURES", "distinct_queries", "gold_positions", "search_mentions", "write_candidates"]
+__all__ = [
+    "CANDIDATE_FEATURES",
+    "distinct_queries",
+    "gold_positions",
+    "query_blocks",
+    "search_mentions",
+    "write_candidates",
+]
 
 CANDIDATE_FEATURES = Features(
     {
@@ -48,7 +55,7 @@ def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarra
 
     Returns:
         (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
-        context is read.
+        context is read. Queries of the same string stand together.
     """
     columns = ["mention", "left", "right"] if reads_context else ["mention"]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
@@ -56,7 +63,28 @@ def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarra
     inverse = np.empty(mentions.num_rows, np.int64)
     members = groups["row_list"].combine_chunks()
     inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
-    return inverse, groups.select(columns)
+    order = np.argsort(_string_numbers(groups), kind="stable")
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return places[inverse], groups.select(columns).take(pa.array(order))
+
+
+def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
+    """First query and end of blocks of `size` queries, and more where the last string has more: no block shares it.
+
+    Args:
+        queries: rows of `distinct_queries`, all or some, in their order.
+    """
+    numbers = _string_numbers(queries)
+    starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
+    edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
+    edges = np.unique(np.append(edges, len(numbers))).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _string_numbers(queries: pa.Table) -> np.ndarray:
+    """The number of each query's string, in order of first appearance."""
+    return queries["mention"].combine_chunks().dictionary_encode().indices.to_numpy()
 
 
 def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:
@@ -68,9 +96,9 @@ def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[n
     inverse, queries = distinct_queries(mentions, retriever.reads_context)
     parts = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
-        for start in range(0, max(1, len(queries)), QUERIES):
-            parts.append(retriever.search_queries(queries.slice(start, QUERIES), k))
-            bar.update(min(QUERIES, len(queries) - start))
+        for start, end in query_blocks(queries, QUERIES) or [(0, 0)]:
+            parts.append(retriever.search_queries(queries.slice(start, end - start), k))
+            bar.update(end - start)
     return inverse, Candidates.concatenate(parts)
 
 

@@ -188,14 +188,17 @@ class NameIndex:
         with mapper as parallel_map:
             return self._grouping.collect(len(vectors), k, search, parallel_map, block)
 
-    def best_names(self, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def best_names(
+        self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The name of given concepts that is nearest to each vector.
 
         Cosines are those of the vectors in the index, in its precision.
 
         Args:
-            vectors: (n, dimension) float32, L2-normalized.
+            vectors: (m, dimension) float32, L2-normalized.
             rows: (n, k) concept rows, padded with -1.
+            owners: (n,) the vector that each list of rows is for; None: the one of the same number.
 
         Returns:
             (n, k) int64 name ids, the first of equally near ones, padded with -1; (n, k) float32 cosines, padded with
@@ -207,7 +210,8 @@ class NameIndex:
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, place = np.unique(strings, return_inverse=True)
-            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[place], vectors[queries])
+            asked = vectors[queries if owners is None else owners[queries]]
+            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[place], asked)
 
         return self._grouping.best(rows, score, NAMES_AT_ONCE)
 

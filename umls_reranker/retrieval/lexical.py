@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from ..devices import usable_cores
 from ..errors import UserError
 from ..progress import progress
 from ..stages import read_json, write_json
-from .grouping import Candidates, ConceptNames, open_strings, write_names, write_strings
+from .grouping import Candidates, ConceptNames, expand_ranges, write_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LexicalIndex"]
 
-NAMES_FOLDER, STRINGS_FOLDER, INDEX_FILE = "names", "strings", "lexical.json"
+NAMES_FOLDER, INDEX_FILE = "names", "lexical.json"
 TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
+STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
+STRING_WEIGHTS_FILE = "string_weights.npy"
 # Letter trigrams are numbered by a hash of this many values; two of 50,000 share a number with one in 20 others.
 HASHES = 1 << 20
 # A trigram in more than this share of the strings tells little and costs most of the time; in a small dictionary
@@ -44,9 +47,11 @@ STRINGS_AT_ONCE = 65_536
 class LexicalIndex:
     """TF-IDF vectors of the letter trigrams of the distinct normalized names, searched through inverted lists.
 
+    The vectors themselves are kept as well, so that given names are scored without being tokenized again.
+
     Trigrams lie within words, with a blank at each end of a word (``char_wb`` of scikit-learn). All files are mapped
-    into memory. On disk and, when all of it is read, in memory a string takes 8 bytes for each of its trigrams, some
-    150 bytes in all. Made by `build`, opened by `load`.
+    into memory. On disk and, when all of it is read, in memory a string takes 16 bytes for each of its trigrams, some
+    300 bytes in all. Made by `build`, opened by `load`.
     """
 
     def __init__(self, path: Path, description: dict) -> None:
@@ -54,10 +59,13 @@ class LexicalIndex:
             np.load(path / file, mmap_mode="r", allow_pickle=False)
             for file in (TRIGRAMS_FILE, WEIGHTS_FILE, STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE)
         )
+        self._string_starts, self._string_trigrams, self._string_weights = (
+            np.load(path / file, mmap_mode="r", allow_pickle=False)
+            for file in (STRING_STARTS_FILE, STRING_TRIGRAMS_FILE, STRING_WEIGHTS_FILE)
+        )
         names = open_table(path / NAMES_FOLDER)
-        self._strings = open_strings(path / STRINGS_FOLDER)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self._grouping = ConceptNames(rows, strings, description["concepts"], len(self._strings))
+        self._grouping = ConceptNames(rows, strings, description["concepts"], len(self._string_starts) - 1)
 
     def __len__(self) -> int:
         return len(self._grouping.rows)
@@ -72,7 +80,6 @@ class LexicalIndex:
             fingerprint: of what the names were made from.
         """
         strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
-        write_strings(strings, path / STRINGS_FOLDER, fingerprint)
         counts = np.zeros(HASHES, np.int64)
         for _, texts in _blocks(strings, "counting trigrams"):
             counts += np.bincount(_hash_trigrams(texts).indices, minlength=HASHES)
@@ -83,19 +90,27 @@ class LexicalIndex:
         np.save(path / TRIGRAMS_FILE, trigrams)
         np.save(path / WEIGHTS_FILE, idf)
         starts = np.zeros((blocks, len(trigrams) + 1), np.int64)
-        size, end = int(counts[trigrams].sum()), 0
-        with (path / POSTINGS_FILE).open("wb") as postings, (path / POSTING_WEIGHTS_FILE).open("wb") as weights:
-            for stream, kind in ((postings, np.int32), (weights, np.float32)):
-                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (size,)}
+        sizes, end = [np.zeros(1, np.int64)], 0
+        files = (POSTINGS_FILE, np.int32), (POSTING_WEIGHTS_FILE, np.float32)
+        files += (STRING_TRIGRAMS_FILE, np.int32), (STRING_WEIGHTS_FILE, np.float32)
+        with ExitStack() as stack:
+            streams = [stack.enter_context((path / file).open("wb")) for file, _ in files]
+            for stream, (_, kind) in zip(streams, files, strict=True):
+                shape = (int(counts[trigrams].sum()),)
+                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
             for number, texts in _blocks(strings, "indexing trigrams"):
-                lists = _weigh(texts, trigrams, idf).tocsc()
+                vectors = _weigh(texts, trigrams, idf)
+                lists = vectors.tocsc()
                 starts[number] = end + lists.indptr
-                postings.write(lists.indices.astype(np.int32).data)
-                weights.write(lists.data.data)
+                sizes.append(np.diff(vectors.indptr))
+                columns = (lists.indices, lists.data, vectors.indices, vectors.data)
+                for stream, values, (_, kind) in zip(streams, columns, files, strict=True):
+                    stream.write(values.astype(kind, copy=False).data)
                 end += lists.nnz
         np.save(path / STARTS_FILE, starts)
-        write_json(path / INDEX_FILE, {"schema_version": 1, "concepts": len(concepts)})
+        np.save(path / STRING_STARTS_FILE, np.cumsum(np.concatenate(sizes), dtype=np.int64))
+        write_json(path / INDEX_FILE, {"schema_version": 2, "concepts": len(concepts)})
         return cls.load(path)
 
     @classmethod
@@ -146,12 +161,13 @@ class LexicalIndex:
         with ThreadPoolExecutor(threads) as pool:
             return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
-    def score(self, texts: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    def score(self, texts: Sequence[str], rows: np.ndarray, owners: np.ndarray | None = None) -> np.ndarray:
         """Cosine of each text and the most similar name of given concepts.
 
         Args:
-            texts: n strings; normalized here.
+            texts: m strings; normalized here.
             rows: (n, k) concept rows, padded with -1.
+            owners: (n,) the text that each list of rows is for; None: the one of the same number.
 
         Returns:
             (n, k) float32 TF-IDF cosines, 0 without a common trigram; padded with -inf.
@@ -160,10 +176,20 @@ class LexicalIndex:
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
             distinct, place = np.unique(strings, return_inverse=True)
-            names = _weigh(self._strings.take(pa.array(distinct)).to_pylist(), self._trigrams, self._idf)
-            return np.asarray(asked[queries].multiply(names[place]).sum(axis=1), np.float32)
+            texts = asked[queries if owners is None else owners[queries]]
+            return np.asarray(texts.multiply(self._vectors(distinct)[place]).sum(axis=1), np.float32)
 
         return self._grouping.best(rows, score, STRINGS_AT_ONCE)[1]
+
+    def _vectors(self, strings: np.ndarray) -> csr_array:
+        """TF-IDF vectors of names, by number of their string, (n, trigrams)."""
+        from scipy.sparse import csr_array
+
+        starts, stops = self._string_starts[strings], self._string_starts[strings + 1]
+        places = expand_ranges(starts, stops)[1]
+        ends = np.concatenate([[0], np.cumsum(stops - starts)])
+        content = self._string_weights[places], self._string_trigrams[places], ends
+        return csr_array(content, shape=(len(strings), len(self._trigrams)))
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
         return _weigh([normalize_name(text) for text in texts], self._trigrams, self._idf)
@@ -193,7 +219,7 @@ class LexicalIndex:
         blocks = []
         for number, starts in enumerate(self._starts):
             first = number * STRINGS_PER_BLOCK
-            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._strings) - first)
+            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._string_starts) - 1 - first)
             part = slice(starts[0], starts[-1])
             lists = self._weights[part], self._postings[part], (starts - starts[0]).astype(np.int32)
             blocks.append((first, csr_array(lists, shape=shape)))

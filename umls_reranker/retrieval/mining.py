@@ -211,10 +211,10 @@ class _Task:
         pairs, inverse = np.unique(
             np.stack([self.queries[missed], self.gold[missed]], axis=1), axis=0, return_inverse=True
         )
-        best = [
-            self._index.best_names(self.nearest.encode(part[:, 0]), part[:, 1:])
-            for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS))
-        ]
+        best = []
+        for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
+            vectors, owners = self.nearest.encode(part[:, 0])
+            best.append(self._index.best_names(vectors, part[:, 1:], owners))
         for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
             values[missed] = np.concatenate(column)[inverse.ravel(), 0]
         return names, cosines, len(missed)

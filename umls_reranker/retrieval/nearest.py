@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..progress import progress
+from .candidates import query_blocks
 from .grouping import Candidates
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class NearestConcepts:
         self._level = np.zeros(len(queries), np.int8)
         self._place = np.arange(len(queries), dtype=np.int32)
         self.k = k
-        shards = -(-len(queries) // SHARD)
+        self._blocks = query_blocks(queries, SHARD)
+        shards = len(self._blocks)
         self._files = [folder / f".nearest-{number:05}-of-{shards:05}.npz" for number in range(shards)]
 
     @property
@@ -57,15 +59,17 @@ class NearestConcepts:
         if not missing:
             return
         self._files[0].parent.mkdir(parents=True, exist_ok=True)
-        sizes = [min(SHARD, len(self._queries) - number * SHARD) for number in missing]
-        with progress(total=sum(sizes), desc="searching mentions", unit=" strings") as bar:
-            for number, size in zip(missing, sizes, strict=True):
-                found = self._search(np.arange(number * SHARD, number * SHARD + size), self.k)
+        blocks = [self._blocks[number] for number in missing]
+        with progress(
+            total=sum(end - start for start, end in blocks), desc="searching mentions", unit=" strings"
+        ) as bar:
+            for number, (start, end) in zip(missing, blocks, strict=True):
+                found = self._search(np.arange(start, end), self.k)
                 partial = self._files[number].with_suffix(".partial")
                 with partial.open("wb") as stream:
                     np.savez(stream, rows=found.rows, name_ids=found.name_ids, scores=found.scores)
                 partial.replace(self._files[number])
-                bar.update(size)
+                bar.update(end - start)
 
     def search(self) -> None:
         """Search the shards that are not there yet, and read all of them."""
@@ -83,7 +87,8 @@ class NearestConcepts:
             queries: their numbers, ascending.
         """
         k = 2 * self._found[-1].rows.shape[1]
-        parts = [self._search(queries[start : start + SHARD], k) for start in range(0, len(queries), SHARD)]
+        blocks = query_blocks(self._queries.take(pa.array(queries)), SHARD)
+        parts = [self._search(queries[start:end], k) for start, end in blocks]
         self._level[queries], self._place[queries] = len(self._found), np.arange(len(queries))
         self._found.append(_concatenate(parts, k))
         return k
@@ -105,9 +110,10 @@ class NearestConcepts:
         for file in self._files:
             file.unlink(missing_ok=True)
 
-    def encode(self, queries: np.ndarray) -> np.ndarray:
-        """Vectors of the mentions alone, by number, (n, dimension) float32."""
-        return self._retriever.encoder.encode(self._queries["mention"].take(pa.array(queries)).to_pylist())
+    def encode(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors of the distinct strings of n queries, by number, (m, dimension), and the number of each's (n,)."""
+        strings = self._queries["mention"].take(pa.array(queries)).combine_chunks().dictionary_encode()
+        return self._retriever.encoder.encode(strings.dictionary.to_pylist()), strings.indices.to_numpy()
 
     def _search(self, queries: np.ndarray, k: int) -> Candidates:
         found = self._retriever.search_queries(self._queries.take(pa.array(queries)), k)

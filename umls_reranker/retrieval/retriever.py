@@ -93,18 +93,21 @@ class Retriever:
             texts: n mentions.
             contexts: n texts left and n texts right of them, where the retriever reads context.
         """
-        vectors = self.encoder.encode(texts)
+        number: dict[str, int] = {}
+        strings = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
+        distinct = list(number)
+        vectors = self.encoder.encode(distinct)
         if self.lexical is None and self.mentions is None and not self._in_context:
-            found = self.index.search(vectors, max(k, RECALL_DEPTH))
+            found = self.index.search(vectors, max(k, RECALL_DEPTH)).take(strings)
             lists = {"dense": found.rows.astype(np.int32)}
             return Candidates(found.rows[:, :k], found.name_ids[:, :k], found.scores[:, :k], lists=lists)
         depth = max(2 * k, RECALL_DEPTH)
-        lists = {"dense": self.index.search(vectors, depth).rows}
-        read = self.encoder.encode(texts, contexts) if self.reads_context else vectors
+        lists = {"dense": self.index.search(vectors, depth).rows[strings]}
+        read = self.encoder.encode(texts, contexts) if self.reads_context else vectors[strings]
         if self._in_context:
             lists["context"] = self.index.search(read, depth).rows
         if self.lexical is not None:
-            lists["lexical"] = self.lexical.search(texts, depth).rows
+            lists["lexical"] = self.lexical.search(distinct, depth).rows[strings]
         by_names = list(lists.values())
         if self.mentions is not None:
             lists["mentions"] = self.mentions.search(read, depth).rows
@@ -115,10 +118,19 @@ class Retriever:
         further = {}
         if self._in_context:
             further["context"] = self.index.best_names(read, rows)[1]
+        # A string in many texts has the same candidates in most of them: each of its concepts is looked at once.
+        place = np.nonzero(rows >= 0)
+        stride = rows.max(initial=0) + 1
+        pairs, pair_of = np.unique(strings[place[0]] * stride + rows[place], return_inverse=True)
+        owners, concepts = pairs // stride, (pairs % stride)[:, None]
+        name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
+        best = self.index.best_names(vectors, concepts, owners)
+        name_ids[place], scores[place] = (values[pair_of, 0] for values in best)
         if self.lexical is not None:
-            further["lexical"] = self.lexical.score(texts, rows)
+            further["lexical"] = np.full(rows.shape, -np.inf, np.float32)
+            further["lexical"][place] = self.lexical.score(distinct, concepts, owners)[pair_of, 0]
         lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}
-        return Candidates(rows, *self.index.best_names(vectors, rows), further, lists)
+        return Candidates(rows, name_ids, scores, further, lists)
 
 
 def in_order_of(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
