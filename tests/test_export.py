@@ -132,19 +132,25 @@ def test_what_an_export_decides_by_is_bound_too(exported, tmp_path, name):
             UMLSReranker.from_pretrained(folder, backend=backend)
 
 
-def test_an_export_after_other_training_mentions_is_refused(exported, tmp_path):
-    folder = UMLSReranker.from_pretrained(exported[0]).save_pretrained(tmp_path / "copy")
-    workspace = tmp_path / "workspace"
-    (workspace / "onnx").mkdir(parents=True)
-    (workspace / "onnx" / "model.onnx").write_bytes(b"network")
+def test_registering_needs_the_training_mentions_of_the_calibration(tmp_path):
+    folder, workspace = tiny_reranker(tmp_path / "model"), tmp_path / "workspace"
     with changing(folder) as new:
         StringCounts.fit([("cold", "C1", ["T047"])]).save(new / COUNTS_FILE)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    counts = StringCounts.fit([("flu", "C2", ["T047"])])
-    calibration = Calibration(counts=counts, calibrator=PlattCalibrator(slope=0.5, intercept=0.25))
-    with pytest.raises(UserError, match="calibrated with other training mentions"):
+
+    def add(*mention):
+        (workspace / "onnx").mkdir(parents=True, exist_ok=True)
+        (workspace / "onnx" / "model.onnx").write_bytes(b"network")
+        counts = StringCounts.fit([mention])
+        calibration = Calibration(counts=counts, calibrator=PlattCalibrator(slope=0.5, intercept=0.25))
         register(folder, workspace, "onnx", {}, (calibration, fit_thresholds(), {}))
+
+    with pytest.raises(UserError, match="calibrated with other training mentions"):
+        add("flu", "C2", ["T047"])
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    add("cold", "C1", ["T047"])
+    added = {"backends.json", "calibrator_onnx.json", "thresholds_onnx.json", "onnx/model.onnx"}
+    assert added <= set(verify_parts(folder, "onnx")["sha256"])
 
 
 def test_agreement_by_hand(lists):
