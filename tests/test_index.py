@@ -363,9 +363,9 @@ def test_clusters_without_enough_names_are_refused(sample, names, reason):
 @pytest.mark.parametrize(
     ("factory", "parameters", "recommended"),
     [
-        ("IVF4096,SQfp16", "", "nprobe=128"),
+        ("IVF4096,SQfp16", "", "nprobe=256"),
         ("OPQ16,IVF256,PQ16,RFlat", "", "nprobe=64"),
-        ("IVF16384_HNSW32,SQ8", "quantizer_efSearch=64", "nprobe=256"),
+        ("IVF16384_HNSW32,SQ8", "quantizer_efSearch=64", "nprobe=512"),
         ("IVF4,Flat", "", "nprobe=4"),
     ],
 )

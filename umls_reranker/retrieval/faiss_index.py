@@ -66,8 +66,8 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
 
 
 def recommended_nprobe(clusters: int) -> int:
-    """Clusters to search, of so many: 64 of 1,024 and fewer, then in step with the root (benchmarks/README.md)."""
-    return min(clusters, max(64, 2 * math.isqrt(clusters)))
+    """Clusters to search, of so many: 64 of 256, 128 of 1,024 (benchmarks/README.md), and on in step with the root."""
+    return min(clusters, 4 * math.isqrt(clusters))
 
 
 def training_size(index: faiss.Index, names: int, sample: int | None = None) -> int:
