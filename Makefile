@@ -1,7 +1,8 @@
 # make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
-# make test         install what tests need, and run them
+# make test         install what tests need, and run them on all cores
+# make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make quality      check format and lint; make style mends them
-.PHONY: quickstart test quality style clean
+.PHONY: quickstart test test-lowest quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,12 @@ quickstart: $(VENV)/.with-quickstart
 	PYTHON=$(VENV)/bin/python scripts/run_full_training.sh $(RECIPE)
 
 test: $(VENV)/.with-test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto
+
+test-lowest: $(VENV)/.with-lowest
+	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
+	$(VENV)-lowest/bin/python -m pytest -n auto
 
 quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)
@@ -23,7 +29,7 @@ style: $(VENV)/.with-quality
 	$(VENV)/bin/ruff check --fix $(CODE)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; set PYTHON=..." >&2; exit 1; }
