@@ -87,6 +87,8 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
     from umls_reranker.data.reading_report import reading_table
     from umls_reranker.data.sources import read_concepts, split_shares
 
+    # Refused before hours of reading.
+    shares = split_shares(recipe.mentions)
     found = None
     concepts = next((stage for stage in due if stage.name == "concepts"), None)
     holds_out = recipe.mentions.mention_source == "held_out_synonyms"
@@ -97,7 +99,7 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
             # Held-out synonyms leave the dictionary for the mentions.
             rows, found = hold_out_synonyms(
                 list(source.concepts),
-                shares=split_shares(recipe.mentions),
+                shares=shares,
                 seed=recipe.run.seed,
                 max_mentions=recipe.mentions.max_mentions,
             )

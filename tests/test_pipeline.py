@@ -242,7 +242,8 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
     assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
     assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
     assert remade(bootstrap_resamples=60)[0] == ["report"]
-    assert remade(candidates_per_mention=6)[0] == ["candidates", "model", "report"]
+    # Checkpoints are compared on the dev split's candidates.
+    assert remade(candidates_per_mention=6)[0] == ["candidates", "checkpoints", "model", "report"]
     stages, changes = remade(hard_negative_weight=2.0)
     assert stages == ["pairs", "checkpoints", "model", "report"] and changes == set(stages)
 

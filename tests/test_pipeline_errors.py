@@ -86,7 +86,7 @@ def test_a_recipe_that_cannot_be_read(scripts, tmp_path, line, reason):
         (["--umls_dir", "/nowhere"], "/nowhere/MRCONSO.RRF does not exist; set the recipe key umls_dir"),
         (["--semantic_network_dir", "/nowhere"], "set the recipe key semantic_network_dir"),
         (["--dev_documents", "/nowhere/pmids.txt"], "/nowhere/pmids.txt does not exist"),
-        (["--corpus", "http://127.0.0.1:1/corpus.txt"], "http://127.0.0.1:1/corpus.txt cannot be downloaded"),
+        (["--corpus", "http://127.0.0.1:1/corpus.txt"], "http://127.0.0.1:1/corpus.txt: it cannot be downloaded"),
         (["--languages", "FIN"], "FIN"),
         (["--expected_mentions", "121"], "holds 120 mentions and expected_mentions is 121"),
         (["--dev_share", "0.7"], "dev_share and calibration_share must be above 0 and leave a share"),
@@ -96,14 +96,16 @@ def test_a_wrong_path_or_setting(scripts, tmp_path, words, reason):
     recipe = [] if words[0].endswith(".yaml") else [scripts.recipe]
     outcome = scripts.run("prepare_data", *recipe, *words, output_dir=tmp_path / "runs")
     assert_refused(outcome, reason)
-    assert {path.name for path in tmp_path.glob("runs/mini/*")} <= {".lock"}
+    # What was finished before the error stays.
+    assert {path.name for path in tmp_path.glob("runs/mini/*")} <= {".lock", "concepts", "stages.jsonl"}
 
 
 def test_a_damaged_raw_file(scripts, raw, tmp_path):
     def prepare(**changed):
         paths = {"umls_dir": raw / "META", "semantic_network_dir": raw / "NET", "corpus": raw / "corpus.txt"}
         outcome = scripts.run("prepare_data", **paths, **changed, output_dir=tmp_path / "runs")
-        assert not list((tmp_path / "runs").glob("mini/[!.]*")) and not list((tmp_path / "runs").glob("*/.*.partial"))
+        left = {path.name for path in (tmp_path / "runs").glob("mini/*")}
+        assert left <= {".lock", "concepts", "stages.jsonl"}
         return outcome
 
     good = contents(raw)
@@ -172,7 +174,7 @@ def test_a_setting_that_cannot_work(scripts, finished, run, script, overrides, r
     assert_refused(scripts.run(script, **overrides, output_dir=run.parent), reason)
     left = contents(run)
     # Training keeps the mark by which it would go on.
-    assert {name: left[name] for name in left if name != ".checkpoints.partial/key"} == before
+    assert {name: left[name] for name in left if name != ".checkpoints.partial/resume.json"} == before
 
 
 def test_damaged_weights(scripts, run, damaged_model):
@@ -181,7 +183,7 @@ def test_damaged_weights(scripts, run, damaged_model):
     assert_refused(encoder, str(damaged_model))
     assert_refused(scripts.run("train", model=damaged_model, output_dir=run.parent), f"{damaged_model}: the weights")
     left = contents(run)
-    assert {name: left[name] for name in left if name != ".checkpoints.partial/key"} == before
+    assert {name: left[name] for name in left if name != ".checkpoints.partial/resume.json"} == before
 
     best = run / "checkpoints" / "checkpoint-best" / "model.safetensors"
     weights = best.read_bytes()
@@ -261,5 +263,5 @@ def test_a_hub_that_cannot_be_reached(scripts, run, tmp_path):
     outcome = scripts.run_alone("rerank", "org/model", mentions, tmp_path / "output.jsonl", env=environment)
     assert_refused(outcome, f"no connection to the Hub at {hub}")
     left = contents(run)
-    assert {name: left[name] for name in left if name != ".checkpoints.partial/key"} == before
+    assert {name: left[name] for name in left if name != ".checkpoints.partial/resume.json"} == before
     assert not (tmp_path / "output.jsonl").exists()

@@ -64,7 +64,7 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_made_anew(scripts
 
 
 def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
 
     def killed_at(moment):
         """Run until the moment; returns the steps whose checkpoints were begun."""
@@ -104,7 +104,7 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
 
 
 def test_training_that_had_stopped_early_does_not_go_on(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
     settings = {"output_dir": tmp_path, "learning_rate": 0, "early_stopping_patience": 1, "eval_steps": 2}
     assert scripts.run("train", watch=run, kill_at="checkpoint-best/config.json", **settings).code == -9
     outcome = scripts.run("train", watch=run, **settings)
@@ -115,7 +115,7 @@ def test_training_that_had_stopped_early_does_not_go_on(scripts, finished, tmp_p
 
 
 def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finished, tmp_path):
-    run = prepare(finished, tmp_path / "mini", ["pairs"])
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
     partial, keys = run / ".checkpoints.partial", {"output_dir": tmp_path, "max_steps": 6, "eval_steps": 2}
     assert scripts.run("train", watch=run, kill_at="checkpoint-4/trainer_state.json", **keys).code == -9
     kept = contents(partial / "checkpoint-2")

@@ -27,6 +27,7 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         "encoder": raw / "encoder",
         "model": raw / "model",
         "index_factory": "Flat",
+        "index_parameters": "",
         "training_precision": "float32",
         "device": "cpu",
         "global_batch_size": 16,
