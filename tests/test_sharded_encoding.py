@@ -136,6 +136,8 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     encoder = BiEncoder.from_pretrained(
         str(overrides["encoder"]), pooling="mean", max_length=32, device="cpu", dtype="float32"
     )
+    # A run names the encoder's folder without its path.
+    encoder.identity["model"] = "encoder"
     build(tmp_path / "alone", ConceptTable.load(run / "concepts"), encoder, fingerprint=manifest["key"])
     ours = contents(run / "vectors")
     del ours["manifest.json"], ours["resume.json"]
