@@ -43,9 +43,9 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from datasets import load_from_disk
 
+    from umls_reranker.core.recipe import load_recipe
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
-    from umls_reranker.recipe import load_recipe
     from umls_reranker.reranker import UMLSReranker
     from umls_reranker.scoring import PairScorer
     from umls_reranker.template import PairTemplate
@@ -90,8 +90,8 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
         losses,
     )
 
-    from umls_reranker.devices import resolve_device, resolve_precision
-    from umls_reranker.resources import resolve_model
+    from umls_reranker.core.devices import resolve_device, resolve_precision
+    from umls_reranker.core.fetch import resolve_model
     from umls_reranker.template import PairTemplate
 
     device = resolve_device(recipe.run.device)

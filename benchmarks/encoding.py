@@ -39,7 +39,7 @@ def main() -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from umls_reranker.resources import resolve_model
+    from umls_reranker.core.fetch import resolve_model
     from umls_reranker.retrieval.encoder import BiEncoder
 
     print(

@@ -30,10 +30,10 @@ def main() -> None:
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
-    from umls_reranker.devices import usable_cores
+    from umls_reranker.core.devices import usable_cores
+    from umls_reranker.core.fetch import resolve_model
     from umls_reranker.pair_encoder import PairEncoder
     from umls_reranker.pretrained import load_pretrained
-    from umls_reranker.resources import resolve_model
     from umls_reranker.template import PairTemplate
     from umls_reranker.training.dataset import tokenize_pairs
 

@@ -119,7 +119,7 @@ def sentence_trainer(arguments, pairs, precision, scratch):
         losses,
     )
 
-    from umls_reranker.resources import resolve_model
+    from umls_reranker.core.fetch import resolve_model
 
     model = CrossEncoder(
         resolve_model(arguments.model, None), num_labels=1, max_length=arguments.max_length, device="cpu"

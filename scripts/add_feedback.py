@@ -11,7 +11,7 @@ candidate that has none), or null where no concept is right, and "note" where th
 import argparse
 from pathlib import Path
 
-from umls_reranker.cli import run_script
+from umls_reranker.core.script import run_script
 
 
 def main() -> None:

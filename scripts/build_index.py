@@ -12,11 +12,11 @@ that is not retrieved is never added to a list.
 
 from contextlib import nullcontext
 
-from umls_reranker.arguments import IndexArguments, RunArguments
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stage_keys import index_stages
-from umls_reranker.stages import RunFolder
+from umls_reranker.core.arguments import IndexArguments, RunArguments
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import index_stages
+from umls_reranker.core.stages import RunFolder
 
 EXACT = "Flat"
 HELD_OUT = ("dev", "calibration", "test")
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def make_stages(recipe, run, due) -> None:
-    from umls_reranker.devices import sharing_processes
+    from umls_reranker.core.devices import sharing_processes
 
     makers = {
         "index": make_index,

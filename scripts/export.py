@@ -12,12 +12,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umls_reranker.arguments import CalibrationArguments, RunArguments
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
+from umls_reranker.core.arguments import CalibrationArguments, RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.exported import EXPORTED_FILES
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import RunFolder
 
 
 @dataclass

@@ -10,10 +10,10 @@ was built from: it goes where that release's licence allows, never to the Hub.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umls_reranker.arguments import RunArguments
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import parse_recipe
+from umls_reranker.core.arguments import RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
 
 
 @dataclass

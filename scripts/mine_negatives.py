@@ -11,11 +11,11 @@ Several processes share the search, whose finished parts a killed run finds agai
 from contextlib import nullcontext
 from dataclasses import replace
 
-from umls_reranker.arguments import MiningArguments, RunArguments
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stage_keys import pairs_stage
-from umls_reranker.stages import RunFolder, write_json
+from umls_reranker.core.arguments import MiningArguments, RunArguments
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import pairs_stage
+from umls_reranker.core.stages import RunFolder, write_json
 
 SPLITS = ("train", "test")
 
@@ -38,8 +38,8 @@ def main() -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
+    from umls_reranker.core.devices import sharing_processes
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.devices import sharing_processes
     from umls_reranker.retrieval.from_recipe import load_retriever, mining_config
     from umls_reranker.retrieval.mining import search_share
 

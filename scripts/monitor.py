@@ -14,9 +14,9 @@ import json
 from contextlib import nullcontext
 from pathlib import Path
 
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
-from umls_reranker.stages import read_json
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.script import run_script
+from umls_reranker.core.stages import read_json
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
 
@@ -65,8 +65,8 @@ def main() -> int:
 
 def watched(options) -> tuple[Path, int, float]:
     """Folder of the model, window and alpha: as a recipe says where one is given, and the command line before it."""
+    from umls_reranker.core.recipe import Recipe, load_recipe
     from umls_reranker.hub import download
-    from umls_reranker.recipe import Recipe, load_recipe
 
     is_recipe = options.model.endswith((".yaml", ".yml"))
     recipe = load_recipe(options.model) if is_recipe else Recipe.from_values({"served_model": options.model})

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from umls_reranker.arguments import ConceptArguments, MentionArguments, RunArguments
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import Recipe, parse_recipe
-from umls_reranker.stage_keys import prepared_stages
-from umls_reranker.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
+from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import Recipe, parse_recipe
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import prepared_stages
+from umls_reranker.core.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
 
 SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 
@@ -40,8 +40,8 @@ def main() -> None:
 
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     """The files that the recipe names, each with its parts, fetched when they are URLs."""
+    from umls_reranker.core.fetch import fetch
     from umls_reranker.data.sources import CONTENT_CHECKS, release_files
-    from umls_reranker.resources import fetch
 
     cache = Path(recipe.run.cache_dir)
     concepts, mentions = recipe.concepts, recipe.mentions

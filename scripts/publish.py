@@ -10,10 +10,10 @@ that is worse than what the repo holds, on the same test mentions, is refused un
 
 import sys
 
-from umls_reranker.arguments import PublishArguments, RunArguments
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import parse_recipe
+from umls_reranker.core.arguments import PublishArguments, RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
 
 
 def main() -> None:

@@ -13,11 +13,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umls_reranker.arguments import CalibrationArguments, RunArguments
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import LINEAGE, RunFolder, write_json
+from umls_reranker.core.arguments import CalibrationArguments, RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
+from umls_reranker.core.stages import LINEAGE, RunFolder, write_json
 
 
 @dataclass
@@ -35,9 +35,9 @@ def main() -> None:
             raise UserError(f"recalibration needs --{key}; see --help")
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate.py")
+    from umls_reranker.core.fetch import file_sha256
     from umls_reranker.feedback import load_feedback
     from umls_reranker.model_folder import verify_parts
-    from umls_reranker.resources import file_sha256
 
     load_feedback(Path(recipe.calibration.calibration_feedback))
     verify_parts(run.path / "model")

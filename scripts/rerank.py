@@ -14,7 +14,7 @@ resumes with the shards that are not there yet.
 import argparse
 from pathlib import Path
 
-from umls_reranker.cli import run_script
+from umls_reranker.core.script import run_script
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
     from umls_reranker.bulk import BulkJob
-    from umls_reranker.devices import sharing_processes
+    from umls_reranker.core.devices import sharing_processes
 
     job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions, options.on_error)
     settings = served(options)
@@ -58,8 +58,8 @@ def main() -> None:
 
 def served(options) -> dict:
     """What to load: as the recipe says where one is given, and the command line before it."""
-    from umls_reranker.errors import UserError
-    from umls_reranker.recipe import load_recipe
+    from umls_reranker.core.errors import UserError
+    from umls_reranker.core.recipe import load_recipe
 
     names = ("model", "revision", "device", "dtype", "backend", "token_budget", "accept_tier")
     given = {name: getattr(options, name) for name in names}

@@ -14,8 +14,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from umls_reranker.cli import run_script
-from umls_reranker.stages import read_json
+from umls_reranker.core.script import run_script
+from umls_reranker.core.stages import read_json
 
 
 def make_parser() -> argparse.ArgumentParser:

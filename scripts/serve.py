@@ -12,10 +12,10 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
-from umls_reranker.arguments import MonitoringArguments, RunArguments, ServingArguments
-from umls_reranker.cli import run_script
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import parse_recipe
+from umls_reranker.core.arguments import MonitoringArguments, RunArguments, ServingArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
 
 
 def main() -> None:

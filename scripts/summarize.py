@@ -4,10 +4,10 @@
 python scripts/summarize.py recipes/quickstart/config.yaml
 """
 
-from umls_reranker.arguments import EvaluationArguments, RunArguments
-from umls_reranker.cli import run_script
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stages import RunFolder, read_json
+from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script
+from umls_reranker.core.stages import RunFolder, read_json
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: ten
 from contextlib import nullcontext
 from dataclasses import replace
 
-from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stage_keys import checkpoints_stage
-from umls_reranker.stages import RunFolder
+from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import checkpoints_stage
+from umls_reranker.core.stages import RunFolder
 
 
 def main() -> None:
@@ -29,8 +29,8 @@ def train(recipe, run, stage) -> None:
     from accelerate import PartialState
     from datasets import DatasetDict, load_from_disk
 
+    from umls_reranker.core.devices import resolve_device
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.devices import resolve_device
     from umls_reranker.template import PairTemplate
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune

@@ -8,11 +8,11 @@ its last checkpoint. It trains on one process. A recipe with encoder_training_st
 there is nothing to do.
 """
 
-from umls_reranker.arguments import EncoderArguments, RunArguments
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.recipe import parse_recipe
-from umls_reranker.stage_keys import encoder_stage
-from umls_reranker.stages import RunFolder
+from umls_reranker.core.arguments import EncoderArguments, RunArguments
+from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import encoder_stage
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.training.processes import require_one_process
 
 

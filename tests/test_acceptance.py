@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from umls_reranker.calibration.acceptance import AcceptanceRule
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 
 TOP_P = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
 CORRECT = np.array([1, 1, 0, 1, 1, 0])

@@ -17,7 +17,7 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.bulk import BulkJob, rerank_rows
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.model_folder import changing
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
@@ -146,7 +146,7 @@ def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, r
 
 def test_a_killed_run_blocks_nothing(tmp_path, model, reranker, rows, expected):
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    holding = "import sys, time; from pathlib import Path; from umls_reranker.locks import hold\n"
+    holding = "import sys, time; from pathlib import Path; from umls_reranker.core.locks import hold\n"
     holding += "with hold(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(60)"
     folder = tmp_path / ".out.jsonl.shards"
     folder.mkdir()

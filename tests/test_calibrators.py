@@ -25,7 +25,7 @@ from umls_reranker.calibration.choice import choice_log_odds, log_sums
 from umls_reranker.calibration.families import MAX_STANDARD_SLOPE
 from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import log_loss
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 
 METHODS = list(CALIBRATORS)
 

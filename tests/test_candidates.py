@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_mentions, write_candidates
 from umls_reranker.retrieval.retriever import Retriever

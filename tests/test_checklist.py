@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.checklist import Measured, Target, check_targets, format_table, parse_targets, result_of
 
 MEASURED = {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from umls_reranker.cli import run_script, should_run
-from umls_reranker.errors import UserError
-from umls_reranker.stages import Stage
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stages import Stage
 
 
 def run(main, capsys):
@@ -61,7 +61,7 @@ def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the script of that name')")
     script = tmp_path / "train.py"
     script.write_text(
-        "from umls_reranker.cli import run_script\n"
+        "from umls_reranker.core.script import run_script\n"
         "def main():\n"
         "    import colorsys, os\n"
         "    print(colorsys.hsv_to_rgb(0, 0, 1), os.environ['OMP_WAIT_POLICY'])\n"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
 
 FORMER = make_outcomes(600)

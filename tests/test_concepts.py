@@ -9,6 +9,8 @@ from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
 from hypothesis import given
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import arrow, concept_names, name_keys
 from umls_reranker.data import concepts as concepts_module
 from umls_reranker.data.concepts import CONCEPT_SCHEMA, Concept, ConceptTable, normalize_name, write_concepts
@@ -16,8 +18,6 @@ from umls_reranker.data.cuis import cui_number
 from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.errors import UserError
-from umls_reranker.stages import RunFolder
 
 NO_TYPES = TypeHierarchy.from_edges([])
 CONCEPTS = [

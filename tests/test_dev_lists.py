@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 from trigram_encoder import HIERARCHY, make_concepts
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.template import PairTemplate
 from umls_reranker.training.dataset import REQUIRED_COLUMNS
 from umls_reranker.training.dev_lists import dev_pairs, sample_by_document

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from umls_reranker.devices import resolve_device, resolve_precision, sharing_processes
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import Recipe
+from umls_reranker.core.devices import resolve_device, resolve_precision, sharing_processes
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -122,7 +122,7 @@ def test_the_scripts_share_their_shards_among_such_processes(monkeypatch, script
     def ask(device):
         raise Asked(device)
 
-    monkeypatch.setattr("umls_reranker.devices.sharing_processes", ask)
+    monkeypatch.setattr("umls_reranker.core.devices.sharing_processes", ask)
     names = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
     with pytest.raises(Asked, match="cpu"):
         names[function](Recipe.from_values({"device": "cpu"}), None, None)

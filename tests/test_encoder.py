@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import tiny_encoder
 from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfig, RobertaModel
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.packed_layers import PackedLayers
 from umls_reranker.retrieval import encoder as encoder_module
 from umls_reranker.retrieval.encoder import BiEncoder, QueryTokenizer

@@ -10,8 +10,8 @@ import torch
 from tiny_models import tiny_encoder
 from trigram_encoder import make_concepts
 
-from umls_reranker.arguments import EncoderArguments, IndexArguments, RunArguments
-from umls_reranker.errors import UserError
+from umls_reranker.core.arguments import EncoderArguments, IndexArguments, RunArguments
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.encoder import BiEncoder, QueryTokenizer
 from umls_reranker.training import encoder_training
 from umls_reranker.training.encoder_training import EncoderTrainer, QueryCollator, QueryNamePairs, train_encoder

@@ -11,8 +11,8 @@ from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.hierarchical import HierarchicalPlattCalibrator, TypeLine
 from umls_reranker.calibration.inputs import ScoreRange, given_inputs
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.errors import UserError
 
 TRAINING = [
     ("cold", "C1", ["T1"]),

@@ -8,9 +8,9 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from tiny_reranker import HIERARCHY
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
 from umls_reranker.data.pubtator import Mention
-from umls_reranker.errors import UserError
 from umls_reranker.feedback import (
     FEEDBACK_FEATURES,
     add_feedback,

@@ -13,8 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_models import tiny_cross_encoder, tiny_encoder
 from transformers import AutoTokenizer
 
-from umls_reranker.arguments import ModelArguments, RunArguments, TrainingStageArguments
-from umls_reranker.errors import UserError
+from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.core.errors import UserError
 from umls_reranker.pair_encoder import PairEncoder
 from umls_reranker.template import PairTemplate
 from umls_reranker.training import dataset, fine_tuning

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from umls_reranker.arguments import CalibrationArguments
 from umls_reranker.calibration.fitting import fit_parts
+from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.errors import UserError
 from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.template import PairTemplate
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umls_reranker.calibration.fusion import EvidenceFusion
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 
 OFFSETS = np.array([0, 2, 2, 5])
 CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}

@@ -13,8 +13,8 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     fit_calibrator,
 )
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.errors import UserError
 
 HIERARCHY = TypeHierarchy.from_edges(
     [

@@ -13,10 +13,10 @@ import pytest
 from hub_server import READER, STRANGER, WRITER, Blob, Commit, HubServer, Repo
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.hub import download, publish
 from umls_reranker.model_folder import changing, model_files, verify_parts
-from umls_reranker.recipe import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "org/tiny-reranker"

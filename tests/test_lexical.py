@@ -5,8 +5,8 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.errors import UserError
 from umls_reranker.retrieval import lexical as lexical_module
 from umls_reranker.retrieval.lexical import LexicalIndex
 

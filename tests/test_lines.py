@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.data.lines import name_source, open_binary, read_lines
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.lines import name_source, open_binary, read_lines
 
 
 def write(path, content):

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.mention_files import open_mentions
 
 ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]

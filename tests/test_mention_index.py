@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
 

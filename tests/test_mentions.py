@@ -4,11 +4,11 @@ import datasets
 import pytest
 from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data import mentions as mentions_module
 from umls_reranker.data.concepts import Concept, normalize_name
 from umls_reranker.data.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
 from umls_reranker.data.pubtator import Mention, read_pubtator
-from umls_reranker.errors import UserError
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}
 FROZEN = ["test", "test", "calibration", "test", "calibration", "calibration"]

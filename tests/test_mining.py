@@ -8,7 +8,7 @@ import pytest
 from mining_fixtures import Setup, make_mentions
 from trigram_encoder import TrigramEncoder
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.guards import SharedNames
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
 from umls_reranker.retrieval.mining_config import MiningConfig

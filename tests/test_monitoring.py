@@ -12,7 +12,7 @@ import pytest
 from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.monitoring import Monitor, Reference
 from umls_reranker.monitoring.drift import SMALLEST_PSI, drift_of, spent
 from umls_reranker.monitoring.figures import MOST_TYPES, OTHER_TYPES

@@ -6,9 +6,9 @@ from data_fixtures import BRANCHES, TYPE_ROOT, VOCABULARY, write_obo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import Concept
 from umls_reranker.data.obo import read_obo_concepts
-from umls_reranker.errors import UserError
 
 
 def stanza(number, *lines, name="a name", cui=None):

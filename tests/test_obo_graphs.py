@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import Concept
 from umls_reranker.data.obo import read_obo_concepts
-from umls_reranker.errors import UserError
 
 PURL = "http://purl.obolibrary.org/obo/X_"
 MATCH = "http://www.w3.org/2004/02/skos/core#exactMatch"

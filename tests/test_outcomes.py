@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes
 
 

@@ -9,10 +9,10 @@ import pytest
 from outcome_fixtures import make_outcomes, make_report
 from tiny_reranker import HIERARCHY
 
+from umls_reranker.core.stages import read_json, write_json
 from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.figures import measured_figures
 from umls_reranker.evaluation.page import report_page
-from umls_reranker.stages import read_json, write_json
 
 VOID = {"meta", "br", "link", "img"}
 

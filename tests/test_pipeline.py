@@ -12,10 +12,10 @@ from hub_server import WRITER, HubServer
 from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, contents
 
 from umls_reranker import UMLSReranker
+from umls_reranker.core.recipe import load_recipe
+from umls_reranker.core.stages import read_json
 from umls_reranker.data.concepts import normalize_name
 from umls_reranker.model_folder import verify_parts
-from umls_reranker.recipe import load_recipe
-from umls_reranker.stages import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -10,9 +10,9 @@ from datasets import load_from_disk
 from pipeline_fixtures import contents
 from test_pipeline_errors import assert_refused
 
+from umls_reranker.core.stages import read_json
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.model_folder import verify_parts
-from umls_reranker.stages import read_json
 
 pytest_plugins = ["pipeline_fixtures"]
 

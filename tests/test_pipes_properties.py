@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.lines import Faults
 from umls_reranker.data import pipes
 from umls_reranker.data.cuis import cui_number
-from umls_reranker.data.lines import Faults
 from umls_reranker.data.pipes import LineFormat, Lines, read_columns
-from umls_reranker.errors import UserError
 
 FIELDS = ("CUI", "LAT", "STR", "CVF")
 FORM = LineFormat(FIELDS, ("CUI", "STR"), {"CUI": 8})

@@ -31,7 +31,7 @@ for module in pkgutil.walk_packages(umls_reranker.__path__, "umls_reranker."):
     __import__(module.name)
 
 from fastapi.testclient import TestClient
-from umls_reranker.arguments import ServingArguments
+from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.service.app import create_app
 
 reranker = umls_reranker.UMLSReranker.from_pretrained(sys.argv[1], device="cpu")

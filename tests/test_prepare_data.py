@@ -14,9 +14,9 @@ import pytest
 import yaml
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.data.relations import RELATION_KINDS, RelationTable
-from umls_reranker.errors import UserError
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "prepare_data.py"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_models import tiny_cross_encoder, tiny_encoder
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.encoder import BiEncoder
 from umls_reranker.scoring import PairScorer
 from umls_reranker.template import PairTemplate

@@ -5,8 +5,8 @@ from data_fixtures import PMIDS, write_pubtator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.pubtator import Mention, ReadReport, read_pmids, read_pubtator
-from umls_reranker.errors import UserError
 
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"

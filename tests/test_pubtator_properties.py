@@ -7,9 +7,9 @@ from data_fixtures import write_pubtator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.data.lines import GZIP_MAGIC
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.lines import GZIP_MAGIC
 from umls_reranker.data.pubtator import ReadReport, read_pmids, read_pubtator
-from umls_reranker.errors import UserError
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONTEXT = 7

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umls_reranker.arguments import SECTIONS, ModelArguments, RunArguments
-from umls_reranker.errors import UserError
-from umls_reranker.recipe import Recipe, load_recipe, parse_recipe
+from umls_reranker.core.arguments import SECTIONS, ModelArguments, RunArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import Recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data import relations as relations_module
 from umls_reranker.data.cuis import cui_number, cui_numbers, cui_text
 from umls_reranker.data.relations import RELATION_KINDS, Relations, RelationTable, read_relations, write_relations
-from umls_reranker.errors import UserError
 
 CUIS = [f"C{number:07d}" for number in range(10, 16)]
 NUMBERS = np.array([cui_number(cui) for cui in CUIS], np.uint64)

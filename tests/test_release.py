@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.release import find_release_file, read_release
-from umls_reranker.errors import UserError
 
 
 def write(path, *lines):

@@ -9,10 +9,10 @@ import pytest
 from hub_server import WRITER, HubServer
 from huggingface_hub import HfApi
 
-from umls_reranker import resources
+from umls_reranker.core import fetch as resources
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.fetch import fetch, resolve_model
 from umls_reranker.data.sources import CONTENT_CHECKS
-from umls_reranker.errors import UserError
-from umls_reranker.resources import fetch, resolve_model
 
 BODY = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(BODY).hexdigest()

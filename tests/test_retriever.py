@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval import lexical as lexical_module
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates

@@ -5,11 +5,11 @@ from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data import pipes
 from umls_reranker.data.concepts import Concept
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.errors import UserError
 
 
 def conso(cui, name, lat="ENG", ts="S", stt="PF", ispref="N", sab="MINI", suppress="N"):

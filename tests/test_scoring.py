@@ -10,7 +10,7 @@ import torch
 from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.scoring import PairScorer, scorer
 from umls_reranker.scoring.packed_bert import PackedBert
 from umls_reranker.template import PairTemplate

@@ -3,8 +3,8 @@ import json
 import pytest
 from data_fixtures import write_semantic_network
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.errors import UserError
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.arguments import ServingArguments
+from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.linker import LinkedConcept, MentionQueries
 from umls_reranker.service.app import create_app
 

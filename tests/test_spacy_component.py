@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.linker import LinkedConcept
 
 spacy = pytest.importorskip("spacy")

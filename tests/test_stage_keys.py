@@ -4,10 +4,10 @@ from dataclasses import fields
 
 import pytest
 
-from umls_reranker import stage_keys
-from umls_reranker.arguments import SECTIONS
-from umls_reranker.recipe import Recipe
-from umls_reranker.stages import RunFolder
+from umls_reranker.core import stage_keys
+from umls_reranker.core.arguments import SECTIONS
+from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.stages import RunFolder
 
 # Stage -> the stages that read it.
 READERS = {

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umls_reranker import stages
-from umls_reranker.errors import UserError
-from umls_reranker.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
+from umls_reranker.core import stages
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -263,7 +263,7 @@ def test_a_run_folder_is_locked_once(tmp_path):
 
 def test_the_lock_ends_with_its_process(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from umls_reranker.stages import RunFolder\n"
+        "import os, sys; from pathlib import Path; from umls_reranker.core.stages import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('locked', flush=True); sys.stdin.read(1); os._exit(9)"
     )

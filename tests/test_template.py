@@ -9,7 +9,7 @@ from tiny_models import tiny_encoder
 from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
-from umls_reranker.errors import UserError
+from umls_reranker.core.errors import UserError
 from umls_reranker.pair_encoder import PairEncoder
 from umls_reranker.template import PairTemplate
 

@@ -7,8 +7,8 @@ from sklearn.metrics import f1_score
 from umls_reranker.calibration.acceptance import AcceptanceRule
 from umls_reranker.calibration.lineage import lineage, memberships
 from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold, f1_threshold
+from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.errors import UserError
 
 HIERARCHY = TypeHierarchy.from_edges(
     [

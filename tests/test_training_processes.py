@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import TrainingArguments
 
-from umls_reranker.arguments import RunArguments
-from umls_reranker.errors import UserError
+from umls_reranker.core.arguments import RunArguments
+from umls_reranker.core.errors import UserError
 from umls_reranker.training.processes import training_device, use_one_gpu
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,9 +8,9 @@ from tiny_models import tiny_cross_encoder
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.thresholds import ThresholdTable
+from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.model_folder import write_parts
-from umls_reranker.recipe import Recipe
 from umls_reranker.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges(

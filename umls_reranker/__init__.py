@@ -9,11 +9,11 @@ Importing the package is quick: torch and transformers load when a class that ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__
+from .core.version import __version__
 
 if TYPE_CHECKING:
+    from .core.errors import UserError
     from .data.concepts import ConceptTable
-    from .errors import UserError
     from .linker import ConceptLinker, LinkedConcept
     from .reranker import RankedCandidate, UMLSReranker
 
@@ -33,7 +33,7 @@ _HOMES = {
     "LinkedConcept": ".linker",
     "RankedCandidate": ".reranker",
     "UMLSReranker": ".reranker",
-    "UserError": ".errors",
+    "UserError": ".core.errors",
 }
 
 

@@ -17,14 +17,14 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .locks import hold
+from .core.errors import UserError
+from .core.fetch import file_sha256
+from .core.locks import hold
+from .core.progress import progress
+from .core.stages import naming_full_disk
+from .core.version import __version__
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
 from .model_folder import MANIFEST
-from .progress import progress
-from .resources import file_sha256
-from .stages import naming_full_disk
-from .version import __version__
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .card_sources import as_text, corpus_name, is_hub_id, linked_model, source_rows
+from .core.recipe import load_recipe
+from .core.stages import read_json
 from .evaluation.names import figure_name
 from .model_folder import MANIFEST, model_files
-from .recipe import load_recipe
-from .stages import read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .calibration.evidence import COUNTS_FILE
-from .errors import UserError
+from .core.errors import UserError
+from .core.stages import read_json, write_json
 from .evaluation.linking import gold_ranks, top_two
 from .exported import EXPORTED_FILES, REGISTER
 from .model_folder import changing, verify_parts, write_calibration
 from .scoring import PairScorer
 from .scoring.loading import load_model
 from .scoring.network import input_names
-from .stages import read_json, write_json
 
 if TYPE_CHECKING:
     from .calibration.evidence import Calibration

@@ -18,12 +18,12 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 
 from .calibration.evidence import RETRIEVAL_EVIDENCE
 from .calibration.inputs import ScoreRange
+from .core.errors import UserError
 from .data.arrow import write_dataset
 from .data.cuis import normalize_cui
 from .data.mentions import FEEDBACK_PREFIX
 from .data.pubtator import Mention
 from .data.semantic_types import TypeHierarchy
-from .errors import UserError
 from .prediction_log import LoggedMention, concept_of, read_predictions
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import UserError
-from .hub_errors import SIGN_IN, hub_calls, signed_in, without_password
+from .core.errors import UserError
+from .core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
+from .core.version import __version__
 from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, published_files, verify_files, verify_parts
-from .version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -23,13 +23,13 @@ from typing import Any
 
 from .calibration.evidence import COUNTS_FILE, Calibration
 from .calibration.thresholds import ThresholdTable
-from .errors import UserError
+from .core.errors import UserError
+from .core.fetch import file_sha256
+from .core.recipe import Recipe, load_recipe, portable_locator
+from .core.stages import read_json, write_json
+from .core.version import __version__
 from .exported import EXPORTED_FILES, REGISTER, calibration_files
-from .recipe import Recipe, load_recipe, portable_locator
-from .resources import file_sha256
-from .stages import read_json, write_json
 from .template import PairTemplate
-from .version import __version__
 
 __all__ = [
     "CARD",

@@ -16,14 +16,14 @@ from .calibration.choice import list_owner
 from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
 from .calibration.inputs import given_inputs
 from .calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
+from .core.errors import UserError
+from .core.stages import read_json
 from .data.semantic_types import UNKNOWN_TYPE
-from .errors import UserError
 from .evaluation.linking import list_offsets
 from .exported import calibration_files
 from .model_folder import save_copy, verify_parts
 from .monitoring import Monitor
 from .scoring import PairScorer
-from .stages import read_json
 from .template import PairTemplate
 
 __all__ = ["RankedCandidate", "UMLSReranker"]

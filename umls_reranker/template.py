@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .core.errors import UserError
 from .data.normalization import normalize_name
-from .errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .arguments import ModelArguments
+    from .core.arguments import ModelArguments
     from .data.concepts import ConceptTable
     from .data.semantic_types import TypeHierarchy
 

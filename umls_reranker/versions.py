@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from .errors import UserError
+from .core.errors import UserError
 from .evaluation.comparison import compare
 from .evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .hub import download

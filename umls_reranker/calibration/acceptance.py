@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 __all__ = ["ACCEPTANCE_RULES", "AcceptanceRule", "f1_threshold"]
 

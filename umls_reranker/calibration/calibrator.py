@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .logistic import checked_scores, fit_logistic, sigmoid
 
 __all__ = ["Calibrator", "Sample", "Types", "bounded"]

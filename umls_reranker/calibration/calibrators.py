@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from ..errors import UserError
 from .calibrator import Calibrator, Sample, Types
 from .choice import choice_log_odds, list_owner, log_sums
 from .families import (

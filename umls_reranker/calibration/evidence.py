@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.concepts import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE, TypeHierarchy
-from ..errors import UserError
 from .calibrator import Types
 from .calibrators import Calibrator, ListwiseCalibrator
 from .choice import choice_log_odds, list_owner

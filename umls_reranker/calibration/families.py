@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .calibrator import Calibrator, Sample, Types, bounded
 
 __all__ = [

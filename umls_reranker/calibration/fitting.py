@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .acceptance import AcceptanceRule
 from .calibrators import HeldOutLoss, document_folds, fit_calibrator
 from .evidence import CalibratedScores, Calibration, ScoredLists, fit_fusions
@@ -18,7 +18,7 @@ from .thresholds import ThresholdTable
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..arguments import CalibrationArguments
+    from ..core.arguments import CalibrationArguments
     from ..data.semantic_types import TypeHierarchy
     from ..evaluation.candidate_lists import CandidateLists
 

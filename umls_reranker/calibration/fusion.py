@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .choice import choice_log_odds, leaders, list_owner, log_sums
 from .logistic import fit_logistic
 

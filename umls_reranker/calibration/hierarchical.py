@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from ..errors import UserError
 from .calibrator import Calibrator, Sample, Types
 from .families import MAX_STANDARD_SLOPE, BetaCalibrator, PlattCalibrator
 from .lineage import DEFAULT, lineage, memberships

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .choice import list_owner, log_sums
 
 __all__ = ["checked_scores", "fit_logistic", "information", "sigmoid"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.concepts import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
-from ..errors import UserError
 
 __all__ = ["StringCounts"]
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from ..errors import UserError
 from .acceptance import AcceptanceRule, f1_threshold
 from .certificate import Certificate, certify, clopper_pearson_lower
 from .lineage import DEFAULT, lineage, memberships

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .arrow import (
     DATA_FILE,
     ROWS_PER_BATCH,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets import Features, List, Value
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
 from .concepts import Concept, normalize_name
 from .pubtator import Mention

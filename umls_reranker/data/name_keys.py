@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .arrow import leave_pages, map_numbers, write_numbers
 from .grouping import expand_ranges
 from .normalization import hash_names, normalize_names

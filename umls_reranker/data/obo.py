@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, decode, open_binary, read_lines, shown
+from ..core.errors import UserError
+from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, decode, open_binary, read_lines, shown
 from .obo_graphs import read_obo_graphs
 from .ontology import (
     CROSS_REFERENCE,

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .lines import Faults, Malformed, read_lines, shown
+from ..core.errors import UserError
+from ..core.lines import Faults, Malformed, read_lines, shown
 from .ontology import CROSS_REFERENCE, Ontology, Term, check_term, exact_match
 
 __all__ = ["read_obo_graphs"]

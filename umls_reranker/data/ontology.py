@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.lines import Malformed
 from .concepts import Concept
-from .lines import Malformed
 from .semantic_types import SemanticType, TypeHierarchy
 
 __all__ = [

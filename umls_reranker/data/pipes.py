@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError
-from ..progress import progress
-from .lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, name_source, open_binary
+from ..core.errors import UserError
+from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, name_source, open_binary
+from ..core.progress import progress
 from .parallel import map_in_order
 
 __all__ = ["Block", "LineFormat", "Lines", "read_columns"]

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.lines import Faults, Malformed, decode, read_lines, shown
 from .abbreviations import find_abbreviations
-from .lines import Faults, Malformed, decode, read_lines, shown
 
 __all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator", "text_around"]
 

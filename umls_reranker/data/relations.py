@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.lines import Faults
 from .cuis import CUI_BYTES, cui_numbers
-from .lines import Faults
 from .pipes import Block, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .lines import Faults, read_lines
+from ..core.errors import UserError
+from ..core.lines import Faults, read_lines
 from .pipes import read_columns
 
 __all__ = ["find_release_file", "read_release"]

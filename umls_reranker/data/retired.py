@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.lines import Faults
 from .cuis import CUI_BYTES, cui_number, cui_text
-from .lines import Faults
 from .pipes import Block, read_columns
 from .pubtator import Mention
 

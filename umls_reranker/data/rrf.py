@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.lines import Faults, name_source
 from .concept_columns import ConceptColumns
 from .cuis import CUI_BYTES
 from .grouping import Lists, distinct, first_of_each, ordered
-from .lines import Faults, name_source
 from .pipes import Block, read_columns
 from .release import find_release_file
 from .rrf_filters import Filter, Filters, Matched, few

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import UserError
+from ..core.errors import UserError
 from .pipes import Block
 
 __all__ = ["Filter", "Filters", "Matched", "few"]

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from .lines import Malformed, decode, read_lines
+from ..core.errors import UserError
+from ..core.lines import Malformed, decode, read_lines
 
 __all__ = ["UNKNOWN_TYPE", "SemanticType", "TypeHierarchy"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..arguments import ConceptArguments, MentionArguments
-from ..errors import UserError
+from ..core.arguments import ConceptArguments, MentionArguments
+from ..core.errors import UserError
 from .concepts import Concept
 from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 __all__ = [
     "CANNOT_TELL",

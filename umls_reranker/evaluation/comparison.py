@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums
-from ..errors import UserError
+from ..core.errors import UserError
 from .answering import right_answer_sums, sums_to_f1
 from .checklist import markdown_table
 from .linking import ratio

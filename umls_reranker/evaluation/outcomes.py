@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..errors import UserError
+from ..core.errors import UserError
 
 __all__ = ["OUTCOMES_FILE", "Outcomes"]
 

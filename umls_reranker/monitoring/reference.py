@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..calibration.reliability import document_index, document_sums
-from ..errors import UserError
-from ..stages import read_json
+from ..core.errors import UserError
+from ..core.stages import read_json
 
 __all__ = ["NO_CANDIDATES", "REFERENCE_FILE", "Distribution", "Reference"]
 

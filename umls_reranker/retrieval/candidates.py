@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features, List, Value
 
+from ..core.progress import progress
 from ..data.arrow import write_dataset
-from ..progress import progress
 from .grouping import Candidates
 from .retriever import Retriever
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UserError
-from ..progress import progress
-from ..stages import read_json, write_json
+from ..core.errors import UserError
+from ..core.progress import progress
+from ..core.stages import read_json, write_json
 from .encoder import CHUNK
 from .grouping import open_strings, write_names, write_strings
 

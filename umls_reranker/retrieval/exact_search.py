@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..devices import resolve_precision
+from ..core.devices import resolve_precision
 
 __all__ = ["ExactSearch"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
-from ..errors import UserError
-from ..recipe import portable_locator
-from ..stages import RunFolder
+from ..core.arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
+from ..core.errors import UserError
+from ..core.recipe import portable_locator
+from ..core.stages import RunFolder
 from .index_folder import ENCODER_FOLDER, exported_encoder
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from ..batching import batch_mapper
+from ..core.errors import UserError
+from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
-from ..errors import UserError
-from ..stages import read_json, write_json
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
 from .grouping import Candidates, ConceptNames, expand_ranges

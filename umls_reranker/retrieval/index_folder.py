@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import UserError
-from ..recipe import portable_locator
-from ..resources import MODEL_PATTERNS, resolve_model
-from ..stages import MANIFEST, read_json, write_json
+from ..core.errors import UserError
+from ..core.fetch import MODEL_PATTERNS, resolve_model
+from ..core.recipe import portable_locator
+from ..core.stages import MANIFEST, read_json, write_json
 
 __all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "further_indexes", "index_parts", "require_one_run"]
 

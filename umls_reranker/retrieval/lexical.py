@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..core.devices import usable_cores
+from ..core.errors import UserError
+from ..core.progress import progress
+from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
-from ..devices import usable_cores
-from ..errors import UserError
-from ..progress import progress
-from ..stages import read_json, write_json
 from .grouping import Candidates, ConceptNames, expand_ranges, write_names
 
 if TYPE_CHECKING:

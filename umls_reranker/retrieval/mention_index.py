@@ -14,8 +14,8 @@ import pyarrow as pa
 import torch
 
 from ..batching import batch_mapper
-from ..errors import UserError
-from ..stages import read_json, write_json
+from ..core.errors import UserError
+from ..core.stages import read_json, write_json
 from .candidates import distinct_queries
 from .exact_search import ExactSearch
 from .grouping import Candidates, ConceptNames

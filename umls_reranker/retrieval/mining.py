@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Features, Value
 
+from ..core.progress import progress
 from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
 from ..data.mentions import FEEDBACK_PREFIX
-from ..progress import progress
 from ..template import PairTemplate
 from .candidates import distinct_queries, gold_positions
 from .guards import ConceptGuards, SharedNames

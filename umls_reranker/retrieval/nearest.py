@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..progress import progress
+from ..core.progress import progress
 from .candidates import query_blocks
 from .grouping import Candidates
 

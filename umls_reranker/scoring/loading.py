@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..devices import resolve_device, resolve_precision
-from ..errors import UserError
+from ..core.devices import resolve_device, resolve_precision
+from ..core.errors import UserError
 from ..exported import EXPORTED_FILES
 from ..pretrained import load_pretrained
 from .network import Network

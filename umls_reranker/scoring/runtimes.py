@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..devices import resolve_precision
-from ..errors import UserError
+from ..core.devices import resolve_precision
+from ..core.errors import UserError
+from ..core.stages import read_json
 from ..exported import EXPORTED_FILES
-from ..stages import read_json
 from .batch import PairBatch
 from .network import Network, input_names, shape_of
 

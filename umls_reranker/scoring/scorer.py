@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..batching import length_batches, token_batches, worker_pool
-from ..errors import UserError
+from ..core.errors import UserError
+from ..core.progress import progress
 from ..pair_encoder import EncodedPairs, PairEncoder
 from ..pretrained import load_pretrained
-from ..progress import progress
 from ..template import PairTemplate
 from .batch import PairBatch
 from .loading import load_network

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..devices import to_device
-from ..errors import UserError
+from ..core.devices import to_device
+from ..core.errors import UserError
 from .batch import PairBatch
 from .network import Network, input_names, shape_of
 

@@ -15,11 +15,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from ..arguments import ServingArguments
+from ..core.arguments import ServingArguments
+from ..core.version import __version__
 from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
-from ..version import __version__
 from .engine import Engine
 from .errors import Refusal, add_error_answers
 from .limits import BodyLimit

@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from ..arguments import ServingArguments
-from ..errors import UserError
+from ..core.arguments import ServingArguments
+from ..core.errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
 from ..micro_batching import MicroBatcher
 from ..reranker import RankedCandidate, UMLSReranker

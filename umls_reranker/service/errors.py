@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..errors import UserError
+from ..core.errors import UserError
 from ..micro_batching import QueueFull
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
+from ..core.devices import usable_cores
+from ..core.errors import UserError
+from ..core.progress import progress
 from ..data.arrow import open_table
-from ..devices import usable_cores
-from ..errors import UserError
 from ..pair_encoder import PairEncoder
-from ..progress import progress
 
 __all__ = [
     "IGNORED_LABEL",

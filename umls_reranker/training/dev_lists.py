@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import Dataset
 
-from ..errors import UserError
+from ..core.errors import UserError
 from ..evaluation.candidate_lists import CandidateLists
 from .dataset import REQUIRED_COLUMNS
 

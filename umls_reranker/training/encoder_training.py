@@ -26,15 +26,15 @@ from transformers import (
     set_seed,
 )
 
-from ..arguments import EncoderArguments, IndexArguments, RunArguments
-from ..devices import resolve_precision
-from ..errors import UserError
+from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
+from ..core.devices import resolve_precision
+from ..core.errors import UserError
+from ..core.fetch import resolve_model
+from ..core.stages import write_json
 from ..pretrained import load_pretrained
-from ..resources import resolve_model
 from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer
 from ..retrieval.encoder_networks import padded, pooled
 from ..retrieval.negatives import random_below, random_bits
-from ..stages import write_json
 from ..template import MARKERS
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
 from .processes import training_device, use_one_gpu

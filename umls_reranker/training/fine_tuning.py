@@ -21,12 +21,12 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from ..arguments import ModelArguments, RunArguments, TrainingStageArguments
-from ..devices import resolve_precision
-from ..errors import UserError
+from ..core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from ..core.devices import resolve_precision
+from ..core.errors import UserError
+from ..core.fetch import resolve_model
 from ..pair_encoder import PairEncoder
 from ..pretrained import load_pretrained
-from ..resources import resolve_model
 from ..template import PairTemplate
 from .callbacks import (
     CheckpointCallback,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..devices import resolve_device
-from ..errors import UserError
+from ..core.devices import resolve_device
+from ..core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from transformers import TrainingArguments
 
-    from ..arguments import RunArguments
+    from ..core.arguments import RunArguments
 
 __all__ = ["require_one_process", "training_device", "use_one_gpu"]
 

@@ -1,4 +1,4 @@
-"""Recipe sections: one dataclass per stage. `umls_reranker.recipe` reads them from YAML and the command line.
+"""Recipe sections: one dataclass per stage. `umls_reranker.core.recipe` reads them from YAML and the command line.
 
 Keys are unique over all sections, so a recipe is one flat YAML file. A default that differs from the library's
 own says so in its help.

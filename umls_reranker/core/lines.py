@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import UserError
+from .errors import UserError
 
 __all__ = [
     "GZIP_ERRORS",

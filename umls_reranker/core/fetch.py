@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from .data.lines import read_lines
 from .errors import UserError
 from .hub_errors import hub_calls
+from .lines import read_lines
 from .progress import progress
 from .version import __version__
 

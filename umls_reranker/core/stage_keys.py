@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..retrieval.index_folder import ENCODER_FOLDER, further_indexes
 from .recipe import Recipe
-from .retrieval.index_folder import ENCODER_FOLDER, further_indexes
 from .stages import RunFolder, Stage
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""What every part stands on: errors, files and stages of a run, recipes, downloads, devices."""
