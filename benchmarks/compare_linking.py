@@ -46,9 +46,9 @@ def main() -> None:
     from umls_reranker.core.recipe import load_recipe
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
+    from umls_reranker.models.cross_encoder import PairScorer
+    from umls_reranker.models.template import PairTemplate
     from umls_reranker.reranker import UMLSReranker
-    from umls_reranker.scoring import PairScorer
-    from umls_reranker.template import PairTemplate
 
     recipe = load_recipe(arguments.recipe)
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
@@ -92,7 +92,7 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
 
     from umls_reranker.core.devices import resolve_device, resolve_precision
     from umls_reranker.core.fetch import resolve_model
-    from umls_reranker.template import PairTemplate
+    from umls_reranker.models.template import PairTemplate
 
     device = resolve_device(recipe.run.device)
     if arguments.pairs:
@@ -140,7 +140,7 @@ def negatives_a_positive(pairs) -> float:
 
 def queries(texts, rows, recipe) -> list[str]:
     """What is shown of each mention, with the text around it between markers where the run shows that."""
-    from umls_reranker.template import MARKERS
+    from umls_reranker.models.template import MARKERS
 
     shown = recipe.model.context_tokens * CHARACTERS_A_TOKEN
     if not shown:

@@ -40,7 +40,7 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     from umls_reranker.core.fetch import resolve_model
-    from umls_reranker.retrieval.encoder import BiEncoder
+    from umls_reranker.models.bi_encoder import BiEncoder
 
     print(
         f"{date.today()}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} "

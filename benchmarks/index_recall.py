@@ -110,7 +110,7 @@ def sample_queries(corpus: Path, known: set[str], size: int) -> tuple[list[str],
 
 def encode(texts: list[str], arguments: argparse.Namespace, part: str) -> np.ndarray:
     """Vectors of the texts, kept in the cache."""
-    from umls_reranker.retrieval.encoder import BiEncoder
+    from umls_reranker.models.bi_encoder import BiEncoder
 
     file = arguments.cache / f"{part}-{len(texts)}.npy"
     if not file.is_file():

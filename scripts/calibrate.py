@@ -34,8 +34,8 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.model_folder import copy_network, write_parts
-    from umls_reranker.scoring import PairScorer
-    from umls_reranker.template import PairTemplate
+    from umls_reranker.models.cross_encoder import PairScorer
+    from umls_reranker.models.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
     candidates = load_from_disk(str(run.path / "candidates"))["calibration"]

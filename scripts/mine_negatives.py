@@ -70,9 +70,9 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
 
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.relations import RelationTable
+    from umls_reranker.models.template import PairTemplate
     from umls_reranker.retrieval.mining import mine_pairs
     from umls_reranker.retrieval.mining_report import examples_table, mining_table
-    from umls_reranker.template import PairTemplate
 
     relations = RelationTable.load(run.path / "concepts")
     guided = {"relations": relations, "template": PairTemplate.from_recipe(recipe.model)}

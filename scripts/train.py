@@ -31,7 +31,7 @@ def train(recipe, run, stage) -> None:
 
     from umls_reranker.core.devices import resolve_device
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.template import PairTemplate
+    from umls_reranker.models.template import PairTemplate
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 

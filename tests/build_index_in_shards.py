@@ -11,8 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
+from umls_reranker.models.bi_encoder import BiEncoder
 from umls_reranker.retrieval import encoding
-from umls_reranker.retrieval.encoder import BiEncoder
 
 if __name__ == "__main__":
     size, lives, *words = sys.argv[1:]

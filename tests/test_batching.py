@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from umls_reranker import batching
-from umls_reranker.batching import batch_mapper, length_batches, token_batches, worker_pool
+from umls_reranker.models import batching
+from umls_reranker.models.batching import batch_mapper, length_batches, token_batches, worker_pool
 
 
 def test_batches_hold_each_row_once_within_the_budget():

@@ -8,7 +8,7 @@ from datasets import Dataset
 from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.template import PairTemplate
+from umls_reranker.models.template import PairTemplate
 from umls_reranker.training.dataset import REQUIRED_COLUMNS
 from umls_reranker.training.dev_lists import dev_pairs, sample_by_document
 

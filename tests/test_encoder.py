@@ -8,10 +8,10 @@ from tiny_models import tiny_encoder
 from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfig, RobertaModel
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.packed_layers import PackedLayers
-from umls_reranker.retrieval import encoder as encoder_module
-from umls_reranker.retrieval.encoder import BiEncoder, QueryTokenizer
-from umls_reranker.retrieval.encoder_networks import PackedEncoder, PaddedEncoder
+from umls_reranker.models import bi_encoder as encoder_module
+from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
+from umls_reranker.models.bi_encoder_networks import PackedEncoder, PaddedEncoder
+from umls_reranker.models.packed_layers import PackedLayers
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
 

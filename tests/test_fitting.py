@@ -11,7 +11,7 @@ from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.evaluation.candidate_lists import CandidateLists
-from umls_reranker.template import PairTemplate
+from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4

@@ -21,8 +21,8 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.evaluation.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.model_folder import changing, model_files
-from umls_reranker.scoring import Scores
-from umls_reranker.template import PairTemplate
+from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.models.template import PairTemplate
 
 DISEASE, DRUG = "T047", "T121"
 

@@ -11,9 +11,10 @@ from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.scoring import PairScorer, scorer
-from umls_reranker.scoring.packed_bert import PackedBert
-from umls_reranker.template import PairTemplate
+from umls_reranker.models import cross_encoder as scorer
+from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.packed_bert import PackedBert
+from umls_reranker.models.template import PairTemplate
 
 TEMPLATE = PairTemplate(max_length=32)
 

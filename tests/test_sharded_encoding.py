@@ -10,8 +10,8 @@ from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, make_concepts
 
 from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.models.bi_encoder import CHUNK, BiEncoder
 from umls_reranker.retrieval import encoding as encoding_module
-from umls_reranker.retrieval.encoder import CHUNK, BiEncoder
 from umls_reranker.retrieval.encoding import NameVectors
 
 pytest_plugins = ["pipeline_fixtures"]

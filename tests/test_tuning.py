@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from umls_reranker.scoring import tuning
-from umls_reranker.scoring.tuning import CHOICES, ROUNDS, TokenBudget, memory_file
+from umls_reranker.models import tuning
+from umls_reranker.models.tuning import CHOICES, ROUNDS, TokenBudget, memory_file
 
 LONG = np.full(60_000, 20)
 TRIALS = ROUNDS * len(CHOICES["cpu"])

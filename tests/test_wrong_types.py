@@ -10,8 +10,8 @@ from outcome_fixtures import make_outcomes
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
-from umls_reranker.scoring import Scores
-from umls_reranker.template import PairTemplate
+from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges(
     [

@@ -11,7 +11,7 @@ from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.model_folder import write_parts
-from umls_reranker.template import PairTemplate
+from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges(
     [

@@ -28,8 +28,8 @@ from .core.fetch import file_sha256
 from .core.recipe import Recipe, load_recipe, portable_locator
 from .core.stages import read_json, write_json
 from .core.version import __version__
-from .exported import EXPORTED_FILES, REGISTER, calibration_files
-from .template import PairTemplate
+from .models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
+from .models.template import PairTemplate
 
 __all__ = [
     "CARD",

@@ -20,11 +20,11 @@ from .core.errors import UserError
 from .core.stages import read_json
 from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
-from .exported import calibration_files
 from .model_folder import save_copy, verify_parts
+from .models.cross_encoder import PairScorer
+from .models.runtime_files import calibration_files
+from .models.template import PairTemplate
 from .monitoring import Monitor
-from .scoring import PairScorer
-from .template import PairTemplate
 
 __all__ = ["RankedCandidate", "UMLSReranker"]
 

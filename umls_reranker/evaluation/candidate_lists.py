@@ -10,7 +10,7 @@ import numpy as np
 
 from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
 from ..calibration.inputs import given_inputs
-from ..scoring import PairScorer, Scores
+from ..models.cross_encoder import PairScorer, Scores
 from .linking import list_offsets, top_two
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.semantic_types import TypeHierarchy
-    from ..template import PairTemplate
+    from ..models.template import PairTemplate
 
 __all__ = ["CandidateLists", "TopCandidates", "as_serving_input"]
 

@@ -13,7 +13,7 @@ from .slices import slice_figures
 
 if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
-    from ..scoring import PairScorer
+    from ..models.cross_encoder import PairScorer
     from .candidate_lists import CandidateLists
     from .outcomes import Outcomes
 

@@ -15,12 +15,12 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.stages import read_json, write_json
-from .encoder import CHUNK
+from ..models.bi_encoder import CHUNK
 from .grouping import open_strings, write_names, write_strings
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
 
 __all__ = ["NameVectors"]
 

@@ -11,7 +11,7 @@ from ..core.stages import RunFolder
 from .index_folder import ENCODER_FOLDER, exported_encoder
 
 if TYPE_CHECKING:
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
     from .mining_config import MiningConfig
     from .retriever import Retriever
 
@@ -24,7 +24,7 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
     A trained one is known by its stage's key, so that it may be moved with its index; one that was exported with the
     index is taken from there.
     """
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
 
     model, revision = index.encoder, index.encoder_revision
     source = exported_encoder(run.run_dir, model, revision)

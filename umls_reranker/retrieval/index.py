@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ..batching import batch_mapper
 from ..core.errors import UserError
 from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
+from ..models.batching import batch_mapper
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
 from .grouping import Candidates, ConceptNames, expand_ranges
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import faiss
 
     from ..data.concepts import ConceptTable
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
     from .encoding import NameVectors
 
 __all__ = ["Candidates", "NameIndex", "expand_ranges"]

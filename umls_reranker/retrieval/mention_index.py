@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..batching import batch_mapper
 from ..core.errors import UserError
 from ..core.stages import read_json, write_json
+from ..models.batching import batch_mapper
 from .candidates import distinct_queries
 from .exact_search import ExactSearch
 from .grouping import Candidates, ConceptNames
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
 
 __all__ = ["MentionIndex"]
 

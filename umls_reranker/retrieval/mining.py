@@ -18,7 +18,7 @@ from ..core.progress import progress
 from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
 from ..data.mentions import FEEDBACK_PREFIX
-from ..template import PairTemplate
+from ..models.template import PairTemplate
 from .candidates import distinct_queries, gold_positions
 from .guards import ConceptGuards, SharedNames
 from .mining_config import MiningConfig

@@ -14,7 +14,7 @@ from .guards import GUARDS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
 
 __all__ = ["SOURCES", "MiningReport", "examples_table", "mining_table"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..data.concepts import ConceptTable
-    from .encoder import BiEncoder
+    from ..models.bi_encoder import BiEncoder
     from .index import NameIndex
     from .lexical import LexicalIndex
     from .mention_index import MentionIndex

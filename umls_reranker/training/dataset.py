@@ -18,7 +18,7 @@ from ..core.devices import usable_cores
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..pair_encoder import PairEncoder
+from ..models.pair_encoder import PairEncoder
 
 __all__ = [
     "IGNORED_LABEL",

@@ -14,7 +14,7 @@ from .dataset import REQUIRED_COLUMNS
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
-    from ..template import PairTemplate
+    from ..models.template import PairTemplate
 
 __all__ = ["dev_pairs", "sample_by_document"]
 

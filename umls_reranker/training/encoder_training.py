@@ -31,11 +31,11 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.stages import write_json
-from ..pretrained import load_pretrained
-from ..retrieval.encoder import CONTEXT_FILE, QueryTokenizer
-from ..retrieval.encoder_networks import padded, pooled
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer
+from ..models.bi_encoder_networks import padded, pooled
+from ..models.pretrained import load_pretrained
+from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits
-from ..template import MARKERS
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
 from .processes import training_device, use_one_gpu
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..packed_layers import PackedLayers, PackedTexts, load_bert
-from ..pretrained import load_pretrained
+from .packed_layers import PackedLayers, PackedTexts, load_bert
+from .pretrained import load_pretrained
 
 if TYPE_CHECKING:
     import torch

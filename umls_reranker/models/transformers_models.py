@@ -8,8 +8,8 @@ import numpy as np
 
 from ..core.devices import to_device
 from ..core.errors import UserError
-from .batch import PairBatch
 from .network import Network, input_names, shape_of
+from .token_batch import PairBatch
 
 if TYPE_CHECKING:
     import torch

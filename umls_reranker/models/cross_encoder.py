@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batching import length_batches, token_batches, worker_pool
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..pair_encoder import EncodedPairs, PairEncoder
-from ..pretrained import load_pretrained
-from ..template import PairTemplate
-from .batch import PairBatch
+from .batching import length_batches, token_batches, worker_pool
 from .loading import load_network
 from .network import Network
+from .pair_encoder import EncodedPairs, PairEncoder
+from .pretrained import load_pretrained
+from .template import PairTemplate
+from .token_batch import PairBatch
 from .tuning import TokenBudget
 
 if TYPE_CHECKING:

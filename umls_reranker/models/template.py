@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.errors import UserError
-from .data.normalization import normalize_name
+from ..core.errors import UserError
+from ..data.normalization import normalize_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from .core.arguments import ModelArguments
-    from .data.concepts import ConceptTable
-    from .data.semantic_types import TypeHierarchy
+    from ..core.arguments import ModelArguments
+    from ..data.concepts import ConceptTable
+    from ..data.semantic_types import TypeHierarchy
 
 __all__ = ["MARKERS", "PairTemplate"]
 

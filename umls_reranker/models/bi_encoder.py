@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..batching import batch_mapper, length_batches, token_batches
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.progress import progress
 from ..core.stages import read_json
-from ..pretrained import load_pretrained
-from ..template import MARKERS
-from .encoder_networks import POOLINGS, EncoderNetwork, PackedEncoder, PaddedEncoder
+from .batching import batch_mapper, length_batches, token_batches
+from .bi_encoder_networks import POOLINGS, EncoderNetwork, PackedEncoder, PaddedEncoder
+from .pretrained import load_pretrained
+from .template import MARKERS
 
 if TYPE_CHECKING:
     import torch

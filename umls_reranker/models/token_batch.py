@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..packed_layers import PackedTexts
-from ..pair_encoder import EncodedPairs
+from .packed_layers import PackedTexts
+from .pair_encoder import EncodedPairs
 
 __all__ = ["PairBatch"]
 

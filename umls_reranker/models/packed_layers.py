@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from .core.devices import to_device
+from ..core.devices import to_device
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .core.errors import UserError
-from .core.stages import read_json
+from ..core.errors import UserError
+from ..core.stages import read_json
 
 __all__ = ["EXPORTED_FILES", "REGISTER", "calibration_files"]
 

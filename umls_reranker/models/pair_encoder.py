@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.errors import UserError
+from ..core.errors import UserError
 from .template import PairTemplate
 from .token_cache import TokenCache, Tokens, number_distinct
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.stages import read_json
-from ..exported import EXPORTED_FILES
-from .batch import PairBatch
 from .network import Network, input_names, shape_of
+from .runtime_files import EXPORTED_FILES
+from .token_batch import PairBatch
 
 if TYPE_CHECKING:
     import torch

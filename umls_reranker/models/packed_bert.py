@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..packed_layers import PackedLayers, load_bert
-from .batch import PairBatch
 from .network import Network, shape_of
+from .packed_layers import PackedLayers, load_bert
+from .token_batch import PairBatch
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .batch import PairBatch
+from .token_batch import PairBatch
 
 if TYPE_CHECKING:
     import torch

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
-from ..exported import EXPORTED_FILES
-from ..pretrained import load_pretrained
 from .network import Network
 from .packed_bert import PackedBert
+from .pretrained import load_pretrained
+from .runtime_files import EXPORTED_FILES
 from .transformers_models import CompiledModel, PaddedModel
 
 if TYPE_CHECKING:
