@@ -11,7 +11,7 @@ from datasets import Features, List, Value
 
 from ..core.progress import progress
 from ..data.arrow import write_dataset
-from .grouping import Candidates
+from .name_strings import Candidates
 from .retriever import Retriever
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.stages import read_json, write_json
 from ..models.bi_encoder import CHUNK
-from .grouping import open_strings, write_names, write_strings
+from .name_strings import open_strings, write_names, write_strings
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable

@@ -19,7 +19,7 @@ from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
-from .grouping import Candidates, ConceptNames, expand_ranges
+from .name_strings import Candidates, ConceptNames, expand_ranges
 
 if TYPE_CHECKING:
     import faiss

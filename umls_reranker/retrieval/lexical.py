@@ -19,7 +19,7 @@ from ..core.progress import progress
 from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
-from .grouping import Candidates, ConceptNames, expand_ranges, write_names
+from .name_strings import Candidates, ConceptNames, expand_ranges, write_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

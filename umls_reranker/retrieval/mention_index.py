@@ -18,7 +18,7 @@ from ..core.stages import read_json, write_json
 from ..models.batching import batch_mapper
 from .candidates import distinct_queries
 from .exact_search import ExactSearch
-from .grouping import Candidates, ConceptNames
+from .name_strings import Candidates, ConceptNames
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable

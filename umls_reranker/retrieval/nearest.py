@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..core.progress import progress
 from .candidates import query_blocks
-from .grouping import Candidates
+from .name_strings import Candidates
 
 if TYPE_CHECKING:
     from .retriever import Retriever

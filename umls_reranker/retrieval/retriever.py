@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import UserError
-from .grouping import Candidates
+from .name_strings import Candidates
 
 if TYPE_CHECKING:
     import pyarrow as pa
