@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
-import umls_reranker.training.metrics as metrics
+import umls_reranker.evaluation.pair_metrics as metrics
 from umls_reranker.calibration.reliability import ece
-from umls_reranker.training.metrics import (
+from umls_reranker.evaluation.pair_metrics import (
     PairBrier,
     PairEce,
     PairF1,

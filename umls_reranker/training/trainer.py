@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
 from ..calibration.logistic import sigmoid
+from ..evaluation.pair_metrics import pair_metrics
 from .dataset import IGNORED_LABEL, TokenizedPairs
 from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
-from .metrics import pair_metrics
 from .sampling import EpochOrder, GlobalBatches, MentionLists
 
 __all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics"]

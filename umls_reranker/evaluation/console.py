@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .evaluation.names import figure_name
+from .names import figure_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .reranker import RankedCandidate
+    from ..reranker import RankedCandidate
 
 __all__ = ["examples_table", "figures_table", "linking_table"]
 
