@@ -84,8 +84,8 @@ def make(recipe, run, stage) -> None:
 
 def complete_model_folder(recipe, run) -> None:
     """Put what belongs to the model, and its card, beside the weights; what is there already is left alone."""
-    from umls_reranker.card import folder_card
-    from umls_reranker.model_folder import CARD, EVALUATED, changing
+    from umls_reranker.hub.card import folder_card
+    from umls_reranker.hub.model_folder import CARD, EVALUATED, changing
 
     model = run.path / "model"
     with changing(model) as new:

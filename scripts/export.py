@@ -50,7 +50,7 @@ def make(recipe, run, options) -> None:
     from umls_reranker.calibration.fitting import fit_parts
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
-    from umls_reranker.export import export_network, needs_calibrator, register
+    from umls_reranker.hub.export import export_network, needs_calibrator, register
     from umls_reranker.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")

@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.model_folder import verify_files
+    from umls_reranker.hub.model_folder import verify_files
     from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
     from umls_reranker.prediction_log import read_predictions
 
@@ -66,7 +66,7 @@ def main() -> int:
 def watched(options) -> tuple[Path, int, float]:
     """Folder of the model, window and alpha: as a recipe says where one is given, and the command line before it."""
     from umls_reranker.core.recipe import Recipe, load_recipe
-    from umls_reranker.hub import download
+    from umls_reranker.hub.publish import download
 
     is_recipe = options.model.endswith((".yaml", ".yml"))
     recipe = load_recipe(options.model) if is_recipe else Recipe.from_values({"served_model": options.model})

@@ -23,8 +23,8 @@ def main() -> None:
         if not getattr(options, key):
             raise UserError(f"publishing needs {key}; set it in the recipe or with --{key}")
 
-    from umls_reranker.hub import publish
-    from umls_reranker.model_folder import model_files
+    from umls_reranker.hub.model_folder import model_files
+    from umls_reranker.hub.publish import publish
 
     folder = recipe.run.run_dir / "model"
     url = publish(

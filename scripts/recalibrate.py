@@ -37,7 +37,7 @@ def main() -> None:
     run.key_of("model", "calibrate.py")
     from umls_reranker.core.fetch import file_sha256
     from umls_reranker.feedback import load_feedback
-    from umls_reranker.model_folder import verify_parts
+    from umls_reranker.hub.model_folder import verify_parts
 
     load_feedback(Path(recipe.calibration.calibration_feedback))
     verify_parts(run.path / "model")

@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker.calibration.thresholds import ThresholdTable
-    from umls_reranker.model_folder import verify_files
+    from umls_reranker.hub.model_folder import verify_files
     from umls_reranker.monitoring import REFERENCE_FILE, Reference
     from umls_reranker.prediction_log import read_predictions
     from umls_reranker.review import reasons_of, select_for_review

@@ -42,8 +42,8 @@ def main() -> int:
     from umls_reranker.evaluation.figures import measured_figures
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.evaluation.replay import replay_checks
+    from umls_reranker.hub.versions import find_outcomes
     from umls_reranker.reranker import UMLSReranker
-    from umls_reranker.versions import find_outcomes
 
     targets = parse_targets(recipe.evaluation.targets)
     report = read_json(run.path / "report" / "metrics.json")

@@ -9,9 +9,9 @@ import yaml
 from huggingface_hub import ModelCard
 from tiny_reranker import tiny_reranker
 
-from umls_reranker.card import folder_card, model_card
 from umls_reranker.core.recipe import Recipe
-from umls_reranker.model_folder import changing
+from umls_reranker.hub.card import folder_card, model_card
+from umls_reranker.hub.model_folder import changing
 
 RECIPE = {"run_name": "minilm", "corpus": "data/MedMentions/corpus_pubtator.txt.gz", "umls_dir": "/data/umls/META"}
 

@@ -11,8 +11,8 @@ from umls_reranker.calibration.evidence import COUNTS_FILE, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.candidate_lists import CandidateLists
-from umls_reranker.export import agreement, export_network, needs_calibrator, register
-from umls_reranker.model_folder import changing, model_files, verify_parts
+from umls_reranker.hub.export import agreement, export_network, needs_calibrator, register
+from umls_reranker.hub.model_folder import changing, model_files, verify_parts
 
 BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.model_folder import (
+from umls_reranker.hub.model_folder import (
     CARD,
     MANIFEST,
     NEEDED_TO_LOAD,

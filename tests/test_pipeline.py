@@ -15,7 +15,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stages import read_json
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.model_folder import verify_parts
+from umls_reranker.hub.model_folder import verify_parts
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -12,7 +12,7 @@ from test_pipeline_errors import assert_refused
 
 from umls_reranker.core.stages import read_json
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.model_folder import verify_parts
+from umls_reranker.hub.model_folder import verify_parts
 
 pytest_plugins = ["pipeline_fixtures"]
 

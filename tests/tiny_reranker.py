@@ -10,7 +10,7 @@ from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.model_folder import write_parts
+from umls_reranker.hub.model_folder import write_parts
 from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges(

@@ -23,8 +23,8 @@ from .core.locks import hold
 from .core.progress import progress
 from .core.stages import naming_full_disk
 from .core.version import __version__
+from .hub.model_folder import MANIFEST
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
-from .model_folder import MANIFEST
 
 if TYPE_CHECKING:
     from accelerate import PartialState

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import hub
 from .calibration.choice import list_owner
 from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
 from .calibration.inputs import given_inputs
@@ -20,7 +19,8 @@ from .core.errors import UserError
 from .core.stages import read_json
 from .data.semantic_types import UNKNOWN_TYPE
 from .evaluation.linking import list_offsets
-from .model_folder import save_copy, verify_parts
+from .hub import publish as hub
+from .hub.model_folder import save_copy, verify_parts
 from .models.cross_encoder import PairScorer
 from .models.runtime_files import calibration_files
 from .models.template import PairTemplate

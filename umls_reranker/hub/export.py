@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .calibration.evidence import COUNTS_FILE
-from .core.errors import UserError
-from .core.stages import read_json, write_json
-from .evaluation.linking import gold_ranks, top_two
+from ..calibration.evidence import COUNTS_FILE
+from ..core.errors import UserError
+from ..core.stages import read_json, write_json
+from ..evaluation.linking import gold_ranks, top_two
+from ..models.cross_encoder import PairScorer
+from ..models.loading import load_model
+from ..models.network import input_names
+from ..models.runtime_files import EXPORTED_FILES, REGISTER
 from .model_folder import changing, verify_parts, write_calibration
-from .models.cross_encoder import PairScorer
-from .models.loading import load_model
-from .models.network import input_names
-from .models.runtime_files import EXPORTED_FILES, REGISTER
 
 if TYPE_CHECKING:
-    from .calibration.evidence import Calibration
-    from .calibration.thresholds import ThresholdTable
-    from .evaluation.candidate_lists import CandidateLists
-    from .models.pair_encoder import PairEncoder
+    from ..calibration.evidence import Calibration
+    from ..calibration.thresholds import ThresholdTable
+    from ..evaluation.candidate_lists import CandidateLists
+    from ..models.pair_encoder import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
 
@@ -207,7 +207,7 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
 def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
     import nncf
 
-    from .models.token_batch import PairBatch
+    from ..models.token_batch import PairBatch
 
     chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
     texts = list(lists.mentions["mention"])

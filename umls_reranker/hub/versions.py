@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from .core.errors import UserError
-from .evaluation.comparison import compare
-from .evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from .hub import download
+from ..core.errors import UserError
+from ..evaluation.comparison import compare
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from .publish import download
 
 __all__ = ["find_outcomes", "refuse_worse"]
 

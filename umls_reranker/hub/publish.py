@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .core.errors import UserError
-from .core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
-from .core.version import __version__
+from ..core.errors import UserError
+from ..core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
+from ..core.version import __version__
 from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, published_files, verify_files, verify_parts
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.recipe import load_recipe
+from ..core.stages import read_json
+from ..evaluation.names import figure_name
 from .card_sources import as_text, corpus_name, is_hub_id, linked_model, source_rows
-from .core.recipe import load_recipe
-from .core.stages import read_json
-from .evaluation.names import figure_name
 from .model_folder import MANIFEST, model_files
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["folder_card", "model_card"]
 
-TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
+TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
 Row = Sequence[str]
 

@@ -21,15 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .calibration.evidence import COUNTS_FILE, Calibration
-from .calibration.thresholds import ThresholdTable
-from .core.errors import UserError
-from .core.fetch import file_sha256
-from .core.recipe import Recipe, load_recipe, portable_locator
-from .core.stages import read_json, write_json
-from .core.version import __version__
-from .models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
-from .models.template import PairTemplate
+from ..calibration.evidence import COUNTS_FILE, Calibration
+from ..calibration.thresholds import ThresholdTable
+from ..core.errors import UserError
+from ..core.fetch import file_sha256
+from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..core.stages import read_json, write_json
+from ..core.version import __version__
+from ..models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
+from ..models.template import PairTemplate
 
 __all__ = [
     "CARD",
