@@ -48,7 +48,7 @@ def main() -> None:
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.template import PairTemplate
-    from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.serving.reranker import UMLSReranker
 
     recipe = load_recipe(arguments.recipe)
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name

@@ -39,8 +39,8 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.evaluation.page import report_page
     from umls_reranker.evaluation.report import build_report
     from umls_reranker.models.template import PairTemplate
-    from umls_reranker.monitoring import REFERENCE_FILE, Reference
-    from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.serving.monitoring import REFERENCE_FILE, Reference
+    from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = load_from_disk(str(run.path / "mentions"))

@@ -51,7 +51,7 @@ def make(recipe, run, options) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.hub.export import export_network, needs_calibrator, register
-    from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = load_from_disk(str(run.path / "mentions"))

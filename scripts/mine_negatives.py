@@ -77,7 +77,7 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     relations = RelationTable.load(run.path / "concepts")
     guided = {"relations": relations, "template": PairTemplate.from_recipe(recipe.model)}
     if recipe.mining.negatives_ranked_by:
-        from umls_reranker.reranker import UMLSReranker
+        from umls_reranker.serving.reranker import UMLSReranker
 
         scorer = UMLSReranker.from_pretrained(recipe.mining.negatives_ranked_by, device=recipe.run.device).scorer
         guided["score"] = lambda *texts: scorer.score(*texts, desc="ranking near concepts").logits

@@ -39,8 +39,8 @@ def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.hub.model_folder import verify_files
-    from umls_reranker.monitoring import REFERENCE_FILE, Monitor, Reference
-    from umls_reranker.prediction_log import read_predictions
+    from umls_reranker.serving.monitoring import REFERENCE_FILE, Monitor, Reference
+    from umls_reranker.serving.prediction_log import read_predictions
 
     model, window, alpha = watched(options)
     verify_files(model, [REFERENCE_FILE, "thresholds.json"])

@@ -42,8 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
-    from umls_reranker.bulk import BulkJob
     from umls_reranker.core.devices import sharing_processes
+    from umls_reranker.serving.bulk import BulkJob
 
     job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions, options.on_error)
     settings = served(options)

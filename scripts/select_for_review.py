@@ -33,9 +33,9 @@ def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker.calibration.thresholds import ThresholdTable
     from umls_reranker.hub.model_folder import verify_files
-    from umls_reranker.monitoring import REFERENCE_FILE, Reference
-    from umls_reranker.prediction_log import read_predictions
     from umls_reranker.review import reasons_of, select_for_review
+    from umls_reranker.serving.monitoring import REFERENCE_FILE, Reference
+    from umls_reranker.serving.prediction_log import read_predictions
 
     verify_files(options.model, [REFERENCE_FILE, "thresholds.json"])
     thresholds = ThresholdTable.from_dict(read_json(options.model / "thresholds.json"))

@@ -26,8 +26,8 @@ def main() -> None:
     try:
         import uvicorn
 
-        from umls_reranker.service.app import create_app
-        from umls_reranker.service.limits import http_protocol
+        from umls_reranker.serving.http.app import create_app
+        from umls_reranker.serving.http.limits import http_protocol
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     reranker, linker = load(recipe)
@@ -80,7 +80,7 @@ def open_log(recipe):
 
 def make_monitor(recipe, model: Path, log):
     """The monitor that the recipe asks for, with the reference of the model that is served."""
-    from umls_reranker.monitoring import Monitor
+    from umls_reranker.serving.monitoring import Monitor
 
     settings = recipe.monitoring
     try:

@@ -72,7 +72,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
 
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.candidate_lists import as_serving_input
-    from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

@@ -43,7 +43,7 @@ def main() -> int:
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.evaluation.replay import replay_checks
     from umls_reranker.hub.versions import find_outcomes
-    from umls_reranker.reranker import UMLSReranker
+    from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
     report = read_json(run.path / "report" / "metrics.json")

@@ -48,7 +48,7 @@ PRELOADED = (
     "umls_reranker.calibration.plots",
     "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.report",
-    "umls_reranker.reranker",
+    "umls_reranker.serving.reranker",
     "umls_reranker.retrieval.from_recipe",
     "umls_reranker.retrieval.mining",
     "umls_reranker.training.fine_tuning",

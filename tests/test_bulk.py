@@ -16,9 +16,9 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.bulk import BulkJob, rerank_rows
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.serving.bulk import BulkJob, rerank_rows
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
 

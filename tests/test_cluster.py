@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 from tiny_reranker import tiny_reranker
 
-from umls_reranker import UMLSReranker, cluster
-from umls_reranker.bulk import rerank_rows
-from umls_reranker.cluster import RerankBatches, RerankPartitions
+from umls_reranker import UMLSReranker
+from umls_reranker.serving import cluster
+from umls_reranker.serving.bulk import rerank_rows
+from umls_reranker.serving.cluster import RerankBatches, RerankPartitions
 
 OPTIONS = {"device": "cpu", "dtype": "float32"}
 ROWS = [

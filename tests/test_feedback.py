@@ -19,8 +19,8 @@ from umls_reranker.feedback import (
     load_feedback,
     training_mentions,
 )
-from umls_reranker.prediction_log import read_predictions
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
+from umls_reranker.serving.prediction_log import read_predictions
 
 # What calibration asks of a dictionary; it holds the first candidate alone.
 CONCEPTS = SimpleNamespace(

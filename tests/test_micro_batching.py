@@ -7,7 +7,7 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.micro_batching import MicroBatcher, QueueFull
+from umls_reranker.serving.http.micro_batching import MicroBatcher, QueueFull
 
 LONG = 60_000
 

@@ -13,10 +13,10 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
-from umls_reranker.monitoring import Monitor, Reference
-from umls_reranker.monitoring.drift import SMALLEST_PSI, drift_of, spent
-from umls_reranker.monitoring.figures import MOST_TYPES, OTHER_TYPES
-from umls_reranker.monitoring.reference import NO_CANDIDATES, Distribution
+from umls_reranker.serving.monitoring import Monitor, Reference
+from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, drift_of, spent
+from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
+from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution
 
 NOTHING = {
     "mentions": 0,
@@ -285,7 +285,7 @@ def counts_of(reference, score, kind):
 def test_false_alarms_of_drift_keep_to_alpha(monkeypatch):
     """Monitors of ten windows each, where nothing has moved, every one with a reference of its own."""
     # Without the floor of the index, so that the test alone has to keep the promise.
-    monkeypatch.setattr("umls_reranker.monitoring.monitor.SMALLEST_PSI", 0.0)
+    monkeypatch.setattr("umls_reranker.serving.monitoring.monitor.SMALLEST_PSI", 0.0)
     rng = np.random.default_rng(0)
     monitors = alarmed = 0
     for _ in range(100):

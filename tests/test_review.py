@@ -2,9 +2,9 @@
 
 import pytest
 
-from umls_reranker.monitoring.figures import Top
-from umls_reranker.prediction_log import LoggedMention
 from umls_reranker.review import RANDOM, Reasons, reasons_of, select_for_review
+from umls_reranker.serving.monitoring.figures import Top
+from umls_reranker.serving.prediction_log import LoggedMention
 
 NEAR, DISAGREE, RARE = "near the threshold", "rankings disagree", "rare type"
 

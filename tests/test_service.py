@@ -14,8 +14,8 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
-from umls_reranker.linker import LinkedConcept, MentionQueries
-from umls_reranker.service.app import create_app
+from umls_reranker.serving.http.app import create_app
+from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
 
@@ -238,7 +238,7 @@ def test_a_body_that_never_ends_is_answered_408(reranker):
 
 def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
     uvicorn = pytest.importorskip("uvicorn")
-    from umls_reranker.service.limits import http_protocol
+    from umls_reranker.serving.http.limits import http_protocol
 
     get = b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"
     post = b"POST /rerank HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"

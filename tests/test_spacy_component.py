@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.linker import LinkedConcept
+from umls_reranker.serving.linker import LinkedConcept
 
 spacy = pytest.importorskip("spacy")
 pytest_plugins = ["pipeline_fixtures"]
@@ -41,7 +41,7 @@ def concept(mention, rank):
 
 @pytest.fixture
 def linker(monkeypatch):
-    from umls_reranker import spacy_component
+    from umls_reranker.serving import spacy_component
 
     linker, opened = CountingLinker(), []
 

@@ -14,8 +14,8 @@ from .core.version import __version__
 if TYPE_CHECKING:
     from .core.errors import UserError
     from .data.concepts import ConceptTable
-    from .linker import ConceptLinker, LinkedConcept
-    from .reranker import RankedCandidate, UMLSReranker
+    from .serving.linker import ConceptLinker, LinkedConcept
+    from .serving.reranker import RankedCandidate, UMLSReranker
 
 __all__ = [
     "ConceptLinker",
@@ -28,11 +28,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConceptLinker": ".linker",
+    "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
-    "LinkedConcept": ".linker",
-    "RankedCandidate": ".reranker",
-    "UMLSReranker": ".reranker",
+    "LinkedConcept": ".serving.linker",
+    "RankedCandidate": ".serving.reranker",
+    "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
 }
 

@@ -24,7 +24,7 @@ from .data.cuis import normalize_cui
 from .data.mentions import FEEDBACK_PREFIX
 from .data.pubtator import Mention
 from .data.semantic_types import TypeHierarchy
-from .prediction_log import LoggedMention, concept_of, read_predictions
+from .serving.prediction_log import LoggedMention, concept_of, read_predictions
 
 if TYPE_CHECKING:
     from .data.concepts import ConceptTable

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
-    from ..reranker import UMLSReranker
+    from ..serving.reranker import UMLSReranker
 
 __all__ = ["replay_checks"]
 

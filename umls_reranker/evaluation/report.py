@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..calibration.evidence import CalibratedScores
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from ..reranker import UMLSReranker
+    from ..serving.reranker import UMLSReranker
 
 __all__ = ["build_report"]
 

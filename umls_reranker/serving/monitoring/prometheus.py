@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import UserError
+from ...core.errors import UserError
 from .monitor import Monitor
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ..core.errors import UserError
-from ..micro_batching import QueueFull
+from ...core.errors import UserError
+from .micro_batching import QueueFull
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request

@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .calibration.choice import list_owner
-from .calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
-from .calibration.inputs import given_inputs
-from .calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
-from .core.errors import UserError
-from .core.stages import read_json
-from .data.semantic_types import UNKNOWN_TYPE
-from .evaluation.linking import list_offsets
-from .hub import publish as hub
-from .hub.model_folder import save_copy, verify_parts
-from .models.cross_encoder import PairScorer
-from .models.runtime_files import calibration_files
-from .models.template import PairTemplate
+from ..calibration.choice import list_owner
+from ..calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
+from ..calibration.inputs import given_inputs
+from ..calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
+from ..core.errors import UserError
+from ..core.stages import read_json
+from ..data.semantic_types import UNKNOWN_TYPE
+from ..evaluation.linking import list_offsets
+from ..hub import publish as hub
+from ..hub.model_folder import save_copy, verify_parts
+from ..models.cross_encoder import PairScorer
+from ..models.runtime_files import calibration_files
+from ..models.template import PairTemplate
 from .monitoring import Monitor
 
 __all__ = ["RankedCandidate", "UMLSReranker"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ..calibration.thresholds import TIERS
+from ...calibration.thresholds import TIERS
 
 __all__ = ["Figures", "FiguresByType", "Top"]
 

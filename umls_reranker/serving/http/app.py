@@ -15,8 +15,8 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from ..core.arguments import ServingArguments
-from ..core.version import __version__
+from ...core.arguments import ServingArguments
+from ...core.version import __version__
 from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker

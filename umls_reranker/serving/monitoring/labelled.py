@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.certificate import clopper_pearson_lower
-from ..calibration.reliability import calibration_report
-from ..calibration.thresholds import TIERS
+from ...calibration.certificate import clopper_pearson_lower
+from ...calibration.reliability import calibration_report
+from ...calibration.thresholds import TIERS
 from .drift import spent
 
 __all__ = ["Label", "LabelledAnswers", "labelled_report"]

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from .reranker import RankedCandidate, UMLSReranker
+    from ..reranker import RankedCandidate, UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from ..core.arguments import ServingArguments
-from ..core.errors import UserError
+from ...core.arguments import ServingArguments
+from ...core.errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
-from ..micro_batching import MicroBatcher
 from ..reranker import RankedCandidate, UMLSReranker
 from .errors import Refusal, as_refusal
+from .micro_batching import MicroBatcher
 from .requests import LinkRequest
 
 __all__ = ["Engine"]

@@ -16,7 +16,7 @@ from spacy.language import Language
 from spacy.tokens import Doc, Span
 from spacy.util import minibatch
 
-from .core.errors import UserError
+from ..core.errors import UserError
 from .linker import ConceptLinker
 
 __all__ = ["EntityLinks", "make_component"]

@@ -17,13 +17,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.errors import UserError
-from .core.fetch import file_sha256
-from .core.locks import hold
-from .core.progress import progress
-from .core.stages import naming_full_disk
-from .core.version import __version__
-from .hub.model_folder import MANIFEST
+from ..core.errors import UserError
+from ..core.fetch import file_sha256
+from ..core.locks import hold
+from ..core.progress import progress
+from ..core.stages import naming_full_disk
+from ..core.version import __version__
+from ..hub.model_folder import MANIFEST
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .core.errors import UserError
-from .data.cuis import normalize_cui
+from ..core.errors import UserError
+from ..data.cuis import normalize_cui
 from .monitoring.figures import Top
 
 __all__ = ["LoggedMention", "concept_of", "read_predictions"]
