@@ -21,7 +21,7 @@ def main() -> None:
         "reviewed", type=Path, nargs="+", help="JSON Lines files of reviewed predictions, oldest first"
     )
     options = parser.parse_args()
-    from umls_reranker.feedback import add_feedback
+    from umls_reranker.review.corrections import add_feedback
 
     counts = add_feedback(options.corrections, options.reviewed)
     print(

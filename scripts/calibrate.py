@@ -72,7 +72,7 @@ def make(recipe, run, stage) -> None:
 
 def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
     """Lists and mentions of the calibration split with the corrections, and what calibrator.json says about them."""
-    from umls_reranker.feedback import calibration_rows, load_feedback
+    from umls_reranker.review.corrections import calibration_rows, load_feedback
 
     feedback = load_feedback(Path(recipe.calibration.calibration_feedback))
     documents = {split: list(mentions[split]["doc_id"]) for split in ("train", "test")}

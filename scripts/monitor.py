@@ -79,8 +79,8 @@ def watched(options) -> tuple[Path, int, float]:
 
 
 def add_labels(monitor, folder: Path) -> None:
-    from umls_reranker.feedback import is_right, load_feedback
-    from umls_reranker.review import RANDOM
+    from umls_reranker.review.corrections import is_right, load_feedback
+    from umls_reranker.review.page import RANDOM
 
     for row in load_feedback(folder):
         if row["reason"] == RANDOM and row["score"] is not None:

@@ -131,7 +131,7 @@ def make_mentions(recipe, run, files, stage, found) -> None:
     from umls_reranker.data.reading_report import known_mentions
     from umls_reranker.data.retired import RetiredCuis, map_retired
     from umls_reranker.data.sources import corpus_mentions
-    from umls_reranker.feedback import load_feedback, training_mentions
+    from umls_reranker.review.corrections import load_feedback, training_mentions
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):

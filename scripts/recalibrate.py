@@ -36,8 +36,8 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate.py")
     from umls_reranker.core.fetch import file_sha256
-    from umls_reranker.feedback import load_feedback
     from umls_reranker.hub.model_folder import verify_parts
+    from umls_reranker.review.corrections import load_feedback
 
     load_feedback(Path(recipe.calibration.calibration_feedback))
     verify_parts(run.path / "model")

@@ -11,7 +11,8 @@ from tiny_reranker import HIERARCHY
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
 from umls_reranker.data.pubtator import Mention
-from umls_reranker.feedback import (
+from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
+from umls_reranker.review.corrections import (
     FEEDBACK_FEATURES,
     add_feedback,
     calibration_rows,
@@ -19,7 +20,6 @@ from umls_reranker.feedback import (
     load_feedback,
     training_mentions,
 )
-from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
 from umls_reranker.serving.prediction_log import read_predictions
 
 # What calibration asks of a dictionary; it holds the first candidate alone.

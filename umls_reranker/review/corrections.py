@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
-from .calibration.evidence import RETRIEVAL_EVIDENCE
-from .calibration.inputs import ScoreRange
-from .core.errors import UserError
-from .data.arrow import write_dataset
-from .data.cuis import normalize_cui
-from .data.mentions import FEEDBACK_PREFIX
-from .data.pubtator import Mention
-from .data.semantic_types import TypeHierarchy
-from .serving.prediction_log import LoggedMention, concept_of, read_predictions
+from ..calibration.evidence import RETRIEVAL_EVIDENCE
+from ..calibration.inputs import ScoreRange
+from ..core.errors import UserError
+from ..data.arrow import write_dataset
+from ..data.cuis import normalize_cui
+from ..data.mentions import FEEDBACK_PREFIX
+from ..data.pubtator import Mention
+from ..data.semantic_types import TypeHierarchy
+from ..serving.prediction_log import LoggedMention, concept_of, read_predictions
 
 if TYPE_CHECKING:
-    from .data.concepts import ConceptTable
+    from ..data.concepts import ConceptTable
 
 __all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "is_right", "load_feedback", "training_mentions"]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .data.normalization import normalize_name
-from .serving.prediction_log import LoggedMention, concept_of
+from ..data.normalization import normalize_name
+from ..serving.prediction_log import LoggedMention, concept_of
 
 __all__ = ["RANDOM", "Reasons", "reasons_of", "select_for_review"]
 
