@@ -1,7 +1,7 @@
 # make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
 # make test         install what tests need, and run them on all cores
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
-# make quality      check format and lint; make style mends them
+# make quality      check format, lint and who imports whom; make style mends the first two
 .PHONY: quickstart test test-lowest quality style clean
 
 PYTHON ?= python3
@@ -23,6 +23,7 @@ test-lowest: $(VENV)/.with-lowest
 quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/lint-imports
 
 style: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format $(CODE)

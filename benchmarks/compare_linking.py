@@ -43,9 +43,9 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from datasets import load_from_disk
 
+    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.core.recipe import load_recipe
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.template import PairTemplate
     from umls_reranker.serving.reranker import UMLSReranker

@@ -29,10 +29,10 @@ def main() -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
+    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.calibration.fitting import fit_parts
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
-    from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.hub.model_folder import copy_network, write_parts
     from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.template import PairTemplate

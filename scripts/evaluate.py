@@ -31,10 +31,10 @@ def main() -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
+    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
-    from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import report_page
     from umls_reranker.evaluation.report import build_report
@@ -56,7 +56,9 @@ def make(recipe, run, stage) -> None:
     )
     with stage.writing() as (folder, summary):
         report, outcomes = build_report(
-            reranker,
+            reranker.scorer,
+            reranker.calibration,
+            reranker.thresholds,
             lists,
             pairs,
             mentions["train"],

@@ -47,9 +47,9 @@ def main() -> None:
 def make(recipe, run, options) -> None:
     from datasets import load_from_disk
 
+    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.calibration.fitting import fit_parts
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.candidate_lists import CandidateLists
     from umls_reranker.hub.export import export_network, needs_calibrator, register
     from umls_reranker.serving.reranker import UMLSReranker
 

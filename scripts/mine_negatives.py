@@ -25,8 +25,8 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     ranker = None
     if recipe.mining.negatives_ranked_by:
+        from umls_reranker.hub.download import download
         from umls_reranker.hub.model_folder import verify_parts
-        from umls_reranker.hub.publish import download
 
         manifest = verify_parts(download(recipe.mining.negatives_ranked_by), "torch")["sha256"]
         ranker = manifest["model.safetensors"]

@@ -66,7 +66,7 @@ def main() -> int:
 def watched(options) -> tuple[Path, int, float]:
     """Folder of the model, window and alpha: as a recipe says where one is given, and the command line before it."""
     from umls_reranker.core.recipe import Recipe, load_recipe
-    from umls_reranker.hub.publish import download
+    from umls_reranker.hub.download import download
 
     is_recipe = options.model.endswith((".yaml", ".yml"))
     recipe = load_recipe(options.model) if is_recipe else Recipe.from_values({"served_model": options.model})
@@ -80,7 +80,7 @@ def watched(options) -> tuple[Path, int, float]:
 
 def add_labels(monitor, folder: Path) -> None:
     from umls_reranker.review.corrections import is_right, load_feedback
-    from umls_reranker.review.page import RANDOM
+    from umls_reranker.review.review_queue import RANDOM
 
     for row in load_feedback(folder):
         if row["reason"] == RANDOM and row["score"] is not None:

@@ -33,7 +33,7 @@ def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker.calibration.thresholds import ThresholdTable
     from umls_reranker.hub.model_folder import verify_files
-    from umls_reranker.review.page import reasons_of, select_for_review
+    from umls_reranker.review.review_queue import reasons_of, select_for_review
     from umls_reranker.serving.monitoring import REFERENCE_FILE, Reference
     from umls_reranker.serving.prediction_log import read_predictions
 

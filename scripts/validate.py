@@ -39,10 +39,10 @@ def main() -> int:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
     from umls_reranker.evaluation.comparison import compare
-    from umls_reranker.evaluation.figures import measured_figures
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
-    from umls_reranker.evaluation.replay import replay_checks
+    from umls_reranker.evaluation.target_figures import measured_figures
     from umls_reranker.hub.versions import find_outcomes
+    from umls_reranker.serving.replay import replay_checks
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.calibration.fitting import fit_parts
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy.from_edges([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])

@@ -15,8 +15,9 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe, load_recipe
+from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_parts
-from umls_reranker.hub.publish import download, publish
+from umls_reranker.hub.publish import publish
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "org/tiny-reranker"

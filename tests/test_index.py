@@ -4,12 +4,13 @@ import pytest
 from pipeline_fixtures import contents
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
+from umls_reranker.core.arrays import expand_ranges
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import encoding as encoding_module
 from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import index as index_module
 from umls_reranker.retrieval.encoding import NameVectors
-from umls_reranker.retrieval.index import NameIndex, expand_ranges
+from umls_reranker.retrieval.index import NameIndex
 
 WORDS = [
     "heart",

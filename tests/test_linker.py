@@ -9,9 +9,9 @@ import pytest
 from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker
+from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import ConceptTable
-from umls_reranker.evaluation.candidate_lists import CandidateLists
 
 pytest_plugins = ["pipeline_fixtures"]
 

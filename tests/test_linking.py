@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
+from umls_reranker.core.arrays import list_offsets, top_two
 from umls_reranker.evaluation.linking import (
     coverage_at_precision,
     gold_ranks,
     linking_metrics,
-    list_offsets,
     tier_metrics,
-    top_two,
 )
 
 # Four mentions with 3, 0, 1 and 2 candidates.

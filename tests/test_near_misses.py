@@ -2,8 +2,8 @@ import numpy as np
 from datasets import Dataset
 from trigram_encoder import make_concepts
 
+from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.data.relations import Relations, RelationTable, write_relations
-from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.evaluation.near_misses import near_misses
 
 VOCABULARY = {

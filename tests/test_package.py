@@ -45,7 +45,7 @@ def test_nothing_is_loaded_that_could_run_code(path):
 
 
 def test_sources_are_found():
-    assert ROOT / "umls_reranker" / "reranker.py" in SOURCES and len(SCRIPTS) >= 10
+    assert ROOT / "umls_reranker" / "serving" / "reranker.py" in SOURCES and len(SCRIPTS) >= 10
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

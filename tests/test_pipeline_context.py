@@ -6,8 +6,8 @@ import pytest
 from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.calibration.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
-from umls_reranker.evaluation.candidate_lists import CandidateLists, as_serving_input
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -14,14 +14,14 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
+from umls_reranker.calibration.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.families import IsotonicCalibrator
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.evaluation.candidate_lists import CandidateLists, as_serving_input
+from umls_reranker.hub import publish as hub
 from umls_reranker.hub.model_folder import changing, model_files
-from umls_reranker.hub.publish import publish as hub
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 

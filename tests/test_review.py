@@ -2,7 +2,7 @@
 
 import pytest
 
-from umls_reranker.review.page import RANDOM, Reasons, reasons_of, select_for_review
+from umls_reranker.review.review_queue import RANDOM, Reasons, reasons_of, select_for_review
 from umls_reranker.serving.monitoring.figures import Top
 from umls_reranker.serving.prediction_log import LoggedMention
 

@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset
 from outcome_fixtures import make_outcomes
 
+from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.evaluation.candidate_lists import CandidateLists
 from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from .core.version import __version__
 
 if TYPE_CHECKING:
+    from .calibration.decisions import RankedCandidate
     from .core.errors import UserError
     from .data.concepts import ConceptTable
     from .serving.linker import ConceptLinker, LinkedConcept
-    from .serving.reranker import RankedCandidate, UMLSReranker
+    from .serving.reranker import UMLSReranker
 
 __all__ = [
     "ConceptLinker",
@@ -31,7 +32,7 @@ _HOMES = {
     "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
     "LinkedConcept": ".serving.linker",
-    "RankedCandidate": ".serving.reranker",
+    "RankedCandidate": ".calibration.decisions",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
 }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..core.arguments import CalibrationArguments
     from ..data.semantic_types import TypeHierarchy
-    from ..evaluation.candidate_lists import CandidateLists
+    from .candidate_lists import CandidateLists
 
 __all__ = ["fit_parts"]
 

@@ -7,17 +7,18 @@ for a killed run to be resumed is listed by name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..retrieval.index_folder import ENCODER_FOLDER, further_indexes
 from .recipe import Recipe
 from .stages import RunFolder, Stage
 
 __all__ = [
+    "ENCODER_FOLDER",
     "checkpoints_stage",
     "encoder_stage",
+    "further_indexes",
     "index_stages",
     "model_stage",
     "pairs_stage",
@@ -25,6 +26,9 @@ __all__ = [
     "report_stage",
 ]
 
+ENCODER_FOLDER = "encoder"
+# Retriever -> folder of the index that it reads beside the dense one.
+FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
 # Stage -> the script that makes it.
 SCRIPTS = {
     "concepts": "prepare_data.py",
@@ -60,6 +64,11 @@ CHECKPOINT_KEYS = (
     # what checkpoints are compared by
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
 )
+
+
+def further_indexes(retrievers: Iterable[str]) -> list[str]:
+    """Folders of the indexes that the retrievers of a recipe read beside the dense one."""
+    return [folder for name, folder in FURTHER.items() if name in retrievers]
 
 
 def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, Stage]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Lists", "distinct", "expand_ranges", "first_of_each", "ordered"]
+__all__ = ["Lists", "distinct", "first_of_each", "ordered"]
 
 
 def ordered(*keys: np.ndarray) -> np.ndarray:
@@ -56,13 +56,6 @@ def distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     new = np.ones(len(numbers), dtype=bool)
     new[1:] = numbers[1:] != numbers[:-1]
     return numbers[new], np.cumsum(new) - 1
-
-
-def expand_ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of all ranges ``starts[i]`` to ``ends[i]``, one after the other, and the range of each, both (m,)."""
-    sizes = ends - starts
-    owners = np.repeat(np.arange(len(sizes)), sizes)
-    return owners, np.arange(len(owners)) + (starts - (np.cumsum(sizes) - sizes))[owners]
 
 
 @dataclass(frozen=True)

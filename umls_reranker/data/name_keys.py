@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import expand_ranges
 from ..core.errors import UserError
 from .arrow import leave_pages, map_numbers, write_numbers
-from .grouping import expand_ranges
 from .normalization import hash_names, normalize_names
 from .parallel import map_in_order
 

@@ -10,7 +10,7 @@ from .names import figure_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..serving.reranker import RankedCandidate
+    from ..calibration.decisions import RankedCandidate
 
 __all__ = ["examples_table", "figures_table", "linking_table"]
 

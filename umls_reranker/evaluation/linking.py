@@ -11,38 +11,18 @@ import numpy as np
 
 from ..calibration.reliability import bootstrap_sums, document_index, document_sums
 from ..calibration.thresholds import TIERS
+from ..core.arrays import ranking
 
 __all__ = [
     "coverage_at_precision",
     "gold_ranks",
     "linking_metrics",
-    "list_offsets",
     "measure",
     "ratio",
     "tier_metrics",
-    "top_two",
 ]
 
 Measure = dict[str, float]
-
-
-def list_offsets(lengths: Sequence[int]) -> np.ndarray:
-    """(n + 1,) int64 offsets of lists with these lengths."""
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
-
-
-def top_two(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of each mention's best and second-best candidate, -1 where there is none.
-
-    Equal scores keep the order of the list, so retrieval rank breaks ties.
-    """
-    order = _ranking(scores, offsets)
-    lengths = np.diff(offsets)
-    best = np.full((2, len(lengths)), -1, dtype=np.int64)
-    for place in range(2):
-        long_enough = lengths > place
-        best[place, long_enough] = order[offsets[:-1][long_enough] + place]
-    return best[0], best[1]
 
 
 def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -56,7 +36,7 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.
     Returns:
         (n_mentions,) int64, -1 where `gold` is.
     """
-    order = _ranking(scores, offsets)
+    order = ranking(scores, offsets)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     starts, gold = offsets[:-1], np.asarray(gold, dtype=np.int64)
@@ -188,12 +168,3 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     """First over second column of sums (..., 2); NaN where the second is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return sums[..., 0] / sums[..., 1]
-
-
-def _ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Flat candidate indices, mention by mention, best first."""
-    mention = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    scores = np.asarray(scores, dtype=np.float64)
-    if len(scores) != len(mention):
-        raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
-    return np.lexsort((-scores, mention))

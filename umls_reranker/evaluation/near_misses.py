@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibration.reliability import bootstrap_by_document
+from ..core.arrays import top_two
 from ..data.relations import RELATION_KINDS
 from ..retrieval.guards import SharedNames
-from .linking import top_two
 
 if TYPE_CHECKING:
+    from ..calibration.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from .candidate_lists import CandidateLists
 
 __all__ = ["near_misses"]
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calibration.candidate_lists import CandidateLists
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report, document_index, document_sums
 from ..data.concepts import normalize_name
 from .answering import answering_metrics
 from .baselines import StringFrequency, answer_ranks, baseline_answers
-from .candidate_lists import CandidateLists
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
 from .near_misses import near_misses
@@ -23,10 +23,11 @@ from .wrong_types import wrong_type_figures
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..calibration.evidence import CalibratedScores
+    from ..calibration.evidence import CalibratedScores, Calibration
+    from ..calibration.thresholds import ThresholdTable
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from ..serving.reranker import UMLSReranker
+    from ..models.cross_encoder import PairScorer
 
 __all__ = ["build_report"]
 
@@ -34,7 +35,9 @@ COVERAGE_PRECISIONS = (0.95, 0.90)
 
 
 def build_report(
-    reranker: UMLSReranker,
+    scorer: PairScorer,
+    calibration: Calibration,
+    thresholds: ThresholdTable,
     lists: CandidateLists,
     pairs: Dataset,
     train_mentions: Dataset,
@@ -49,7 +52,7 @@ def build_report(
     """Score a split and measure everything.
 
     Args:
-        reranker: the model folder as a user loads it.
+        scorer, calibration, thresholds: of the model, as `UMLSReranker` loads them.
         lists: real candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
@@ -62,17 +65,17 @@ def build_report(
         The content of ``metrics.json``, and what was answered for each mention.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    scores = lists.score(reranker.scorer, f"scoring {split} candidates")
-    decided = reranker.calibration(lists.scored(scores.logits))
+    scores = lists.score(scorer, f"scoring {split} candidates")
+    decided = calibration(lists.scored(scores.logits))
     calibrated, raw, labels = decided.probabilities, sigmoid(scores.logits), lists.labels
-    outcomes = _outcomes(reranker, lists, decided)
+    outcomes = _outcomes(thresholds, lists, decided)
     documents, pair_documents = outcomes.document, outcomes.document[lists.mention_of]
     retrieval_top = lists.retrieved_first()
 
     def answer(given: CandidateLists, logits: np.ndarray) -> Outcomes:
-        return _outcomes(reranker, given, reranker.calibration(given.scored(logits)))
+        return _outcomes(thresholds, given, calibration(given.scored(logits)))
 
-    without = reranker.calibration.without_cross_encoder(lists.scored(scores.logits))
+    without = calibration.without_cross_encoder(lists.scored(scores.logits))
     rankings = {"reranker": decided.log_odds, "cross_encoder": scores.logits}
     if without is not None:
         rankings["evidence_without_cross_encoder"] = without
@@ -81,7 +84,7 @@ def build_report(
         "reranker": (outcomes.score, outcomes.correct),
         "retriever": (retrieval_top.score, retrieval_top.correct),
     }
-    hierarchy = reranker.thresholds.hierarchy
+    hierarchy = thresholds.hierarchy
     report = {
         "schema_version": 1,
         "split": split,
@@ -89,9 +92,9 @@ def build_report(
         "documents": len(np.unique(documents)),
         "in_dictionary": int(outcomes.in_dictionary.sum()),
         "candidates": len(labels),
-        "pair": _mined_pairs(reranker, pairs, lists.mentions, split, options),
+        "pair": _mined_pairs(scorer, pairs, lists.mentions, split, options),
         "candidate_pair": _with_population(
-            pair_report(calibrated, labels, pair_documents, reranker.thresholds.for_type().accept, **options),
+            pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
         ),
         "linking": {
@@ -132,7 +135,7 @@ def build_report(
         "wrong_types": wrong_type_figures(
             lists,
             scores.logits,
-            reranker.scorer,
+            scorer,
             answer,
             lists.candidate_types(concepts),
             list(calibration_mentions["semantic_types"]),
@@ -148,11 +151,11 @@ def build_report(
     return report, outcomes
 
 
-def _outcomes(reranker: UMLSReranker, lists: CandidateLists, decided: CalibratedScores) -> Outcomes:
+def _outcomes(table: ThresholdTable, lists: CandidateLists, decided: CalibratedScores) -> Outcomes:
     top = lists.top(decided.log_odds, decided.probabilities)
     types = lists.types
     given = zip(types, decided.complete.tolist(), strict=True)
-    thresholds = [reranker.thresholds.for_type(names, complete) for names, complete in given]
+    thresholds = [table.for_type(names, complete) for names, complete in given]
     columns = lists.mentions.with_format("numpy")
     return Outcomes(
         document=np.asarray(lists.documents),
@@ -194,10 +197,10 @@ def _systems(
 
 
 def _mined_pairs(
-    reranker: UMLSReranker, pairs: Dataset, mentions: Dataset, split: str, options: dict[str, Any]
+    scorer: PairScorer, pairs: Dataset, mentions: Dataset, split: str, options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     columns = [list(pairs[name]) for name in ("mention", "name", "left", "right")]
-    logits = reranker.scorer.score(*columns, desc=f"scoring mined {split} pairs").logits
+    logits = scorer.score(*columns, desc=f"scoring mined {split} pairs").logits
     documents = np.asarray(mentions["doc_id"])[pairs.with_format("numpy")["mention_id"][:]]
     labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
     report = pair_report(sigmoid(logits), labels, documents, 0.5, **options)

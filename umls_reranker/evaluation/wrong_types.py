@@ -12,9 +12,9 @@ import numpy as np
 from .slices import slice_figures
 
 if TYPE_CHECKING:
+    from ..calibration.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
-    from .candidate_lists import CandidateLists
     from .outcomes import Outcomes
 
 __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibration.evidence import COUNTS_FILE
+from ..core.arrays import top_two
 from ..core.errors import UserError
 from ..core.stages import read_json, write_json
-from ..evaluation.linking import gold_ranks, top_two
+from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer
 from ..models.loading import load_model
 from ..models.network import input_names
@@ -20,9 +21,9 @@ from ..models.runtime_files import EXPORTED_FILES, REGISTER
 from .model_folder import changing, verify_parts, write_calibration
 
 if TYPE_CHECKING:
+    from ..calibration.candidate_lists import CandidateLists
     from ..calibration.evidence import Calibration
     from ..calibration.thresholds import ThresholdTable
-    from ..evaluation.candidate_lists import CandidateLists
     from ..models.pair_encoder import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]

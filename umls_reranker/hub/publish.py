@@ -8,74 +8,19 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
 from ..core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
-from ..core.version import __version__
-from .model_folder import CARD, MANIFEST, PARTS, loaded_parts, published_files, verify_files, verify_parts
+from .download import REPO_ID, hub_api
+from .model_folder import CARD, MANIFEST, PARTS, published_files, verify_files, verify_parts
+from .versions import refuse_worse
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["download", "publish"]
-
-REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
-
-
-def download(
-    repo_or_path: str | Path,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    backend: str = "torch",
-    files: Sequence[str] | None = None,
-) -> Path:
-    """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
-
-    Args:
-        repo_or_path: local folder, or Hub repo as ``NAMESPACE/NAME``.
-        revision: tag, branch or commit on the Hub; None is the head of ``main``.
-        token: Hub token; None takes the one of the environment or of ``hf auth login``.
-        cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
-        backend: whose files are fetched too, when it is an exported one.
-        files: what is taken from the Hub, by default all that a reranker loads; a local folder is given whole.
-
-    Raises:
-        UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
-    """
-    path = Path(repo_or_path).expanduser()
-    if path.is_dir():
-        if revision is not None:
-            raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
-        return path
-    repo_id = str(repo_or_path)
-    if not re.fullmatch(REPO_ID, repo_id):
-        raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
-
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    with hub_calls(repo_id, token):
-        try:
-            snapshot = snapshot_download(
-                repo_id,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                allow_patterns=list(files or (MANIFEST, *loaded_parts(backend))),
-                library_name="umls_reranker",
-                library_version=__version__,
-            )
-        except RevisionNotFoundError:
-            tags = ", ".join(sorted(ref.name for ref in _api(token).list_repo_refs(repo_id).tags))
-            raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
-    folder = Path(snapshot)
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
-    return folder
+__all__ = ["publish"]
 
 
 def publish(
@@ -117,7 +62,6 @@ def publish(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
     from .card import folder_card
-    from .versions import refuse_worse
 
     folder = Path(folder)
     verify_parts(folder)
@@ -128,7 +72,7 @@ def publish(
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
-    api = _api(token)
+    api = hub_api(token)
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
         if head is not None and not force_worse and api.file_exists(repo_id, MANIFEST, revision=head):
@@ -165,12 +109,6 @@ def _check_names(repo_id: str, tag: str) -> None:
         raise UserError(f"tag {tag!r} must be letters, digits, dots, dashes and underscores, e.g. v1.0.0")
     if re.fullmatch(r"[0-9a-f]{5,40}", tag):
         raise UserError(f"tag {tag!r} looks like a commit; choose a name such as v1.0.0")
-
-
-def _api(token: str | bool | None) -> HfApi:
-    from huggingface_hub import HfApi
-
-    return HfApi(token=token, library_name="umls_reranker", library_version=__version__)
 
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..core.errors import UserError
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
-from .publish import download
+from .download import download
 
 __all__ = ["find_outcomes", "refuse_worse"]
 

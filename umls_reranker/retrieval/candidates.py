@@ -12,6 +12,7 @@ from datasets import Features, List, Value
 from ..core.progress import progress
 from ..data.arrow import write_dataset
 from .name_strings import Candidates
+from .queries import distinct_queries, query_blocks
 from .retriever import Retriever
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANDIDATE_FEATURES",
-    "distinct_queries",
     "gold_positions",
-    "query_blocks",
     "search_mentions",
     "write_candidates",
 ]
@@ -45,46 +44,6 @@ RECALL_AT = (1, 8, 32, 64)
 # a constant keeps results the same for every setting.
 QUERIES = 8_192
 MENTIONS_PER_BATCH = 4_096
-
-
-def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
-    """What has to be searched once: each string, or where context is read each string in its text.
-
-    Args:
-        mentions: n rows with the column ``mention``, and ``left`` and ``right`` where context is read.
-
-    Returns:
-        (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
-        context is read. Queries of the same string stand together.
-    """
-    columns = ["mention", "left", "right"] if reads_context else ["mention"]
-    numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
-    groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
-    inverse = np.empty(mentions.num_rows, np.int64)
-    members = groups["row_list"].combine_chunks()
-    inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
-    order = np.argsort(_string_numbers(groups), kind="stable")
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    return places[inverse], groups.select(columns).take(pa.array(order))
-
-
-def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
-    """First query and end of blocks of `size` queries, and more where the last string has more: no block shares it.
-
-    Args:
-        queries: rows of `distinct_queries`, all or some, in their order.
-    """
-    numbers = _string_numbers(queries)
-    starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
-    edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
-    edges = np.unique(np.append(edges, len(numbers))).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
-
-
-def _string_numbers(queries: pa.Table) -> np.ndarray:
-    """The number of each query's string, in order of first appearance."""
-    return queries["mention"].combine_chunks().dictionary_encode().indices.to_numpy()
 
 
 def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[np.ndarray, Candidates]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ..core.arguments import EncoderArguments, IndexArguments, MiningArguments, RunArguments
 from ..core.errors import UserError
 from ..core.recipe import portable_locator
+from ..core.stage_keys import ENCODER_FOLDER
 from ..core.stages import RunFolder
-from .index_folder import ENCODER_FOLDER, exported_encoder
+from .index_folder import exported_encoder
 
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder

@@ -19,7 +19,7 @@ from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
-from .name_strings import Candidates, ConceptNames, expand_ranges
+from .name_strings import Candidates, ConceptNames
 
 if TYPE_CHECKING:
     import faiss
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
     from .encoding import NameVectors
 
-__all__ = ["Candidates", "NameIndex", "expand_ranges"]
+__all__ = ["Candidates", "NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 EXACT = "Flat"

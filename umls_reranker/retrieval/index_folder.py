@@ -19,18 +19,12 @@ from pathlib import Path
 from ..core.errors import UserError
 from ..core.fetch import MODEL_PATTERNS, resolve_model
 from ..core.recipe import portable_locator
+from ..core.stage_keys import ENCODER_FOLDER, further_indexes
 from ..core.stages import MANIFEST, read_json, write_json
 
-__all__ = ["ENCODER_FOLDER", "export_index", "exported_encoder", "further_indexes", "index_parts", "require_one_run"]
+__all__ = ["export_index", "exported_encoder", "index_parts", "require_one_run"]
 
-ENCODER_FOLDER, SOURCE_FILE = "encoder", "source.json"
-# Folders of the indexes that retrievers read beside the dense one.
-FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
-
-
-def further_indexes(retrievers: Iterable[str]) -> list[str]:
-    """Folders of the indexes that the retrievers of a recipe read beside the dense one."""
-    return [folder for name, folder in FURTHER.items() if name in retrievers]
+SOURCE_FILE = "source.json"
 
 
 def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import expand_ranges
 from ..core.devices import usable_cores
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
-from .name_strings import Candidates, ConceptNames, expand_ranges, write_names
+from .name_strings import Candidates, ConceptNames, write_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -16,9 +16,9 @@ import torch
 from ..core.errors import UserError
 from ..core.stages import read_json, write_json
 from ..models.batching import batch_mapper
-from .candidates import distinct_queries
 from .exact_search import ExactSearch
 from .name_strings import Candidates, ConceptNames
+from .queries import distinct_queries
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable

@@ -19,12 +19,13 @@ from ..data.arrow import write_dataset
 from ..data.concepts import normalize_name
 from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
-from .candidates import distinct_queries, gold_positions
+from .candidates import gold_positions
 from .guards import ConceptGuards, SharedNames
 from .mining_config import MiningConfig
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
 from .nearest import NearestConcepts
 from .negatives import TypePools, random_bits
+from .queries import distinct_queries
 from .selection import PairSelector
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import expand_ranges
 from ..data.arrow import open_table, write_dataset
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = ["Candidates", "ConceptNames", "expand_ranges", "write_names"]
+__all__ = ["Candidates", "ConceptNames", "write_names"]
 
 # The most results (queries x strings) that one thread holds, some 100 bytes each.
 SEARCH_CELLS = 1 << 20
@@ -71,18 +72,6 @@ class Candidates:
         """The candidates of some queries, by number; without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}
         return Candidates(self.rows[queries], self.name_ids[queries], self.scores[queries], further)
-
-
-def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All numbers of n ranges, one range after the other, and which range each belongs to.
-
-    >>> owners, numbers = expand_ranges(np.array([5, 0, 8]), np.array([7, 0, 9]))
-    >>> owners.tolist(), numbers.tolist()
-    ([0, 0, 2], [5, 6, 8])
-    """
-    counts = stops - starts
-    owners = np.repeat(np.arange(len(counts)), counts)
-    return owners, np.arange(len(owners)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
 
 
 class ConceptNames:

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.progress import progress
-from .candidates import query_blocks
 from .name_strings import Candidates
+from .queries import query_blocks
 
 if TYPE_CHECKING:
     from .retriever import Retriever

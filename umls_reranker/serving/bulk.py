@@ -29,7 +29,8 @@ from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, j
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from .reranker import RankedCandidate, UMLSReranker
+    from ..calibration.decisions import RankedCandidate
+    from .reranker import UMLSReranker
 
 __all__ = ["BulkJob", "rerank_rows"]
 

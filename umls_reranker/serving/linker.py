@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..calibration.candidate_lists import as_serving_input
+from ..calibration.decisions import RankedCandidate
 from ..core.arguments import RunArguments
 from ..core.recipe import Recipe, load_recipe
 from ..core.stages import MANIFEST, read_json
 from ..data.abbreviations import find_abbreviations
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
-from ..evaluation.candidate_lists import as_serving_input
 from ..retrieval.from_recipe import load_retriever
 from ..retrieval.index_folder import index_parts, require_one_run
-from .reranker import RankedCandidate, UMLSReranker
+from .reranker import UMLSReranker
 
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever

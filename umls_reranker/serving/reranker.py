@@ -5,20 +5,20 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..calibration.choice import list_owner
+from ..calibration.decisions import RankedCandidate
 from ..calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
 from ..calibration.inputs import given_inputs
 from ..calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from ..core.stages import read_json
 from ..data.semantic_types import UNKNOWN_TYPE
-from ..evaluation.linking import list_offsets
 from ..hub import publish as hub
 from ..hub.model_folder import save_copy, verify_parts
 from ..models.cross_encoder import PairScorer
@@ -32,38 +32,6 @@ __all__ = ["RankedCandidate", "UMLSReranker"]
 NAMED_TYPES = 3
 # Different ones about unknown types, in the life of an instance.
 MOST_WARNINGS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RankedCandidate:
-    """One candidate after reranking.
-
-    Attributes:
-        candidate: the object that was passed in, untouched.
-        name: its concept name.
-        cui: its CUI, or None when the candidate had none.
-        rank: 1 for the best.
-        logit: raw log-odds of the cross-encoder.
-        cross_encoder_score: calibrated probability that this candidate is the mention's concept, of all evidence that
-            the model weighs; candidates are ranked by it (by its unrounded log-odds).
-        margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
-            below the best concept, and the score itself when there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
-            ``high`` where mention or candidates came without anything that the model reads: what certifies the tier
-            was measured with all of it.
-        accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
-            that the deployment accepts (`UMLSReranker.accept_tier`).
-    """
-
-    candidate: Any
-    name: str
-    cui: str | None
-    rank: int
-    logit: float
-    cross_encoder_score: float
-    margin: float
-    tier: str
-    accepted: bool
 
 
 class UMLSReranker:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import Dataset
 
+from ..calibration.candidate_lists import CandidateLists
 from ..core.errors import UserError
-from ..evaluation.candidate_lists import CandidateLists
 from .dataset import REQUIRED_COLUMNS
 
 if TYPE_CHECKING:

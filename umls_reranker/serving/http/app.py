@@ -21,9 +21,9 @@ from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
 from .engine import Engine
-from .errors import Refusal, add_error_answers
 from .limits import BodyLimit
 from .metrics import ServiceMetrics, Watch
+from .refusals import Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
 
 __all__ = ["create_app"]

@@ -10,12 +10,13 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from ...calibration.decisions import RankedCandidate
 from ...core.arguments import ServingArguments
 from ...core.errors import UserError
 from ..linker import ConceptLinker, LinkedConcept
-from ..reranker import RankedCandidate, UMLSReranker
-from .errors import Refusal, as_refusal
+from ..reranker import UMLSReranker
 from .micro_batching import MicroBatcher
+from .refusals import Refusal, as_refusal
 from .requests import LinkRequest
 
 __all__ = ["Engine"]

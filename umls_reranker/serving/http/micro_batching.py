@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from ..reranker import RankedCandidate, UMLSReranker
+    from ...calibration.decisions import RankedCandidate
+    from ..reranker import UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]
 

@@ -19,7 +19,7 @@ from .labelled import LabelledAnswers, labelled_report
 from .reference import NO_CANDIDATES, REFERENCE_FILE, Reference
 
 if TYPE_CHECKING:
-    from ..reranker import RankedCandidate
+    from ...calibration.decisions import RankedCandidate
 
 __all__ = ["Alarm", "Monitor"]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
-from ..calibration.inputs import given_inputs
+from ..core.arrays import list_offsets, top_two
 from ..models.cross_encoder import PairScorer, Scores
-from .linking import list_offsets, top_two
+from .evidence import RETRIEVAL_EVIDENCE, ScoredLists, type_fits
+from .inputs import given_inputs
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .candidate_lists import as_serving_input
-from .checklist import FAIL, PASS, Check
+from ..calibration.candidate_lists import as_serving_input
+from ..evaluation.checklist import FAIL, PASS, Check
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
-    from ..serving.reranker import UMLSReranker
+    from .reranker import UMLSReranker
 
 __all__ = ["replay_checks"]
 

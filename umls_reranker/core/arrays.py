@@ -1,0 +1,47 @@
+"""Lists in flat arrays: the items of all n lists, those of list i at ``offsets[i]`` to ``offsets[i + 1] - 1``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["expand_ranges", "list_offsets", "ranking", "top_two"]
+
+
+def list_offsets(lengths: Sequence[int]) -> np.ndarray:
+    """(n + 1,) int64 offsets of lists with these lengths."""
+    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
+
+
+def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All numbers of n ranges, one range after the other, and which range each belongs to.
+
+    >>> owners, numbers = expand_ranges(np.array([5, 0, 8]), np.array([7, 0, 9]))
+    >>> owners.tolist(), numbers.tolist()
+    ([0, 0, 2], [5, 6, 8])
+    """
+    counts = stops - starts
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return owners, np.arange(len(owners)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+
+
+def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Flat indices of the candidates, mention by mention, best first; equal scores keep their order."""
+    mention = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    scores = np.asarray(scores, dtype=np.float64)
+    if len(scores) != len(mention):
+        raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
+    return np.lexsort((-scores, mention))
+
+
+def top_two(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flat indices of each mention's best and second-best candidate, -1 where there is none.
+
+    Equal scores keep the order of the list, so retrieval rank breaks ties.
+    """
+    order = ranking(scores, offsets)
+    lengths = np.diff(offsets)
+    best = np.full((2, len(lengths)), -1, dtype=np.int64)
+    for place in range(2):
+        long_enough = lengths > place
+        best[place, long_enough] = order[offsets[:-1][long_enough] + place]
+    return best[0], best[1]

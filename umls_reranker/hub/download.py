@@ -1,0 +1,80 @@
+"""A reranker's folder, wherever it is: local, or one snapshot of a Hub repo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.errors import UserError
+from ..core.hub_errors import hub_calls
+from ..core.version import __version__
+from .model_folder import MANIFEST, loaded_parts
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["REPO_ID", "download", "hub_api"]
+
+REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
+
+
+def download(
+    repo_or_path: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    backend: str = "torch",
+    files: Sequence[str] | None = None,
+) -> Path:
+    """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
+
+    Args:
+        repo_or_path: local folder, or Hub repo as ``NAMESPACE/NAME``.
+        revision: tag, branch or commit on the Hub; None is the head of ``main``.
+        token: Hub token; None takes the one of the environment or of ``hf auth login``.
+        cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
+        backend: whose files are fetched too, when it is an exported one.
+        files: what is taken from the Hub, by default all that a reranker loads; a local folder is given whole.
+
+    Raises:
+        UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
+    """
+    path = Path(repo_or_path).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
+        return path
+    repo_id = str(repo_or_path)
+    if not re.fullmatch(REPO_ID, repo_id):
+        raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    with hub_calls(repo_id, token):
+        try:
+            snapshot = snapshot_download(
+                repo_id,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                allow_patterns=list(files or (MANIFEST, *loaded_parts(backend))),
+                library_name="umls_reranker",
+                library_version=__version__,
+            )
+        except RevisionNotFoundError:
+            tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
+            raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
+    folder = Path(snapshot)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
+    return folder
+
+
+def hub_api(token: str | bool | None) -> HfApi:
+    """The Hub's client, which names this library in its requests."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name="umls_reranker", library_version=__version__)
