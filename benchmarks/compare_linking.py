@@ -7,7 +7,7 @@ Reads a finished run. sentence-transformers' CrossEncoder is trained here on the
 the mention where the run shows it, from the same start, with the same batch size, rate, warm-up, precision and number
 of steps, by its BinaryCrossEntropyLoss with positives weighed by the number of negatives, as its documentation has it;
 all else is left at its defaults. Both models are scored by the same engine, which gives the logits of
-`CrossEncoder.predict` (tests/test_interop.py) in a fraction of its time. Every fusion is fitted on the calibration
+`CrossEncoder.predict` (tests/hub/test_interop.py) in a fraction of its time. Every fusion is fitted on the calibration
 split; what is measured is `--split`: dev by default, on which choices are made. Prints Markdown.
 """
 

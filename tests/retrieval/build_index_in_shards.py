@@ -1,6 +1,6 @@
 """``scripts/build_index.py`` with small shards; the process dies, as by ``kill -9``, when it has encoded some.
 
-    python tests/build_index_in_shards.py NAMES_PER_SHARD SHARDS_BEFORE_DEATH RECIPE [--key value ...]
+    python tests/retrieval/build_index_in_shards.py NAMES_PER_SHARD SHARDS_BEFORE_DEATH RECIPE [--key value ...]
 
 It prints how many texts it encodes at a time; -1 shards let it live.
 """
@@ -27,6 +27,6 @@ if __name__ == "__main__":
         return encode(self, texts, **settings)
 
     BiEncoder.encode = encode_or_die
-    script = Path(__file__).resolve().parent.parent / "scripts" / "build_index.py"
+    script = Path(__file__).resolve().parents[2] / "scripts" / "build_index.py"
     sys.argv = [str(script), *words]
     runpy.run_path(str(script), run_name="__main__")

@@ -239,7 +239,7 @@ def test_loading_needs_numpy_alone():
         "import umls_reranker.calibration.thresholds\n"
         "sys.exit(str([m for m in ('sklearn', 'scipy', 'matplotlib', 'torch', 'datasets') if m in sys.modules] or ''))"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stderr.strip() == "", done.stderr
 

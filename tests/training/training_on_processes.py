@@ -1,6 +1,6 @@
 """Runs of `fine_tune` on one or two processes, some killed on the way; run as a script, in a process of its own.
 
-    python tests/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": [[STEP, RANK], ...]}, ...}'
+    python tests/training/training_on_processes.py MODEL FOLDER '{"NAME": {"processes": 2, "kills": []}, ...}'
 
 Each STEP, RANK starts the same training in FOLDER/NAME and sends SIGKILL to the process of that rank after that step;
 a last run is left alone. Further options of a run: "scaler", "model", and "training", keys of its section of the

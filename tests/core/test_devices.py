@@ -11,7 +11,7 @@ from umls_reranker.core.devices import resolve_device, resolve_precision, sharin
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 

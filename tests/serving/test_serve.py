@@ -15,7 +15,7 @@ from umls_reranker import ConceptLinker
 
 pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["common cold", "cold temperature", "renal failure"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_models import tiny_encoder
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 
 # Run -> processes, the steps after which one is killed, by rank, and what is special. Checkpoints are written at even
 # steps, epochs end at steps 4 and 8: so training starts anew, goes on from the end of an epoch and from inside one.
@@ -57,7 +57,13 @@ def trained(tmp_path_factory):
     (still / "config.json").write_text(json.dumps(config))
     runs = json.dumps(RUNS).replace('"MODEL"', json.dumps(str(still)))
     done = subprocess.run(
-        [sys.executable, TESTS / "training_on_processes.py", tiny_encoder(folder / "base"), folder, runs],
+        [
+            sys.executable,
+            Path(__file__).with_name("training_on_processes.py"),
+            tiny_encoder(folder / "base"),
+            folder,
+            runs,
+        ],
         env=os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -16,8 +16,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from umls_reranker.training.collator import PairCollator
 
-TESTS = Path(__file__).resolve().parent
-CURVES = json.loads((TESTS / "loss_curve.json").read_text())
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
+CURVES = json.loads((HERE / "loss_curve.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def launch(config, script, *arguments):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
     done = subprocess.run(
         [*command, script, *arguments],
-        env=os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
@@ -43,7 +44,7 @@ def two_processes(model, tmp_path_factory):
     """Case -> gradients and losses of a run on two processes."""
     folder = tmp_path_factory.mktemp("two")
     config = TESTS.parent / "accelerate_configs" / "cpu_two_processes.yaml"
-    launch(config, TESTS / "loss_on_processes.py", model, folder)
+    launch(config, HERE / "loss_on_processes.py", model, folder)
     cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
@@ -109,11 +110,11 @@ def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, 
 
 @pytest.fixture(scope="module")
 def sharded(model, tmp_path_factory):
-    """Folder that tests/sharded_training.py wrote into on two processes."""
+    """Folder that tests/training/sharded_training.py wrote into on two processes."""
     if Version(torch.__version__) < Version("2.9"):
         pytest.skip("gloo, which stands in for NCCL here, sums sharded gradients before torch 2.9")
     folder = tmp_path_factory.mktemp("sharded")
-    launch(TESTS.parent / "accelerate_configs" / "fsdp.yaml", TESTS / "sharded_training.py", model, folder)
+    launch(TESTS.parent / "accelerate_configs" / "fsdp.yaml", HERE / "sharded_training.py", model, folder)
     return folder
 
 

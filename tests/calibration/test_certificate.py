@@ -8,7 +8,7 @@ from scipy.stats import beta, binom
 
 from umls_reranker.calibration.certificate import GRID, certify, clopper_pearson_lower, doubt
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "certificate.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.bulk import BulkJob, rerank_rows
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "rerank.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "rerank.py"
 
 
 def one_of(index, count, wait=lambda: None):

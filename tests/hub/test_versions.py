@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hub_server import WRITER, HubServer
 from outcome_fixtures import make_outcomes
-from test_hub import REPO, make_model, refused
+from test_publish import REPO, make_model, refused
 
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.hub.publish import publish

@@ -57,7 +57,7 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the script of that name')")
     script = tmp_path / "train.py"
     script.write_text(

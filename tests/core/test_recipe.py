@@ -13,7 +13,7 @@ from umls_reranker.core.arguments import SECTIONS, ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe, load_recipe, parse_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
 
 

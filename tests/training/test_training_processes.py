@@ -12,7 +12,7 @@ from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.training.processes import training_device, use_one_gpu
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.data.relations import RELATION_KINDS, RelationTable
 
-SCRIPT = Path(__file__).parent.parent / "scripts" / "prepare_data.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
 
 MRREL = (("C9000001", "PAR", "C9000002"), ("C9000004", "SIB", "C9000035"), ("C9000005", "RO", "C9000006"))
 RETIRED = ("C9999901|2018AA|SY|||C9000013|Y|", "C9999902|2018AA|DEL||||N|")

@@ -12,7 +12,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
 
-FOLDER = Path(__file__).resolve().parent.parent / "accelerate_configs"
+FOLDER = Path(__file__).resolve().parents[2] / "accelerate_configs"
 
 # File -> kind, machines, processes, precision, on the processor.
 EXPECTED = {

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
 
     def start(lives):
-        script = ROOT / "tests" / "build_index_in_shards.py"
+        script = Path(__file__).with_name("build_index_in_shards.py")
         return scripts.run_command(*launch, script, SHARD, lives, scripts.recipe, *options)
 
     assert start(lives=1).code != 0

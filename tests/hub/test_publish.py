@@ -19,7 +19,7 @@ from umls_reranker.hub.download import download
 from umls_reranker.hub.model_folder import changing, model_files, verify_parts
 from umls_reranker.hub.publish import publish
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REPO = "org/tiny-reranker"
 
 

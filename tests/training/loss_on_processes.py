@@ -1,6 +1,6 @@
 """Steps of `RerankerTrainer` on tokenized pairs, in this process or, run as a script, on each of several.
 
-    accelerate launch --config_file accelerate_configs/cpu_two_processes.yaml tests/loss_on_processes.py MODEL FOLDER
+    accelerate launch --config_file CONFIG tests/training/loss_on_processes.py MODEL FOLDER
 
 As a script it takes the steps of `CASES` and writes what `take_steps` gives into FOLDER, one safetensors file a case.
 """

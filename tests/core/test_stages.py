@@ -15,7 +15,7 @@ from umls_reranker.core import stages
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_stage(run, settings=None, inputs=None, **options):

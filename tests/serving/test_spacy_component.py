@@ -15,7 +15,7 @@ from umls_reranker.serving.linker import LinkedConcept
 spacy = pytest.importorskip("spacy")
 pytest_plugins = ["pipeline_fixtures"]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "A cold is no renal failure. Another cold came."
 PATTERNS = [{"label": "T047", "pattern": "cold"}, {"label": "KIDNEY", "pattern": "renal failure"}]
 
