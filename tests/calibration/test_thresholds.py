@@ -134,7 +134,7 @@ def test_own_threshold_is_shrunk_by_support():
     weight = group.support_positives / (group.support_positives + 100.0)
     assert group.accept == pytest.approx(weight * group.own_accept + (1 - weight) * default.accept)
     assert kind.accept == pytest.approx(weight * kind.own_accept + (1 - weight) * group.accept)
-    assert kind.accept_level == "T121" and kind.level == "T121"
+    assert kind.accept_level == "T121"
     assert kind.own_accept < kind.accept < default.accept
 
 
@@ -272,15 +272,16 @@ def test_no_gold_candidate_is_a_user_error():
 def test_for_type_falls_back_along_the_lineage():
     rows = {"default": row(), "group:DISO": row(level="group:DISO"), "T047": row(level="T047")}
     table = ThresholdTable(rows, HIERARCHY)
-    assert table.for_type("T047").level == "T047"
-    assert table.for_type("disease OR syndrome").level == "T047"
-    assert table.for_type("T191").level == "T047"
-    assert table.for_type("T046").level == "group:DISO"
-    assert table.for_type("group:DISO").level == "group:DISO"
-    assert table.for_type("T121").level == "default"
-    assert table.for_type("nonsense").level == "default"
-    assert table.for_type(None).level == table.for_type().level == table.for_type([]).level == "default"
-    assert table.for_type(["nonsense", "T191", "T046"]).level == "T047"
+    assert table.for_type("T047").accept_level == "T047"
+    assert table.for_type("disease OR syndrome").accept_level == "T047"
+    assert table.for_type("T191").accept_level == "T047"
+    assert table.for_type("T046").accept_level == "group:DISO"
+    assert table.for_type("group:DISO").accept_level == "group:DISO"
+    assert table.for_type("T121").accept_level == "default"
+    assert table.for_type("nonsense").accept_level == "default"
+    for nothing in (None, []):
+        assert table.for_type(nothing).accept_level == table.for_type().accept_level == "default"
+    assert table.for_type(["nonsense", "T191", "T046"]).accept_level == "T047"
 
 
 def test_incomplete_evidence_is_never_high():

@@ -35,7 +35,7 @@ def table(tmp_path):
 
 def test_what_is_written_is_read(table):
     assert len(table) == 3
-    assert table.name_count == 6
+    assert table.name_counts.sum() == 6
     assert table.cuis.tolist() == ["C0000001", "C0000003", "C0000020"]
     assert [
         Concept(str(table.cuis[row]), *_names(table, row), tuple(table.semantic_types(row)), table.definition(row))

@@ -163,7 +163,7 @@ def test_a_changed_part_is_noticed_and_files_of_no_use_are_not_read(prepare, tmp
 def test_filters_of_the_recipe_reach_the_reader(prepare):
     assert len(ConceptTable.load(prepare("--semantic_groups", "DISO") / "concepts")) == 20
     concepts = ConceptTable.load(prepare("--concept_types", "T023", "--term_types", "PT") / "concepts")
-    assert len(concepts) == concepts.name_count == 8
+    assert len(concepts) == concepts.name_counts.sum() == 8
 
 
 def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.errors import UserError
 
-__all__ = ["ACCEPTANCE_RULES", "AcceptanceRule", "f1_threshold"]
+__all__ = ["AcceptanceRule", "f1_threshold"]
 
 ACCEPTANCE_RULES = ("f1", "precision", "cost")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
     from ..models.template import PairTemplate
 
-__all__ = ["CandidateLists", "TopCandidates", "as_serving_input"]
+__all__ = ["CandidateLists", "as_serving_input"]
 
 
 @dataclass

@@ -55,11 +55,6 @@ class TypeThreshold:
     accept_level: str
     low_level: str
 
-    @property
-    def level(self) -> str:
-        """Where the threshold of acceptance came from."""
-        return self.accept_level
-
     def tier(self, p: float) -> str:
         """ "high", "medium", "low" or "reject" for a calibrated probability."""
         if self.high is not None and p >= self.high:

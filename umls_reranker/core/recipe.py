@@ -33,7 +33,7 @@ from .arguments import (
 )
 from .errors import UserError
 
-__all__ = ["Recipe", "load_recipe", "make_parser", "parse_recipe", "portable_locator"]
+__all__ = ["Recipe", "load_recipe", "parse_recipe", "portable_locator"]
 
 
 @dataclass

@@ -148,10 +148,6 @@ class Stage:
         manifest = self.folder / MANIFEST
         return manifest.is_file() and read_json(manifest).get("key") == self.key
 
-    def summary(self) -> dict[str, Any]:
-        """What the stage recorded about its output (counts, losses), from the manifest."""
-        return read_json(self.folder / MANIFEST)["summary"]
-
     def resumes(self) -> bool:
         """Whether the hidden folder holds something that a run of this stage takes up.
 

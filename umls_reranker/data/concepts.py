@@ -170,11 +170,6 @@ class ConceptTable:
         return self._table.num_rows
 
     @cached_property
-    def name_count(self) -> int:
-        """Number of names, preferred ones and synonyms together."""
-        return len(self) + (pc.sum(pc.list_value_length(self._synonyms)).as_py() or 0)
-
-    @cached_property
     def name_counts(self) -> np.ndarray:
         """Number of names of each concept, the preferred one included, (n,), int64."""
         return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)

@@ -20,7 +20,6 @@ from .semantic_types import TypeHierarchy
 
 __all__ = [
     "CONTENT_CHECKS",
-    "ConceptSource",
     "corpus_mentions",
     "describe_dictionary",
     "read_concepts",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ..core.errors import UserError
 
 __all__ = [
-    "CANNOT_TELL",
     "FAIL",
     "PASS",
     "SMALL_SUPPORT",

@@ -19,7 +19,7 @@ from .checklist import markdown_table
 from .linking import ratio
 from .outcomes import Outcomes
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["compare"]
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
 # What two versions must share: a part of each one's mentions, or those that happen to be common speak for neither; and

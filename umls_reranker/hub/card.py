@@ -24,8 +24,6 @@ __all__ = ["folder_card", "model_card"]
 
 TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
-Row = Sequence[str]
-
 # The figures that stand in the card's metadata, by section of metrics.json.
 INDEXED = {
     "linking": ("text-ranking", "Concept reranking", ("acc@1", "mrr", "recall@5")),

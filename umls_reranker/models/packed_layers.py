@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["PackedLayers", "PackedTexts", "TextGroup", "load_bert"]
+__all__ = ["PackedLayers", "PackedTexts", "load_bert"]
 
 Made = TypeVar("Made")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["OnnxNetwork", "OpenVinoNetwork", "load_exported"]
+__all__ = ["load_exported"]
 
 
 def load_exported(

@@ -159,10 +159,6 @@ class NameIndex:
         """The strings of names as an Arrow column."""
         return self._names.take(pa.array(name_ids))
 
-    def name_ids_of(self, row: int) -> np.ndarray:
-        """Ids of a concept's names, the preferred one first."""
-        return np.arange(self.offsets[row], self.offsets[row + 1])
-
     def search(self, vectors: np.ndarray, k: int) -> Candidates:
         """The k concepts nearest to each vector, by their best-matching name.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .lexical import LexicalIndex
     from .mention_index import MentionIndex
 
-__all__ = ["RECALL_DEPTH", "Retriever", "fuse", "in_order_of"]
+__all__ = ["Retriever", "fuse", "in_order_of"]
 
 # Ranks at which recall is measured, and hence the least number of concepts that each retriever is asked for.
 RECALL_DEPTH = 64

@@ -19,7 +19,7 @@ from spacy.util import minibatch
 from ..core.errors import UserError
 from .linker import ConceptLinker
 
-__all__ = ["EntityLinks", "make_component"]
+__all__ = ["make_component"]
 
 
 class EntityLinks:

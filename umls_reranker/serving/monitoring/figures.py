@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ...calibration.thresholds import TIERS
 
-__all__ = ["Figures", "FiguresByType", "Top"]
+__all__ = ["FiguresByType", "Top"]
 
 # Types counted by themselves; what comes after shares one entry, so that memory stays bounded whatever is sent.
 MOST_TYPES = 256

@@ -13,7 +13,7 @@ from ...calibration.reliability import calibration_report
 from ...calibration.thresholds import TIERS
 from .drift import spent
 
-__all__ = ["Label", "LabelledAnswers", "labelled_report"]
+__all__ = ["LabelledAnswers", "labelled_report"]
 
 # Score, tier and whether it was right.
 Label = tuple[float, str, bool]
