@@ -20,7 +20,6 @@ from umls_reranker.calibration.families import IsotonicCalibrator
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.hub import publish as hub
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
@@ -593,7 +592,10 @@ def test_saving_replaces_another_model_and_can_replace_its_own(reranker, tmp_pat
 
 def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
     calls = []
-    monkeypatch.setattr(hub, "publish", lambda *arguments, **options: calls.append((arguments, options)) or "URL")
+    monkeypatch.setattr(
+        "umls_reranker.serving.reranker.publish",
+        lambda *arguments, **options: calls.append((arguments, options)) or "URL",
+    )
     assert reranker.push_to_hub("org/name", "v1", token="t") == "URL"
     assert calls == [((folder, "org/name", "v1"), {"private": True, "token": "t"})]
 

@@ -19,8 +19,9 @@ from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from ..core.stages import read_json
 from ..data.semantic_types import UNKNOWN_TYPE
-from ..hub import publish as hub
+from ..hub.download import download
 from ..hub.model_folder import save_copy, verify_parts
+from ..hub.publish import publish
 from ..models.cross_encoder import PairScorer
 from ..models.runtime_files import calibration_files
 from ..models.template import PairTemplate
@@ -99,7 +100,7 @@ class UMLSReranker:
             UserError: not found, no access, no network, or a part that is missing, damaged, changed or from another
                 version (`model_folder.verify_parts`).
         """
-        folder = hub.download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
+        folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
         info = verify_parts(folder, backend)
         template = PairTemplate.from_dict(info.get("template"))
         calibrator, thresholds = calibration_files(folder, backend)
@@ -249,8 +250,8 @@ class UMLSReranker:
         return save_copy(self.folder, Path(folder))
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
-        """Publish all parts as one commit and one tag (`hub.publish`); returns the commit's URL."""
-        return hub.publish(self.folder, repo_id, tag, private=private, token=token)
+        """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
+        return publish(self.folder, repo_id, tag, private=private, token=token)
 
     def _rank(
         self,
