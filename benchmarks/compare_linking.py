@@ -92,6 +92,7 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
 
     from umls_reranker.core.devices import resolve_device, resolve_precision
     from umls_reranker.core.fetch import resolve_model
+    from umls_reranker.core.files import written
     from umls_reranker.models.template import PairTemplate
 
     device = resolve_device(recipe.run.device)
@@ -126,9 +127,8 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
         loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(negatives_a_positive(pairs)))
         columns = texts.select_columns(["query", "name", "label"])
         CrossEncoderTrainer(model, settings, train_dataset=columns, loss=loss).train()
-    partial = folder.with_name(f".{folder.name}.partial")
-    model.save_pretrained(str(partial))
-    partial.rename(folder)
+    with written(folder) as partial:
+        model.save_pretrained(str(partial))
 
 
 def negatives_a_positive(pairs) -> float:

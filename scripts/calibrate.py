@@ -10,10 +10,11 @@ the counts of the training split's strings, thresholds.json, recipe.yaml.
 from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
+from umls_reranker.core.files import fingerprint_path, read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import model_stage
-from umls_reranker.core.stages import LINEAGE, RunFolder, fingerprint_path, read_json
+from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
 def main() -> None:

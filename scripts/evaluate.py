@@ -11,10 +11,11 @@ into model/.
 import shutil
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import report_stage
-from umls_reranker.core.stages import RunFolder, write_json
+from umls_reranker.core.stages import RunFolder
 
 
 def main() -> None:

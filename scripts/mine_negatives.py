@@ -12,10 +12,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from umls_reranker.core.arguments import MiningArguments, RunArguments
+from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import pairs_stage
-from umls_reranker.core.stages import RunFolder, write_json
+from umls_reranker.core.stages import RunFolder
 
 SPLITS = ("train", "test")
 

@@ -15,8 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import read_json
 from umls_reranker.core.script import run_script
-from umls_reranker.core.stages import read_json
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import fingerprint_path, read_json, write_json
 from umls_reranker.core.recipe import Recipe, parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import prepared_stages
-from umls_reranker.core.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
+from umls_reranker.core.stages import RunFolder, Stage
 
 SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
-from umls_reranker.core.stages import LINEAGE, RunFolder, write_json
+from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
 @dataclass
@@ -35,7 +36,7 @@ def main() -> None:
             raise UserError(f"recalibration needs --{key}; see --help")
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate.py")
-    from umls_reranker.core.fetch import file_sha256
+    from umls_reranker.core.files import file_sha256
     from umls_reranker.hub.model_folder import verify_parts
     from umls_reranker.review.corrections import load_feedback
 

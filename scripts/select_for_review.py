@@ -14,8 +14,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from umls_reranker.core.files import read_json, written
 from umls_reranker.core.script import run_script
-from umls_reranker.core.stages import read_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,11 +49,9 @@ def main() -> None:
 
     mentions = list(read_predictions(options.predictions))
     picked = select_for_review(mentions, options.count, judge, random_share=options.random_share, seed=options.seed)
-    partial = options.output.with_name(f".{options.output.name}.partial")
-    with partial.open("w", encoding="utf-8") as target:
+    with written(options.output) as partial, partial.open("w", encoding="utf-8") as target:
         for mention, reason in picked:
             target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
-    partial.replace(options.output)
     counts = Counter(part for _, reason in picked for part in reason.split(", "))
     print(
         f"{len(picked):,} of {len(mentions):,} predictions: " + ", ".join(f"{n} {r}" for r, n in counts.most_common())

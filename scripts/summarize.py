@@ -5,9 +5,10 @@ python scripts/summarize.py recipes/quickstart/config.yaml
 """
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
-from umls_reranker.core.stages import RunFolder, read_json
+from umls_reranker.core.stages import RunFolder
 
 
 def main() -> None:

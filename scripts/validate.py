@@ -12,9 +12,10 @@ checklist.json into the run folder. Ends with exit code 1 when a check fails or 
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
-from umls_reranker.core.stages import RunFolder, read_json, write_json
+from umls_reranker.core.stages import RunFolder
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import errno
 import importlib.metadata
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 
 from umls_reranker.core import stages
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.stages import RunFolder, Stage, fingerprint_path, read_json, write_json
+from umls_reranker.core.files import read_json
+from umls_reranker.core.stages import RunFolder, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -277,55 +277,3 @@ def test_the_lock_ends_with_its_process(tmp_path):
     assert holder.returncode == 9
     with RunFolder(tmp_path).locked():
         pass
-
-
-# Files
-
-
-def test_fingerprints_follow_names_and_bytes(tmp_path):
-    folder = tmp_path / "data"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "b.txt").write_text("b")
-    (folder / "sub" / "a.txt").write_text("a")
-    first = fingerprint_path(folder)
-    assert first == fingerprint_path(folder) and len(first) == 64
-    os.utime(folder / "b.txt", (1, 1))
-    assert fingerprint_path(folder) == first
-    (folder / "b.txt").write_text("c")
-    changed = fingerprint_path(folder)
-    (folder / "b.txt").write_text("b")
-    (folder / "b.txt").rename(folder / "c.txt")
-    assert len({first, changed, fingerprint_path(folder)}) == 3
-    assert fingerprint_path(folder / "c.txt") != fingerprint_path(folder / "sub" / "a.txt")
-
-
-def test_a_file_has_one_fingerprint_wherever_it_lies(tmp_path):
-    (tmp_path / "a").write_text("same")
-    (tmp_path / "b").write_text("same")
-    assert fingerprint_path(tmp_path / "a") == fingerprint_path(tmp_path / "b")
-
-
-def test_a_path_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="gone does not exist; check the path in the recipe"):
-        fingerprint_path(tmp_path / "gone")
-
-
-def test_json_is_readable_text_and_strict(tmp_path):
-    content = {"name": "Ménétrier", "values": [1, 0.5, None], "nested": {"nan": float("nan")}, "pair": (1, 2)}
-    write_json(tmp_path / "a.json", content)
-    assert "Ménétrier" in (tmp_path / "a.json").read_text(encoding="utf-8")
-    expected = content | {"nested": {"nan": None}, "pair": [1, 2]}
-    assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == expected
-    assert listing(tmp_path) == ["a.json"]
-
-
-def test_json_that_cannot_be_written_leaves_the_former_file(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert read_json(tmp_path / "a.json") == {"x": 1}
-
-
-def test_missing_json_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.json is missing"):
-        read_json(tmp_path / "none.json")

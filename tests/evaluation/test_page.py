@@ -9,7 +9,7 @@ import pytest
 from outcome_fixtures import make_outcomes, make_report
 from tiny_reranker import HIERARCHY
 
-from umls_reranker.core.stages import read_json, write_json
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.page import report_page
 from umls_reranker.evaluation.target_figures import measured_figures

@@ -10,7 +10,7 @@ from datasets import load_from_disk
 from pipeline_fixtures import contents
 from test_pipeline_errors import assert_refused
 
-from umls_reranker.core.stages import read_json
+from umls_reranker.core.files import read_json
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import verify_parts
 

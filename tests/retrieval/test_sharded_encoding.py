@@ -77,7 +77,7 @@ def test_a_killed_encoding_resumes_with_the_missing_shards(tmp_path, concepts):
         build(folder, concepts, DyingEncoder(3))
     done = sorted(path.name for path in folder.glob("*.npy"))
     assert done == [f"{number:05}-of-00007.npy" for number in range(3)]
-    (folder / "00003-of-00007.partial").write_bytes(b"cut short")
+    (folder / ".00003-of-00007.npy.partial").write_bytes(b"cut short")
     encoder = TrigramEncoder()
     build(folder, concepts, encoder)
     assert encoder.asked.total() == 101 - 3 * SHARD and set(encoder.asked.values()) == {1}

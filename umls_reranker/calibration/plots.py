@@ -5,12 +5,13 @@ Drawn with matplotlib's Agg canvas (no display), in colors of Okabe & Ito that c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..core.files import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,9 +122,6 @@ def _figure(size: tuple[float, float], rows: int, **layout) -> tuple[Figure, tup
 def _save(figure: Figure, path: Path | str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.tmp")
     # No software version inside: equal data give equal bytes.
-    with open(beside, "wb") as file:
+    with written(Path(path)) as partial, partial.open("wb") as file:
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
-    os.replace(beside, path)

@@ -17,17 +17,17 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from .errors import UserError
+from .files import CHUNK_BYTES, file_sha256
 from .hub_errors import hub_calls
 from .lines import read_lines
 from .progress import progress
 from .version import __version__
 
-__all__ = ["fetch", "file_sha256", "resolve_model"]
+__all__ = ["fetch", "resolve_model"]
 
 PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 1 << 20
 ATTEMPTS = 5
 # Between the first two attempts of a download; it doubles each time, and up to as much again is added at random.
 PAUSE_SECONDS = 1.0
@@ -55,15 +55,6 @@ MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] | None = None) -> Path:

@@ -11,55 +11,31 @@ the same. What is worth keeping is never dropped without being told to.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import importlib.metadata
 import json
-import math
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .files import json_sha256, naming_full_disk, partial_path, read_json, write_json, written
 from .locks import hold
 from .version import __version__
 
-__all__ = ["LINEAGE", "RunFolder", "Stage", "fingerprint_path", "naming_full_disk", "read_json", "write_json"]
+__all__ = ["LINEAGE", "RunFolder", "Stage"]
 
 MANIFEST = "manifest.json"
 # Written first: what the content of the folder is made with, for a run that finds it unfinished.
 RESUME_FILE = "resume.json"
 # What a forked run says about the run it comes from.
 LINEAGE = "lineage.json"
-FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 # Library -> the names under which it may be installed: FAISS has one for each build.
 LIBRARIES = {name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")}
 LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
-
-
-def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write JSON beside `path` and rename it into place; a number that is not finite becomes null.
-
-    Args:
-        default: JSON of what has none; by default that is a TypeError.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _strict(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _strict(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_strict(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _plain(value: Any) -> Any:
@@ -76,30 +52,6 @@ def library_versions() -> dict[str, str | None]:
                 found[library] = importlib.metadata.version(name)
                 break
     return found
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is a `UserError` that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
-
-
-def fingerprint_path(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of a folder's files in sorted order."""
-    digest = hashlib.sha256()
-    if not path.exists():
-        raise UserError(f"{path} does not exist; check the path in the recipe")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 class Stage:
@@ -132,7 +84,7 @@ class Stage:
             facts = {name: known[name] for name in resumes_with} | {"umls_reranker": __version__}
             self.facts = json.loads(json.dumps(facts))
         content = {"stage": folder.name, "settings": self.settings, "inputs": self.inputs, "version": __version__}
-        self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        self.key = json_sha256(content)
 
     @property
     def name(self) -> str:
@@ -141,7 +93,7 @@ class Stage:
     @property
     def partial(self) -> Path:
         """The hidden folder that holds output in the making."""
-        return self.folder.with_name(f".{self.folder.name}.partial")
+        return partial_path(self.folder)
 
     def is_done(self) -> bool:
         """Whether the finished folder was made with the same settings, inputs and version."""
@@ -230,19 +182,6 @@ class Stage:
             log.write(json.dumps(entry) + "\n")
 
 
-@contextmanager
-def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn the error about a full disk, whichever library met it, into one that says what was being written."""
-    try:
-        yield
-    except Exception as error:
-        # NumPy, FAISS, torch and safetensors give no error number.
-        number = error.errno if isinstance(error, OSError) else None
-        if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
-            raise
-        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
-
-
 class RunFolder:
     """The folder of one run, ``output_dir/run_name``; each stage owns one sub-folder."""
 
@@ -278,13 +217,11 @@ class RunFolder:
         """
         if path.exists():
             raise UserError(f"{path} is there already; choose another name")
-        partial = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for manifest in sorted(self.path.glob(f"*/{MANIFEST}")):
-            stage = manifest.parent.name
-            if stage not in leave_out:
-                shutil.copytree(self.path / stage, partial / stage, copy_function=os.link)
-        partial.rename(path)
+        with written(path) as partial:
+            for manifest in sorted(self.path.glob(f"*/{MANIFEST}")):
+                stage = manifest.parent.name
+                if stage not in leave_out:
+                    shutil.copytree(self.path / stage, partial / stage, copy_function=os.link)
         return RunFolder(path)
 
     def seconds(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
+from ..core.files import partial_path, written
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -58,7 +59,7 @@ class DatasetWriter:
         path.mkdir(parents=True, exist_ok=True)
         # load_from_disk needs state.json: without it, former content cannot be mistaken for the new.
         (path / "state.json").unlink(missing_ok=True)
-        self._partial = path / f".{DATA_FILE}.partial"
+        self._partial = partial_path(path / DATA_FILE)
         self._writer = pa.ipc.new_stream(self._partial, self._schema)
 
     def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -169,11 +170,9 @@ class MappedTable(NamedTuple):
 
 
 def write_numbers(path: Path, numbers: np.ndarray) -> None:
-    """Write an array of numbers for `map_numbers`, beside `path` and then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as stream:
+    """Write an array of numbers in NumPy's format, whole or not at all."""
+    with written(path) as partial, partial.open("wb") as stream:
         np.save(stream, numbers, allow_pickle=False)
-    partial.replace(path)
 
 
 def map_numbers(path: Path) -> np.memmap:
@@ -209,6 +208,6 @@ def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    partial.replace(path)
+    """As `datasets` does, to the byte."""
+    with written(path) as partial:
+        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")

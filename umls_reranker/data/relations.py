@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.lines import Faults
+from .arrow import write_numbers
 from .cuis import CUI_BYTES, cui_numbers
 from .pipes import Block, read_columns
 
@@ -214,10 +215,7 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
             runs.append(_unite(waiting))
             waiting = []
     entries = _unite([*runs, *waiting])
-    partial = folder / f".{RELATIONS_FILE}.partial"
-    with partial.open("wb") as stream:
-        np.save(stream, entries, allow_pickle=False)
-    partial.replace(folder / RELATIONS_FILE)
+    write_numbers(folder / RELATIONS_FILE, entries)
     by_kind = {kind: int(((entries >> place) & 1).sum()) for place, kind in enumerate(RELATION_KINDS)}
     return counts | {"pairs": len(entries), "pairs_by_kind": by_kind}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
+from ..core.files import write_json
 from ..core.lines import Malformed, decode, read_lines
 
 __all__ = ["UNKNOWN_TYPE", "SemanticType", "TypeHierarchy"]
@@ -188,11 +189,8 @@ class TypeHierarchy:
             raise UserError(f"semantic types are not of the expected form ({error!r}); write them again") from None
 
     def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, beside `path` and then renamed."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
+        """Write `to_dict` as JSON, whole or not at all."""
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> TypeHierarchy:

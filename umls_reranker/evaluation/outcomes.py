@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
+from ..core.files import written
 
 __all__ = ["OUTCOMES_FILE", "Outcomes"]
 
@@ -88,13 +89,12 @@ class Outcomes:
         return Outcomes(**{name: types if name == "types" else column[rows] for name, column in columns.items()})
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file, beside `path` and then renamed."""
+        """Write a Parquet file, whole or not at all."""
         import pyarrow.parquet as pq
 
         columns = [pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA]
-        partial = path.with_name(f".{path.name}.partial")
-        pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
-        partial.replace(path)
+        with written(path) as partial:
+            pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.files import read_json
 from ..core.recipe import load_recipe
-from ..core.stages import read_json
 from ..evaluation.names import figure_name
 from .card_sources import as_text, corpus_name, is_hub_id, linked_model, source_rows
 from .model_folder import MANIFEST, model_files

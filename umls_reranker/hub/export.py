@@ -12,7 +12,7 @@ import numpy as np
 from ..calibration.evidence import COUNTS_FILE
 from ..core.arrays import top_two
 from ..core.errors import UserError
-from ..core.stages import read_json, write_json
+from ..core.files import read_json, write_json
 from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer
 from ..models.loading import load_model

@@ -24,9 +24,8 @@ from typing import Any
 from ..calibration.evidence import COUNTS_FILE, Calibration
 from ..calibration.thresholds import ThresholdTable
 from ..core.errors import UserError
-from ..core.fetch import file_sha256
+from ..core.files import file_sha256, json_sha256, read_json, write_json
 from ..core.recipe import Recipe, load_recipe, portable_locator
-from ..core.stages import read_json, write_json
 from ..core.version import __version__
 from ..models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
 from ..models.template import PairTemplate
@@ -314,8 +313,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _own_sha256(info: Mapping[str, Any]) -> str:
     """Of everything in ``reranker.json`` but this number."""
     parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
-    text = json.dumps({**info, "sha256": parts}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json_sha256({**info, "sha256": parts})
 
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
+from ..core.files import read_json
 from ..core.progress import progress
-from ..core.stages import read_json
 from .batching import batch_mapper, length_batches, token_batches
 from .bi_encoder_networks import POOLINGS, EncoderNetwork, PackedEncoder, PaddedEncoder
 from .pretrained import load_pretrained

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.stages import read_json
+from ..core.files import read_json
 
 __all__ = ["load_pretrained"]
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.files import written
+
 if TYPE_CHECKING:
     from .network import Network
 
@@ -119,9 +121,8 @@ def _remembered() -> dict[str, int]:
 def _remember(key: str, tokens: int) -> None:
     """Add a budget to the file; without a place to write it is measured again next time."""
     path = memory_file()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     content = {"schema_version": 1, "token_budgets": _remembered() | {key: tokens}}
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")
-        partial.replace(path)
+        with written(path, shared=True) as partial:
+            partial.write_text(json.dumps(content, indent=2, sort_keys=True), encoding="utf-8")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.files import read_json, write_json
 from ..core.progress import progress
-from ..core.stages import read_json, write_json
+from ..data.arrow import write_numbers
 from ..models.bi_encoder import CHUNK
 from .name_strings import open_strings, write_names, write_strings
 
@@ -97,10 +98,7 @@ class NameVectors:
             for number in mine:
                 if not self._files[number].is_file():
                     texts = self._strings.slice(number * SHARD, SHARD).to_pylist()
-                    partial = self._files[number].with_suffix(".partial")
-                    with partial.open("wb") as stream:
-                        np.save(stream, encoder.encode(texts), allow_pickle=False)
-                    partial.replace(self._files[number])
+                    write_numbers(self._files[number], encoder.encode(texts))
                 bar.update(self._size(number))
 
     def shards(self) -> Iterator[tuple[int, np.ndarray]]:

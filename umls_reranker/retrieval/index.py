@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.stages import read_json, write_json
+from ..core.files import read_json, write_json
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .exact_search import ExactSearch

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..core.fetch import MODEL_PATTERNS, resolve_model
+from ..core.files import read_json, write_json, written
 from ..core.recipe import portable_locator
 from ..core.stage_keys import ENCODER_FOLDER, further_indexes
-from ..core.stages import MANIFEST, read_json, write_json
+from ..core.stages import MANIFEST
 
 __all__ = ["export_index", "exported_encoder", "index_parts", "require_one_run"]
 
@@ -54,20 +55,18 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
     if target.exists():
         raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
     require_one_run(run, names)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     # Left out is what only training needs.
     ignored = shutil.ignore_patterns(RELATIONS_FILE, "read_report.json")
-    for name in names:
-        shutil.copytree(run / name, partial / name, ignore=ignored)
-    if ENCODER_FOLDER not in names:
-        source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
-        folder.mkdir()
-        for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
-            shutil.copyfile(file, folder / file.name)
-        write_json(folder / SOURCE_FILE, {"schema_version": 1, "model": portable_locator(model), "revision": revision})
-    partial.rename(target)
+    with written(target) as partial:
+        for name in names:
+            shutil.copytree(run / name, partial / name, ignore=ignored)
+        if ENCODER_FOLDER not in names:
+            source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
+            folder.mkdir(parents=True)
+            for file in sorted({file for pattern in MODEL_PATTERNS for file in source.glob(pattern)}):
+                shutil.copyfile(file, folder / file.name)
+            made_from = {"schema_version": 1, "model": portable_locator(model), "revision": revision}
+            write_json(folder / SOURCE_FILE, made_from)
 
 
 def exported_encoder(folder: Path, model: str, revision: str | None) -> Path | None:

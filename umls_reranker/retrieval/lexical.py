@@ -16,8 +16,8 @@ import pyarrow as pa
 from ..core.arrays import expand_ranges
 from ..core.devices import usable_cores
 from ..core.errors import UserError
+from ..core.files import read_json, write_json
 from ..core.progress import progress
-from ..core.stages import read_json, write_json
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
 from .name_strings import Candidates, ConceptNames, write_names

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from ..core.errors import UserError
-from ..core.stages import read_json, write_json
+from ..core.files import read_json, write_json
 from ..models.batching import batch_mapper
 from .exact_search import ExactSearch
 from .name_strings import Candidates, ConceptNames

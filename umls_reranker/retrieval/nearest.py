@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..core.files import written
 from ..core.progress import progress
 from .name_strings import Candidates
 from .queries import query_blocks
@@ -65,10 +66,8 @@ class NearestConcepts:
         ) as bar:
             for number, (start, end) in zip(missing, blocks, strict=True):
                 found = self._search(np.arange(start, end), self.k)
-                partial = self._files[number].with_suffix(".partial")
-                with partial.open("wb") as stream:
+                with written(self._files[number]) as partial, partial.open("wb") as stream:
                     np.savez(stream, rows=found.rows, name_ids=found.name_ids, scores=found.scores)
-                partial.replace(self._files[number])
                 bar.update(end - start)
 
     def search(self) -> None:

@@ -7,8 +7,6 @@ run lasts, and joins the shards in order when all of them are there; only then d
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import sys
@@ -18,10 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.fetch import file_sha256
+from ..core.files import file_sha256, json_sha256, naming_full_disk
 from ..core.locks import hold
 from ..core.progress import progress
-from ..core.stages import naming_full_disk
 from ..core.version import __version__
 from ..hub.model_folder import MANIFEST
 from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
@@ -76,7 +73,7 @@ class BulkJob:
         # The manifest holds the hashes of all parts.
         model = [file_sha256(reranker.folder / MANIFEST), scorer.backend, scorer.precision, reranker.accept_tier]
         content = [__version__, files, model, self.shard_rows, self.on_error]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return json_sha256(content)
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
         """Make the shards of this process that are not there yet; the first process joins all of them at the end.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..calibration.candidate_lists import as_serving_input
 from ..calibration.decisions import RankedCandidate
 from ..core.arguments import RunArguments
+from ..core.files import read_json
 from ..core.recipe import Recipe, load_recipe
-from ..core.stages import MANIFEST, read_json
+from ..core.stages import MANIFEST
 from ..data.abbreviations import find_abbreviations
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around

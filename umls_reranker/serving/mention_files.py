@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from codecs import BOM_UTF8
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.files import written
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -303,15 +303,14 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
 
 
 def write_shard(path: Path, pieces: Iterator[tuple[Any, list[list[dict[str, Any]]]]]) -> None:
-    """Write ranked pieces beside `path` and rename.
+    """Write ranked pieces, whole or not at all.
 
     Args:
         path: by its ending one of `FORMATS`.
         pieces: what was read, and for each row its ranked candidates as mappings of `RANKED_FIELDS`.
     """
     # A process that outlives its run must not write into the next one's file.
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    try:
+    with written(path, shared=True) as partial:
         if FORMATS[path.suffix] == "jsonl":
             with partial.open("wb") as stream:
                 for piece, ranked in pieces:
@@ -320,10 +319,6 @@ def write_shard(path: Path, pieces: Iterator[tuple[Any, list[list[dict[str, Any]
             tables = (with_ranked(piece, ranked) for piece, ranked in pieces)
             first = next(tables)
             _write_tables(partial, FORMATS[path.suffix], first.schema, chain([first], tables))
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    partial.replace(path)
 
 
 def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:

@@ -17,7 +17,7 @@ from ..calibration.inputs import given_inputs
 from ..calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
 from ..core.arrays import list_offsets
 from ..core.errors import UserError
-from ..core.stages import read_json
+from ..core.files import read_json
 from ..data.semantic_types import UNKNOWN_TYPE
 from ..hub.download import download
 from ..hub.model_folder import save_copy, verify_parts

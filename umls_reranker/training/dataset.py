@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from ..core.devices import usable_cores
 from ..core.errors import UserError
+from ..core.files import written
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..models.pair_encoder import PairEncoder
@@ -199,7 +200,5 @@ def _write_shard(span: slice, shard: Path, pairs: Dataset, encoder: PairEncoder,
         ],
         schema=SCHEMA,
     ).combine_chunks()
-    partial = shard.with_name(f".{shard.name}.{os.getpid()}.partial")
-    with pa.ipc.new_stream(partial, SCHEMA) as writer:
+    with written(shard, shared=True) as partial, pa.ipc.new_stream(partial, SCHEMA) as writer:
         writer.write_table(table)
-    partial.replace(shard)

@@ -30,7 +30,7 @@ from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
-from ..core.stages import write_json
+from ..core.files import write_json
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer
 from ..models.bi_encoder_networks import padded, pooled
 from ..models.pretrained import load_pretrained

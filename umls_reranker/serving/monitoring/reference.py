@@ -14,7 +14,7 @@ import numpy as np
 
 from ...calibration.reliability import document_index, document_sums
 from ...core.errors import UserError
-from ...core.stages import read_json
+from ...core.files import read_json
 
 __all__ = ["NO_CANDIDATES", "REFERENCE_FILE", "Distribution", "Reference"]
 

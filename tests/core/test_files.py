@@ -1,0 +1,119 @@
+"""Files and folders that appear whole or not at all; JSON; fingerprints."""
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import file_sha256, fingerprint_path, json_sha256, read_json, write_json, written
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_file_appears_when_it_is_whole(tmp_path, shared):
+    path = tmp_path / "names.txt"
+    path.write_text("former")
+    with written(path, shared=shared) as partial:
+        partial.write_text("cold")
+        hidden = f".names.txt.{os.getpid()}.partial" if shared else ".names.txt.partial"
+        assert (listing(tmp_path), path.read_text()) == ([hidden, "names.txt"], "former")
+    assert (listing(tmp_path), path.read_text()) == (["names.txt"], "cold")
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    with written(tmp_path / "names") as partial:
+        partial.mkdir()
+        (partial / "a.txt").write_text("cold")
+        assert listing(tmp_path) == [".names.partial"]
+    assert listing(tmp_path) == ["names"] and listing(tmp_path / "names") == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_what_fails_leaves_nothing_and_the_former_stays(tmp_path, error):
+    (tmp_path / "names.txt").write_text("former")
+    with pytest.raises(error), written(tmp_path / "names.txt") as partial:
+        partial.write_text("half")
+        raise error
+    with pytest.raises(error), written(tmp_path / "folder") as partial:
+        partial.mkdir()
+        (partial / "a.txt").write_text("half")
+        raise error
+    assert listing(tmp_path) == ["names.txt"] and (tmp_path / "names.txt").read_text() == "former"
+
+
+def test_nothing_written_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), written(tmp_path / "names.txt"):
+        pass
+
+
+def test_what_a_killed_process_left_is_dropped(tmp_path):
+    (tmp_path / ".names.partial").mkdir()
+    (tmp_path / ".names.partial" / "half.txt").write_text("half")
+    with written(tmp_path / "names") as partial:
+        assert not partial.exists()
+        partial.write_text("cold")
+    assert listing(tmp_path) == ["names"]
+
+
+def test_a_hash_of_json_does_not_depend_on_the_order_of_keys():
+    assert json_sha256({"b": [1, "x"], "a": None}) == json_sha256({"a": None, "b": [1, "x"]})
+    assert json_sha256({"a": 1}) == hashlib.sha256(b'{"a": 1}').hexdigest()
+
+
+def test_a_hash_of_a_file_is_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"cold" * (1 << 19))
+    assert file_sha256(tmp_path / "a") == hashlib.sha256(b"cold" * (1 << 19)).hexdigest()
+
+
+def test_fingerprints_follow_names_and_bytes(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "sub" / "a.txt").write_text("a")
+    first = fingerprint_path(folder)
+    assert first == fingerprint_path(folder) and len(first) == 64
+    os.utime(folder / "b.txt", (1, 1))
+    assert fingerprint_path(folder) == first
+    (folder / "b.txt").write_text("c")
+    changed = fingerprint_path(folder)
+    (folder / "b.txt").write_text("b")
+    (folder / "b.txt").rename(folder / "c.txt")
+    assert len({first, changed, fingerprint_path(folder)}) == 3
+    assert fingerprint_path(folder / "c.txt") != fingerprint_path(folder / "sub" / "a.txt")
+
+
+def test_a_file_has_one_fingerprint_wherever_it_lies(tmp_path):
+    (tmp_path / "a").write_text("same")
+    (tmp_path / "b").write_text("same")
+    assert fingerprint_path(tmp_path / "a") == fingerprint_path(tmp_path / "b")
+
+
+def test_a_path_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="gone does not exist; check the path in the recipe"):
+        fingerprint_path(tmp_path / "gone")
+
+
+def test_json_is_readable_text_and_strict(tmp_path):
+    content = {"name": "Ménétrier", "values": [1, 0.5, None], "nested": {"nan": float("nan")}, "pair": (1, 2)}
+    write_json(tmp_path / "a.json", content)
+    assert "Ménétrier" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    expected = content | {"nested": {"nan": None}, "pair": [1, 2]}
+    assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == expected
+    assert listing(tmp_path) == ["a.json"]
+
+
+def test_json_that_cannot_be_written_leaves_the_former_file(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert read_json(tmp_path / "a.json") == {"x": 1}
+
+
+def test_missing_json_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.json is missing"):
+        read_json(tmp_path / "none.json")

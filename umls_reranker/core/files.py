@@ -1,0 +1,133 @@
+"""Files and folders that appear whole or not at all; JSON; SHA-256."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+__all__ = [
+    "file_sha256",
+    "fingerprint_path",
+    "json_sha256",
+    "naming_full_disk",
+    "partial_path",
+    "read_json",
+    "write_json",
+    "written",
+]
+
+CHUNK_BYTES = 1 << 20
+FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
+
+
+def partial_path(path: Path) -> Path:
+    """The hidden path beside `path` that holds it in the making."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Give a hidden path beside `path`, for a file or a folder; it becomes `path` on success and goes on failure.
+
+    Args:
+        shared: several processes may write `path` at once, so each has a hidden path of its own. What a killed one
+            leaves is then not dropped by the next one.
+    """
+    partial = partial_path(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
+    _remove(partial)
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn the error about a full disk, whichever library met it, into one that says what was being written."""
+    try:
+        yield
+    except Exception as error:
+        # NumPy, FAISS, torch and safetensors give no error number.
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in (errno.ENOSPC, errno.EDQUOT) and not FULL_DISK.search(str(error)):
+            raise
+        raise UserError(f"{path} could not be written, the disk is full; free some space and run again") from None
+
+
+def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Write JSON, whole or not at all; a number that is not finite becomes null.
+
+    Args:
+        default: JSON of what has none; by default that is a TypeError.
+    """
+    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
+    with written(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _strict(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _strict(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_strict(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is a `UserError` that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
+
+
+def json_sha256(content: Any) -> str:
+    """SHA-256 of a JSON-able value, hexadecimal; the order of keys does not count."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    _add_bytes(digest, path)
+    return digest.hexdigest()
+
+
+def fingerprint_path(path: Path) -> str:
+    """SHA-256 of a file's size and bytes, or of the names, sizes and bytes of a folder's files in sorted order."""
+    digest = hashlib.sha256()
+    if not path.exists():
+        raise UserError(f"{path} does not exist; check the path in the recipe")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        _add_bytes(digest, file)
+    return digest.hexdigest()
+
+
+def _add_bytes(digest: Any, path: Path) -> None:
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
