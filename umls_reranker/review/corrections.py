@@ -176,19 +176,7 @@ def calibration_rows(
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
     rows: dict[str, list] = {name: [] for name in mentions.column_names}
     for row in feedback:
-        reason = (
-            "in_test_documents"
-            if row["doc_id"] in test
-            else "trained_on"
-            if row["doc_id"] in train or FEEDBACK_PREFIX + _document(row) in train
-            else "without_candidates"
-            if not row["cuis"]
-            else "without_scores"
-            if any(np.isnan(known.inside(np.array(row[name], np.float64))).any() for name, known in ranges.items())
-            else "unknown_candidates"
-            if reads_concepts and (concepts.rows(row["cuis"]) < 0).any()
-            else None
-        )
+        reason = _reason_to_leave_out(row, test, train, ranges, concepts if reads_concepts else None)
         if reason:
             lost[reason] += 1
             continue
@@ -204,6 +192,27 @@ def calibration_rows(
         concatenate_datasets([candidates, Dataset.from_dict(lists, features=candidates.features)]),
         concatenate_datasets([mentions, Dataset.from_dict(rows, features=mentions.features)]),
     )
+
+
+def _reason_to_leave_out(
+    row: Mapping[str, Any],
+    test_documents: set[str],
+    train_documents: set[str],
+    ranges: Mapping[str, ScoreRange],
+    concepts: ConceptTable | None,
+) -> str | None:
+    """The first of the reasons why a correction cannot be fitted on; None for one that can."""
+    if row["doc_id"] in test_documents:
+        return "in_test_documents"
+    if row["doc_id"] in train_documents or FEEDBACK_PREFIX + _document(row) in train_documents:
+        return "trained_on"
+    if not row["cuis"]:
+        return "without_candidates"
+    if any(np.isnan(known.inside(np.array(row[name], np.float64))).any() for name, known in ranges.items()):
+        return "without_scores"
+    if concepts is not None and (concepts.rows(row["cuis"]) < 0).any():
+        return "unknown_candidates"
+    return None
 
 
 def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
