@@ -14,7 +14,7 @@ from .resampling import (
     document_sums,
     random_signs,
 )
-from .smooth import GridResiduals, smooth_ece
+from .smooth import SmoothedResiduals, grid_residuals, smooth_ece
 
 __all__ = [
     "bootstrap_by_document",
@@ -163,9 +163,9 @@ def calibration_report(
         )
 
     report = {"ece": binned(*width, _absolute_gap), "debiased_ece": binned(*mass, _debiased_gap)}
-    residuals = GridResiduals(p, y - p)
-    value, bandwidth = residuals.smooth_ece()
-    chance = GridResiduals(p, noise, index, documents).signed(draws=min(resamples, SMOOTH_DRAWS), seed=seed)
+    value, bandwidth = SmoothedResiduals(grid_residuals(p, y - p)).smooth_ece()
+    grids = grid_residuals(p, noise, index, documents)
+    chance = SmoothedResiduals(random_signs(grids, draws=min(resamples, SMOOTH_DRAWS), seed=seed))
     spread = float(np.quantile(chance.at(bandwidth), 0.95))
     report["smooth_ece"] = {"value": value, "low": max(value - spread, 0.0), "high": value + spread} | _perfect(
         chance.smooth_ece()[0]

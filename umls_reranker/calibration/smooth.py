@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .resampling import random_signs
-
-__all__ = ["GridResiduals", "smooth_ece"]
+__all__ = ["SmoothedResiduals", "grid_residuals", "smooth_ece"]
 
 # Cells of the grid on [0, 1]; a bandwidth below one cell is not resolved.
 GRID = 1024
@@ -21,36 +19,42 @@ BISECTIONS = 12
 def smooth_ece(p: np.ndarray, y: np.ndarray) -> float:
     """Smooth ECE of probabilities (n,) and labels 0/1 (n,), in [0, 1]; exact to about 1 / `GRID`."""
     p, y = np.asarray(p, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    return GridResiduals(p, y - p).smooth_ece()[0]
+    return SmoothedResiduals(grid_residuals(p, y - p)).smooth_ece()[0]
 
 
-class GridResiduals:
+def grid_residuals(
+    p: np.ndarray, residuals: np.ndarray, index: np.ndarray | None = None, documents: int = 1
+) -> np.ndarray:
     """Mean residuals on a grid of [0, 1], each shared by the two cells nearest to its probability.
 
     Args:
         p: (n,) probabilities.
         residuals: (n,).
         index, documents: document of each row and their number, where the sums of each are needed.
+
+    Returns:
+        (documents, `GRID`) float64.
+    """
+    place = np.clip(p * GRID - 0.5, 0.0, GRID - 1.0)
+    cell = np.minimum(place.astype(np.int64), GRID - 2)
+    upper = (place - cell) * residuals
+    key = cell if index is None else index * GRID + cell
+    sums = np.bincount(key, weights=residuals - upper, minlength=documents * GRID)
+    sums += np.bincount(key + 1, weights=upper, minlength=documents * GRID)
+    return sums.reshape(documents, GRID) / len(p)
+
+
+class SmoothedResiduals:
+    """Grids of residuals under a Gaussian kernel of any bandwidth.
+
+    Args:
+        grids: (grids, `GRID`), as of `grid_residuals`.
     """
 
-    def __init__(
-        self, p: np.ndarray, residuals: np.ndarray, index: np.ndarray | None = None, documents: int = 1
-    ) -> None:
-        place = np.clip(p * GRID - 0.5, 0.0, GRID - 1.0)
-        cell = np.minimum(place.astype(np.int64), GRID - 2)
-        upper = (place - cell) * residuals
-        key = cell if index is None else index * GRID + cell
-        sums = np.bincount(key, weights=residuals - upper, minlength=documents * GRID)
-        sums += np.bincount(key + 1, weights=upper, minlength=documents * GRID)
-        self.rows = sums.reshape(documents, GRID) / len(p)
-        self._transform()
+    def __init__(self, grids: np.ndarray) -> None:
+        from scipy.fft import dct
 
-    def signed(self, *, draws: int, seed: int) -> GridResiduals:
-        """As many grids as `draws`, of sums with random signs by document."""
-        made = object.__new__(GridResiduals)
-        made.rows = random_signs(self.rows, draws=draws, seed=seed)
-        made._transform()
-        return made
+        self._cosines = dct(grids, axis=1)
 
     def at(self, bandwidth: float | np.ndarray) -> np.ndarray:
         """(grids,) smECE at one bandwidth, or one for each grid."""
@@ -70,9 +74,3 @@ class GridResiduals:
             low, high = np.where(above, middle, low), np.where(above, high, middle)
         value = self.at(high)
         return (float(value[0]), float(high[0])) if len(value) == 1 else (value, high)
-
-    def _transform(self) -> None:
-        from scipy.fft import dct
-
-        # Without signs by document only the total counts.
-        self._cosines = dct(self.rows, axis=1)
