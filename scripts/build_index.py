@@ -10,8 +10,6 @@ again; the vectors are the same either way. Another index is built from them wit
 that is not retrieved is never added to a list.
 """
 
-from contextlib import nullcontext
-
 from umls_reranker.core.arguments import IndexArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
@@ -49,7 +47,7 @@ def make_stages(recipe, run, due) -> None:
     }
     state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does all that is not shared out.
-    with run.locked() if state.is_main_process else nullcontext():
+    with run.locked(owner=state.is_main_process):
         for stage in due:
             if stage.name == "vectors":
                 make_vectors(recipe, run, stage, state)
@@ -67,7 +65,7 @@ def make_vectors(recipe, run, stage, state) -> None:
     # What FAISS does not know, and too few names for it, are said before hours of encoding.
     index = new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
     main = state.is_main_process
-    with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
+    with stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         if main:
             concepts = ConceptTable.load(run.path / "concepts")
             NameVectors.prepare(concepts, encoder, folder, stage.key)

@@ -18,7 +18,11 @@ from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (RunArguments, CalibrationArguments))
+    calibrate(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
+
+
+def calibrate(recipe) -> None:
+    """The whole stage; scripts/recalibrate.py calls it for a new run."""
     run = RunFolder(recipe.run.run_dir)
     corrections = recipe.calibration.calibration_feedback
     stage = model_stage(recipe, run, fingerprint_path(Path(corrections)) if corrections else None)

@@ -8,7 +8,6 @@ Writes pairs/ into the run folder, with mining_report.json: what each guard drop
 Several processes share the search, whose finished parts a killed run finds again; the pairs are the same either way.
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 from umls_reranker.core.arguments import MiningArguments, RunArguments
@@ -51,17 +50,16 @@ def make(recipe, run, stage) -> None:
     held_out = replace(config, max_mentions=None, mine_per="mention", typeless_share=0.0)
     configs = {split: config if split == "train" else held_out for split in SPLITS}
     # One process owns the run folder; the others leave their share of the search in it.
-    with run.locked() if state.is_main_process else nullcontext():
+    with run.locked(owner=state.is_main_process):
         searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")
         searched[0].require(searched[1])
-        main = state.is_main_process
-        with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
+        with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
             state.wait_for_everyone()
             for split in SPLITS:
                 share = state.process_index, state.num_processes
                 search_share(mentions[split], *searched, configs[split], folder / split, *share)
             state.wait_for_everyone()
-            if main:
+            if state.is_main_process:
                 write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary)
 
 

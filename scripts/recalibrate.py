@@ -8,10 +8,10 @@ names the version it comes from. The former run stays as it is. Then evaluate.py
 with --run_name NAME, as for any run.
 """
 
-import runpy
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from calibrate import calibrate
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
@@ -29,7 +29,6 @@ class RecalibrationOptions:
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
     recipe, options = parse_recipe(__doc__, (RunArguments, CalibrationArguments), extra=RecalibrationOptions)
     for key, value in (("name", options.name), ("calibration_feedback", recipe.calibration.calibration_feedback)):
         if not value:
@@ -49,9 +48,7 @@ def main() -> None:
             f"{part}_sha256": file_sha256(run.path / "model" / f"{part}.json") for part in ("calibrator", "thresholds")
         }
         write_json(fork.path / LINEAGE, {"recalibrated_from": {"run": run.path.name} | shas})
-    place = arguments.index("--name")
-    sys.argv[1:] = [*arguments[:place], *arguments[place + 2 :], "--run_name", options.name]
-    runpy.run_path(str(Path(__file__).with_name("calibrate.py")), run_name="__main__")
+    calibrate(replace(recipe, run=replace(recipe.run, run_name=options.name)))
 
 
 if __name__ == "__main__":

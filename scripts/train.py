@@ -7,7 +7,6 @@
 Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
 """
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
@@ -51,13 +50,12 @@ def train(recipe, run, stage) -> None:
         columns = (mentions["train"][name] for name in ("mention_id", "semantic_types"))
         mention_types = dict(zip(*columns, strict=True))
     # One process owns the run folder; the others only read it, once it is ready for them.
-    with run.locked() if state.is_main_process else nullcontext():
-        main = state.is_main_process
-        with stage.writing(recipe.run.overwrite) if main else nullcontext((stage.partial, {})) as (folder, summary):
-            state.wait_for_everyone()
-            summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder, mention_types)
-            state.wait_for_everyone()
-    if state.is_main_process:
+    main = state.is_main_process
+    with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
+        state.wait_for_everyone()
+        summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder, mention_types)
+        state.wait_for_everyone()
+    if main:
         dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())
         print(f"best checkpoint: step {summary['best_step']} of {summary['steps']}; dev pairs: {dev}")
 

@@ -168,6 +168,7 @@ def _run_script(
         _connect(hub)
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     sys.argv = [script, *words]
+    sys.path.insert(0, str(Path(script).parent))
     runpy.run_path(script, run_name="__main__")
 
 

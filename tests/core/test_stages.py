@@ -261,6 +261,18 @@ def test_a_run_folder_is_locked_once(tmp_path):
         pass
 
 
+def test_processes_beside_the_owner_share_its_folder_and_take_no_lock(tmp_path):
+    run, stage = RunFolder(tmp_path), make_stage(tmp_path)
+    with run.locked(), stage.writing() as (folder, summary):
+        with run.locked(owner=False), make_stage(tmp_path).writing(owner=False) as (same, dropped):
+            (same / "shard").write_text("1")
+            dropped["names"] = 5
+        assert same == folder and not stage.is_done()
+        summary["names"] = 4
+    assert stage.is_done() and read_json(stage.folder / "manifest.json")["summary"] == {"names": 4}
+    assert (stage.folder / "shard").read_text() == "1"
+
+
 def test_the_lock_ends_with_its_process(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from umls_reranker.core.stages import RunFolder\n"

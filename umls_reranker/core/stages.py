@@ -128,15 +128,20 @@ class Stage:
         return True
 
     @contextmanager
-    def writing(self, overwrite: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def writing(self, overwrite: bool = False, *, owner: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Give a folder to write into and a dict for the summary; on success the folder becomes the output.
 
         Args:
             overwrite: drop what a killed run left, also where it could be resumed.
+            owner: False in all processes of a launch but one: they write into the same folder, which the owner makes
+                and turns into the output; only the owner's summary counts.
 
         Raises:
             UserError: as for `resumes`.
         """
+        if not owner:
+            yield self.partial, {}
+            return
         resumable = self.facts is not None
         if overwrite or not self.resumes():
             shutil.rmtree(self.partial, ignore_errors=True)
@@ -231,13 +236,14 @@ class RunFolder:
         return {entry["stage"]: entry["seconds"] for entry in entries}
 
     @contextmanager
-    def locked(self, *, dry_run: bool = False) -> Iterator[None]:
+    def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:
         """Hold the run folder against a second process; the lock goes away with the process, however it ends.
 
         Args:
             dry_run: nothing will be written, so neither folder nor lock is made.
+            owner: False in all processes of a launch but one, which holds the lock for them all.
         """
-        if dry_run:
+        if dry_run or not owner:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
