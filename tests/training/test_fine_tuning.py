@@ -18,9 +18,9 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models.pair_encoder import PairEncoder
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.training import dataset, fine_tuning
-from umls_reranker.training.dataset import tokenize_pairs, weight_scale
+from umls_reranker.training.dataset import TrainingPasses, tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
-from umls_reranker.training.sampling import MentionLists
+from umls_reranker.training.sampling import MentionLists, Pass
 
 RUN = RunArguments(device="cpu")
 
@@ -106,13 +106,21 @@ def test_shards_do_not_depend_on_the_number_of_workers(encoder, tmp_path, monkey
     assert one == two and len(one) == 3
 
 
-def test_rows_are_read_in_any_order_and_a_negative_one_does_not_count(encoder, tmp_path, monkeypatch):
+def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 3)
     rows = tokenize_pairs(make_pairs(2), encoder, 1.0, tmp_path, workers=1)
-    read, parts = rows.__getitems__([7, 0, ~4, 4]), [rows[row] for row in (7, 0, 4, 4)]
+    read, parts = rows.__getitems__([7, 0, 4, 4]), [rows[row] for row in (7, 0, 4, 4)]
     assert read.tokens.tolist() == np.concatenate([part.tokens for part in parts]).tolist()
     assert read.rows.tolist() == [7, 0, 4, 4] and read.lengths.tolist() == [int(part.lengths[0]) for part in parts]
-    assert read.labels.tolist() == [0.0, 1.0, -100.0, 1.0] and read.weights.tolist() == [1.5, 5.0, 0.0, 5.0]
+    assert read.labels.tolist() == [0.0, 1.0, 1.0, 1.0] and read.weights.tolist() == [1.5, 5.0, 5.0, 5.0]
+    passes = TrainingPasses(rows)
+    counted, ignored = passes.__getitems__(Pass([4])), passes.__getitems__(Pass([4], counts=False))
+    assert (counted.labels, counted.weights) == ([1.0], [5.0]) and (ignored.labels, ignored.weights) == (
+        [-100.0],
+        [0.0],
+    )
+    assert ignored.tokens.tolist() == counted.tokens.tolist() and ignored.rows.tolist() == [4]
+    assert {ignored.labels.dtype, ignored.weights.dtype} == {np.dtype(np.float32)}
 
 
 def test_pairs_without_a_column_are_refused(tmp_path):

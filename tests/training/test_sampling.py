@@ -7,6 +7,7 @@ from umls_reranker.training.sampling import (
     EpochOrder,
     GlobalBatches,
     MentionLists,
+    Pass,
     TypeBalancedOrder,
     WeightedOrder,
     rarest_type_weights,
@@ -16,7 +17,7 @@ LENGTHS = np.random.default_rng(5).integers(3, 40, 1_000)
 
 
 def shares(rows, batch_size, passes, processes, epoch=0):
-    """[process][pass] -> rows."""
+    """[process][pass] -> `Pass`."""
     order = EpochOrder(rows, seed=3)
     order.set_epoch(epoch)
     sizes = {"passes": passes, "num_processes": processes}
@@ -32,9 +33,10 @@ def global_batches(*args, **options):
     assert len({len(share) for share in lists}) == 1
     steps = len(lists[0]) // passes
     batches = [
-        [row for share in lists for part in share[s * passes : (s + 1) * passes] for row in part] for s in range(steps)
+        [row for share in lists for part in share[s * passes : (s + 1) * passes] if part.counts for row in part.rows]
+        for s in range(steps)
     ]
-    return [sorted(row for row in batch if row >= 0) for batch in batches]
+    return [sorted(batch) for batch in batches]
 
 
 @pytest.mark.parametrize(("passes", "processes"), [(4, 1), (1, 2), (2, 2), (3, 5), (1, 64)])
@@ -49,14 +51,15 @@ def test_a_global_batch_has_the_same_rows_however_it_is_cut(rows, passes, proces
 def test_a_share_without_rows_gets_one_that_does_not_count():
     # One row is left for two processes of two passes each.
     first, second = shares(5, 4, 2, 2)
-    [[row], padding] = first[-2:]
-    assert row >= 0 and padding == [~row] and second[-2:] == [[~row], [~row]]
-    assert all(len(part) == 1 and part[0] >= 0 for part in first[:2] + second[:2])
+    last, padding = first[-2:]
+    assert last.counts and len(last.rows) == 1 and padding == Pass(last.rows, False)
+    assert second[-2:] == [padding, padding]
+    assert all(len(part.rows) == 1 and part.counts for part in first[:2] + second[:2])
 
 
 def test_rows_of_a_batch_are_alike_in_length_and_batches_come_in_any_order():
     [share] = shares(1_000, 50, 1, 1)
-    lengths = [LENGTHS[rows] for rows in share]
+    lengths = [LENGTHS[part.rows] for part in share]
     # All 20 batches were sorted together: each spans about a twentieth of the range.
     assert max(np.ptp(part) for part in lengths) <= 4
     means = [part.mean() for part in lengths]
@@ -109,9 +112,11 @@ def test_mentions_are_drawn_by_weight():
 
 def test_a_type_balanced_run_is_cut_like_any_other():
     order = TypeBalancedOrder(MentionLists(MENTION_IDS), np.ones(4), seed=1)
-    whole = [sorted(rows) for rows in GlobalBatches(order, LENGTHS, 4)]
+    whole = [sorted(part.rows) for part in GlobalBatches(order, LENGTHS, 4)]
     halves = [list(GlobalBatches(order, LENGTHS, 4, process_index=p, num_processes=2)) for p in (0, 1)]
-    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == whole and [len(rows) for rows in whole] == [
+    assert [sorted(a.rows + b.rows) for a, b in zip(*halves, strict=True)] == whole and [
+        len(rows) for rows in whole
+    ] == [
         4,
         4,
         2,
@@ -151,12 +156,13 @@ def test_a_pass_holds_whole_mentions_and_a_global_batch_the_same_however_it_is_c
     spans = {int(s): list(range(s, s + n)) for s, n in zip(lists.starts, lists.sizes, strict=True)}
     batches = [[] for _ in whole]
     for share in parts:
-        for number, rows in enumerate(share):
-            if rows[0] < 0:
-                assert len(rows) == 1 and ~rows[0] in spans
+        for number, (rows, counts) in enumerate(share):
+            if not counts:
+                assert len(rows) == 1 and rows[0] in spans
                 continue
             assert rows == [row for start in rows if start in spans for row in spans[start]]
             batches[number // passes] += rows
+    whole = [part.rows for part in whole]
     assert [sorted(rows) for rows in batches] == [sorted(rows) for rows in whole]
     assert sorted(row for rows in whole for row in rows) == list(range(lists.sizes.sum()))
     assert [sum(row in spans for row in rows) for rows in whole] == [8] * (mentions // 8) + [mentions % 8] * (

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ from ..core.files import written
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..models.pair_encoder import PairEncoder
+from .sampling import Pass
 
 __all__ = [
     "IGNORED_LABEL",
     "REQUIRED_COLUMNS",
     "RaggedPairs",
     "TokenizedPairs",
+    "TrainingPasses",
     "tokenize_pairs",
     "weight_scale",
 ]
@@ -108,20 +110,33 @@ class TokenizedPairs:
         return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int]) -> RaggedPairs:
-        """Read pairs; ``~row``, a negative number, gives the pair with weight 0 and `IGNORED_LABEL`."""
         rows = np.asarray(rows, np.int64)
-        ignored = rows < 0
-        rows = np.where(ignored, ~rows, rows)
         places = zip(*np.divmod(rows, self._rows_per_shard), strict=True)
         spans = ((shard, self._offsets[shard][row : row + 2]) for shard, row in places)
         return RaggedPairs(
             tokens=np.concatenate([self._tokens[shard][start:end] for shard, (start, end) in spans]),
             lengths=self.lengths[rows],
             first_lengths=self._first_lengths[rows],
-            labels=np.where(ignored, np.float32(IGNORED_LABEL), self._labels[rows]),
-            weights=np.where(ignored, np.float32(0), self._weights[rows]),
+            labels=self._labels[rows],
+            weights=self._weights[rows],
             rows=rows,
         )
+
+
+class TrainingPasses:
+    """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; those that do not count have weight 0."""
+
+    def __init__(self, pairs: TokenizedPairs) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, drawn: Pass) -> RaggedPairs:
+        pairs = self.pairs.__getitems__(drawn.rows)
+        if drawn.counts:
+            return pairs
+        return replace(pairs, labels=np.full_like(pairs.labels, IGNORED_LABEL), weights=np.zeros_like(pairs.weights))
 
 
 def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:

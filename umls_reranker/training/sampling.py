@@ -9,11 +9,20 @@ compares the pairs of a mention, mentions take the place of rows: a batch holds 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
-__all__ = ["EpochOrder", "GlobalBatches", "MentionLists", "TypeBalancedOrder", "WeightedOrder", "rarest_type_weights"]
+__all__ = [
+    "EpochOrder",
+    "GlobalBatches",
+    "MentionLists",
+    "Pass",
+    "TypeBalancedOrder",
+    "WeightedOrder",
+    "rarest_type_weights",
+]
 
 # Rows of this many batches are sorted by length together: more would pad less, but draw from fewer places at a time.
 SORTED_BATCHES = 100
@@ -139,13 +148,19 @@ def rarest_type_weights(types: Sequence[Sequence[str]], temperature: float) -> n
     return np.array([min(frequency[name] for name in names) for names in named], np.float64) ** -temperature
 
 
+class Pass(NamedTuple):
+    """Rows of one forward pass; `counts` is False where they only keep step with other processes and passes."""
+
+    rows: list[int]
+    counts: bool = True
+
+
 class GlobalBatches(BatchSampler):
     """One process' share of each global batch, pass by pass.
 
     Rows of a global batch are alike in length. Processes take every so-manyth of them, and cut their share into passes
     of neighbors in length; all get the same number of passes, so none waits for another. The last batch of an epoch
-    holds what is left; a share without a row of its own gets one row to keep step, as ``~row`` (a negative number),
-    which the dataset gives a weight of 0 and does not count.
+    holds what is left; a share without a row of its own gets one row to keep step, in a `Pass` that does not count.
 
     With `lists` all this holds for mentions in place of rows: a pass gets all rows of each of its mentions.
 
@@ -182,11 +197,11 @@ class GlobalBatches(BatchSampler):
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size) * self._passes
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Pass]:
         for batch in self.global_batches():
             share = batch[self._process_index :: self._num_processes]
             for part in np.array_split(share, self._passes):
-                yield self._rows(part).tolist() if len(part) else [~int(self._rows(batch[:1])[0])]
+                yield Pass(self._rows(part).tolist()) if len(part) else Pass([int(self._rows(batch[:1])[0])], False)
 
     def _rows(self, drawn: np.ndarray) -> np.ndarray:
         return drawn if self._lists is None else self._lists.rows(drawn)

@@ -14,7 +14,7 @@ from transformers import EvalPrediction, Trainer
 
 from ..calibration.logistic import sigmoid
 from ..evaluation.pair_metrics import pair_metrics
-from .dataset import IGNORED_LABEL, TokenizedPairs
+from .dataset import IGNORED_LABEL, TokenizedPairs, TrainingPasses
 from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
 from .sampling import EpochOrder, GlobalBatches, MentionLists
 
@@ -79,7 +79,7 @@ class RerankerTrainer(Trainer):
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
         )
-        loader = self._loader(self.train_dataset, batch_sampler=batches)
+        loader = self._loader(TrainingPasses(self.train_dataset), batch_sampler=batches)
         return prepare_data_loader(
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
@@ -90,7 +90,7 @@ class RerankerTrainer(Trainer):
         rows = np.argsort(dataset.lengths, kind="stable").tolist()
         return self.accelerator.prepare(self._loader(dataset, batch_size=self.args.eval_batch_size, sampler=rows))
 
-    def _loader(self, dataset: TokenizedPairs, **batches: Any) -> DataLoader:
+    def _loader(self, dataset: TokenizedPairs | TrainingPasses, **batches: Any) -> DataLoader:
         return DataLoader(
             dataset,
             collate_fn=self.data_collator,
