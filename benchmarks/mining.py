@@ -231,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     concepts, mentions, known = make_dictionary(options.names, options.mentions, options.dimension, options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        thing = TypeHierarchy.from_edges([SemanticType("T1", "Thing", None, None)])
+        thing = TypeHierarchy([SemanticType("T1", "Thing", None, None)])
         write_concepts(concepts, thing, Path(folder) / "concepts", "")
         table = ConceptTable.load(Path(folder) / "concepts")
         indexes = enumerate(options.indexes)

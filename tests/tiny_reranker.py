@@ -13,7 +13,7 @@ from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.hub.model_folder import write_parts
 from umls_reranker.models.template import PairTemplate
 
-HIERARCHY = TypeHierarchy.from_edges(
+HIERARCHY = TypeHierarchy(
     [
         SemanticType("T046", "Pathologic Function", None, "DISO"),
         SemanticType("T047", "Disease or Syndrome", "T046", "DISO"),

@@ -33,7 +33,7 @@ class TrigramEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-HIERARCHY = TypeHierarchy.from_edges(
+HIERARCHY = TypeHierarchy(
     [
         SemanticType("T1", "Thing", None, "G"),
         SemanticType("T2", "Disease", "T1", "G"),

@@ -13,7 +13,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.template import PairTemplate
 
-HIERARCHY = TypeHierarchy.from_edges([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
+HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
 
 

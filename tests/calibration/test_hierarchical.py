@@ -16,7 +16,7 @@ from umls_reranker.calibration.calibrators import (
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
-HIERARCHY = TypeHierarchy.from_edges(
+HIERARCHY = TypeHierarchy(
     [
         SemanticType("T047", "Disease or Syndrome", None, "DISO"),
         SemanticType("T191", "Neoplastic Process", "T047", "DISO"),

@@ -26,7 +26,7 @@ def draw(path) -> None:
         exact = np.where(rng.random(800) < 0.3, 1.0, -np.inf)
         systems = {"reranker": p, "exact": exact, "silent": silent}
         curves = {name: risk_coverage(score, y) for name, score in systems.items()}
-        risk_coverage_plot(curves, path, target=0.9)
+        risk_coverage_plot(curves, path)
 
 
 @pytest.mark.parametrize("name", ["reliability.png", "risk_coverage.png"])

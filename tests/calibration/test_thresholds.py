@@ -10,7 +10,7 @@ from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold, 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
-HIERARCHY = TypeHierarchy.from_edges(
+HIERARCHY = TypeHierarchy(
     [
         SemanticType("T051", "Event", None, "ACTI"),
         SemanticType("T046", "Pathologic Function", "T051", "DISO"),
@@ -88,7 +88,7 @@ def test_lineage_stays_in_the_group():
     assert lineage("T051", HIERARCHY) == ["T051", "group:ACTI", "default"]
     assert lineage("group:DISO", HIERARCHY) == ["group:DISO", "default"]
     assert lineage("default", HIERARCHY) == ["default"]
-    plain = TypeHierarchy.from_edges([SemanticType("HP:1", "a"), SemanticType("HP:2", "b", "HP:1")])
+    plain = TypeHierarchy([SemanticType("HP:1", "a"), SemanticType("HP:2", "b", "HP:1")])
     assert lineage("HP:2", plain) == ["HP:2", "HP:1", "default"]
 
 
@@ -236,7 +236,7 @@ def test_the_tier_as_served_keeps_the_promise_where_small_types_fall_back():
     # A large type, right with probability 1 - 0.28 (1 - p), and 160 of ten mentions each, right in 88 % at any p: too
     # few to contradict anything. Alone the large type could go down to 0.64; all together must stop above 0.75.
     small = [f"T{number}" for number in range(100, 260)]
-    hierarchy = TypeHierarchy.from_edges(SemanticType(name, f"type {name}") for name in ("T047", *small))
+    hierarchy = TypeHierarchy(SemanticType(name, f"type {name}") for name in ("T047", *small))
     types = ["T047"] * 8000 + [name for name in small for _ in range(10)]
     is_large = np.arange(len(types)) < 8000
     rng = np.random.default_rng(0)

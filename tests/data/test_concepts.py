@@ -19,7 +19,7 @@ from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
 
-NO_TYPES = TypeHierarchy.from_edges([])
+NO_TYPES = TypeHierarchy([])
 CONCEPTS = [
     Concept("C0000001", "one", ("I", "eins"), ("T1", "T2"), "The first number."),
     Concept("C0000003", "three", (), ("T2",)),

@@ -1,7 +1,7 @@
 import gzip
 
 import pytest
-from data_fixtures import PMIDS, write_pubtator
+from data_fixtures import write_pubtator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,13 +50,6 @@ def test_windows_line_ends_and_byte_order_mark(tmp_path):
 def test_line_separators_inside_the_text_are_characters(tmp_path):
     content = "1|t|a\u2028b\n1|a|c\x0cd\n1\t4\t7\tc\x0cd\tT1\tC0000001\n"
     assert [m.text for m in read_pubtator(write(tmp_path / "c.txt", content))] == ["c\x0cd"]
-
-
-def test_gives_only_the_documents_asked_for(tmp_path):
-    report = ReadReport()
-    mentions = list(read_pubtator(write_pubtator(tmp_path / "c.txt"), doc_ids={PMIDS[1], "absent"}, report=report))
-    assert [(m.doc_id, m.text) for m in mentions] == [("901", "Cold"), ("901", "head cold"), ("901", "coughing")]
-    assert report.documents == 1
 
 
 @pytest.mark.parametrize(

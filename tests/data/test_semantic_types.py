@@ -63,14 +63,12 @@ def test_groups_are_optional(tmp_path):
 
 
 def test_a_type_without_group_takes_its_ancestors():
-    network = TypeHierarchy.from_edges([SemanticType("a", "A", None, "G"), SemanticType("b", "B", "a")])
+    network = TypeHierarchy([SemanticType("a", "A", None, "G"), SemanticType("b", "B", "a")])
     assert network.chain("b") == ["b", "a", "group:G"]
 
 
 def test_ids_win_over_names_and_types_over_groups():
-    network = TypeHierarchy.from_edges(
-        [SemanticType("a", "b", None, "G"), SemanticType("b", "Anatomy")], {"G": "Anatomy"}
-    )
+    network = TypeHierarchy([SemanticType("a", "b", None, "G"), SemanticType("b", "Anatomy")], {"G": "Anatomy"})
     assert network.resolve("B") == "b"
     assert network.resolve("anatomy") == "b"
 
@@ -85,7 +83,7 @@ def test_save_and_load(network, tmp_path):
 
 
 def test_an_empty_hierarchy_is_one():
-    assert TypeHierarchy.from_dict(TypeHierarchy.from_edges([]).to_dict()).resolve("T047") is None
+    assert TypeHierarchy.from_dict(TypeHierarchy([]).to_dict()).resolve("T047") is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_an_empty_hierarchy_is_one():
 )
 def test_impossible_hierarchies_are_refused(types, message):
     with pytest.raises(UserError, match=message):
-        TypeHierarchy.from_edges(types)
+        TypeHierarchy(types)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_every_group_is_there_and_a_mention_counts_in_each_of_its_groups():
 
 
 def test_without_groups_the_broadest_types_stand_for_them():
-    hierarchy = TypeHierarchy.from_edges([SemanticType("A", "Organ"), SemanticType("B", "Heart", "A")])
+    hierarchy = TypeHierarchy([SemanticType("A", "Organ"), SemanticType("B", "Heart", "A")])
     groups = group_slices(make_outcomes(3, types=[["B"], ["A"], ["B"]]), hierarchy, **OPTIONS)
     assert [(name, part["name"], part["mentions"]) for name, part in groups.items()] == [("A", "Organ", 3)]
 

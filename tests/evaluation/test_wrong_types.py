@@ -13,7 +13,7 @@ from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_t
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 
-HIERARCHY = TypeHierarchy.from_edges(
+HIERARCHY = TypeHierarchy(
     [
         SemanticType("T038", "Biologic Function", None, "PHYS"),
         SemanticType("T047", "Disease or Syndrome", "T038", "DISO"),

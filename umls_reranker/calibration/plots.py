@@ -23,9 +23,10 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 # Precision over fewer mentions than this share is too noisy to draw.
 SMALLEST_COVERAGE = 0.01
+MARKED_PRECISION = 0.95
 
 
-def reliability_plot(curves: Mapping[str, Mapping[str, Any]], path: Path | str, *, title: str | None = None) -> None:
+def reliability_plot(curves: Mapping[str, Mapping[str, Any]], path: Path | str) -> None:
     """Reliability diagram over a histogram of the probabilities, written as PNG.
 
     Args:
@@ -51,26 +52,19 @@ def reliability_plot(curves: Mapping[str, Mapping[str, Any]], path: Path | str, 
         label="95 % of perfectly calibrated models",
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of right pairs in the bin")
-    axes.set_title(title or "Reliability: how often is a pair of this probability right?", fontsize=11, loc="left")
+    axes.set_title("Reliability: how often is a pair of this probability right?", fontsize=11, loc="left")
     axes.legend(loc="upper left", framealpha=0.85, edgecolor="none", fontsize=9)
     histogram.set_yscale("log")
     histogram.set(xlabel="predicted probability that the candidate is right", ylabel="pairs per bin")
     _save(figure, path)
 
 
-def risk_coverage_plot(
-    systems: Mapping[str, Mapping[str, Any]],
-    path: Path | str,
-    *,
-    target: float | None = 0.95,
-    title: str | None = None,
-) -> None:
+def risk_coverage_plot(systems: Mapping[str, Mapping[str, Any]], path: Path | str) -> None:
     """Precision of the answers against the share of mentions answered, most confident first, written as PNG.
 
     Args:
         systems: label -> curve as in ``metrics.json`` (`evaluation.curves.risk_coverage`).
         path: PNG file; written beside and renamed.
-        target: precision to mark by a line; None for none.
     """
     figure, (axes,) = _figure((6.8, 5.4), 1)
     lowest = 1.0
@@ -84,22 +78,21 @@ def risk_coverage_plot(
         line = {"color": color, "linewidth": 1.8, "marker": marker, "markevery": [-1], "clip_on": False}
         axes.plot(coverage, precision, label=label, zorder=3, **line)
         lowest = min(lowest, float(precision.min()) / 100)
-    if target is not None:
-        axes.axhline(100 * target, color="0.45", linewidth=1, linestyle="--", zorder=1)
-        axes.annotate(
-            f"{100 * target:.0f} %",
-            (100, 100 * target),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-            color="0.35",
-            annotation_clip=False,
-        )
-        lowest = min(lowest, target)
+    axes.axhline(100 * MARKED_PRECISION, color="0.45", linewidth=1, linestyle="--", zorder=1)
+    axes.annotate(
+        f"{100 * MARKED_PRECISION:.0f} %",
+        (100, 100 * MARKED_PRECISION),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color="0.35",
+        annotation_clip=False,
+    )
+    lowest = min(lowest, MARKED_PRECISION)
     axes.set(xlim=(0, 100), ylim=(max(0.0, 100 * lowest - 5), 100.5))
     axes.set(xlabel="mentions answered, most confident first (%)", ylabel="right among the answered (%)")
-    axes.set_title(title or "What answering only the confident mentions buys", fontsize=11, loc="left")
+    axes.set_title("What answering only the confident mentions buys", fontsize=11, loc="left")
     # Below the axes, where no curve can run into it.
     figure.legend(loc="outside lower left", frameon=False, fontsize=9, ncols=1)
     _save(figure, path)

@@ -78,27 +78,15 @@ def bootstrap_sums(
 
 
 def bootstrap_by_document(
-    values: np.ndarray,
-    groups: Sequence,
-    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
-    *,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    values: np.ndarray, groups: Sequence, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of the mean of `values` (n,), or of `statistic` of the column sums of `values` (n, k), by document.
+    """95 % interval of the mean of `values` (n,) by document.
 
     Returns:
         (low, high) percentiles; see `bootstrap_sums`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    columns = [values, np.ones(len(values))] if values.ndim == 1 else list(values.T)
-    if statistic is None:
-        if values.ndim != 1:
-            raise ValueError("values of shape (n, k) need a statistic of their sums")
-        statistic = _mean
-    sums = document_sums(*document_index(groups), columns)
-    return bootstrap_sums(sums, statistic, resamples=resamples, confidence=confidence, seed=seed)
+    sums = document_sums(*document_index(groups), [np.asarray(values, dtype=np.float64), np.ones(len(values))])
+    return bootstrap_sums(sums, _mean, resamples=resamples, seed=seed)
 
 
 def jackknife_sums(

@@ -167,7 +167,7 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
     for term in terms:
         if not term.obsolete and roots.intersection(term.parents):
             types.setdefault(term.id, SemanticType(term.id, term.name))
-    return TypeHierarchy.from_edges(types.values())
+    return TypeHierarchy(types.values())
 
 
 def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list[str]]:

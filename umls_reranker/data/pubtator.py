@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,6 @@ class ReadReport:
 def read_pubtator(
     path: str | Path,
     *,
-    doc_ids: Container[str] | None = None,
     context_chars: int = 128,
     expand_abbreviations: bool = False,
     on_error: str = "stop",
@@ -96,7 +95,6 @@ def read_pubtator(
 
     Args:
         path: the corpus, plain or gzip.
-        doc_ids: give out only these documents; None gives all.
         context_chars: characters kept on each side of a mention, at most; a word cut in two at the outer end is
             left out.
         expand_abbreviations: give a mention that its document defines as an abbreviation the text of its long form;
@@ -114,7 +112,7 @@ def read_pubtator(
     seen: set[str] = set()
     for block in _blocks(path):
         document = _read_document(block, seen, faults)
-        if document is None or not (doc_ids is None or document.doc_id in doc_ids):
+        if document is None:
             continue
         report.documents += 1
         long_forms = find_abbreviations(document.text) if expand_abbreviations else {}

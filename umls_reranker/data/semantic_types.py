@@ -49,7 +49,14 @@ class SemanticType:
 class TypeHierarchy:
     """Types by id, each with a chain of ever broader ones to fall back on.
 
-    Build it with `from_umls`, `built_in`, `from_edges` or `load`. Iterating gives type ids in order of definition.
+    Iterating gives type ids in order of definition. See also `from_umls`, `built_in` and `load`.
+
+    Args:
+        types: every type once, in any order.
+        group_names: group id -> name; a group not named here goes by its id.
+
+    Raises:
+        UserError: an id comes twice, a parent is not among the types, or the parents run in a circle.
     """
 
     def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
@@ -62,19 +69,6 @@ class TypeHierarchy:
         self._group_names.update(group_names or {})
         self._chains = {type_id: self._make_chain(type_id) for type_id in self._types}
         self._ids_by_form = self._make_forms()
-
-    @classmethod
-    def from_edges(cls, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> TypeHierarchy:
-        """Build from types that name their parents.
-
-        Args:
-            types: every type once, in any order.
-            group_names: group id -> name; a group not named here goes by its id.
-
-        Raises:
-            UserError: an id comes twice, a parent is not among the types, or the parents run in a circle.
-        """
-        return cls(types, group_names)
 
     @classmethod
     def from_umls(cls, srdef: str | Path, sem_groups: str | Path | None = None) -> TypeHierarchy:
