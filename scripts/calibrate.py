@@ -81,15 +81,13 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
 
     feedback = load_feedback(Path(recipe.calibration.calibration_feedback))
     documents = {split: list(mentions[split]["doc_id"]) for split in ("train", "test")}
-    lost: dict[str, int] = {}
-    rows, row_mentions = calibration_rows(
+    rows, row_mentions, lost = calibration_rows(
         feedback,
         candidates,
         mentions["calibration"],
         documents["test"],
         documents["train"],
         concepts,
-        lost,
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())

@@ -141,9 +141,9 @@ def make_mentions(recipe, run, files, stage, found) -> None:
         if "feedback" in files:
             found = training_mentions(found, load_feedback(*files["feedback"]), table.hierarchy, summary)
         if "MRCUI" in files:
-            reading = summary["retired_cuis"] = {}
-            retired = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error, report=reading)
-            found = map_retired(found, retired, table, reading)
+            retired, report = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
+            found = map_retired(found, retired, table, report)
+            summary["retired_cuis"] = report
         summary["mentions"] = write_mentions(found, folder, stage.key)
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)

@@ -69,8 +69,7 @@ ENDS = {
 
 
 def test_mergers_are_followed_to_the_dictionary(tmp_path, concepts):
-    report = {}
-    retired = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES), report=report)
+    retired, report = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES))
     assert report == {"lines": 19, "skipped": 0, "reasons": {}}
     for number, (successor, end) in ENDS.items():
         assert retired.successor(cui(number), concepts) == (cui(successor) if successor else None, end), number
@@ -81,7 +80,7 @@ def mention(number, place=0):
 
 
 def test_gold_cuis_are_replaced_and_counted(tmp_path, concepts):
-    retired = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES, line(1, "SY", 2)))
+    retired, _ = RetiredCuis.read(write(tmp_path / "MRCUI.RRF", *LINES, line(1, "SY", 2)))
     given = [
         ("train", 1),
         ("train", 11),
@@ -106,8 +105,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, concepts):
     path = write(tmp_path / "MRCUI.RRF", line(11, "SY", 1), line(12, "SY", 2)[:-1], line(13, "SY", 3))
     with pytest.raises(UserError, match="MRCUI.RRF:2: expected 7 fields, found 7 and no closing |"):
         RetiredCuis.read(path)
-    report = {}
-    retired = RetiredCuis.read(path, on_error="skip", report=report)
+    retired, report = RetiredCuis.read(path, on_error="skip")
     assert report == {"lines": 2, "skipped": 1, "reasons": {"expected 7 fields": 1}}
     assert retired.successor(cui(13), concepts) == (cui(3), "mapped")
 
@@ -119,7 +117,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, concepts):
 )
 def test_a_successor_is_reached_by_mergers_and_no_circle_hangs(tmp_path, concepts, mergers, start):
     path = write(tmp_path / "MRCUI.RRF", *(line(one, "SY", two) for one, two in mergers))
-    successor, end = RetiredCuis.read(path).successor(cui(start), concepts)
+    successor, end = RetiredCuis.read(path)[0].successor(cui(start), concepts)
     reached, size = {start}, 0
     while len(reached) > size:
         size = len(reached)
@@ -138,7 +136,7 @@ def test_whatever_the_input_it_is_read_or_a_user_error(tmp_path, concepts, piece
     path = tmp_path / "MRCUI.RRF"
     path.write_bytes(b"".join(pieces))
     try:
-        retired = RetiredCuis.read(path, on_error="skip" if skip else "stop")
+        retired, _ = RetiredCuis.read(path, on_error="skip" if skip else "stop")
     except UserError as error:
         assert "\n" not in str(error)
         return

@@ -240,14 +240,12 @@ def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
         *(line(f"score {number}", candidates=given, chosen=None) for number, given in enumerate(strange)),
         line("no candidates", candidates=[], ranked=[], chosen=None),
     )
-    lost = {}
-    lists, mentions = calibration_rows(
+    lists, mentions, lost = calibration_rows(
         load_feedback(tmp_path / "corrections"),
         *split_of(2),
         ["d5"],
         ["d6", f"{FEEDBACK_PREFIX}d7"],
         CONCEPTS,
-        lost,
     )
     assert lost == {
         "in_test_documents": 1,
@@ -267,15 +265,13 @@ def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
     lists, mentions = split_of(1)
     features = Features({name: kind for name, kind in CANDIDATE_FEATURES.items() if name != "retrieval_scores"})
     assert isinstance(features["cuis"], List) and features["gold"] == Value("int32")
-    lost = {}
-    joined, _ = calibration_rows(
+    joined, _, lost = calibration_rows(
         load_feedback(tmp_path / "corrections"),
         lists.remove_columns("retrieval_scores"),
         mentions,
         [],
         [],
         CONCEPTS,
-        lost,
     )
     assert len(joined) == 2 and sum(lost.values()) == 0
     assert joined["cuis"][1] == ["Common Cold"]
@@ -283,8 +279,7 @@ def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
 
 def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path):
     add(tmp_path, line(chosen=None), line("flu", candidates=CANDIDATES[:1], chosen=None))
-    lost = {}
-    joined, _ = calibration_rows(
-        load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, lost, reads_concepts=True
+    joined, _, lost = calibration_rows(
+        load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, reads_concepts=True
     )
     assert lost["unknown_candidates"] == 1 and len(joined) == 3

@@ -44,15 +44,15 @@ class RetiredCuis:
         self._retired, self._kinds, self._targets = retired[order], kinds[order], targets[order]
 
     @classmethod
-    def read(
-        cls, path: Path | Sequence[Path], *, on_error: str = "stop", report: dict[str, Any] | None = None
-    ) -> RetiredCuis:
+    def read(cls, path: Path | Sequence[Path], *, on_error: str = "stop") -> tuple[RetiredCuis, dict[str, Any]]:
         """Read ``MRCUI.RRF``; 17 bytes a line stay in memory.
 
         Args:
             path: plain or gzip, whole or in parts.
-            on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`.
-            report: filled with ``lines``, ``skipped`` and ``reasons``.
+            on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
+
+        Returns:
+            what was read, and a report of it: ``lines``, ``skipped`` and ``reasons``.
 
         Raises:
             UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
@@ -68,9 +68,8 @@ class RetiredCuis:
         faults = Faults(path, on_error, reasons)
         columns += read_columns(path, MRCUI, (), required, faults, longest=longest, convert=convert)
         retired, kinds, targets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        if report is not None:
-            report |= {"lines": len(retired), "skipped": reasons.total(), "reasons": dict(reasons)}
-        return cls(retired, kinds, targets)
+        report = {"lines": len(retired), "skipped": reasons.total(), "reasons": dict(reasons)}
+        return cls(retired, kinds, targets), report
 
     def successor(self, cui: str, concepts: ConceptTable) -> tuple[str | None, str]:
         """The concept of the dictionary that `cui` was merged into, at once or over several releases.

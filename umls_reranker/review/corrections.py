@@ -147,10 +147,9 @@ def calibration_rows(
     test_documents: Iterable[str],
     train_documents: Iterable[str],
     concepts: ConceptTable,
-    lost: dict[str, int],
     *,
     reads_concepts: bool = False,
-) -> tuple[Dataset, Dataset]:
+) -> tuple[Dataset, Dataset, dict[str, int]]:
     """Candidate lists and mentions of a split with the corrections after them.
 
     Args:
@@ -159,10 +158,12 @@ def calibration_rows(
         train_documents: those whose corrections the model was trained on are left out: it is surer of them than of
             others.
         concepts: of the lists; corrections are given its types.
-        lost: receives how many corrections were left out: ``in_test_documents``, ``trained_on``,
-            ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry, or with one
-            beyond what they hold), and ``unknown_candidates``.
         reads_concepts: the model reads more of a candidate than its name, so the dictionary must hold it.
+
+    Returns:
+        lists, mentions, and how many corrections were left out: ``in_test_documents``, ``trained_on``,
+        ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry, or with one
+        beyond what they hold), and ``unknown_candidates``.
     """
     table = candidates.with_format("arrow")[:]
     ranges = {
@@ -172,7 +173,7 @@ def calibration_rows(
     }
     test, train = set(test_documents), set(train_documents)
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
-    lost |= dict.fromkeys(reasons, 0)
+    lost = dict.fromkeys(reasons, 0)
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
     rows: dict[str, list] = {name: [] for name in mentions.column_names}
     for row in feedback:
@@ -191,6 +192,7 @@ def calibration_rows(
     return (
         concatenate_datasets([candidates, Dataset.from_dict(lists, features=candidates.features)]),
         concatenate_datasets([mentions, Dataset.from_dict(rows, features=mentions.features)]),
+        lost,
     )
 
 
