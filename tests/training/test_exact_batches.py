@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from loss_on_processes import CASES, LIST_SCALE, load_model, make_lists, make_pairs, take_steps
-from packaging.version import Version
 from safetensors.torch import load_file
 from tiny_models import tiny_cross_encoder
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
@@ -111,8 +110,6 @@ def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, 
 @pytest.fixture(scope="module")
 def sharded(model, tmp_path_factory):
     """Folder that tests/training/sharded_training.py wrote into on two processes."""
-    if Version(torch.__version__) < Version("2.9"):
-        pytest.skip("gloo, which stands in for NCCL here, sums sharded gradients before torch 2.9")
     folder = tmp_path_factory.mktemp("sharded")
     launch(TESTS.parent / "accelerate_configs" / "fsdp.yaml", HERE / "sharded_training.py", model, folder)
     return folder

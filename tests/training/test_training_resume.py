@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from safetensors.numpy import load_file
 from tiny_models import tiny_encoder
 
@@ -50,6 +52,8 @@ for name, (before, after, _) in PATIENCES.items():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Folder of the runs, and the summary of each."""
+    if Version(version("transformers")) < Version("5.18"):
+        pytest.skip("transformers 5.17 cannot resume on several processes without GPUs")
     folder = tmp_path_factory.mktemp("resume")
     still = tiny_encoder(folder / "still")
     config = json.loads((still / "config.json").read_text())
