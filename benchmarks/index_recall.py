@@ -2,7 +2,7 @@
 """Measure what IVF indexes over real names miss, by the number of clusters that they search.
 
     python benchmarks/index_recall.py umls_open/META/MRCONSO.RRF hp.obo more_names.txt \\
-        --queries medmentions_st21pv/corpus_pubtator.txt.gz --cache /tmp/name_vectors
+        --queries medmentions_st21pv/corpus_pubtator.txt.gz --cache name_vectors
 
 Names are those of MRCONSO.RRF files, of OBO files (with synonyms) and of text files with a name a line; queries are
 the distinct mentions of a PubTator corpus. Prints a Markdown table: recall@32 is the share of the 32 nearest names of
