@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umls_reranker.core import stages
+from umls_reranker.core import locks, stages
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.core.stages import RunFolder, Stage
@@ -250,7 +250,8 @@ def test_a_manifest_cut_short_is_named(tmp_path):
 # The lock
 
 
-def test_a_run_folder_is_locked_once(tmp_path):
+def test_a_run_folder_is_locked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
     run = RunFolder(tmp_path / "run")
     with run.locked():
         with pytest.raises(UserError, match="another process is working in"), RunFolder(tmp_path / "run").locked():
@@ -273,7 +274,8 @@ def test_processes_beside_the_owner_share_its_folder_and_take_no_lock(tmp_path):
     assert (stage.folder / "shard").read_text() == "1"
 
 
-def test_the_lock_ends_with_its_process(tmp_path):
+def test_the_lock_ends_with_its_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
     code = (
         "import os, sys; from pathlib import Path; from umls_reranker.core.stages import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"

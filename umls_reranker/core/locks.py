@@ -12,10 +12,13 @@ from .errors import UserError
 
 __all__ = ["hold"]
 
+# Workers of a killed process have inherited its lock, and take up to five seconds to notice that it is gone.
+PATIENCE_SECONDS = 10.0
+
 
 @contextmanager
 def hold(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock `path`, without waiting. The system lets go of it when the process ends, however it ends.
+    """Hold the lock `path`, waiting a few seconds for it; it goes away with the processes that hold it.
 
     Args:
         path: of the lock's own file, which may stay behind; its folder must exist.
@@ -25,7 +28,7 @@ def hold(path: Path, refusal: str) -> Iterator[None]:
         UserError: another process holds it.
     """
     try:
-        lock = FileLock(path).acquire(blocking=False)
+        lock = FileLock(path).acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         raise UserError(refusal) from None
     with lock:
