@@ -13,10 +13,9 @@ that is not retrieved is never added to a list.
 from umls_reranker.core.arguments import IndexArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
-from umls_reranker.core.stage_keys import index_stages
+from umls_reranker.core.stage_keys import EXACT_INDEX, index_stages
 from umls_reranker.core.stages import RunFolder
 
-EXACT = "Flat"
 HELD_OUT = ("dev", "calibration", "test")
 
 
@@ -27,7 +26,7 @@ def main() -> None:
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     vectors = stages.pop("vectors")
     # An exact index holds the vectors themselves: once it is built, theirs may be removed.
-    reads_vectors = [stages["index"]] + [stages["candidates"]] * (recipe.index.index_factory != EXACT)
+    reads_vectors = [stages["index"]] + [stages["candidates"]] * (recipe.index.index_factory != EXACT_INDEX)
     due = []
     if vectors.is_done() or recipe.run.overwrite or not all(stage.is_done() for stage in reads_vectors):
         due += [vectors] * should_run(vectors, **flags)
@@ -127,7 +126,7 @@ def make_candidates(recipe, run, stage) -> None:
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
     mentions = load_from_disk(str(run.path / "mentions"))
     with stage.writing() as (folder, summary):
-        if recipe.index.index_factory != EXACT:
+        if recipe.index.index_factory != EXACT_INDEX:
             summary["index"] = retriever.index.measure_recall(NameVectors(run.path / "vectors"))
         for split in HELD_OUT:
             fingerprint = f"{stage.key}-{split}"

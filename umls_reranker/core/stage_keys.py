@@ -16,6 +16,7 @@ from .stages import RunFolder, Stage
 
 __all__ = [
     "ENCODER_FOLDER",
+    "EXACT_INDEX",
     "checkpoints_stage",
     "encoder_stage",
     "further_indexes",
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 ENCODER_FOLDER = "encoder"
+# FAISS factory string of the index that searches exactly, and holds the vectors as they are.
+EXACT_INDEX = "Flat"
 # Retriever -> folder of the index that it reads beside the dense one.
 FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
 # Stage -> the script that makes it.
@@ -104,7 +107,7 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     concepts, mentions = made["concepts"], made.pop("mentions")
     embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
     vectors = run.stage("vectors", embedding, made, resumes_with=embedding | made, keeps="*.npy")
-    exact = recipe.index.index_factory == "Flat"
+    exact = recipe.index.index_factory == EXACT_INDEX
     settings = {
         "index_factory": recipe.index.index_factory,
         "index_training_sample": None if exact else recipe.index.index_training_sample,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
+from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .exact_search import ExactSearch
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Candidates", "NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
-EXACT = "Flat"
 # Queries that a thread searches at a time, in FAISS and by exact search, which reads all vectors for them.
 QUERIES_PER_BLOCK, QUERIES_PER_PASS = 512, 4_096
 # Names whose vectors are taken from the index together.
@@ -76,7 +76,7 @@ class NameIndex:
         cls,
         vectors: NameVectors,
         path: Path,
-        factory: str = EXACT,
+        factory: str = EXACT_INDEX,
         search_parameters: str = "",
         *,
         training_sample: int | None = None,

@@ -7,8 +7,6 @@ they like, ``note``. Everything is compared and stored in the form of `normalize
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 from ..calibration.evidence import RETRIEVAL_EVIDENCE
 from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
+from ..core.files import json_sha256
 from ..data.arrow import write_dataset
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
@@ -83,7 +82,7 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             counts["changed"] += former is not None and former["chosen"] != row["chosen"]
             rows[row["key"]] = row
     columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
-    fingerprint = hashlib.sha256(json.dumps(columns).encode()).hexdigest()
+    fingerprint = json_sha256(columns)
     write_dataset([columns], FEEDBACK_FEATURES, folder, fingerprint)
     return counts | {"corrections": len(rows)}
 
@@ -227,7 +226,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
     known = (logged.document, logged.mention_id) if logged.mention_id else (*texts, *logged.types)
     best = row["ranked"][0] if row["ranked"] else None
     return {
-        "key": hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16],
+        "key": json_sha256(known)[:16],
         "doc_id": logged.document,
         "mention": texts[0],
         "left": texts[1],
