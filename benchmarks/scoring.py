@@ -119,7 +119,7 @@ def agree(options, scorers, theirs) -> None:
 
 def latency(options) -> None:
     """One mention with 32 candidates: ours, the network alone, and CrossEncoder.rank."""
-    from umls_reranker.models.token_batch import PairBatch
+    from umls_reranker.models.tokens import PairBatch
 
     mention, names = next((m, n) for m, n in candidate_lists(options.run, 1_000) if len(n) >= 32)
     names = names[:32]

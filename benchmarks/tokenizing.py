@@ -32,9 +32,9 @@ def main() -> None:
 
     from umls_reranker.core.devices import usable_cores
     from umls_reranker.core.fetch import resolve_model
-    from umls_reranker.models.pair_encoder import PairEncoder
     from umls_reranker.models.pretrained import load_pretrained
     from umls_reranker.models.template import PairTemplate
+    from umls_reranker.models.tokens import PairEncoder
     from umls_reranker.training.dataset import tokenize_pairs
 
     tokenizer = load_pretrained(AutoTokenizer, resolve_model(arguments.model, None))

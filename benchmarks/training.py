@@ -96,8 +96,8 @@ def loading_speed(trainer) -> float:
 def reranker_trainer(arguments, pairs, precision, scratch):
     from transformers import TrainingArguments
 
-    from umls_reranker.models.pair_encoder import PairEncoder
     from umls_reranker.models.template import PairTemplate
+    from umls_reranker.models.tokens import PairEncoder
     from umls_reranker.training.collator import PairCollator
     from umls_reranker.training.dataset import tokenize_pairs, weight_scale
     from umls_reranker.training.fine_tuning import load_base_model

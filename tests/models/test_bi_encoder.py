@@ -9,9 +9,8 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfi
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import bi_encoder as encoder_module
-from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
-from umls_reranker.models.bi_encoder_networks import PackedEncoder, PaddedEncoder
-from umls_reranker.models.packed_layers import PackedLayers
+from umls_reranker.models.bi_encoder import BiEncoder, PackedEncoder, PaddedEncoder, QueryTokenizer
+from umls_reranker.models.packed import PackedLayers
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
 

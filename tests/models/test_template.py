@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.pair_encoder import PairEncoder
 from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.tokens import PairEncoder
 
 SYLLABLES = ("a", "neuro", "itis", "X", "-", "12", " ", " ", "β", "é", "(", "osis", ",")
 

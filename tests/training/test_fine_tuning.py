@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 
 from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.models.pair_encoder import PairEncoder
 from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import TrainingPasses, tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments

@@ -15,8 +15,8 @@ from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer
-from ..models.loading import load_model
-from ..models.network import input_names
+from ..models.networks import input_names
+from ..models.pretrained import load_model
 from ..models.runtime_files import EXPORTED_FILES, REGISTER
 from .model_folder import changing, verify_parts, write_calibration
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..calibration.candidate_lists import CandidateLists
     from ..calibration.evidence import Calibration
     from ..calibration.thresholds import ThresholdTable
-    from ..models.pair_encoder import PairEncoder
+    from ..models.tokens import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
 
@@ -208,7 +208,7 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
 def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
     import nncf
 
-    from ..models.token_batch import PairBatch
+    from ..models.tokens import PairBatch
 
     chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
     texts = list(lists.mentions["mention"])

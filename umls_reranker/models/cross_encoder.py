@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
 from .batching import length_batches, token_batches, worker_pool
-from .loading import load_network
-from .network import Network
-from .pair_encoder import EncodedPairs, PairEncoder
-from .pretrained import load_pretrained
+from .networks import CompiledModel, Network, PackedBert, PaddedModel
+from .pretrained import load_model, load_pretrained
+from .runtime_files import EXPORTED_FILES
 from .template import PairTemplate
-from .token_batch import PairBatch
+from .tokens import EncodedPairs, PairBatch, PairEncoder
 from .tuning import TokenBudget
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PairScorer", "Scores"]
+__all__ = ["BACKENDS", "PairScorer", "Scores", "load_network"]
 
+BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 CHUNK_PAIRS = 65_536
 # A forward pass over fewer tokens costs a processor more in overhead than a second core gains.
 LEAST_TOKENS = 64
@@ -69,7 +71,7 @@ class PairScorer:
 
     @property
     def backend(self) -> str:
-        """Name of what computes (`loading.BACKENDS`)."""
+        """Name of what computes (`BACKENDS`)."""
         return self.network.backend
 
     @property
@@ -172,6 +174,32 @@ class PairScorer:
 
         mapper = map if self._pool is None or len(batches) == 1 else self._pool.map
         yield from zip(batches, mapper(forward, batches), strict=True)
+
+
+def load_network(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str | None = None,
+    precision: str | None = None,
+    backend: str = "torch",
+) -> Network:
+    """Load a network from a model folder.
+
+    Raises:
+        UserError: no such backend, or the folder has no sound model of one logit for it.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
+    if backend in EXPORTED_FILES:
+        from .runtimes import load_exported
+
+        return load_exported(folder, tokenizer, device, precision, backend)
+    place = resolve_device(device)
+    dtype = resolve_precision(precision, place, inference=True)
+    if backend == "torch_compile":
+        return CompiledModel(load_model(folder), tokenizer, place, dtype)
+    packed = PackedBert.from_folder(folder, place, dtype)
+    return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
 
 
 def _collect(

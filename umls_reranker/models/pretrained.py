@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
 
-__all__ = ["load_pretrained"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["load_model", "load_pretrained"]
 
 
 def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
@@ -33,3 +36,23 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
                 "use a model of a kind that transformers knows"
             )
     return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+
+
+def load_model(folder: Path) -> PreTrainedModel:
+    """The float32 model of a folder of safetensors.
+
+    Raises:
+        UserError: there is none, a corrupt one, or one with more than one logit.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        model = load_pretrained(AutoModelForSequenceClassification, folder, use_safetensors=True, dtype="float32")
+    except SafetensorError as error:
+        raise UserError(f"{folder}: the weights are corrupt ({error}); download or make the model again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no loadable model: {error}") from None
+    if model.config.num_labels != 1:
+        raise UserError(f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit")
+    return model.eval()

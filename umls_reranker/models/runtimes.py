@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.files import read_json
-from .network import Network, input_names, shape_of
+from .networks import Network, input_names, shape_of
 from .runtime_files import EXPORTED_FILES
-from .token_batch import PairBatch
+from .tokens import PairBatch
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from ..core.errors import UserError
 from ..core.files import written
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..models.pair_encoder import PairEncoder
+from ..models.tokens import PairEncoder
 from .sampling import Pass
 
 __all__ = [

@@ -31,8 +31,7 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer
-from ..models.bi_encoder_networks import padded, pooled
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
 from ..models.pretrained import load_pretrained
 from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits

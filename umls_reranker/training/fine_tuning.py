@@ -25,9 +25,9 @@ from ..core.arguments import ModelArguments, RunArguments, TrainingStageArgument
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
-from ..models.pair_encoder import PairEncoder
 from ..models.pretrained import load_pretrained
 from ..models.template import PairTemplate
+from ..models.tokens import PairEncoder
 from .callbacks import (
     CheckpointCallback,
     ConsoleCallback,

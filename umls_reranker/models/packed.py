@@ -8,74 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
-
 from ..core.devices import to_device
+from .tokens import PackedTexts, TextGroup
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["PackedLayers", "PackedTexts", "load_bert"]
+__all__ = ["PackedLayers", "load_bert"]
 
 Made = TypeVar("Made")
-
-
-class TextGroup(NamedTuple):
-    """Neighbouring texts of one length: their rows and tokens."""
-
-    rows: slice
-    tokens: slice
-    length: int
-
-    @property
-    def texts(self) -> int:
-        """How many they are."""
-        return self.rows.stop - self.rows.start
-
-
-@dataclass(frozen=True)
-class PackedTexts:
-    """n texts with t tokens in all; those of one length stand together.
-
-    Attributes:
-        ids: (t,) int32, text after text.
-        lengths: (n,) int64, tokens of each text.
-    """
-
-    ids: np.ndarray
-    lengths: np.ndarray
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """(n + 1,) int64, where each text starts."""
-        return np.concatenate([[0], np.cumsum(self.lengths)])
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """(t,) int32, place of each token in its text."""
-        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
-
-    @property
-    def types(self) -> np.ndarray | None:
-        """(t,) int32, token types; None where all are 0."""
-        return None
-
-    @cached_property
-    def groups(self) -> list[TextGroup]:
-        """The runs of equal length, in order."""
-        starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
-        groups, token = [], 0
-        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
-            length = int(self.lengths[start])
-            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
-            token = groups[-1].tokens.stop
-        return groups
 
 
 class _Layer(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from umls_reranker.models.token_cache import TokenCache
+from umls_reranker.models.tokens import TokenCache
 
 
 def counted(size):

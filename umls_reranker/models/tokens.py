@@ -1,28 +1,125 @@
-"""Pairs of texts as token ids, by a template.
+"""Texts as token ids: a bounded memory of texts tokenized before, pairs joined by a template, and batches of them.
 
 Mention and name are tokenized once each, kept, and joined as ids; a name that many mentions share costs no more.
 """
 
 from __future__ import annotations
 
+import threading
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import UserError
 from .template import PairTemplate
-from .token_cache import TokenCache, Tokens, number_distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PairEncoder"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache", "Tokens"]
 
 KEPT_TEXTS = 262_144
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Ids of n texts.
+
+    Attributes:
+        ids: (t,) int32 that the texts lie in.
+        starts, lengths: (n,) int64, where each lies.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def distinct(cls, texts: Sequence[bytes]) -> tuple[Tokens, np.ndarray]:
+        """Texts given as bytes of int32, equal ones once; and the number of each among them, (n,) int64."""
+        distinct, numbers = number_distinct(texts)
+        lengths = np.fromiter(map(len, distinct), np.int64, len(distinct)) // 4
+        return cls(np.frombuffer(b"".join(distinct), np.int32), np.cumsum(lengths) - lengths, lengths), numbers
+
+    @classmethod
+    def constant(cls, ids: np.ndarray, rows: int) -> Tokens:
+        """The same ids for every row."""
+        return cls(ids, np.zeros(rows, np.int64), np.full(rows, len(ids)))
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """The texts of these numbers, (m,)."""
+        return replace(self, starts=self.starts[rows], lengths=self.lengths[rows])
+
+    def leading(self, lengths: np.ndarray) -> Tokens:
+        """The first ids of each text, (n,) at most as many as it has."""
+        return replace(self, lengths=lengths)
+
+    def trailing(self, lengths: np.ndarray) -> Tokens:
+        """The last ids of each text, (n,) at most as many as it has."""
+        return replace(self, starts=self.starts + self.lengths - lengths, lengths=lengths)
+
+
+class TokenCache:
+    """Calls `tokenize` for texts it does not remember; may be used from several threads.
+
+    Memory is bounded by two generations: when the young one is full it becomes the old one, and what of the old one
+    was not used since is forgotten.
+
+    Args:
+        tokenize: gives the ids of each of some texts as bytes.
+        size: most texts remembered.
+    """
+
+    def __init__(self, tokenize: Callable[[Sequence[str]], list[bytes]], size: int) -> None:
+        if size < 2:
+            raise ValueError(f"a cache of {size} texts is none; give 2 or more")
+        self.size = size
+        self._tokenize = tokenize
+        self._young: dict[str, bytes] = {}
+        self._old: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def __call__(self, texts: Sequence[str]) -> list[bytes]:
+        """Ids of each of n distinct texts."""
+        with self._lock:
+            found = [self._recall(text) for text in texts]
+        missing = [place for place, ids in enumerate(found) if ids is None]
+        if missing:
+            new = self._tokenize([texts[place] for place in missing])
+            with self._lock:
+                for place, ids in zip(missing, new, strict=True):
+                    found[place] = ids
+                    self._keep(texts[place], ids)
+        return found
+
+    def _recall(self, text: str) -> bytes | None:
+        ids = self._young.get(text)
+        if ids is None and (ids := self._old.pop(text, None)) is not None:
+            self._keep(text, ids)
+        return ids
+
+    def _keep(self, text: str, ids: bytes) -> None:
+        if len(self._young) >= self.size // 2:
+            self._old, self._young = self._young, {}
+        self._young[text] = ids
+
+
+def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
+    """The distinct values in order of their first place, and the number of each value among them, (n,) int64.
+
+    >>> number_distinct(["b", "a", "b"])
+    (['b', 'a'], array([0, 1, 0]))
+    """
+    numbers: dict = {}
+    places = np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64, len(values))
+    return list(numbers), places
 
 
 @dataclass(frozen=True)
@@ -219,3 +316,98 @@ def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[
         np.where(whole, first, np.where(first_is_long, long, short)),
         np.where(whole, second, np.where(first_is_long, short, long)),
     )
+
+
+class TextGroup(NamedTuple):
+    """Neighbouring texts of one length: their rows and tokens."""
+
+    rows: slice
+    tokens: slice
+    length: int
+
+    @property
+    def texts(self) -> int:
+        """How many they are."""
+        return self.rows.stop - self.rows.start
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """n texts with t tokens in all; those of one length stand together.
+
+    Attributes:
+        ids: (t,) int32, text after text.
+        lengths: (n,) int64, tokens of each text.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64, where each text starts."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """(t,) int32, place of each token in its text."""
+        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
+
+    @property
+    def types(self) -> np.ndarray | None:
+        """(t,) int32, token types; None where all are 0."""
+        return None
+
+    @cached_property
+    def groups(self) -> list[TextGroup]:
+        """The runs of equal length, in order."""
+        starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
+        groups, token = [], 0
+        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
+            length = int(self.lengths[start])
+            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
+            token = groups[-1].tokens.stop
+        return groups
+
+
+@dataclass(frozen=True)
+class PairBatch(PackedTexts):
+    """n pairs with t tokens in all, longest first.
+
+    Attributes:
+        ids: (t,) int32, pair after pair.
+        lengths: (n,) int64, tokens of each pair.
+        first_lengths: (n,) int64, leading tokens of type 0.
+    """
+
+    first_lengths: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
+        """The pairs of these numbers."""
+        lengths = pairs.lengths[rows]
+        first = np.cumsum(lengths) - lengths
+        tokens = np.arange(lengths.sum()) + np.repeat(pairs.offsets[rows] - first, lengths)
+        return cls(pairs.ids[tokens], lengths, pairs.first_lengths[rows])
+
+    @property
+    def types(self) -> np.ndarray:
+        """(t,) int32, 0 in the first segment and 1 in the second."""
+        return (self.places >= np.repeat(self.first_lengths, self.lengths)).astype(np.int32)
+
+    def padded(self, pad_id: int, rows: int | None = None, width: int | None = None) -> dict[str, np.ndarray]:
+        """Inputs of a transformers model by name, (n, longest) int64 each.
+
+        Args:
+            pad_id: id of the padding token.
+            rows, width: pad to so many rows (of one token) and columns.
+        """
+        real = np.arange(width or self.lengths[0]) < self.lengths[:, None]
+        shape = (rows or len(real), real.shape[1])
+        inputs = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+        inputs["input_ids"][:] = pad_id
+        # A row without any token would make attention divide nothing by nothing.
+        inputs["attention_mask"][len(real) :, 0] = 1
+        for name, values in (("input_ids", self.ids), ("attention_mask", 1), ("token_type_ids", self.types)):
+            inputs[name][: len(real)][real] = values
+        return inputs
