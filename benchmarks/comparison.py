@@ -14,8 +14,8 @@ import argparse
 import numpy as np
 
 from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums
-from umls_reranker.evaluation.answering import sums_to_f1
 from umls_reranker.evaluation.linking import ratio
+from umls_reranker.evaluation.outcomes import sums_to_f1
 
 DOCUMENTS = (10, 20, 40)
 LEVEL = 1.0 - 0.05 / 3

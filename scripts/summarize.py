@@ -17,7 +17,7 @@ def main() -> None:
     run.key_of("report", "evaluate.py")
     from rich.console import Console
 
-    from umls_reranker.evaluation.console import examples_table, figures_table, linking_table
+    from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
 
     report = read_json(run.path / "report" / "metrics.json")
     console = Console(width=None if Console().is_terminal else 120)

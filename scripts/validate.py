@@ -38,11 +38,10 @@ def main() -> int:
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.evaluation.checklist import check_targets, format_table, parse_targets
+    from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
-    from umls_reranker.evaluation.target_figures import measured_figures
-    from umls_reranker.hub.versions import find_outcomes
+    from umls_reranker.hub.publish import find_outcomes
     from umls_reranker.serving.replay import replay_checks
     from umls_reranker.serving.reranker import UMLSReranker
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from umls_reranker.calibration.reliability import calibration_report
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.evaluation.answering import answering_metrics
 from umls_reranker.evaluation.curves import histogram, reliability_points, risk_coverage
 from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics, tier_metrics
-from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.outcomes import Outcomes, answering_metrics
 from umls_reranker.evaluation.slices import group_slices, slice_figures, type_slices
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.evaluation.answering import answering_metrics
+from umls_reranker.evaluation.outcomes import answering_metrics
 
 OPTIONS = {"resamples": 50, "seed": 0}
 

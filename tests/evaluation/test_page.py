@@ -11,8 +11,8 @@ from tiny_reranker import HIERARCHY
 
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.evaluation.charts import whisker
+from umls_reranker.evaluation.checklist import measured_figures
 from umls_reranker.evaluation.page import report_page
-from umls_reranker.evaluation.target_figures import measured_figures
 
 VOID = {"meta", "br", "link", "img"}
 

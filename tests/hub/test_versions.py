@@ -10,8 +10,7 @@ from outcome_fixtures import make_outcomes
 from test_publish import REPO, make_model, refused
 
 from umls_reranker.hub.model_folder import changing
-from umls_reranker.hub.publish import publish
-from umls_reranker.hub.versions import find_outcomes
+from umls_reranker.hub.publish import find_outcomes, publish
 
 GOOD = make_outcomes(400)
 WORSE = replace(GOOD, rank=np.where(np.arange(400) % 5 == 0, -1, GOOD.rank))

@@ -14,10 +14,9 @@ import numpy as np
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
-from .answering import right_answer_sums, sums_to_f1
 from .checklist import markdown_table
 from .linking import ratio
-from .outcomes import Outcomes
+from .outcomes import Outcomes, right_answer_sums, sums_to_f1
 
 __all__ = ["compare"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .charts import histogram_chart, reliability_chart, risk_coverage_chart, whisker
-from .names import figure_name
+from .tables import figure_name
 
 __all__ = ["report_page"]
 

@@ -10,12 +10,11 @@ from ..calibration.candidate_lists import CandidateLists
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report, document_index, document_sums
 from ..data.concepts import normalize_name
-from .answering import answering_metrics
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
 from .near_misses import near_misses
-from .outcomes import Outcomes
+from .outcomes import Outcomes, answering_metrics
 from .pair_metrics import pair_report
 from .slices import group_slices, slice_figures, type_slices
 from .wrong_types import wrong_type_figures

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..core.files import read_json
 from ..core.recipe import load_recipe
-from ..evaluation.names import figure_name
-from .card_sources import as_text, corpus_name, is_hub_id, linked_model, source_rows
+from ..evaluation.tables import figure_name
 from .model_folder import MANIFEST, model_files
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ INDEXED = {
     "pair": ("text-classification", "Pair classification", ("f1", "roc_auc")),
     "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
 }
+
+# What a locator contains -> what it is, and its license.
+KNOWN_SOURCES = {
+    "medmentions": ("MedMentions", "CC0 1.0"),
+    "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
+    "sapbert": ("SapBERT", "Apache-2.0"),
+    "all-minilm-l6-v2": ("all-MiniLM-L6-v2", "Apache-2.0"),
+}
+UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
+OWN_LICENSE = "as its publisher says"
 
 
 def folder_card(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
@@ -73,8 +83,8 @@ def model_card(
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
         template_path=str(TEMPLATE),
-        model_name=as_text(name),
-        base_model_text=linked_model(recipe["model"]),
+        model_name=_as_text(name),
+        base_model_text=_linked_model(recipe["model"]),
         load_arguments=", ".join(location),
         type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
         population=_population(metrics),
@@ -92,7 +102,7 @@ def model_card(
         plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
         training_table=_table(["setting", "value"], _training_rows(recipe)),
         context_limit=_context_limit(recipe),
-        source_table=_table(["source", "license"], source_rows(recipe, dictionary or {})),
+        source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {})),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -100,7 +110,7 @@ def model_card(
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
-    corpus = corpus_name(recipe)
+    corpus = _corpus_name(recipe)
     results = []
     for section, (task, title, indexed) in INDEXED.items():
         figures = metrics.get(section, {})
@@ -123,7 +133,7 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
         language="en",
         license="other",
         license_name="licenses-of-the-sources",
-        base_model=recipe["model"] if is_hub_id(recipe["model"]) else None,
+        base_model=recipe["model"] if _is_hub_id(recipe["model"]) else None,
         library_name="transformers",
         pipeline_tag="text-ranking",
         tags=["umls", "entity-linking", "reranker", "cross-encoder", "biomedical"],
@@ -232,8 +242,8 @@ def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
     shown = "mention, concept name" if not context else f"mention with {context} tokens on each side, concept name"
     return [
         ["input", f"{shown}; at most {recipe['max_length']} tokens"],
-        ["training mentions", as_text(corpus_name(recipe))],
-        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {linked_model(recipe['encoder'])}"],
+        ["training mentions", _as_text(_corpus_name(recipe))],
+        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {_linked_model(recipe['encoder'])}"],
         [
             "negatives per positive",
             f"{recipe['semantic_negatives']} semantic (cosine from {recipe['cosine_floor']}), "
@@ -256,3 +266,86 @@ def _context_limit(recipe: Mapping[str, Any]) -> str:
     if recipe.get("context_tokens"):
         return "It was trained to see text around the mention; without `left` and `right` its scores are off."
     return "It sees the mention without its text, so it cannot tell homonyms apart."
+
+
+def _as_text(text: str) -> str:
+    """Text from data as one line of Markdown that shows just that: no heading, HTML, link or table cell."""
+    line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
+    if re.fullmatch(r"[\w ,:;.()/+-]*", line, re.ASCII) and not re.search(r"\b_|_\b|://|www\.", line):
+        return line
+    # Markdown reads nothing in code but the backtick that ends it, and a table the bar that ends its cell.
+    return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def _is_hub_id(model: str) -> bool:
+    """Whether a base model is named by its place on the Hub, not by a folder."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
+
+
+def _linked_model(model: str) -> str:
+    """A base model as Markdown: a link to the Hub, or the folder's name."""
+    return (
+        f"[{model}](https://huggingface.co/{model})"
+        if _is_hub_id(model)
+        else f"`{_file_name(model).replace('`', '')}`"
+    )
+
+
+def _file_name(locator: str) -> str:
+    """The last part of a path or URL: where the data lay on someone's disk is nobody's business."""
+    return Path(urlsplit(locator).path).name or locator
+
+
+def _known(locator: str) -> tuple[str, str] | None:
+    return next((known for part, known in KNOWN_SOURCES.items() if part in locator.lower()), None)
+
+
+def _corpus_name(recipe: Mapping[str, Any]) -> str:
+    """What the mentions were taken from."""
+    if recipe["mention_source"] == "held_out_synonyms":
+        return f"held-out synonyms of {_ontology(recipe)[0]}"
+    locator = recipe.get("corpus") or "corpus"
+    known = _known(locator)
+    return known[0] if known else _file_name(locator)
+
+
+def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
+    if recipe["concept_source"] == "rrf":
+        return "UMLS Metathesaurus", UMLS_LICENSE
+    locators = recipe.get("obo") or "ontology"
+    locators = [locators] if isinstance(locators, str) else locators
+    named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
+    return " and ".join(name for name, _ in named), ", ".join(dict.fromkeys(terms for _, terms in named))
+
+
+def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
+    concepts, terms = _ontology(recipe)
+    if recipe["concept_source"] == "rrf":
+        release = dictionary.get("release") or {}
+        concepts += f" {_as_text(release['name'])}" if release.get("name") else ""
+        if recipe.get("sources"):
+            concepts += f", names from {', '.join(map(_as_text, recipe['sources']))} only"
+        return [[f"concepts: {concepts}", terms]]
+    rows = []
+    for own in dictionary.get("vocabularies") or ():
+        name, terms = _known(own["file"]) or (_as_text(own["id"] or own["file"]), "")
+        version = f", version {_as_text(own['version'])}" if own["version"] else ""
+        license_ = _as_text(own["license"]) if own["license"] else ""
+        rows.append([f"concepts: {name}{version}", ", ".join(filter(None, [terms, license_])) or OWN_LICENSE])
+    return rows or [[f"concepts: {_as_text(concepts)}", terms]]
+
+
+def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
+    """Source and license of concepts, mentions and base model.
+
+    Args:
+        recipe: the flat recipe.
+        dictionary: ``release`` or ``vocabularies`` of the concepts, where known (`sources.describe_dictionary`).
+    """
+    rows = _concept_rows(recipe, dictionary)
+    if recipe["mention_source"] == "pubtator":
+        known = _known(recipe.get("corpus") or "")
+        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", known[1] if known else OWN_LICENSE])
+    known = _known(recipe["model"])
+    rows.append([f"base model: {_linked_model(recipe['model'])}", known[1] if known else OWN_LICENSE])
+    return rows

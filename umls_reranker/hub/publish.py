@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
 from ..core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
-from .download import REPO_ID, hub_api
+from ..evaluation.comparison import compare
+from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from .download import REPO_ID, download, hub_api
 from .model_folder import CARD, MANIFEST, PARTS, published_files, verify_files, verify_parts
-from .versions import refuse_worse
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["publish"]
+__all__ = ["find_outcomes", "publish"]
 
 
 def publish(
@@ -49,7 +50,7 @@ def publish(
         token: Hub token with write access; None takes the one of the environment or of ``hf auth login``.
         message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
-        force_worse: publish even what is worse than what the repo holds (`versions.refuse_worse`).
+        force_worse: publish even what is worse than what the repo holds (`_refuse_worse`).
         dry_run: make every check, on the Hub too, and send nothing.
 
     Returns:
@@ -76,7 +77,7 @@ def publish(
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
         if head is not None and not force_worse and api.file_exists(repo_id, MANIFEST, revision=head):
-            refuse_worse(folder, repo_id, head, token)
+            _refuse_worse(folder, repo_id, head, token)
         if dry_run:
             return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
@@ -132,3 +133,54 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
                     "overwritten; choose a new tag"
                 )
     return next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
+
+
+def find_outcomes(place: str) -> Path:
+    """What a version answered on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
+
+    Args:
+        place: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
+
+    Raises:
+        UserError: there is no such place, or it holds no outcomes.
+    """
+    path = Path(place).expanduser()
+    for found in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
+        if found.is_file():
+            return found
+    if path.exists():
+        raise UserError(f"{place} holds no {OUTCOMES_FILE}; scripts/evaluate.py makes it")
+    repo_id, _, revision = place.partition("@")
+    found = _published(repo_id, revision or None)
+    if found is None:
+        raise UserError(f"{place} holds no {OUTCOMES_FILE}; it was published without")
+    return found
+
+
+def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:
+    """Refuse a model folder that is worse than a published version on the mentions that both were evaluated on.
+
+    Where the published version has no outcomes there is nothing to compare; where the two share too little for
+    `compare`, a warning says so.
+
+    Raises:
+        UserError: it is worse in a figure of `compare`; the message names figure, difference and the way out.
+    """
+    published = _published(repo_id, revision, token)
+    if published is None or not (folder / OUTCOMES_FILE).is_file():
+        return
+    try:
+        comparison = compare(Outcomes.load(folder / OUTCOMES_FILE), Outcomes.load(published))
+    except UserError as error:
+        warnings.warn(f"not compared with what {repo_id} holds: {error}", stacklevel=3)
+        return
+    if comparison.worse:
+        raise UserError(
+            f"{folder} is {comparison.sentence()} than what {repo_id} holds; "
+            "set force_worse (--force_worse) to publish it all the same"
+        )
+
+
+def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:
+    found = download(repo_id, revision, token=token, files=("reranker.json", OUTCOMES_FILE)) / OUTCOMES_FILE
+    return found if found.is_file() else None

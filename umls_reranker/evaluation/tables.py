@@ -1,21 +1,53 @@
-"""Tables for a terminal: results beside baselines, figures of the reranker, reranked examples."""
+"""What figures are called, and tables of them for a terminal: results next to baselines, decisions, examples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .names import figure_name
-
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..calibration.decisions import RankedCandidate
 
-__all__ = ["examples_table", "figures_table", "linking_table"]
+__all__ = ["examples_table", "figure_name", "figures_table", "linking_table"]
 
 SYSTEMS = ("reranker", "retriever", "exact_match", "most_frequent_cui", "most_frequent_cui_else_retriever")
 SHOWN_CANDIDATES = 3
+# What figures and systems of ``metrics.json`` are called where people read them.
+NAMES = {
+    "f1": "F1",
+    "roc_auc": "ROC-AUC",
+    "mrr": "MRR",
+    "ece": "ECE",
+    "debiased_ece": "debiased ECE",
+    "ece_reduction": "ECE reduction",
+    "brier": "Brier score",
+    "log_loss": "log-loss",
+    "reranker": "this model",
+    "cross_encoder": "cross-encoder alone",
+    "evidence_without_cross_encoder": "all evidence but the cross-encoder",
+    "retriever": "retriever alone",
+    "exact_match": "exact name match",
+    "most_frequent_cui": "most frequent CUI of the string",
+    "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",
+    "seen_cui": "concept seen",
+    "unseen_cui": "concept not seen",
+    "seen_string": "string seen",
+    "unseen_string": "string not seen",
+}
+
+
+def figure_name(key: str) -> str:
+    """Words for a key.
+
+    >>> figure_name("top1_ece")
+    'ECE, top candidates'
+    """
+    for affix, note in (("_raw", ", before calibration"), ("top1_", ", top candidates")):
+        if affix in key:
+            return figure_name(key.replace(affix, "")) + note
+    return NAMES.get(key, key.replace("_", " "))
 
 
 def linking_table(report: dict[str, Any]) -> Table:
