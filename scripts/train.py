@@ -45,15 +45,11 @@ def train(recipe, run, stage) -> None:
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
-    mention_types = None
-    if recipe.training.sampling == "by_type":
-        columns = (mentions["train"][name] for name in ("mention_id", "semantic_types"))
-        mention_types = dict(zip(*columns, strict=True))
     # One process owns the run folder; the others only read it, once it is ready for them.
     main = state.is_main_process
     with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         state.wait_for_everyone()
-        summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder, mention_types)
+        summary |= fine_tune(recipe.run, model, recipe.training, pairs, folder)
         state.wait_for_everyone()
     if main:
         dev = "  ".join(f"{name} {value:.4f}" for name, value in summary["dev"].items())

@@ -43,7 +43,7 @@ STALE = {
     "candidate_fields mention_types": "pairs checkpoints",
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share max_grad_norm "
-    "training_precision loss listwise_weight sampling sampling_temperature eval_steps metric_for_best_model "
+    "training_precision loss listwise_weight eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs": "checkpoints",
     "evidence calibrator calibrator_shrinkage accept_by accept_precision wrong_answer_cost missed_answer_cost "
     "target_precision confidence min_type_positives min_type_mentions threshold_shrinkage scoring_precision": "model",
@@ -201,7 +201,7 @@ RESUMED = {
 }
 REFUSED = {
     "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share "
-    "max_grad_norm training_precision loss listwise_weight sampling_temperature eval_steps max_dev_pairs "
+    "max_grad_norm training_precision loss listwise_weight eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
     "hard_negative_weight candidates_per_mention",
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",

@@ -282,31 +282,17 @@ def passes_seen(monkeypatch):
     return seen
 
 
-def test_training_by_type_sees_the_mentions_that_the_weights_favor(model, tmp_path, passes_seen):
-    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
-    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
-    settings = training(max_steps=7, eval_steps=7, sampling="by_type", sampling_temperature=1.0)
-    fine_tune(RUN, ModelArguments(model=str(model), max_length=32), settings, pairs, tmp_path, types)
-    trained = np.concatenate(passes_seen[:14])  # an epoch of 104 pairs in passes of 8
-    # The one mention of type T2 is drawn as often as the 25 of T1 together, and has 4 of the 104 rows.
-    assert len(trained) == 104 and 0.25 < np.mean(trained < 4) < 0.75
-
-
-@pytest.mark.parametrize("sampling", ["uniform", "by_type"])
-def test_list_wise_training_sees_whole_mentions_and_learns(tmp_path, passes_seen, sampling):
+def test_list_wise_training_sees_whole_mentions_and_learns(tmp_path, passes_seen):
     pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(26))
     model = ModelArguments(model=str(tiny_encoder(tmp_path / "base")), max_length=32)
     # 4 mentions of 4 pairs a step, in two passes; 7 steps an epoch.
-    settings = training(
-        loss="listwise", metric_for_best_model="list_loss", sampling=sampling, num_train_epochs=4, eval_steps=7
-    )
-    types = {i + 10: ["T1"] if i else ["T2"] for i in range(26)}
-    summary = fine_tune(RUN, model, settings, pairs, tmp_path / "run", types)
+    settings = training(loss="listwise", metric_for_best_model="list_loss", num_train_epochs=4, eval_steps=7)
+    summary = fine_tune(RUN, model, settings, pairs, tmp_path / "run")
     trained = passes_seen[:14]
     assert all(sorted(rows[::4] % 4) == [0] * (len(rows) // 4) and len(rows) <= 8 for rows in trained)
     assert (np.concatenate(trained).reshape(-1, 4) % 4 == np.arange(4)).all()
     counts = np.bincount(np.concatenate(trained), minlength=104)
-    assert counts.sum() == 104 and (counts == 1).all() == (sampling == "uniform")
+    assert (counts == 1).all()
     # Of four pairs at random, the gold one is right with a loss of log(4).
     assert summary["steps"] == 28 and summary["dev"]["list_loss"] < np.log(4)
 
@@ -315,11 +301,6 @@ def test_list_wise_training_sees_whole_mentions_and_learns(tmp_path, passes_seen
 def test_a_mix_that_is_no_share_is_refused(model, tmp_path, share):
     with pytest.raises(UserError, match=f"listwise_weight: {share} is no share; use 0 to 1"):
         run_training(model, tmp_path, loss="mixed", listwise_weight=share)
-
-
-def test_training_by_type_without_types_is_refused(model, tmp_path):
-    with pytest.raises(UserError, match="sampling: by_type needs mention_types"):
-        run_training(model, tmp_path, sampling="by_type")
 
 
 def test_tensorboard_and_console_show_how_training_goes(model, tmp_path, capsys):

@@ -8,9 +8,6 @@ from umls_reranker.training.sampling import (
     GlobalBatches,
     MentionLists,
     Pass,
-    TypeBalancedOrder,
-    WeightedOrder,
-    rarest_type_weights,
 )
 
 LENGTHS = np.random.default_rng(5).integers(3, 40, 1_000)
@@ -72,58 +69,10 @@ def test_epochs_differ_and_a_seed_repeats_them():
     assert list(EpochOrder(50, seed=1)) != list(EpochOrder(50, seed=2))
 
 
-# By type
-
-
-def test_weights_follow_the_rarest_type():
-    types = [["T1"], ["T1", "T2"], ["T1"], ["T2", "T1"], ["T3", "T1"], []]
-    assert rarest_type_weights(types, 1.0).tolist() == [1 / 5, 1 / 2, 1 / 5, 1 / 2, 1, 1]
-    assert rarest_type_weights(types, 0.5) == pytest.approx([5**-0.5, 2**-0.5, 5**-0.5, 2**-0.5, 1, 1])
-    assert rarest_type_weights(types, 0.0).tolist() == [1] * 6
-
+# Whole mentions
 
 # Mentions of 1, 3, 2 and 4 rows.
 MENTION_IDS = np.array([7, 9, 9, 9, 4, 4, 30, 30, 30, 30])
-
-
-def test_an_epoch_by_type_holds_whole_mentions_and_as_many_rows_as_the_data():
-    order = TypeBalancedOrder(MentionLists(MENTION_IDS), np.array([1.0, 1.0, 1.0, 1.0]), seed=1)
-    for epoch in range(20):
-        order.set_epoch(epoch)
-        counts = np.bincount(order.draw(), minlength=10)
-        assert counts.sum() == len(order) == 10
-        # All rows of a mention come equally often, but for the mention that was cut off at the end.
-        cut = [np.ptp(counts[mention == MENTION_IDS]) for mention in (7, 9, 4, 30)]
-        assert sorted(cut)[:3] == [0, 0, 0] and max(cut) <= 1
-
-
-def test_mentions_are_drawn_by_weight():
-    ids = np.repeat(np.arange(200), 5)
-    weights = np.where(np.arange(200) < 20, 9.0, 1.0)  # a tenth of the mentions, half of the weight
-    order = TypeBalancedOrder(MentionLists(ids), weights, seed=2)
-    share = np.mean([np.mean(order.draw() < 100) for order.epoch in range(30)])
-    assert share == pytest.approx(0.5, abs=0.03)
-    order.set_epoch(0)
-    first = order.draw()
-    assert (first == order.draw()).all()
-    order.set_epoch(1)
-    assert (first != order.draw()).any()
-
-
-def test_a_type_balanced_run_is_cut_like_any_other():
-    order = TypeBalancedOrder(MentionLists(MENTION_IDS), np.ones(4), seed=1)
-    whole = [sorted(part.rows) for part in GlobalBatches(order, LENGTHS, 4)]
-    halves = [list(GlobalBatches(order, LENGTHS, 4, process_index=p, num_processes=2)) for p in (0, 1)]
-    assert [sorted(a.rows + b.rows) for a, b in zip(*halves, strict=True)] == whole and [
-        len(rows) for rows in whole
-    ] == [
-        4,
-        4,
-        2,
-    ]
-
-
-# Whole mentions
 
 
 def test_rows_and_lengths_of_mentions_by_hand():
@@ -176,10 +125,3 @@ def test_mentions_of_a_batch_are_alike_in_their_longest_pair():
     spread = [np.ptp(longest[mention_of[rows]]) for rows in share]
     # All 20 batches were sorted together; mentions of one pair may be short.
     assert np.median(spread) <= 2
-
-
-def test_weighted_mentions_are_drawn_with_replacement():
-    order = WeightedOrder(np.where(np.arange(200) < 20, 9.0, 1.0), seed=2)
-    drawn = order.draw()
-    assert len(drawn) == len(order) == 200 and len(set(drawn)) < 200
-    assert np.mean([np.mean(order.draw() < 20) for order.epoch in range(30)]) == pytest.approx(0.5, abs=0.03)

@@ -270,17 +270,6 @@ class TrainingStageArguments:
         ("bce", "listwise", "mixed"),
     )
     listwise_weight: float = _key(0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's")
-    sampling: str = _key(
-        "uniform",
-        "uniform: every pair once an epoch; by_type: mentions drawn with replacement, those of rare semantic types "
-        "more often",
-        ("uniform", "by_type"),
-    )
-    sampling_temperature: float = _key(
-        0.5,
-        "by_type: a mention's weight is (1 / mentions of its rarest type) to this power; 0 weighs mentions alike, "
-        "1 types",
-    )
     eval_steps: int = _key(500, "optimizer steps between evaluations and checkpoints")
     metric_for_best_model: str = _key(
         "roc_auc",

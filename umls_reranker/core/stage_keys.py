@@ -60,7 +60,7 @@ CHECKPOINT_KEYS = (
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
     "candidate_fields",
     # loss and data
-    *("loss", "listwise_weight", "sampling", "sampling_temperature", "seed", "global_batch_size"),
+    *("loss", "listwise_weight", "seed", "global_batch_size"),
     # schedule
     *("learning_rate", "num_train_epochs", "max_steps", "weight_decay", "warmup_share", "max_grad_norm"),
     "training_precision",
@@ -145,8 +145,6 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     names = ["pairs", "candidates"]
     if recipe.model.start_from_encoder:
         names.append("encoder")
-    if recipe.training.sampling == "by_type":
-        names.append("mentions")
     inputs = _made(run, *names)
     return run.stage(
         "checkpoints", settings, inputs, resumes_with=(*CHECKPOINT_KEYS, *inputs), keeps="checkpoint-*/complete"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -40,7 +39,7 @@ from .collator import PairCollator
 from .dataset import tokenize_pairs, weight_scale
 from .losses import GOLD_LABEL
 from .processes import training_device, use_one_gpu
-from .sampling import EpochOrder, MentionLists, TypeBalancedOrder, WeightedOrder, rarest_type_weights
+from .sampling import MentionLists
 from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
 
 __all__ = ["fine_tune", "load_base_model", "training_arguments"]
@@ -156,7 +155,6 @@ def fine_tune(
     training: TrainingStageArguments,
     pairs: DatasetDict,
     folder: Path,
-    mention_types: Mapping[int, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
 
@@ -166,15 +164,13 @@ def fine_tune(
 
     Args:
         pairs: ``train`` as mined, and ``dev`` as `dev_lists.dev_pairs` gives them.
-        mention_types: semantic types of each training mention, by ``mention_id``; needed for ``sampling: by_type``.
 
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
     share, scale = listwise_share(training), weight_scale(pairs["train"])
     list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if share else 1.0
-    all_lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:])
-    lists = all_lists if share else None
+    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if share else None
     arguments = training_arguments(run, training, folder, len(pairs["train"]), lists)
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
@@ -199,7 +195,6 @@ def fine_tune(
             pad_to_multiple_of=1 if arguments.use_cpu else 8,
         ),
         compute_metrics=dev_metrics(pairs["dev"].with_format("numpy")["mention_id"][:]),
-        order=_order(training, pairs["train"], all_lists, run.seed, mention_types),
         lists=lists,
         listwise_weight=share,
         list_scale=list_scale,
@@ -246,24 +241,6 @@ def listwise_share(training: TrainingStageArguments) -> float:
     if not 0 <= training.listwise_weight <= 1:
         raise UserError(f"listwise_weight: {training.listwise_weight} is no share; use 0 to 1")
     return {"bce": 0.0, "listwise": 1.0, "mixed": training.listwise_weight}[training.loss]
-
-
-def _order(
-    training: TrainingStageArguments,
-    pairs: Dataset,
-    lists: MentionLists,
-    seed: int,
-    mention_types: Mapping[int, Sequence[str]] | None,
-) -> EpochOrder | None:
-    if training.sampling == "uniform":
-        return None
-    if mention_types is None:
-        raise UserError("sampling: by_type needs mention_types, the semantic types of the training mentions")
-    mentions = pairs.select_columns("mention_id").select(lists.starts)["mention_id"]
-    weights = rarest_type_weights([mention_types[mention] for mention in mentions], training.sampling_temperature)
-    if listwise_share(training):
-        return WeightedOrder(weights, seed)
-    return TypeBalancedOrder(lists, weights, seed)
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ compares the pairs of a mention, mentions take the place of rows: a batch holds 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,6 @@ __all__ = [
     "GlobalBatches",
     "MentionLists",
     "Pass",
-    "TypeBalancedOrder",
-    "WeightedOrder",
-    "rarest_type_weights",
 ]
 
 # Rows of this many batches are sorted by length together: more would pad less, but draw from fewer places at a time.
@@ -89,63 +86,6 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.draw().tolist())
-
-
-class WeightedOrder(EpochOrder):
-    """Mentions drawn with replacement by weight, as many an epoch as there are.
-
-    Args:
-        weights: (mentions,) float.
-        seed: of the run.
-    """
-
-    def __init__(self, weights: np.ndarray, seed: int) -> None:
-        super().__init__(len(weights), seed)
-        self._shares = weights / weights.sum()
-
-    def draw(self) -> np.ndarray:
-        return self.generator(0).choice(self.rows, self.rows, p=self._shares)
-
-
-class TypeBalancedOrder(EpochOrder):
-    """Mentions drawn with replacement by weight, each with all its rows, until the epoch has as many rows as the data.
-
-    Args:
-        lists: the rows of each mention.
-        weights: float, one weight for each mention in order of its first row.
-        seed: of the run.
-    """
-
-    def __init__(self, lists: MentionLists, weights: np.ndarray, seed: int) -> None:
-        super().__init__(int(lists.sizes.sum()), seed)
-        self._lists = lists
-        self._shares = weights / weights.sum()
-
-    def draw(self) -> np.ndarray:
-        generator = self.generator(0)
-        enough = -(-self.rows // int(self._lists.sizes.min()))
-        mentions = generator.choice(len(self._shares), enough, p=self._shares)
-        ends = np.cumsum(self._lists.sizes[mentions])
-        rows = self._lists.rows(mentions[: np.searchsorted(ends, self.rows) + 1])
-        return generator.permutation(rows[: self.rows])
-
-
-def rarest_type_weights(types: Sequence[Sequence[str]], temperature: float) -> np.ndarray:
-    """Weight of each mention: ``(1 / mentions of its rarest semantic type) ** temperature``.
-
-    Args:
-        types: semantic types of each mention; mentions without any count as one type of their own.
-        temperature: 0 weighs all mentions alike, 1 all types.
-
-    Returns:
-        (mentions,) float64, 1 at most.
-    """
-    named = [tuple(names) or ("",) for names in types]
-    frequency: dict[str, int] = {}
-    for names in named:
-        for name in names:
-            frequency[name] = frequency.get(name, 0) + 1
-    return np.array([min(frequency[name] for name in names) for names in named], np.float64) ** -temperature
 
 
 class Pass(NamedTuple):

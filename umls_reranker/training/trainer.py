@@ -36,8 +36,6 @@ class RerankerTrainer(Trainer):
     between processes. A mention without a gold pair counts in the first term alone.
 
     Args:
-        order: of the rows, or with `lists` of the mentions, of each epoch; by default each once, drawn by the seed of
-            `args`.
         lists: the rows of each mention of `train_dataset`; with it, batches hold whole mentions, as many as come
             closest to the number of pairs that `args` asks for. None: batches of pairs, for a `listwise_weight` of 0.
         listwise_weight: share of the list-wise loss, 0 to 1.
@@ -51,7 +49,6 @@ class RerankerTrainer(Trainer):
     def __init__(
         self,
         *args: Any,
-        order: EpochOrder | None = None,
         lists: MentionLists | None = None,
         listwise_weight: float = 0.0,
         list_scale: float = 1.0,
@@ -59,7 +56,7 @@ class RerankerTrainer(Trainer):
     ) -> None:
         super().__init__(*args, **options)
         self.lists = lists
-        self.order = order or EpochOrder(len(self.train_dataset if lists is None else lists), self.args.seed)
+        self.order = EpochOrder(len(self.train_dataset if lists is None else lists), self.args.seed)
         self.listwise_weight = listwise_weight
         self.list_scale = list_scale
         if lists is not None:
