@@ -114,7 +114,7 @@ class HierarchicalPlattCalibrator(Calibrator):
         mean = np.array([line.slope, line.intercept])
         most = max(line.slope, MAX_STANDARD_SLOPE / (own.scores.std() or 1.0))
         share = self.shrinkage / max(parent.labels.sum(), 1.0)
-        precision = share * information(_features(parent), parent.labels, parent.weight, mean, parent.offsets)
+        precision = share * information(_features(parent), parent.weight, mean, parent.offsets)
         slope, intercept = fit_logistic(
             _features(own),
             own.labels,

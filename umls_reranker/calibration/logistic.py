@@ -1,7 +1,5 @@
 """What calibrators are fitted with: checked scores, and logistic regression of few coefficients inside a box."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..core.errors import UserError
@@ -59,7 +57,7 @@ def fit_logistic(
     offsets: np.ndarray | None = None,
     prior: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Maximum-likelihood logistic regression inside a box by projected Newton steps (Bertsekas 1982).
+    """Maximum-likelihood logistic regression inside a box, by L-BFGS-B.
 
     Args:
         features: (n, k) float64, of unit scale.
@@ -73,88 +71,41 @@ def fit_logistic(
     Returns:
         (k,) coefficients.
     """
-    loss, slopes = _objective(features, labels, weight, offsets, prior)
+    from scipy.optimize import minimize
 
-    def search(theta: np.ndarray, step: np.ndarray, current: float) -> tuple[np.ndarray, float]:
-        """The first of ever shorter steps that does not raise the loss; the start itself when there is none."""
-        for size in 0.5 ** np.arange(40):
-            moved = np.clip(theta - size * step, lower, upper)
-            changed = loss(moved)
-            if changed <= current:
-                return moved, changed
-        return theta, current
+    k = features.shape[1]
+    mean, precision = prior or (np.zeros(k), np.zeros((k, k)))
+    total = weight.sum() if offsets is None else len(offsets) - 1
 
-    theta = np.clip(np.zeros(features.shape[1]) if prior is None else prior[0], lower, upper)
-    current = loss(theta)
-    for _ in range(500):
-        gradient, curvature = slopes(theta)
-        held = ((theta <= lower) & (gradient > 0)) | ((theta >= upper) & (gradient < 0))
-        free = ~held
-        if not free.any() or np.abs(gradient[free]).max() < 1e-13:
-            break
-        curvature = curvature[np.ix_(free, free)]
-        # A curvature that has underflowed (separable data) must not stop the solve.
-        curvature[np.diag_indices_from(curvature)] += 1e-14
-        step = np.zeros_like(theta)
-        step[free] = np.linalg.solve(curvature, gradient[free])
-        moved, changed = search(theta, step, current)
-        if np.abs(moved - theta).max() < 1e-13:
-            # Clipping can bend a Newton step uphill; the gradient's own direction never does.
-            moved, changed = search(theta, np.where(free, gradient, 0.0), current)
-            if np.abs(moved - theta).max() < 1e-13:
-                break
-        theta, current = moved, changed
-    return theta
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        utility = features @ theta
+        if offsets is None:
+            value = weight @ (np.logaddexp(0.0, utility) - labels * utility)
+            error = weight * (sigmoid(utility) - labels)
+        else:
+            log_sum = log_sums(utility, np.zeros(total), offsets)
+            value = log_sum.sum() - labels @ utility
+            error = np.exp(utility - np.repeat(log_sum, np.diff(offsets))) - labels
+        away = theta - mean
+        pull = precision @ away
+        return (value + 0.5 * away @ pull) / total, (features.T @ error + pull) / total
+
+    # Tolerances next to rounding: coefficients are good to 1e-6 and better.
+    options = {"maxiter": 1_000, "ftol": 1e-15, "gtol": 1e-13}
+    start = np.clip(mean, lower, upper)
+    bounds = np.column_stack([lower, upper])
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
 
 
 def information(
-    features: np.ndarray, labels: np.ndarray, weight: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None
+    features: np.ndarray, weight: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None
 ) -> np.ndarray:
     """(k, k) Fisher information of all rows at `theta`, for use in a prior; arguments as of `fit_logistic`."""
-    _, slopes = _objective(features, labels, weight, offsets, None)
-    return slopes(theta)[1] * (weight.sum() if offsets is None else len(offsets) - 1)
-
-
-def _objective(
-    features: np.ndarray,
-    labels: np.ndarray,
-    weight: np.ndarray,
-    offsets: np.ndarray | None,
-    prior: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[Callable[[np.ndarray], float], Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
-    """Loss per unit of weight, or per list; and its gradient (k,) and curvature (k, k)."""
-    total = weight.sum() if offsets is None else len(offsets) - 1
-    mean, precision = prior or (np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2))
-    precision = precision / total
-
-    def pair_loss(theta: np.ndarray) -> float:
-        margin = features @ theta
-        return float(weight @ (np.logaddexp(0.0, margin) - labels * margin))
-
-    def pair_slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p = sigmoid(features @ theta)
-        curvature = features.T @ (features * (weight * p * (1 - p))[:, None])
-        return features.T @ (weight * (p - labels)), curvature
-
-    def list_loss(theta: np.ndarray) -> float:
-        utility = features @ theta
-        return float(log_sums(utility, np.zeros(total), offsets).sum() - labels @ utility)
-
-    def list_slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        utility = features @ theta
-        p = np.exp(utility - log_sums(utility, np.zeros(total), offsets)[list_owner(offsets)])
-        weighted = features * p[:, None]
-        filled = offsets[:-1][np.diff(offsets) > 0]
-        sums = np.add.reduceat(weighted, filled, axis=0)
-        return features.T @ (p - labels), features.T @ weighted - sums.T @ sums
-
-    likelihood, derivatives = (pair_loss, pair_slopes) if offsets is None else (list_loss, list_slopes)
-
-    def loss(theta: np.ndarray) -> float:
-        return likelihood(theta) / total + 0.5 * (theta - mean) @ precision @ (theta - mean)
-
-    def slopes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gradient, curvature = derivatives(theta)
-        return gradient / total + precision @ (theta - mean), curvature / total + precision
-
-    return loss, slopes
+    utility = features @ theta
+    if offsets is None:
+        p = sigmoid(utility)
+        return features.T @ (features * (weight * p * (1 - p))[:, None])
+    p = np.exp(utility - log_sums(utility, np.zeros(len(offsets) - 1), offsets)[list_owner(offsets)])
+    weighted = features * p[:, None]
+    sums = np.add.reduceat(weighted, offsets[:-1][np.diff(offsets) > 0], axis=0)
+    return features.T @ weighted - sums.T @ sums
