@@ -100,7 +100,7 @@ def with_ours(folder: Path, out: Path) -> Callable[[], int]:
     from umls_reranker.data.rrf import read_rrf_concepts
     from umls_reranker.data.semantic_types import TypeHierarchy
 
-    return lambda: write_concepts(read_rrf_concepts(folder), TypeHierarchy([]), out, "benchmark")
+    return lambda: write_concepts(read_rrf_concepts(folder)[0], TypeHierarchy([]), out, "benchmark")
 
 
 ENGINES = {"polars": with_polars, "duckdb": with_duckdb, "pyarrow": with_pyarrow}

@@ -94,8 +94,7 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
     concepts = next((stage for stage in due if stage.name == "concepts"), None)
     holds_out = recipe.mentions.mention_source == "held_out_synonyms"
     if concepts or holds_out:
-        report: dict[str, Any] = {}
-        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error, report)
+        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
         if holds_out:
             # Held-out synonyms leave the dictionary for the mentions.
             rows, found = hold_out_synonyms(
@@ -106,7 +105,7 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
             )
             source = source._replace(concepts=rows)
         if concepts:
-            make_concepts(concepts, source, report)
+            make_concepts(concepts, source)
     for stage in due:
         if stage.name == "mentions":
             make_mentions(recipe, run, files, stage, found)
@@ -114,13 +113,17 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
     Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
 
 
-def make_concepts(stage, source, report) -> None:
+def make_concepts(stage, source) -> None:
+    from umls_reranker.core.lines import Reading
     from umls_reranker.data.concepts import ConceptTable, write_concepts
     from umls_reranker.data.relations import write_relations
 
     with stage.writing() as (folder, summary):
+        report = source.report
         report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
         report["relations"] = write_relations(source.relations, ConceptTable.load(folder).cui_numbers, folder)
+        if isinstance(source.relations, Reading):
+            report["mrrel"] = source.relations.report
         write_json(folder / "read_report.json", report)
         summary |= report
 
@@ -136,15 +139,16 @@ def make_mentions(recipe, run, files, stage, found) -> None:
 
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
+        readings = {}
         if found is None:
-            found = corpus_mentions(recipe.mentions, files, recipe.run.seed, summary)
+            found = readings["corpus"] = corpus_mentions(recipe.mentions, files, recipe.run.seed)
         if "feedback" in files:
-            found = training_mentions(found, load_feedback(*files["feedback"]), table.hierarchy, summary)
+            found = readings["feedback"] = training_mentions(found, load_feedback(*files["feedback"]), table.hierarchy)
         if "MRCUI" in files:
-            retired, report = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
-            found = map_retired(found, retired, table, report)
-            summary["retired_cuis"] = report
+            retired, summary["retired_cuis"] = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
+            found = readings["retired_cuis"] = map_retired(found, retired, table)
         summary["mentions"] = write_mentions(found, folder, stage.key)
+        summary |= {name: summary.get(name, {}) | read.report for name, read in readings.items()}
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)
 

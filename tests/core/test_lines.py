@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.lines import name_source, open_binary, read_lines
+from umls_reranker.core.lines import Faults, Malformed, name_source, open_binary, read_lines, reading, skipped_lines
 
 
 def write(path, content):
@@ -52,3 +52,25 @@ def test_parts_give_the_lines_of_the_whole(tmp_path, pieces):
         parts.append(write(tmp_path / f"M.{place}", gzip.compress(content) if packed else content))
     whole = write(tmp_path / "M.gz", gzip.compress(b"".join(content for content, _ in pieces)))
     assert list(read_lines(parts)) == list(read_lines(whole))
+
+
+def test_a_reading_has_its_report_once_all_is_read():
+    @reading
+    def numbers(size):
+        yield from range(size)
+        return {"numbers": size}
+
+    read = numbers(2)
+    assert next(read) == 0
+    assert not hasattr(read, "report")
+    assert list(read) == [1] and list(read) == []
+    assert read.report == {"numbers": 2}
+
+
+def test_skipped_lines_of_several_files_are_told_together(tmp_path):
+    files = [Faults(tmp_path / name, "skip") for name in "ab"]
+    files[0].add(1, Malformed("short"))
+    files[1].add(1, Malformed("long"), lines=2)
+    files[1].add(9, Malformed("short"))
+    assert skipped_lines(*files) == {"skipped": 4, "reasons": {"long": 2, "short": 2}}
+    assert skipped_lines() == {"skipped": 0, "reasons": {}}

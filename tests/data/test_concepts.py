@@ -122,7 +122,7 @@ def test_more_concepts_than_a_key_can_number_are_refused(tmp_path):
 def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 7)
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)
-    columns = read_rrf_concepts(write_rrf(tmp_path / "META"))
+    columns = read_rrf_concepts(write_rrf(tmp_path / "META"))[0]
     assert write_concepts(columns, NO_TYPES, tmp_path / "columns", "f") == len(columns) == 40
     assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects", "f") == 40
     for path in (tmp_path / "objects").iterdir():
@@ -196,7 +196,7 @@ def test_no_concept_is_refused(tmp_path):
 def test_the_miniature_release_with_its_types(tmp_path):
     network = write_semantic_network(tmp_path / "NET")
     hierarchy = TypeHierarchy.from_umls(network / "SRDEF", network / "SemGroups.txt")
-    write_concepts(read_rrf_concepts(write_rrf(tmp_path / "META")), hierarchy, tmp_path / "concepts", "f")
+    write_concepts(read_rrf_concepts(write_rrf(tmp_path / "META"))[0], hierarchy, tmp_path / "concepts", "f")
     table = ConceptTable.load(tmp_path / "concepts")
     assert len(table) == len(VOCABULARY)
     assert table.hierarchy.chain("T047")[-1] == "group:DISO"

@@ -26,8 +26,7 @@ def read(tmp_path, content, **options):
 
 
 def test_reads_the_miniature_ontology(tmp_path):
-    report = {}
-    concepts, hierarchy, *_ = read_obo_concepts(write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT], report=report)
+    concepts, hierarchy, *_, report = read_obo_concepts(write_obo(tmp_path / "x.obo"), type_roots=[TYPE_ROOT])
     assert [(c.cui, c.semantic_types, (c.name, *c.synonyms)) for c in concepts] == [
         (cui, (BRANCHES[type_id],), names) for cui, (type_id, names) in VOCABULARY.items()
     ]
@@ -63,9 +62,9 @@ def test_reads_escapes_comments_qualifiers_and_other_stanzas(tmp_path):
 def test_only_the_scopes_asked_for_are_kept(tmp_path):
     scopes = ['"e" EXACT []', '"n" NARROW []', '"b" BROAD []', '"r" RELATED []', '"u" []', '"e" EXACT x []']
     content = stanza(1, *(f"synonym: {scope}" for scope in scopes), cui="C0000001")
-    report = {}
-    assert read(tmp_path, content, report=report)[0][0].synonyms == ("e",)
-    assert report["dropped_synonyms"] == 4
+    read_from = read(tmp_path, content)
+    assert read_from.concepts[0].synonyms == ("e",)
+    assert read_from.report["dropped_synonyms"] == 4
     (concept,), *_ = read(tmp_path, content, synonym_scopes=("EXACT", "RELATED"))
     assert concept.synonyms == ("e", "r", "u")  # without a scope means RELATED
     with pytest.raises(UserError, match="'exact' is not one of EXACT, NARROW, BROAD, RELATED"):
@@ -81,8 +80,7 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
         + stanza(5, 'def: "Five." []', 'synonym: "IV" EXACT []', name="V", cui="C0000004")
         + stanza(6, name="one", cui="C0000001")
     )
-    report = {}
-    concepts, *_ = read(tmp_path, content, report=report)
+    concepts, *_, report = read(tmp_path, content)
     # Term 4 stands for its first CUI only, so the other one has the name of term 6 and nothing else.
     assert concepts == [Concept("C0000001", "one"), Concept("C0000004", "IV", ("V", "four"), (), "Five.")]
     assert {key: count for key, count in report.items() if count and key != "reasons"} == {
@@ -107,8 +105,7 @@ def test_a_term_has_every_branch_it_is_or_descends_from(tmp_path):
         + stanza(7, name="elsewhere", cui="C0000007")
         + stanza(8, "is_a: X:1", "is_obsolete: true", name="obsolete branch")
     )
-    report = {}
-    concepts, hierarchy, *_ = read(tmp_path, content, type_roots=["X:1"], report=report)
+    concepts, hierarchy, *_, report = read(tmp_path, content, type_roots=["X:1"])
     assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [("X:2", "heart"), ("X:3", "lung")]
     assert {c.cui: c.semantic_types for c in concepts} == {
         "C0000002": ("X:2",),
@@ -131,8 +128,7 @@ def test_an_exact_match_goes_before_cross_references(tmp_path):
         'property_value: exactMatch "http://linkedlifedata.com/resource/umls/id/C0000002" xsd:anyURI\n\n'
         "[Term]\nid: X:3\nname: three\nproperty_value: exactMatch http://example.org/mesh/C0000005\n"
     )
-    report = {}
-    concepts = read(tmp_path, content, report=report).concepts
+    concepts, *_, report = read(tmp_path, content)
     assert concepts == [Concept("C0000001", "one"), Concept("C0000002", "two")]
     assert (report["extra_cross_references"], report["without_cui"]) == (2, 1)
 
@@ -170,8 +166,8 @@ def test_several_ontologies_become_one(tmp_path):
         + stanza(4, "is_a: X:2", 'synonym: "uno" EXACT []', name="four", cui="C0000004")
     )
     paths = [write(tmp_path / "one.obo", first), write(tmp_path / "two.obo", second)]
-    report = {}
-    merged = read_obo_concepts(paths, type_roots=["X:1"], report=report)
+    merged = read_obo_concepts(paths, type_roots=["X:1"])
+    report = merged.report
     assert merged.concepts == [
         Concept("C0000001", "one", ("One", "uno"), ("X:2", "X:3"), "First."),
         Concept("C0000004", "four", ("uno",), ("X:2", "X:3")),
@@ -212,8 +208,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, content, line, what):
     with pytest.raises(UserError) as error:
         read_obo_concepts(path)
     assert str(error.value).startswith(f"{path}:{line}: {what}")
-    report = {}
-    concepts, *_ = read_obo_concepts(path, on_error="skip", report=report)
+    concepts, *_, report = read_obo_concepts(path, on_error="skip")
     assert [c.cui for c in concepts] == ["C0000001", "C0000003"]
     assert report["skipped"] >= 1
     assert any(what.startswith(reason) for reason in report["reasons"])

@@ -71,8 +71,7 @@ RICH_CONCEPTS = [
 
 
 def test_reads_names_references_types_and_relations(tmp_path):
-    report = {}
-    concepts, hierarchy, parents, vocabularies = read(tmp_path, RICH, type_roots=["X:1"], report=report)
+    concepts, hierarchy, parents, vocabularies, report = read(tmp_path, RICH, type_roots=["X:1"])
     assert concepts == RICH_CONCEPTS
     assert [(kind, hierarchy.name(kind)) for kind in hierarchy] == [("X:2", "alpha")]
     # Term 6 has no CUI, so the parent of 4 is that of 6.
@@ -110,7 +109,7 @@ def test_a_node_of_several_graphs_is_that_of_the_first(tmp_path):
         graph(node(1, "one", cui="C0000001")),
         graph(node(1, "uno", cui="C0000002"), node(2, cui="C0000003")),
     )
-    concepts, *_, vocabularies = read(tmp_path, first, second | {"edges": [is_a(2, 1)], "id": "late"})
+    concepts, *_, vocabularies, _ = read(tmp_path, first, second | {"edges": [is_a(2, 1)], "id": "late"})
     assert [concept.cui for concept in concepts] == ["C0000001", "C0000003"]
     assert (vocabularies[0]["id"], vocabularies[0]["terms"]) == ("late", 2)
 
@@ -142,8 +141,7 @@ def test_a_malformed_node_is_named_or_skipped(tmp_path, bad, what):
         read(tmp_path, graph(), content)
     assert str(error.value).startswith(f"{tmp_path / 'x.json'}:graphs[1].{what}")
     assert "\n" not in str(error.value)
-    report = {}
-    concepts, *_ = read(tmp_path, graph(), content, on_error="skip", report=report)
+    concepts, *_, report = read(tmp_path, graph(), content, on_error="skip")
     assert [concept.cui for concept in concepts] == ["C0000001", "C0000003"]
     assert report["skipped"] == 1
     assert all(reason in what for reason in report["reasons"])
@@ -154,8 +152,7 @@ def test_a_malformed_graph_or_edge_is_named_or_skipped(tmp_path):
     content = graph(GOOD, node(3, cui="C0000003"), edges=edges)
     with pytest.raises(UserError, match=r"x.json:graphs\[0\].edges\[1\]: pred is not a text: 'None'"):
         read(tmp_path, content)
-    report = {}
-    concepts, _, parents, _ = read(tmp_path, content, 7, {"nodes": 7}, on_error="skip", report=report)
+    concepts, _, parents, _, report = read(tmp_path, content, 7, {"nodes": 7}, on_error="skip")
     assert (len(concepts), parents) == (2, [("C0000003", "C0000001")])
     assert report["reasons"] == {
         "pred is not a text": 1,
@@ -210,9 +207,8 @@ def test_whatever_stands_in_a_document_it_is_concepts_or_a_user_error(tmp_path, 
                 place[key] = copy.deepcopy(data.draw(VALUES))
                 break
             place = place[key]
-    report = {}
     try:
-        concepts, *_ = read(tmp_path, *_graphs(content), on_error="skip" if skip else "stop", report=report)
+        concepts, *_, report = read(tmp_path, *_graphs(content), on_error="skip" if skip else "stop")
     except UserError as error:
         assert "\n" not in str(error)
         return

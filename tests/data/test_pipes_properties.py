@@ -1,4 +1,3 @@
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +65,8 @@ def expected_rows(content):
     return rows, lines
 
 
-def read(path, on_error, reasons):
-    batches = read_columns(path, FIELDS, FIELDS, FORM.required, Faults(path, on_error, reasons), longest=FORM.longest)
+def read(path, faults):
+    batches = read_columns(path, FIELDS, FIELDS, FORM.required, faults, longest=FORM.longest)
     return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
 
 
@@ -77,34 +76,34 @@ def test_every_line_is_kept_skipped_or_blank(tmp_path, content, block_bytes):
     path = tmp_path / "table"
     path.write_bytes(content)
     rows, lines = expected_rows(content)
-    reasons = Counter()
+    faults, strict = Faults(path, "skip"), Faults(path, "stop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipes, "BLOCK_BYTES", block_bytes)
         if not content:
             with pytest.raises(UserError, match="is empty"):
-                read(path, "skip", reasons)
+                read(path, faults)
             return
         if not content.startswith(b"\x1f\x8b"):
-            assert read(path, "skip", reasons) == rows
-            assert len(rows) + reasons.total() == lines
+            assert read(path, faults) == rows
+            assert len(rows) + faults.reasons.total() == lines
         try:
-            assert read(path, "stop", Counter()) == rows
-            assert not reasons
+            assert read(path, strict) == rows
+            assert not faults.reasons
         except UserError as error:
             assert "\n" not in str(error)
-            assert reasons or content.startswith(b"\x1f\x8b")
+            assert faults.reasons or content.startswith(b"\x1f\x8b")
 
 
 @ANYWHERE
 @given(content=CONTENT)
 def test_what_is_mended_parses_and_what_parses_needs_no_mending(content):
-    reasons = Counter()
-    mended = FORM.mended(Lines.of(content), 1, Faults(Path("x"), "skip", reasons))
+    faults = Faults(Path("x"), "skip")
+    mended = FORM.mended(Lines.of(content), 1, faults)
     again = FORM.parse(mended)
     assert [tuple(row.values()) for row in again.batch(FIELDS).to_pylist()] == expected_rows(content)[0]
     if content.endswith(b"\n"):
         fast = FORM.parse(Lines.of(content))
-        assert fast is None or (not reasons and fast.batch(FIELDS).equals(again.batch(FIELDS)))
+        assert fast is None or (not faults.reasons and fast.batch(FIELDS).equals(again.batch(FIELDS)))
 
 
 @ANYWHERE
@@ -138,6 +137,6 @@ def test_the_first_fault_is_named_by_line(tmp_path, line, reason):
     path = tmp_path / "table"
     path.write_bytes(b"C1|ENG|x||\n\n" + line + b"\nC1|ENG|y||\n")
     with pytest.raises(UserError) as error:
-        read(path, "stop", Counter())
+        read(path, Faults(path, "stop"))
     assert str(error.value) == f"{path}:3: {reason}; mend the line, or skip it with on_error: skip"
-    assert [row[2] for row in read(path, "skip", Counter())] == ["x", "y"]
+    assert [row[2] for row in read(path, Faults(path, "skip"))] == ["x", "y"]

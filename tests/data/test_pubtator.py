@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.pubtator import Mention, ReadReport, read_pmids, read_pubtator
+from umls_reranker.data.pubtator import Mention, read_pmids, read_pubtator
 
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
@@ -28,9 +28,9 @@ def test_reads_both_styles_of_annotation(tmp_path):
 
 def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
-    report = ReadReport()
-    mentions = list(read_pubtator(plain, report=report))
-    assert report.to_dict() == {
+    corpus = read_pubtator(plain)
+    mentions = list(corpus)
+    assert corpus.report == {
         "documents": 20,
         "expanded_abbreviations": 0,
         "mentions": 60,
@@ -114,10 +114,10 @@ def test_malformed_lines_are_skipped_and_counted(tmp_path):
         + b"\n2|t|No abstract\n2\t0\t2\tNo\tT1\tC0000001\n2\t3\t4\ta\tT1\tC0000001\n"
         + b"\n3|t|Fine\n3|a|\n3\t0\t4\tFine\tT1\tC0000001\n"
     )
-    report = ReadReport()
-    mentions = list(read_pubtator(write(tmp_path / "c.txt", content), on_error="skip", report=report))
+    corpus = read_pubtator(write(tmp_path / "c.txt", content), on_error="skip")
+    mentions = list(corpus)
     assert [(m.doc_id, m.text) for m in mentions] == [("1", "cold"), ("3", "Fine")]
-    assert report.to_dict() == {
+    assert corpus.report == {
         "documents": 2,
         "expanded_abbreviations": 0,
         "mentions": 2,
@@ -171,14 +171,14 @@ PIECES = st.sampled_from(
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25), skip=st.booleans())
 def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces, skip):
     path = write(tmp_path / "c.txt", b"".join(pieces))
-    report = ReadReport()
+    corpus = read_pubtator(path, on_error="skip" if skip else "stop", context_chars=5)
     try:
-        mentions = list(read_pubtator(path, on_error="skip" if skip else "stop", report=report, context_chars=5))
+        mentions = list(corpus)
     except UserError as error:
         assert "\n" not in str(error)
         return
     text = b"".join(pieces).decode(errors="replace")
-    assert report.mentions == len(mentions)
+    assert corpus.report["mentions"] == len(mentions)
     for mention in mentions:
         assert mention.end - mention.start == len(mention.text) > 0
         assert max(len(mention.left), len(mention.right)) <= 5

@@ -25,16 +25,17 @@ def write(path, *lines):
     return path
 
 
-def build(folder, *triples, report=None, **options):
+def build(folder, *triples, **options):
     folder.mkdir(exist_ok=True)
     path = write(folder / "MRREL.RRF", *(line(*triple) for triple in triples))
     options = {"kinds": RELATION_KINDS} | options
-    counts = write_relations(read_relations(path, report=report, **options), NUMBERS, folder)
-    return RelationTable.load(folder), counts
+    mrrel = read_relations(path, **options)
+    counts = write_relations(mrrel, NUMBERS, folder)
+    return RelationTable.load(folder), counts, mrrel.report
 
 
 def test_relations_hold_in_both_directions(tmp_path):
-    table, counts = build(tmp_path, (CUIS[0], "PAR", CUIS[1]), (CUIS[2], "RN", CUIS[3]), (CUIS[4], "SY", CUIS[5]))
+    table, counts, _ = build(tmp_path, (CUIS[0], "PAR", CUIS[1]), (CUIS[2], "RN", CUIS[3]), (CUIS[4], "SY", CUIS[5]))
     # MRREL's REL says what the second concept is to the first: CUIS[1] is a parent of CUIS[0].
     gold, rows = np.array([0, 1, 2, 3, 4, 5, 0, 2]), np.array([1, 0, 3, 2, 5, 4, 2, 2])
     kinds = ["PAR", "CHD", "RN", "RB", "SY", "SY", None, None]
@@ -51,7 +52,7 @@ def test_relations_hold_in_both_directions(tmp_path):
 
 
 def test_rows_broadcast_and_nothing_is_related_to_a_missing_row(tmp_path):
-    table, _ = build(tmp_path, (CUIS[0], "PAR", CUIS[1]), (CUIS[5], "SIB", CUIS[0]))
+    table, *_ = build(tmp_path, (CUIS[0], "PAR", CUIS[1]), (CUIS[5], "SIB", CUIS[0]))
     gold = np.array([[0], [5], [-1]], np.int32)
     rows = np.array([1, 0, -1, 5], np.int64)
     expected = [[True, False, False, True], [False, True, False, False], [False] * 4]
@@ -66,7 +67,7 @@ def test_rows_broadcast_and_nothing_is_related_to_a_missing_row(tmp_path):
 
 
 def test_a_pair_may_be_of_several_kinds_and_the_closest_is_told(tmp_path):
-    table, counts = build(tmp_path, *[(CUIS[0], kind, CUIS[1]) for kind in ("SIB", "RB", "PAR", "PAR")])
+    table, counts, _ = build(tmp_path, *[(CUIS[0], kind, CUIS[1]) for kind in ("SIB", "RB", "PAR", "PAR")])
     assert counts["pairs"] == 2
     assert [kind for kind in RELATION_KINDS if table.related(0, 1, [kind])] == ["PAR", "RB", "SIB"]
     assert RELATION_KINDS[table.kind_between(0, 1)] == "PAR"
@@ -85,8 +86,7 @@ def test_what_is_left_out_is_counted(tmp_path):
         ("CL1", "PAR", CUIS[4]),
         (CUIS[0], "SIB", CUIS[5]),
     ]
-    report = {}
-    table, counts = build(tmp_path, *triples, kinds=["PAR", "SY"], report=report)
+    table, counts, report = build(tmp_path, *triples, kinds=["PAR", "SY"])
     assert report == {"lines": 9, "dropped": {"relations": 2, "keep_suppressed": 1}, "skipped": 0, "reasons": {}}
     assert counts == {
         "outside_dictionary": 4,
@@ -132,14 +132,9 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, bad, what):
     with pytest.raises(UserError) as error:
         list(read_relations(path, kinds=["PAR"]))
     assert str(error.value).startswith(f"{path}:2: {what}")
-    report = {}
-    assert (
-        write_relations(read_relations(path, kinds=["PAR"], on_error="skip", report=report), NUMBERS, tmp_path)[
-            "pairs"
-        ]
-        == 4
-    )
-    assert report["lines"] == 2 and report["skipped"] == 1
+    mrrel = read_relations(path, kinds=["PAR"], on_error="skip")
+    assert write_relations(mrrel, NUMBERS, tmp_path)["pairs"] == 4
+    assert mrrel.report["lines"] == 2 and mrrel.report["skipped"] == 1
 
 
 def test_runs_and_parts_give_the_same_table(tmp_path, monkeypatch):
@@ -179,7 +174,7 @@ TRIPLES = st.tuples(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(triples=st.lists(TRIPLES, min_size=1, max_size=12), kinds=st.sets(st.sampled_from(RELATION_KINDS)))
 def test_the_table_says_what_the_file_says(tmp_path, triples, kinds):
-    table, _ = build(tmp_path, *triples)
+    table, *_ = build(tmp_path, *triples)
     known = {(a, kind, b) for a, kind, b in triples if a in CUIS and a != b and kind in INVERSE}
     known |= {(b, INVERSE[kind], a) for a, kind, b in known}
     rows = np.arange(-1, len(CUIS))
@@ -197,12 +192,13 @@ PIECES = st.sampled_from([line(CUIS[0], "PAR", CUIS[1]) + "\n", CUIS[0], "|", "\
 def test_whatever_the_input_it_is_relations_or_a_user_error(tmp_path, pieces, skip):
     path = tmp_path / "MRREL.RRF"
     path.write_bytes(b"".join(pieces))
-    report = {}
+    mrrel = read_relations(path, kinds=["PAR"], on_error="skip" if skip else "stop")
     try:
-        batches = list(read_relations(path, kinds=["PAR"], on_error="skip" if skip else "stop", report=report))
+        batches = list(mrrel)
     except UserError as error:
         assert "\n" not in str(error)
         return
+    report = mrrel.report
     assert sum(len(block.first) for block in batches) == report["lines"] - sum(report["dropped"].values())
     if not path.read_bytes().startswith(b"\x1f\x8b"):
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")

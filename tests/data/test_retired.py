@@ -91,11 +91,11 @@ def test_gold_cuis_are_replaced_and_counted(tmp_path, concepts):
         ("test", 96),
         ("test", 15),
     ]
-    report = {}
-    mapped = list(map_retired([(split, mention(number)) for split, number in given], retired, concepts, report))
+    reading = map_retired([(split, mention(number)) for split, number in given], retired, concepts)
+    mapped = list(reading)
     # A CUI of the dictionary stays, whatever MRCUI says about it.
     assert mapped == [(split, mention({11: 1, 12: 2}.get(number, number))) for split, number in given]
-    assert report == {
+    assert reading.report == {
         "mentions": {"mapped": 3, "deleted": 2, "related_only": 1, "not_retired": 1},
         "cuis": {"mapped": 2, "deleted": 1, "related_only": 1, "not_retired": 1},
     }

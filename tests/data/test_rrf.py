@@ -25,9 +25,13 @@ def release(folder, names, types=("C0000001|T047|B2|Disease|AT1||",), definition
     return folder
 
 
+def read(folder, **options):
+    return list(read_rrf_concepts(folder, **options)[0])
+
+
 def test_reads_the_miniature_release(tmp_path):
-    report = {}
-    concepts = list(read_rrf_concepts(write_rrf(tmp_path), report=report))
+    columns, report = read_rrf_concepts(write_rrf(tmp_path))
+    concepts = list(columns)
     assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(VOCABULARY.items())
     assert [c.cui for c in concepts if c.definition] == ["C9000002"]
     assert concepts[1].definition == "Too much sugar in the blood."
@@ -53,7 +57,7 @@ def test_the_preferred_name_follows_the_release_s_ranks(tmp_path):
         conso("C0000001", "synonym", ispref="Y"),
         conso("C0000001", "another synonym", ispref="Y"),
     ]
-    (concept,) = read_rrf_concepts(release(tmp_path, names))
+    (concept,) = read(release(tmp_path, names))
     assert (concept.name, *concept.synonyms) == (
         "best",
         "later atom",
@@ -70,7 +74,7 @@ def test_languages_come_in_the_order_asked_for(tmp_path):
         conso("C0000001", "heart"),
         conso("C1", "coeur", "FRE"),
     ]
-    concepts = list(read_rrf_concepts(release(tmp_path, names), languages=("ENG", "GER")))
+    concepts = read(release(tmp_path, names), languages=("ENG", "GER"))
     assert [(c.cui, c.name, c.synonyms) for c in concepts] == [("C0000001", "heart", ("Herz",))]
 
 
@@ -83,31 +87,28 @@ def test_filters_and_what_they_dropped(tmp_path):
         conso("C0000002", "foreign", sab="A", lat="SPA"),
     ]
     definitions = ["C0000001|A1|A|S|B|Of another source.|N||", "C0000001|A1|A|S|A|Kept.|N||"]
-    report = {}
     folder = release(tmp_path, names, definitions=definitions)
-    assert list(read_rrf_concepts(folder, sources=["A"], report=report)) == [
-        Concept("C0000001", "kept", (), ("T047",), "Kept.")
-    ]
+    concepts, report = read_rrf_concepts(folder, sources=["A"])
+    assert list(concepts) == [Concept("C0000001", "kept", (), ("T047",), "Kept.")]
     assert report["dropped"] == {"languages": 1, "sources": 1, "keep_suppressed": 1}
     assert (report["names_read"], report["names_kept"]) == (5, 2)
-    (concept,) = read_rrf_concepts(folder, sources=["A"], keep_suppressed=True)
+    (concept,) = read(folder, sources=["A"], keep_suppressed=True)
     assert concept.synonyms == ("obsolete",)
 
 
 def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
-    report = {}
     types = ["C0000001|T047|B|D|A||", "C0000001|T184|B|D|A||", "C0000002|T023|B|D|A||", "C0000009|T047|B|D|A||"]
     names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
     folder = release(tmp_path, names, types)
-    assert [c.cui for c in read_rrf_concepts(folder, semantic_types=["T184", "T999"], report=report)] == ["C0000001"]
+    concepts, report = read_rrf_concepts(folder, semantic_types=["T184", "T999"])
+    assert [c.cui for c in concepts] == ["C0000001"]
     assert (report["concepts"], report["typed"]) == (1, 1)
-    assert [c.semantic_types for c in read_rrf_concepts(folder)] == [("T047", "T184"), ("T023",), ()]
+    assert [c.semantic_types for c in read(folder)] == [("T047", "T184"), ("T023",), ()]
 
 
 def test_keeps_only_names_of_the_term_types_asked_for(tmp_path):
     names = [conso("C0000001", "preferred"), conso("C0000001", "short").replace("|PT|", "|AB|")]
-    report = {}
-    (concept,) = read_rrf_concepts(release(tmp_path, names), term_types=["AB", "SY"], report=report)
+    (concept,), report = read_rrf_concepts(release(tmp_path, names), term_types=["AB", "SY"])
     assert (concept.name, concept.synonyms) == ("short", ())
     assert report["dropped"]["term_types"] == 1
 
@@ -118,7 +119,7 @@ def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
     folder = write_rrf(tmp_path / "META")
 
     def kept(**keys):
-        return {concept.cui for concept in read_rrf_concepts(folder, hierarchy=hierarchy, **keys)}
+        return {concept.cui for concept in read(folder, hierarchy=hierarchy, **keys)}
 
     of_type = {kind: {cui for cui, (own, _) in VOCABULARY.items() if own == kind} for kind in ("T047", "T184", "T023")}
     disorders = of_type["T047"] | of_type["T184"]
@@ -131,7 +132,7 @@ def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
         ):
             kept(semantic_groups=[wrong])
     with pytest.raises(ValueError, match="need a hierarchy"):
-        read_rrf_concepts(folder, semantic_groups=["DISO"])
+        read(folder, semantic_groups=["DISO"])
 
 
 def test_the_definition_is_that_of_the_source_preferred(tmp_path):
@@ -144,49 +145,48 @@ def test_the_definition_is_that_of_the_source_preferred(tmp_path):
     definitions = [f"{cui}|A1|A|S|{sab}|{text}|N||" for cui, sab, text in lines]
     names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
     folder = release(tmp_path, names, definitions=definitions)
-    report = {}
-    assert [c.definition for c in read_rrf_concepts(folder, report=report)] == ["first", "only", ""]
+    concepts, report = read_rrf_concepts(folder)
+    assert [c.definition for c in concepts] == ["first", "only", ""]
     assert report["definitions_of_unknown_concepts"] == 1
-    preferred = read_rrf_concepts(folder, definition_sources=["C", "B"])
+    preferred = read(folder, definition_sources=["C", "B"])
     assert [c.definition for c in preferred] == ["second", "only", ""]
 
 
 def test_types_of_concepts_without_a_name_are_counted(tmp_path):
     types = [f"{cui}|{tui}|B|D|A||" for cui in ("C0000001", "C7") for tui in ("T047", "T023", "T047")]
-    report = {}
-    (concept,) = read_rrf_concepts(release(tmp_path, [conso("C0000001", "x")], types), report=report)
+    (concept,), report = read_rrf_concepts(release(tmp_path, [conso("C0000001", "x")], types))
     assert concept.semantic_types == ("T047", "T023")
     assert report["types_of_unknown_concepts"] == 3
 
 
 def test_a_release_in_the_parts_of_its_makers(tmp_path):
     folder = write_rrf(tmp_path)
-    expected = list(read_rrf_concepts(folder))
+    expected = read(folder)
     content = (folder / "MRCONSO.RRF").read_bytes()
     (folder / "MRCONSO.RRF").unlink()
     for part, (start, end) in {"aa": (0, 1000), "ab": (1000, 2500), "ac": (2500, None)}.items():
         (folder / f"MRCONSO.RRF.{part}.gz").write_bytes(gzip.compress(content[start:end]))
-    assert list(read_rrf_concepts(folder)) == expected
+    assert read(folder) == expected
 
 
 def test_unsorted_files_give_the_same_concepts(tmp_path):
     folder = write_rrf(tmp_path)
-    expected = list(read_rrf_concepts(folder))
+    expected = read(folder)
     for name in ("MRCONSO.RRF", "MRSTY.RRF"):
         lines = (folder / name).read_text().splitlines(keepends=True)
         # Reversed by concept, so that the order within a concept stays.
         (folder / name).write_text("".join(sorted(lines, key=lambda line: line[:8], reverse=True)))
-    assert list(read_rrf_concepts(folder)) == expected
+    assert read(folder) == expected
     lines = (folder / "MRCONSO.RRF").read_text().splitlines(keepends=True)
     (folder / "MRCONSO.RRF").write_text("".join(lines[::2] + lines[1::2]))
-    assert [c.cui for c in read_rrf_concepts(folder)] == [c.cui for c in expected]
+    assert [c.cui for c in read(folder)] == [c.cui for c in expected]
 
 
 def test_blocks_may_be_cut_anywhere(tmp_path, monkeypatch):
     folder = write_rrf(tmp_path)
-    expected = list(read_rrf_concepts(folder))
+    expected = read(folder)
     monkeypatch.setattr(pipes, "BLOCK_BYTES", 97)
-    assert list(read_rrf_concepts(folder)) == expected
+    assert read(folder) == expected
 
 
 def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
@@ -194,7 +194,7 @@ def test_gzip_line_ends_quotes_and_byte_order_mark(tmp_path):
     content = b"\xef\xbb\xbf" + (folder / "MRCONSO.RRF").read_bytes().replace(b"\n", b"\r\n")
     (folder / "MRCONSO.RRF").unlink()
     (folder / "MRCONSO.RRF.gz").write_bytes(gzip.compress(content))
-    (concept,) = read_rrf_concepts(folder)
+    (concept,) = read(folder)
     assert (concept.cui, concept.name, concept.synonyms) == ("C0000001", '"the" cold"', ("\u03b2 'x\\",))
 
 
@@ -219,10 +219,9 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, line, what):
     folder = release(tmp_path, [])
     (folder / "MRCONSO.RRF").write_bytes(GOOD + b"\n\n" + line + b"\n" + GOOD.replace(b"good", b"better") + b"\n")
     with pytest.raises(UserError) as error:
-        read_rrf_concepts(folder)
+        read(folder)
     assert str(error.value).startswith(f"{folder / 'MRCONSO.RRF'}:3: {what}")
-    report = {}
-    (concept,) = read_rrf_concepts(folder, on_error="skip", report=report)
+    (concept,), report = read_rrf_concepts(folder, on_error="skip")
     assert (concept.name, concept.synonyms) == ("good", ("better",))
     assert report["skipped"] == 1
     assert what.startswith(next(iter(report["reasons"])))
@@ -232,32 +231,32 @@ def test_line_numbers_count_over_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(pipes, "BLOCK_BYTES", 200)
     folder = release(tmp_path, [GOOD.decode()] * 50 + ["C0000002|cut"])
     with pytest.raises(UserError, match=r"MRCONSO.RRF:51: expected 18 fields, found 2 and no closing"):
-        read_rrf_concepts(folder)
+        read(folder)
 
 
 def test_the_other_files_are_checked_too(tmp_path):
     folder = release(tmp_path, [GOOD.decode()], ["C0000001|T047|B|D|A|"])
     with pytest.raises(UserError, match=r"MRSTY.RRF:1: expected 6 fields, found 5"):
-        read_rrf_concepts(folder)
+        read(folder)
     folder = release(tmp_path, [GOOD.decode()], definitions=["C0000001|A1|A|S|MINI|N||"])
     with pytest.raises(UserError, match=r"MRDEF.RRF:1: expected 8 fields, found 7"):
-        read_rrf_concepts(folder)
+        read(folder)
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match="holds neither MRCONSO.RRF nor MRCONSO.RRF.gz; check umls_dir"):
-        read_rrf_concepts(tmp_path)
+        read(tmp_path)
     folder = write_rrf(tmp_path / "META")
     with pytest.raises(UserError, match="did you mean .*META"):
-        read_rrf_concepts(tmp_path)
+        read(tmp_path)
     packed = gzip.compress((folder / "MRCONSO.RRF").read_bytes())
     (folder / "MRCONSO.RRF").unlink()
     (folder / "MRCONSO.RRF.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(UserError, match=r"MRCONSO.RRF.gz:1: the gzip stream is cut short"):
-        read_rrf_concepts(folder, on_error="skip")
+        read(folder, on_error="skip")
     (folder / "MRCONSO.RRF.gz").write_bytes(b"")
     with pytest.raises(UserError, match="MRCONSO.RRF.gz is empty"):
-        read_rrf_concepts(folder)
+        read(folder)
 
 
 @pytest.mark.parametrize(
@@ -270,14 +269,14 @@ def test_missing_and_broken_files_are_named(tmp_path):
 )
 def test_an_empty_result_names_the_filter(tmp_path, keys, message):
     with pytest.raises(UserError, match=message):
-        read_rrf_concepts(write_rrf(tmp_path), **keys)
+        read(write_rrf(tmp_path), **keys)
 
 
 def test_an_empty_result_by_suppression_or_skipping(tmp_path):
     with pytest.raises(UserError, match="suppressed; set keep_suppressed: true"):
-        read_rrf_concepts(release(tmp_path, [conso("C0000001", "x", suppress="Y")]))
+        read(release(tmp_path, [conso("C0000001", "x", suppress="Y")]))
     with pytest.raises(UserError, match="holds no well-formed line"):
-        read_rrf_concepts(release(tmp_path, ["not this"]), on_error="skip")
+        read(release(tmp_path, ["not this"]), on_error="skip")
 
 
 PIECES = st.sampled_from(
@@ -291,7 +290,7 @@ def test_whatever_the_input_it_is_concepts_or_a_user_error(tmp_path, pieces, ski
     folder = release(tmp_path, [])
     (folder / "MRCONSO.RRF").write_bytes(b"".join(pieces))
     try:
-        concepts = list(read_rrf_concepts(folder, on_error="skip" if skip else "stop"))
+        concepts = read(folder, on_error="skip" if skip else "stop")
     except UserError as error:
         assert "\n" not in str(error)
         return

@@ -191,11 +191,11 @@ def test_corrections_follow_the_corpus_as_training_mentions(tmp_path):
         ("train", Mention("d1", 0, 3, "flu", "", "", "C0021400", ("T047",))),
         ("test", Mention("d2", 0, 3, "flu", "", "", "C0021400", ("T047",))),
     ]
-    summary = {}
-    found = list(training_mentions(corpus, load_feedback(tmp_path / "corrections"), HIERARCHY, summary))
+    reading = training_mentions(corpus, load_feedback(tmp_path / "corrections"), HIERARCHY)
+    found = list(reading)
     assert found[:2] == corpus
     assert found[2:] == [("train", Mention(f"{FEEDBACK_PREFIX}d9", 0, 4, "cold", "", "", "C0009264", ("T047",)))]
-    assert summary["feedback"] == {"mentions": 1, "without_concept": 1, "in_held_out_documents": 1}
+    assert reading.report == {"mentions": 1, "without_concept": 1, "in_held_out_documents": 1}
 
 
 # Calibration

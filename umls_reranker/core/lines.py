@@ -1,4 +1,4 @@
-"""Lines of a text file, plain or gzip, whole or in parts, numbered; and what happens to the malformed ones."""
+"""Numbered lines of a text file, plain or gzip, whole or in parts; the malformed ones; and reports of reading."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
 
 from .errors import UserError
 
@@ -17,17 +18,23 @@ __all__ = [
     "GZIP_ERRORS",
     "Faults",
     "Malformed",
+    "Reading",
     "broken_gzip",
     "decode",
     "name_source",
     "open_binary",
     "read_lines",
+    "reading",
     "shown",
+    "skipped_lines",
 ]
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Item = TypeVar("Item")
+Arguments = ParamSpec("Arguments")
 
 
 class Malformed(Exception):
@@ -44,21 +51,66 @@ class Faults:
     Args:
         path: the file or its parts, for messages.
         on_error: ``"stop"`` raises `UserError` with file and line; ``"skip"`` counts.
-        reasons: where skipped lines are counted by reason.
+
+    Attributes:
+        reasons: number of lines skipped, by reason.
     """
 
-    def __init__(self, path: Path | Sequence[Path], on_error: str, reasons: Counter[str]) -> None:
+    def __init__(self, path: Path | Sequence[Path], on_error: str) -> None:
         if on_error not in ("stop", "skip"):
             raise ValueError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
         self.name = name_source(path)
         self.stops = on_error == "stop"
-        self.reasons = reasons
+        self.reasons: Counter[str] = Counter()
 
     def add(self, place: int | str, problem: Malformed, lines: int = 1) -> None:
         """Report line `place` (from 1), or another place in the file; in all, `lines` lines are passed over for it."""
         if self.stops:
             raise UserError(f"{self.name}:{place}: {problem}; mend the line, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
+
+
+def skipped_lines(*faults: Faults) -> dict[str, Any]:
+    """``skipped`` and ``reasons`` (the most frequent first) of one or more files, for a report."""
+    reasons = sum((own.reasons for own in faults), Counter())
+    by_count = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return {"skipped": reasons.total(), "reasons": dict(by_count)}
+
+
+class Reading(Iterator[Item], Generic[Item]):
+    """Items one after the other, and when all are given out, a report of what was read and lost.
+
+    Args:
+        items: gives out the items and returns the report.
+
+    Attributes:
+        report: JSON-able; is there once the last item was given out, and not before.
+    """
+
+    report: dict[str, Any]
+
+    def __init__(self, items: Generator[Item, None, dict[str, Any]]) -> None:
+        self._items = items
+
+    def __next__(self) -> Item:
+        try:
+            return next(self._items)
+        except StopIteration as end:
+            if not hasattr(self, "report"):
+                self.report = end.value
+            raise StopIteration from None
+
+
+def reading(
+    read: Callable[Arguments, Generator[Item, None, dict[str, Any]]],
+) -> Callable[Arguments, Reading[Item]]:
+    """Make a generator function that returns a report give a `Reading`."""
+
+    @wraps(read)
+    def start(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Reading[Item]:
+        return Reading(read(*args, **kwargs))
+
+    return start
 
 
 def name_source(path: Path | Sequence[Path]) -> str:

@@ -9,13 +9,21 @@ Format: OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboform
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, decode, open_binary, read_lines, shown
+from ..core.lines import (
+    BYTE_ORDER_MARK,
+    GZIP_ERRORS,
+    Faults,
+    Malformed,
+    decode,
+    open_binary,
+    read_lines,
+    shown,
+    skipped_lines,
+)
 from .obo_graphs import read_obo_graphs
 from .ontology import (
     CROSS_REFERENCE,
@@ -44,7 +52,6 @@ def read_obo_concepts(
     type_roots: Sequence[str] = (),
     synonym_scopes: Sequence[str] = ("EXACT",),
     on_error: str = "stop",
-    report: dict[str, Any] | None = None,
 ) -> OntologyConcepts:
     """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
@@ -59,11 +66,11 @@ def read_obo_concepts(
             organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
             from. Empty: concepts have no types.
         synonym_scopes: scopes of the synonyms kept.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`; a stanza without id
-            or name is skipped whole.
-        report: filled with counts: ``terms``, ``obsolete``, ``without_cui``, ``merged_terms``,
-            ``extra_cross_references`` (second and later CUIs), ``not_a_cui`` (UMLS references of another form),
-            ``dropped_synonyms`` (other scopes), ``concepts``, ``typed``, ``skipped`` and ``reasons``.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it; a stanza without id or name is
+            skipped whole.
+
+    Returns:
+        what `merge_ontologies` gives, with ``skipped`` and ``reasons`` in its report.
 
     Raises:
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a type root or a
@@ -72,15 +79,11 @@ def read_obo_concepts(
     for scope in synonym_scopes:
         if scope not in SCOPES:
             raise UserError(f"obo_synonym_scopes: {scope!r} is not one of {', '.join(SCOPES)}")
-    reasons: Counter[str] = Counter()
-    ontologies = []
-    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
-        ontologies.append(_read(path, Faults(path, on_error, reasons)))
-    counts: dict[str, Any] = {}
-    merged = merge_ontologies(ontologies, type_roots=type_roots, synonym_scopes=synonym_scopes, report=counts)
-    if report is not None:
-        report |= counts | {"skipped": reasons.total(), "reasons": dict(reasons)}
-    return merged
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    faults = [Faults(path, on_error) for path in files]
+    ontologies = list(map(_read, files, faults))
+    merged = merge_ontologies(ontologies, type_roots=type_roots, synonym_scopes=synonym_scopes)
+    return merged._replace(report=merged.report | skipped_lines(*faults))
 
 
 def check_ontology(path: Path) -> None:
@@ -89,7 +92,7 @@ def check_ontology(path: Path) -> None:
     Raises:
         UserError: the file is broken or holds no terms.
     """
-    _read(path, Faults(path, "skip", Counter()))
+    _read(path, Faults(path, "skip"))
 
 
 def _read(path: Path, faults: Faults) -> Ontology:

@@ -83,12 +83,16 @@ class OntologyConcepts(NamedTuple):
         hierarchy: of their types, without parents.
         parents: pairs of CUIs ``(child, parent)``, by is_a.
         vocabularies: file, id, version and license of each ontology, and its number of terms.
+        report: number of ``terms``, ``obsolete`` ones, those ``without_cui``, ``merged_terms``,
+            ``extra_cross_references`` (second and later CUIs), ``not_a_cui`` (UMLS references of another form),
+            ``dropped_synonyms`` (other scopes), ``concepts`` and ``typed``.
     """
 
     concepts: list[Concept]
     hierarchy: TypeHierarchy
     parents: list[tuple[str, str]]
     vocabularies: list[dict[str, Any]]
+    report: dict[str, Any]
 
 
 def check_term(term: Term, known: Container[str], noun: str) -> None:
@@ -112,7 +116,7 @@ def exact_match(predicate: str, value: str) -> str:
 
 
 def merge_ontologies(
-    ontologies: Sequence[Ontology], *, type_roots: Sequence[str], synonym_scopes: Sequence[str], report: dict[str, Any]
+    ontologies: Sequence[Ontology], *, type_roots: Sequence[str], synonym_scopes: Sequence[str]
 ) -> OntologyConcepts:
     """Make the terms that name a UMLS CUI concepts; terms of the same CUI become one, within and across ontologies.
 
@@ -123,7 +127,6 @@ def merge_ontologies(
     Args:
         type_roots: ids of terms whose children serve as semantic types.
         synonym_scopes: scopes of the synonyms kept.
-        report: receives the counts of `COUNTS`, ``terms``, ``concepts`` and ``typed``.
 
     Raises:
         UserError: a type root is no term, or no term names a CUI.
@@ -136,7 +139,7 @@ def merge_ontologies(
     concepts = _merge(terms, cuis, _types_of(terms, hierarchy), set(synonym_scopes), counts)
     if not concepts:
         raise UserError(f"{files}: none of {len(terms)} terms has a cross reference UMLS:C...; take another ontology")
-    report |= {
+    report = {
         "terms": len(terms),
         **counts,
         "concepts": len(concepts),
@@ -152,7 +155,7 @@ def merge_ontologies(
         }
         for ontology in ontologies
     ]
-    return OntologyConcepts(concepts, hierarchy, _parents(terms, cuis), vocabularies)
+    return OntologyConcepts(concepts, hierarchy, _parents(terms, cuis), vocabularies, report)
 
 
 def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]) -> TypeHierarchy:

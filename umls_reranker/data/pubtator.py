@@ -13,17 +13,16 @@ several types, and ``UnknownType`` where a CUI has none.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, decode, read_lines, shown
+from ..core.lines import Faults, Malformed, decode, read_lines, reading, shown, skipped_lines
 from .abbreviations import find_abbreviations
 
-__all__ = ["Mention", "ReadReport", "read_pmids", "read_pubtator", "text_around"]
+__all__ = ["Mention", "read_pmids", "read_pubtator", "text_around"]
 
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 OFFSET = re.compile(r"[0-9]{1,9}")
@@ -53,44 +52,14 @@ class Mention:
     semantic_types: tuple[str, ...]
 
 
-@dataclass
-class ReadReport:
-    """What was read, and what was lost.
-
-    Attributes:
-        documents, mentions: how many were given out.
-        expanded: mentions whose text is the long form of an abbreviation.
-        reasons: malformed lines passed over (only with ``on_error="skip"``), by reason; `skipped` is their sum.
-    """
-
-    documents: int = 0
-    mentions: int = 0
-    expanded: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def skipped(self) -> int:
-        return self.reasons.total()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, reasons by falling count."""
-        return {
-            "documents": self.documents,
-            "expanded_abbreviations": self.expanded,
-            "mentions": self.mentions,
-            "skipped": self.skipped,
-            "reasons": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
-        }
-
-
+@reading
 def read_pubtator(
     path: str | Path,
     *,
     context_chars: int = 128,
     expand_abbreviations: bool = False,
     on_error: str = "stop",
-    report: ReadReport | None = None,
-) -> Iterator[Mention]:
+) -> Generator[Mention, None, dict[str, Any]]:
     """Stream the mentions of a corpus, in file order; memory holds one document.
 
     Args:
@@ -99,22 +68,25 @@ def read_pubtator(
             left out.
         expand_abbreviations: give a mention that its document defines as an abbreviation the text of its long form;
             `start` and `end` stay those of the short one.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`. A document whose
-            title or abstract is malformed is skipped with all its lines.
-        report: filled while reading.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it. A document whose title or
+            abstract is malformed is skipped with all its lines.
+
+    Returns:
+        a `Reading`; its report has ``documents`` and ``mentions`` (how many were given out),
+        ``expanded_abbreviations``, ``skipped`` lines and ``reasons``.
 
     Raises:
         UserError: the file is missing, empty or a broken gzip stream; or a line is malformed (names file and line).
     """
     path = Path(path)
-    report = ReadReport() if report is None else report
-    faults = Faults(path, on_error, report.reasons)
+    counts = {"documents": 0, "expanded_abbreviations": 0, "mentions": 0}
+    faults = Faults(path, on_error)
     seen: set[str] = set()
     for block in _blocks(path):
         document = _read_document(block, seen, faults)
         if document is None:
             continue
-        report.documents += 1
+        counts["documents"] += 1
         long_forms = find_abbreviations(document.text) if expand_abbreviations else {}
         for number, line in block[2:]:
             try:
@@ -122,13 +94,14 @@ def read_pubtator(
             except Malformed as problem:
                 faults.add(number, problem)
             else:
-                report.mentions += 1
+                counts["mentions"] += 1
                 if mention.text in long_forms:
-                    report.expanded += 1
+                    counts["expanded_abbreviations"] += 1
                     mention = replace(mention, text=long_forms[mention.text])
                 yield mention
     if not seen:
         raise UserError(f"{path} holds no document; expected lines `PMID|t|title` and `PMID|a|abstract`")
+    return counts | skipped_lines(faults)
 
 
 def read_pmids(path: str | Path) -> list[str]:

@@ -6,8 +6,7 @@ says that CUI2 is a parent of CUI1; from an ontology, out of ``is_a``.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.lines import Faults
+from ..core.lines import Faults, reading, skipped_lines
 from .arrow import write_numbers
 from .cuis import CUI_BYTES, cui_numbers
 from .pipes import Block, read_columns
@@ -136,14 +135,10 @@ class Relations(NamedTuple):
         return cls(cui_numbers(children), kinds, cui_numbers(parents))
 
 
+@reading
 def read_relations(
-    path: Path | Sequence[Path],
-    *,
-    kinds: Sequence[str],
-    keep_suppressed: bool = False,
-    on_error: str = "stop",
-    report: dict[str, Any] | None = None,
-) -> Iterator[Relations]:
+    path: Path | Sequence[Path], *, kinds: Sequence[str], keep_suppressed: bool = False, on_error: str = "stop"
+) -> Generator[Relations, None, dict[str, Any]]:
     """Stream MRREL's relations of the wanted kinds; memory holds a few blocks of the file.
 
     Relations of all sources are given, also of those whose names are not kept: two concepts are as close either way.
@@ -152,8 +147,10 @@ def read_relations(
         path: ``MRREL.RRF``, plain or gzip, or its parts in order.
         kinds: REL values kept, of `RELATION_KINDS`.
         keep_suppressed: keep relations whose SUPPRESS is not N.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`.
-        report: filled, when all is read, with ``lines``, ``dropped`` (lines by filter), ``skipped`` and ``reasons``.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
+
+    Returns:
+        a `Reading`; its report has ``lines``, ``dropped`` (lines by filter), ``skipped`` and ``reasons``.
 
     Raises:
         UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
@@ -168,21 +165,15 @@ def read_relations(
         relations = Relations(block.numbers("CUI1", rows), codes[rows], block.numbers("CUI2", rows))
         return len(block), len(of_kind), len(rows), relations
 
-    reasons: Counter[str] = Counter()
     sizes = np.zeros(3, dtype=np.int64)
     required, longest = ("CUI1", "REL", "CUI2"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
-    faults = Faults(path, on_error, reasons)
+    faults = Faults(path, on_error)
     for *counts, relations in read_columns(path, MRREL, (), required, faults, longest=longest, convert=convert):
         sizes += counts
         yield relations
-    if report is not None:
-        lines, of_kind, kept = sizes.tolist()
-        report |= {
-            "lines": lines,
-            "dropped": {"relations": lines - of_kind, "keep_suppressed": of_kind - kept},
-            "skipped": reasons.total(),
-            "reasons": dict(reasons),
-        }
+    lines, of_kind, kept = sizes.tolist()
+    dropped = {"relations": lines - of_kind, "keep_suppressed": of_kind - kept}
+    return {"lines": lines, "dropped": dropped} | skipped_lines(faults)
 
 
 def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Path) -> dict[str, Any]:

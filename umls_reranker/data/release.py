@@ -7,13 +7,12 @@ MetamorphoSys as lines ``umls.release.name=2017AA``.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, read_lines
+from ..core.lines import Faults, read_lines, skipped_lines
 from .pipes import read_columns
 
 __all__ = ["find_release_file", "read_release"]
@@ -85,10 +84,10 @@ def read_release(
     Raises:
         UserError: a file is empty or broken; or a line is malformed (names file and line).
     """
-    reasons: Counter[str] = Counter()
+    faults = {name: Faults(path, on_error) for name, path in files.items() if name in ("MRSAB", "MRDOC")}
     release: dict[str, Any] = {"name": None, "name_from": None}
     if "MRSAB" in files:
-        rows = _current_sources(files["MRSAB"], Faults(files["MRSAB"], on_error, reasons))
+        rows = _current_sources(files["MRSAB"], faults["MRSAB"])
         names = [row["IMETA"] for row in rows if RELEASE_NAME.fullmatch(row["IMETA"])]
         if names:
             release |= {"name": max(names), "name_from": "MRSAB"}
@@ -107,7 +106,7 @@ def read_release(
         release["highest_restriction_level"] = max(levels, default=None)
     told: list[tuple[str, str, str]] = []
     if "MRDOC" in files:
-        told += [("MRDOC", *pair) for pair in _documented(files["MRDOC"], Faults(files["MRDOC"], on_error, reasons))]
+        told += [("MRDOC", *pair) for pair in _documented(files["MRDOC"], faults["MRDOC"])]
     if "release.dat" in files:
         told += [("release.dat", *pair) for pair in _properties(files["release.dat"])]
     for origin, key, value in told:
@@ -115,7 +114,7 @@ def read_release(
             release |= {"name": value, "name_from": origin}
         elif key == "date":
             release["date"] = value
-    return release | {"skipped": reasons.total(), "reasons": dict(reasons)}
+    return release | skipped_lines(*faults.values())
 
 
 def _current_sources(path: tuple[Path, ...], faults: Faults) -> list[dict[str, str]]:

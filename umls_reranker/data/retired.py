@@ -8,14 +8,14 @@ are those of the UMLS Reference Manual, chapter 3.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.lines import Faults
+from ..core.lines import Faults, reading, skipped_lines
 from .cuis import CUI_BYTES, cui_number, cui_text
 from .pipes import Block, read_columns
 from .pubtator import Mention
@@ -62,14 +62,12 @@ class RetiredCuis:
             kinds = block.places_in("REL", KINDS).astype(np.int8)
             return block.numbers("CUI1"), kinds, block.numbers("CUI2")
 
-        reasons: Counter[str] = Counter()
         columns = [(np.empty(0, np.uint64), np.empty(0, np.int8), np.empty(0, np.uint64))]
         required, longest = ("CUI1", "REL"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
-        faults = Faults(path, on_error, reasons)
+        faults = Faults(path, on_error)
         columns += read_columns(path, MRCUI, (), required, faults, longest=longest, convert=convert)
         retired, kinds, targets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        report = {"lines": len(retired), "skipped": reasons.total(), "reasons": dict(reasons)}
-        return cls(retired, kinds, targets), report
+        return cls(retired, kinds, targets), {"lines": len(retired)} | skipped_lines(faults)
 
     def successor(self, cui: str, concepts: ConceptTable) -> tuple[str | None, str]:
         """The concept of the dictionary that `cui` was merged into, at once or over several releases.
@@ -111,14 +109,15 @@ class RetiredCuis:
         return [target for target in targets.tolist() if target]
 
 
+@reading
 def map_retired(
-    mentions: Iterable[tuple[str, Mention]], retired: RetiredCuis, concepts: ConceptTable, report: dict[str, Any]
-) -> Iterator[tuple[str, Mention]]:
+    mentions: Iterable[tuple[str, Mention]], retired: RetiredCuis, concepts: ConceptTable
+) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
     """Pass on ``(split, mention)``; a gold CUI that the dictionary lacks gives way to its successor that is there.
 
-    Args:
-        report: filled, when all mentions are passed on, with ``mentions`` and ``cuis``: how many of those outside
-            the dictionary met which end (see `RetiredCuis.successor`).
+    Returns:
+        a `Reading`; its report has ``mentions`` and ``cuis``: how many of those outside the dictionary met which end
+        (see `RetiredCuis.successor`).
     """
     ends: dict[str, tuple[str | None, str]] = {}
     mention_counts: Counter[str] = Counter()
@@ -130,5 +129,5 @@ def map_retired(
         if end:
             mention_counts[end] += 1
         yield split, replace(mention, cui=successor) if successor else mention
-    report["mentions"] = dict(mention_counts.most_common())
-    report["cuis"] = dict(Counter(end for _, end in ends.values() if end).most_common())
+    cui_counts = Counter(end for _, end in ends.values() if end)
+    return {"mentions": dict(mention_counts.most_common()), "cuis": dict(cui_counts.most_common())}

@@ -6,7 +6,6 @@ is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.lines import Faults, name_source
+from ..core.lines import Faults, name_source, skipped_lines
 from .concept_columns import ConceptColumns
 from .cuis import CUI_BYTES
 from .grouping import Lists, distinct, first_of_each, ordered
@@ -48,8 +47,7 @@ def read_rrf_concepts(
     definition_sources: Sequence[str] = (),
     hierarchy: TypeHierarchy | None = None,
     on_error: str = "stop",
-    report: dict[str, Any] | None = None,
-) -> ConceptColumns:
+) -> tuple[ConceptColumns, dict[str, Any]]:
     """Read a release's concepts, sorted by CUI whatever the order of the files.
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
@@ -70,10 +68,13 @@ def read_rrf_concepts(
         semantic_groups: groups of `hierarchy`, e.g. ``DISO``, ``group:DISO`` or ``Disorders``.
         definition_sources: SAB values whose definitions are preferred, best first; empty goes by order of file.
         hierarchy: needed for `semantic_groups`.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it in `report`.
-        report: filled with ``names_read``, ``names_kept``, ``dropped`` (names by filter), ``concepts``, ``typed``
-            (concepts with a type), ``types_of_unknown_concepts`` and ``definitions_of_unknown_concepts`` (lines of
-            MRSTY and MRDEF whose CUI has no name that passes the filters), ``skipped`` and ``reasons``.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
+
+    Returns:
+        the concepts, and a report of what was read: ``names_read``, ``names_kept``, ``dropped`` (names by filter),
+        ``concepts``, ``typed`` (concepts with a type), ``types_of_unknown_concepts`` and
+        ``definitions_of_unknown_concepts`` (lines of MRSTY and MRDEF whose CUI has no name that passes the filters),
+        ``skipped`` and ``reasons``.
 
     Raises:
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a group is unknown;
@@ -81,7 +82,6 @@ def read_rrf_concepts(
     """
     folder = Path(folder)
     wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
-    reasons: Counter[str] = Counter()
     conso, sty, mrdef = (
         _require(folder, "MRCONSO.RRF"),
         _require(folder, "MRSTY.RRF"),
@@ -92,13 +92,13 @@ def read_rrf_concepts(
     unsuppressed = Filter("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",))
     in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
     filters = Filters([in_language, of_source, of_term_type, unsuppressed])
-    cuis, names = _read_names(conso, languages, filters, Faults(conso, on_error, reasons))
-    types, strange_types = _read_types(sty, cuis, Faults(sty, on_error, reasons))
+    faults = [Faults(paths, on_error) for paths in (conso, sty, mrdef) if paths]
+    cuis, names = _read_names(conso, languages, filters, faults[0])
+    types, strange_types = _read_types(sty, cuis, faults[1])
     definitions, strange_definitions = Lists.empty(len(cuis)), 0
     if mrdef:
-        faults = Faults(mrdef, on_error, reasons)
         in_use = Filters([of_source, unsuppressed])
-        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, definition_sources, faults)
+        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, definition_sources, faults[2])
     concepts = ConceptColumns(cuis, names, types, definitions)
     if wanted:
         concepts = concepts.kept(types.any_of(wanted))
@@ -107,19 +107,16 @@ def read_rrf_concepts(
                 f"{name_source(sty)}: none of {len(cuis)} concepts has a semantic type of {', '.join(wanted)}; "
                 f"the file has {few(types.values.to_pylist())}"
             )
-    if report is not None:
-        report |= {
-            "names_read": filters.read,
-            "names_kept": filters.kept,
-            "dropped": filters.dropped,
-            "concepts": len(concepts),
-            "typed": int((concepts.types.sizes() > 0).sum()),
-            "types_of_unknown_concepts": strange_types,
-            "definitions_of_unknown_concepts": strange_definitions,
-            "skipped": reasons.total(),
-            "reasons": dict(reasons),
-        }
-    return concepts
+    report = {
+        "names_read": filters.read,
+        "names_kept": filters.kept,
+        "dropped": filters.dropped,
+        "concepts": len(concepts),
+        "typed": int((concepts.types.sizes() > 0).sum()),
+        "types_of_unknown_concepts": strange_types,
+        "definitions_of_unknown_concepts": strange_definitions,
+    }
+    return concepts, report | skipped_lines(*faults)
 
 
 class _NameBlock(NamedTuple):

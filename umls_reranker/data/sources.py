@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
+from ..core.lines import reading
 from .concepts import Concept
 from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts
-from .pubtator import Mention, ReadReport, read_pmids, read_pubtator
+from .pubtator import Mention, read_pmids, read_pubtator
 from .relations import Relations, read_relations
 from .release import find_release_file, read_release
 from .rrf import read_rrf_concepts
@@ -78,24 +79,22 @@ class ConceptSource(NamedTuple):
     Attributes:
         concepts: as `concepts.write_concepts` takes them.
         hierarchy: of their semantic types.
-        relations: as `relations.write_relations` takes them; they are read while it runs.
+        relations: as `relations.write_relations` takes them; of MRREL a `Reading`, which is read while it runs.
+        report: the reader's counts, and what is known of the source: ``release``, or ``vocabularies`` of ontologies.
     """
 
     concepts: Iterable[Concept]
     hierarchy: TypeHierarchy
     relations: Iterable[Relations]
+    report: dict[str, Any]
 
 
-def read_concepts(
-    concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]], on_error: str, report: dict[str, Any]
-) -> ConceptSource:
+def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ...]], on_error: str) -> ConceptSource:
     """Concepts, their type hierarchy and their relations from the recipe's source.
 
     Args:
         files: what `release_files` gives, or the ontologies under ``obo``.
         on_error: ``stop`` or ``skip``, for malformed lines.
-        report: receives the reader's counts, and what is known of the source: ``release``, or ``vocabularies`` of
-            ontologies; ``mrrel`` once the relations are read.
     """
     if concepts.concept_source == "obo":
         merged = read_obo_concepts(
@@ -103,18 +102,17 @@ def read_concepts(
             type_roots=concepts.obo_type_roots,
             synonym_scopes=concepts.obo_synonym_scopes,
             on_error=on_error,
-            report=report,
         )
-        report["vocabularies"] = merged.vocabularies
         kept = _of_types(merged.concepts, concepts.concept_types)
-        report["typed"] = sum(bool(concept.semantic_types) for concept in kept)
-        return ConceptSource(kept, merged.hierarchy, [Relations.from_parents(merged.parents)])
+        typed = sum(bool(concept.semantic_types) for concept in kept)
+        report = merged.report | {"typed": typed, "vocabularies": merged.vocabularies}
+        return ConceptSource(kept, merged.hierarchy, [Relations.from_parents(merged.parents)], report)
     if "SRDEF" in files:
         groups = files["SemGroups"][0] if "SemGroups" in files else None
         hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], groups)
     else:
         hierarchy = TypeHierarchy.built_in()
-    rows = read_rrf_concepts(
+    rows, report = read_rrf_concepts(
         files["MRCONSO"][0].parent,
         languages=concepts.languages,
         sources=concepts.sources,
@@ -125,7 +123,6 @@ def read_concepts(
         definition_sources=concepts.definition_sources,
         hierarchy=hierarchy,
         on_error=on_error,
-        report=report,
     )
     report["release"] = read_release(files, languages=concepts.languages, sources=concepts.sources, on_error=on_error)
     relations: Iterable[Relations] = ()
@@ -135,9 +132,8 @@ def read_concepts(
             kinds=concepts.relations,
             keep_suppressed=concepts.keep_suppressed,
             on_error=on_error,
-            report=report.setdefault("mrrel", {}),
         )
-    return ConceptSource(rows, hierarchy, relations)
+    return ConceptSource(rows, hierarchy, relations, report)
 
 
 def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
@@ -179,10 +175,15 @@ def _held_out_shares(mentions: MentionArguments, whole: float) -> dict[str, floa
     }
 
 
+@reading
 def corpus_mentions(
-    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int, summary: dict[str, Any]
-) -> Iterator[tuple[str, Mention]]:
-    """Stream ``(split, mention)`` from an annotated corpus; `summary` receives what was read and lost.
+    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
+) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
+    """Stream ``(split, mention)`` from an annotated corpus.
+
+    Returns:
+        a `Reading`; its report is that of `read_pubtator`, ``mentions_in_no_list`` and
+        ``listed_documents_without_mentions``.
 
     Raises:
         UserError: a document is in two lists, a listed document is not in the corpus, or the corpus does not have
@@ -203,29 +204,28 @@ def corpus_mentions(
                 raise UserError(f"document {doc_id} is in two of the document lists; splits must not share documents")
             fixed = {"train_documents": "train", "test_documents": "test"}.get(name)
             split_of[doc_id] = fixed or assign_split(doc_id, shares, seed)
-    report = ReadReport()
     unlisted = 0
     seen: set[str] = set()
-    for mention in read_pubtator(
+    corpus = read_pubtator(
         files["corpus"][0],
         context_chars=mentions.context_chars,
         expand_abbreviations=mentions.expand_abbreviations,
         on_error=mentions.on_error,
-        report=report,
-    ):
+    )
+    for mention in corpus:
         split = split_of.get(mention.doc_id)
         if split is None:
             unlisted += 1
             continue
         seen.add(mention.doc_id)
         yield split, mention
-    expected = mentions.expected_mentions
-    if expected is not None and report.mentions != expected:
+    found, expected = corpus.report["mentions"], mentions.expected_mentions
+    if expected is not None and found != expected:
         raise UserError(
-            f"{files['corpus'][0]} holds {report.mentions:,} mentions and expected_mentions is {expected:,}; "
+            f"{files['corpus'][0]} holds {found:,} mentions and expected_mentions is {expected:,}; "
             "the download is incomplete or another version, fetch it again"
         )
-    summary["corpus"] = report.to_dict() | {
+    return corpus.report | {
         "mentions_in_no_list": unlisted,
         "listed_documents_without_mentions": len(split_of) - len(seen),
     }

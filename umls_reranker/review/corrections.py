@@ -7,7 +7,7 @@ they like, ``note``. Everything is compared and stored in the form of `normalize
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ..calibration.evidence import RETRIEVAL_EVIDENCE
 from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import json_sha256
+from ..core.lines import reading
 from ..data.arrow import write_dataset
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
@@ -110,9 +111,10 @@ def is_right(row: Mapping[str, Any]) -> bool:
     return row["chosen"] is not None and row["answer"] == row["chosen"]
 
 
+@reading
 def training_mentions(
-    found: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy, summary: dict[str, Any]
-) -> Iterator[tuple[str, Mention]]:
+    found: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy
+) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
     """Corpus mentions, and after them the corrections as mentions of the training split.
 
     Corrections without a concept have no positive pair, and those in documents of the other splits would be trained on
@@ -120,14 +122,17 @@ def training_mentions(
 
     Args:
         found: ``(split, mention)`` of the corpus.
-        summary: receives the counts under ``feedback``.
+
+    Returns:
+        a `Reading`; its report counts corrections: ``mentions``, and those left out, ``without_concept`` and
+        ``in_held_out_documents``.
     """
     held_out = set()
     for split, mention in found:
         if split != "train":
             held_out.add(mention.doc_id)
         yield split, mention
-    counts = summary["feedback"] = dict.fromkeys(("mentions", "without_concept", "in_held_out_documents"), 0)
+    counts = dict.fromkeys(("mentions", "without_concept", "in_held_out_documents"), 0)
     for row in feedback:
         lost = "without_concept" if row["chosen"] is None else "in_held_out_documents"
         if row["chosen"] is None or row["doc_id"] in held_out:
@@ -137,6 +142,7 @@ def training_mentions(
         text, types = row["mention"], _type_ids(row["semantic_types"], hierarchy)
         document = FEEDBACK_PREFIX + _document(row)
         yield "train", Mention(document, 0, len(text), text, row["left"], row["right"], row["chosen"], tuple(types))
+    return counts
 
 
 def calibration_rows(
