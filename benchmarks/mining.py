@@ -38,8 +38,8 @@ from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.encoding import NameVectors
 from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import mine_pairs
-from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.selection import MiningConfig
 
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA
 CLUSTERS_PER_CONCEPT = 1 / 50

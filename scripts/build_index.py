@@ -58,7 +58,7 @@ def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.faiss_index import new_index, training_size
-    from umls_reranker.retrieval.from_recipe import load_encoder
+    from umls_reranker.retrieval.index_folder import load_encoder
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
     # What FAISS does not know, and too few names for it, are said before hours of encoding.
@@ -101,7 +101,7 @@ def make_mention_index(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.from_recipe import load_encoder
+    from umls_reranker.retrieval.index_folder import load_encoder
     from umls_reranker.retrieval.mention_index import MentionIndex
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -120,7 +120,7 @@ def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
     from umls_reranker.retrieval.encoding import NameVectors
-    from umls_reranker.retrieval.from_recipe import load_retriever
+    from umls_reranker.retrieval.index_folder import load_retriever
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)

@@ -40,8 +40,9 @@ def make(recipe, run, stage) -> None:
 
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.from_recipe import load_retriever, mining_config
+    from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mining import search_share
+    from umls_reranker.retrieval.selection import mining_config
 
     state = sharing_processes(recipe.run.device)
     mentions = load_from_disk(str(run.path / "mentions"))

@@ -49,7 +49,7 @@ PRELOADED = (
     "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.report",
     "umls_reranker.serving.reranker",
-    "umls_reranker.retrieval.from_recipe",
+    "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",
     "umls_reranker.training.fine_tuning",
 )

@@ -11,8 +11,8 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.concepts import normalize_name
 from umls_reranker.retrieval.mining import mine_pairs
-from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.selection import MiningConfig
 
 
 def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:

@@ -12,10 +12,10 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.retrieval.guards import SharedNames
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
-from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.selection import MiningConfig
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
 HOMONYMS = {

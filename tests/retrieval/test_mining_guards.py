@@ -4,9 +4,8 @@ from mining_fixtures import Relations, Setup, make_mentions
 
 from umls_reranker.core.arguments import MiningArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval.from_recipe import mining_config
 from umls_reranker.retrieval.guards import GUARDS, ConceptGuards, SharedNames, above_ceiling
-from umls_reranker.retrieval.mining_config import MiningConfig
+from umls_reranker.retrieval.selection import MiningConfig, mining_config
 
 COLDS = {
     "C0000001": ("T3", ["common cold", "cold"]),

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from umls_reranker.retrieval import nearest
 from umls_reranker.retrieval.mining import search_share
-from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.mining_report import SOURCES, examples_table, mining_table
+from umls_reranker.retrieval.selection import MiningConfig
 
 pytest_plugins = ["pipeline_fixtures"]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from mining_fixtures import Relations, Setup, make_mentions
 
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.retrieval.mining_config import MiningConfig
 from umls_reranker.retrieval.mining_report import SOURCES
+from umls_reranker.retrieval.selection import MiningConfig
 
 KINDS = ("PAR", "CHD", "RB", "RN", "SY", "SIB")
 words = st.lists(st.sampled_from(["heart", "Heart", "liver", "pain", "acute", "x"]), min_size=1, max_size=3)

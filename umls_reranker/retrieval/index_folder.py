@@ -1,4 +1,6 @@
-"""The index folder of a deployment: concepts, indexes and encoder of one run, and nothing else.
+"""What a recipe retrieves with, opened from a run folder or from the index folder of a deployment.
+
+An index folder has the concepts, indexes and encoder of one run, and nothing else:
 
     concepts/       the dictionary: CUIs, names, semantic types
     index/          names and their vectors
@@ -16,14 +18,21 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.errors import UserError
 from ..core.fetch import MODEL_PATTERNS, resolve_model
 from ..core.files import read_json, write_json, written
 from ..core.recipe import portable_locator
 from ..core.stage_keys import ENCODER_FOLDER, further_indexes
-from ..core.stages import MANIFEST
+from ..core.stages import MANIFEST, RunFolder
+from ..data.relations import RELATIONS_FILE
+from ..models.bi_encoder import BiEncoder
+from .index import NameIndex
+from .lexical import LexicalIndex
+from .mention_index import MentionIndex
+from .retriever import Retriever
 
-__all__ = ["export_index", "exported_encoder", "index_parts", "require_one_run"]
+__all__ = ["export_index", "exported_encoder", "index_parts", "load_encoder", "load_retriever", "require_one_run"]
 
 SOURCE_FILE = "source.json"
 
@@ -50,8 +59,6 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
     Raises:
         UserError: `target` is there already, or a part of the run is missing or of another run.
     """
-    from ..data.relations import RELATIONS_FILE
-
     if target.exists():
         raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
     require_one_run(run, names)
@@ -100,3 +107,45 @@ def require_one_run(folder: Path, names: list[str]) -> None:
                     f"{folder / name} was built from another {other}/ than the one beside it; "
                     "run scripts/build_index.py again, or export the index anew"
                 )
+
+
+def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> BiEncoder:
+    """Load the recipe's bi-encoder, or the one that the run trained from it, onto its device.
+
+    A trained one is known by its stage's key, so that it may be moved with its index; one that was exported with the
+    index is taken from there.
+    """
+    model, revision = index.encoder, index.encoder_revision
+    source = exported_encoder(run.run_dir, model, revision)
+    if encoder.encoder_training_steps:
+        model, revision = "trained", RunFolder(run.run_dir).key_of(ENCODER_FOLDER, "train_encoder.py")
+        source = run.run_dir / ENCODER_FOLDER
+    loaded = BiEncoder.from_pretrained(
+        str(source or model),
+        None if source else revision,
+        pooling=index.encoder_pooling,
+        max_length=index.encoder_max_length,
+        device=run.device,
+        dtype=index.encoder_precision,
+    )
+    # A published model names its encoder without the path that it had where the index was built.
+    loaded.identity |= {"model": portable_locator(model), "revision": revision}
+    return loaded
+
+
+def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
+    """Open the run's indexes for the retrievers that the recipe names.
+
+    Raises:
+        UserError: they lack the dense one, whose cosines every list shows, or an index is missing.
+    """
+    if "dense" not in index.retrievers:
+        raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list shows; add it")
+    lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
+    return Retriever(
+        NameIndex.load(run.run_dir / "index", index.index_parameters or ""),
+        load_encoder(run, encoder, index),
+        lexical,
+        in_context="context" in index.retrievers,
+        mentions=MentionIndex.load(run.run_dir / "mention_index") if "mentions" in index.retrievers else None,
+    )

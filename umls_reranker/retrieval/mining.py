@@ -21,12 +21,11 @@ from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
 from .candidates import gold_positions
 from .guards import ConceptGuards, SharedNames
-from .mining_config import MiningConfig
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
 from .nearest import NearestConcepts
 from .negatives import TypePools, random_bits
 from .queries import distinct_queries
-from .selection import PairSelector
+from .selection import MiningConfig, PairSelector
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.arguments import MiningArguments
+from ..core.errors import UserError
 from .guards import CEILING, CHOSEN, above_ceiling
 from .mining_report import SEMANTIC, SOURCES, TYPE
 from .negatives import random_below, random_bits
@@ -13,14 +16,87 @@ from .negatives import random_below, random_bits
 if TYPE_CHECKING:
     from .guards import ConceptGuards
     from .index import Candidates, NameIndex
-    from .mining_config import MiningConfig
     from .mining_report import MiningReport
     from .negatives import TypePools
 
-__all__ = ["PairSelector"]
+__all__ = ["MiningConfig", "PairSelector", "mining_config"]
 
 # Draws per negative before it is given up, which only a dictionary or type of a handful of concepts comes to.
 ATTEMPTS = 32
+
+
+@dataclass(frozen=True)
+class MiningConfig:
+    """How many negatives of each kind a mention gets, what guards them, and what they weigh.
+
+    Attributes:
+        semantic: concepts that the retriever lists first, as serving will see them.
+        same_type: random concepts that share a semantic type with the gold concept.
+        random: random concepts.
+        cosine_floor: what a semantic negative's cosine should reach; the nearest below it fill up and are counted.
+        guard_relations: kinds of relation to the gold concept that no negative may have.
+        positive_aware_ceiling: most a semantic negative's cosine may be, as a share of the positive's; None: no limit.
+        max_mentions: mentions mined at most, drawn by the seed among those that can be; None: all.
+        mine_per: ``"mention"``, or ``"string"`` for the first mention of each normalized string and gold concept.
+        positive_weight, semantic_weight, other_weight: weights in the loss; "other" is same-type and random.
+        feedback_weight: factor to them for mentions that come from a reviewer's corrections.
+        neighbors: concepts searched per mention.
+        typeless_share: share of the mentions that are shown without their types, where the template shows them.
+        seed: of all draws. A draw depends on the seed, the mention's id and the draw's number, on nothing else.
+    """
+
+    semantic: int = 5
+    same_type: int = 2
+    random: int = 2
+    cosine_floor: float = 0.85
+    guard_relations: tuple[str, ...] = ("PAR", "CHD", "RB", "RN", "SY")
+    positive_aware_ceiling: float | None = None
+    max_mentions: int | None = None
+    mine_per: str = "mention"
+    positive_weight: float = 1.0
+    semantic_weight: float = 1.5
+    other_weight: float = 1.0
+    feedback_weight: float = 1.0
+    neighbors: int = 64
+    typeless_share: float = 0.0
+    seed: int = 13
+
+
+def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> MiningConfig:
+    """The recipe's mix of negatives.
+
+    Args:
+        shows_types: whether the template shows the mention's types.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    ceiling = mining.positive_aware_ceiling
+    if ceiling is not None and not 0 < ceiling <= 1:
+        raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
+    if mining.neighbors < 1:
+        raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
+    if mining.max_train_mentions is not None and mining.max_train_mentions < 1:
+        raise UserError(f"max_train_mentions: {mining.max_train_mentions} must be 1 or more; empty takes all")
+    if mining.feedback_weight <= 0:
+        raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
+    return MiningConfig(
+        semantic=mining.semantic_negatives,
+        same_type=mining.same_type_negatives,
+        random=mining.random_negatives,
+        cosine_floor=mining.cosine_floor,
+        guard_relations=tuple(mining.guard_relations),
+        positive_aware_ceiling=mining.positive_aware_ceiling,
+        max_mentions=mining.max_train_mentions,
+        mine_per=mining.mine_per,
+        positive_weight=mining.positive_weight,
+        semantic_weight=mining.hard_negative_weight,
+        other_weight=mining.other_negative_weight,
+        feedback_weight=mining.feedback_weight,
+        neighbors=mining.neighbors,
+        typeless_share=mining.typeless_share if shows_types else 0.0,
+        seed=seed,
+    )
 
 
 class PairSelector:

@@ -18,8 +18,7 @@ from ..core.stages import MANIFEST
 from ..data.abbreviations import find_abbreviations
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
-from ..retrieval.from_recipe import load_retriever
-from ..retrieval.index_folder import index_parts, require_one_run
+from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .reranker import UMLSReranker
 
 if TYPE_CHECKING:
