@@ -35,9 +35,9 @@ from datasets import Dataset, load_from_disk
 
 from umls_reranker.data.concepts import Concept, ConceptTable, normalize_name, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.retrieval.encoding import NameVectors
-from umls_reranker.retrieval.index import NameIndex
 from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.selection import MiningConfig
 

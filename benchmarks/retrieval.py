@@ -65,9 +65,9 @@ def main() -> None:
 
 def measure(factory, parameters, concepts, encoder, folder, queries, gold) -> list[str]:
     """The columns of the table from "encode, s" on."""
-    from umls_reranker.retrieval.encoding import NameVectors
-    from umls_reranker.retrieval.index import NameIndex
-    from umls_reranker.retrieval.lexical import LexicalIndex
+    from umls_reranker.retrieval.lexical_index import LexicalIndex
+    from umls_reranker.retrieval.name_index import NameIndex
+    from umls_reranker.retrieval.name_vectors import NameVectors
 
     encoded_folder, folder = folder / "vectors", folder / "index"
     folder.mkdir()

@@ -56,9 +56,9 @@ def make_stages(recipe, run, due) -> None:
 
 def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.faiss_index import new_index, training_size
     from umls_reranker.retrieval.index_folder import load_encoder
+    from umls_reranker.retrieval.name_vectors import NameVectors
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
     # What FAISS does not know, and too few names for it, are said before hours of encoding.
@@ -77,8 +77,8 @@ def make_vectors(recipe, run, stage, state) -> None:
 
 
 def make_index(recipe, run, stage) -> None:
-    from umls_reranker.retrieval.encoding import NameVectors
-    from umls_reranker.retrieval.index import NameIndex
+    from umls_reranker.retrieval.name_index import NameIndex
+    from umls_reranker.retrieval.name_vectors import NameVectors
 
     settings = recipe.index.index_factory, recipe.index.index_parameters or ""
     with stage.writing() as (folder, summary):
@@ -90,7 +90,7 @@ def make_index(recipe, run, stage) -> None:
 
 def make_lexical(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.lexical import LexicalIndex
+    from umls_reranker.retrieval.lexical_index import LexicalIndex
 
     concepts = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
@@ -119,8 +119,8 @@ def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
-    from umls_reranker.retrieval.encoding import NameVectors
     from umls_reranker.retrieval.index_folder import load_retriever
+    from umls_reranker.retrieval.name_vectors import NameVectors
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)

@@ -10,9 +10,9 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval import lexical as lexical_module
+from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
-from umls_reranker.retrieval.lexical import LexicalIndex
+from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse, in_order_of
 
 NAMES = {
@@ -163,7 +163,7 @@ def counted(searched, tmp_path, monkeypatch):
         encoder, "encode", lambda texts, contexts=None: counts["in context" if contexts else "strings"].extend(texts)
     )
     count(lexical, "search", lambda texts, k: counts["lexical"].extend(texts))
-    count(lexical_module, "_hash_trigrams", lambda texts: counts["tokenized"].extend(texts))
+    count(lexical_index, "_hash_trigrams", lambda texts: counts["tokenized"].extend(texts))
     count(
         lexical._grouping,
         "best",

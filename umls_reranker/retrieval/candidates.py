@@ -11,7 +11,7 @@ from datasets import Features, List, Value
 
 from ..core.progress import progress
 from ..data.arrow import write_dataset
-from .name_strings import Candidates
+from .concept_search import Candidates
 from .queries import distinct_queries, query_blocks
 from .retriever import Retriever
 

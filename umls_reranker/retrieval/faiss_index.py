@@ -13,7 +13,7 @@ from ..core.errors import UserError
 if TYPE_CHECKING:
     import faiss
 
-    from .encoding import NameVectors
+    from .name_vectors import NameVectors
 
 __all__ = ["fill", "measure_recall", "new_index", "set_parameters", "training_size"]
 

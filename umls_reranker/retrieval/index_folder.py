@@ -27,9 +27,9 @@ from ..core.stage_keys import ENCODER_FOLDER, further_indexes
 from ..core.stages import MANIFEST, RunFolder
 from ..data.relations import RELATIONS_FILE
 from ..models.bi_encoder import BiEncoder
-from .index import NameIndex
-from .lexical import LexicalIndex
+from .lexical_index import LexicalIndex
 from .mention_index import MentionIndex
+from .name_index import NameIndex
 from .retriever import Retriever
 
 __all__ = ["export_index", "exported_encoder", "index_parts", "load_encoder", "load_retriever", "require_one_run"]

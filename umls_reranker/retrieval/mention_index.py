@@ -16,8 +16,8 @@ import torch
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..models.batching import batch_mapper
+from .concept_search import Candidates, ConceptNames
 from .exact_search import ExactSearch
-from .name_strings import Candidates, ConceptNames
 from .queries import distinct_queries
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from .name_strings import Candidates
+    from .concept_search import Candidates
     from .retriever import Retriever
 
 __all__ = ["PAIR_FEATURES", "mine_pairs", "search_share"]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..core.files import written
 from ..core.progress import progress
-from .name_strings import Candidates
+from .concept_search import Candidates
 from .queries import query_blocks
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core.errors import UserError
-from .name_strings import Candidates
+from .concept_search import Candidates
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
-    from .index import NameIndex
-    from .lexical import LexicalIndex
+    from .lexical_index import LexicalIndex
     from .mention_index import MentionIndex
+    from .name_index import NameIndex
 
 __all__ = ["Retriever", "fuse", "in_order_of"]
 

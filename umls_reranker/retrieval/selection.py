@@ -14,9 +14,10 @@ from .mining_report import SEMANTIC, SOURCES, TYPE
 from .negatives import random_below, random_bits
 
 if TYPE_CHECKING:
+    from .concept_search import Candidates
     from .guards import ConceptGuards
-    from .index import Candidates, NameIndex
     from .mining_report import MiningReport
+    from .name_index import NameIndex
     from .negatives import TypePools
 
 __all__ = ["MiningConfig", "PairSelector", "mining_config"]

@@ -7,8 +7,8 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import normalize_name
-from umls_reranker.retrieval import lexical as lexical_module
-from umls_reranker.retrieval.lexical import LexicalIndex
+from umls_reranker.retrieval import lexical_index
+from umls_reranker.retrieval.lexical_index import LexicalIndex
 
 WORDS = ["heart", "Liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper-lobe", "II", "one"]
 QUERIES = ["heart failure", "Cold", "acute pain (left)", "type II", "one upper lobe", "heart failure"]
@@ -58,8 +58,8 @@ def rows_of_names(concepts):
 
 @pytest.mark.parametrize(("strings", "queries"), [(131_072, 64), (7, 2), (1, 1)])
 def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, cosines, strings, queries):
-    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", strings)
-    monkeypatch.setattr(lexical_module, "QUERIES_PER_BLOCK", queries)
+    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", strings)
+    monkeypatch.setattr(lexical_index, "QUERIES_PER_BLOCK", queries)
     index, owners = build(tmp_path / "index", concepts), rows_of_names(concepts)
     for k in (1, 5, 60):
         found = index.search(QUERIES, k)
@@ -79,8 +79,8 @@ def test_search_finds_what_scikit_learn_finds(tmp_path, monkeypatch, concepts, c
 
 def test_blocks_do_not_change_a_bit(tmp_path, monkeypatch, concepts, index):
     whole = index.search(QUERIES, 10)
-    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", 10)
-    monkeypatch.setattr(lexical_module, "QUERIES_PER_BLOCK", 1)
+    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", 10)
+    monkeypatch.setattr(lexical_index, "QUERIES_PER_BLOCK", 1)
     pieces = build(tmp_path / "index", concepts).search(QUERIES, 10)
     for part in ("rows", "name_ids", "scores"):
         assert getattr(whole, part).tobytes() == getattr(pieces, part).tobytes()
@@ -135,7 +135,7 @@ def test_no_queries(toy):
 
 
 def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
-    monkeypatch.setattr(lexical_module, "COMMON_STRINGS", 1)
+    monkeypatch.setattr(lexical_index, "COMMON_STRINGS", 1)
     index = build(tmp_path / "index", toy[0])
     # "cold" stands in four of six distinct names, " co" in three, " te" in one.
     assert index.search(["cold", "cold temperature"], 2).rows.tolist() == [[-1, -1], [1, -1]]
@@ -143,7 +143,7 @@ def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
 
 @pytest.mark.parametrize("names_at_once", [1, 3, 65_536])
 def test_scores_of_given_concepts_are_those_of_the_search(monkeypatch, index, names_at_once):
-    monkeypatch.setattr(lexical_module, "STRINGS_AT_ONCE", names_at_once)
+    monkeypatch.setattr(lexical_index, "STRINGS_AT_ONCE", names_at_once)
     found = index.search(QUERIES, 20)
     np.testing.assert_allclose(index.score(QUERIES, found.rows), found.scores, atol=1e-6)
 
@@ -176,7 +176,7 @@ def test_incomplete_index_is_refused(tmp_path, toy, part, damage):
 
 @pytest.mark.parametrize("strings", [131_072, 7])
 def test_names_that_tie_beyond_what_was_asked_for_come_by_row(tmp_path, monkeypatch, strings):
-    monkeypatch.setattr(lexical_module, "STRINGS_PER_BLOCK", strings)
+    monkeypatch.setattr(lexical_index, "STRINGS_PER_BLOCK", strings)
     # Orders of the same words have the same trigrams; the last row differs.
     orders = [" ".join(order) for order in itertools.permutations(["cold", "left", "skin", "upper"])]
     names = {f"C{number:07}": ("", [order]) for number, order in enumerate(orders)}

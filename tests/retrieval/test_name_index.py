@@ -6,11 +6,10 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.arrays import expand_ranges
 from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval import encoding as encoding_module
 from umls_reranker.retrieval import faiss_index as faiss_module
-from umls_reranker.retrieval import index as index_module
-from umls_reranker.retrieval.encoding import NameVectors
-from umls_reranker.retrieval.index import NameIndex
+from umls_reranker.retrieval import name_index, name_vectors
+from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.retrieval.name_vectors import NameVectors
 
 WORDS = [
     "heart",
@@ -76,7 +75,7 @@ def test_expanded_ranges():
 
 @pytest.mark.parametrize("block", [1, 7, 512])
 def test_search_finds_what_comparing_with_every_name_finds(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(index_module, "QUERIES_PER_BLOCK", block)
+    monkeypatch.setattr(name_index, "QUERIES_PER_BLOCK", block)
     encoder = TrigramEncoder()
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=3, count=60))
     index = build(tmp_path, concepts, encoder)
@@ -168,7 +167,7 @@ def test_shards_do_not_change_the_index(tmp_path, monkeypatch):
     concepts = make_concepts(tmp_path / "concepts", random_concepts(seed=2, count=30))
     made = []
     for shard in (3, 65_536):
-        monkeypatch.setattr(encoding_module, "SHARD", shard)
+        monkeypatch.setattr(name_vectors, "SHARD", shard)
         build(tmp_path / f"shard-{shard}", concepts)
         made.append(contents(tmp_path / f"shard-{shard}" / "index"))
     assert made[0] == made[1]
@@ -270,7 +269,7 @@ def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
         return index.measure_recall(NameVectors(folder / "index-vectors"))
 
     whole = measured(tmp_path / "whole")
-    monkeypatch.setattr(encoding_module, "SHARD", 17)
+    monkeypatch.setattr(name_vectors, "SHARD", 17)
     assert measured(tmp_path / "again") == whole
 
 
@@ -314,7 +313,7 @@ def test_best_names_in_pieces(monkeypatch, toy):
     whole = index.best_names(queries, rows)
     assert index.names(whole[0][0]) == ["cardiac organ", "cold", "cold"]
     assert index.names(whole[0][1, 1:2]) == ["cardiac organ"]
-    monkeypatch.setattr(index_module, "NAMES_AT_ONCE", 1)
+    monkeypatch.setattr(name_index, "NAMES_AT_ONCE", 1)
     pieces = index.best_names(queries, rows)
     np.testing.assert_array_equal(pieces[0], whole[0])
     np.testing.assert_array_equal(pieces[1], whole[1])
@@ -421,7 +420,7 @@ def test_a_gpu_trains_and_fills_the_index(tmp_path, clustered, monkeypatch):
     encoder, settings = TrigramEncoder(), {"factory": "IVF4,Flat", "search_parameters": "nprobe=2"}
     expected = build(tmp_path, clustered, encoder, **settings)
     gpu = FakeGpu(monkeypatch)
-    monkeypatch.setattr(encoding_module, "SHARD", 100)
+    monkeypatch.setattr(name_vectors, "SHARD", 100)
     index = build(tmp_path / "gpu", clustered, encoder, training_sample=400, **settings)
     total = index._vectors.ntotal
     adds = [("add", min(100, total - start)) for start in range(0, total, 100)]

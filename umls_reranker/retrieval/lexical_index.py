@@ -20,7 +20,7 @@ from ..core.files import read_json, write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
-from .name_strings import Candidates, ConceptNames, write_names
+from .concept_search import Candidates, ConceptNames, write_names
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

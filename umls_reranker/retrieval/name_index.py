@@ -18,18 +18,18 @@ from ..core.files import read_json, write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
+from .concept_search import Candidates, ConceptNames
 from .exact_search import ExactSearch
 from .faiss_index import fill, measure_recall, new_index, set_parameters
-from .name_strings import Candidates, ConceptNames
 
 if TYPE_CHECKING:
     import faiss
 
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
-    from .encoding import NameVectors
+    from .name_vectors import NameVectors
 
-__all__ = ["Candidates", "NameIndex"]
+__all__ = ["NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 # Queries that a thread searches at a time, in FAISS and by exact search, which reads all vectors for them.
