@@ -6,11 +6,11 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-RECIPE ?= recipes/quickstart/config.yaml
+RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
 
 quickstart: $(VENV)/.with-quickstart
-	PYTHON=$(VENV)/bin/python scripts/run_full_training.sh $(RECIPE)
+	$(VENV)/bin/umls-reranker run $(RECIPE)
 
 test: $(VENV)/.with-test
 	$(VENV)/bin/python -m pytest -n auto

@@ -7,7 +7,7 @@
 Names are those of MRCONSO.RRF files, of OBO files (with synonyms) and of text files with a name a line; queries are
 the distinct mentions of a PubTator corpus. Prints a Markdown table: recall@32 is the share of the 32 nearest names of
 exact search that are found; "concept found" the share of the mentions whose own concept, where MRCONSO names it, is
-among the 32 nearest concepts. Indexes are trained as `scripts/build_index.py` trains them.
+among the 32 nearest concepts. Indexes are trained as `umls-reranker build_index` trains them.
 """
 
 import argparse

@@ -1,21 +1,20 @@
 #!/usr/bin/env python
 """Add reviewed predictions to a dataset of corrections.
 
-    python scripts/add_feedback.py corrections reviewed.jsonl
+    umls-reranker add_feedback corrections reviewed.jsonl
 
-A reviewed line is one of scripts/select_for_review.py with "chosen": the CUI of the right concept (the name of a
+A reviewed line is one of umls-reranker select_for_review with "chosen": the CUI of the right concept (the name of a
 candidate that has none), or null where no concept is right, and "note" where there is something to say. Lines without
 "chosen" are left out. A mention reviewed again replaces what was there.
 """
 
-import argparse
 from pathlib import Path
 
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import CommandParser, run_script
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(__doc__)
     parser.add_argument("corrections", type=Path, help="folder of the dataset, made where there is none")
     parser.add_argument(
         "reviewed", type=Path, nargs="+", help="JSON Lines files of reviewed predictions, oldest first"

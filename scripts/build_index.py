@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Embed all concept names, index them with FAISS, and retrieve candidates for the held-out mentions.
 
-    python scripts/build_index.py recipes/quickstart/config.yaml
-    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/build_index.py RECIPE
+    umls-reranker build_index quickstart
+    umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
 
 Writes vectors/, index/, candidates/ and, where the recipe retrieves by letters or by training mentions too, lexical/
 and mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Fit calibrator and thresholds on the calibration split's real candidate lists, and assemble the model folder.
 
-    python scripts/calibrate.py recipes/quickstart/config.yaml
+    umls-reranker calibrate quickstart
 
 Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all evidence,
 the counts of the training split's strings, thresholds.json, recipe.yaml.
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def calibrate(recipe) -> None:
-    """The whole stage; scripts/recalibrate.py calls it for a new run."""
+    """The whole stage; recalibrate.py calls it for a new run."""
     run = RunFolder(recipe.run.run_dir)
     corrections = recipe.calibration.calibration_feedback
     stage = model_stage(recipe, run, fingerprint_path(Path(corrections)) if corrections else None)
@@ -58,7 +58,7 @@ def make(recipe, run, stage) -> None:
         calibration, thresholds, fitted = fit_parts(
             lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
         )
-        fitted |= corrections | {"index": run.key_of("index", "build_index.py")}
+        fitted |= corrections | {"index": run.key_of("index", "build_index")}
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()

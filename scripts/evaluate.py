@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure the model folder on the test split's real candidate lists, beside the baselines.
 
-    python scripts/evaluate.py recipes/quickstart/config.yaml
+    umls-reranker evaluate quickstart
 
 Writes report/ into the run folder: metrics.json, report.html to look at, plots, outcomes.parquet (what was answered
 for each mention) and reference.json (what monitoring compares with). Puts what belongs to the model, and its card,

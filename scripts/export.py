@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Export the model folder's network to ONNX or OpenVINO, in float32 or int8, and measure it on the dev split.
 
-    python scripts/export.py recipes/quickstart/config.yaml --backends onnx onnx_int8
+    umls-reranker export quickstart --backends onnx onnx_int8
 
 Writes onnx/ and openvino/ into the model folder as sentence-transformers and Optimum expect them, and backends.json.
 A network that loses more than MOST_POINTS_LOST of acc@1 is refused; one whose scores differ gets its own calibrator
@@ -38,7 +38,7 @@ def main() -> None:
         if backend not in EXPORTED_FILES:
             raise UserError(f"backends: {backend!r} is unknown; choose from {', '.join(EXPORTED_FILES)}")
     run = RunFolder(recipe.run.run_dir)
-    run.key_of("model", "calibrate.py")
+    run.key_of("model", "calibrate")
     with run.locked(dry_run=recipe.run.dry_run):
         if not recipe.run.dry_run:
             make(recipe, run, options)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Copy what a deployment reads beside the model into one folder: concepts, indexes and encoder.
 
-    python scripts/export_index.py recipes/quickstart/config.yaml --index_folder /srv/index-2026-01
+    umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and scripts/serve.py open it. The folder holds the names of the release that it
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. The folder holds the names of the release that it
 was built from: it goes where that release's licence allows, never to the Hub.
 """
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Mine training pairs: for every mention its gold concept and semantic, same-type and random negatives.
 
-    python scripts/mine_negatives.py recipes/quickstart/config.yaml
-    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/mine_negatives.py RECIPE
+    umls-reranker mine_negatives quickstart
+    umls-reranker mine_negatives RECIPE --accelerate_config multi_gpu_fp16
 
 Writes pairs/ into the run folder, with mining_report.json: what each guard dropped, what fell short of the recipe.
 Several processes share the search, whose finished parts a killed run finds again; the pairs are the same either way.

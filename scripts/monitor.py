@@ -1,35 +1,34 @@
 #!/usr/bin/env python
 """Watch logged predictions: figures beside those of the model's own test split, drift, and what reviewers said.
 
-    python scripts/monitor.py MODEL predictions.jsonl
-    python scripts/monitor.py MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
+    umls-reranker monitor MODEL predictions.jsonl
+    umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
-Reads the output of scripts/rerank.py line by line. MODEL is a folder or Hub repo with reference.json and
-thresholds.json, or a recipe that names one (recipes/production/config.yaml). With --feedback, of the corrections only
-those of the random draw count. Ends with exit code 1 when there is an alarm.
+Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
+thresholds.json, or a recipe that names one (umls-reranker recipes copy production). With --feedback, only those
+corrections count that are of the random draw. Ends with exit code 1 when there is an alarm.
 """
 
-import argparse
 import json
 from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import CommandParser, run_script
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
-    parser.add_argument("predictions", type=Path, help="JSON Lines file that scripts/rerank.py wrote")
+    parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument(
         "--window", type=int, help="mentions of a window of the tests (default: the recipe's, or 2000)"
     )
     parser.add_argument("--alpha", type=float, help="probability of any false alarm (default: the recipe's, or 0.05)")
-    parser.add_argument("--feedback", type=Path, help="folder of corrections (scripts/add_feedback.py)")
+    parser.add_argument("--feedback", type=Path, help="folder of corrections (umls-reranker add_feedback)")
     parser.add_argument("--lines", type=Path, help="write every window and alarm to this file, as JSON lines")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON, per semantic type too")
     return parser

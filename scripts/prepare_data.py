@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Read concepts and annotated mentions into memory-mapped Arrow tables, and cut the mentions into four splits.
 
-    python scripts/prepare_data.py recipes/quickstart/config.yaml
+    umls-reranker prepare_data quickstart
 
 Writes concepts/ and mentions/ into the run folder.
 """

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Publish the run's model folder to the Hub as one commit and a tag; an existing tag is never overwritten.
 
-    python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0
-    python scripts/publish.py recipes/quickstart/config.yaml --repo_id org/my-reranker --tag v1.0.0 --dry_run
+    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0
+    umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run
 
 Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run makes every check and sends nothing. A model
 that is worse than what the repo holds, on the same test mentions, is refused unless --force_worse says otherwise.

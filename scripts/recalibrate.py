@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Fit calibrator and thresholds of a finished run anew, with a reviewer's corrections: minutes, no training.
 
-    python scripts/recalibrate.py recipes/quickstart/config.yaml --calibration_feedback corrections --name corrected
+    umls-reranker recalibrate quickstart --calibration_feedback corrections --name corrected
 
 Makes the run folder NAME beside the recipe's: the finished stages as links, and a new model/ whose calibrator.json
-names the version it comes from. The former run stays as it is. Then evaluate.py, validate.py --against and publish.py
-with --run_name NAME, as for any run.
+names the version it comes from. The former run stays as it is. Then evaluate, validate --against and publish with
+--run_name NAME, as for any run.
 """
 
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ def main() -> None:
         if not value:
             raise UserError(f"recalibration needs --{key}; see --help")
     run = RunFolder(recipe.run.run_dir)
-    run.key_of("model", "calibrate.py")
+    run.key_of("model", "calibrate")
     from umls_reranker.core.files import file_sha256
     from umls_reranker.hub.model_folder import verify_parts
     from umls_reranker.review.corrections import load_feedback

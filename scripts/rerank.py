@@ -1,31 +1,32 @@
 #!/usr/bin/env python
 """Rerank mentions and their candidates from a JSON Lines, Parquet or Arrow file of any size.
 
-    python scripts/rerank.py MODEL input.jsonl output.jsonl
-    accelerate launch --multi_gpu scripts/rerank.py MODEL input.parquet output.parquet
+    umls-reranker rerank MODEL input.jsonl output.jsonl
+    umls-reranker rerank MODEL input.parquet output.parquet --accelerate_config multi_gpu_fp16
 
 One line (or row) a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
 "entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder, a Hub id, or a
-recipe that names one (recipes/production/config.yaml); the input may be a folder of files. Each output line repeats
-the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the script
-resumes with the shards that are not there yet.
+recipe that names one (umls-reranker recipes copy production); the input may be a folder of files. Each output line
+repeats the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the
+command resumes with the shards that are not there yet.
 """
 
-import argparse
 from pathlib import Path
 
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import CommandParser, run_script
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .parquet, .arrow")
     parser.add_argument("output", type=Path, help="file to write, in the input's format or, by its ending, another")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU when there is one)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
-    parser.add_argument("--backend", help="torch, torch_compile, or one that scripts/export.py made (default: torch)")
+    parser.add_argument(
+        "--backend", help="torch, torch_compile, or one that umls-reranker export made (default: torch)"
+    )
     parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: measured, remembered)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")

@@ -1,27 +1,26 @@
 #!/usr/bin/env python
 """Pick the logged predictions that are most worth a person's minute.
 
-    python scripts/select_for_review.py MODEL predictions.jsonl to_review.jsonl --count 200
+    umls-reranker select_for_review MODEL predictions.jsonl to_review.jsonl --count 200
 
-Reads the output of scripts/rerank.py. A share of the lines is a random draw, for measuring (scripts/monitor.py
+Reads the output of umls-reranker rerank. A share of the lines is a random draw, for measuring (umls-reranker monitor
 --feedback); the others are near the threshold, ranked differently by cross-encoder and retrieval, or of rare types,
 each string once. Every line says why it was picked; the reviewer adds "chosen" (a CUI, or null) and
-scripts/add_feedback.py takes it.
+umls-reranker add_feedback takes it.
 """
 
-import argparse
 import json
 from collections import Counter
 from pathlib import Path
 
 from umls_reranker.core.files import read_json, written
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import CommandParser, run_script
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> CommandParser:
+    parser = CommandParser(__doc__)
     parser.add_argument("model", type=Path, help="model folder with thresholds.json and reference.json")
-    parser.add_argument("predictions", type=Path, help="JSON Lines file that scripts/rerank.py wrote")
+    parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument("output", type=Path, help="JSON Lines file to write")
     parser.add_argument("--count", type=int, default=200, help="lines to pick (default: 200)")
     parser.add_argument("--random_share", type=float, default=0.2, help="share of a random draw (default: 0.2)")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Serve a reranker over HTTP: /rerank as Text Embeddings Inference, /rank, /link, /health, /metrics, /info.
 
-    python scripts/serve.py recipes/production/config.yaml --served_revision v1.0.0
+    umls-reranker serve production --served_revision v1.0.0
 
 Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM ends it: no new connection is taken, and
 requests in flight are answered, for at most stop_seconds. One process serves one model; put several behind a balancer.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Show a finished run on one screen: what was made, how good it is beside its baselines, examples, how to use it.
 
-python scripts/summarize.py recipes/quickstart/config.yaml
+umls-reranker summarize quickstart
 """
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
@@ -14,7 +14,7 @@ from umls_reranker.core.stages import RunFolder
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
-    run.key_of("report", "evaluate.py")
+    run.key_of("report", "evaluate")
     from rich.console import Console
 
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
@@ -54,10 +54,10 @@ def what_was_made(run) -> str:
 
 
 def checklist_line(run) -> str:
-    """What scripts/validate.py found, when it has run."""
+    """What umls-reranker validate found, when it has run."""
     path = run.path / "checklist.json"
     if not path.is_file():
-        return "Targets: not checked yet, run scripts/validate.py"
+        return "Targets: not checked yet, run umls-reranker validate"
     checks = read_json(path)["checks"]
     named = {
         result: [c["name"] for c in checks if c["result"] == result] for result in ("PASS", "FAIL", "CANNOT TELL")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Fine-tune the cross-encoder on mined pairs; a killed run resumes from its last checkpoint.
 
-    python scripts/train.py recipes/quickstart/config.yaml
-    accelerate launch --config_file accelerate_configs/multi_gpu_fp16.yaml scripts/train.py RECIPE
+    umls-reranker train quickstart
+    umls-reranker train RECIPE --accelerate_config multi_gpu_fp16
 
 Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Fine-tune the bi-encoder on training mentions in their text and on the dictionary's synonyms.
 
-    python scripts/train_encoder.py recipes/minilm-medmentions-cpu/config.yaml
+    umls-reranker train_encoder minilm-medmentions-cpu
 
-Writes encoder/ into the run folder; build_index.py then embeds names and mentions with it. A killed run resumes from
+Writes encoder/ into the run folder; build_index then embeds names and mentions with it. A killed run resumes from
 its last checkpoint. It trains on one process. A recipe with encoder_training_steps: 0 takes the encoder as it is, and
 there is nothing to do.
 """
@@ -23,7 +23,7 @@ def main() -> None:
         print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
         return
     # Before the lock: the second process would blame the first.
-    require_one_process("scripts/train_encoder.py")
+    require_one_process("umls-reranker train_encoder")
     stage = encoder_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Check a finished run as a deployment would: load its model folder, rerank held-out mentions, compare with targets.
 
-    python scripts/validate.py recipes/quickstart/config.yaml
-    python scripts/validate.py recipes/quickstart/config.yaml --against org/my-reranker@v1.0.0
+    umls-reranker validate quickstart
+    umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
 Prints every target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL
 or CANNOT TELL; with --against, whether the model is worse than a former version on the same mentions. Writes
@@ -34,7 +34,7 @@ class ValidationOptions:
 def main() -> int:
     recipe, options = parse_recipe(__doc__, (RunArguments, EvaluationArguments), extra=ValidationOptions)
     run = RunFolder(recipe.run.run_dir)
-    report_key = run.key_of("report", "evaluate.py")
+    report_key = run.key_of("report", "evaluate")
     from datasets import load_from_disk
 
     from umls_reranker.data.concepts import ConceptTable

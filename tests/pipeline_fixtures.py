@@ -110,7 +110,7 @@ class Scripts:
         hub: str | None = None,
         **overrides: Any,
     ) -> Outcome:
-        """Run ``scripts/SCRIPT.py`` in a child of the server; without arguments with the recipe.
+        """Run ``umls-reranker SCRIPT`` in a child of the server; without arguments with the recipe.
 
         Args:
             watch: a folder whose changes are recorded.
@@ -136,7 +136,7 @@ class Scripts:
     def run_alone(
         self, script: str, *arguments: Any, env: Mapping[str, str] | None = None, **overrides: Any
     ) -> Outcome:
-        """Run ``scripts/SCRIPT.py`` as a user does, in an interpreter of its own."""
+        """Run ``umls-reranker SCRIPT`` as a user does, in an interpreter of its own."""
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
         return self.run_command(sys.executable, ROOT / "scripts" / f"{script}.py", *words, env=env)
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,20 @@ def test_every_script_explains_itself_at_once(script):
     result = run(sys.executable, "-c", code, script, "--help")
     loaded = result.stderr.split()
     assert result.returncode == 0 and "argparse" in loaded
-    assert result.stdout.startswith(f"usage: {script.name} ") and f"python scripts/{script.name}" in result.stdout
+    assert result.stdout.startswith(f"usage: umls-reranker {script.stem} ")
+    assert f"\n    umls-reranker {script.stem}" in result.stdout
     assert {*HEAVY}.isdisjoint(loaded)
 
 
-def test_the_shell_script_explains_itself():
-    script = ROOT / "scripts" / "run_full_training.sh"
-    helped, bare = run("bash", script, "--help"), run("bash", script)
-    assert helped.returncode == 0 and "run_full_training.sh recipes/" in helped.stdout
-    assert bare.returncode == 2 and bare.stdout == helped.stdout
-    called = re.findall(r"\$scripts/(\w+\.py)", script.read_text())
-    assert called and all((ROOT / "scripts" / name).is_file() for name in called)
+def test_messages_name_the_command_that_a_user_of_the_wheel_has():
+    named = {str(path): re.findall(r"scripts/\w+\.py", path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert {path: names for path, names in named.items() if names} == {}
+
+
+def test_the_wheel_lists_every_package():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    folders = {path.parent for path in (ROOT / "umls_reranker").rglob("__init__.py")}
+    found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    beside = {f"umls_reranker.{name}" for name in ("accelerate_configs", "recipes", "scripts")}
+    assert set(config["options"]["packages"].split()) == found | beside

@@ -1,4 +1,4 @@
-"""A complete model folder around a tiny cross-encoder, as scripts/calibrate.py leaves it."""
+"""A complete model folder around a tiny cross-encoder, as umls-reranker calibrate leaves it."""
 
 from pathlib import Path
 

@@ -237,7 +237,7 @@ def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
 @pytest.mark.parametrize("ranges", [None, {}, {"retrieval": {"low": 1, "high": 0}}, {"retrieval": {"low": "x"}}, [1]])
 def test_a_calibration_without_the_range_of_its_scores_is_refused(counts, tmp_path, ranges):
     counts.save(tmp_path / "string_counts.safetensors")
-    with pytest.raises(UserError, match=r"score_ranges.* is missing or damaged .*; run scripts/calibrate.py again"):
+    with pytest.raises(UserError, match=r"score_ranges.* is missing or damaged .*; run umls-reranker calibrate again"):
         Calibration.load(calibration(counts).to_dict() | {"score_ranges": ranges}, tmp_path)
 
 

@@ -120,9 +120,13 @@ SLURM_NODEID=1 "$@" &
 SLURM_NODEID=0 "$@" &
 wait -n && wait -n || { kill $(jobs -p); exit 1; }
 """
-ACCELERATE = f"""#!/bin/bash
-shift
-exec {sys.executable} -m accelerate.commands.launch "$@"
+COMMAND = f"""#!{sys.executable}
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(FOLDER.parent)!r})
+import umls_reranker.__main__ as command
+command.shipped = Path  # scripts/ of the working folder
+command.main()
 """
 SUM_RANKS = """
 import os, sys
@@ -139,18 +143,17 @@ torch.distributed.destroy_process_group()
 
 
 def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_path):
-    commands = {"scontrol": SCONTROL, "srun": SRUN, "accelerate": ACCELERATE}
+    commands = {"scontrol": SCONTROL, "srun": SRUN, "umls-reranker": COMMAND}
     (tmp_path / "bin").mkdir()
     for name, content in commands.items():
         (tmp_path / "bin" / name).write_text(content)
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "train.py").write_text(SUM_RANKS)
-    (tmp_path / "accelerate_configs").symlink_to(FOLDER)
     job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2"}
     job |= {"SLURM_GPUS_ON_NODE": "1", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "accelerate_configs/multi_node.slurm", "a recipe.yaml", "--max_steps", "5"],
+        ["bash", FOLDER / "multi_node.slurm", "a recipe.yaml", "--max_steps", "5"],
         cwd=tmp_path,
         env=os.environ | job,
         capture_output=True,
@@ -164,4 +167,4 @@ def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_p
 
 def test_the_slurm_job_wants_a_recipe():
     done = subprocess.run(["bash", FOLDER / "multi_node.slurm"], capture_output=True, text=True, timeout=60)
-    assert done.returncode != 0 and "usage: sbatch accelerate_configs/multi_node.slurm RECIPE" in done.stderr
+    assert done.returncode != 0 and "usage: sbatch multi_node.slurm RECIPE" in done.stderr

@@ -51,7 +51,7 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
     assert manifest["settings"] == {"k": 32} and manifest["inputs"] == {"concepts": "abc"}
     assert set(manifest["versions"]) == {"umls_reranker", *stages.LIBRARIES}
     assert manifest["summary"] == {"names": 4}
-    assert RunFolder(tmp_path).key_of("index", "build_index.py") == stage.key
+    assert RunFolder(tmp_path).key_of("index", "build_index") == stage.key
     assert list(RunFolder(tmp_path).seconds()) == ["index"]
 
 
@@ -234,8 +234,8 @@ def test_a_stage_that_does_not_resume_leaves_nothing_behind(tmp_path):
 
 def test_a_stage_that_was_not_run_names_its_script(tmp_path):
     with pytest.raises(UserError) as caught:
-        RunFolder(tmp_path).key_of("index", "build_index.py")
-    expected = f"{tmp_path / 'index'} is not there yet; run scripts/build_index.py with the same recipe first"
+        RunFolder(tmp_path).key_of("index", "build_index")
+    expected = f"{tmp_path / 'index'} is not there yet; run umls-reranker build_index with the same recipe first"
     assert str(caught.value) == expected
 
 

@@ -218,7 +218,7 @@ def test_broken_folders_are_named(tmp_path, table):
         whole = path.read_bytes()
         for content in (b"", whole[:-8], whole[:90]):
             path.write_bytes(content)
-            with pytest.raises(UserError, match=f"{name} cannot be read .*; run scripts/prepare_data.py again"):
+            with pytest.raises(UserError, match=f"{name} cannot be read .*; run umls-reranker prepare_data again"):
                 ConceptTable.load(tmp_path / "concepts")
         np.save(path, np.zeros((3, 1)), allow_pickle=False)
         with pytest.raises(UserError, match=f"{name} does not hold 64-bit numbers"):

@@ -1,4 +1,4 @@
-"""scripts/prepare_data.py with the optional files of a release, and with several ontologies."""
+"""umls-reranker prepare_data with the optional files of a release, and with several ontologies."""
 
 import gzip
 import json

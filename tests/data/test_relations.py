@@ -108,7 +108,7 @@ def test_no_relations_relate_nothing(tmp_path):
 def test_a_broken_table_is_named(tmp_path):
     for content in (b"", b"text", b"\x93NUMPY\x01"):
         (tmp_path / "relations.npy").write_bytes(content)
-        with pytest.raises(UserError, match="relations.npy cannot be read .* run scripts/prepare_data.py again"):
+        with pytest.raises(UserError, match="relations.npy cannot be read .* run umls-reranker prepare_data again"):
             RelationTable.load(tmp_path)
     np.save(tmp_path / "relations.npy", np.zeros(3))
     with pytest.raises(UserError, match="relations.npy does not hold relations"):

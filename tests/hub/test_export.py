@@ -102,7 +102,7 @@ def test_saved_networks_load_again(exported, tmp_path):
     ("damage", "reason"),
     [
         (lambda folder: (folder / "onnx" / "model.onnx").write_bytes(b"other"), "model.onnx .* is not the file that"),
-        (lambda folder: (folder / "onnx" / "model.onnx").unlink(), "model.onnx is missing; scripts/export.py"),
+        (lambda folder: (folder / "onnx" / "model.onnx").unlink(), "model.onnx is missing; umls-reranker export"),
         (lambda folder: (folder / "backends.json").unlink(), "holds no onnx network"),
     ],
 )

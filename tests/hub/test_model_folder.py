@@ -63,7 +63,7 @@ def edit(path: Path, **changes) -> None:
 @pytest.mark.parametrize("name", NEEDED_TO_LOAD)
 def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     (folder / name).unlink()
-    assert refused(verify_parts, folder) == f"{folder / name} is missing; scripts/calibrate.py makes it"
+    assert refused(verify_parts, folder) == f"{folder / name} is missing; umls-reranker calibrate makes it"
 
 
 @pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
@@ -78,7 +78,7 @@ def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
 def test_a_calibrator_of_the_format_before_is_made_again(folder):
     content = json.loads((folder / "calibrator.json").read_text())
     (folder / "calibrator.json").write_text(json.dumps(content | {"schema_version": 1}))
-    assert "calibrator.json has schema_version 1, not 2; run scripts/calibrate.py again" in refused(
+    assert "calibrator.json has schema_version 1, not 2; run umls-reranker calibrate again" in refused(
         verify_parts, folder
     )
 
@@ -205,7 +205,7 @@ def test_manifests_of_other_formats_say_the_way_out(folder, version):
     message = refused(verify_parts, folder)
     assert message.startswith(f"{folder / MANIFEST}")
     assert ("pip install -U" in message) == (version == 99)
-    assert ("scripts/calibrate.py" in message) == (version != 99)
+    assert ("umls-reranker calibrate" in message) == (version != 99)
 
 
 @pytest.mark.parametrize("sha256", [None, [], {"config.json": 7}, {"../../etc/passwd": "0" * 64}])

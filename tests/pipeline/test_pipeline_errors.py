@@ -140,7 +140,7 @@ def test_a_damaged_raw_file(scripts, raw, tmp_path):
 @pytest.mark.parametrize("script", ["build_index", "mine_negatives", "train", "calibrate", "evaluate", "validate"])
 def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
     outcome = scripts.run(script, output_dir=tmp_path / "runs")
-    assert_refused(outcome, "is not there yet; run scripts/")
+    assert_refused(outcome, "is not there yet; run umls-reranker ")
     assert not (tmp_path / "runs").exists()
 
 
@@ -157,7 +157,7 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
         ("build_index", {"index_factory": "IVF4,Flat", "index_parameters": "nprobe=4"}, "there are 87; use IVF2"),
         ("build_index", {"encoder_precision": "float16"}, "encoder_precision: float16 needs a GPU"),
         ("build_index", {"encoder_max_length": 1000}, "at most 128 tokens"),
-        ("mine_negatives", {"encoder_pooling": "cls", "seed": 1}, "run scripts/build_index.py again"),
+        ("mine_negatives", {"encoder_pooling": "cls", "seed": 1}, "run umls-reranker build_index again"),
         ("train", {"training_precision": "float16"}, "training_precision: float16 needs a GPU"),
         ("train", {"model": "/nowhere/model"}, "/nowhere/model does not exist"),
         ("train", {"max_length": 1000}, "max_length: 1000 is more than the 128 tokens"),
@@ -223,7 +223,7 @@ def test_a_damaged_model_folder(scripts, finished, run, tmp_path):
     calibrator.write_text(text[:100])
     assert_all_refuse(str(calibrator), "is not valid JSON")
     calibrator.unlink()
-    assert_all_refuse(str(calibrator), "is missing; scripts/calibrate.py makes it")
+    assert_all_refuse(str(calibrator), "is missing; umls-reranker calibrate makes it")
     calibrator.write_text(text)
     assert scripts.run("rerank", *commands[1][1]).code == 0
 
@@ -243,7 +243,7 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["mentions.jsonl"]
     assert_refused(scripts.run("rerank", model, tmp_path / "none.jsonl", output), "none.jsonl does not exist")
     assert_refused(
-        scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a line that scripts/rerank.py wrote"
+        scripts.run("monitor", model, mentions), "mentions.jsonl:1: not a line that umls-reranker rerank wrote"
     )
     assert_refused(scripts.run("monitor", tmp_path, mentions), "reranker.json is missing")
 

@@ -76,7 +76,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
 def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
     path = tmp_path / "log.jsonl"
     path.write_text(f"{json.dumps(line())}\n{bad}\n")
-    with pytest.raises(UserError, match=r"log\.jsonl:2: not a line that scripts/rerank\.py wrote"):
+    with pytest.raises(UserError, match=r"log\.jsonl:2: not a line that umls-reranker rerank wrote"):
         list(read_predictions(path))
 
 
@@ -170,7 +170,7 @@ def test_a_choice_that_is_no_cui(tmp_path, chosen):
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
-    with pytest.raises(UserError, match=r"holds no corrections .*; scripts/add_feedback\.py makes them"):
+    with pytest.raises(UserError, match=r"holds no corrections .*; umls-reranker add_feedback makes them"):
         load_feedback(tmp_path / "nowhere")
     Dataset.from_dict({"cui": ["C0009443"]}).save_to_disk(str(tmp_path / "other"))
     with pytest.raises(UserError, match="add the reviewed lines again, into a new folder"):

@@ -131,7 +131,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
             ConceptLinker.from_pretrained(model, index, device="cpu")
         return str(caught.value)
 
-    assert "has no concepts/; give a folder of scripts/export_index.py" in refused(tmp_path)
+    assert "has no concepts/; give a folder of umls-reranker export_index" in refused(tmp_path)
     for name in ("concepts", "index"):
         shutil.copytree(finished.folder / name, tmp_path / "mixed" / name)
     manifest = tmp_path / "mixed" / "concepts" / "manifest.json"

@@ -182,7 +182,7 @@ def test_the_reference_puts_scores_where_its_counts_have_them():
 
 def test_a_reference_that_cannot_be_read(tmp_path):
     path = tmp_path / "reference.json"
-    with pytest.raises(UserError, match=r"reference\.json is missing; scripts/evaluate\.py makes it"):
+    with pytest.raises(UserError, match=r"reference\.json is missing; umls-reranker evaluate makes it"):
         Reference.load(path)
     path.write_text('{"schema_version": 2}')
     with pytest.raises(UserError, match="schema_version 2"):
@@ -216,7 +216,7 @@ def test_a_malformed_reference_is_refused_when_it_is_loaded(tmp_path, damage):
     state = json.loads(json.dumps(make_reference().to_dict()))
     damage(state)
     path.write_text(json.dumps(state))
-    with pytest.raises(UserError, match=r"reference\.json is damaged .*run scripts/evaluate\.py again"):
+    with pytest.raises(UserError, match=r"reference\.json is damaged .*run umls-reranker evaluate again"):
         Reference.load(path)
 
 

@@ -1,4 +1,4 @@
-"""scripts/serve.py as it is started: real requests over loopback, and an end that answers them all."""
+"""umls-reranker serve as it is started: real requests over loopback, and an end that answers them all."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ NAMES = ["common cold", "cold temperature", "renal failure"]
 
 
 class Service:
-    """A running scripts/serve.py on a free port of 127.0.0.1."""
+    """A running umls-reranker serve on a free port of 127.0.0.1."""
 
     def __init__(self, recipe, **keys):
         words = [str(word) for key, value in {"port": 0, **keys}.items() for word in (f"--{key}", value)]

@@ -124,7 +124,9 @@ def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, t
 
 
 def test_pairs_without_a_column_are_refused(tmp_path):
-    with pytest.raises(UserError, match="the pairs lack the columns left, weight; make them with scripts/mine"):
+    with pytest.raises(
+        UserError, match="the pairs lack the columns left, weight; make them with umls-reranker mine_negatives"
+    ):
         tokenize_pairs(make_pairs(1).remove_columns(["left", "weight"]), None, 1.0, tmp_path)
 
 

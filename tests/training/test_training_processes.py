@@ -52,7 +52,7 @@ def test_the_encoder_is_trained_by_one_process(tmp_path, processes):
         text=True,
         timeout=120,
     )
-    refused = "error: scripts/train_encoder.py trains on one process; start it without a launcher: python scripts/"
+    refused = "error: umls-reranker train_encoder trains on one process; start it without a launcher"
     assert done.returncode != 0 and (refused in done.stderr) == (processes == "2")
     # With one process it goes on to what it works from.
-    assert ("run scripts/prepare_data.py" in done.stderr) == (processes == "1")
+    assert ("run umls-reranker prepare_data" in done.stderr) == (processes == "1")

@@ -51,7 +51,7 @@ def train(model: str, folder: Path, options: dict) -> dict:
     pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
     sizes = {"max_steps": 10, "global_batch_size": 28, "per_device_batch_size": 7, "early_stopping_patience": 100}
     settings = training(**sizes | options)
-    PartialState(cpu=True)  # as scripts/train.py does; without it, processes are not counted where there is no GPU
+    PartialState(cpu=True)  # as umls-reranker train does; without it, processes are not counted where there is no GPU
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings
     return fine_tuning.fine_tune(*arguments, pairs, folder)
 

@@ -338,7 +338,7 @@ def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"calibrator.json: score_ranges, the range of each retriever's scores, is missing or damaged ({error!r}); "
-            "run scripts/calibrate.py again"
+            "run umls-reranker calibrate again"
         ) from None
     return ranges
 

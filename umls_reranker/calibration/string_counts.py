@@ -129,7 +129,7 @@ class StringCounts:
             arrays = load_file(path)
             return cls({name: (arrays[f"{name}.hash"], arrays[f"{name}.count"]) for name in TABLES})
         except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path} is missing or damaged ({error}); run scripts/calibrate.py again") from None
+            raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
     def _look_up(self, table: str, keys: list[int]) -> np.ndarray:
         hashes, counts = self._tables[table]

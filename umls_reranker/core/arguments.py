@@ -136,7 +136,7 @@ class MentionArguments:
     )
     max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
     feedback: str | None = _key(
-        None, "folder of a reviewer's corrections (scripts/add_feedback.py), which join the training mentions"
+        None, "folder of a reviewer's corrections (umls-reranker add_feedback), which join the training mentions"
     )
 
 
@@ -341,7 +341,7 @@ class CalibrationArguments:
     )
     calibration_feedback: str | None = _key(
         None,
-        "folder of a reviewer's corrections (scripts/add_feedback.py), which join the calibration split, but for "
+        "folder of a reviewer's corrections (umls-reranker add_feedback), which join the calibration split, but for "
         "those that the model was trained on",
     )
 
@@ -352,7 +352,9 @@ class EvaluationArguments:
 
     bootstrap_resamples: int = _key(1000, "resamples of documents for the 95 % intervals")
     example_mentions: int = _key(5, "mentions shown with their reranked candidates at the end of a run")
-    targets: list[str] = _key([], 'targets for scripts/validate.py, e.g. "acc@1 >= 0.75"; a missed one fails the run')
+    targets: list[str] = _key(
+        [], 'what umls-reranker validate asks for, e.g. "acc@1 >= 0.75"; a missed one fails the run'
+    )
 
 
 @dataclass
@@ -375,7 +377,7 @@ class ServingArguments:
     served_model: str | None = _key(None, "reranker: Hub repo or local folder")
     served_revision: str | None = _key(None, "tag, branch or commit of that repo; pin a tag in production")
     served_index: str | None = _key(
-        None, "folder of scripts/export_index.py, or a run folder; empty: nothing is linked, only ranked"
+        None, "folder of umls-reranker export_index, or a run folder; empty: nothing is linked, only ranked"
     )
     accept_tier: str = _key(
         "medium",
@@ -385,7 +387,7 @@ class ServingArguments:
     )
     backend: str = _key(
         "torch",
-        "torch, torch_compile, or a network that scripts/export.py made: onnx, onnx_int8, openvino, openvino_int8",
+        "torch, torch_compile, or a network that umls-reranker export made: onnx, onnx_int8, openvino, openvino_int8",
         ("torch", "torch_compile", "onnx", "onnx_int8", "openvino", "openvino_int8"),
     )
     token_budget: int | None = _key(

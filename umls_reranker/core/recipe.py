@@ -32,6 +32,8 @@ from .arguments import (
     TrainingStageArguments,
 )
 from .errors import UserError
+from .script import CommandParser
+from .shipped import find_recipe, shipped_recipes
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "portable_locator"]
 
@@ -115,7 +117,7 @@ def parse_recipe(
     parser = make_parser(description, sections, extra)
     given, unknown = parser.parse_known_args(argv)
     parser.refuse_unknown(unknown)
-    values = _read_yaml(Path(given.recipe))
+    values = _read_yaml(find_recipe(given.recipe))
     overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
     extra_names = {field.name for field in fields(extra)} if extra else set()
     recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})
@@ -126,7 +128,7 @@ def parse_recipe(
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe from YAML, with defaults for missing keys."""
-    return Recipe.from_values(_read_yaml(Path(path)))
+    return Recipe.from_values(_read_yaml(find_recipe(str(path))))
 
 
 class _OneOrList(argparse.Action):
@@ -136,10 +138,7 @@ class _OneOrList(argparse.Action):
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> typing.NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
-
+class _Parser(CommandParser):
     def refuse_unknown(self, unknown: list[str]) -> None:
         options = [option for action in self._actions for option in action.option_strings]
         for word in unknown:
@@ -150,13 +149,11 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> _Parser:
     """The argument parser of a script: a recipe, and every recipe key as an option."""
     parser = _Parser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description,
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
         epilog="Every key of the recipe can be set as --key value; the command line wins over the recipe.",
     )
-    parser.add_argument("recipe", help="path of the recipe, e.g. recipes/quickstart/config.yaml")
+    parser.add_argument("recipe", help="file or folder of the recipe, or the name of one that comes with the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
         shown = section is extra or section in sections
         group = parser.add_argument_group(section.__doc__.rstrip(".")) if shown else parser
@@ -237,9 +234,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
-        raise UserError(f"recipe {path} does not exist") from None
-    except IsADirectoryError:
-        raise UserError(f"recipe {path} is a folder; name the config.yaml in it") from None
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"recipe {path} does not exist; these come with the package: {names}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):

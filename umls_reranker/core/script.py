@@ -1,16 +1,39 @@
-"""What every script shares: one-line errors, the run lock, skip-or-run of a stage."""
+"""What every script shares: its command line, one-line errors, skip-or-run of a stage."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from .errors import UserError
 from .stages import Stage
 
-__all__ = ["run_script", "should_run"]
+__all__ = ["CommandParser", "run_script", "should_run"]
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The command line of ``umls-reranker SCRIPT``; options are spelled out, and mistakes are one line.
+
+    Args:
+        description: the script's docstring.
+        options: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, description: str | None = None, **options: Any) -> None:
+        super().__init__(
+            prog=f"umls-reranker {Path(sys.argv[0]).stem}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_script(main: Callable[[], int | None]) -> None:

@@ -32,18 +32,18 @@ ENCODER_FOLDER = "encoder"
 EXACT_INDEX = "Flat"
 # Retriever -> folder of the index that it reads beside the dense one.
 FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
-# Stage -> the script that makes it.
-SCRIPTS = {
-    "concepts": "prepare_data.py",
-    "mentions": "prepare_data.py",
-    "encoder": "train_encoder.py",
-    "index": "build_index.py",
-    "lexical": "build_index.py",
-    "mention_index": "build_index.py",
-    "candidates": "build_index.py",
-    "pairs": "mine_negatives.py",
-    "checkpoints": "train.py",
-    "model": "calibrate.py",
+# Stage -> the command that makes it.
+COMMANDS = {
+    "concepts": "prepare_data",
+    "mentions": "prepare_data",
+    "encoder": "train_encoder",
+    "index": "build_index",
+    "lexical": "build_index",
+    "mention_index": "build_index",
+    "candidates": "build_index",
+    "pairs": "mine_negatives",
+    "checkpoints": "train",
+    "model": "calibrate",
 }
 # Files, by name, that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents", "feedback")
@@ -175,7 +175,7 @@ def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
 
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:
     """Stage -> key of its finished output."""
-    return {stage: run.key_of(stage, SCRIPTS[stage]) for stage in stages}
+    return {stage: run.key_of(stage, COMMANDS[stage]) for stage in stages}
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

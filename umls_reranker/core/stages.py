@@ -197,11 +197,13 @@ class RunFolder:
         """Key of a finished stage, to use as another stage's input.
 
         Raises:
-            UserError: the stage has not been run; the message names the script that runs it.
+            UserError: the stage has not been run; the message names the command that runs it.
         """
         manifest = self.path / stage / MANIFEST
         if not manifest.is_file():
-            raise UserError(f"{self.path / stage} is not there yet; run scripts/{made_by} with the same recipe first")
+            raise UserError(
+                f"{self.path / stage} is not there yet; run umls-reranker {made_by} with the same recipe first"
+            )
         return read_json(manifest)["key"]
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:

@@ -184,9 +184,9 @@ def map_numbers(path: Path) -> np.memmap:
     try:
         numbers = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+        raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
     if numbers.dtype != np.uint64 or numbers.ndim != 1:
-        raise UserError(f"{path} does not hold 64-bit numbers; run scripts/prepare_data.py again")
+        raise UserError(f"{path} does not hold 64-bit numbers; run umls-reranker prepare_data again")
     return numbers
 
 

@@ -157,13 +157,13 @@ class ConceptTable:
         try:
             mapped = MappedTable.open(path)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is not a concept folder ({error}); run scripts/prepare_data.py") from None
+            raise UserError(f"{path} is not a concept folder ({error}); run umls-reranker prepare_data") from None
         names = mapped.table.column_names
         if names != CONCEPT_SCHEMA.names:
             raise UserError(f"{path} has columns {', '.join(names)}, not those of a concept folder")
         cui_numbers = map_numbers(path / CUIS_FILE)
         if len(cui_numbers) != mapped.table.num_rows:
-            raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run scripts/prepare_data.py again")
+            raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
         return cls(mapped, TypeHierarchy.load(path / HIERARCHY_FILE), cui_numbers, NameKeys.load(path))
 
     def __len__(self) -> int:

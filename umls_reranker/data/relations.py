@@ -61,9 +61,9 @@ class RelationTable:
         except FileNotFoundError:
             return cls(np.empty(0, np.int64))
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+            raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
         if entries.dtype != np.int64 or entries.ndim != 1:
-            raise UserError(f"{path} does not hold relations; run scripts/prepare_data.py again")
+            raise UserError(f"{path} does not hold relations; run umls-reranker prepare_data again")
         return cls(entries)
 
     def __len__(self) -> int:

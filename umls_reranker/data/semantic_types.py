@@ -196,7 +196,7 @@ class TypeHierarchy:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run scripts/prepare_data.py again") from None
+            raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
         return cls.from_dict(content)
 
     def _make_chain(self, type_id: str) -> list[str]:

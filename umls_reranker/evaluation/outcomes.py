@@ -112,9 +112,9 @@ class Outcomes:
             version = int((table.schema.metadata or {}).get(b"schema_version", -1))
             columns = {field.name: table[field.name].cast(field.type) for field in SCHEMA}
         except FileNotFoundError:
-            raise UserError(f"{path} is missing; scripts/evaluate.py makes it") from None
+            raise UserError(f"{path} is missing; umls-reranker evaluate makes it") from None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"{path} is damaged ({error}); run scripts/evaluate.py again") from None
+            raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
         if version != SCHEMA_VERSION:
             raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
         return cls(

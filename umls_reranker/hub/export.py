@@ -164,7 +164,7 @@ def _refuse_other_counts(folder: Path, new: Path) -> None:
     if counts.is_file() and counts.read_bytes() != (folder / COUNTS_FILE).read_bytes():
         raise UserError(
             f"{folder} was calibrated with other training mentions than the run holds now; "
-            "run scripts/calibrate.py again, then this"
+            "run umls-reranker calibrate again, then this"
         )
 
 

@@ -65,9 +65,9 @@ EVALUATED = ("metrics.json", "reference.json", "outcomes.parquet", "reliability.
 NETWORKS_EXPORTED = tuple(name for names in EXPORTED_FILES.values() for name in names)
 RECALIBRATED = tuple(f"{part}_{backend}.json" for part in ("calibrator", "thresholds") for backend in EXPORTED_FILES)
 PARTS = {
-    **dict.fromkeys((*NETWORK, *CALIBRATED), "scripts/calibrate.py"),
-    **dict.fromkeys(EVALUATED, "scripts/evaluate.py"),
-    **dict.fromkeys((REGISTER, *RECALIBRATED, *NETWORKS_EXPORTED), "scripts/export.py"),
+    **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
+    **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
+    **dict.fromkeys((REGISTER, *RECALIBRATED, *NETWORKS_EXPORTED), "umls-reranker export"),
 }
 
 NEEDED_TO_LOAD = (
@@ -104,7 +104,7 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a model folder; scripts/calibrate.py makes one")
+        raise UserError(f"{folder} is not a model folder; umls-reranker calibrate makes one")
     for name in NEEDED_TO_LOAD:
         _require(folder, name)
     listed = _read_manifest(folder)["sha256"]
@@ -214,7 +214,7 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
         UserError: the checkpoint has no safetensors weights.
     """
     if not (checkpoint / WEIGHTS).is_file():
-        raise UserError(f"{checkpoint} holds no {WEIGHTS}; run scripts/train.py with the same recipe")
+        raise UserError(f"{checkpoint} holds no {WEIGHTS}; run umls-reranker train with the same recipe")
     for name in NETWORK:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
@@ -270,7 +270,7 @@ def write_calibration(
 
 def _require(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
-        maker = PARTS.get(name, "scripts/calibrate.py")
+        maker = PARTS.get(name, "umls-reranker calibrate")
         raise UserError(f"{folder / name} is missing; {maker} makes it")
 
 
@@ -282,7 +282,7 @@ def _check_format(path: Path, content: Any, version: int) -> None:
             "upgrade: pip install -U umls_reranker"
         )
     if found != version or type(found) is not int:
-        raise UserError(f"{path} has schema_version {found!r}, not {version}; run scripts/calibrate.py again")
+        raise UserError(f"{path} has schema_version {found!r}, not {version}; run umls-reranker calibrate again")
 
 
 def _check_header(weights: Path) -> None:
@@ -305,7 +305,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(listed, dict) or listed.get(MANIFEST) != _own_sha256(info):
         raise UserError(
             f"{folder / MANIFEST} was changed after it was written, so nothing here can be trusted; take all parts "
-            "from one revision, or run scripts/calibrate.py again"
+            "from one revision, or run umls-reranker calibrate again"
         )
     return info
 

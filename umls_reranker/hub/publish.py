@@ -149,7 +149,7 @@ def find_outcomes(place: str) -> Path:
         if found.is_file():
             return found
     if path.exists():
-        raise UserError(f"{place} holds no {OUTCOMES_FILE}; scripts/evaluate.py makes it")
+        raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate makes it")
     repo_id, _, revision = place.partition("@")
     found = _published(repo_id, revision or None)
     if found is None:

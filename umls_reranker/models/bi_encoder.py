@@ -1,6 +1,6 @@
 """The bi-encoder: short texts in, unit vectors out.
 
-A mention may be read in its text, which an encoder has to be trained for (scripts/train_encoder.py):
+A mention may be read in its text, which an encoder has to be trained for (umls-reranker train_encoder):
 
     [CLS] left context <start> mention <end> right context [SEP]
 """

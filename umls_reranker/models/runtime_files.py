@@ -39,6 +39,6 @@ def _entry(folder: Path, backend: str) -> dict[str, Any]:
     if backend not in known:
         raise UserError(
             f"{folder} holds no {backend} network (it has: {', '.join(known) or 'none but torch'}); "
-            f"make one with scripts/export.py RECIPE --backends {backend}"
+            f"make one with umls-reranker export RECIPE --backends {backend}"
         )
     return known[backend]

@@ -23,7 +23,7 @@ __all__ = ["load_exported"]
 def load_exported(
     folder: Path, tokenizer: PreTrainedTokenizerBase, device: str | None, precision: str | None, backend: str
 ) -> Network:
-    """Load a network that scripts/export.py made.
+    """Load a network that umls-reranker export made.
 
     Raises:
         UserError: it was not exported, the runtime is not installed, or a GPU is asked for.
@@ -34,7 +34,7 @@ def load_exported(
         raise UserError(f"backend {backend} computes on the processor; leave out device={device!r} or use torch")
     file = folder / EXPORTED_FILES[backend][0]
     if not file.is_file():
-        raise UserError(f"{file} does not exist; make it with scripts/export.py RECIPE --backends {backend}")
+        raise UserError(f"{file} does not exist; make it with umls-reranker export RECIPE --backends {backend}")
     kind = OnnxNetwork if backend.startswith("onnx") else OpenVinoNetwork
     if backend.endswith("int8"):
         precision = "int8"

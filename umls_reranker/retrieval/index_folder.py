@@ -98,14 +98,14 @@ def require_one_run(folder: Path, names: list[str]) -> None:
     manifests = {}
     for name in names:
         if not (folder / name / MANIFEST).is_file():
-            raise UserError(f"{folder} has no {name}/; give a folder of scripts/export_index.py, or a run folder")
+            raise UserError(f"{folder} has no {name}/; give a folder of umls-reranker export_index, or a run folder")
         manifests[name] = read_json(folder / name / MANIFEST)
     for name, manifest in manifests.items():
         for other, key in manifest["inputs"].items():
             if other in manifests and manifests[other]["key"] != key:
                 raise UserError(
                     f"{folder / name} was built from another {other}/ than the one beside it; "
-                    "run scripts/build_index.py again, or export the index anew"
+                    "run umls-reranker build_index again, or export the index anew"
                 )
 
 

@@ -126,7 +126,9 @@ class LexicalIndex:
             return cls(path, description)
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[-1]
-            raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
+            raise UserError(
+                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
+            ) from None
 
     def require(self, concepts: ConceptTable) -> None:
         """Refuse concepts other than those the index was built over.
@@ -137,7 +139,7 @@ class LexicalIndex:
         if len(concepts) != len(self._grouping.offsets) - 1:
             raise UserError(
                 f"the lexical index was built over {len(self._grouping.offsets) - 1:,} concepts and there are "
-                f"{len(concepts):,} now; run scripts/build_index.py again"
+                f"{len(concepts):,} now; run umls-reranker build_index again"
             )
 
     def search(self, texts: Sequence[str], k: int) -> Candidates:

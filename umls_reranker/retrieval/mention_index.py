@@ -90,7 +90,7 @@ class MentionIndex:
             vectors = np.load(path / VECTORS_FILE, mmap_mode="c", allow_pickle=False)
             return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} holds no readable index ({error}); run scripts/build_index.py again") from None
+            raise UserError(f"{path} holds no readable index ({error}); run umls-reranker build_index again") from None
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         """Refuse concepts or an encoder other than those the index was built with.
@@ -105,7 +105,7 @@ class MentionIndex:
             if built != given:
                 raise UserError(
                     f"the index of training mentions was built with {name} {built!r}, not {given!r}; "
-                    "run scripts/build_index.py again"
+                    "run umls-reranker build_index again"
                 )
 
     def search(self, vectors: np.ndarray, k: int) -> Candidates:

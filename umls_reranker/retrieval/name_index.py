@@ -125,7 +125,9 @@ class NameIndex:
             names = open_table(path / NAMES_FOLDER)
         except (RuntimeError, OSError, pa.ArrowInvalid) as error:
             reason = str(error).splitlines()[-1]
-            raise UserError(f"{path} holds no readable index ({reason}); run scripts/build_index.py again") from None
+            raise UserError(
+                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
+            ) from None
         set_parameters(vectors, description["factory"], search_parameters)
         return cls(vectors, names, description)
 
@@ -143,12 +145,12 @@ class NameIndex:
             if encoder.identity[key] != value:
                 raise UserError(
                     f"the index was built with encoder {key} {value!r}, not {encoder.identity[key]!r}; "
-                    "run scripts/build_index.py again"
+                    "run umls-reranker build_index again"
                 )
         if len(concepts) != len(self.offsets) - 1:
             raise UserError(
                 f"the index was built over {len(self.offsets) - 1:,} concepts and there are {len(concepts):,} now; "
-                "run scripts/build_index.py again"
+                "run umls-reranker build_index again"
             )
 
     def names(self, name_ids: np.ndarray) -> list[str]:

@@ -61,7 +61,7 @@ class Retriever:
         if in_context and not encoder.queries.context_tokens:
             raise UserError(
                 "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
-                "scripts/train_encoder.py"
+                "umls-reranker train_encoder"
             )
 
     def require(self, concepts: ConceptTable) -> None:

@@ -1,7 +1,7 @@
 """Corrections: what a reviewer chose for a mention, as an Arrow dataset, and its way into calibration and training.
 
-A reviewer gets the lines of scripts/select_for_review.py and adds ``chosen``: the CUI of the right concept, whether it
-is among the candidates or not (the name of a candidate that has no CUI), or null where no concept is right; and, if
+A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, whether
+it is among the candidates or not (the name of a candidate that has no CUI), or null where no concept is right; and, if
 they like, ``note``. Everything is compared and stored in the form of `normalize_cui`.
 """
 
@@ -97,7 +97,7 @@ def load_feedback(folder: Path) -> Dataset:
     try:
         feedback = load_from_disk(str(folder))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no corrections ({error}); scripts/add_feedback.py makes them") from None
+        raise UserError(f"{folder} holds no corrections ({error}); umls-reranker add_feedback makes them") from None
     if not isinstance(feedback, Dataset) or feedback.features != FEEDBACK_FEATURES:
         raise UserError(
             f"{folder} holds no corrections, or those of another version; "

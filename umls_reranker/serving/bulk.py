@@ -93,7 +93,7 @@ class BulkJob:
         if processes.num_processes > here:
             raise UserError(
                 f"{processes.num_processes} processes were started, {here} of them on this machine; start all on one "
-                "machine with accelerate launch, and share work between machines with Ray or Spark"
+                "machine with --accelerate_config, and share work between machines with Ray or Spark"
             )
         folder = self.target.with_name(f".{self.target.name}.shards")
         count = -(-self.mentions.rows // self.shard_rows)

@@ -108,7 +108,7 @@ class ConceptLinker:
 
         Args:
             id_or_path, revision: as for `UMLSReranker.from_pretrained`.
-            index: folder that scripts/export_index.py wrote, or a run folder.
+            index: folder that umls-reranker export_index wrote, or a run folder.
             options: the further ones of `UMLSReranker.from_pretrained`; ``device`` holds for the retriever too.
 
         Raises:
@@ -257,6 +257,6 @@ def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
     if calibrated and read_json(folder / "index" / MANIFEST)["key"] != calibrated:
         warnings.warn(
             f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
-            "probabilities hold for lists of that one. Calibrate on this index, or check with scripts/validate.py",
+            "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate",
             stacklevel=4,
         )

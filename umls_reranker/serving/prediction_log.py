@@ -1,4 +1,4 @@
-"""Logged predictions: the JSON lines that scripts/rerank.py writes, or a service in the same form.
+"""Logged predictions: the JSON lines that umls-reranker rerank writes, or a service in the same form.
 
 One object a line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
 ``margin``, ``logit``, ``tier``, ``accepted``) and, where known, ``entity_type``, ``left``, ``right``, ``mention_id``,
@@ -52,7 +52,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
         UserError: the file is missing, or a line is not such an object (names the line).
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist; give the output of scripts/rerank.py")
+        raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -66,7 +66,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
                 types = row.get("entity_type") or []
                 top = best and Top(float(best["score"]), float(best["margin"]), best["tier"], best["accepted"])
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                raise UserError(f"{path}:{number}: not a line that scripts/rerank.py wrote") from None
+                raise UserError(f"{path}:{number}: not a line that umls-reranker rerank wrote") from None
             yield LoggedMention(row, [types] if isinstance(types, str) else list(types), top)
 
 

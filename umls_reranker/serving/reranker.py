@@ -90,7 +90,7 @@ class UMLSReranker:
                 else float32.
             token: Hub token for a private repo; by default the one of ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: where downloads are kept; by default the Hub's cache.
-            backend: ``torch``, ``torch_compile``, or a network made by scripts/export.py: ``onnx``, ``onnx_int8``,
+            backend: ``torch``, ``torch_compile``, or a network made by umls-reranker export: ``onnx``, ``onnx_int8``,
                 ``openvino``, ``openvino_int8``; it comes with a calibrator of its own where its scores differ.
             token_budget: tokens of one forward pass; by default measured at the first large call and remembered.
             accept_tier: lowest tier whose first candidate is accepted: ``medium``, as the model says, or ``high``,
@@ -421,7 +421,7 @@ def _score(key: str, value: Any, position: int) -> float:
 
 
 def check_mention(row: Mapping[str, Any], template: PairTemplate) -> None:
-    """Raise what ranking one mention would raise, given as in the files of scripts/rerank.py.
+    """Raise what ranking one mention would raise, given as in the files of umls-reranker rerank.
 
     Args:
         row: with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.

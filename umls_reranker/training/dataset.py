@@ -157,7 +157,9 @@ def tokenize_pairs(
     """
     missing = [column for column in REQUIRED_COLUMNS if column not in pairs.column_names]
     if missing:
-        raise UserError(f"the pairs lack the columns {', '.join(missing)}; make them with scripts/mine_negatives.py")
+        raise UserError(
+            f"the pairs lack the columns {', '.join(missing)}; make them with umls-reranker mine_negatives"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     count = max(1, -(-len(pairs) // ROWS_PER_SHARD))
     shards = [folder / f"{number:05}-of-{count:05}.arrow" for number in range(count)]

@@ -37,11 +37,11 @@ def use_one_gpu(arguments: TrainingArguments) -> None:
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
-def require_one_process(script: str) -> None:
-    """Refuse a launch of several processes, for a script whose loss compares all rows of a batch.
+def require_one_process(command: str) -> None:
+    """Refuse a launch of several processes, for a command whose loss compares all rows of a batch.
 
     Raises:
         UserError: there are several.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"{script} trains on one process; start it without a launcher: python {script} RECIPE")
+        raise UserError(f"{command} trains on one process; start it without a launcher")

@@ -149,7 +149,7 @@ class Reference:
             UserError: the file is missing, damaged or of a newer format.
         """
         if not path.is_file():
-            raise UserError(f"{path} is missing; scripts/evaluate.py makes it")
+            raise UserError(f"{path} is missing; umls-reranker evaluate makes it")
         content = read_json(path)
         state = dict(content) if isinstance(content, dict) else {}
         version = state.pop("schema_version", None)
@@ -163,7 +163,7 @@ class Reference:
             reference._check()
             return reference
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); run scripts/evaluate.py again") from None
+            raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
 
     def _check(self) -> None:
         """Refuse what the first mention, or the first full window, would stumble over.

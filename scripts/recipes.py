@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""List the recipes and accelerate configurations that come with the package, or copy one into the working folder.
+
+    umls-reranker recipes
+    umls-reranker recipes copy quickstart
+    umls-reranker recipes copy multi_gpu_fp16
+
+A recipe is a folder with config.yaml and a README that tells what the recipe gave. Commands take a copy before the
+recipe of the same name that comes with the package.
+"""
+
+import shutil
+from pathlib import Path
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.core.shipped import shipped_configs, shipped_recipes
+
+
+def main() -> None:
+    parser = CommandParser(__doc__)
+    parser.add_argument("action", nargs="?", choices=("list", "copy"), default="list", help="list is the default")
+    parser.add_argument("name", nargs="?", help="what to copy")
+    options = parser.parse_args()
+    if options.action == "copy":
+        copy(options.name)
+    else:
+        show()
+
+
+def show() -> None:
+    recipes, configs = shipped_recipes(), shipped_configs()
+    width = max(map(len, (*recipes, *configs))) + 2
+    print("Recipes:")
+    for name, folder in recipes.items():
+        print(f"  {name:<{width}}{first_comment(folder / 'config.yaml')}")
+    print("\nAccelerate configurations:")
+    for name, file in configs.items():
+        print(f"  {name:<{width}}{first_comment(file)}")
+
+
+def first_comment(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
+
+
+def copy(name: str | None) -> None:
+    known = shipped_recipes() | shipped_configs()
+    if name not in known:
+        raise UserError(f"there is nothing named {name} to copy; choose from {', '.join(known)}")
+    source = known[name]
+    target = Path(source.name)
+    if target.exists():
+        raise UserError(f"{target} is here already; move it away to get a fresh copy")
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    print(target / "config.yaml" if source.is_dir() else target)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,166 @@
+"""The command ``umls-reranker``: it finds, launches and explains the scripts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from umls_reranker import __main__ as command
+from umls_reranker.core import launch
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.launch import LAUNCHED, launch_options, start
+from umls_reranker.core.recipe import load_recipe
+from umls_reranker.core.shipped import find_recipe, shipped_configs, shipped_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "accelerate_configs"
+
+
+def run(*words, cwd):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    started = [sys.executable, "-m", "umls_reranker", *map(str, words)]
+    return subprocess.run(started, capture_output=True, text=True, env=environment, timeout=240, cwd=cwd)
+
+
+def test_every_script_is_a_command():
+    names = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+    assert sorted(command.COMMANDS) == names
+    assert set(LAUNCHED) <= set(names)
+
+
+def test_help_names_every_command_with_its_first_line(tmp_path):
+    shown = run(cwd=tmp_path)
+    assert shown.returncode == 0 and run("--help", cwd=tmp_path).stdout == shown.stdout
+    lines = [line.split(maxsplit=1) for line in shown.stdout.splitlines() if line.startswith("  ")]
+    told = {words[0]: words[1] for words in lines if words[0] in command.COMMANDS}
+    assert list(told) == command.COMMANDS
+    assert told["add_feedback"] == "Add reviewed predictions to a dataset of corrections."
+    assert run("--version", cwd=tmp_path).stdout.strip() == command.__version__
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["mine-negatives"], "unknown command 'mine-negatives'; did you mean mine_negatives?"),
+        (["Train"], "unknown command 'Train'; did you mean train?"),
+        (["xyz"], "unknown command 'xyz'; see umls-reranker --help"),
+        (["train", "quickstart", "--num_processes", "2"], "--num_processes needs --accelerate_config, e.g. "),
+        (["train", "quickstart", "--accelerate_config"], "argument --accelerate_config: expected one argument; see "),
+        (
+            ["run", "quickstart", "--accelerate_config", "x"],
+            "--accelerate_config: x is neither a file nor one of cpu, ",
+        ),
+        (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
+        (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: minilm-"),
+        (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
+        (["recipes", "copy", "quick"], "there is nothing named quick to copy; choose from minilm-"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, words, reason):
+    ended = run(*words, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: {reason}") and ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("quickstart") == shipped_recipes()["quickstart"] / "config.yaml"
+    listed = run("recipes", cwd=tmp_path).stdout
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
+    assert names == [*shipped_recipes(), *shipped_configs()]
+    assert {path.name for path in (ROOT / "accelerate_configs").iterdir()} == {
+        path.name for path in shipped_configs().values()
+    }
+    for name in ("quickstart", "multi_gpu_fp16"):
+        assert run("recipes", "copy", name, cwd=tmp_path).returncode == 0
+    assert {path.name for path in Path("quickstart").iterdir()} == {"README.md", "config.yaml"}
+    assert Path("multi_gpu_fp16.yaml").read_text() == (CONFIGS / "multi_gpu_fp16.yaml").read_text()
+    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart is here already")
+    # The copy comes first, as a folder and as a name.
+    Path("quickstart/config.yaml").write_text("run_name: mine\n")
+    assert load_recipe("quickstart").run.run_name == load_recipe(tmp_path / "quickstart").run.run_name == "mine"
+
+
+def test_a_configuration_by_name_takes_all_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+
+    def processes(*words):
+        options, others = launch_options(["RECIPE", "--accelerate_config", *words, "--seed", "3"])
+        assert others == ["RECIPE", "--seed", "3"]
+        return options.get("num_processes")
+
+    assert processes("multi_gpu_fp16") == processes("fsdp") == 8
+    assert processes("multi_gpu_fp16", "--num_processes", "2") == 2
+    assert processes("multi_node_fp16") == 16 and processes("multi_node_fp16", "--num_machines", "3") == 24
+    assert (processes("cpu"), processes("cpu_two_processes"), processes("single_gpu")) == (1, 2, 1)
+    assert processes(str(CONFIGS / "multi_gpu_fp16.yaml")) is None
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="multi_gpu_fp16 needs GPUs, and none is visible"):
+        processes("multi_gpu_fp16")
+
+
+SCRIPT = """
+import os, sys
+rank = os.environ.get("RANK", "alone")
+with open(f"rank-{rank}", "w") as file:
+    print(os.environ.get("WORLD_SIZE"), os.environ.get("ACCELERATE_MIXED_PRECISION"), sys.argv[1:], file=file)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [(None, {"alone": "None None"}), ("cpu", {"alone": "None no"}), ("cpu_two_processes", {"0": "2 no", "1": "2 no"})],
+)
+def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").write_text(SCRIPT)
+    options = launch_options(["--accelerate_config", config])[0] if config else None
+    words = ["0", "--targets", "acc@1 >= 0.5"]
+    assert start(Path("script.py"), words, options) == 0
+    told = {path.name.removeprefix("rank-"): path.read_text() for path in Path().glob("rank-*")}
+    assert told == {rank: f"{environment} {words}\n" for rank, environment in found.items()}
+    assert start(Path("script.py"), ["2"], options) == 2
+
+
+def test_a_killed_script_ends_as_in_a_shell(tmp_path):
+    (tmp_path / "script.py").write_text("import os; os.kill(os.getpid(), 9)")
+    assert start(tmp_path / "script.py", []) == 137
+
+
+@pytest.mark.parametrize("content", ["num_processes: [", "distributed_type: NONSENSE\n", "surprise: 1\n"])
+def test_a_configuration_that_accelerate_refuses(tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    (tmp_path / "script.py").write_text("")
+    options, _ = launch_options(["--accelerate_config", str(tmp_path / "bad.yaml")])
+    with pytest.raises(UserError, match=r"accelerate refuses .*bad\.yaml: "):
+        start(tmp_path / "script.py", [], options)
+
+
+@pytest.mark.parametrize(
+    ("failing", "code", "started"),
+    [
+        ({}, 0, [*command.GROUPS["Stages of a run, in their order"]]),
+        ({"train": 2}, 2, ["prepare_data", "train_encoder", "build_index", "mine_negatives", "train"]),
+        ({"validate": 1}, 1, [*command.GROUPS["Stages of a run, in their order"]]),
+    ],
+)
+def test_run_starts_the_stages_in_order(monkeypatch, failing, code, started):
+    calls = []
+
+    def record(script, words, options):
+        calls.append((script.stem, words, bool(options)))
+        return failing.get(script.stem, 0)
+
+    monkeypatch.setattr(launch, "start", record)
+    words = ["quickstart", "--seed", "3"]
+    monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", *words, "--accelerate_config", "cpu"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == code
+    assert calls == [(name, words, name in ("build_index", "mine_negatives", "train")) for name in started]

@@ -1,0 +1,101 @@
+"""The command ``umls-reranker``: every script is a subcommand of the same name."""
+
+from __future__ import annotations
+
+import difflib
+import runpy
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.launch import LAUNCHED, launch_options, start
+from umls_reranker.core.script import run_script
+from umls_reranker.core.shipped import shipped
+from umls_reranker.core.version import __version__
+
+GROUPS = {
+    "Start here": ("recipes", "run"),
+    "Stages of a run, in their order": (
+        "prepare_data",
+        "train_encoder",
+        "build_index",
+        "mine_negatives",
+        "train",
+        "calibrate",
+        "evaluate",
+        "validate",
+        "summarize",
+    ),
+    "Use and share a model": ("rerank", "serve", "export", "export_index", "publish"),
+    "Watch it, and learn from corrections": ("monitor", "select_for_review", "add_feedback", "recalibrate"),
+}
+COMMANDS = [name for names in GROUPS.values() for name in names]
+USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
+FIRST_STEPS = """\
+First steps, on open data and a processor:
+
+    pip install "umls_reranker[quickstart]"
+    umls-reranker recipes copy quickstart
+    umls-reranker run quickstart
+
+RECIPE is a YAML file, a folder that holds config.yaml, or the name of a recipe that comes with the package. Every
+key of it can be set as --key value. On all GPUs of a machine:
+
+    umls-reranker run RECIPE --accelerate_config multi_gpu_fp16"""
+
+
+def main() -> None:
+    """Run the subcommand that the command line names; its exit code is that of the process."""
+    run_script(dispatch)
+
+
+def dispatch() -> int:
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        ending = f"did you mean {near[0]}?" if near else "see umls-reranker --help"
+        raise UserError(f"unknown command {name!r}; {ending}")
+    script = shipped("scripts") / f"{name}.py"
+    if name in LAUNCHED:
+        options, words = launch_options(words)
+        if options:
+            return start(script, words, options)
+    # From here on as if Python had been started with the script.
+    sys.argv = [str(script), *words]
+    sys.path[0] = str(script.parent)
+    runpy.run_path(str(script), run_name="__main__")
+    return 0
+
+
+def overview() -> str:
+    """The subcommands with the first sentence of each script, and the first steps."""
+    width = max(map(len, COMMANDS)) + 4
+    lines = [USAGE, ""]
+    for group, names in GROUPS.items():
+        lines.append(f"{group}:")
+        for name in names:
+            lines += textwrap.wrap(
+                summary(shipped("scripts") / f"{name}.py"),
+                width=max(shutil.get_terminal_size().columns - 1, 60),
+                initial_indent=f"  {name:<{width - 2}}",
+                subsequent_indent=" " * width,
+            )
+        lines.append("")
+    return "\n".join([*lines, FIRST_STEPS])
+
+
+def summary(script: Path) -> str:
+    """First line of a script's docstring, read without importing it."""
+    return script.read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
+
+
+if __name__ == "__main__":
+    main()

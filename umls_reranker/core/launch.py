@@ -1,0 +1,106 @@
+"""Scripts in processes of their own: one, or several on GPUs and machines through accelerate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import UserError
+from .script import CommandParser
+from .shipped import shipped_configs
+
+__all__ = ["LAUNCHED", "launch_options", "start"]
+
+# The scripts whose work can be shared among processes.
+LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
+# Options of `accelerate launch` that a command takes as well, and their types.
+OPTIONS = {
+    "num_processes": int,
+    "num_machines": int,
+    "machine_rank": int,
+    "main_process_ip": str,
+    "main_process_port": int,
+    "fsdp_transformer_layer_cls_to_wrap": str,
+}
+
+
+def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Options of the launcher, empty where nothing is to be launched, and the other words.
+
+    A configuration that comes with the package takes as many processes as there are GPUs, on one machine or several
+    alike; a file is taken as it is.
+
+    Raises:
+        UserError: an option has a value of the wrong type, or belongs to ``--accelerate_config``, which is not there;
+            there is no such configuration, or it needs GPUs that are not there.
+    """
+    parser = CommandParser(add_help=False)
+    for name, kind in {"accelerate_config": str, **OPTIONS}.items():
+        parser.add_argument(f"--{name}", type=kind)
+    given, others = parser.parse_known_args(words)
+    options = {name: value for name, value in vars(given).items() if value is not None}
+    if options and "accelerate_config" not in options:
+        raise UserError(f"--{next(iter(options))} needs --accelerate_config, e.g. --accelerate_config multi_gpu_fp16")
+    if options and not Path(name := options["accelerate_config"]).is_file():
+        known = {name: path for name, path in shipped_configs().items() if path.suffix == ".yaml"}
+        if name not in known:
+            raise UserError(f"--accelerate_config: {name} is neither a file nor one of {', '.join(known)}")
+        options["accelerate_config"] = str(known[name])
+        if "num_processes" not in options:
+            options["num_processes"] = _processes(name, known[name], options.get("num_machines"))
+    return options, others
+
+
+def start(script: Path, words: Sequence[str], options: Mapping[str, Any] | None = None) -> int:
+    """Run a script to its end.
+
+    Args:
+        words: its command line.
+        options: those of the launcher, from `launch_options`; without any it is one process.
+
+    Returns:
+        The exit code: 0, or that of the first process that failed; of a killed one 128 and the signal's number.
+
+    Raises:
+        UserError: accelerate refuses the configuration.
+    """
+    code = _launch(script, words, options) if options else subprocess.call([sys.executable, str(script), *words])
+    return code if code >= 0 else 128 - code
+
+
+def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int:
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    config = options["accelerate_config"]
+    others = [word for name in OPTIONS if name in options for word in (f"--{name}", str(options[name]))]
+    arguments = launch_command_parser().parse_args(["--config_file", config, *others, str(script), *words])
+    try:
+        launch_command(arguments)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException as error:
+        return -error.sigval
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"accelerate refuses {config}: {error}") from None
+    return 0
+
+
+def _processes(name: str, config: Path, machines: int | None) -> int:
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if settings["use_cpu"] or settings["distributed_type"] == "NO":
+        return settings["num_processes"]
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        raise UserError(f"--accelerate_config {name} needs GPUs, and none is visible; on a processor take cpu")
+    return gpus * (machines or settings["num_machines"])

@@ -1,0 +1,39 @@
+"""What comes with the package: scripts, recipes and accelerate configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["find_recipe", "shipped", "shipped_configs", "shipped_recipes"]
+
+
+def shipped(folder: str) -> Path:
+    """One of the folders ``scripts``, ``recipes`` and ``accelerate_configs``.
+
+    A wheel holds it inside the package, a checkout next to it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name of a recipe -> its folder."""
+    return {path.parent.name: path.parent for path in sorted(shipped("recipes").glob("*/config.yaml"))}
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name of an accelerate configuration, or of the SLURM job -> its file."""
+    files = sorted(shipped("accelerate_configs").iterdir())
+    return {path.stem: path for path in files if path.suffix in (".yaml", ".slurm")}
+
+
+def find_recipe(recipe: str) -> Path:
+    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a shipped recipe.
+
+    What lies in the working folder comes before what is shipped.
+    """
+    path = Path(recipe)
+    if not path.exists():
+        path = shipped_recipes().get(recipe, path)
+    return path / "config.yaml" if path.is_dir() else path
