@@ -16,17 +16,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from umls_reranker.calibration.calibrators import CALIBRATORS, make_calibrator
+from umls_reranker.calibration import calibrators
 from umls_reranker.calibration.certificate import certify
 from umls_reranker.calibration.choice import choice_log_odds
 from umls_reranker.calibration.logistic import sigmoid
-from umls_reranker.calibration.reliability import (
-    brier_decomposition,
-    calibration_report,
-    debiased_ece,
-    ece,
-    smooth_ece,
-)
+from umls_reranker.calibration.reliability import brier_decomposition, calibration_report, debiased_ece, ece
 from umls_reranker.data.semantic_types import TypeHierarchy
 
 CANDIDATES = 32
@@ -77,16 +71,13 @@ def main() -> None:
     for name, estimate in (
         ("ECE", ece),
         ("debiased ECE", debiased_ece),
-        ("smooth ECE", smooth_ece),
         ("Brier parts", brier_decomposition),
     ):
         timed(f"{name} alone, pairs", lambda estimate=estimate: estimate(p, y))
-    for method, calibrator in CALIBRATORS.items():
-        if calibrator.fits_lists:
-            timed(
-                f"fit {method} inside lists",
-                lambda method=method: make_calibrator(method, hierarchy).fit(scores, y, offsets=offsets, types=types),
-            )
+    inside_lists = {"offsets": offsets, "types": types, "hierarchy": hierarchy}
+    for method, kind in calibrators.Calibrator.kinds.items():
+        if kind.fits_lists:
+            timed(f"fit {method} inside lists", lambda kind=kind: kind().fit(scores, y, **inside_lists))
     timed("certificate by document", lambda: certify(top_p, top_y, document))
 
 

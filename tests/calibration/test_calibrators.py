@@ -9,25 +9,20 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from umls_reranker.calibration.calibrators import (
-    CALIBRATORS,
+    MAX_STANDARD_SLOPE,
     BetaCalibrator,
-    Calibrator,
-    HeldOutLoss,
     IsotonicCalibrator,
     PlattCalibrator,
-    QuadraticCalibrator,
     TemperatureCalibrator,
-    cross_validated_losses,
-    fit_calibrator,
-    make_calibrator,
 )
 from umls_reranker.calibration.choice import choice_log_odds, log_sums
-from umls_reranker.calibration.families import MAX_STANDARD_SLOPE
+from umls_reranker.calibration.fitting import cross_validated_losses, fit_calibrator
 from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import log_loss
+from umls_reranker.calibration.score_maps import Calibrator, Sample
 from umls_reranker.core.errors import UserError
 
-METHODS = list(CALIBRATORS)
+METHODS = list(Calibrator.kinds)
 
 
 def pairs(n: int = 3000, slope: float = 0.7, intercept: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -46,21 +41,11 @@ def test_platt_by_hand():
 
 def test_platt_agrees_with_scikit_learn():
     logits, labels = pairs()
-    weight = np.random.default_rng(1).uniform(0.5, 2, len(logits))
     reference = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=500)
-    reference.fit(logits[:, None], labels, sample_weight=weight)
-    platt = PlattCalibrator().fit(logits, labels, sample_weight=weight)
+    reference.fit(logits[:, None], labels)
+    platt = PlattCalibrator().fit(logits, labels)
     assert platt.slope == pytest.approx(reference.coef_[0, 0], abs=1e-7)
     assert platt.intercept == pytest.approx(reference.intercept_[0], abs=1e-7)
-
-
-def test_sample_weights_count_as_copies():
-    logits, labels = pairs(200)
-    copies = np.random.default_rng(2).integers(1, 4, 200)
-    for method in METHODS:
-        weighted = make_calibrator(method).fit(logits, labels, sample_weight=copies)
-        repeated = make_calibrator(method).fit(np.repeat(logits, copies), np.repeat(labels, copies))
-        np.testing.assert_allclose(weighted(logits), repeated(logits), atol=1e-7)
 
 
 def test_temperature_finds_the_scale_and_is_bounded():
@@ -100,10 +85,10 @@ def test_beta_equals_platt_where_slopes_agree_and_beats_it_where_not():
 @pytest.mark.parametrize("method", METHODS)
 def test_json_round_trip_gives_equal_outputs(method):
     logits, labels = pairs(500)
-    fitted = make_calibrator(method).fit(logits, labels)
+    fitted = Calibrator.of(method).fit(logits, labels)
     state = json.loads(json.dumps(fitted.to_dict()))
     loaded = Calibrator.from_dict(state)
-    assert type(loaded) is CALIBRATORS[method]
+    assert type(loaded) is Calibrator.kinds[method]
     grid = np.linspace(-50, 50, 999).astype(np.float32)
     np.testing.assert_array_equal(loaded(grid), fitted(grid))
     assert loaded(grid).dtype == np.float64
@@ -112,7 +97,7 @@ def test_json_round_trip_gives_equal_outputs(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_outputs_are_probabilities_that_never_fall(method):
     logits, labels = pairs(500)
-    p = make_calibrator(method).fit(logits, labels)(np.array([-1e6, -700, -5, 0, 5, 700, 1e6]))
+    p = Calibrator.of(method).fit(logits, labels)(np.array([-1e6, -700, -5, 0, 5, 700, 1e6]))
     assert np.all((p >= 0) & (p <= 1)) and np.all(np.diff(p) >= 0)
 
 
@@ -120,7 +105,7 @@ def test_outputs_are_probabilities_that_never_fall(method):
 def test_separable_data_stay_finite_whatever_the_unit(scale):
     logits, labels = scale * np.array([-3.0, -2.0, 2.0, 3.0]), np.array([0, 0, 1, 1])
     for method in ("platt", "beta"):
-        p = make_calibrator(method).fit(logits, labels)(logits)
+        p = Calibrator.of(method).fit(logits, labels)(logits)
         assert np.all(np.isfinite(p)) and np.all(p[:2] < 1e-6) and np.all(p[2:] > 1 - 1e-6)
     slope = PlattCalibrator().fit(logits, labels).slope
     assert slope == pytest.approx(MAX_STANDARD_SLOPE / logits.std())
@@ -139,24 +124,24 @@ def test_separable_data_stay_finite_whatever_the_unit(scale):
 @pytest.mark.parametrize("method", METHODS)
 def test_unfit_data_are_a_user_error(method, logits, labels, message):
     with pytest.raises(UserError, match=message):
-        make_calibrator(method).fit(logits, labels)
+        Calibrator.of(method).fit(logits, labels)
 
 
-@pytest.mark.parametrize("method", ["platt", "beta", "quadratic", "hierarchical_platt", "isotonic"])
+@pytest.mark.parametrize("method", ["platt", "beta", "hierarchical_beta", "isotonic"])
 def test_scores_that_rank_backwards_are_a_user_error(method):
     with pytest.raises(UserError, match="do not rank right candidates above wrong ones"):
-        make_calibrator(method).fit([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0])
+        Calibrator.of(method).fit([-2.0, -1.0, 0.0, 1.0, 2.0], [1, 1, 0, 1, 0])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_constant_scores_are_a_user_error(method):
     with pytest.raises(UserError, match="all logits"):
-        make_calibrator(method).fit([0.5, 0.5], [0, 1])
+        Calibrator.of(method).fit([0.5, 0.5], [0, 1])
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
-    fitted = make_calibrator(method).fit(*pairs(500))
+    fitted = Calibrator.of(method).fit(*pairs(500))
     p = fitted(np.array([-np.inf, -1e9, 1e9, np.inf]))
     np.testing.assert_array_equal(p[[0, 3]], p[[1, 2]])
     with pytest.raises(UserError, match="1 scores are no numbers"):
@@ -165,7 +150,7 @@ def test_infinite_scores_are_the_ends_and_no_number_is_an_error(method):
 
 def test_unknown_method_names_the_nearest():
     with pytest.raises(UserError, match="'plat', did you mean 'platt'"):
-        make_calibrator("plat")
+        Calibrator.of("plat")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +166,6 @@ def test_damaged_state_names_the_parameter(parameters):
     [
         {"method": "platt", "parameters": {"slope": -1.0, "intercept": 0.0}},
         {"method": "beta", "parameters": {"a": 1.0, "b": -1.0, "c": 0.0}},
-        {"method": "quadratic", "parameters": QuadraticCalibrator(slope_low=-0.1).to_dict()["parameters"]},
-        {"method": "quadratic", "parameters": QuadraticCalibrator(low=1.0).to_dict()["parameters"]},
         {"method": "isotonic", "parameters": {"x": [0.0, 1.0], "y": [0.0]}},
         {"method": "isotonic", "parameters": {"x": [1.0, 0.0], "y": [0.0, 1.0]}},
         {"method": "isotonic", "parameters": {"x": [], "y": []}},
@@ -200,13 +183,12 @@ def test_auto_picks_the_lowest_cross_validated_loss():
     truth = np.select([logits < -2, logits < 2], [0.02, 0.5], 0.98)
     labels = (rng.random(6000) < truth).astype(int)
     groups = rng.integers(0, 40, 6000).astype(str)
-    report: dict[str, HeldOutLoss] = {}
-    chosen = fit_calibrator("auto", logits, labels, groups, report=report)
-    assert set(report) == set(METHODS) - {"listwise"}
-    assert chosen.method == min(report, key=lambda name: report[name].log_loss) == "isotonic"
+    chosen, losses = fit_calibrator("auto", logits, labels, groups)
+    assert set(losses) == set(METHODS) - {"listwise"}
+    assert chosen.method == min(losses, key=losses.get) == "isotonic"
     np.testing.assert_array_equal(chosen(logits), IsotonicCalibrator().fit(logits, labels)(logits))
     logits, labels = pairs(6000)
-    assert fit_calibrator("auto", logits, labels, groups).method != "temperature"
+    assert fit_calibrator("auto", logits, labels, groups)[0].method != "temperature"
 
 
 def test_cross_validation_by_hand():
@@ -214,14 +196,13 @@ def test_cross_validation_by_hand():
     logits = np.array([-1.0, 1.0, -2.0, -1.0, 2.0, 1.0])
     labels = np.array([0, 1, 0, 1, 1, 0])
     groups = np.array([0, 0, 1, 1, 1, 1])
-    losses = cross_validated_losses(["temperature"], logits, labels, groups)
+    losses = cross_validated_losses(Sample(logits, labels), groups)
     expected = 0.0
     for held_out in (groups == 0, groups == 1):
         fitted = TemperatureCalibrator().fit(logits[~held_out], labels[~held_out])
         eps = 0.5 / np.sum(~held_out)
         expected += log_loss(fitted(logits[held_out]), labels[held_out], eps) * np.sum(held_out) / 6
-    assert losses["temperature"].log_loss == pytest.approx(expected, abs=1e-12)
-    assert losses["temperature"].top1_log_loss is None
+    assert losses["temperature"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_auto_needs_documents():
@@ -254,7 +235,7 @@ def lists(n: int = 1500, size: int = 4, seed: int = 0, slope: float = 0.6, inter
     return scores.ravel(), labels.ravel(), np.arange(n + 1) * size
 
 
-INSIDE_LISTS = [method for method, kind in CALIBRATORS.items() if kind.fits_lists]
+INSIDE_LISTS = [method for method, kind in Calibrator.kinds.items() if kind.fits_lists]
 
 
 def test_platt_inside_lists_finds_what_made_them():
@@ -275,7 +256,7 @@ def list_loss(calibrator: Calibrator, scores, labels, offsets) -> float:
 @pytest.mark.parametrize("method", INSIDE_LISTS)
 def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(method):
     scores, labels, offsets = lists()
-    fitted = make_calibrator(method).fit(scores, labels, offsets=offsets)
+    fitted = Calibrator.of(method).fit(scores, labels, offsets=offsets)
     utility = fitted.log_odds(scores)
     p = sigmoid(choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, np.arange(len(scores))))
     sums = np.add.reduceat(p, offsets[:-1])
@@ -284,7 +265,7 @@ def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(meth
     assert np.all(np.diff(utility[order]) >= 0)
     if method != "listwise":
         assert list_loss(fitted, scores, labels, offsets) <= list_loss(
-            make_calibrator("listwise"), scores, labels, offsets
+            Calibrator.of("listwise"), scores, labels, offsets
         )
 
 
@@ -292,38 +273,25 @@ def test_empty_lists_change_nothing():
     scores, labels, offsets = lists(300)
     gaps = np.insert(offsets, [0, 7, len(offsets)], [0, offsets[7], offsets[-1]])
     for method in INSIDE_LISTS:
-        with_gaps = make_calibrator(method).fit(scores, labels, offsets=gaps)
+        with_gaps = Calibrator.of(method).fit(scores, labels, offsets=gaps)
         np.testing.assert_allclose(
-            with_gaps(scores), make_calibrator(method).fit(scores, labels, offsets=offsets)(scores)
+            with_gaps(scores), Calibrator.of(method).fit(scores, labels, offsets=offsets)(scores)
         )
 
 
 def test_auto_inside_lists_goes_by_the_loss_of_lists():
     scores, labels, offsets = lists(800)
     documents = np.repeat(np.arange(800) // 20, 4)
-    report: dict[str, HeldOutLoss] = {}
-    chosen = fit_calibrator("auto", scores, labels, documents, offsets=offsets, inside_lists=True, report=report)
-    assert set(report) == set(INSIDE_LISTS)
-    assert report[chosen.method].log_loss == min(loss.log_loss for loss in report.values())
-    assert report["platt"].log_loss < report["listwise"].log_loss
-    assert report["platt"].top1_log_loss < report["listwise"].top1_log_loss
-    assert all(0.2 < loss.top1_log_loss < 0.8 for loss in report.values())
-
-
-def test_top1_loss_by_hand():
-    # Two documents of one list each: each list's first candidate by score is judged by what the other list taught.
-    scores, labels = np.array([1.0, -1.0, 0.5, 2.0, -2.0, 0.0]), np.array([1, 0, 0, 0, 1, 0])
-    groups, offsets = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 3, 6])
-    found = cross_validated_losses(["temperature"], scores, labels, groups, offsets=offsets)["temperature"]
-    first, second = (TemperatureCalibrator().fit(scores[part], labels[part]) for part in (slice(3), slice(3, 6)))
-    expected = (log_loss(second(scores[:1]), [1], 1 / 6) + log_loss(first(scores[3:4]), [0], 1 / 6)) / 2
-    assert found.top1_log_loss == pytest.approx(expected, abs=1e-12)
+    chosen, losses = fit_calibrator("auto", scores, labels, documents, offsets=offsets)
+    assert set(losses) == set(INSIDE_LISTS)
+    assert losses[chosen.method] == min(losses.values())
+    assert losses["platt"] < losses["listwise"]
 
 
 def test_isotonic_inside_lists_is_a_user_error():
     scores, labels, offsets = lists(50)
     with pytest.raises(UserError, match="isotonic works on the cross-encoder's logits alone"):
-        fit_calibrator("isotonic", scores, labels, offsets=offsets, inside_lists=True)
+        fit_calibrator("isotonic", scores, labels, offsets=offsets)
 
 
 def test_a_method_that_fails_on_a_fold_is_not_chosen():
@@ -331,33 +299,5 @@ def test_a_method_that_fails_on_a_fold_is_not_chosen():
     scores = np.concatenate([np.linspace(-3, 3, 60), [-1.0, 1.0]])
     labels = np.concatenate([np.linspace(-3, 3, 60) > 0, [True, False]]).astype(int)
     groups = np.repeat([0, 1], [60, 2])
-    report: dict[str, HeldOutLoss] = {}
-    assert fit_calibrator("auto", scores, labels, groups, report=report).method == "temperature"
-    assert report["platt"].log_loss == np.inf and np.isfinite(report["temperature"].log_loss)
-
-
-def test_quadratic_follows_a_bend_and_platt_does_not():
-    rng = np.random.default_rng(0)
-    scores = rng.uniform(-4, 4, 30_000)
-    truth = QuadraticCalibrator(-4, 4, 0.1, 1.5, -3.0)
-    labels = (rng.random(30_000) < truth(scores)).astype(int)
-    fitted = QuadraticCalibrator().fit(scores, labels)
-    grid = np.linspace(-4, 4, 50)
-    np.testing.assert_allclose(fitted(grid), truth(grid), atol=0.02)
-    assert log_loss(fitted(scores), labels) < log_loss(PlattCalibrator().fit(scores, labels)(scores), labels) - 0.005
-
-
-def test_quadratic_is_a_parabola_inside_and_straight_beyond():
-    quadratic = QuadraticCalibrator(low=-1.0, high=3.0, slope_low=0.5, slope_high=2.5, intercept=0.25)
-    inside = np.linspace(-1, 3, 5)
-    np.testing.assert_allclose(quadratic.log_odds(inside), 0.25 + 0.5 * (inside + 1) + 0.25 * (inside + 1) ** 2)
-    np.testing.assert_allclose(quadratic.log_odds(np.array([-3.0, 5.0])), [0.25 - 1.0, 0.25 + 6.0 + 5.0])
-
-
-def test_quadratic_stays_rising_where_the_best_parabola_falls():
-    # Right candidates in the middle: an unbound parabola would come down again.
-    scores = np.repeat(np.linspace(-3, 3, 61), 20)
-    labels = (np.abs(scores - 1) < 1.5).astype(int)
-    fitted = QuadraticCalibrator().fit(scores, labels)
-    assert fitted.slope_high == 0 and fitted.slope_low > 0
-    assert np.all(np.diff(fitted(np.linspace(-9, 9, 200))) >= 0)
+    chosen, losses = fit_calibrator("auto", scores, labels, groups)
+    assert chosen.method == "temperature" and losses["platt"] == np.inf and np.isfinite(losses["temperature"])

@@ -5,10 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from umls_reranker.calibration.calibrators import BetaCalibrator, PlattCalibrator
+from umls_reranker.calibration.calibrators import (
+    BetaCalibrator,
+    HierarchicalBetaCalibrator,
+    PlattCalibrator,
+    TypeLine,
+)
 from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions, type_fits
 from umls_reranker.calibration.fusion import EvidenceFusion
-from umls_reranker.calibration.hierarchical import HierarchicalPlattCalibrator, TypeLine
 from umls_reranker.calibration.inputs import ScoreRange, given_inputs
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
@@ -196,7 +200,7 @@ def test_evidence_without_weight_is_not_read(counts):
 
 
 def test_a_calibrator_with_lines_of_its_own_for_types_reads_them():
-    calibrator = HierarchicalPlattCalibrator()
+    calibrator = HierarchicalBetaCalibrator()
     assert Calibration(calibrator=calibrator)(lists()).complete.all()
     calibrator.lines["T1"] = TypeLine(1.0, 0.0, 5)
     found = Calibration(calibrator=calibrator)(lists(types=[["T1"], ["UnknownType"]]))

@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from datasets import Dataset
 
 from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.calibration.fitting import fit_parts
 from umls_reranker.core.arguments import CalibrationArguments
-from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.template import PairTemplate
 
@@ -88,13 +86,12 @@ def test_listwise_without_evidence_fuses_the_cross_encoder_alone():
 def test_auto_says_what_every_method_lost():
     calibration, _, fitted = fit(lists(), calibrator="auto")
     losses = fitted["cross_validated_losses"]
-    assert losses[calibration.calibrator.method]["log_loss"] == min(loss["log_loss"] for loss in losses.values())
-    assert all(0 < loss["top1_log_loss"] < 2 for loss in losses.values())
+    assert losses[calibration.calibrator.method] == min(losses.values())
 
 
 def test_lists_keep_below_one_whatever_the_calibrator():
     given, logits = lists()
-    for method in ("beta", "hierarchical_beta", "quadratic"):
+    for method in ("beta", "hierarchical_beta"):
         calibration, _, _ = fit((given, logits), calibrator=method)
         p = calibration(given.scored(logits)).probabilities
         assert np.add.reduceat(p, given.offsets[:-1]).max() <= 1
@@ -110,13 +107,6 @@ def test_mentions_that_lack_what_the_template_reads_certify_nothing():
     assert tables[2].for_type().high is None and tables[2].for_type().accept == tables[1].for_type().accept
     served = fits[1][0]
     assert not served(blank.scored(logits)).complete.any() and served(whole.scored(logits)).complete.all()
-
-
-def test_the_acceptance_rule_of_the_recipe_is_used():
-    by_cost = fit(lists(), accept_by="cost", wrong_answer_cost=9.0)[1]
-    assert by_cost.rule.method == "cost" and by_cost.rows["default"].accept > fit(lists())[1].rows["default"].accept
-    with pytest.raises(UserError, match="accept_precision"):
-        fit(lists(), accept_precision=2.0)
 
 
 def test_thresholds_go_by_the_types_that_the_lists_were_given():

@@ -19,7 +19,7 @@ def test_nearly_separable_rows_are_fitted_to_the_end():
     labels = np.array([1.0, 1, 1, 0, 1, 1, 0, 1])
     features = np.column_stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits)])
     features = np.column_stack([features / features.std(axis=0), np.ones(8)])
-    theta = fit_logistic(features, labels, np.ones(8), np.array([0, 0, -np.inf]), np.array([30, 30, np.inf]))
+    theta = fit_logistic(features, labels, np.array([0, 0, -np.inf]), np.array([30, 30, np.inf]))
     margin = features @ theta
     assert np.mean(np.logaddexp(0, margin) - labels * margin) < 0.1603
 
@@ -40,7 +40,7 @@ def test_another_optimizer_does_no_better(lower):
         def loss(theta, features=features, labels=labels):
             return np.mean(np.logaddexp(0, features @ theta) - labels * (features @ theta))
 
-        theta = fit_logistic(features, labels, np.ones(n), low, high)
+        theta = fit_logistic(features, labels, low, high)
         bounds = [(lower, 30.0), (lower, 30.0), (None, None)]
         reference = minimize(loss, np.zeros(3), bounds=bounds, method="SLSQP", options={"ftol": 1e-14})
         assert np.all(theta >= low) and np.all(theta <= high)

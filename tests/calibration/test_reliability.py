@@ -5,20 +5,22 @@ from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from umls_reranker.calibration.reliability import (
-    bootstrap_by_document,
-    bootstrap_sums,
     brier,
     brier_decomposition,
     calibration_report,
     debiased_ece,
-    document_index,
-    document_sums,
     ece,
     log_loss,
     reliability_curve,
-    smooth_ece,
 )
-from umls_reranker.calibration.resampling import jackknife_sums, random_signs
+from umls_reranker.calibration.resampling import (
+    bootstrap_by_document,
+    bootstrap_sums,
+    document_index,
+    document_sums,
+    jackknife_sums,
+    random_signs,
+)
 
 
 def calibrated_pairs(seed: int, n: int, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +149,7 @@ def test_calibration_report_values_and_intervals():
     groups = np.random.default_rng(0).integers(0, 60, len(p)).astype(str)
     report = calibration_report(p, y, groups, resamples=200)
     values = {"ece": ece(p, y), "debiased_ece": debiased_ece(p, y), "brier": brier(p, y), "log_loss": log_loss(p, y)}
-    assert list(report)[:5] == ["ece", "debiased_ece", "smooth_ece", "brier", "log_loss"]
+    assert list(report)[:4] == ["ece", "debiased_ece", "brier", "log_loss"]
     for name, value in values.items():
         assert report[name]["value"] == pytest.approx(value, abs=1e-12)
         assert 0 <= report[name]["low"] <= value <= report[name]["high"]
@@ -182,40 +184,12 @@ def test_brier_decomposition_adds_up_and_does_not_part_ties():
     assert brier_decomposition(np.full(10, 0.3), np.arange(10) < 3)["miscalibration"] == pytest.approx(0.0, abs=1e-12)
 
 
-def reference_smooth_ece(p, y):
-    """From the definition: densities at 800 points, images of every row in the mirrors at 0 and 1, bisection."""
-    at = (np.arange(800) + 0.5) / 800
-    images = np.concatenate([sign * p + 2 * turn for turn in (-1, 0, 1) for sign in (1, -1)])
-
-    def value(bandwidth):
-        kernel = np.exp(-0.5 * ((at[:, None] - images) / bandwidth) ** 2) / (np.sqrt(2 * np.pi) * bandwidth)
-        return np.abs(kernel @ np.tile(y - p, 6) / len(p)).mean()
-
-    low, high = 0.0, 1.0
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (middle, high) if value(middle) > middle else (low, middle)
-    return value(high)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.8])
-def test_smooth_ece_is_that_of_the_paper(shift):
-    p, y = calibrated_pairs(4, 150, shift)
-    assert smooth_ece(p, y) == pytest.approx(reference_smooth_ece(p, y), abs=0.001)
-
-
-def test_smooth_ece_of_constant_probabilities_is_their_error():
-    # All residuals in one place: r integrates to |mean residual| at any bandwidth.
-    assert smooth_ece(np.full(100, 0.5), np.arange(100) < 80) == pytest.approx(0.3, abs=1e-6)
-    assert smooth_ece(np.full(100, 0.5), np.arange(100) < 50) == pytest.approx(0.0, abs=1e-3)
-
-
 def test_what_chance_shows_is_what_perfect_models_show():
     p, y = calibrated_pairs(5, 1000)
     report = calibration_report(p, y, np.arange(1000), resamples=200)
     rng = np.random.default_rng(0)
     drawn = [(rng.random(1000) < p).astype(float) for _ in range(60)]
-    for name, estimate in (("ece", ece), ("smooth_ece", smooth_ece), ("brier", brier), ("log_loss", log_loss)):
+    for name, estimate in (("ece", ece), ("brier", brier), ("log_loss", log_loss)):
         values = np.array([estimate(p, labels) for labels in drawn])
         assert report[name]["perfect"] == pytest.approx(values.mean(), rel=0.15), name
         assert report[name]["perfect_high"] == pytest.approx(np.quantile(values, 0.95), rel=0.2), name
@@ -234,10 +208,9 @@ def test_chance_shows_more_where_documents_agree():
 def test_true_error_is_not_taken_for_chance():
     p, y = calibrated_pairs(6, 3000, shift=1.5)
     report = calibration_report(p, y, np.arange(3000), resamples=200)
-    for name in ("ece", "debiased_ece", "smooth_ece"):
+    for name in ("ece", "debiased_ece"):
         assert report[name]["perfect_high"] < 0.5 * report[name]["value"], name
     assert report["log_loss"]["perfect_high"] < report["log_loss"]["low"]
-    assert report["smooth_ece"]["low"] > 0.05
 
 
 def test_random_signs_keep_the_size_of_noise():

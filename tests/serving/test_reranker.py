@@ -14,9 +14,9 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
+from umls_reranker.calibration.calibrators import IsotonicCalibrator
 from umls_reranker.calibration.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.calibration.evidence import Calibration
-from umls_reranker.calibration.families import IsotonicCalibrator
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts

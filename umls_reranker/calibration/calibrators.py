@@ -1,210 +1,302 @@
-"""Which calibrator: by name, or the one that predicts held-out documents best.
+"""The calibrators: Platt, temperature, beta, isotonic, none, and beta with a line by semantic type.
 
-Parametric calibrators keep the order of the scores; isotonic regression makes ties, so rank by score and decide by
+Parametric ones keep the order of the scores; isotonic regression makes ties, so rank by score and decide by
 probability. Loading and applying need numpy alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from .calibrator import Calibrator, Sample, Types
-from .choice import choice_log_odds, list_owner, log_sums
-from .families import (
-    BetaCalibrator,
-    IsotonicCalibrator,
-    ListwiseCalibrator,
-    PlattCalibrator,
-    QuadraticCalibrator,
-    TemperatureCalibrator,
-)
-from .hierarchical import HierarchicalBetaCalibrator, HierarchicalPlattCalibrator
-from .logistic import checked_scores, sigmoid
-from .reliability import document_index, log_loss
+from .lineage import DEFAULT, lineage, memberships
+from .logistic import fit_logistic, information
+from .score_maps import Calibrator, Sample, Types, bounded
 
 __all__ = [
-    "CALIBRATORS",
     "BetaCalibrator",
-    "Calibrator",
-    "HeldOutLoss",
     "HierarchicalBetaCalibrator",
-    "HierarchicalPlattCalibrator",
     "IsotonicCalibrator",
     "ListwiseCalibrator",
     "PlattCalibrator",
-    "QuadraticCalibrator",
     "TemperatureCalibrator",
-    "cross_validated_losses",
-    "document_folds",
-    "fit_calibrator",
-    "make_calibrator",
+    "TypeLine",
 ]
 
-CALIBRATORS: dict[str, type[Calibrator]] = dict(Calibrator.kinds)
-FOLDS = 5
+# Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
+MAX_STANDARD_SLOPE = 30.0
+TEMPERATURE_BOUNDS = (0.05, 20.0)
+# Share of the root's slope that a type keeps at least, so that no type's map is flat.
+LEAST_SLOPE = 0.05
 
 
-@dataclass
-class HeldOutLoss:
-    """Mean negative log-likelihoods in nats on documents that were not fitted on.
+class PlattCalibrator(Calibrator):
+    """``slope * score + intercept`` (Platt 1999), slope > 0.
+
+    On separable data the likelihood has no maximum; the slope then stops at `MAX_STANDARD_SLOPE` divided by the
+    standard deviation of the scores.
+    """
+
+    method = "platt"
+    parameter_names = ("slope", "intercept")
+
+    def __init__(self, slope: float = 1.0, intercept: float = 0.0) -> None:
+        self.slope = slope
+        self.intercept = intercept
+
+    def _fit(self, sample: Sample) -> None:
+        center, scale = sample.scores.mean(), sample.scores.std()
+        features = np.stack([(sample.scores - center) / scale, np.ones_like(sample.scores)], axis=1)
+        slope, intercept = sample.maximize(features, [-MAX_STANDARD_SLOPE, -np.inf], [MAX_STANDARD_SLOPE, np.inf])
+        self.slope = float(slope / scale)
+        self.intercept = float(intercept - slope * center / scale)
+        if self.slope <= 0:
+            raise _wrong_order(f"Platt slope {self.slope:.3g}")
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        return self.slope * scores + self.intercept
+
+
+class TemperatureCalibrator(Calibrator):
+    """``score / temperature`` (Guo et al. 2017), temperature bounded to [0.05, 20].
+
+    The likelihood is concave in 1 / temperature, which is what is optimized; the bounds are those of log T.
+    """
+
+    method = "temperature"
+    parameter_names = ("temperature",)
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        self.temperature = temperature
+
+    def _fit(self, sample: Sample) -> None:
+        low, high = TEMPERATURE_BOUNDS
+        (slope,) = sample.maximize(sample.scores[:, None], [1 / high], [1 / low])
+        self.temperature = float(1.0 / slope)
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        return scores / self.temperature
+
+
+class BetaCalibrator(Calibrator):
+    """``a * ln s - b * ln(1 - s) + c`` with ``s = sigmoid(score)``, a, b >= 0 (Kull et al. 2017).
+
+    Equals Platt scaling where a = b; two slopes catch scores that are overconfident on one side only.
+    """
+
+    method = "beta"
+    parameter_names = ("a", "b", "c")
+
+    def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0) -> None:
+        self.a = a
+        self.b = b
+        self.c = c
+
+    def _fit(self, sample: Sample) -> None:
+        features, scale = _unit_scale(self._features(sample.scores))
+        a, b, c = sample.maximize(
+            np.column_stack([features, np.ones_like(sample.scores)]),
+            [0.0, 0.0, -np.inf],
+            [MAX_STANDARD_SLOPE, MAX_STANDARD_SLOPE, np.inf],
+        )
+        self.a, self.b, self.c = float(a / scale[0]), float(b / scale[1]), float(c)
+        if self.a == 0 and self.b == 0:
+            raise _wrong_order("both beta slopes are 0")
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        ln_s, minus_ln_rest = np.moveaxis(self._features(scores), -1, 0)
+        return self.a * ln_s + self.b * minus_ln_rest + self.c
+
+    @staticmethod
+    def _features(scores: np.ndarray) -> np.ndarray:
+        return np.stack([-np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)], axis=-1)
+
+
+class ListwiseCalibrator(Calibrator):
+    """The scores as they are: the fusion of evidence is itself a fitted choice among a list's candidates and none."""
+
+    method = "listwise"
+    parameter_names = ()
+
+    def _fit(self, sample: Sample) -> None:
+        pass
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        return scores
+
+
+class IsotonicCalibrator(Calibrator):
+    """Non-decreasing, piecewise linear between knots (Zadrozny & Elkan 2002), constant beyond the first and the last.
+
+    Fitted by scikit-learn, kept as its thresholds, applied by `numpy.interp`. For candidates that stand alone.
+    """
+
+    method = "isotonic"
+    parameter_names = ("x", "y")
+    fits_lists = False
+
+    def __init__(self, x: Sequence[float] = (0.0,), y: Sequence[float] = (0.5,)) -> None:
+        self.x = np.asarray(x, dtype=np.float64)
+        self.y = np.asarray(y, dtype=np.float64)
+
+    def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
+        """Calibrated probabilities; 0 and 1 stay what they are."""
+        return np.interp(bounded(scores), self.x, self.y)
+
+    def _fit(self, sample: Sample) -> None:
+        from sklearn.isotonic import IsotonicRegression
+
+        regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True, out_of_bounds="clip")
+        regression.fit(sample.scores, sample.labels)
+        self.x = np.asarray(regression.X_thresholds_, dtype=np.float64)
+        self.y = np.asarray(regression.y_thresholds_, dtype=np.float64)
+        if self.y[0] == self.y[-1]:
+            raise _wrong_order("isotonic regression is flat")
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            p = np.interp(scores, self.x, self.y)
+            return np.log(p) - np.log1p(-p)
+
+    def _rises(self) -> bool:
+        knots = np.atleast_1d(self.x), np.atleast_1d(self.y)
+        return len(knots[0]) == len(knots[1]) > 0 and all(np.all(np.diff(values) >= 0) for values in knots)
+
+
+@dataclass(frozen=True)
+class TypeLine:
+    """``slope * x + intercept`` of one type, ancestor or group, x being what the root makes of the score.
 
     Attributes:
-        log_loss: per candidate, or per list where the calibrator works inside lists: what "auto" goes by.
-        top1_log_loss: of whether the first candidate of a list is right; None without lists.
+        support: gold candidates that it was fitted on.
     """
 
-    log_loss: float = 0.0
-    top1_log_loss: float | None = None
+    slope: float
+    intercept: float
+    support: int
 
 
-def make_calibrator(method: str, hierarchy: TypeHierarchy | None = None, shrinkage: float = 1000.0) -> Calibrator:
-    """An unfitted calibrator by name; an unknown name is a `UserError` that gives the nearest one.
+class HierarchicalBetaCalibrator(Calibrator):
+    """Beta calibration (the root) and after it a line by semantic type: a slope and an intercept of its own for each.
+
+    Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line whose precision
+    is the information that `shrinkage` gold candidates of the parent carry: a type with n gold candidates counts about
+    n / (n + shrinkage) of its own. So a type without right candidates, without wrong ones, or with equal scores simply
+    stays near its parent; errors are those of the root.
 
     Args:
-        hierarchy, shrinkage: of the hierarchical ones.
+        shrinkage: gold candidates at which a type's own data and its parent's line count equally.
     """
-    calibrator = Calibrator.of(method)
-    if isinstance(calibrator, HierarchicalPlattCalibrator):
-        return type(calibrator)(hierarchy, shrinkage)
-    return calibrator
 
+    method = "hierarchical_beta"
+    parameter_names = ()
 
-def fit_calibrator(
-    method: str,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    groups: Sequence | None = None,
-    *,
-    offsets: np.ndarray | None = None,
-    inside_lists: bool = False,
-    types: Types | None = None,
-    hierarchy: TypeHierarchy | None = None,
-    shrinkage: float = 1000.0,
-    seed: int = 0,
-    report: dict[str, HeldOutLoss] | None = None,
-) -> Calibrator:
-    """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
+    def __init__(self, shrinkage: float = 1000.0) -> None:
+        self.hierarchy = TypeHierarchy([])
+        self.shrinkage = shrinkage
+        self.root = BetaCalibrator()
+        self.lines = {DEFAULT: TypeLine(1.0, 0.0, 0)}
 
-    Args:
-        method: a key of `CALIBRATORS`, or "auto".
-        scores: (n,) raw log-odds of candidates; inside lists, against "none of these".
-        labels: (n,) 0 or 1.
-        groups: (n,) document of each row; "auto" needs them.
-        offsets: (lists + 1,) where each list's candidates start; needed inside lists, and for the top-1 loss.
-        inside_lists: whether a list's probabilities are a choice of one of its candidates or none (see `choice`).
-        types: n semantic types (ids or names) of each row's mention.
-        hierarchy, shrinkage: of the hierarchical ones.
-        report: receives the cross-validated losses of each method when `method` is "auto".
+    def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
+        """The line of a semantic type given by id or name, or of its nearest ancestor; of several, the first known."""
+        for known in filter(None, map(self.hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
+            return next(self.lines[node] for node in lineage(known, self.hierarchy) if node in self.lines)
+        return self.lines[DEFAULT]
 
-    Raises:
-        UserError: what `Calibrator.fit` raises, or a method that cannot work inside lists.
-    """
-    if method == "auto":
-        if groups is None:
-            raise ValueError("method 'auto' needs the document of each row (groups)")
-        losses = cross_validated_losses(
-            _eligible(inside_lists),
-            scores,
-            labels,
-            groups,
-            offsets=offsets,
-            inside_lists=inside_lists,
-            types=types,
-            hierarchy=hierarchy,
-            shrinkage=shrinkage,
-            seed=seed,
-        )
-        if report is not None:
-            report.update(losses)
-        method = min(losses, key=lambda name: losses[name].log_loss)
-    calibrator = make_calibrator(method, hierarchy, shrinkage)
-    if inside_lists and not calibrator.fits_lists:
-        raise UserError(
-            f"calibrator: {method} works on the cross-encoder's logits alone; set `evidence: []`, or choose from "
-            f"{', '.join(_eligible(True))}"
-        )
-    return calibrator.fit(scores, labels, offsets=offsets if inside_lists else None, types=types)
+    @property
+    def reads_types(self) -> bool:
+        """Whether any type, ancestor or group has a line of its own."""
+        return len(self.lines) > 1
 
+    def to_dict(self) -> dict[str, Any]:
+        """As every calibrator; the parameters are the root's, lines by node, and the hierarchy that leads to them."""
+        parameters = {
+            "root": self.root.to_dict()["parameters"],
+            "lines": {node: asdict(line) for node, line in self.lines.items()},
+            "shrinkage": self.shrinkage,
+            "hierarchy": self.hierarchy.to_dict(),
+        }
+        return {"method": self.method, "parameters": parameters}
 
-def cross_validated_losses(
-    methods: Sequence[str],
-    scores: np.ndarray,
-    labels: np.ndarray,
-    groups: Sequence,
-    *,
-    offsets: np.ndarray | None = None,
-    inside_lists: bool = False,
-    types: Types | None = None,
-    hierarchy: TypeHierarchy | None = None,
-    shrinkage: float = 1000.0,
-    seed: int = 0,
-) -> dict[str, HeldOutLoss]:
-    """Held-out losses of each method in `FOLDS` folds; no document is on both sides of one.
+    def _restore(self, parameters: dict[str, Any]) -> None:
+        try:
+            self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
+            self.root._restore(parameters["root"])
+            self.lines = {
+                node: TypeLine(*self._finite([line["slope"], line["intercept"]], node).tolist(), int(line["support"]))
+                for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
+            }
+            self.shrinkage = float(self._finite(parameters["shrinkage"], "shrinkage"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"calibrator.json: parameters of method '{self.method}' are damaged ({error!r}); run the calibrate "
+                "stage again"
+            ) from None
 
-    Held-out probabilities are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can speak for: a single
-    surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that cannot be fitted
-    on a fold has an infinite loss.
+    def _rises(self) -> bool:
+        return self.root._rises() and all(line.slope > 0 for line in self.lines.values())
 
-    Args:
-        As of `fit_calibrator`.
-
-    Raises:
-        UserError: fewer than two documents, or no method that can be fitted on every fold.
-    """
-    sample = Sample(*checked_scores(scores, labels, None), offsets, types)
-    fold = document_folds(groups, seed)
-    if not fold.any():
-        raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
-    losses = {method: HeldOutLoss(0.0, None if offsets is None else 0.0) for method in methods}
-    failure: UserError | None = None
-    for number in range(fold.max() + 1):
-        fitted, held_out = sample.take(fold != number), sample.take(fold == number)
-        for method in methods:
-            try:
-                calibrator = make_calibrator(method, hierarchy, shrinkage).fit(
-                    fitted.scores, fitted.labels, offsets=fitted.offsets if inside_lists else None, types=fitted.types
+    def _fit(self, sample: Sample) -> None:
+        self.root._fit(sample)
+        self.lines = {DEFAULT: TypeLine(1.0, 0.0, int(sample.labels.sum()))}
+        if sample.types is None or sample.hierarchy is None:
+            return
+        self.hierarchy = sample.hierarchy
+        sample = replace(sample, scores=self.root.log_odds(sample.scores))
+        code, members = memberships(sample.types, self.hierarchy)
+        for node in sorted(members, key=lambda node: (len(lineage(node, self.hierarchy)), node)):
+            above = lineage(node, self.hierarchy)[1:]
+            if above:
+                self.lines[node] = self._line(
+                    sample.take(members[node][code]), sample.take(members[above[0]][code]), above[0]
                 )
-            except UserError as error:
-                failure = error
-                losses[method].log_loss = np.inf
-                continue
-            _add_losses(losses[method], calibrator, held_out, inside_lists, 0.5 / len(fitted.scores))
-    if failure is not None and not any(np.isfinite(loss.log_loss) for loss in losses.values()):
-        raise failure
-    for loss in losses.values():
-        loss.log_loss /= len(offsets) - 1 if inside_lists and offsets is not None else len(scores)
-        if loss.top1_log_loss is not None and offsets is not None:
-            loss.top1_log_loss /= np.count_nonzero(np.diff(offsets))
-    return losses
+
+    def _line(self, own: Sample, parent: Sample, parent_node: str) -> TypeLine:
+        line = self.lines[parent_node]
+        mean = np.array([line.slope, line.intercept])
+        most = max(line.slope, MAX_STANDARD_SLOPE / (own.scores.std() or 1.0))
+        share = self.shrinkage / max(parent.labels.sum(), 1.0)
+        precision = share * information(_features(parent), mean, parent.offsets)
+        slope, intercept = fit_logistic(
+            _features(own),
+            own.labels,
+            np.array([LEAST_SLOPE, -np.inf]),
+            np.array([most, np.inf]),
+            offsets=own.offsets,
+            prior=(mean, precision),
+        )
+        return TypeLine(float(slope), float(intercept), int(own.labels.sum()))
+
+    def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
+        scores = self.root.log_odds(scores)
+        if types is None:
+            return scores
+        code: dict[tuple[str, ...], int] = {}
+        keys = ((names,) if isinstance(names, str) else tuple(names or ()) for names in types)
+        index = np.fromiter((code.setdefault(key, len(code)) for key in keys), np.int64, len(scores))
+        lines = [self.line(key) for key in code]
+        slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
+        return slopes[index] * scores + intercepts[index] if len(lines) else scores
 
 
-def document_folds(groups: Sequence, seed: int = 0) -> np.ndarray:
-    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
-    index, documents = document_index(groups)
-    return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
+def _features(sample: Sample) -> np.ndarray:
+    return np.stack([sample.scores, np.ones_like(sample.scores)], axis=1)
 
 
-def _eligible(inside_lists: bool) -> list[str]:
-    """All methods that work inside lists; or, of candidates that stand alone, all that change anything."""
-    kinds = CALIBRATORS.items()
-    return [name for name, kind in kinds if (kind.fits_lists if inside_lists else kind is not ListwiseCalibrator)]
+def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (n, k) divided by their standard deviations (k,), 1 where a column never varies."""
+    scale = features.std(axis=0)
+    scale[scale == 0] = 1.0
+    return features / scale, scale
 
 
-def _add_losses(loss: HeldOutLoss, calibrator: Calibrator, sample: Sample, inside_lists: bool, eps: float) -> None:
-    """Add the sums over a sample, none of whose lists is empty."""
-    if inside_lists:
-        utility = calibrator.log_odds(sample.scores, sample.types)
-        none = np.zeros(len(sample.offsets) - 1)
-        loss.log_loss += float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
-        p = sigmoid(choice_log_odds(utility, none, sample.offsets, np.arange(len(utility))))
-    else:
-        p = calibrator(sample.scores, sample.types)
-        loss.log_loss += log_loss(p, sample.labels, eps) * len(p)
-    if sample.offsets is not None:
-        first = np.lexsort((-sample.scores, list_owner(sample.offsets)))[sample.offsets[:-1]]
-        loss.top1_log_loss += log_loss(p[first], sample.labels[first], eps) * len(first)
+def _wrong_order(found: str) -> UserError:
+    return UserError(
+        f"the scores do not rank right candidates above wrong ones ({found}); train longer, or check that the labels "
+        "and the checkpoint belong together"
+    )

@@ -12,12 +12,12 @@ import numpy as np
 from ..core.errors import UserError
 from ..data.concepts import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE, TypeHierarchy
-from .calibrator import Types
-from .calibrators import Calibrator, ListwiseCalibrator
+from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, list_owner
 from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
 from .inputs import INPUTS_OF_EVIDENCE, ScoreRange, lists_with_any
 from .logistic import sigmoid
+from .score_maps import Calibrator, Types
 from .string_counts import StringCounts
 
 __all__ = [

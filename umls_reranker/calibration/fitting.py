@@ -1,17 +1,21 @@
-"""Calibrator and thresholds from the scored candidate lists of the calibration split."""
+"""Calibrator and thresholds from the scored candidate lists of the calibration split.
+
+The calibrator is given by name, or is the one that predicts held-out documents best.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import UserError
-from .acceptance import AcceptanceRule
-from .calibrators import HeldOutLoss, document_folds, fit_calibrator
+from .choice import log_sums
 from .evidence import CalibratedScores, Calibration, ScoredLists, fit_fusions
+from .reliability import log_loss
+from .resampling import document_index
+from .score_maps import Calibrator, Sample, Types
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
     from .candidate_lists import CandidateLists
 
-__all__ = ["fit_parts"]
+__all__ = ["cross_validated_losses", "fit_calibrator", "fit_parts"]
+
+FOLDS = 5
 
 
 def fit_parts(
@@ -51,28 +57,29 @@ def fit_parts(
     """
     labels, rows = lists.labels, lists.mention_of
     documents = np.asarray(lists.documents)
-    losses: dict[str, HeldOutLoss] = {}
     scored = lists.scored(logits)
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     counts = StringCounts.fit(zip(*columns, strict=True))
 
-    def fit(inside: np.ndarray, method: str, richest_only: bool = False) -> Calibration:
+    def fit(inside: np.ndarray, method: str, **kinds: bool) -> tuple[Calibration, dict[str, float]]:
         return _fit_calibration(
+            settings.evidence or (["cross_encoder"] if method == "listwise" else []),
+            method,
             scored.take(inside),
             lists.gold[inside],
             labels[inside[rows]],
             documents[inside],
             counts,
-            replace(settings, calibrator=method),
             hierarchy,
             seed,
-            losses,
-            richest_only,
+            **kinds,
         )
 
-    calibration = fit(np.ones(len(documents), bool), settings.calibrator)
+    calibration, losses = fit(np.ones(len(documents), bool), settings.calibrator)
     method = calibration.calibrator.method
-    decided, held_out = _held_out(lambda inside: fit(inside, method, True), calibration, scored, documents, seed)
+    decided, held_out = _held_out(
+        lambda inside: fit(inside, method, richest_only=True)[0], calibration, scored, documents, seed
+    )
     probabilities = decided.probabilities
     top = lists.top(decided.log_odds, probabilities)
     thresholds = ThresholdTable.fit(
@@ -90,9 +97,6 @@ def fit_parts(
         shrinkage=settings.threshold_shrinkage,
         target_precision=settings.target_precision,
         confidence=settings.confidence,
-        rule=AcceptanceRule(
-            settings.accept_by, settings.accept_precision, settings.wrong_answer_cost, settings.missed_answer_cost
-        ),
     )
     fitted = {
         "split": "calibration",
@@ -102,42 +106,126 @@ def fit_parts(
         "thresholds_on_held_out_documents": held_out,
     }
     if losses:
-        fitted["cross_validated_losses"] = {name: asdict(loss) for name, loss in losses.items()}
+        fitted["cross_validated_losses"] = losses
     return calibration, thresholds, fitted
 
 
+def fit_calibrator(
+    method: str,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence | None = None,
+    *,
+    offsets: np.ndarray | None = None,
+    types: Types | None = None,
+    hierarchy: TypeHierarchy | None = None,
+    seed: int = 0,
+) -> tuple[Calibrator, dict[str, float]]:
+    """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
+
+    Args:
+        method: a key of `Calibrator.kinds`, or "auto".
+        scores, labels, offsets, types, hierarchy: as of `Calibrator.fit`.
+        groups: (n,) document of each row; "auto" needs them.
+        seed: of the folds.
+
+    Returns:
+        the calibrator, and with "auto" the cross-validated loss of each method.
+
+    Raises:
+        UserError: what `Calibrator.fit` raises.
+    """
+    losses = {}
+    if method == "auto":
+        if groups is None:
+            raise ValueError("method 'auto' needs the document of each row (groups)")
+        arrays = (np.asarray(values, np.float64) for values in (scores, labels))
+        losses = cross_validated_losses(Sample(*arrays, offsets, types, hierarchy), groups, seed)
+        method = min(losses, key=losses.__getitem__)
+    fitted = Calibrator.of(method).fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
+    return fitted, losses
+
+
+def cross_validated_losses(sample: Sample, groups: Sequence, seed: int = 0) -> dict[str, float]:
+    """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row that stands alone.
+
+    Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
+    support: a single surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that
+    cannot be fitted on a fold has an infinite loss.
+
+    Args:
+        groups: (n,) document of each row.
+
+    Raises:
+        UserError: fewer than two documents, or no method that can be fitted on every fold.
+    """
+    inside_lists = sample.offsets is not None
+    # Outside lists "listwise" changes nothing.
+    methods = [n for n, kind in Calibrator.kinds.items() if (kind.fits_lists if inside_lists else n != "listwise")]
+    fold = _document_folds(groups, seed)
+    if not fold.any():
+        raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
+    losses, failure = dict.fromkeys(methods, 0.0), None
+    for number in range(fold.max() + 1):
+        rest, held_out = sample.take(fold != number), sample.take(fold == number)
+        for method in methods:
+            try:
+                fitted = Calibrator.of(method).fit(
+                    rest.scores, rest.labels, offsets=rest.offsets, types=rest.types, hierarchy=rest.hierarchy
+                )
+            except UserError as error:
+                losses[method], failure = np.inf, error
+            else:
+                losses[method] += _loss(fitted, held_out, 0.5 / len(rest.scores))
+    if failure is not None and np.isinf(list(losses.values())).all():
+        raise failure
+    number = len(sample.offsets) - 1 if inside_lists else len(sample.scores)
+    return {method: loss / number for method, loss in losses.items()}
+
+
+def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
+    """The sum over a sample, none of whose lists is empty."""
+    if sample.offsets is None:
+        return log_loss(calibrator(sample.scores, sample.types), sample.labels, eps) * len(sample.scores)
+    utility = calibrator.log_odds(sample.scores, sample.types)
+    none = np.zeros(len(sample.offsets) - 1)
+    return float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
+
+
+def _document_folds(groups: Sequence, seed: int) -> np.ndarray:
+    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
+    index, documents = document_index(groups)
+    return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
+
+
 def _fit_calibration(
+    evidence: Sequence[str],
+    method: str,
     scored: ScoredLists,
     gold: np.ndarray,
     labels: np.ndarray,
     documents: np.ndarray,
     counts: StringCounts,
-    settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
     seed: int,
-    losses: dict[str, HeldOutLoss],
-    richest_only: bool,
-) -> Calibration:
-    """Fusion and calibrator; `losses` receives those of ``auto``."""
-    evidence = settings.evidence or (["cross_encoder"] if settings.calibrator == "listwise" else [])
+    richest_only: bool = False,
+) -> tuple[Calibration, dict[str, float]]:
+    """Fusion and calibrator, and what `fit_calibrator` returns with it."""
     calibration, log_odds = Calibration(), scored.logits
     if evidence:
         calibration = fit_fusions(evidence, scored, gold, counts, richest_only=richest_only)
         log_odds, _ = calibration.utilities(scored)
-    calibration.calibrator = fit_calibrator(
-        settings.calibrator,
+    calibration.calibrator, losses = fit_calibrator(
+        method,
         log_odds,
         labels,
         documents[scored.mention_of],
-        offsets=scored.offsets,
-        inside_lists=bool(evidence),
+        offsets=scored.offsets if evidence else None,
         types=scored.candidate_types,
         hierarchy=hierarchy,
-        shrinkage=settings.calibrator_shrinkage,
         seed=seed,
-        report=losses,
     )
-    return calibration
+    return calibration, losses
 
 
 def _held_out(
@@ -151,7 +239,7 @@ def _held_out(
 
     Where some fold has too little to fit on: those of `calibration`, and False.
     """
-    fold = document_folds(documents, seed)
+    fold = _document_folds(documents, seed)
     parts = []
     try:
         for number in range(fold.max() + 1) if fold.any() else ():

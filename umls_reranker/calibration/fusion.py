@@ -238,7 +238,7 @@ def _fit_lead(utility: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> t
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
-    slope, shift, lead = fit_logistic(features, labels, np.ones(len(utility)), lower, upper, offsets=offsets)
+    slope, shift, lead = fit_logistic(features, labels, lower, upper, offsets=offsets)
     return float(slope / scale), float(shift), float(lead)
 
 

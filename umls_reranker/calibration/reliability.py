@@ -7,32 +7,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .resampling import (
-    bootstrap_by_document,
-    bootstrap_sums,
-    document_index,
-    document_sums,
-    random_signs,
-)
-from .smooth import SmoothedResiduals, grid_residuals, smooth_ece
+from .resampling import bootstrap_by_document, bootstrap_sums, document_index, document_sums, random_signs
 
 __all__ = [
-    "bootstrap_by_document",
-    "bootstrap_sums",
     "brier",
     "brier_decomposition",
     "calibration_report",
     "debiased_ece",
-    "document_index",
-    "document_sums",
     "ece",
     "log_loss",
     "reliability_curve",
-    "smooth_ece",
 ]
-
-# Draws of the smooth ECE's noise: it takes a transform of the grid for each, and its 95 % quantile no more draws.
-SMOOTH_DRAWS = 200
 
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
@@ -121,19 +106,19 @@ def calibration_report(
     """All estimates with 95 % intervals by document, and what chance alone would show.
 
     A resample is off the truth by the noise of the data and, once more, by that of resampling; both push an ECE up.
-    So the intervals of the two binned ECEs come from resamples with twice the noise taken out (see `debiased_ece`),
-    and are stretched to hold the value where needed; that of the smooth ECE is the value give or take the noise, which
-    the triangle inequality allows.
+    So the intervals of the two ECEs come from resamples with twice the noise taken out (see `debiased_ece`), and are
+    stretched to hold the value where needed.
 
     Args:
         groups: (n,) document of each pair, strings or integers.
 
     Returns:
-        ``ece``, ``debiased_ece``, ``smooth_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``, ``high``,
-        and ``perfect`` and ``perfect_high``: mean and 95 % quantile of what a perfectly calibrated model with these
-        probabilities would show on as many rows of as many documents, errors resembling each other within a document
-        as they do here. ``brier_miscalibration``, ``brier_discrimination`` and ``brier_uncertainty`` have a ``value``
-        alone (see `brier_decomposition`).
+        ``ece``, ``debiased_ece``, ``brier`` and ``log_loss``, each with ``value``, ``low``, ``high``, and ``perfect``
+        and ``perfect_high``: mean and 95 % quantile of what a perfectly calibrated model with these probabilities
+        would show on as many rows of as many documents, errors resembling each other within a document as they do
+        here.
+        ``brier_miscalibration``, ``brier_discrimination`` and ``brier_uncertainty`` have a ``value`` alone (see
+        `brier_decomposition`).
     """
     p, y = _checked(p, y)
     index, documents = document_index(groups)
@@ -163,13 +148,6 @@ def calibration_report(
         )
 
     report = {"ece": binned(*width, _absolute_gap), "debiased_ece": binned(*mass, _debiased_gap)}
-    value, bandwidth = SmoothedResiduals(grid_residuals(p, y - p)).smooth_ece()
-    grids = grid_residuals(p, noise, index, documents)
-    chance = SmoothedResiduals(random_signs(grids, draws=min(resamples, SMOOTH_DRAWS), seed=seed))
-    spread = float(np.quantile(chance.at(bandwidth), 0.95))
-    report["smooth_ece"] = {"value": value, "low": max(value - spread, 0.0), "high": value + spread} | _perfect(
-        chance.smooth_ece()[0]
-    )
     eps = np.finfo(np.float64).eps
     odds = np.log(np.clip(1 - p, eps, 1)) - np.log(np.clip(p, eps, 1))
     entropy = -(p * np.log(np.clip(p, eps, 1)) + (1 - p) * np.log(np.clip(1 - p, eps, 1)))

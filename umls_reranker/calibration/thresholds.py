@@ -2,7 +2,7 @@
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
-* ``accept``: the F1-optimal one over pairs, or another by an `AcceptanceRule`, shrunk toward the parent's by support;
+* ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
 * ``high``: one for all types, the lowest at which the precision of the whole tier is certified (`certify`), but never
   below ``accept``; None where nothing is certified or the type's own mentions contradict it;
 * ``low``: what 99 % of the correct top candidates reach; below it a candidate is rejected outright.
@@ -19,17 +19,11 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from .acceptance import AcceptanceRule, f1_threshold
 from .certificate import Certificate, certify, clopper_pearson_lower
 from .lineage import DEFAULT, lineage, memberships
 from .resampling import document_index
 
-__all__ = [
-    "TIERS",
-    "ThresholdTable",
-    "TypeThreshold",
-    "f1_threshold",
-]
+__all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold"]
 
 SCHEMA_VERSION = 2
 TIERS = ("high", "medium", "low", "reject")
@@ -64,6 +58,27 @@ class TypeThreshold:
         return "low" if p >= self.low else "reject"
 
 
+def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """The threshold t that maximizes the F1 of ``p >= t``, and that F1.
+
+    Only values between two distinct probabilities are considered, so tied pairs are accepted together. t lies halfway
+    to the next lower probability, where rounding cannot flip a pair. Of equal maxima the highest threshold wins.
+
+    Args:
+        p: (n,) probabilities. y: (n,) labels 0/1, at least one positive.
+    """
+    pairs = _Sorted.of(p, y)
+    p, right = pairs.p, np.cumsum(pairs.y, dtype=np.float64)
+    if not right[-1:].any():
+        raise ValueError("an F1 threshold needs at least one positive pair")
+    f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * right / (np.arange(1.0, len(p) + 1) + right[-1]), -1.0)
+    best = int(np.argmax(f1))
+    below = p[min(best + 1, len(p) - 1)]
+    middle = (p[best] + below) / 2
+    # Where rounding leaves nothing between the two: the probability itself.
+    return float(middle if middle > below else p[best]), float(f1[best])
+
+
 class ThresholdTable:
     """Thresholds per semantic type with fallback along the type hierarchy.
 
@@ -72,7 +87,6 @@ class ThresholdTable:
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: what the high-confidence tier promises.
         certificate: what that promise rests on; None in a table that was not fitted.
-        rule: what the acceptance thresholds were chosen for; the best F1 unless given.
     """
 
     def __init__(
@@ -81,12 +95,10 @@ class ThresholdTable:
         hierarchy: TypeHierarchy,
         target_precision: float = 0.95,
         confidence: float = 0.95,
-        rule: AcceptanceRule | None = None,
         certificate: Certificate | None = None,
     ) -> None:
         self.rows = rows
         self.certificate = certificate
-        self.rule = rule or AcceptanceRule()
         self.hierarchy = hierarchy
         self.target_precision = target_precision
         self.confidence = confidence
@@ -110,7 +122,6 @@ class ThresholdTable:
         shrinkage: float = 1000.0,
         target_precision: float = 0.95,
         confidence: float = 0.95,
-        rule: AcceptanceRule | None = None,
     ) -> "ThresholdTable":
         """Thresholds from the candidate lists of the calibration split.
 
@@ -130,8 +141,6 @@ class ThresholdTable:
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
-            rule: what acceptance thresholds are chosen for; the best F1 unless given. Where a node's own candidates
-                cannot give one it takes its parent's, and the root the highest probability there is.
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
         own type's acceptance threshold. Afterwards a type is left out of it where its own mentions contradict the
@@ -147,7 +156,6 @@ class ThresholdTable:
         tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
         code, members = memberships(mention_types, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
-        rule = rule or AcceptanceRule()
         rows: dict[str, TypeThreshold] = {}
         # From the root down, so that a parent is there when its children need it.
         for node in sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node)):
@@ -157,9 +165,9 @@ class ThresholdTable:
             parent_node = next(iter(lineage(node, hierarchy)[1:]), None)
             parent = rows.get(parent_node)
 
-            own = rule.threshold(p, y, top_p, correct)
+            own, own_f1 = f1_threshold(p, y) if positives else (None, None)
             if parent is None:
-                accept, accept_level = float(p[0]) if own is None else own, node
+                accept, accept_level = own, node
             elif own is None or positives < min_positives:
                 accept, accept_level = parent.accept, parent.accept_level
             else:
@@ -176,14 +184,14 @@ class ThresholdTable:
                 high=None,
                 low=min(low, accept),
                 own_accept=own,
-                own_f1=None if own is None else _f1(p, y, own),
+                own_f1=own_f1,
                 support_pairs=len(p),
                 support_positives=positives,
                 support_mentions=len(top_p),
                 accept_level=accept_level,
                 low_level=low_level,
             )
-        table = cls(rows, hierarchy, target_precision, confidence, rule)
+        table = cls(rows, hierarchy)
         if complete is not None:
             tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
         accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
@@ -194,7 +202,7 @@ class ThresholdTable:
         if certificate.threshold is not None:
             inside = {node: codes[top_code] for node, codes in members.items()}
             rows = _with_high(rows, hierarchy, certificate.threshold, tops, inside, target_precision, min_mentions)
-        return cls(rows, hierarchy, target_precision, confidence, rule, certificate)
+        return cls(rows, hierarchy, target_precision, confidence, certificate)
 
     def for_type(self, types: str | Sequence[str] | None = None, complete: bool = True) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
@@ -220,10 +228,6 @@ class ThresholdTable:
             return self._found[known]
         return self.rows[DEFAULT]
 
-    def tier(self, p: float, types: str | Sequence[str] | None = None) -> str:
-        """Tier of a calibrated probability: "high", "medium", "low" or "reject"."""
-        return self.for_type(types).tier(p)
-
     def to_dict(self) -> dict[str, Any]:
         """The content of ``thresholds.json``."""
         return {
@@ -231,7 +235,6 @@ class ThresholdTable:
             "target_precision": self.target_precision,
             "confidence": self.confidence,
             "certificate": None if self.certificate is None else asdict(self.certificate),
-            "acceptance": asdict(self.rule),
             "tiers": list(TIERS),
             "default": asdict(self.rows[DEFAULT]),
             "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
@@ -257,10 +260,9 @@ class ThresholdTable:
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
             hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
-            rule = AcceptanceRule(**state.get("acceptance", {}))
             certificate = state["certificate"] and Certificate(**state["certificate"])
             promise = float(state["target_precision"]), float(state["confidence"])
-            return cls(rows, hierarchy, *promise, rule, certificate)
+            return cls(rows, hierarchy, *promise, certificate)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
 
@@ -274,16 +276,10 @@ class _Sorted:
     mention: np.ndarray
 
     @classmethod
-    def of(cls, p: np.ndarray, y: np.ndarray, mention: np.ndarray) -> "_Sorted":
+    def of(cls, p: np.ndarray, y: np.ndarray, mention: np.ndarray | None = None) -> "_Sorted":
         p = np.asarray(p, dtype=np.float64)
         order = np.argsort(-p, kind="stable")
-        return cls(p[order], np.asarray(y)[order].astype(np.int8), mention[order])
-
-
-def _f1(p: np.ndarray, y: np.ndarray, threshold: float) -> float:
-    """F1 of accepting what reaches the threshold."""
-    accepted = p >= threshold
-    return float(2 * y[accepted].sum() / (np.count_nonzero(accepted) + y.sum()))
+        return cls(p[order], np.asarray(y)[order].astype(np.int8), order if mention is None else mention[order])
 
 
 def _with_high(

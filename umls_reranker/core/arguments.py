@@ -299,33 +299,11 @@ class CalibrationArguments:
     )
     calibrator: str = _key(
         "auto",
-        "platt, temperature, beta, quadratic, or by semantic type hierarchical_platt, hierarchical_beta; with "
-        "evidence they work inside a mention's list, where listwise leaves the fusion as it is; isotonic, without "
-        "evidence; auto picks by cross-validated log-loss, documents kept together",
-        (
-            "platt",
-            "temperature",
-            "beta",
-            "quadratic",
-            "hierarchical_platt",
-            "hierarchical_beta",
-            "listwise",
-            "isotonic",
-            "auto",
-        ),
+        "platt, temperature, beta, or with a line by semantic type hierarchical_beta; with evidence they work inside "
+        "a mention's list, where listwise leaves the fusion as it is; isotonic, without evidence; auto picks by "
+        "cross-validated log-loss, documents kept together",
+        ("platt", "temperature", "beta", "hierarchical_beta", "listwise", "isotonic", "auto"),
     )
-    calibrator_shrinkage: float = _key(
-        1000.0, "hierarchical ones: gold candidates at which a type's own line and its parent's count equally"
-    )
-    accept_by: str = _key(
-        "f1",
-        "what a candidate is accepted by: the threshold of the best F1, the lowest that reaches accept_precision, or "
-        "that of least cost",
-        ("f1", "precision", "cost"),
-    )
-    accept_precision: float = _key(0.9, "accept_by precision: share of accepted answers that shall be right")
-    wrong_answer_cost: float = _key(1.0, "accept_by cost: of a wrong answer that is accepted")
-    missed_answer_cost: float = _key(1.0, "accept_by cost: of a right answer that is not")
     target_precision: float = _key(0.95, "precision that the high-confidence tier is certified for")
     confidence: float = _key(0.95, "confidence of that certificate")
     min_type_positives: int = _key(

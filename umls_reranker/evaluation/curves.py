@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import document_index, document_sums, reliability_curve
+from ..calibration.reliability import reliability_curve
+from ..calibration.resampling import document_index, document_sums
 
 __all__ = ["BINS", "histogram", "reliability_points", "risk_coverage"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..calibration.reliability import bootstrap_sums, document_index, document_sums
+from ..calibration.resampling import bootstrap_sums, document_index, document_sums
 from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 

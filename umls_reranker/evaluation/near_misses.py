@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.reliability import bootstrap_by_document
+from ..calibration.resampling import bootstrap_by_document
 from ..core.arrays import top_two
 from ..data.relations import RELATION_KINDS
 from ..retrieval.guards import SharedNames

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..calibration.reliability import document_index, document_sums
+from ..calibration.resampling import document_index, document_sums
 from ..core.errors import UserError
 from ..core.files import written
 from .linking import measure, ratio

@@ -11,7 +11,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..calibration.reliability import bootstrap_sums, brier, document_index, document_sums, ece
+from ..calibration.reliability import brier, ece
+from ..calibration.resampling import bootstrap_sums, document_index, document_sums
 
 __all__ = [
     "PairBrier",

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import calibration_report, document_index, document_sums
+from ..calibration.reliability import calibration_report
+from ..calibration.resampling import document_index, document_sums
 from ..data.semantic_types import TypeHierarchy
 from .linking import measure, ratio
 from .outcomes import Outcomes

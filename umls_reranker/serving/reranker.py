@@ -231,7 +231,7 @@ class UMLSReranker:
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
         """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
-        return self.thresholds.tier(float(score), self._resolve_types([_type_names(entity_type)])[0])
+        return self.thresholds.for_type(self._resolve_types([_type_names(entity_type)])[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
         """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""

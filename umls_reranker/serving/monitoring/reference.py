@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...calibration.reliability import document_index, document_sums
+from ...calibration.resampling import document_index, document_sums
 from ...core.errors import UserError
 from ...core.files import read_json
 

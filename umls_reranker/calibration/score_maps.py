@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..core.errors import UserError
-from .logistic import checked_scores, fit_logistic, sigmoid
+from ..data.semantic_types import TypeHierarchy
+from .logistic import fit_logistic, sigmoid
 
 __all__ = ["Calibrator", "Sample", "Types", "bounded"]
 
@@ -28,19 +29,47 @@ Types = Sequence["Sequence[str] | str | None"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Checked rows to fit on.
+    """Rows to fit on.
 
     Attributes:
-        scores, labels, weight: (n,) float64.
+        scores, labels: (n,) float64.
         offsets: (lists + 1,) where each list's rows start, or None where rows stand alone.
         types: n semantic types (ids or names) of each row's mention, or None.
+        hierarchy: of the types.
     """
 
     scores: np.ndarray
     labels: np.ndarray
-    weight: np.ndarray
     offsets: np.ndarray | None = None
     types: Types | None = None
+    hierarchy: TypeHierarchy | None = None
+
+    @classmethod
+    def checked(cls, scores: np.ndarray, labels: np.ndarray, *further: Any) -> Sample:
+        """Rows that are fit to calibrate on.
+
+        Raises:
+            UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
+            ValueError: shapes or labels that the caller got wrong.
+        """
+        scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+        if scores.ndim != 1 or scores.shape != labels.shape:
+            raise ValueError(f"expected arrays of one shape (n,); found {scores.shape}, {labels.shape}")
+        if len(scores) < 2:
+            raise UserError(f"calibration needs 2 scored pairs or more, found {len(scores)}; enlarge the split")
+        bad = np.count_nonzero(~np.isfinite(scores))
+        if bad:
+            raise UserError(
+                f"{bad} of {len(scores)} logits are not finite; score with float32 or look at the checkpoint"
+            )
+        if scores.min() == scores.max():
+            raise UserError("all logits of the calibration split are equal; the checkpoint has not learned anything")
+        if not np.all((labels == 0) | (labels == 1)):
+            raise ValueError("labels must be 0 or 1")
+        for label, what in ((1, "right"), (0, "wrong")):
+            if not np.any(labels == label):
+                raise UserError(f"the pairs to calibrate on hold no {what} candidate; enlarge the calibration split")
+        return cls(scores, labels, *further)
 
     def take(self, inside: np.ndarray) -> Sample:
         """The rows where `inside` (n,) is true; of a list, all or none."""
@@ -51,11 +80,11 @@ class Sample:
             offsets = np.unique(kept)
         if types is not None:
             types = [types[row] for row in np.flatnonzero(inside).tolist()]
-        return Sample(self.scores[inside], self.labels[inside], self.weight[inside], offsets, types)
+        return Sample(self.scores[inside], self.labels[inside], offsets, types, self.hierarchy)
 
     def maximize(self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> np.ndarray:
         """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(features, self.labels, self.weight, np.array(lower), np.array(upper), offsets=self.offsets)
+        return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets)
 
 
 class Calibrator(ABC):
@@ -81,27 +110,30 @@ class Calibrator(ABC):
         self,
         scores: np.ndarray,
         labels: np.ndarray,
-        sample_weight: np.ndarray | None = None,
         *,
         offsets: np.ndarray | None = None,
         types: Types | None = None,
+        hierarchy: TypeHierarchy | None = None,
     ) -> Calibrator:
         """Fit by maximum likelihood in float64.
 
         Args:
             scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
             labels: (n,) 0 or 1; inside lists at most one 1 in each.
-            sample_weight: (n,) non-negative; all one when left out. Not inside lists.
             offsets: (lists + 1,) where each list's rows start; None: rows stand alone.
-            types: n semantic types (ids or names) of each row's mention, for calibrators that go by them.
+            types, hierarchy: n semantic types (ids or names) of each row's mention and where they are defined, for
+                calibrators that go by them.
 
         Raises:
             UserError: fewer than two rows, a single class, a value that is not finite, scores that are all equal, or
                 scores that rank wrong candidates above right ones.
         """
-        if offsets is not None and (sample_weight is not None or not self.fits_lists):
-            raise ValueError(f"{self.method} with these arguments cannot be fitted inside lists")
-        self._fit(Sample(*checked_scores(scores, labels, sample_weight), offsets, types))
+        if offsets is not None and not self.fits_lists:
+            raise UserError(
+                f"calibrator: {self.method} works on the cross-encoder's logits alone; set `evidence: []`, or choose "
+                f"from {', '.join(name for name, kind in Calibrator.kinds.items() if kind.fits_lists)}"
+            )
+        self._fit(Sample.checked(scores, labels, offsets, types, hierarchy))
         return self
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
