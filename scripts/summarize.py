@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Show a finished run on one screen: what was made, how good it is beside its baselines, examples, how to use it.
 
-umls-reranker summarize quickstart
+    umls-reranker summarize quickstart
+
+Reads what the stages before it made, and changes nothing.
 """
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments

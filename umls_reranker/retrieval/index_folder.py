@@ -118,7 +118,7 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
     model, revision = index.encoder, index.encoder_revision
     source = exported_encoder(run.run_dir, model, revision)
     if encoder.encoder_training_steps:
-        model, revision = "trained", RunFolder(run.run_dir).key_of(ENCODER_FOLDER, "train_encoder.py")
+        model, revision = "trained", RunFolder(run.run_dir).key_of(ENCODER_FOLDER, "train_encoder")
         source = run.run_dir / ENCODER_FOLDER
     loaded = BiEncoder.from_pretrained(
         str(source or model),
