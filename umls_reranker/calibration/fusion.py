@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from .choice import choice_log_odds, leaders, list_owner, log_sums
+from .choice import choice_log_odds, leaders, list_owner
 from .logistic import fit_logistic
 
 __all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
@@ -103,45 +103,26 @@ class EvidenceFusion:
         Raises:
             UserError: no list holds its gold concept, or all do without any evidence varying.
         """
-        from scipy.optimize import minimize
-
         if not np.any(np.asarray(gold) >= 0):
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
         features, center, scale = _standardized(candidates)
         list_features, list_center, list_scale = _standardized(lists)
         owner = list_owner(offsets)
-        seen = _seen(lists, len(gold))
+        seen = _seen(lists, len(gold))[owner, None]
+        labels = np.zeros(len(owner))
+        labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
+        k, rest = len(center), len(list_center) + 1
         # Two sets of weights for the same evidence: a candidate's features stand in the columns of its list's set.
-        features = np.hstack([features * ~seen[owner, None], features * seen[owner, None]])
-        target = np.where(gold >= 0, offsets[:-1] + gold, -1)
-        chosen = target[target >= 0]
-        k, g = len(center), list_features.shape[1]
-        one_set = -np.eye(k)
-        between = RIDGE_BETWEEN * np.block([[np.eye(k), one_set], [one_set, np.eye(k)]])
-        ridge = np.zeros((2 * k + g + 1,) * 2)
-        ridge[: 2 * k, : 2 * k] = between
-        ridge[np.arange(2 * k + g), np.arange(2 * k + g)] += RIDGE
-
-        def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-            weights, none_weights, intercept = parameters[: 2 * k], parameters[2 * k : -1], parameters[-1]
-            utility, none = features @ weights, list_features @ none_weights + intercept
-            log_sum = log_sums(utility, none, offsets)
-            likelihood = utility[chosen].sum() + none[target < 0].sum() - log_sum.sum()
-            error = np.exp(utility - log_sum[owner])
-            error[chosen] -= 1.0
-            none_error = np.exp(none - log_sum) - (target < 0)
-            slope = np.concatenate([features.T @ error, list_features.T @ none_error, [none_error.sum()]])
-            value = -likelihood / len(gold) + parameters @ ridge @ parameters
-            return value, slope / len(gold) + 2 * ridge @ parameters
-
-        start = np.concatenate([0.5 * features.any(axis=0), np.zeros(g + 1)])
-        bounds = [(0.0, None)] * (2 * k) + [(None, None)] * (g + 1)
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1_000}).x
-        weights, seen_weights, none_weights = (
-            found[:k] / scale,
-            found[k : 2 * k] / scale,
-            found[2 * k : -1] / list_scale,
-        )
+        # What adds to the utility of none takes from that of all candidates.
+        rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
+        ridge = np.zeros((2 * k + rest,) * 2)
+        ridge[: 2 * k, : 2 * k] = RIDGE_BETWEEN * np.kron([[1, -1], [-1, 1]], np.eye(k))
+        ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += RIDGE
+        lower = np.repeat([0.0, -np.inf], [2 * k, rest])
+        prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
+        found = fit_logistic(rows, labels, lower, np.full(2 * k + rest, np.inf), offsets=offsets, prior=prior)
+        weights, seen_weights = found[:k] / scale, found[k : 2 * k] / scale
+        none_weights = found[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
         intercept = found[-1] + weights @ center - none_weights @ list_center
         named = dict(zip(lists, none_weights.tolist(), strict=True))
@@ -149,7 +130,7 @@ class EvidenceFusion:
             named[SEEN] += float((seen_weights - weights) @ center)
         sets = [dict(zip(candidates, values.tolist(), strict=True)) for values in (weights, seen_weights)]
         utility = cls(sets[0], named, float(intercept), sets[1]).utilities(candidates, lists, offsets)
-        slope, shift, lead = _fit_lead(utility, offsets, target)
+        slope, shift, lead = _fit_lead(utility, offsets, labels)
         own, seen_own, none_own = (
             {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
         )
@@ -228,13 +209,8 @@ class EvidenceFusion:
         return cls(weights, none_weights, intercept, seen_weights, lead)
 
 
-def _fit_lead(utility: np.ndarray, offsets: np.ndarray, target: np.ndarray) -> tuple[float, float, float]:
-    """What all utilities (m,) are multiplied by, what is added to them, and the lead of the first ones.
-
-    `target` (n,) holds the rows of the gold concepts, -1 where a list has none.
-    """
-    labels = np.zeros(len(utility))
-    labels[target[target >= 0]] = 1.0
+def _fit_lead(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """What all utilities (m,) are multiplied by, what is added to them, and the lead of the first ones."""
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
