@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
+from umls_reranker.core import files
 from umls_reranker.hub.model_folder import (
     CARD,
     MANIFEST,
@@ -249,6 +252,71 @@ def test_links_to_a_part_keep_the_former_version(folder):
     with changing(folder) as new:
         (new / "metrics.json").write_text("[]")
     assert (folder.parent / "linked").read_text() == "{}"
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed(action, folder, moment) -> bool:
+    """Run `action` in a process that kills itself before its `moment`-th step on a file; whether it came that far."""
+    child = os.fork()
+    if child:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
+    steps = 0
+
+    def hook(event, arguments):
+        nonlocal steps
+        if event.partition(".")[0] in ("open", "os", "shutil", "ctypes"):
+            steps += 1
+            if steps == moment + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        sys.addaudithook(hook)
+        action(folder)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def evaluate_anew(folder) -> None:
+    with changing(folder) as new:
+        (new / "metrics.json").write_text('{"x": 1}')
+        (new / "risk_coverage.png").write_bytes(b"\x89PNG")
+        (new / CARD).write_text("the new card")
+
+
+def test_a_change_killed_at_any_step_leaves_the_old_or_the_new_folder(finished, tmp_path):
+    before = contents(finished)
+    after = Path(shutil.copytree(finished, tmp_path / "after"))
+    evaluate_anew(after)
+    after = contents(after)
+    seen, moment = [], 0
+    while True:
+        folder = Path(shutil.copytree(finished, tmp_path / str(moment) / "model"))
+        was_killed = killed(evaluate_anew, folder, moment)
+        verify_parts(folder)
+        assert contents(folder) in (before, after), f"killed before step {moment}"
+        seen.append(contents(folder) == after)
+        evaluate_anew(folder)
+        assert contents(folder) == after
+        if not was_killed:
+            break
+        moment += 1
+    # One step changes all: the old folder until then, the new one from then on.
+    assert moment > 20 and not seen[0] and seen[-2] and seen == sorted(seen)
+
+
+def test_a_folder_is_replaced_where_names_cannot_be_exchanged(folder, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    before = contents(folder)
+    evaluate_anew(folder)
+    after = contents(folder)
+    assert after["README.md"] == b"the new card" and before.keys() | {"risk_coverage.png"} == after.keys()
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
 # Saving

@@ -51,13 +51,18 @@ def test_a_killed_stage_is_made_anew(scripts, finished, tmp_path, script):
         assert contents(run) == contents(tmp_path / "whole" / "mini"), f"killed before {changes[moment]}"
 
 
-def test_a_stage_killed_while_it_replaces_its_former_output_is_made_anew(scripts, finished, tmp_path):
+def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts, finished, tmp_path):
     run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index", "pairs"])
     changed = {"output_dir": tmp_path, "random_negatives": 1}
-    assert scripts.run("mine_negatives", **changed, watch=run, kill_at="os.rename /.pairs.partial /pairs").code == -9
-    assert not (run / "pairs").exists()
-    assert scripts.run("mine_negatives", **changed).code == 0
+    former = contents(run / "pairs")
+    # Old and new have changed places by then.
+    moment = "os.rename /.pairs.partial /.pairs.former"
+    assert scripts.run("mine_negatives", **changed, watch=run, kill_at=moment).code == -9
+    assert contents(run / ".pairs.partial") == former
     assert json.loads((run / "pairs" / "mining_report.json").read_text())["train"]["pairs"]["random"] == 58 + 4
+    assert scripts.run("mine_negatives", **changed).skipped == ["pairs"]
+    assert scripts.run("mine_negatives", output_dir=tmp_path, overwrite=True).code == 0
+    assert contents(run / "pairs") == former
     assert {path.name for path in run.iterdir()} == {
         *("concepts", "mentions", "index", "pairs", ".lock", "stages.jsonl")
     }

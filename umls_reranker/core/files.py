@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -9,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +22,11 @@ __all__ = [
     "file_sha256",
     "fingerprint_path",
     "json_sha256",
+    "link_or_copy",
     "naming_full_disk",
     "partial_path",
     "read_json",
+    "replace_folder",
     "write_json",
     "written",
 ]
@@ -59,6 +63,39 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, which goes.
+
+    Linux exchanges the two names in one step, so that `folder` is whole at every moment. Where the system or the file
+    system cannot, a process killed between two renames leaves the former one as ``.NAME.former``.
+    """
+    former = folder.with_name(f".{folder.name}.former")
+    _remove(former)
+    if folder.exists() and _exchange(new, folder):
+        new.rename(former)
+    else:
+        if folder.exists():
+            folder.rename(former)
+        new.rename(folder)
+    _remove(former)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names; False where that is not to be had."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    current_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
+    names = os.fsencode(first), os.fsencode(second)
+    return renameat2 is not None and renameat2(current_folder, names[0], current_folder, names[1], exchange) == 0
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, or a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import json_sha256, naming_full_disk, partial_path, read_json, write_json, written
+from .files import (
+    json_sha256,
+    link_or_copy,
+    naming_full_disk,
+    partial_path,
+    read_json,
+    replace_folder,
+    write_json,
+    written,
+)
 from .locks import hold
 from .version import __version__
 
@@ -159,7 +167,7 @@ class Stage:
             if not resumable:
                 shutil.rmtree(self.partial, ignore_errors=True)
             raise
-        self._replace_output()
+        replace_folder(self.partial, self.folder)
         self._log(time.time() - started)
 
     def _manifest(self, summary: dict[str, Any]) -> dict[str, Any]:
@@ -172,14 +180,6 @@ class Stage:
             "versions": {"umls_reranker": __version__} | library_versions(),
             "summary": summary,
         }
-
-    def _replace_output(self) -> None:
-        former = self.folder.with_name(f".{self.folder.name}.former")
-        shutil.rmtree(former, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(former)
-        self.partial.rename(self.folder)
-        shutil.rmtree(former, ignore_errors=True)
 
     def _log(self, seconds: float) -> None:
         entry = {"stage": self.name, "seconds": round(seconds, 1), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -228,7 +228,7 @@ class RunFolder:
             for manifest in sorted(self.path.glob(f"*/{MANIFEST}")):
                 stage = manifest.parent.name
                 if stage not in leave_out:
-                    shutil.copytree(self.path / stage, partial / stage, copy_function=os.link)
+                    shutil.copytree(self.path / stage, partial / stage, copy_function=link_or_copy)
         return RunFolder(path)
 
     def seconds(self) -> dict[str, float]:

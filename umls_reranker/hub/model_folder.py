@@ -24,7 +24,15 @@ from typing import Any
 from ..calibration.evidence import COUNTS_FILE, Calibration
 from ..calibration.thresholds import ThresholdTable
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, read_json, write_json
+from ..core.files import (
+    file_sha256,
+    json_sha256,
+    link_or_copy,
+    partial_path,
+    read_json,
+    replace_folder,
+    write_json,
+)
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.version import __version__
 from ..models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
@@ -165,15 +173,30 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Give a folder for new versions of some parts or the card; at the end they take the former ones' places.
+    """Give an empty folder for new versions of some parts or the card; at the end they are part of `folder`.
 
-    The manifest is renewed for them alone, and written last: a change that is broken off shows when the model is
-    loaded.
+    A whole new folder, with links to the parts that stay, takes the place of the former one: a process killed at any
+    moment leaves one of the two.
     """
+    folder = Path(folder).resolve()
     info = _read_manifest(folder)
-    with _written_beside(folder) as new:
+    new = partial_path(folder)
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+
+    def keep(source: str, target: str) -> None:
+        if not Path(target).exists():
+            link_or_copy(source, target)
+
+    try:
         yield new
         _write_manifest(new, info, info["sha256"])
+        given = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
+        if not all((folder / name).is_file() and filecmp.cmp(new / name, folder / name, False) for name in given):
+            shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
+            replace_folder(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def save_copy(source: Path, folder: Path) -> Path:
@@ -196,14 +219,23 @@ def save_copy(source: Path, folder: Path) -> Path:
         raise UserError(f"{folder} holds a {foreign} that is not of a umls_reranker model; choose another folder")
     former = model_files(target) if is_model else []
     stale = [path for path in former if path.relative_to(target).as_posix() not in {*files, CARD}]
+    new = target / ".partial"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with _written_beside(target, stale) as new:
-            for name, path in files.items():
-                (new / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, new / name)
+        shutil.rmtree(new, ignore_errors=True)
+        for name, path in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / name)
+        for path in stale:
+            path.unlink(missing_ok=True)
+        # Into a clone or a working directory files move one by one; the manifest, last, shows a save that broke off.
+        for name in sorted(files, key=MANIFEST.__eq__):
+            (target / name).parent.mkdir(exist_ok=True)
+            os.replace(new / name, target / name)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}); choose another folder") from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
@@ -326,27 +358,3 @@ def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str,
     info = {**settings, "sha256": dict(sorted(sha256.items()))}
     info["sha256"][MANIFEST] = _own_sha256(info)
     return info
-
-
-@contextmanager
-def _written_beside(folder: Path, stale: Iterable[Path] = ()) -> Iterator[Path]:
-    """Give a folder inside `folder`; its files then replace those of the same name there, the manifest last.
-
-    Args:
-        stale: files of the former version that have no successor.
-    """
-    new = folder / ".partial"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    try:
-        yield new
-        for path in stale:
-            path.unlink(missing_ok=True)
-        names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
-        for name in sorted(names, key=MANIFEST.__eq__):
-            target = folder / name
-            if target.is_symlink() or not (target.is_file() and filecmp.cmp(new / name, target, shallow=False)):
-                target.parent.mkdir(exist_ok=True)
-                os.replace(new / name, target)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
