@@ -39,8 +39,9 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import report_page
     from umls_reranker.evaluation.report import build_report
+    from umls_reranker.hub.model_folder import METRICS, REFERENCE, RELIABILITY, RISK_COVERAGE
     from umls_reranker.models.template import PairTemplate
-    from umls_reranker.serving.monitoring import REFERENCE_FILE, Reference
+    from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -70,23 +71,23 @@ def make(recipe, run, stage) -> None:
             resamples=recipe.evaluation.bootstrap_resamples,
             seed=recipe.run.seed,
         )
-        write_json(folder / "metrics.json", report)
+        write_json(folder / METRICS, report)
         outcomes.save(folder / OUTCOMES_FILE)
         thresholds = reranker.thresholds
         page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
         (folder / "report.html").write_text(page, encoding="utf-8")
         curves = report["curves"]["reliability"]
-        reliability_plot({name: curves[name] for name in ("raw", "calibrated")}, folder / "reliability.png")
-        risk_coverage_plot(report["curves"]["risk_coverage"], folder / "risk_coverage.png")
+        reliability_plot({name: curves[name] for name in ("raw", "calibrated")}, folder / RELIABILITY)
+        risk_coverage_plot(report["curves"]["risk_coverage"], folder / RISK_COVERAGE)
         reference = Reference.fit(
             outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
         )
-        write_json(folder / REFERENCE_FILE, reference.to_dict())
+        write_json(folder / REFERENCE, reference.to_dict())
         summary |= {"acc@1": report["linking"]["reranker"]["acc@1"]["value"]}
 
 
 def complete_model_folder(recipe, run) -> None:
-    """Put what belongs to the model, and its card, beside the weights; what is there already is left alone."""
+    """Make the new version of the model folder, with what belongs to it and its card."""
     from umls_reranker.hub.card import folder_card
     from umls_reranker.hub.model_folder import CARD, EVALUATED, changing
 
@@ -94,8 +95,7 @@ def complete_model_folder(recipe, run) -> None:
     with changing(model) as new:
         for name in EVALUATED:
             shutil.copyfile(run.path / "report" / name, new / name)
-    with changing(model) as new:
-        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag)
+        card = folder_card(model, recipe.publish.repo_id, recipe.publish.tag, evaluated=new)
         (new / CARD).write_text(card, encoding="utf-8")
 
 

@@ -17,7 +17,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.models.runtime_files import EXPORTED_FILES
+from umls_reranker.models.runtimes import EXPORTED_FILES
 
 
 @dataclass

@@ -26,10 +26,10 @@ def main() -> None:
     ranker = None
     if recipe.mining.negatives_ranked_by:
         from umls_reranker.hub.download import download
-        from umls_reranker.hub.model_folder import verify_parts
+        from umls_reranker.hub.model_folder import WEIGHTS, verify_parts
 
         manifest = verify_parts(download(recipe.mining.negatives_ranked_by), "torch")["sha256"]
-        ranker = manifest["model.safetensors"]
+        ranker = manifest[WEIGHTS]
     stage = pairs_stage(recipe, run, ranker)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)

@@ -37,14 +37,15 @@ def make_parser() -> CommandParser:
 def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.hub.model_folder import verify_files
-    from umls_reranker.serving.monitoring import REFERENCE_FILE, Monitor, Reference
+    from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files
+    from umls_reranker.serving.monitoring.monitor import Monitor
+    from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.prediction_log import read_predictions
 
     model, window, alpha = watched(options)
-    verify_files(model, [REFERENCE_FILE, "thresholds.json"])
-    reference = Reference.load(model / REFERENCE_FILE)
-    hierarchy = TypeHierarchy.from_dict(read_json(model / "thresholds.json")["hierarchy"])
+    verify_files(model, [REFERENCE, THRESHOLDS])
+    reference = Reference.load(model / REFERENCE)
+    hierarchy = TypeHierarchy.from_dict(read_json(model / THRESHOLDS)["hierarchy"])
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
         try:
             monitor = Monitor(reference, window=window, alpha=alpha, log=log)

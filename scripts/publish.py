@@ -23,7 +23,7 @@ def main() -> None:
         if not getattr(options, key):
             raise UserError(f"publishing needs {key}; set it in the recipe or with --{key}")
 
-    from umls_reranker.hub.model_folder import model_files
+    from umls_reranker.hub.model_folder import CARD, model_files
     from umls_reranker.hub.publish import publish
 
     folder = recipe.run.run_dir / "model"
@@ -37,9 +37,9 @@ def main() -> None:
         dry_run=recipe.run.dry_run,
     )
     for file in model_files(folder):
-        if file.name != "README.md":
+        if file.name != CARD:
             print(f"{file.stat().st_size:>13,} bytes  {file.name}", file=sys.stderr)
-    print(f"README.md, the card, is written for {options.repo_id} at {options.tag}", file=sys.stderr)
+    print(f"{CARD}, the card, is written for {options.repo_id} at {options.tag}", file=sys.stderr)
     print(f"{'would be published' if recipe.run.dry_run else 'published'} with tag {options.tag}: {url}")
 
 

@@ -36,7 +36,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     from umls_reranker.core.files import file_sha256
-    from umls_reranker.hub.model_folder import verify_parts
+    from umls_reranker.hub.model_folder import CALIBRATOR, THRESHOLDS, verify_parts
     from umls_reranker.review.corrections import load_feedback
 
     load_feedback(Path(recipe.calibration.calibration_feedback))
@@ -45,7 +45,7 @@ def main() -> None:
     if not new.exists():
         fork = run.fork(new, leave_out=("model", "report"))
         shas = {
-            f"{part}_sha256": file_sha256(run.path / "model" / f"{part}.json") for part in ("calibrator", "thresholds")
+            f"{Path(part).stem}_sha256": file_sha256(run.path / "model" / part) for part in (CALIBRATOR, THRESHOLDS)
         }
         write_json(fork.path / LINEAGE, {"recalibrated_from": {"run": run.path.name} | shas})
     calibrate(replace(recipe, run=replace(recipe.run, run_name=options.name)))

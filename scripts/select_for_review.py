@@ -31,14 +31,14 @@ def make_parser() -> CommandParser:
 def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker.calibration.thresholds import ThresholdTable
-    from umls_reranker.hub.model_folder import verify_files
+    from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files
     from umls_reranker.review.review_queue import reasons_of, select_for_review
-    from umls_reranker.serving.monitoring import REFERENCE_FILE, Reference
+    from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.prediction_log import read_predictions
 
-    verify_files(options.model, [REFERENCE_FILE, "thresholds.json"])
-    thresholds = ThresholdTable.from_dict(read_json(options.model / "thresholds.json"))
-    types = Reference.load(options.model / REFERENCE_FILE).types
+    verify_files(options.model, [REFERENCE, THRESHOLDS])
+    thresholds = ThresholdTable.from_dict(read_json(options.model / THRESHOLDS))
+    types = Reference.load(options.model / REFERENCE).types
     shares = dict(zip(types.cells[:-1], types.shares, strict=False))
 
     def judge(mention):

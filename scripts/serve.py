@@ -80,7 +80,7 @@ def open_log(recipe):
 
 def make_monitor(recipe, model: Path, log):
     """The monitor that the recipe asks for, with the reference of the model that is served."""
-    from umls_reranker.serving.monitoring import Monitor
+    from umls_reranker.serving.monitoring.monitor import Monitor
 
     settings = recipe.monitoring
     try:

@@ -20,8 +20,9 @@ def main() -> None:
     from rich.console import Console
 
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
+    from umls_reranker.hub.model_folder import METRICS
 
-    report = read_json(run.path / "report" / "metrics.json")
+    report = read_json(run.path / "report" / METRICS)
     console = Console(width=None if Console().is_terminal else 120)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))

@@ -41,12 +41,13 @@ def main() -> int:
     from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
+    from umls_reranker.hub.model_folder import METRICS
     from umls_reranker.hub.publish import find_outcomes
     from umls_reranker.serving.replay import replay_checks
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
-    report = read_json(run.path / "report" / "metrics.json")
+    report = read_json(run.path / "report" / METRICS)
     checks = check_targets(targets, measured_figures(report))
     comparison = None
     if options.against:

@@ -13,10 +13,10 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.monitoring import Monitor, Reference
 from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, drift_of, spent
 from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
-from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution
+from umls_reranker.serving.monitoring.monitor import Monitor
+from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution, Reference
 
 NOTHING = {
     "mentions": 0,

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_monitoring import feed, make_reference
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.monitoring import Monitor
+from umls_reranker.serving.monitoring.monitor import Monitor
 from umls_reranker.serving.monitoring.prometheus import metrics_text, serve_metrics
 
 

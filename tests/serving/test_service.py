@@ -14,6 +14,7 @@ from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
+from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
@@ -283,7 +284,19 @@ def test_info_says_what_is_served(reranker):
     assert (info["model_id"], info["model_sha"], info["max_client_batch_size"]) == ("org/model", "v1", 7)
     assert set(info["model_type"]) == {"reranker"} and info["max_input_length"] == 32
     assert answer.headers["x-model-revision"] == "v1"
-    assert ask(reranker, "/health").headers["x-model-revision"] == reranker.info["sha256"]["model.safetensors"][:12]
+
+
+def test_a_model_that_was_recalibrated_is_another_version(tmp_path):
+    folder = tiny_reranker(tmp_path / "model")
+    before = UMLSReranker.from_pretrained(folder, device="cpu")
+    with changing(folder) as new:
+        calibrator = json.loads((folder / "calibrator.json").read_text())
+        calibrator["fitted_on"] = {"mentions": 1}
+        (new / "calibrator.json").write_text(json.dumps(calibrator))
+    after = UMLSReranker.from_pretrained(folder, device="cpu")
+    revisions = [ask(reranker, "/health").headers["x-model-revision"] for reranker in (before, after)]
+    assert revisions == [reranker.info["sha256"]["reranker.json"][:12] for reranker in (before, after)]
+    assert revisions[0] != revisions[1]
 
 
 def test_every_answer_names_the_version(reranker, monkeypatch):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from ..core.files import read_json
 from ..core.recipe import load_recipe
 from ..evaluation.tables import figure_name
-from .model_folder import MANIFEST, model_files
+from .model_folder import MANIFEST, METRICS, RECIPE, RELIABILITY, RISK_COVERAGE
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -42,11 +42,17 @@ UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vo
 OWN_LICENSE = "as its publisher says"
 
 
-def folder_card(folder: Path, repo_id: str | None = None, tag: str | None = None) -> str:
-    """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots."""
-    folder = Path(folder)
-    metrics, recipe = read_json(folder / "metrics.json"), load_recipe(folder / "recipe.yaml")
-    plots = [path.name for path in model_files(folder) if path.suffix == ".png"]
+def folder_card(
+    folder: Path, repo_id: str | None = None, tag: str | None = None, evaluated: Path | None = None
+) -> str:
+    """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots.
+
+    Args:
+        evaluated: where the files of an evaluation lie that `folder` does not hold yet.
+    """
+    evaluated = evaluated or folder
+    metrics, recipe = read_json(evaluated / METRICS), load_recipe(folder / RECIPE)
+    plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
     dictionary = read_json(folder / MANIFEST).get("dictionary")
     return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary)
 

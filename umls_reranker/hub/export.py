@@ -12,13 +12,13 @@ import numpy as np
 from ..calibration.evidence import COUNTS_FILE
 from ..core.arrays import top_two
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import write_json
 from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer
 from ..models.networks import input_names
 from ..models.pretrained import load_model
-from ..models.runtime_files import EXPORTED_FILES, REGISTER
-from .model_folder import changing, verify_parts, write_calibration
+from ..models.runtimes import EXPORTED_FILES
+from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify_parts, write_calibration
 
 if TYPE_CHECKING:
     from ..calibration.candidate_lists import CandidateLists
@@ -85,8 +85,9 @@ def export_network(
     Raises:
         UserError: it loses more than that, or the libraries that export need are not installed.
     """
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(folder / name, workspace / name)
+    for name in NETWORK:
+        if name != WEIGHTS and (folder / name).is_file():
+            shutil.copyfile(folder / name, workspace / name)
     try:
         _write_network(folder, backend, reference.encoder, lists, workspace)
     except ImportError as error:
@@ -146,11 +147,11 @@ def register(
         figures: its `agreement`.
         calibration: of its own, where its scores differ, with what it was fitted on.
     """
-    known = read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
+    known = exported(folder)
     known[backend] = {"is_recalibrated": calibration is not None, "agreement": figures}
     with changing(folder) as new:
         if calibration is not None:
-            write_calibration(new, *calibration, suffix=f"_{backend}")
+            write_calibration(new, *calibration, backend=backend)
             _refuse_other_counts(folder, new)
         for name in EXPORTED_FILES[backend]:
             (new / name).parent.mkdir(exist_ok=True)

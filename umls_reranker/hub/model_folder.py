@@ -35,16 +35,29 @@ from ..core.files import (
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.version import __version__
-from ..models.runtime_files import EXPORTED_FILES, REGISTER, calibration_files
+from ..evaluation.outcomes import OUTCOMES_FILE
+from ..models.runtimes import EXPORTED_FILES
 from ..models.template import PairTemplate
 
 __all__ = [
+    "CALIBRATOR",
     "CARD",
     "EVALUATED",
     "MANIFEST",
+    "METRICS",
+    "NETWORK",
     "PARTS",
+    "RECIPE",
+    "REFERENCE",
+    "REGISTER",
+    "RELIABILITY",
+    "RISK_COVERAGE",
+    "THRESHOLDS",
+    "WEIGHTS",
+    "calibration_files",
     "changing",
     "copy_network",
+    "exported",
     "loaded_parts",
     "model_files",
     "published_files",
@@ -56,6 +69,17 @@ __all__ = [
 ]
 
 MANIFEST, CARD, WEIGHTS = "reranker.json", "README.md", "model.safetensors"
+CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
+METRICS, REFERENCE = "metrics.json", "reference.json"
+RELIABILITY, RISK_COVERAGE = "reliability.png", "risk_coverage.png"
+# One entry for each exported backend: whether it has a calibrator of its own, and its agreement with PyTorch.
+REGISTER = "backends.json"
+
+
+def _of_backend(part: str, backend: str) -> str:
+    """Name of a part that a backend has for itself."""
+    return part.replace(".json", f"_{backend}.json")
+
 
 # All that a model folder holds beside MANIFEST and CARD, by what makes it.
 NETWORK = (
@@ -67,28 +91,19 @@ NETWORK = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-CALIBRATED = ("calibrator.json", COUNTS_FILE, "thresholds.json", "recipe.yaml")
+CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # Only the first two are read when a model is loaded.
-EVALUATED = ("metrics.json", "reference.json", "outcomes.parquet", "reliability.png", "risk_coverage.png")
+EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
 NETWORKS_EXPORTED = tuple(name for names in EXPORTED_FILES.values() for name in names)
-RECALIBRATED = tuple(f"{part}_{backend}.json" for part in ("calibrator", "thresholds") for backend in EXPORTED_FILES)
+RECALIBRATED = tuple(_of_backend(part, backend) for part in (CALIBRATOR, THRESHOLDS) for backend in EXPORTED_FILES)
 PARTS = {
     **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
     **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
     **dict.fromkeys((REGISTER, *RECALIBRATED, *NETWORKS_EXPORTED), "umls-reranker export"),
 }
 
-NEEDED_TO_LOAD = (
-    MANIFEST,
-    "config.json",
-    WEIGHTS,
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "calibrator.json",
-    "thresholds.json",
-    "recipe.yaml",
-)
-SCHEMA_VERSIONS = {MANIFEST: 2, "calibrator.json": 2, "thresholds.json": 2}
+NEEDED_TO_LOAD = (MANIFEST, *NETWORK[:4], CALIBRATOR, THRESHOLDS, RECIPE)
+SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 2, THRESHOLDS: 2}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
@@ -118,8 +133,8 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
     listed = _read_manifest(folder)["sha256"]
     if (folder / REGISTER).is_file():
         verify_files(folder, [REGISTER])
-    for path in calibration_files(folder, backend or "torch"):
-        _check_format(path, read_json(path), SCHEMA_VERSIONS[f"{path.stem.partition('_')[0]}.json"])
+    for part, path in zip((CALIBRATOR, THRESHOLDS), calibration_files(folder, backend or "torch"), strict=True):
+        _check_format(path, read_json(path), SCHEMA_VERSIONS[part])
     names = loaded_parts(backend or "torch")
     if backend is None:
         names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
@@ -162,12 +177,12 @@ def model_files(folder: Path) -> list[Path]:
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """What is published of a model folder: its files by name, with no path of this machine in recipe and manifest."""
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
-    info, recipe = _read_manifest(folder), load_recipe(folder / "recipe.yaml")
+    info, recipe = _read_manifest(folder), load_recipe(folder / RECIPE)
     if recipe.portable() != recipe:
         text = recipe.portable().to_yaml().encode()
-        sha256 = info["sha256"] | {"recipe.yaml": hashlib.sha256(text).hexdigest()}
+        sha256 = info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()}
         info = _sealed(info | {"base_model": portable_locator(info["base_model"])}, sha256)
-        files |= {"recipe.yaml": text, MANIFEST: json.dumps(info, indent=2, ensure_ascii=False).encode()}
+        files |= {RECIPE: text, MANIFEST: json.dumps(info, indent=2, ensure_ascii=False).encode()}
     return files
 
 
@@ -270,7 +285,7 @@ def write_parts(
         dictionary: which release or ontologies the concepts came from (`sources.describe_dictionary`).
     """
     write_calibration(folder, calibration, thresholds, fitted_on)
-    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
         "template": template.to_dict(),
@@ -285,19 +300,48 @@ def write_parts(
 
 
 def write_calibration(
-    folder: Path, calibration: Calibration, thresholds: ThresholdTable, fitted_on: dict[str, Any], suffix: str = ""
+    folder: Path,
+    calibration: Calibration,
+    thresholds: ThresholdTable,
+    fitted_on: dict[str, Any],
+    backend: str | None = None,
 ) -> None:
     """Write calibrator.json, the counts that it needs and thresholds.json.
 
     Args:
         fitted_on: split and counts.
-        suffix: of the JSON files' names, for a backend whose scores differ from PyTorch's.
+        backend: an exported one, where its scores differ from PyTorch's.
     """
     if calibration.counts is not None:
         calibration.counts.save(folder / COUNTS_FILE)
-    content = {"schema_version": SCHEMA_VERSIONS["calibrator.json"]} | calibration.to_dict() | {"fitted_on": fitted_on}
-    write_json(folder / f"calibrator{suffix}.json", content)
-    write_json(folder / f"thresholds{suffix}.json", thresholds.to_dict())
+    content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
+    names = [_of_backend(part, backend) if backend else part for part in (CALIBRATOR, THRESHOLDS)]
+    for name, part in zip(names, (content, thresholds.to_dict()), strict=True):
+        write_json(folder / name, part)
+
+
+def calibration_files(folder: Path, backend: str) -> tuple[Path, Path]:
+    """Calibrator and thresholds for a backend: its own, or those of PyTorch where its scores do not differ.
+
+    Raises:
+        UserError: the backend was not exported.
+    """
+    names = (CALIBRATOR, THRESHOLDS)
+    if backend in EXPORTED_FILES:
+        known = exported(folder)
+        if backend not in known:
+            raise UserError(
+                f"{folder} holds no {backend} network (it has: {', '.join(known) or 'none but torch'}); "
+                f"make one with umls-reranker export RECIPE --backends {backend}"
+            )
+        if known[backend]["is_recalibrated"]:
+            names = tuple(_of_backend(part, backend) for part in names)
+    return folder / names[0], folder / names[1]
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """Exported backend -> what ``backends.json`` says about it."""
+    return read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
 
 
 def _require(folder: Path, name: str) -> None:

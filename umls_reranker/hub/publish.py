@@ -16,7 +16,7 @@ from ..core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .download import REPO_ID, download, hub_api
-from .model_folder import CARD, MANIFEST, PARTS, published_files, verify_files, verify_parts
+from .model_folder import CARD, MANIFEST, METRICS, PARTS, published_files, verify_files, verify_parts
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -66,7 +66,7 @@ def publish(
 
     folder = Path(folder)
     verify_parts(folder)
-    verify_files(folder, ["metrics.json"])
+    verify_files(folder, [METRICS])
     _check_names(repo_id, tag)
     contents = published_files(folder)
     contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()
@@ -182,5 +182,5 @@ def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None =
 
 
 def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:
-    found = download(repo_id, revision, token=token, files=("reranker.json", OUTCOMES_FILE)) / OUTCOMES_FILE
+    found = download(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
     return found if found.is_file() else None

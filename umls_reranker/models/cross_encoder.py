@@ -15,7 +15,7 @@ from ..core.progress import progress
 from .batching import length_batches, token_batches, worker_pool
 from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
-from .runtime_files import EXPORTED_FILES
+from .runtimes import EXPORTED_FILES
 from .template import PairTemplate
 from .tokens import EncodedPairs, PairBatch, PairEncoder
 from .tuning import TokenBudget

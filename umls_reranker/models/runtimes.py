@@ -10,14 +10,24 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.files import read_json
 from .networks import Network, input_names, shape_of
-from .runtime_files import EXPORTED_FILES
 from .tokens import PairBatch
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["load_exported"]
+__all__ = ["EXPORTED_FILES", "load_exported"]
+
+# Backend -> its files in a model folder, where Optimum and sentence-transformers look for them.
+EXPORTED_FILES = {
+    "onnx": ("onnx/model.onnx",),
+    "onnx_int8": ("onnx/model_qint8_avx512_vnni.onnx",),
+    "openvino": ("openvino/openvino_model.xml", "openvino/openvino_model.bin"),
+    "openvino_int8": (
+        "openvino/openvino_model_qint8_quantized.xml",
+        "openvino/openvino_model_qint8_quantized.bin",
+    ),
+}
 
 
 def load_exported(

@@ -18,6 +18,7 @@ from ..core.stages import MANIFEST
 from ..data.abbreviations import find_abbreviations
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
+from ..hub.model_folder import CALIBRATOR, RECIPE
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .reranker import UMLSReranker
 
@@ -119,7 +120,7 @@ class ConceptLinker:
             UserWarning: the index is another than the one whose lists the model was calibrated on.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
-        recipe, folder = load_recipe(reranker.folder / "recipe.yaml"), Path(index).expanduser().resolve()
+        recipe, folder = load_recipe(reranker.folder / RECIPE), Path(index).expanduser().resolve()
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         _warn_of_other_index(reranker, folder)
@@ -253,7 +254,7 @@ class ConceptLinker:
 
 
 def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
-    calibrated = read_json(reranker.folder / "calibrator.json").get("fitted_on", {}).get("index")
+    calibrated = read_json(reranker.folder / CALIBRATOR).get("fitted_on", {}).get("index")
     if calibrated and read_json(folder / "index" / MANIFEST)["key"] != calibrated:
         warnings.warn(
             f"{folder} is not the index that this model was calibrated with (another release or encoder); its "

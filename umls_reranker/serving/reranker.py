@@ -20,12 +20,11 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..data.semantic_types import UNKNOWN_TYPE
 from ..hub.download import download
-from ..hub.model_folder import save_copy, verify_parts
+from ..hub.model_folder import calibration_files, save_copy, verify_parts
 from ..hub.publish import publish
 from ..models.cross_encoder import PairScorer
-from ..models.runtime_files import calibration_files
 from ..models.template import PairTemplate
-from .monitoring import Monitor
+from .monitoring.monitor import Monitor
 
 __all__ = ["RankedCandidate", "UMLSReranker"]
 

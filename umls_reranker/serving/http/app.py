@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ...core.arguments import ServingArguments
 from ...core.version import __version__
+from ...hub.model_folder import MANIFEST, WEIGHTS
 from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
@@ -50,7 +51,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     app = FastAPI(title="umls_reranker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.engine = engine
-    revision = serving.served_revision or reranker.info["sha256"]["model.safetensors"][:12]
+    revision = serving.served_revision or reranker.info["sha256"][MANIFEST][:12]
     add_error_answers(app)
 
     @app.post("/rerank")
@@ -130,7 +131,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
-            "weights_sha256": reranker.info["sha256"]["model.safetensors"],
+            "weights_sha256": reranker.info["sha256"][WEIGHTS],
             "links": linker is not None,
         }
 

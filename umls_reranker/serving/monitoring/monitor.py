@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ...hub.model_folder import REFERENCE
 from .drift import SMALLEST_PSI, Drift, drift_of, spent
 from .figures import FiguresByType, Top
 from .labelled import LabelledAnswers, labelled_report
-from .reference import NO_CANDIDATES, REFERENCE_FILE, Reference
+from .reference import NO_CANDIDATES, Reference
 
 if TYPE_CHECKING:
     from ...calibration.decisions import RankedCandidate
@@ -87,7 +88,7 @@ class Monitor:
     @classmethod
     def of_model(cls, folder: Path | None, **options: Any) -> Monitor:
         """A monitor with the reference of a model folder, or without one where there is no folder or none in it."""
-        path = None if folder is None else Path(folder) / REFERENCE_FILE
+        path = None if folder is None else Path(folder) / REFERENCE
         return cls(Reference.load(path) if path and path.is_file() else None, **options)
 
     def reset(self) -> None:

@@ -16,9 +16,8 @@ from ...calibration.resampling import document_index, document_sums
 from ...core.errors import UserError
 from ...core.files import read_json
 
-__all__ = ["NO_CANDIDATES", "REFERENCE_FILE", "Distribution", "Reference"]
+__all__ = ["NO_CANDIDATES", "Distribution", "Reference"]
 
-REFERENCE_FILE = "reference.json"
 SCHEMA_VERSION = 1
 SCORE_CELLS = 10
 # Types with a smaller share of the mentions are pooled.
