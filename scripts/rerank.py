@@ -27,7 +27,7 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--backend", help="torch, torch_compile, or one that umls-reranker export made (default: torch)"
     )
-    parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: measured, remembered)")
+    parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
     parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")

@@ -120,6 +120,12 @@ def test_batches_stay_within_the_token_budget(layout, model, pairs):
     assert len(batches) > 3 and 100 < max(sizes) <= 128
 
 
+def test_the_token_budget_is_the_usual_one_unless_given(model):
+    assert (load(model).token_budget, load(model, token_budget=77).token_budget) == (1_024, 77)
+    with pytest.raises(UserError, match="^token_budget: 0 must be 1 or more; empty takes the usual one$"):
+        load(model, token_budget=0)
+
+
 def test_context_is_read_when_the_template_has_it(model):
     scorer = load(model, PairTemplate(32, context_tokens=4))
     bare = scorer.score(["cold"], ["cold"]).logits

@@ -7,12 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 __all__ = ["batch_mapper", "length_batches", "token_batches", "worker_pool"]
 
@@ -81,8 +78,6 @@ def worker_pool() -> ThreadPoolExecutor | None:
 
     As many as PyTorch had (``torch.get_num_threads()``) when it was first asked with more than one.
     """
-    import torch
-
     global _pool
     threads = torch.get_num_threads()
     if threads == 1:
@@ -98,8 +93,6 @@ _pool_lock = threading.Lock()
 
 
 def _started_pool(threads: int) -> ThreadPoolExecutor:
-    import torch
-
     all_started = threading.Barrier(threads)
 
     def start() -> None:

@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional
 
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
@@ -27,8 +32,6 @@ from .template import MARKERS
 from .tokens import PackedTexts
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["CONTEXT_FILE", "BiEncoder", "PackedEncoder", "PaddedEncoder", "QueryTokenizer", "padded", "pooled"]
@@ -147,14 +150,11 @@ class BiEncoder:
         """
         if pooling not in POOLINGS:
             raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
-        from safetensors import SafetensorError
-        from transformers import AutoTokenizer
-
         place = resolve_device(device)
         precision = resolve_precision(dtype, place, key="encoder_precision")
         source = resolve_model(model, revision)
         try:
-            tokenizer = load_pretrained(AutoTokenizer, source)
+            tokenizer = load_pretrained(transformers.AutoTokenizer, source)
             network = PackedEncoder.from_folder(Path(source), place, precision, pooling)
             if network is None:
                 network = PaddedEncoder.from_folder(
@@ -219,8 +219,6 @@ class BiEncoder:
         self, encoded: list[list[int]], token_budget: int, parallel_map: Callable, bar: Any
     ) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers of the texts in the order they were computed, and their vectors."""
-        import torch
-
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
 
         def forward(batch: np.ndarray) -> torch.Tensor:
@@ -280,8 +278,6 @@ class PackedEncoder(EncoderNetwork):
         return load_bert(folder, PackedLayers.supports, make)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        import torch
-
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         batch = PackedTexts(np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths)
         with torch.inference_mode():
@@ -320,13 +316,10 @@ class PaddedEncoder(EncoderNetwork):
         Raises:
             OSError, ValueError, SafetensorError: there is none, or a corrupt one.
         """
-        import torch
-        from transformers import AutoModel
-
         # On a CPU the plain attention is the faster one for texts of some ten tokens (1.3x in bfloat16).
         attention = "eager" if device.type == "cpu" else "sdpa"
         model = load_pretrained(
-            AutoModel,
+            transformers.AutoModel,
             folder,
             dtype=getattr(torch, precision),
             attn_implementation=attention,
@@ -335,8 +328,6 @@ class PaddedEncoder(EncoderNetwork):
         return cls(model.to(device), pooling, pad_token_id)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        import torch
-
         with torch.inference_mode():
             input_ids, mask = (torch.from_numpy(array).to(self.device) for array in padded(texts, self.pad_token_id))
             hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
@@ -360,6 +351,4 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors of length 1; a sum over the tokens points where their mean does."""
-    from torch.nn import functional
-
     return functional.normalize(vectors, dim=-1)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import transformers
 
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
@@ -15,19 +17,19 @@ from ..core.progress import progress
 from .batching import length_batches, token_batches, worker_pool
 from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
-from .runtimes import EXPORTED_FILES
+from .runtimes import EXPORTED_FILES, load_exported
 from .template import PairTemplate
 from .tokens import EncodedPairs, PairBatch, PairEncoder
-from .tuning import TokenBudget
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["BACKENDS", "PairScorer", "Scores", "load_network"]
 
 BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 CHUNK_PAIRS = 65_536
+# Small batches stay in a processor's cache; a GPU needs many rows to be busy.
+TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 # A forward pass over fewer tokens costs a processor more in overhead than a second core gains.
 LEAST_TOKENS = 64
 
@@ -51,16 +53,20 @@ class PairScorer:
     Args:
         network: from batches to logits.
         encoder: tokenizer and template.
-        token_budget: tokens of one forward pass; by default measured on the first large call and remembered
-            (`tuning.TokenBudget`).
+        token_budget: most tokens of one forward pass, padding included; by default 1,024 on a processor, 65,536 on a
+            GPU.
+
+    Raises:
+        UserError: the budget is below 1.
     """
 
     def __init__(self, network: Network, encoder: PairEncoder, token_budget: int | None = None) -> None:
-        import torch
-
         self.network = network
         self.encoder = encoder
-        self.token_budget = token_budget
+        usual = TOKEN_BUDGET.get(network.device.type, TOKEN_BUDGET["cuda"])
+        self.token_budget = usual if token_budget is None else token_budget
+        if self.token_budget < 1:
+            raise UserError(f"token_budget: {token_budget} must be 1 or more; empty takes the usual one")
         self._pool = worker_pool() if network.in_threads and network.device.type == "cpu" else None
         self._threads = torch.get_num_threads()
 
@@ -73,15 +79,6 @@ class PairScorer:
     def backend(self) -> str:
         """Name of what computes (`BACKENDS`)."""
         return self.network.backend
-
-    @property
-    def token_budget(self) -> int:
-        """Tokens of one forward pass, padding included; None when it is set: measured, or what was remembered."""
-        return self._budget.tokens
-
-    @token_budget.setter
-    def token_budget(self, tokens: int | None) -> None:
-        self._budget = TokenBudget(self.network, tokens)
 
     @property
     def template(self) -> PairTemplate:
@@ -103,10 +100,8 @@ class PairScorer:
         Raises:
             UserError: the folder holds no model, a corrupt one, one with more than one logit, or none for the backend.
         """
-        from transformers import AutoTokenizer
-
         try:
-            tokenizer = load_pretrained(AutoTokenizer, folder)
+            tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} holds no loadable model: {error}") from None
         network = load_network(Path(folder), tokenizer, device, precision, backend)
@@ -136,7 +131,11 @@ class PairScorer:
             part = slice(start, start + CHUNK_PAIRS)
             pairs, rows = self.encoder.encode_distinct(*(column and column[part] for column in columns))
             truncated += int(np.count_nonzero(pairs.cut[rows]))
-            outputs = self._outputs(pairs, np.bincount(rows, minlength=len(pairs)), bar)
+            outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
+            for batch, output in self._run(pairs):
+                outputs.append((batch, output))
+                if bar is not None:
+                    bar.update(int(repeats[batch].sum()))
             # A GPU is not waited for until the next chunk is on its way to it.
             if waiting is not None:
                 _collect(logits, *waiting)
@@ -149,25 +148,15 @@ class PairScorer:
             raise UserError("the model gave scores that are not numbers; its weights are damaged or overflow float16")
         return Scores(logits, truncated)
 
-    def _outputs(self, pairs: EncodedPairs, repeats: np.ndarray, bar) -> list[tuple[np.ndarray, torch.Tensor]]:
+    def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Row numbers and logits of each batch of distinct pairs."""
-        results = []
-        for rows, budget in self._budget.plan(pairs.lengths):
-            with self._budget.timed(budget, int(pairs.lengths[rows].sum())):
-                for batch, output in self._run(pairs, rows, budget):
-                    results.append((batch, output))
-                    if bar is not None:
-                        bar.update(int(repeats[batch].sum()))
-        return results
-
-    def _run(self, pairs: EncodedPairs, rows: np.ndarray, budget: int) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        lengths = pairs.lengths[rows]
+        lengths, budget = pairs.lengths, self.token_budget
         if self._pool is not None:
             # Few pairs are shared out among the cores rather than left to one of them.
             share = -(-int(lengths.sum()) // self._threads)
             budget = min(budget, max(share, LEAST_TOKENS))
         cut = length_batches if self.network.padded else token_batches
-        batches = [rows[batch] for batch in cut(lengths, budget)]
+        batches = cut(lengths, budget)
 
         def forward(batch: np.ndarray) -> torch.Tensor:
             return self.network(PairBatch.of(pairs, batch))
@@ -191,8 +180,6 @@ def load_network(
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
     if backend in EXPORTED_FILES:
-        from .runtimes import load_exported
-
         return load_exported(folder, tokenizer, device, precision, backend)
     place = resolve_device(device)
     dtype = resolve_precision(precision, place, inference=True)
@@ -206,8 +193,6 @@ def _collect(
     logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, torch.Tensor]]
 ) -> None:
     """Put the logits of a chunk in their places; the one place that waits for a GPU."""
-    import torch
-
     batches, tensors = zip(*outputs, strict=True)
     distinct = np.empty(sum(map(len, batches)), np.float32)
     distinct[np.concatenate(batches)] = torch.cat(tensors).cpu().numpy()

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ..core.devices import to_device
 from ..core.errors import UserError
@@ -15,11 +18,9 @@ from .packed import PackedLayers, load_bert
 from .tokens import PairBatch
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CompiledModel", "Network", "PackedBert", "PaddedModel", "input_names", "shape_of"]
+__all__ = ["CompiledModel", "Network", "PackedBert", "PaddedModel", "input_names"]
 
 
 class Network(ABC):
@@ -29,7 +30,6 @@ class Network(ABC):
         backend: one of `BACKENDS`.
         device: where it computes.
         precision: float32, bfloat16, float16 or int8.
-        shape: layers and widths, for what is remembered about networks of one shape.
         padded: whether a batch costs its longest pair times its pairs, rather than its tokens.
         in_threads: whether several batches at a time, each in a thread of its own, make the best use of a processor.
     """
@@ -37,7 +37,6 @@ class Network(ABC):
     backend: str
     device: torch.device
     precision: str
-    shape: str
     padded: bool
     in_threads: bool
 
@@ -50,12 +49,6 @@ def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """What a model takes, of the three inputs that there are."""
     names = ["input_ids", "attention_mask"]
     return [*names, "token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else names
-
-
-def shape_of(config: Mapping[str, Any]) -> str:
-    """Kind, layers and widths of a model, from the content of ``config.json``."""
-    sizes = (config.get(key, "?") for key in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-    return f"{config.get('model_type')} {'x'.join(map(str, sizes))}"
 
 
 class PackedBert(Network):
@@ -79,7 +72,7 @@ class PackedBert(Network):
     def __init__(
         self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, precision: str
     ) -> None:
-        self.device, self.precision, self.shape = device, precision, shape_of(config)
+        self.device, self.precision = device, precision
         self.body = PackedLayers(config, weights, device, precision, prefix="bert.")
         dense, head = (
             tuple(weights[f"{name}.{part}"].to(device) for part in ("weight", "bias"))
@@ -103,9 +96,6 @@ class PackedBert(Network):
         return config.get("architectures") == ["BertForSequenceClassification"] and PackedLayers.supports(config)
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        import torch
-        from torch.nn import functional
-
         with torch.inference_mode():
             pooled = functional.linear(self.body.first_tokens(batch), *self.pooler).tanh_()
             return functional.linear(pooled.float(), *self.head).squeeze(-1)
@@ -129,9 +119,7 @@ class PaddedModel(Network):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
-        import torch
-
-        self.device, self.precision, self.shape = device, precision, shape_of(model.config.to_dict())
+        self.device, self.precision = device, precision
         self.model = model.to(device=device, dtype=getattr(torch, precision))
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
@@ -142,8 +130,6 @@ class PaddedModel(Network):
         return self._logits(batch.padded(self._pad_id))
 
     def _logits(self, arrays: dict[str, np.ndarray]) -> torch.Tensor:
-        import torch
-
         inputs = {name: to_device(arrays[name], self.device) for name in self._inputs}
         with torch.inference_mode():
             return self.model(**inputs).logits.squeeze(-1).float()
@@ -162,8 +148,6 @@ class CompiledModel(PaddedModel):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
-        import torch
-
         super().__init__(model, tokenizer, device, precision)
         on_gpu = device.type == "cuda"
         self.model = torch.compile(self.model, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
@@ -176,8 +160,6 @@ class CompiledModel(PaddedModel):
 
 
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:
-    from torch import nn
-
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
     if not heads:
         raise UserError(f"{type(model).__name__} ends in no linear layer of one output; score it in float32")

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
 from ..core.devices import to_device
 from .tokens import PackedTexts, TextGroup
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 __all__ = ["PackedLayers", "load_bert"]
 
@@ -56,8 +58,6 @@ class PackedLayers:
         precision: str,
         prefix: str = "",
     ) -> None:
-        import torch
-
         dtype = getattr(torch, precision)
 
         def placed(name: str) -> Tensor:
@@ -109,8 +109,6 @@ class PackedLayers:
         return self._rest(last, self._attention_of_first(last, first, hidden, batch.groups), first)
 
     def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
-        from torch.nn import functional
-
         hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
         hidden += functional.embedding(to_device(batch.places, self.device), self.places)
         types = batch.types
@@ -122,8 +120,6 @@ class PackedLayers:
 
     def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
         """Each token's view of its text, (t, h)."""
-        from torch.nn import functional
-
         qkv = functional.linear(hidden, *layer.qkv)
         seen = hidden.new_empty(hidden.shape)
         for group in groups:
@@ -134,8 +130,6 @@ class PackedLayers:
 
     def _attention_of_first(self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
         """The first token's view of its text, (n, h)."""
-        from torch.nn import functional
-
         width = hidden.shape[1]
         weight, bias = layer.qkv
         query = functional.linear(first, weight[:width], bias[:width])
@@ -149,8 +143,6 @@ class PackedLayers:
 
     def _rest(self, layer: _Layer, seen: Tensor, hidden: Tensor) -> Tensor:
         """What follows attention in a layer, token by token."""
-        from torch.nn import functional
-
         width = hidden.shape[1:]
         hidden = functional.linear(seen, *layer.attention_out).add_(hidden)
         hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
@@ -160,9 +152,6 @@ class PackedLayers:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of (texts, heads, q, size) over (texts, heads, k, size); nothing is masked."""
-    import torch
-    from torch.nn import functional
-
     if query.device.type != "cpu" or query.dtype is torch.float32:
         return functional.scaled_dot_product_attention(query, key, value)
     # On a processor the fused kernel takes twice as long in bfloat16 as its two matrix products.
@@ -180,9 +169,6 @@ def load_bert(
     Returns:
         None where the folder holds no sound model that is computed here; transformers may know it, or say why not.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return make(config, load_file(folder / "model.safetensors")) if supports(config) else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
 
 from ..core.errors import UserError
 from ..core.files import read_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 __all__ = ["load_model", "load_pretrained"]
 
@@ -38,17 +38,16 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
     return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path) -> transformers.PreTrainedModel:
     """The float32 model of a folder of safetensors.
 
     Raises:
         UserError: there is none, a corrupt one, or one with more than one logit.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
-
     try:
-        model = load_pretrained(AutoModelForSequenceClassification, folder, use_safetensors=True, dtype="float32")
+        model = load_pretrained(
+            transformers.AutoModelForSequenceClassification, folder, use_safetensors=True, dtype="float32"
+        )
     except SafetensorError as error:
         raise UserError(f"{folder}: the weights are corrupt ({error}); download or make the model again") from None
     except (OSError, ValueError) as error:

@@ -6,14 +6,14 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
-from ..core.files import read_json
-from .networks import Network, input_names, shape_of
+from .networks import Network, input_names
 from .tokens import PairBatch
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["EXPORTED_FILES", "load_exported"]
@@ -38,8 +38,6 @@ def load_exported(
     Raises:
         UserError: it was not exported, the runtime is not installed, or a GPU is asked for.
     """
-    import torch
-
     if device not in (None, "auto", "cpu"):
         raise UserError(f"backend {backend} computes on the processor; leave out device={device!r} or use torch")
     file = folder / EXPORTED_FILES[backend][0]
@@ -51,9 +49,8 @@ def load_exported(
     else:
         precision = kind.usual_precision if precision in (None, "auto") else precision
         precision = resolve_precision(precision, torch.device("cpu"))
-    shape = shape_of(read_json(folder / "config.json"))
     try:
-        return kind(file, tokenizer, backend, precision, shape)
+        return kind(file, tokenizer, backend, precision)
     except ImportError as error:
         extra = "onnx" if kind is OnnxNetwork else "openvino"
         raise UserError(f"backend {backend} needs {error.name}: pip install 'umls_reranker[{extra}]'") from None
@@ -63,20 +60,14 @@ class _PaddedRuntime(Network):
     padded = True
     in_threads = True
 
-    def __init__(
-        self, file: Path, tokenizer: PreTrainedTokenizerBase, backend: str, precision: str, shape: str
-    ) -> None:
-        import torch
-
-        self.backend, self.precision, self.shape = backend, precision, shape
+    def __init__(self, file: Path, tokenizer: PreTrainedTokenizerBase, backend: str, precision: str) -> None:
+        self.backend, self.precision = backend, precision
         self.device = torch.device("cpu")
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
         self._load(file)
 
     def __call__(self, batch: PairBatch) -> torch.Tensor:
-        import torch
-
         arrays = batch.padded(self._pad_id)
         logits = self._logits({name: arrays[name] for name in self._inputs})
         return torch.from_numpy(logits.reshape(-1).astype("float32"))
@@ -107,7 +98,6 @@ class OpenVinoNetwork(_PaddedRuntime):
 
     def _load(self, file: Path) -> None:
         import openvino
-        import torch
 
         threads = torch.get_num_threads()
         hint = "bf16" if self.precision == "bfloat16" else "f32"
