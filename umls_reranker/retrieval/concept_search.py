@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from datasets import Features, Value
 
 from ..core.arrays import expand_ranges
 from ..data.arrow import open_table, write_dataset
@@ -195,8 +196,6 @@ def write_names(
     Returns:
         the distinct strings (or forms) in order of number.
     """
-    from datasets import Features, Value
-
     rows, names = [], []
     for batch_rows, batch in concepts.iter_names():
         rows.append(np.asarray(batch_rows, dtype=np.int32))
@@ -219,8 +218,6 @@ def write_names(
 
 def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
     """Write strings as a dataset folder, to be mapped into memory by `open_strings`."""
-    from datasets import Features, Value
-
     write_dataset([{"string": strings}], Features({"string": Value("string")}), path, fingerprint)
 
 

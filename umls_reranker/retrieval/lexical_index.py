@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.preprocessing import normalize
 
 from ..core.arrays import expand_ranges
 from ..core.devices import usable_cores
@@ -23,8 +26,6 @@ from ..data.concepts import normalize_name
 from .concept_search import Candidates, ConceptNames, write_names
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
     from ..data.concepts import ConceptTable
 
 __all__ = ["LexicalIndex"]
@@ -186,8 +187,6 @@ class LexicalIndex:
 
     def _vectors(self, strings: np.ndarray) -> csr_array:
         """TF-IDF vectors of names, by number of their string, (n, trigrams)."""
-        from scipy.sparse import csr_array
-
         starts, stops = self._string_starts[strings], self._string_starts[strings + 1]
         places = expand_ranges(starts, stops)[1]
         ends = np.concatenate([[0], np.cumsum(stops - starts)])
@@ -217,8 +216,6 @@ class LexicalIndex:
     @cached_property
     def _lists(self) -> list[tuple[int, csr_array]]:
         """Number of the first string and the inverted lists, (trigrams, strings), of every block."""
-        from scipy.sparse import csr_array
-
         blocks = []
         for number, starts in enumerate(self._starts):
             first = number * STRINGS_PER_BLOCK
@@ -259,9 +256,6 @@ def _blocks(strings: pa.Array, desc: str) -> Iterator[tuple[int, list[str]]]:
 
 def _hash_trigrams(texts: Sequence[str]) -> csr_array:
     """How often each trigram comes in each of n normalized texts: (n, HASHES) float32."""
-    from scipy.sparse import csr_array
-    from sklearn.feature_extraction.text import HashingVectorizer
-
     if not len(texts):
         return csr_array((0, HASHES), dtype=np.float32)
     counter = HashingVectorizer(
@@ -278,8 +272,6 @@ def _hash_trigrams(texts: Sequence[str]) -> csr_array:
 
 def _weigh(texts: Sequence[str], trigrams: np.ndarray, idf: np.ndarray) -> csr_array:
     """TF-IDF vectors of n normalized texts over the kept trigrams, L2-normalized: (n, trigrams) float32."""
-    from sklearn.preprocessing import normalize
-
     counts = _hash_trigrams(texts)[:, trigrams]
     counts.data *= idf[counts.indices]
     return normalize(counts, copy=False) if len(texts) else counts

@@ -17,7 +17,7 @@ from ..core.errors import UserError
 from ..core.files import read_json, write_json
 from ..models.batching import batch_mapper
 from .concept_search import Candidates, ConceptNames
-from .exact_search import ExactSearch
+from .faiss_index import search_exactly
 from .queries import distinct_queries
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class MentionIndex:
     def __init__(self, vectors: np.ndarray, rows: np.ndarray, description: dict) -> None:
         self.reads_context: bool = description["reads_context"]
         self._description = description
-        self._search = ExactSearch(vectors)
+        self._vectors = vectors
         self._grouping = ConceptNames(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
 
     def __len__(self) -> int:
@@ -86,8 +86,7 @@ class MentionIndex:
         """
         description = read_json(path / INDEX_FILE)
         try:
-            # Written to by nobody, but torch warns of arrays that cannot be.
-            vectors = np.load(path / VECTORS_FILE, mmap_mode="c", allow_pickle=False)
+            vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{path} holds no readable index ({error}); run umls-reranker build_index again") from None
@@ -117,7 +116,7 @@ class MentionIndex:
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return self._search.search(vectors[queries], width)
+            return search_exactly(self._vectors, vectors[queries], width)
 
         with batch_mapper(torch.device("cpu")) as parallel_map:
             return self._grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.markup import escape
+from rich.table import Table
 
 from .guards import GUARDS
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..models.bi_encoder import BiEncoder
 
 __all__ = ["SOURCES", "MiningReport", "examples_table", "mining_table"]
@@ -136,8 +136,6 @@ class MiningReport:
 
 def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     """The counts of each split's report, side by side."""
-    from rich.table import Table
-
     table = Table(title="Pairs", title_justify="left")
     table.add_column("count")
     for split in reports:
@@ -171,9 +169,6 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
 
 def examples_table(report: dict[str, Any]) -> Table:
     """Examples of each kind, and how the cosines of the semantic negatives are distributed."""
-    from rich.markup import escape
-    from rich.table import Table
-
     quantiles = ((f"{float(share):.0%}", value) for share, value in report["semantic_cosine"].items())
     shown = ", ".join(f"{share} {value:.2f}" for share, value in quantiles if value is not None)
     table = Table(title="Examples", caption=f"Quantiles of the semantic negatives' cosines: {shown or 'none'}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import faiss
 import numpy as np
 import pyarrow as pa
+import torch
 
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
@@ -19,12 +18,9 @@ from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .concept_search import Candidates, ConceptNames
-from .exact_search import ExactSearch
-from .faiss_index import fill, measure_recall, new_index, set_parameters
+from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters
 
 if TYPE_CHECKING:
-    import faiss
-
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
     from .name_vectors import NameVectors
@@ -32,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
-# Queries that a thread searches at a time, in FAISS and by exact search, which reads all vectors for them.
-QUERIES_PER_BLOCK, QUERIES_PER_PASS = 512, 4_096
+# Queries that a thread searches at a time.
+QUERIES_PER_BLOCK = 512
 # Names whose vectors are taken from the index together.
 NAMES_AT_ONCE = 32_768
 
@@ -51,16 +47,11 @@ class NameIndex:
     """
 
     def __init__(self, vectors: faiss.Index, names: pa.Table, description: dict) -> None:
-        import faiss
-
         self.identity = description["encoder"]
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
         self._grouping = ConceptNames(rows, strings, description["concepts"], vectors.ntotal)
         self.concept_rows, self.offsets = rows, self._grouping.offsets
         self._vectors = vectors
-        # FAISS compares few queries one by one, ten times slower than as a matrix, and takes 300 of them for few.
-        threshold = faiss.cvar.distance_compute_blas_threshold
-        faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.d)
         self._names = names["name"]
 
     def __len__(self) -> int:
@@ -97,8 +88,6 @@ class NameIndex:
             UserError: FAISS does not know the factory string or a parameter, IVF comes without ``nprobe``, or there
                 are too few names to train on.
         """
-        import faiss
-
         index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
         faiss.write_index(index, str(path / FAISS_FILE))
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
@@ -117,8 +106,6 @@ class NameIndex:
             UserError: a part is missing or cannot be read, FAISS does not know a parameter, or IVF comes without
                 ``nprobe``.
         """
-        import faiss
-
         description = read_json(path / INDEX_FILE)
         try:
             vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
@@ -171,19 +158,16 @@ class NameIndex:
             vectors: (n, dimension) float32, L2-normalized.
             k: concepts wanted.
         """
-        import faiss
-
-        searched, mapper, block = self._vectors, _faiss_mapper(), QUERIES_PER_BLOCK
-        if isinstance(self._vectors, faiss.IndexFlatIP):
-            import torch
-
-            searched, mapper = self._exact, batch_mapper(torch.device("cpu"))
-            block = max(1, min(QUERIES_PER_PASS, -(-len(vectors) // torch.get_num_threads())))
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-            return searched.search(vectors[queries], width)
+            if self._flat is not None:
+                return search_exactly(self._flat, vectors[queries], width)
+            # Threads search whole blocks; FAISS's own would wait for one another.
+            faiss.omp_set_num_threads(1)
+            return self._vectors.search(vectors[queries], width)
 
-        with mapper as parallel_map:
+        block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
+        with batch_mapper(torch.device("cpu")) as parallel_map:
             return self._grouping.collect(len(vectors), k, search, parallel_map, block)
 
     def best_names(
@@ -214,18 +198,16 @@ class NameIndex:
         return self._grouping.best(rows, score, NAMES_AT_ONCE)
 
     @cached_property
-    def _exact(self) -> ExactSearch:
-        """Search of a flat index, whose vectors lie in memory as they are."""
-        import faiss
-
+    def _flat(self) -> np.ndarray | None:
+        """The vectors of a flat index as they lie in memory, (m, dimension)."""
+        if not isinstance(self._vectors, faiss.IndexFlatIP):
+            return None
         content = faiss.rev_swig_ptr(self._vectors.get_xb(), self._vectors.ntotal * self._vectors.d)
-        return ExactSearch(content.reshape(-1, self._vectors.d))
+        return content.reshape(-1, self._vectors.d)
 
     @cached_property
     def _readable(self) -> faiss.Index:
         """The index, ready to give vectors back by number."""
-        import faiss
-
         try:
             if (clusters := faiss.try_extract_index_ivf(self._vectors)) is not None:
                 clusters.make_direct_map()
@@ -234,13 +216,3 @@ class NameIndex:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: this index cannot give vectors back ({reason}); use another") from None
         return self._vectors
-
-
-@contextmanager
-def _faiss_mapper() -> Iterator[Callable]:
-    """A `map` by threads that search whole blocks, as in the encoder: FAISS's own threads wait for one another."""
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    with ThreadPoolExecutor(threads, initializer=faiss.omp_set_num_threads, initargs=(1,)) as pool:
-        yield pool.map
