@@ -26,6 +26,9 @@ __all__ = [
     "TrainingStageArguments",
 ]
 
+# What can compute a network: those that are exported, and all.
+EXPORTED_BACKENDS = ("onnx", "onnx_int8", "openvino", "openvino_int8")
+BACKENDS = ("torch", "torch_compile", *EXPORTED_BACKENDS)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -365,8 +368,8 @@ class ServingArguments:
     )
     backend: str = _key(
         "torch",
-        "torch, torch_compile, or a network that umls-reranker export made: onnx, onnx_int8, openvino, openvino_int8",
-        ("torch", "torch_compile", "onnx", "onnx_int8", "openvino", "openvino_int8"),
+        f"torch, torch_compile, or a network that umls-reranker export made: {', '.join(EXPORTED_BACKENDS)}",
+        BACKENDS,
     )
     token_budget: int | None = _key(
         None, "tokens of one forward pass, padding included; empty: 1024 on a processor, 65536 on a GPU"

@@ -11,22 +11,22 @@ import numpy as np
 import torch
 import transformers
 
+from ..core.arguments import BACKENDS, EXPORTED_BACKENDS
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
 from .batching import length_batches, token_batches, worker_pool
 from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
-from .runtimes import EXPORTED_FILES, load_exported
+from .runtimes import load_exported
 from .template import PairTemplate
 from .tokens import EncodedPairs, PairBatch, PairEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["BACKENDS", "PairScorer", "Scores", "load_network"]
+__all__ = ["PairScorer", "Scores", "load_network"]
 
-BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 CHUNK_PAIRS = 65_536
 # Small batches stay in a processor's cache; a GPU needs many rows to be busy.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
@@ -179,7 +179,7 @@ def load_network(
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
-    if backend in EXPORTED_FILES:
+    if backend in EXPORTED_BACKENDS:
         return load_exported(folder, tokenizer, device, precision, backend)
     place = resolve_device(device)
     dtype = resolve_precision(precision, place, inference=True)
