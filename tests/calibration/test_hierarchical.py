@@ -151,7 +151,7 @@ def test_damaged_states_are_refused():
 
 
 def test_auto_finds_that_types_differ():
-    scores, labels, types = typed({"T047": 3000, "T121": 3000})
-    documents = np.random.default_rng(0).integers(0, 30, 6000)
+    scores, labels, types = typed({"T047": 1500, "T121": 1500})
+    documents = np.random.default_rng(0).integers(0, 30, 3000)
     chosen, _ = fit_calibrator("auto", scores, labels, documents, types=types, hierarchy=HIERARCHY)
     assert chosen.method.startswith("hierarchical")

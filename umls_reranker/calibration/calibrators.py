@@ -247,8 +247,8 @@ class HierarchicalBetaCalibrator(Calibrator):
         if sample.types is None or sample.hierarchy is None:
             return
         self.hierarchy = sample.hierarchy
-        sample = replace(sample, scores=self.root.log_odds(sample.scores))
         code, members = memberships(sample.types, self.hierarchy)
+        sample = replace(sample, scores=self.root.log_odds(sample.scores), types=None)
         for node in sorted(members, key=lambda node: (len(lineage(node, self.hierarchy)), node)):
             above = lineage(node, self.hierarchy)[1:]
             if above:
