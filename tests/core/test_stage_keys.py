@@ -45,8 +45,7 @@ STALE = {
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share max_grad_norm "
     "training_precision loss listwise_weight eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs": "checkpoints",
-    "evidence calibrator target_precision confidence min_type_positives min_type_mentions threshold_shrinkage "
-    "scoring_precision": "model",
+    "evidence calibrator target_precision confidence scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints.

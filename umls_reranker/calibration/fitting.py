@@ -92,9 +92,6 @@ def fit_parts(
         hierarchy,
         groups=documents,
         complete=decided.complete,
-        min_positives=settings.min_type_positives,
-        min_mentions=settings.min_type_mentions,
-        shrinkage=settings.threshold_shrinkage,
         target_precision=settings.target_precision,
         confidence=settings.confidence,
     )

@@ -309,17 +309,6 @@ class CalibrationArguments:
     )
     target_precision: float = _key(0.95, "precision that the high-confidence tier is certified for")
     confidence: float = _key(0.95, "confidence of that certificate")
-    min_type_positives: int = _key(
-        30, "gold pairs below which a type takes its parent's acceptance threshold as it is"
-    )
-    min_type_mentions: int = _key(
-        150,
-        "right answers a type needs for a low threshold of its own, and answers in the high tier to stay in it where "
-        "its parent is left out",
-    )
-    threshold_shrinkage: float = _key(
-        1000.0, "gold pairs at which a type's own acceptance threshold and its parent's count equally"
-    )
     calibration_feedback: str | None = _key(
         None,
         "folder of a reviewer's corrections (umls-reranker add_feedback), which join the calibration split, but for "
