@@ -90,10 +90,11 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
         losses,
     )
 
-    from umls_reranker.core.devices import resolve_device, resolve_precision
+    from umls_reranker.core.devices import resolve_device
     from umls_reranker.core.fetch import resolve_model
     from umls_reranker.core.files import written
     from umls_reranker.models.template import PairTemplate
+    from umls_reranker.training.fine_tuning import mixed_precision
 
     device = resolve_device(recipe.run.device)
     if arguments.pairs:
@@ -108,19 +109,17 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
     )
     if PairTemplate.from_recipe(recipe.model).prepare_tokenizer(model.tokenizer):
         model.model.resize_token_embeddings(len(model.tokenizer))
-    precision = resolve_precision(recipe.training.training_precision, device)
     with tempfile.TemporaryDirectory() as scratch:
         settings = CrossEncoderTrainingArguments(
             output_dir=scratch,
             seed=recipe.run.seed,
             use_cpu=device.type == "cpu",
-            bf16=precision == "bfloat16",
-            fp16=precision == "float16",
-            per_device_train_batch_size=recipe.training.global_batch_size,
+            **mixed_precision(recipe.training, device),
+            per_device_train_batch_size=recipe.training.pairs_per_step(1),
             num_train_epochs=recipe.training.num_train_epochs,
             max_steps=recipe.training.max_steps,
             learning_rate=arguments.learning_rate or recipe.training.learning_rate,
-            warmup_steps=recipe.training.warmup_share,
+            warmup_steps=recipe.training.warmup_steps,
             save_strategy="no",
             report_to="none",
         )

@@ -8,12 +8,14 @@ Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: ten
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import checkpoints_stage
 from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.trainer_fields import TrainingStageArguments
 
 
 def main() -> None:
@@ -34,7 +36,8 @@ def train(recipe, run, stage) -> None:
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 
-    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu")
+    patience = timedelta(seconds=recipe.training.ddp_timeout)
+    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu", timeout=patience)
     mined, candidates, mentions = (
         load_from_disk(str(run.path / name)) for name in ("pairs", "candidates", "mentions")
     )

@@ -90,8 +90,8 @@ def test_a_given_precision_is_kept(precision):
 
 def test_float16_needs_a_gpu():
     assert resolve_precision("float16", torch.device("cuda")) == "float16"
-    message = refused(resolve_precision, "float16", CPU, key="training_precision")
-    assert message == "training_precision: float16 needs a GPU; use auto, bfloat16 or float32"
+    message = refused(resolve_precision, "float16", CPU, key="scoring_precision")
+    assert message == "scoring_precision: float16 needs a GPU; use auto, bfloat16 or float32"
 
 
 def test_an_unknown_precision_is_named_with_the_choices():

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from umls_reranker.core.arguments import SECTIONS, ModelArguments, RunArguments
+from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.recipe import Recipe, load_recipe, parse_recipe
+from umls_reranker.core.recipe import SECTIONS, Recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {"min_lr_rate": 0.1, "a": "b", "c": True}
 SHIPPED = sorted(ROOT.glob("recipes/*/config.yaml"))
 
 
@@ -71,6 +72,11 @@ def refused(function, *arguments):
         ("obo: [hp.obo, mondo.json]", "concepts", "obo", ["hp.obo", "mondo.json"]),
         ("obo:", "concepts", "obo", None),
         ("relations: []", "concepts", "relations", []),
+        ("report_to: wandb", "training", "report_to", "wandb"),
+        ("report_to: [tensorboard, trackio]", "training", "report_to", ["tensorboard", "trackio"]),
+        ("bf16:", "training", "bf16", None),
+        ("lr_scheduler_kwargs: {min_lr_rate: 1e-1, a: b, c: true}", "training", "lr_scheduler_kwargs", OPTIONS),
+        ("lr_scheduler_kwargs:", "training", "lr_scheduler_kwargs", None),
     ],
 )
 def test_the_field_decides_the_type(write, line, section, key, value):
@@ -105,6 +111,9 @@ def test_lists_are_not_shared_between_recipes():
         ("model: {name: x}", "model must be a single value"),
         ("targets: [f1: 0.9]", "targets must be a list, e.g. [a, b]"),
         ("max_length:", "max_length: has no value; give one, or leave the key out"),
+        ("lr_scheduler_kwargs: cosine", "lr_scheduler_kwargs: has to be a mapping, as JSON on the command line"),
+        ("lr_scheduler_kwargs: [a]", "lr_scheduler_kwargs must be a single value"),
+        ("report_to: mlflow", "report_to: 'mlflow' is not one of tensorboard, wandb, trackio, none"),
         ("model: ''", "model: has no value; give one, or leave the key out"),
     ],
 )
@@ -131,6 +140,14 @@ def test_an_unknown_key_is_refused_with_the_nearest(write):
     assert refused(load_recipe, path) == f"{path}: unknown key 'lerning_rate'; did you mean 'learning_rate'?"
     path = write("zzz: 1")
     assert refused(load_recipe, path) == f"{path}: unknown key 'zzz'"
+
+
+def test_a_reserved_field_of_the_trainer_is_refused_with_the_reason(write):
+    path = write("push_to_hub: true")
+    reason = "push_to_hub cannot be set: umls-reranker publish does that, by the keys repo_id, tag and private"
+    assert refused(load_recipe, path) == f"{path}: {reason}"
+    for words in (["--push_to_hub"], ["--push_to_hub=true"], ["--push_to_hub", "true"]):
+        assert refused(parse, write(""), *words).startswith(reason + "; see ")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text"])
@@ -169,6 +186,12 @@ def test_one_value_or_several_where_the_field_takes_both(write):
     assert parse(path, "--obo", "c.obo").concepts.obo == "c.obo"
     assert parse(path, "--obo", "c.obo", "d.json").concepts.obo == ["c.obo", "d.json"]
     assert parse(path).concepts.obo == ["a.obo", "b.obo"]
+
+
+def test_options_of_a_schedule_are_json_on_the_command_line(write):
+    given = '{"min_lr_rate": 0.1, "a": "b", "c": true}'
+    assert parse(write(""), "--lr_scheduler_kwargs", given).training.lr_scheduler_kwargs == OPTIONS
+    assert "--lr_scheduler_kwargs: has to be a mapping" in refused(parse, write(""), "--lr_scheduler_kwargs", "a=b")
 
 
 def test_keys_of_other_stages_are_accepted(write):
@@ -227,7 +250,7 @@ def test_help_explains_the_sections_of_the_script(capsys):
 def test_shipped_recipes_load(path):
     recipe = load_recipe(path)
     assert recipe.run.run_name == path.parent.name
-    assert recipe.training.global_batch_size % recipe.training.per_device_batch_size == 0
+    assert recipe.training.pairs_per_step(1) % recipe.training.per_device_train_batch_size == 0
     written = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     assert set(written) <= set(recipe.to_dict())
 
@@ -244,7 +267,8 @@ def test_yaml_survives_a_round_trip(write, path):
 
 def test_unusual_values_survive_a_round_trip(write):
     values = {"run_name": "no", "tag": "1.10", "learning_rate": 3e-7, "sources": ["yes", "β"], "overwrite": True}
-    recipe = Recipe.from_values(values | {"languages": [], "max_train_mentions": 5})
+    values |= {"languages": [], "max_train_mentions": 5, "lr_scheduler_kwargs": {"min_lr_rate": 1e-05, "a": "b"}}
+    recipe = Recipe.from_values(values)
     text = recipe.to_yaml()
     assert load_recipe(write(text)) == recipe
     assert yaml.safe_load(text) == recipe.to_dict()

@@ -5,8 +5,7 @@ from dataclasses import fields
 import pytest
 
 from umls_reranker.core import stage_keys
-from umls_reranker.core.arguments import SECTIONS
-from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.recipe import SECTIONS, Recipe
 from umls_reranker.core.stages import RunFolder
 
 # Stage -> the stages that read it.
@@ -42,8 +41,9 @@ STALE = {
     "feedback_weight max_train_mentions": "pairs",
     "candidate_fields mention_types": "pairs checkpoints",
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
-    "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share max_grad_norm "
-    "training_precision loss listwise_weight eval_steps metric_for_best_model "
+    "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
+    "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
+    "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs": "checkpoints",
     "evidence calibrator target_precision confidence scoring_precision": "model",
     "bootstrap_resamples": "report",
@@ -52,8 +52,16 @@ STALE = {
     "umls_dir semantic_network_dir obo corpus train_documents dev_documents test_documents feedback "
     "negatives_ranked_by calibration_feedback": "",
     # How a result is computed, and what is done with it.
-    "per_device_batch_size dataloader_workers torch_compile save_total_limit encoder_save_steps device cache_dir "
-    "overwrite dry_run run_name output_dir example_mentions targets": "",
+    "per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size eval_accumulation_steps "
+    "gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode "
+    "torch_empty_cache_steps full_determinism debug skip_memory_metrics save_total_limit": "",
+    "report_to project trackio_space_id trackio_bucket_id trackio_static_space_id logging_strategy logging_steps "
+    "logging_first_step logging_nan_inf_filter log_on_each_node log_level log_level_replica "
+    "include_num_input_tokens_seen disable_tqdm": "",
+    "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory "
+    "dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
+    "ddp_static_graph ddp_timeout": "",
+    "encoder_save_steps device cache_dir overwrite dry_run run_name output_dir example_mentions targets": "",
     "repo_id tag private commit_message force_worse": "",
     "served_model served_revision served_index accept_tier backend token_budget batch_deadline_ms batch_mentions host "
     "port max_queue max_candidates max_request_mentions max_body_bytes auto_truncate read_seconds stop_seconds": "",
@@ -67,6 +75,7 @@ WHOLE = {
     "retrievers": ["dense", "lexical", "mentions"],
     "encoder_training_steps": 5,
     "index_factory": "IVF64,Flat",
+    "global_batch_size": 64,
 }
 
 
@@ -186,11 +195,25 @@ def test_an_exact_index_is_not_trained(tmp_path):
     assert stale(plan(tmp_path, **exact), plan(tmp_path, **exact, index_training_sample=5)) == set()
 
 
+def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
+    def checkpoints(**sizes):
+        return plan(tmp_path, **{"global_batch_size": None} | sizes)["checkpoints"]
+
+    whole = checkpoints(per_device_train_batch_size=32)
+    assert whole.settings["global_batch_size"] == 32
+    assert checkpoints(per_device_train_batch_size=16).key != whole.key
+    assert checkpoints(per_device_train_batch_size=16, gradient_accumulation_steps=2).key == whole.key
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert checkpoints(per_device_train_batch_size=8).key == whole.key
+    assert checkpoints(per_device_train_batch_size=8, global_batch_size=64).settings["global_batch_size"] == 64
+
+
 # Resuming
 
 # Stage -> changes after which a killed run of it is still resumed.
 RESUMED = {
-    "checkpoints": "per_device_batch_size dataloader_workers torch_compile save_total_limit early_stopping_patience "
+    "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers torch_compile "
+    "save_total_limit report_to logging_steps early_stopping_patience eval_on_start "
     "scoring_precision bootstrap_resamples device evidence",
     "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
     "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
@@ -199,8 +222,9 @@ RESUMED = {
     "vectors": "index_factory index_training_sample index_parameters candidates_per_mention",
 }
 REFUSED = {
-    "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_share "
-    "max_grad_norm training_precision loss listwise_weight eval_steps max_dev_pairs "
+    "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
+    "lr_scheduler_type lr_scheduler_kwargs optim adam_beta1 neftune_noise_alpha bf16 fp16 tf32 max_grad_norm "
+    "loss listwise_weight eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
     "hard_negative_weight candidates_per_mention",
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",

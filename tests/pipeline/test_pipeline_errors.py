@@ -35,7 +35,7 @@ def raw(scripts, tmp_path):
 def run(finished, tmp_path):
     """A run folder in which everything up to the model is finished."""
     folder = tmp_path / "mini"
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*0", "tensorboard", "report"))
+    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns("checkpoint-*0", "runs", "report"))
     return folder
 
 
@@ -158,7 +158,7 @@ def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
         ("build_index", {"encoder_precision": "float16"}, "encoder_precision: float16 needs a GPU"),
         ("build_index", {"encoder_max_length": 1000}, "at most 128 tokens"),
         ("mine_negatives", {"encoder_pooling": "cls", "seed": 1}, "run umls-reranker build_index again"),
-        ("train", {"training_precision": "float16"}, "training_precision: float16 needs a GPU"),
+        ("train", {"fp16": True}, "fp16: float16 needs a GPU"),
         ("train", {"model": "/nowhere/model"}, "/nowhere/model does not exist"),
         ("train", {"max_length": 1000}, "max_length: 1000 is more than the 128 tokens"),
         ("train", {"global_batch_size": 20}, "global_batch_size: 20 is not a multiple"),

@@ -135,7 +135,12 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
     assert other_data.code == 2 and "made with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
     assert contents(partial / "checkpoint-2") == kept
 
-    means = {"per_device_batch_size": 8, "save_total_limit": 5, "dataloader_workers": 1, "early_stopping_patience": 9}
+    means = {
+        "per_device_train_batch_size": 8,
+        "save_total_limit": 5,
+        "dataloader_num_workers": 1,
+        "early_stopping_patience": 9,
+    }
     resumed = scripts.run("train", watch=run, kill_at="checkpoint-6/trainer_state.json", **keys, **means)
     assert resumed.code == -9 and "resuming what a killed run left" in resumed.err
     assert not any("checkpoint-2" in change for change in resumed.changes)
@@ -145,7 +150,7 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
     assert (anew.code, anew.errors) == (0, []) and "resuming" not in anew.err, anew.err
     assert "os.mkdir /.checkpoints.partial/checkpoint-2" in anew.changes
     manifest = json.loads((run / "checkpoints" / "manifest.json").read_text())
-    assert manifest["summary"]["steps"] == 6 and "per_device_batch_size" not in manifest["settings"]
+    assert manifest["summary"]["steps"] == 6 and "per_device_train_batch_size" not in manifest["settings"]
     # Neither do other means make finished checkpoints stale.
-    again = scripts.run("train", **keys, **means | {"per_device_batch_size": 4, "save_total_limit": 1})
+    again = scripts.run("train", **keys, **means | {"per_device_train_batch_size": 4, "save_total_limit": 1})
     assert (again.code, again.skipped) == (0, ["checkpoints"])

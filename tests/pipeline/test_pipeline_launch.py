@@ -28,10 +28,11 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         "model": raw / "model",
         "index_factory": "Flat",
         "index_parameters": "",
-        "training_precision": "float32",
+        "fp16": False,
+        "bf16": False,
         "device": "cpu",
         "global_batch_size": 16,
-        "per_device_batch_size": 4,
+        "per_device_train_batch_size": 4,
         "max_steps": 6,
         "eval_steps": 3,
     }

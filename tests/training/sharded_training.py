@@ -42,7 +42,7 @@ class StoppingCallback(fine_tuning.CheckpointCallback):
 
 def fine_tune(model: str, folder: Path) -> dict:
     pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
-    settings = training(max_steps=4, loss="mixed", per_device_batch_size=4)
+    settings = training(max_steps=4, loss="mixed", per_device_train_batch_size=4)
     return fine_tuning.fine_tune(
         RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings, pairs, folder
     )

@@ -1,7 +1,10 @@
 """Fine-tuning from mined pairs: tokenized once, batches cut as asked, stopped and gone on with the same end."""
 
+import importlib.util
 import re
 import shutil
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +14,12 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import tiny_cross_encoder, tiny_encoder
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from umls_reranker.core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.trainer_fields import TrainingStageArguments
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning
@@ -43,7 +48,7 @@ def model(tmp_path_factory):
 
 
 def training(**options):
-    settings = {"training_precision": "float32", "per_device_batch_size": 8, "global_batch_size": 16, "eval_steps": 2}
+    settings = {"bf16": False, "per_device_train_batch_size": 8, "global_batch_size": 16, "eval_steps": 2}
     return TrainingStageArguments(**settings | {"learning_rate": 1e-2} | options)
 
 
@@ -177,6 +182,41 @@ def test_a_run_shorter_than_an_evaluation_interval_is_evaluated_at_its_end(tmp_p
     assert training_arguments(RUN, long, tmp_path, 100, lists).eval_steps == 10
 
 
+def test_accumulation_may_be_given_in_place_of_the_global_batch(tmp_path):
+    alone = training(global_batch_size=None, gradient_accumulation_steps=3)
+    arguments = training_arguments(RUN, alone, tmp_path, 100)
+    assert (alone.pairs_per_step(1), arguments.gradient_accumulation_steps) == (24, 3)
+    # 5 steps of 24 per epoch.
+    assert training_arguments(RUN, replace(alone, eval_steps=500), tmp_path, 100).eval_steps == 15
+    assert training_arguments(RUN, training(global_batch_size=None), tmp_path, 100).gradient_accumulation_steps == 1
+    both = training(global_batch_size=32, gradient_accumulation_steps=4)
+    assert training_arguments(RUN, both, tmp_path, 100).gradient_accumulation_steps == 4
+
+
+def test_fields_of_the_trainer_reach_it_under_their_own_names(tmp_path):
+    given = {
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "adam_beta2": 0.98,
+    }
+    given |= {"optim": "adafactor", "neftune_noise_alpha": 5.0, "logging_steps": 7, "warmup_steps": 20}
+    given |= {"report_to": ["none"], "per_device_eval_batch_size": 9, "torch_empty_cache_steps": 3}
+    given |= {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 4, "ddp_timeout": 60}
+    arguments = training_arguments(RUN, training(**given), tmp_path, 100)
+    assert {name: getattr(arguments, name) for name in given} == given | {"report_to": []}
+    assert (arguments.run_name, arguments.seed, arguments.remove_unused_columns) == ("run", 13, False)
+    # 7 steps of 16 per epoch.
+    assert training_arguments(RUN, training(eval_steps=0.5, max_steps=9), tmp_path, 100).eval_steps == 5
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_memory_is_saved_where_asked_for(tmp_path, saved):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        arguments = training_arguments(RUN, training(gradient_checkpointing=saved), tmp_path, 100)
+    assert arguments.gradient_checkpointing is saved
+
+
 @pytest.mark.parametrize("metric", ["log_loss", "list_loss"])
 def test_a_loss_is_better_when_lower(tmp_path, metric):
     assert not training_arguments(RUN, training(metric_for_best_model=metric), tmp_path, 100).greater_is_better
@@ -185,11 +225,28 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"global_batch_size": 20}, "global_batch_size: 20 is not a multiple of per_device_batch_size 8 x 1"),
-        ({"training_precision": "float16"}, "training_precision: float16 needs a GPU"),
+        ({"global_batch_size": 20}, "global_batch_size: 20 is not a multiple of per_device_train_batch_size 8 x 1"),
+        ({"fp16": True}, "fp16: float16 needs a GPU; give --fp16 no"),
+        (
+            {"gradient_accumulation_steps": 4},
+            "gradient_accumulation_steps: global_batch_size 16 makes it 2; leave one",
+        ),
+        ({"global_batch_size": 0}, "global_batch_size: 0 has to be 1 or more"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: 0 has to be 1 or more"),
+        ({"eval_steps": 0}, "eval_steps: 0 has to be more than 0"),
+        ({"eval_steps": 2.5}, "the training section does not fit: --eval_steps must be an integer"),
+        ({"lr_scheduler_type": "sine"}, "the training section does not fit: sine is not a valid SchedulerType"),
+        ({"lr_scheduler_kwargs": {"slope": 1}}, "the training section does not fit: .*slope"),
+        ({"optim": "magic"}, "the training section does not fit: magic is not a valid OptimizerNames"),
+        ({"optim": "adamw_bnb_8bit"}, "the training section does not fit: .*bitsandbytes"),
+        ({"warmup_steps": -1}, "the training section does not fit: .*warmup_steps"),
+        ({"report_to": ["tensorboard", "trackio"]}, "report_to: trackio is not installed; pip install trackio"),
     ],
 )
-def test_arguments_that_cannot_work_are_refused(tmp_path, options, reason):
+def test_arguments_that_cannot_work_are_refused(tmp_path, monkeypatch, options, reason):
+    find = importlib.util.find_spec
+    absent = {"trackio", "bitsandbytes"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find(name, *rest))
     with pytest.raises(UserError, match=reason):
         training_arguments(RUN, training(**options), tmp_path, 100)
 
@@ -307,7 +364,8 @@ def test_a_mix_that_is_no_share_is_refused(model, tmp_path, share):
 
 def test_tensorboard_and_console_show_how_training_goes(model, tmp_path, capsys):
     summary = run_training(model, tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    (logs,) = (tmp_path / "runs").iterdir()
+    events = EventAccumulator(str(logs)).Reload()
     names = "f1", "roc_auc", "acc@1", "ece"
     dev = {name: events.Scalars(f"eval/{name}") for name in names}
     for name, points in dev.items():
@@ -329,9 +387,32 @@ def test_tensorboard_and_console_show_how_training_goes(model, tmp_path, capsys)
     assert re.fullmatch(rf"step 6/6  loss \d\.\d{{4}}  [\d,]+ pairs/s  {expected}  ECE {last['ece']:.4f}", lines[-1])
 
 
+def test_the_log_goes_where_the_recipe_says(model, tmp_path, monkeypatch, capsys):
+    """What the Trainer's own integration of another service gets."""
+
+    class Service(TrainerCallback):
+        started, logged = [], []
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.started.append((args.run_name, args.project))
+
+        def on_log(self, args, state, control, logs, **kwargs):
+            self.logged.append(dict(logs))
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "wandb", Service)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    run_training(model, tmp_path, report_to="wandb", project="links", disable_tqdm=True, logging_steps=3)
+    assert Service.started == [("run", "links")] and not (tmp_path / "runs").exists()
+    assert sum("loss" in entry and entry["pairs_per_second"] > 0 for entry in Service.logged) == 2
+    assert sum("eval_acc@1" in entry for entry in Service.logged) == 3
+    # No bar: the Trainer prints its log.
+    assert "'eval_acc@1'" in capsys.readouterr().out
+
+
 def test_workers_that_load_batches_change_nothing(model, tmp_path):
     alone = run_training(model, tmp_path / "alone", max_steps=2)
-    assert run_training(model, tmp_path / "workers", max_steps=2, dataloader_workers=2) == alone
+    workers = {"dataloader_num_workers": 2, "dataloader_persistent_workers": True, "dataloader_prefetch_factor": 1}
+    assert run_training(model, tmp_path / "workers", max_steps=2, **workers) == alone
     paths = (tmp_path / name / "checkpoint-best" / "model.safetensors" for name in ("alone", "workers"))
     assert len({path.read_bytes() for path in paths}) == 1
 

@@ -33,14 +33,14 @@ CASES = {
 OTHER_MEANS = {
     "one, then two": ({"processes": 1}, {"processes": 2}),
     "two, then one": ({"processes": 2}, {"processes": 1}),
-    "half the batch": ({}, {"training": {"per_device_batch_size": 7, "save_total_limit": 5}}),
+    "half the batch": ({}, {"training": {"per_device_train_batch_size": 7, "save_total_limit": 5}}),
 }
 # Patience of a run that was ended, of the one that follows it in its folder, and at which step that one ends.
 PATIENCES = {"raised": (1, 3, 8), "lowered": (100, 2, 6)}
 STILL = {"learning_rate": 0.0}
 RUNS = {name: case | {"kills": []} for name, case in CASES.items()}
 RUNS |= {f"{name}, killed": case for name, case in CASES.items()}
-PLAIN = {"processes": 1, "training": {"per_device_batch_size": 14}, "model": "MODEL"}
+PLAIN = {"processes": 1, "training": {"per_device_train_batch_size": 14}, "model": "MODEL"}
 RUNS["means"] = PLAIN
 for name, (before, after) in OTHER_MEANS.items():
     RUNS[name] = PLAIN | after | {"kills": [(5, 0, PLAIN | before)]}

@@ -49,7 +49,12 @@ class ScalingTrainer(fine_tuning.RerankerTrainer):
 def train(model: str, folder: Path, options: dict) -> dict:
     """108 pairs are 4 steps of 28 an epoch, the last one of 24; an evaluation and a checkpoint every 2 steps."""
     pairs = DatasetDict(train=make_pairs(27), dev=make_pairs(10))
-    sizes = {"max_steps": 10, "global_batch_size": 28, "per_device_batch_size": 7, "early_stopping_patience": 100}
+    sizes = {
+        "max_steps": 10,
+        "global_batch_size": 28,
+        "per_device_train_batch_size": 7,
+        "early_stopping_patience": 100,
+    }
     settings = training(**sizes | options)
     PartialState(cpu=True)  # as umls-reranker train does; without it, processes are not counted where there is no GPU
     arguments = RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings

@@ -1,5 +1,7 @@
 """Recipe sections: one dataclass per stage. `umls_reranker.core.recipe` reads them from YAML and the command line.
 
+That of training is in `trainer_fields`.
+
 Keys are unique over all sections, so a recipe is one flat YAML file. A default that differs from the library's
 own says so in its help.
 """
@@ -10,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
-    "SECTIONS",
     "CalibrationArguments",
     "ConceptArguments",
     "EncoderArguments",
@@ -23,7 +24,6 @@ __all__ = [
     "PublishArguments",
     "RunArguments",
     "ServingArguments",
-    "TrainingStageArguments",
 ]
 
 # What can compute a network: those that are exported, and all.
@@ -32,8 +32,8 @@ BACKENDS = ("torch", "torch_compile", *EXPORTED_BACKENDS)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-def _key(default: object, help: str, choices: tuple[str, ...] | None = None) -> object:
-    metadata = {"help": help, "choices": choices}
+def _key(default: object, help: str, choices: tuple[str, ...] | None = None, group: str | None = None) -> object:
+    metadata = {"help": help, "choices": choices, "group": group}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -250,46 +250,6 @@ class ModelArguments:
 
 
 @dataclass
-class TrainingStageArguments:
-    """Training: how the cross-encoder is fine-tuned."""
-
-    learning_rate: float = _key(2e-5, "AdamW peak learning rate (the library's default is 5e-5)")
-    num_train_epochs: float = _key(3.0, "passes over the pairs")
-    max_steps: int = _key(-1, "stop after this many optimizer steps; -1: by epochs")
-    global_batch_size: int = _key(64, "pairs per optimizer step over all processes; accumulation follows from it")
-    per_device_batch_size: int = _key(
-        64, "pairs per forward pass on one device; lower it when memory runs out, and resume"
-    )
-    weight_decay: float = _key(0.01, "AdamW weight decay (the library's default is 0)")
-    warmup_share: float = _key(0.06, "share of the steps with rising learning rate (the library's default is 0)")
-    max_grad_norm: float = _key(1.0, "gradient norm is clipped to this")
-    training_precision: str = _key(
-        "auto", "float16 needs a GPU; auto is bfloat16 where the hardware has it", PRECISIONS
-    )
-    loss: str = _key(
-        "bce",
-        "bce: binary cross-entropy of every pair; listwise: softmax over the pairs of a mention, so that batches hold "
-        "whole mentions; mixed: both",
-        ("bce", "listwise", "mixed"),
-    )
-    listwise_weight: float = _key(0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's")
-    eval_steps: int = _key(500, "optimizer steps between evaluations and checkpoints")
-    metric_for_best_model: str = _key(
-        "roc_auc",
-        "dev metric that picks the best checkpoint; list_loss: cross-entropy of the gold pair in the softmax",
-        ("roc_auc", "f1", "acc@1", "log_loss", "list_loss"),
-    )
-    early_stopping_patience: int = _key(3, "evaluations without improvement before training stops")
-    max_dev_pairs: int = _key(
-        50_000,
-        "candidates of dev mentions, drawn from all documents, that checkpoints are compared by, at most",
-    )
-    dataloader_workers: int = _key(0, "processes that load batches; 0 loads in the training process")
-    torch_compile: bool = _key(False, "compile the model")
-    save_total_limit: int = _key(2, "checkpoints kept beside the best one")
-
-
-@dataclass
 class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
@@ -389,20 +349,3 @@ class MonitoringArguments:
     monitor_log: str | None = _key(
         None, "file to which finished windows and alarms are appended as JSON lines; empty: none is written"
     )
-
-
-SECTIONS = (
-    RunArguments,
-    ConceptArguments,
-    MentionArguments,
-    EncoderArguments,
-    IndexArguments,
-    MiningArguments,
-    ModelArguments,
-    TrainingStageArguments,
-    CalibrationArguments,
-    EvaluationArguments,
-    PublishArguments,
-    ServingArguments,
-    MonitoringArguments,
-)

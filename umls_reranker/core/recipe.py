@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import yaml
 
 from .arguments import (
-    SECTIONS,
     CalibrationArguments,
     ConceptArguments,
     EncoderArguments,
@@ -29,13 +29,13 @@ from .arguments import (
     PublishArguments,
     RunArguments,
     ServingArguments,
-    TrainingStageArguments,
 )
 from .errors import UserError
 from .script import CommandParser
 from .shipped import find_recipe, shipped_recipes
+from .trainer_fields import RESERVED, TrainingStageArguments
 
-__all__ = ["Recipe", "load_recipe", "parse_recipe", "portable_locator"]
+__all__ = ["SECTIONS", "Recipe", "load_recipe", "parse_recipe", "portable_locator"]
 
 
 @dataclass
@@ -85,6 +85,9 @@ class Recipe:
         for section, values in zip(SECTIONS, asdict(self).values(), strict=True):
             parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return "\n".join(parts)
+
+
+SECTIONS = tuple(typing.get_type_hints(Recipe).values())
 
 
 def portable_locator(locator: str) -> str:
@@ -142,24 +145,36 @@ class _Parser(CommandParser):
     def refuse_unknown(self, unknown: list[str]) -> None:
         options = [option for action in self._actions for option in action.option_strings]
         for word in unknown:
-            near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-            self.error(f"unknown argument {word!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            self.error(_not_known(word, options, "argument"))
+
+
+def _not_known(word: str, known: Iterable[str], kind: str) -> str:
+    """Why there is no such key or argument, and which one is meant."""
+    name = word.removeprefix("--").split("=")[0]
+    if name in RESERVED:
+        return f"{name} cannot be set: {RESERVED[name]}"
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"unknown {kind} {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> _Parser:
     """The argument parser of a script: a recipe, and every recipe key as an option."""
     parser = _Parser(
         description,
+        usage="%(prog)s RECIPE [--KEY VALUE ...]",
         argument_default=argparse.SUPPRESS,
         epilog="Every key of the recipe can be set as --key value; the command line wins over the recipe.",
     )
     parser.add_argument("recipe", help="file or folder of the recipe, or the name of one that comes with the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
         shown = section is extra or section in sections
-        group = parser.add_argument_group(section.__doc__.rstrip(".")) if shown else parser
+        groups: dict[str, Any] = {}
         types_of = typing.get_type_hints(section)
         for field in fields(section):
-            _add_option(group, field, types_of[field.name], shown)
+            title = field.metadata.get("group") or section.__doc__.rstrip(".")
+            if shown and title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            _add_option(groups.get(title, parser), field, types_of[field.name], shown)
     return parser
 
 
@@ -180,7 +195,7 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
         nargs="*" if is_list else ("?" if plain is bool else None),
         action=_OneOrList if is_list and plain in forms else "store",
         const=True if plain is bool else None,
-        metavar=plain.__name__.upper(),
+        metavar="JSON" if plain is dict else plain.__name__.upper(),
         help=help_text,
     )
 
@@ -200,6 +215,8 @@ def _plain_type(kind: Any) -> tuple[type, set[type]]:
 def _convert(text: Any, plain: type, field: Field) -> Any:
     """One value, from YAML or the command line, as the field's type; raises ValueError with the reason."""
     choices = field.metadata.get("choices")
+    if plain is dict:
+        return _options(text)
     if plain is bool:
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if str(text).lower() not in words:
@@ -212,6 +229,26 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
     if choices and value not in choices:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
     return value
+
+
+def _options(given: Any) -> dict[str, Any]:
+    """A mapping of YAML, whose values are texts yet, or JSON of the command line."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            given = None
+        if isinstance(given, dict):
+            return given
+        raise argparse.ArgumentTypeError("has to be a mapping, as JSON on the command line")
+
+    def read(value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
+
+    return {name: read(value) for name, value in given.items()}
 
 
 class _Loader(yaml.BaseLoader):
@@ -248,8 +285,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     values = {}
     for key, raw in content.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            raise UserError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise UserError(f"{path}: {_not_known(str(key), known, 'key')}")
         values[key] = _typed(raw, *known[key], path)
     return values
 
@@ -258,6 +294,8 @@ def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
     plain, forms = _plain_type(kind)
     texts = raw if isinstance(raw, list) else [raw]
     form = list if isinstance(raw, list) else plain
+    if isinstance(raw, dict) and plain is dict:
+        return _options(raw)
     if (form not in forms and raw != "") or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if list in forms else 'a single value'}")
     try:

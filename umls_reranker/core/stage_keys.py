@@ -7,6 +7,7 @@ for a killed run to be resumed is listed by name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -51,8 +52,6 @@ MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_do
 CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
 MENTION_PATHS = ("corpus", "train_documents", "dev_documents", "test_documents", "feedback")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
-# How training is computed, not what.
-TRAINING_MEANS = ("per_device_batch_size", "dataloader_workers", "torch_compile", "save_total_limit")
 # What the searches depend on that mining leaves behind when it is killed; numbers and weights of negatives come later.
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "mine_per", "max_train_mentions", "seed")
 CHECKPOINT_KEYS = (
@@ -61,12 +60,17 @@ CHECKPOINT_KEYS = (
     "candidate_fields",
     # loss and data
     *("loss", "listwise_weight", "seed", "global_batch_size"),
-    # schedule
-    *("learning_rate", "num_train_epochs", "max_steps", "weight_decay", "warmup_share", "max_grad_norm"),
-    "training_precision",
+    # schedule and optimizer
+    *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("max_grad_norm", "neftune_noise_alpha"),
+    # precision
+    *("bf16", "fp16", "tf32"),
     # what checkpoints are compared by
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
 )
+# Decide which checkpoint is the last, but not what is in one.
+STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
 
 def further_indexes(retrievers: Iterable[str]) -> list[str]:
@@ -140,8 +144,10 @@ def pairs_stage(recipe: Recipe, run: RunFolder, ranker: str | None) -> Stage:
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
-    training = _without(asdict(recipe.training), TRAINING_MEANS)
-    settings = asdict(recipe.model) | training | {"seed": recipe.run.seed}
+    values = recipe.to_dict()
+    # Where the recipe leaves it to the processes of this launch, their number decides the result.
+    values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
+    settings = {key: values[key] for key in (*CHECKPOINT_KEYS, *STOPPING_KEYS)}
     names = ["pairs", "candidates"]
     if recipe.model.start_from_encoder:
         names.append("encoder")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from transformers import (
@@ -15,15 +18,17 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
+    Trainer,
     TrainingArguments,
+    get_scheduler,
     set_seed,
 )
-from transformers.integrations import TensorBoardCallback
 
-from ..core.arguments import ModelArguments, RunArguments, TrainingStageArguments
+from ..core.arguments import ModelArguments, RunArguments
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
+from ..core.trainer_fields import TrainingStageArguments
 from ..models.pretrained import load_pretrained
 from ..models.template import PairTemplate
 from ..models.tokens import PairEncoder
@@ -42,7 +47,7 @@ from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
 
-__all__ = ["fine_tune", "load_base_model", "training_arguments"]
+__all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
 
 LOWER_IS_BETTER = {"log_loss", "list_loss"}
 # Names of accelerate, whose launch configuration can ask for a precision too.
@@ -96,57 +101,100 @@ def training_arguments(
         lists: their mentions, where batches hold whole ones.
 
     Raises:
-        UserError: the global batch cannot be cut evenly, or float16 is asked for without a GPU.
+        UserError: a value does not fit the others or this machine.
     """
     device = training_device(run)
-    precision = resolve_precision(training.training_precision, device, key="training_precision")
-    processes = PartialState().num_processes
-    per_step = training.per_device_batch_size * processes
-    if training.global_batch_size % per_step:
-        raise UserError(
-            f"global_batch_size: {training.global_batch_size} is not a multiple of per_device_batch_size "
-            f"{training.per_device_batch_size} x {processes} processes; change one of them"
-        )
+    batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
     if steps < 1:
-        batch = training.global_batch_size
         batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
         steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
-    eval_steps = min(training.eval_steps, steps)
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        seed=run.seed,
-        use_cpu=device.type == "cpu",
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        torch_compile=training.torch_compile,
-        learning_rate=training.learning_rate,
-        num_train_epochs=training.num_train_epochs,
-        max_steps=training.max_steps,
-        weight_decay=training.weight_decay,
-        warmup_steps=training.warmup_share,
-        max_grad_norm=training.max_grad_norm,
-        per_device_train_batch_size=training.per_device_batch_size,
-        per_device_eval_batch_size=training.per_device_batch_size * 2,
-        gradient_accumulation_steps=training.global_batch_size // per_step,
-        remove_unused_columns=False,
-        ddp_find_unused_parameters=False,
-        label_names=LABEL_NAMES,
-        dataloader_num_workers=training.dataloader_workers,
-        eval_strategy="steps",
-        eval_steps=eval_steps,
-        save_strategy="steps",
-        save_steps=eval_steps,
-        load_best_model_at_end=True,
-        metric_for_best_model=training.metric_for_best_model,
-        greater_is_better=training.metric_for_best_model not in LOWER_IS_BETTER,
-        logging_steps=max(1, math.ceil(eval_steps / 10)),
-        logging_nan_inf_filter=False,  # it waits for the device after every pass, and hides what went wrong
-        disable_tqdm=False,  # at low verbosity the Trainer would print dicts in place of its bar
-        report_to="none",
-    )
+    if training.eval_steps <= 0:
+        raise UserError(f"eval_steps: {training.eval_steps} has to be more than 0")
+    share = training.eval_steps < 1
+    eval_steps = min(math.ceil(training.eval_steps * steps) if share else training.eval_steps, steps)
+    fields = training.trainer_fields() | {
+        "output_dir": str(folder),
+        "run_name": run.run_name,
+        "seed": run.seed,
+        "use_cpu": device.type == "cpu",
+        "per_device_eval_batch_size": training.per_device_eval_batch_size or training.per_device_train_batch_size * 2,
+        "gradient_accumulation_steps": passes,
+        "remove_unused_columns": False,
+        "label_names": LABEL_NAMES,
+        "eval_strategy": "steps",
+        "eval_steps": eval_steps,
+        "save_strategy": "steps",
+        "save_steps": eval_steps,
+        "save_total_limit": None,  # CheckpointCallback removes older ones, once a checkpoint is whole
+        "load_best_model_at_end": True,
+        "greater_is_better": training.metric_for_best_model not in LOWER_IS_BETTER,
+        "logging_steps": training.logging_steps or max(1, math.ceil(eval_steps / 10)),
+        "report_to": _reports(training.report_to),
+        "debug": training.debug or "",
+    }
+    fields |= mixed_precision(training, device)
+    if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
+        # Its name since transformers 5.24, where the former one warns.
+        for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+            fields[name.replace("gradient", "activation")] = fields.pop(name)
+    try:
+        arguments = TrainingArguments(**fields)
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+        weight = torch.zeros(1, requires_grad=True)
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([weight]),
+            arguments.get_warmup_steps(steps),
+            steps,
+            arguments.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the training section does not fit: {error}") from None
     use_one_gpu(arguments)
     return arguments
+
+
+def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:
+    """``bf16`` and ``fp16`` of a recipe on a device.
+
+    Raises:
+        UserError: float16 without a GPU.
+    """
+    if training.fp16 and device.type == "cpu":
+        raise UserError("fp16: float16 needs a GPU; give --fp16 no")
+    bf16 = training.bf16
+    if bf16 is None:
+        bf16 = not training.fp16 and resolve_precision("auto", device) == "bfloat16"
+    return {"bf16": bf16, "fp16": training.fp16}
+
+
+def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
+    """Pairs of a global batch, and the forward passes that make one up on each device."""
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size"):
+        if (value := getattr(training, name)) is not None and value < 1:
+            raise UserError(f"{name}: {value} has to be 1 or more")
+    batch, on_device = training.pairs_per_step(processes), training.per_device_train_batch_size
+    passes, rest = divmod(batch, on_device * processes)
+    if rest:
+        raise UserError(
+            f"global_batch_size: {batch} is not a multiple of per_device_train_batch_size {on_device} x {processes} "
+            "processes; change one of them"
+        )
+    if training.gradient_accumulation_steps not in (None, passes):
+        raise UserError(
+            f"gradient_accumulation_steps: global_batch_size {batch} makes it {passes}; leave one of the two out"
+        )
+    return batch, passes
+
+
+def _reports(named: str | Sequence[str]) -> list[str]:
+    """The Trainer's integrations of a recipe, each of which is installed."""
+    reports = [name for name in ([named] if isinstance(named, str) else named) if name != "none"]
+    for name in reports:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"report_to: {name} is not installed; pip install {name}")
+    return reports
 
 
 def fine_tune(
@@ -179,7 +227,7 @@ def fine_tune(
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
         dev_set = tokenize_pairs(pairs["dev"], encoder, scale, folder / "tokenized-dev")
-    pairs_per_step = training.global_batch_size
+    pairs_per_step = training.pairs_per_step(arguments.world_size)
     if lists is not None:
         pairs_per_step = lists.per_batch(pairs_per_step) * float(lists.sizes.mean())
     stopping = EarlyStopping(training.early_stopping_patience)
@@ -198,17 +246,15 @@ def fine_tune(
         lists=lists,
         listwise_weight=share,
         list_scale=list_scale,
-        callbacks=[
-            ThroughputCallback(pairs_per_step),
-            CheckpointCallback(training.save_total_limit),
-            stopping,
-            _tensorboard(folder / "tensorboard"),
-        ],
+        callbacks=[CheckpointCallback(training.save_total_limit), stopping],
     )
+    # Before the integrations of report_to, which log its figure.
+    trainer.callback_handler.callbacks.insert(0, ThroughputCallback(pairs_per_step))
     # Widths differ from batch to batch; by default each would be compiled anew before they are taken as variable.
     trainer.accelerator.state.dynamo_plugin.dynamic = True
-    trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(ConsoleCallback)
+    if not arguments.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ConsoleCallback)
     checkpoint = last_complete_checkpoint(folder)
     ended = ended_state(checkpoint, arguments, stopping)
     if ended is None:
@@ -247,9 +293,3 @@ def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:
     entry = next((entry for entry in log if entry["step"] == step and "eval_f1" in entry), {})
     names = ("f1", "precision", "recall", "roc_auc", "acc@1", "ece", "log_loss", "list_loss")
     return {name: entry[f"eval_{name}"] for name in names if f"eval_{name}" in entry}
-
-
-def _tensorboard(folder: Path) -> TensorBoardCallback:
-    callback = TensorBoardCallback()
-    callback.logging_dir = str(folder)
-    return callback

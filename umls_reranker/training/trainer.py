@@ -92,7 +92,10 @@ class RerankerTrainer(Trainer):
             dataset,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
+            pin_memory=self.args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
             **batches,
         )
 
