@@ -1,11 +1,12 @@
 """Pair metrics: how well probabilities tell right candidates from wrong ones.
 
-They depend on how the negatives were chosen; read them beside the linking metrics on real candidate lists.
-`pair_metrics` is the quick way inside a training loop; the `evaluate.Metric` subclasses are the same figures for those
-who work with `evaluate`. They need no network: make an instance instead of calling ``evaluate.load``.
+They depend on how the negatives were chosen; read them next to the linking metrics on real candidate lists. Training
+and report take them from `PairMetrics`, a metric of the library `evaluate` that needs no network: make an instance
+instead of calling ``evaluate.load``.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -14,44 +15,54 @@ import numpy as np
 from ..calibration.reliability import brier, ece
 from ..calibration.resampling import bootstrap_sums, document_index, document_sums
 
-__all__ = [
-    "PairBrier",
-    "PairEce",
-    "PairF1",
-    "PairPrecision",
-    "PairRecall",
-    "PairRocAuc",
-    "pair_metrics",
-    "pair_report",
-    "roc_auc",
-]
+__all__ = ["PairMetrics", "pair_report", "roc_auc"]
 
 # Scores are cut into this many equal-mass bins for the interval of ROC-AUC (not for its value).
 AUC_BINS = 500
 
 
-def pair_metrics(probabilities: np.ndarray, labels: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+class PairMetrics(evaluate.Metric):
     """Precision, recall and F1 of ``p >= threshold``, ROC-AUC, ECE (15 equal-width bins) and Brier score.
 
-    Args:
-        probabilities: (n,) float in [0, 1].
-        labels: (n,) 0 or 1.
+    ``compute(predictions=p, references=y, threshold=0.5)``, or ``add_batch`` and ``compute``: `p` (n,) float in
+    [0, 1], `y` (n,) 0 or 1. Precision, recall and F1 are 0 where they have no denominator; ROC-AUC is NaN when a class
+    is missing.
 
-    Returns:
-        Keys ``precision``, ``recall``, ``f1``, ``roc_auc``, ``ece``, ``brier``. Precision, recall and F1 are 0 where
-        they have no denominator; ROC-AUC is NaN when a class is missing.
+    >>> figures = PairMetrics().compute(predictions=[0.9, 0.8, 0.2], references=[1, 0, 1], threshold=0.5)
+    >>> figures["precision"], figures["recall"], figures["roc_auc"]
+    (0.5, 0.5, 0.5)
     """
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    labels = np.asarray(labels)
-    precision, recall, f1 = _decision_metrics(_decisions(probabilities, labels, threshold).sum(axis=1))
-    return {
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
-        "roc_auc": roc_auc(probabilities, labels),
-        "ece": ece(probabilities, labels),
-        "brier": brier(probabilities, labels),
-    }
+
+    def __init__(self, *args: Any, num_process: int = 1, **options: Any) -> None:
+        options.setdefault("keep_in_memory", num_process == 1)
+        super().__init__(*args, num_process=num_process, **options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=(type(self).__doc__ or "").strip(),
+            citation="",
+            inputs_description="\npredictions: probabilities in [0, 1]; references: labels 0 or 1.",
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
+            ),
+            format="arrow",  # "numpy" would round probabilities to float32
+        )
+
+    def _build_data_dir(self) -> str:
+        # What is kept in memory needs no folder in the home.
+        return "" if self.keep_in_memory else super()._build_data_dir()
+
+    def _compute(self, predictions: Sequence, references: Sequence, threshold: float = 0.5) -> dict[str, float]:
+        p, y = np.asarray(predictions), np.asarray(references)
+        precision, recall, f1 = _decision_metrics(_decisions(p, y, threshold).sum(axis=1))
+        return {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "roc_auc": roc_auc(p, y),
+            "ece": ece(p, y),
+            "brier": brier(p, y),
+        }
 
 
 def pair_report(
@@ -72,7 +83,7 @@ def pair_report(
     y = np.asarray(labels)
     index, documents = document_index(groups)
     decisions = document_sums(index, documents, list(_decisions(p, y, threshold)))
-    values = pair_metrics(p, y, threshold)
+    values = PairMetrics().compute(predictions=p, references=y, threshold=threshold)
     report = {}
     for position, name in enumerate(("precision", "recall", "f1")):
         low, high = bootstrap_sums(
@@ -123,71 +134,3 @@ def _binned_auc(sums: np.ndarray) -> np.ndarray:
     positives, negatives = np.split(sums, 2, axis=-1)
     below = np.cumsum(negatives, axis=-1) - negatives / 2
     return (positives * below).sum(axis=-1) / (positives.sum(axis=-1) * negatives.sum(axis=-1))
-
-
-class _PairMetric(evaluate.Metric):
-    """Base of the metrics over (probability, label) pairs."""
-
-    def __init__(self, *args, num_process: int = 1, **kwargs) -> None:
-        kwargs.setdefault("keep_in_memory", num_process == 1)
-        super().__init__(*args, num_process=num_process, **kwargs)
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=(type(self).__doc__ or "").strip(),
-            citation="",
-            inputs_description="\npredictions: probabilities in [0, 1]; references: labels 0 or 1.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-            ),
-            format="arrow",  # "numpy" would round probabilities to float32
-        )
-
-
-class PairPrecision(_PairMetric):
-    """Share of accepted pairs (probability >= threshold) that are right.
-
-    >>> PairPrecision().compute(predictions=[0.9, 0.8, 0.2], references=[1, 0, 1], threshold=0.5)
-    {'precision': 0.5}
-    """
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
-        return {"precision": float(_decision_metrics(sums)[0])}
-
-
-class PairRecall(_PairMetric):
-    """Share of right pairs that are accepted (probability >= threshold)."""
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
-        return {"recall": float(_decision_metrics(sums)[1])}
-
-
-class PairF1(_PairMetric):
-    """Harmonic mean of precision and recall at the threshold."""
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-        sums = _decisions(np.asarray(predictions), np.asarray(references), threshold).sum(axis=1)
-        return {"f1": float(_decision_metrics(sums)[2])}
-
-
-class PairRocAuc(_PairMetric):
-    """Probability that a right pair outscores a wrong one."""
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {"roc_auc": roc_auc(predictions, references)}
-
-
-class PairEce(_PairMetric):
-    """Expected calibration error over equal-width bins."""
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray, bins: int = 15) -> dict[str, float]:
-        return {"ece": ece(predictions, references, bins)}
-
-
-class PairBrier(_PairMetric):
-    """Mean squared distance between probability and label."""
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return {"brier": brier(predictions, references)}

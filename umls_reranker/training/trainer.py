@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
 from ..calibration.logistic import sigmoid
-from ..evaluation.pair_metrics import pair_metrics
+from ..evaluation.pair_metrics import PairMetrics
 from .dataset import IGNORED_LABEL, TokenizedPairs, TrainingPasses
 from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
 from .sampling import EpochOrder, GlobalBatches, MentionLists
@@ -152,10 +152,12 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
         mention's pairs.
     """
 
+    metric = PairMetrics()
+
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         labels, _, rows = prediction.label_ids
         logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
-        metrics = pair_metrics(sigmoid(logits), labels.astype(np.int64), threshold=0.5)
+        metrics = metric.compute(predictions=sigmoid(logits), references=labels.astype(np.int64))
         bce = np.logaddexp(0, logits) - labels * logits
         return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[rows])
 
