@@ -50,6 +50,13 @@ def test_what_waits_is_ranked_in_one_batch_and_each_gets_its_own():
     assert recorder.batches == [["first"], [f"m{i}" for i in range(5)]]
 
 
+def test_arguments_are_those_of_rerank_by_name_too():
+    with MicroBatcher(Recorder(), deadline_ms=0) as batcher:
+        assert batcher.rerank(candidates=["a"], entity="m", right="r") == ("m", ["a"], None, "", "r")
+        with pytest.raises(TypeError, match="unexpected keyword argument 'lefts'"):
+            batcher.rerank("m", ["a"], lefts="l")
+
+
 @pytest.mark.parametrize("limits", [{"max_mentions": 2}, {"max_pairs": 6}])
 def test_a_full_batch_does_not_wait_for_the_deadline(limits):
     recorder = Recorder()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from ...calibration.decisions import RankedCandidate
-    from ..reranker import UMLSReranker
+from ...calibration.decisions import RankedCandidate
+from ..reranker import UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]
+
+# What a mention is given by; `UMLSReranker.rerank_batch` takes columns of it, in this order.
+SIGNATURE = inspect.signature(UMLSReranker.rerank)
 
 
 class QueueFull(RuntimeError):
@@ -71,32 +73,20 @@ class MicroBatcher:
         """Mentions in the queue."""
         return len(self._queue)
 
-    def rerank(
-        self,
-        entity: str,
-        candidates: Sequence[Any],
-        entity_type: str | Sequence[str] | None = None,
-        left: str = "",
-        right: str = "",
-    ) -> list[RankedCandidate]:
+    def rerank(self, *args: Any, **kwargs: Any) -> list[RankedCandidate]:
         """`UMLSReranker.rerank`, joined with concurrent calls; waits for the result.
 
         Raises:
             QueueFull: the queue is full and the batcher does not block.
             RuntimeError: the batcher is closed.
         """
-        return self.submit(entity, candidates, entity_type, left, right).result()
+        return self.submit(*args, **kwargs).result()
 
-    def submit(
-        self,
-        entity: str,
-        candidates: Sequence[Any],
-        entity_type: str | Sequence[str] | None = None,
-        left: str = "",
-        right: str = "",
-    ) -> Future[list[RankedCandidate]]:
+    def submit(self, *args: Any, **kwargs: Any) -> Future[list[RankedCandidate]]:
         """As `rerank`, without waiting for the result; a future cancelled before its batch starts costs nothing."""
-        waiting = _Waiting(Future(), time.monotonic(), (entity, candidates, entity_type, left, right))
+        call = SIGNATURE.bind(self.reranker, *args, **kwargs)
+        call.apply_defaults()
+        waiting = _Waiting(Future(), time.monotonic(), call.args[1:])
         with self._has_room:
             while not self._closed and len(self._queue) >= self.queue_size:
                 if not self.block:
@@ -171,7 +161,7 @@ class MicroBatcher:
 class _Waiting(NamedTuple):
     future: Future
     arrived: float
-    call: tuple[str, Sequence[Any], str | Sequence[str] | None, str, str]
+    call: tuple
 
     @property
     def pairs(self) -> int:
