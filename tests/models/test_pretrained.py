@@ -56,3 +56,16 @@ def test_every_model_is_loaded_in_one_way():
     root = Path(__file__).resolve().parents[2]
     files = [path for folder in ("umls_reranker", "scripts", "benchmarks") for path in (root / folder).rglob("*.py")]
     assert [path.name for path in files if re.search(r"\bAuto\w+\.from_pretrained", path.read_text())] == []
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
+    """transformers would load it into the model where peft is installed, and leave it out where it is not."""
+    folder = (tiny_encoder if loader == "encoder" else tiny_cross_encoder)(tmp_path / "model")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/other"}')
+    with pytest.raises(UserError) as caught:
+        LOADERS[loader](folder)
+    assert str(caught.value) == (
+        f"{folder / 'adapter_config.json'} belongs to an adapter, which is not loaded; merge it into the weights (peft's "
+        "merge_and_unload) and save them without it"
+    )

@@ -22,7 +22,7 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
         options: its further options.
 
     Raises:
-        UserError: the folder brings code of its own (``auto_map``).
+        UserError: the folder brings code of its own (``auto_map``) or an adapter.
         OSError, ValueError, SafetensorError: from transformers, where the folder does not hold such a model.
     """
     for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
@@ -35,6 +35,12 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
                 f"{path} asks for code of its own (auto_map), which is never run; "
                 "use a model of a kind that transformers knows"
             )
+    adapter = Path(folder) / "adapter_config.json"
+    if adapter.is_file():
+        raise UserError(
+            f"{adapter} belongs to an adapter, which is not loaded; merge it into the weights (peft's "
+            "merge_and_unload) and save them without it"
+        )
     return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
 
 
