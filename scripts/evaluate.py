@@ -33,11 +33,10 @@ def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
     from umls_reranker.calibration.candidate_lists import CandidateLists
-    from umls_reranker.calibration.plots import reliability_plot, risk_coverage_plot
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
-    from umls_reranker.evaluation.page import report_page
+    from umls_reranker.evaluation.page import card_charts, report_page
     from umls_reranker.evaluation.report import build_report
     from umls_reranker.hub.model_folder import METRICS, REFERENCE, RELIABILITY, RISK_COVERAGE
     from umls_reranker.models.template import PairTemplate
@@ -76,9 +75,10 @@ def make(recipe, run, stage) -> None:
         thresholds = reranker.thresholds
         page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        curves = report["curves"]["reliability"]
-        reliability_plot({name: curves[name] for name in ("raw", "calibrated")}, folder / RELIABILITY)
-        risk_coverage_plot(report["curves"]["risk_coverage"], folder / RISK_COVERAGE)
+        for name, chart in zip(
+            (RELIABILITY, RISK_COVERAGE), card_charts(report, thresholds.target_precision), strict=True
+        ):
+            (folder / name).write_text(chart, encoding="utf-8")
         reference = Reference.fit(
             outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
         )

@@ -38,14 +38,12 @@ BOOKKEEPING = {".lock", "stages.jsonl"}
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 PRELOADED = (
     "faiss",
-    "matplotlib.pyplot",
     "rich.console",
     "torch.utils.tensorboard",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
-    "umls_reranker.calibration.plots",
     "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.report",
     "umls_reranker.serving.reranker",

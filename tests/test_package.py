@@ -14,7 +14,7 @@ import umls_reranker
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for folder in ("umls_reranker", "scripts") for path in (ROOT / folder).rglob("*.py"))
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py"))
-HEAVY = ("torch", "transformers", "datasets", "sklearn", "faiss", "matplotlib", "pyarrow", "accelerate", "evaluate")
+HEAVY = ("torch", "transformers", "datasets", "sklearn", "faiss", "pyarrow", "accelerate", "evaluate")
 
 
 def run(*command):

@@ -104,7 +104,7 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
 
 
 def test_the_card_as_a_whole():
-    card = model_card(METRICS, recipe(), "org/tiny", tag="v1.0.0", plots=["reliability.png"])
+    card = model_card(METRICS, recipe(), "org/tiny", tag="v1.0.0", plots=["reliability.svg"])
     assert re.fullmatch(
         r"---\nbase_model: cambridgeltl/SapBERT-from-PubMedBERT-fulltext\n.*model-index:\n- name: tiny\n.*\n---\n"
         r"\n# tiny\n\nA cross-encoder that reranks UMLS concept candidates .*"
@@ -114,7 +114,7 @@ def test_the_card_as_a_whole():
         r"\n### Ranking the same candidate lists\n.*\n### Pairs\n.*\n### Calibration\n.*"
         r"\n### Confidence tiers of the top candidates\n\nWith confidence 0\.95, at least "
         r"0\.95 of the mentions called high are right.*"
-        r"\n!\[reliability\]\(reliability\.png\)\n"
+        r"\n!\[reliability\]\(reliability\.svg\)\n"
         r"\n## Training\n.*\n## Limits, and what it must not be used for\n.*Not for decisions about patients.*"
         r"\n## Licenses of the sources\n.*own for it\.\n",
         card,
@@ -276,9 +276,9 @@ def test_a_folders_card_comes_from_its_own_files(tmp_path):
     folder = tiny_reranker(tmp_path, recipe=Recipe.from_values(RECIPE), dictionary=dictionary)
     with changing(folder) as new:
         (new / "metrics.json").write_text(json.dumps(METRICS))
-        (new / "risk_coverage.png").touch()
+        (new / "risk_coverage.svg").touch()
     (folder / "own.png").touch()
-    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.png"], dictionary=dictionary)
+    expected = model_card(METRICS, recipe(), "org/tiny", tag="v1", plots=["risk_coverage.svg"], dictionary=dictionary)
     assert "UMLS Metathesaurus 2021AB" in expected
     assert folder_card(folder, "org/tiny", "v1") == expected
-    assert "![risk coverage](risk_coverage.png)" in expected
+    assert "![risk coverage](risk_coverage.svg)" in expected

@@ -30,7 +30,7 @@ def finished(tmp_path_factory):
     folder = tiny_reranker(tmp_path_factory.mktemp("finished") / "model")
     with changing(folder) as new:
         (new / "metrics.json").write_text("{}")
-        (new / "reliability.png").write_bytes(b"\x89PNG\r\n")
+        (new / "reliability.svg").write_bytes(b"\x89PNG\r\n")
         (new / "special_tokens_map.json").write_text("{}")
         (new / CARD).write_text("the card")
     (folder / "manifest.json").write_text("{}")
@@ -114,7 +114,7 @@ def test_only_the_models_own_files_belong_to_it(folder):
         "metrics.json",
         "model.safetensors",
         "recipe.yaml",
-        "reliability.png",
+        "reliability.svg",
         "reranker.json",
         "special_tokens_map.json",
         "thresholds.json",
@@ -187,7 +187,7 @@ def test_a_part_that_is_gone_or_new_is_named(folder):
 
 
 def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
-    (folder / "reliability.png").unlink()
+    (folder / "reliability.svg").unlink()
     verify_parts(folder)
     UMLSReranker.from_pretrained(folder, device="cpu")
 
@@ -285,7 +285,7 @@ def killed(action, folder, moment) -> bool:
 def evaluate_anew(folder) -> None:
     with changing(folder) as new:
         (new / "metrics.json").write_text('{"x": 1}')
-        (new / "risk_coverage.png").write_bytes(b"\x89PNG")
+        (new / "risk_coverage.svg").write_bytes(b"\x89PNG")
         (new / CARD).write_text("the new card")
 
 
@@ -315,7 +315,7 @@ def test_a_folder_is_replaced_where_names_cannot_be_exchanged(folder, monkeypatc
     before = contents(folder)
     evaluate_anew(folder)
     after = contents(folder)
-    assert after["README.md"] == b"the new card" and before.keys() | {"risk_coverage.png"} == after.keys()
+    assert after["README.md"] == b"the new card" and before.keys() | {"risk_coverage.svg"} == after.keys()
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -328,7 +328,7 @@ def clone(tmp_path, other):
     clone = Path(shutil.copytree(other, tmp_path / "clone"))
     with changing(clone) as new:
         (new / "added_tokens.json").write_text("{}")
-        (new / "risk_coverage.png").write_bytes(b"\x89PNG")
+        (new / "risk_coverage.svg").write_bytes(b"\x89PNG")
     (clone / ".git" / "refs").mkdir(parents=True)
     for name in (".gitattributes", ".git/HEAD", "own.png", "onnx.txt"):
         (clone / name).write_text(name)

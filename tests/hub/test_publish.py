@@ -36,7 +36,7 @@ def make_model(folder: Path, seed: int = 0) -> Path:
 def finished(tmp_path_factory):
     folder = make_model(tmp_path_factory.mktemp("finished") / "model")
     with changing(folder) as new:
-        (new / "reliability.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+        (new / "reliability.svg").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     # What a stage or a training library leaves beside the model.
     (folder / "training_args.bin").write_bytes(b"\x80\x04pickle")
     (folder / "manifest.json").write_text("{}")
@@ -160,7 +160,7 @@ def test_versions_do_not_mix(hub, folder):
     publish(folder, REPO, "v2.0.0", message="Retrained")
     repo = hub.repos[REPO]
     assert repo.files("v1.0.0") == first
-    assert "reliability.png" in first and "reliability.png" not in repo.files("v2.0.0")
+    assert "reliability.svg" in first and "reliability.svg" not in repo.files("v2.0.0")
     assert repo.commits[repo.tags["v2.0.0"]].parent == repo.tags["v1.0.0"]
     assert repo.commits[repo.tags["v2.0.0"]].message == "Retrained"
     for tag, seed_files in (("v1.0.0", first), ("v2.0.0", repo.files("v2.0.0")), (None, repo.files("v2.0.0"))):
@@ -328,7 +328,7 @@ def test_only_what_loading_needs_is_fetched(hub, folder):
     repo.add(Commit(head.files | {"pytorch_model.bin": Blob(b"\x80\x04pickle", True)}, head.oid, "pickle"))
     snapshot = download(REPO)
     fetched = {path.name for path in snapshot.iterdir()}
-    assert fetched == {path.name for path in model_files(folder)} - {"reliability.png", "README.md"}
+    assert fetched == {path.name for path in model_files(folder)} - {"reliability.svg", "README.md"}
     verify_parts(snapshot)
 
 

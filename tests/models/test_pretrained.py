@@ -66,6 +66,6 @@ def test_an_adapter_next_to_a_model_is_refused(tmp_path, loader):
     with pytest.raises(UserError) as caught:
         LOADERS[loader](folder)
     assert str(caught.value) == (
-        f"{folder / 'adapter_config.json'} belongs to an adapter, which is not loaded; merge it into the weights (peft's "
-        "merge_and_unload) and save them without it"
+        f"{folder / 'adapter_config.json'} belongs to an adapter, which is not loaded; merge it into the weights "
+        "(peft's merge_and_unload) and save them without it"
     )

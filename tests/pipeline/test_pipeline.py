@@ -57,11 +57,11 @@ SPLITS = {
 MODEL_FILES = {
     *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("reranker.json", "calibrator.json", "thresholds.json", "recipe.yaml", "metrics.json", "README.md"),
-    *("string_counts.safetensors", "reliability.png", "risk_coverage.png", "outcomes.parquet", "reference.json"),
+    *("string_counts.safetensors", "reliability.svg", "risk_coverage.svg", "outcomes.parquet", "reference.json"),
 }
 REPORT_FILES = {
     *("metrics.json", "report.html", "outcomes.parquet", "reference.json", "manifest.json"),
-    *("reliability.png", "risk_coverage.png"),
+    *("reliability.svg", "risk_coverage.svg"),
 }
 
 

@@ -1,21 +1,44 @@
-"""Charts of a report as inline SVG: no library, no script, no network; colors come from the page, light or dark.
+"""Charts of a report as SVG, in the page or as files of their own: no library, no script, no network; light or dark.
 
-Every chart is an image with a title and a description for those who do not see it; the page sets its numbers beside
+Every chart is an image with a title and a description for those who do not see it; the page sets its numbers next to
 it. Points and bars carry a tooltip.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["histogram_chart", "reliability_chart", "risk_coverage_chart", "whisker"]
+__all__ = ["STYLE", "chart_file", "histogram_chart", "reliability_chart", "risk_coverage_chart", "whisker"]
 
 # Drawn small, so that text stays readable where a phone shows the chart at its own width.
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 40
 MARK_RADIUS = 3.2
+# Of a line of the title and legend above a chart in a file of its own.
+LINE_HEIGHT = 18
+# Two colors that color-blind readers can tell apart (after Okabe & Ito).
+STYLE = """\
+:root {
+  --page: #f6f7f9; --card: #ffffff; --text: #1b1f24; --quiet: #57606a; --rule: #d9dee4; --grid: #e8ebef;
+  --one: #0066a6; --two: #c04a00; --band: #8b949e; --good: #e7f3ec;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #0f1318; --card: #171c23; --text: #e6eaef; --quiet: #9aa5b1; --rule: #2d3540; --grid: #262d37;
+    --one: #63b8f2; --two: #f0a04b; --band: #8b949e; --good: #16291f;
+  }
+}
+.chart text { fill: var(--text); font-size: 12px; }
+.chart .tick { fill: var(--quiet); font-size: 11px; }
+.grid { stroke: var(--grid); stroke-width: 1; }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
+.series1.line { stroke: var(--one); } .series1.mark, .series1.bar { fill: var(--one); }
+.series2.line { stroke: var(--two); stroke-dasharray: 5 3; } .series2.mark, .series2.bar { fill: var(--two); }
+.ideal { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 3 3; }
+.noise { fill: var(--band); opacity: .28; }"""
 
 
 class _Axes:
@@ -86,6 +109,36 @@ class _Axes:
             f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(description)}</desc>'
             f"{''.join(self.elements)}</svg>"
         )
+
+
+def chart_file(chart: str, title: str, legend: Mapping[str, str]) -> str:
+    """A chart as the content of an SVG file, with a title and a legend above it.
+
+    Args:
+        chart: what one of the functions below made.
+        legend: label -> class of what it explains: ``series1``, ``series2``, ``ideal`` or ``noise``.
+    """
+    height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', chart).group(1))
+    top = LINE_HEIGHT * (len(legend) + 1) + TOP
+    rows = [f'<text x="{TOP}" y="{LINE_HEIGHT}" font-weight="600">{escape(title)}</text>']
+    for row, (label, kind) in enumerate(legend.items(), start=1):
+        y = LINE_HEIGHT * (row + 1)
+        shape = (
+            f'y="{y - 9}" width="24" height="9"' if kind == "noise" else f'x2="{TOP + 24}" y1="{y - 4}" y2="{y - 4}"'
+        )
+        rows.append(
+            f'<rect class="{kind}" x="{TOP}" {shape}/>'
+            if kind == "noise"
+            else f'<line class="line {kind}" x1="{TOP}" {shape}/>'
+        )
+        rows.append(f'<text x="{TOP + 32}" y="{y}">{escape(label)}</text>')
+    inner = chart.replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="{height}" ', 1)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {WIDTH} {top + height}" '
+        f'width="{1.5 * WIDTH:.0f}" height="{1.5 * (top + height):.0f}" font-family="system-ui, sans-serif">'
+        f'<style>{STYLE}</style><rect width="100%" height="100%" style="fill: var(--card)"/>'
+        f"{''.join(rows)}{inner}</svg>\n"
+    )
 
 
 def reliability_chart(key: str, curves: Mapping[str, Mapping[str, Any]], what: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .charts import histogram_chart, reliability_chart, risk_coverage_chart, whisker
+from .charts import STYLE, chart_file, histogram_chart, reliability_chart, risk_coverage_chart, whisker
 from .tables import figure_name
 
-__all__ = ["report_page"]
+__all__ = ["card_charts", "report_page"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SHOWN_TYPES = 15
@@ -42,11 +42,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
     curves = report["curves"]
     charts = {
         "risk": risk_coverage_chart("risk", _labelled(curves["risk_coverage"]), target_precision),
-        "pairs": reliability_chart(
-            "pairs",
-            {"before calibration": curves["reliability"]["raw"], "after": curves["reliability"]["calibrated"]},
-            "candidates",
-        ),
+        "pairs": _reliability(curves),
         "top": reliability_chart("top", {"after": curves["reliability"]["top1"]}, "best candidates"),
         "score": histogram_chart("score", curves["score"], "score of the best candidate", {"accepted from": accept}),
         "margin": histogram_chart("margin", curves["margin"], "margin over the second", {}),
@@ -54,11 +50,39 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
     return environment.get_template("report.html").render(
         report=report,
         title=title,
+        style=STYLE,
         target_precision=target_precision,
         charts=charts,
         worst_types=list(report["types"].items())[:SHOWN_TYPES],
         systems=_labelled(report["linking"]),
         calibration_rows=_calibration_rows(report["calibration"]),
+    )
+
+
+def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
+    """Reliability, and risk and coverage, as contents of SVG files: for the model card, which cannot hold a page."""
+    curves = report["curves"]
+    legend = {
+        "after calibration": "series1",
+        "before calibration": "series2",
+        "perfect calibration": "ideal",
+        "95 % of perfectly calibrated models": "noise",
+    }
+    reliability = chart_file(_reliability(curves), "How often is a candidate of this probability right?", legend)
+    systems = _labelled(curves["risk_coverage"])
+    shown = {name: (curve["precision"][-1:], curve["coverage"][-1:]) for name, curve in systems.items()}
+    legend = {
+        f"{name}: {precision[0]:.1%} right of {coverage[0]:.0%} answered" if coverage else name: f"series{place}"
+        for place, (name, (precision, coverage)) in enumerate(shown.items(), start=1)
+    }
+    risk = risk_coverage_chart("risk", systems, target_precision)
+    return reliability, chart_file(risk, "What answering only the confident mentions buys", legend)
+
+
+def _reliability(curves: Mapping[str, Any]) -> str:
+    points = curves["reliability"]
+    return reliability_chart(
+        "pairs", {"before calibration": points["raw"], "after": points["calibrated"]}, "candidates"
     )
 
 

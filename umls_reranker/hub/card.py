@@ -74,7 +74,7 @@ def model_card(
         recipe: the flat recipe (`Recipe.to_dict`).
         repo_id: Hub repo, for the lines on how to load it; None writes a placeholder.
         tag: version that these lines pin.
-        plots: PNG files beside the card.
+        plots: SVG files next to the card.
         dictionary: which release or ontologies the concepts came from, of ``reranker.json``; None where not known.
 
     Returns:

@@ -71,7 +71,7 @@ __all__ = [
 MANIFEST, CARD, WEIGHTS = "reranker.json", "README.md", "model.safetensors"
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
-RELIABILITY, RISK_COVERAGE = "reliability.png", "risk_coverage.png"
+RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
 # One entry for each exported backend: whether it has a calibrator of its own, and its agreement with PyTorch.
 REGISTER = "backends.json"
 
