@@ -286,7 +286,7 @@ def test_search_parameters_do_not_change_the_index(tmp_path, clustered):
 def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
     vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
     next((tmp_path / "vectors").glob("*.npy")).unlink()
-    with pytest.raises(UserError, match=r"00000-of-00001.npy cannot be read .*build_index.py with --overwrite"):
+    with pytest.raises(UserError, match=r"00000-of-00001.npy cannot be read .*build_index with --overwrite"):
         NameIndex.build(vectors, tmp_path)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .version import __version__
 
 __all__ = [
     "file_sha256",
@@ -27,6 +28,7 @@ __all__ = [
     "partial_path",
     "read_json",
     "replace_folder",
+    "require_format",
     "write_json",
     "written",
 ]
@@ -138,6 +140,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
+
+
+def require_format(path: Path, content: Any, version: int, command: str) -> None:
+    """Refuse the content of a file whose ``schema_version`` is not the one that is read.
+
+    Args:
+        command: the subcommand that writes the file.
+
+    Raises:
+        UserError: it is newer, older, or not there; the message says the way out.
+    """
+    found = content.get("schema_version") if isinstance(content, dict) else None
+    if type(found) is int and found > version:
+        raise UserError(
+            f"{path} has schema_version {found}, newer than umls_reranker {__version__} can read; "
+            "upgrade: pip install -U umls_reranker"
+        )
+    if found != version or type(found) is not int:
+        raise UserError(f"{path} has schema_version {found!r}, not {version}; run umls-reranker {command} again")
 
 
 def json_sha256(content: Any) -> str:

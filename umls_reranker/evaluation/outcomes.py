@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..calibration.resampling import document_index, document_sums
 from ..core.errors import UserError
-from ..core.files import written
+from ..core.files import require_format, written
 from .linking import measure, ratio
 
 __all__ = ["OUTCOMES_FILE", "Outcomes", "answering_metrics", "right_answer_sums", "sums_to_f1"]
@@ -103,20 +103,19 @@ class Outcomes:
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing, damaged or of a newer format.
+            UserError: the file is missing, damaged or of another format.
         """
         import pyarrow.parquet as pq
 
         try:
             table = pq.read_table(path)
-            version = int((table.schema.metadata or {}).get(b"schema_version", -1))
+            version = (table.schema.metadata or {}).get(b"schema_version")
+            require_format(path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate")
             columns = {field.name: table[field.name].cast(field.type) for field in SCHEMA}
         except FileNotFoundError:
             raise UserError(f"{path} is missing; umls-reranker evaluate makes it") from None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
         return cls(
             **{
                 name: column.to_pylist() if name == "types" else column.to_numpy(zero_copy_only=False)

@@ -31,6 +31,7 @@ from ..core.files import (
     partial_path,
     read_json,
     replace_folder,
+    require_format,
     write_json,
 )
 from ..core.recipe import Recipe, load_recipe, portable_locator
@@ -134,7 +135,7 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
     if (folder / REGISTER).is_file():
         verify_files(folder, [REGISTER])
     for part, path in zip((CALIBRATOR, THRESHOLDS), calibration_files(folder, backend or "torch"), strict=True):
-        _check_format(path, read_json(path), SCHEMA_VERSIONS[part])
+        require_format(path, read_json(path), SCHEMA_VERSIONS[part], "calibrate")
     names = loaded_parts(backend or "torch")
     if backend is None:
         names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
@@ -350,17 +351,6 @@ def _require(folder: Path, name: str) -> None:
         raise UserError(f"{folder / name} is missing; {maker} makes it")
 
 
-def _check_format(path: Path, content: Any, version: int) -> None:
-    found = content.get("schema_version") if isinstance(content, dict) else None
-    if type(found) is int and found > version:
-        raise UserError(
-            f"{path} has schema_version {found}, newer than umls_reranker {__version__} can read; "
-            "upgrade: pip install -U umls_reranker"
-        )
-    if found != version or type(found) is not int:
-        raise UserError(f"{path} has schema_version {found!r}, not {version}; run umls-reranker calibrate again")
-
-
 def _check_header(weights: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
@@ -376,7 +366,7 @@ def _check_header(weights: Path) -> None:
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     info = read_json(folder / MANIFEST)
-    _check_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST])
+    require_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST], "calibrate")
     listed = info.get("sha256")
     if not isinstance(listed, dict) or listed.get(MANIFEST) != _own_sha256(info):
         raise UserError(

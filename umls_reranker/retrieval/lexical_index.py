@@ -19,7 +19,7 @@ from sklearn.preprocessing import normalize
 from ..core.arrays import expand_ranges
 from ..core.devices import usable_cores
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import read_json, require_format, write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LexicalIndex"]
 
 NAMES_FOLDER, INDEX_FILE = "names", "lexical.json"
+SCHEMA_VERSION = 2
 TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
 STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
@@ -112,7 +113,7 @@ class LexicalIndex:
                 end += lists.nnz
         np.save(path / STARTS_FILE, starts)
         np.save(path / STRING_STARTS_FILE, np.cumsum(np.concatenate(sizes), dtype=np.int64))
-        write_json(path / INDEX_FILE, {"schema_version": 2, "concepts": len(concepts)})
+        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION, "concepts": len(concepts)})
         return cls.load(path)
 
     @classmethod
@@ -123,6 +124,7 @@ class LexicalIndex:
             UserError: a part is missing or cannot be read.
         """
         description = read_json(path / INDEX_FILE)
+        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
         try:
             return cls(path, description)
         except (OSError, ValueError, pa.ArrowInvalid) as error:

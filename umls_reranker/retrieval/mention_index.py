@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import read_json, require_format, write_json
 from ..models.batching import batch_mapper
 from .concept_search import Candidates, ConceptNames
 from .faiss_index import search_exactly
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MentionIndex"]
 
 VECTORS_FILE, ROWS_FILE, INDEX_FILE = "vectors.npy", "rows.npy", "mention_index.json"
+SCHEMA_VERSION = 1
 QUERIES_PER_BLOCK = 512
 
 
@@ -74,7 +75,7 @@ class MentionIndex:
         np.save(path / VECTORS_FILE, vectors)
         np.save(path / ROWS_FILE, rows.astype(np.int32))
         description = {"encoder": encoder.identity, "concepts": len(concepts), "reads_context": reads_context}
-        write_json(path / INDEX_FILE, {"schema_version": 1} | description)
+        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
         return cls.load(path)
 
     @classmethod
@@ -85,6 +86,7 @@ class MentionIndex:
             UserError: a part is missing or cannot be read.
         """
         description = read_json(path / INDEX_FILE)
+        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
         try:
             vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from ..core.errors import UserError
-from ..core.files import read_json, write_json
+from ..core.files import read_json, require_format, write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
+SCHEMA_VERSION = 2
 # Queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Names whose vectors are taken from the index together.
@@ -92,7 +93,7 @@ class NameIndex:
         faiss.write_index(index, str(path / FAISS_FILE))
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
         description = {"encoder": vectors.identity, "factory": factory, "concepts": vectors.concepts}
-        write_json(path / INDEX_FILE, {"schema_version": 2} | description)
+        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
         return cls.load(path, search_parameters)
 
     @classmethod
@@ -107,6 +108,7 @@ class NameIndex:
                 ``nprobe``.
         """
         description = read_json(path / INDEX_FILE)
+        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
         try:
             vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
             names = open_table(path / NAMES_FOLDER)

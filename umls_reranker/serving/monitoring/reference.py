@@ -14,7 +14,7 @@ import numpy as np
 
 from ...calibration.resampling import document_index, document_sums
 from ...core.errors import UserError
-from ...core.files import read_json
+from ...core.files import read_json, require_format
 
 __all__ = ["NO_CANDIDATES", "Distribution", "Reference"]
 
@@ -145,15 +145,13 @@ class Reference:
         """Read ``reference.json``.
 
         Raises:
-            UserError: the file is missing, damaged or of a newer format.
+            UserError: the file is missing, damaged or of another format.
         """
         if not path.is_file():
             raise UserError(f"{path} is missing; umls-reranker evaluate makes it")
         content = read_json(path)
-        state = dict(content) if isinstance(content, dict) else {}
-        version = state.pop("schema_version", None)
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema_version {version}, this version reads {SCHEMA_VERSION}")
+        require_format(path, content, SCHEMA_VERSION, "evaluate")
+        state = {name: value for name, value in content.items() if name != "schema_version"}
         try:
             for name in ("scores", "types"):
                 kept = state[name]

@@ -1,0 +1,92 @@
+"""What another version wrote is refused with the way out, as docs/COMPATIBILITY.md says."""
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from outcome_fixtures import make_outcomes
+from tiny_reranker import tiny_reranker
+from trigram_encoder import TrigramEncoder, build_index, make_concepts
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.hub.model_folder import SCHEMA_VERSIONS
+from umls_reranker.retrieval.lexical_index import LexicalIndex
+from umls_reranker.retrieval.mention_index import MentionIndex
+from umls_reranker.retrieval.name_index import NameIndex
+from umls_reranker.serving.monitoring.reference import Reference
+from umls_reranker.serving.reranker import UMLSReranker
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "COMPATIBILITY.md"
+
+
+class WithoutContext(TrigramEncoder):
+    class queries:
+        context_tokens = 0
+
+    def encode(self, texts, contexts=None, **settings):
+        return super().encode(texts, **settings)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """File -> its folder, and what opens that; the folders are of this version."""
+    folder = tmp_path_factory.mktemp("written")
+    concepts = make_concepts(folder / "concepts", {"C0000001": ("", ["cold"]), "C0000002": ("", ["heart failure"])})
+    encoder = WithoutContext()
+    build_index(concepts, encoder, folder / "index")
+    for name in ("lexical", "mention_index"):
+        (folder / name).mkdir()
+    LexicalIndex.build(concepts, folder / "lexical")
+    mentions = pa.table({"mention": ["cold"], "left": [""], "right": [""], "cui": ["C0000001"]})
+    MentionIndex.build(mentions, concepts, encoder, folder / "mention_index")
+    model = tiny_reranker(folder / "model")
+    opened = dict.fromkeys(SCHEMA_VERSIONS, (model, UMLSReranker.from_pretrained))
+    opened |= {
+        "index.json": (folder / "index", NameIndex.load),
+        "lexical.json": (folder / "lexical", LexicalIndex.load),
+        "mention_index.json": (folder / "mention_index", MentionIndex.load),
+    }
+    for folder, load in opened.values():
+        load(folder)
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [*((name, "calibrate") for name in SCHEMA_VERSIONS)]
+    + [(name, "build_index") for name in ("index.json", "lexical.json", "mention_index.json")],
+)
+def test_a_folder_of_another_version_is_refused_with_the_way_out(written, file, command):
+    folder, load = written[file]
+    path, text = folder / file, (folder / file).read_text()
+    version = json.loads(text)["schema_version"]
+    assert re.search(rf"^\| `{file}` \| {version} \|", GUIDE.read_text(), re.MULTILINE)
+    try:
+        for found in (version - 1, None):
+            path.write_text(json.dumps(json.loads(text) | {"schema_version": found}))
+            with pytest.raises(UserError) as caught:
+                load(folder)
+            told = f"{path} has schema_version {found}, not {version}; run umls-reranker {command} again"
+            assert str(caught.value) == told
+        path.write_text(json.dumps(json.loads(text) | {"schema_version": version + 1}))
+        with pytest.raises(UserError, match=f"{file} has schema_version {version + 1}, newer .*: pip install -U"):
+            load(folder)
+    finally:
+        path.write_text(text)
+
+
+def test_what_monitoring_and_comparison_read_is_refused_likewise(tmp_path):
+    (tmp_path / "reference.json").write_text('{"schema_version": 0}')
+    with pytest.raises(
+        UserError, match=r"reference\.json has schema_version 0, not 1; run umls-reranker evaluate again"
+    ):
+        Reference.load(tmp_path / "reference.json")
+    make_outcomes(3).save(tmp_path / "outcomes.parquet")
+    table = pq.read_table(tmp_path / "outcomes.parquet").replace_schema_metadata({"schema_version": "0"})
+    pq.write_table(table, tmp_path / "outcomes.parquet")
+    with pytest.raises(UserError, match=r"outcomes\.parquet has schema_version 0, not 1; run umls-reranker evaluate"):
+        Outcomes.load(tmp_path / "outcomes.parquet")
