@@ -28,7 +28,7 @@ from ..core.errors import UserError
 from .choice import choice_log_odds, leaders, list_owner
 from .logistic import fit_logistic
 
-__all__ = ["CANDIDATE_EVIDENCE", "LIST_EVIDENCE", "EvidenceFusion"]
+__all__ = ["CANDIDATE_EVIDENCE", "EvidenceFusion"]
 
 CANDIDATE_EVIDENCE = {
     "cross_encoder": "log-odds of the cross-encoder",

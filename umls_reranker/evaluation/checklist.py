@@ -12,7 +12,6 @@ from ..core.errors import UserError
 __all__ = [
     "FAIL",
     "PASS",
-    "SMALL_SUPPORT",
     "Check",
     "Measured",
     "Target",

@@ -25,7 +25,7 @@ from .tokens import EncodedPairs, PairBatch, PairEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PairScorer", "Scores", "load_network"]
+__all__ = ["PairScorer", "Scores"]
 
 CHUNK_PAIRS = 65_536
 # Small batches stay in a processor's cache; a GPU needs many rows to be busy.

@@ -20,7 +20,7 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache", "Tokens"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache"]
 
 KEPT_TEXTS = 262_144
 

@@ -32,7 +32,7 @@ from .mention_index import MentionIndex
 from .name_index import NameIndex
 from .retriever import Retriever
 
-__all__ = ["export_index", "exported_encoder", "index_parts", "load_encoder", "load_retriever", "require_one_run"]
+__all__ = ["export_index", "index_parts", "load_encoder", "load_retriever", "require_one_run"]
 
 SOURCE_FILE = "source.json"
 

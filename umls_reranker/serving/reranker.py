@@ -26,7 +26,7 @@ from ..models.cross_encoder import PairScorer
 from ..models.template import PairTemplate
 from .monitoring.monitor import Monitor
 
-__all__ = ["RankedCandidate", "UMLSReranker"]
+__all__ = ["UMLSReranker"]
 
 # Unknown types that a warning names.
 NAMED_TYPES = 3

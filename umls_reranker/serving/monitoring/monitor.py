@@ -22,7 +22,7 @@ from .reference import NO_CANDIDATES, Reference
 if TYPE_CHECKING:
     from ...calibration.decisions import RankedCandidate
 
-__all__ = ["Alarm", "Monitor"]
+__all__ = ["Monitor"]
 
 # A sliding window is so many slices; the oldest one goes when a new one is begun.
 SLICES = 20
