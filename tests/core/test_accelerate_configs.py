@@ -131,14 +131,14 @@ command.main()
 SUM_RANKS = """
 import os, sys
 import torch
+from umls_reranker.core.script import leave_process_group
 torch.distributed.init_process_group("gloo")
 ranks = torch.tensor(int(os.environ["RANK"]))
 torch.distributed.all_reduce(ranks)
-torch.distributed.barrier()
 found = torch.distributed.get_world_size(), int(ranks), os.environ["ACCELERATE_MIXED_PRECISION"], sys.argv[1:]
 with open(f"rank-{os.environ['RANK']}", "w") as file:
     print(*found, file=file)
-torch.distributed.destroy_process_group()
+leave_process_group()
 """
 
 

@@ -106,9 +106,19 @@ def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
     assert capsys.readouterr().err == f"[checkpoints] -> {place}\n"
 
 
-def test_a_script_leaves_the_process_group_before_python_ends(capsys):
+def thread_names():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
+def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(capsys):
     def main():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        # As a trainer does: a cycle that keeps the group after `main` has returned.
+        cycle = [dist.group.WORLD]
+        cycle.append(cycle)
+        assert any("gloo" in name for name in thread_names())
 
     assert run(main, capsys)[0] == 0
     assert not dist.is_initialized()
+    assert not any("gloo" in name for name in thread_names())

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from test_fine_tuning import make_pairs, training
 
 from umls_reranker.core.arguments import ModelArguments, RunArguments
+from umls_reranker.core.script import leave_process_group
 from umls_reranker.training import fine_tuning
 
 start_process = PartialState.__init__
@@ -64,4 +65,4 @@ if __name__ == "__main__":
     summaries.append(fine_tune(model, target / "stopped"))
     if main:
         (target / "summaries.json").write_text(json.dumps(summaries))
-    torch.distributed.destroy_process_group()
+    leave_process_group()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any, NoReturn
 from .errors import UserError
 from .stages import Stage
 
-__all__ = ["CommandParser", "run_script", "should_run"]
+__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run"]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -63,10 +65,19 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def leave_process_group() -> None:
-    """Leave the group of a launch: threads of it that still run when Python ends can abort a process that is done."""
+    """Leave the group of a launch, all processes together, and end its threads.
+
+    A thread of the group that still runs when Python ends can abort a process that is done.
+    """
     distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return
+    # Who leaves first closes connections on which another may still be reading.
+    with contextlib.suppress(RuntimeError):
+        distributed.barrier()
+    distributed.destroy_process_group()
+    # The threads end with the last reference to the group, and a trainer that is done is part of a cycle.
+    gc.collect()
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
