@@ -418,10 +418,14 @@ def test_workers_that_load_batches_change_nothing(model, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ for a processor")
-def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path):
+# The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the same without it.
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.extra)])
+def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path, backend):
     plain = run_training(model, tmp_path / "plain", max_steps=4, eval_steps=4)
     torch._dynamo.utils.counters.clear()
-    compiled = run_training(model, tmp_path / "compiled", max_steps=4, eval_steps=4, torch_compile=True)
+    compiled = run_training(
+        model, tmp_path / "compiled", max_steps=4, eval_steps=4, torch_compile=True, torch_compile_backend=backend
+    )
     # One graph serves batches of all widths.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     # Compiled code draws its dropout otherwise.
