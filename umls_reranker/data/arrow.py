@@ -10,6 +10,7 @@ import json
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,6 @@ class DatasetWriter:
     def __init__(self, features: Features, path: Path, fingerprint: str) -> None:
         self.path = path
         self.rows = 0
-        self._features = features
         self._fingerprint = fingerprint
         self._schema = features.arrow_schema
         self._waiting: list[pa.Table] = []
@@ -108,19 +108,25 @@ class DatasetWriter:
                 self._partial.unlink(missing_ok=True)
         if not is_whole:
             return
-        self._partial.replace(self.path / DATA_FILE)
-        info = {"citation": "", "description": "", "features": self._features.to_dict(), "homepage": "", "license": ""}
-        state = {
-            "_data_files": [{"filename": DATA_FILE}],
-            "_fingerprint": self._fingerprint,
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": None,
-        }
-        _write_json(self.path / "dataset_info.json", info)
-        _write_json(self.path / "state.json", state)
+        with TemporaryDirectory(dir=self.path, prefix=".") as folder:
+            _save_empty(self._schema, self._fingerprint, folder)
+            self._partial.replace(Path(folder, DATA_FILE))
+            # Last comes state.json, without which nothing loads.
+            for name in (DATA_FILE, "dataset_info.json", "state.json"):
+                Path(folder, name).replace(self.path / name)
+
+
+def _save_empty(schema: pa.Schema, fingerprint: str, folder: str) -> None:
+    """Let `datasets` write the files of a dataset without rows: all that lies beside the rows is the same."""
+    from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    is_quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        Dataset(schema.empty_table(), fingerprint=fingerprint).save_to_disk(folder, num_shards=1)
+    finally:
+        if not is_quiet:
+            enable_progress_bars()
 
 
 def write_dataset(
@@ -138,7 +144,8 @@ def write_dataset(
 
 def write_dataset_dict_index(path: Path, splits: Sequence[str]) -> None:
     """Make `datasets.load_from_disk` of `path` give a `DatasetDict` of its sub-folders `splits`."""
-    _write_json(path / "dataset_dict.json", {"splits": list(splits)})
+    with written(path / "dataset_dict.json") as partial:
+        partial.write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
 
 
 def open_table(path: Path, file: str = DATA_FILE) -> pa.Table:
@@ -205,9 +212,3 @@ def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values.cast(kind)
     return pa.array(values, type=kind)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    """As `datasets` does, to the byte."""
-    with written(path) as partial:
-        partial.write_text(json.dumps(content, indent=2), encoding="utf-8")
