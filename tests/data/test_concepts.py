@@ -213,7 +213,7 @@ def test_broken_folders_are_named(tmp_path, table):
     with pytest.raises(UserError, match="schema_version 9"):
         ConceptTable.load(tmp_path / "concepts")
     NO_TYPES.save(tmp_path / "concepts" / "semantic_types.json")
-    for name in ("cui_numbers.npy", "name_keys.npy"):
+    for name in ("cui_numbers.npy", "name_keys_xxh3.npy"):
         path = tmp_path / "concepts" / name
         whole = path.read_bytes()
         for content in (b"", whole[:-8], whole[:90]):

@@ -23,7 +23,7 @@ from .parallel import map_in_order
 
 __all__ = ["LAST_POSITION", "NameKeys", "write_name_keys"]
 
-KEYS_FILE = "name_keys.npy"
+KEYS_FILE = "name_keys_xxh3.npy"
 NAMES_PER_STEP = 5_000
 POSITION_BITS, ROW_BITS = 8, 28
 HASH_SHIFT = np.uint64(ROW_BITS + POSITION_BITS)

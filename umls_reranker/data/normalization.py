@@ -7,6 +7,7 @@ import unicodedata
 
 import numpy as np
 import pyarrow as pa
+from xxhash import xxh3_64_intdigest
 
 __all__ = ["hash_names", "normalize_name", "normalize_names"]
 
@@ -16,9 +17,6 @@ SPACE = ord(" ")
 NAMES_AT_ONCE = 16_384
 # Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
-
-# Odd constants of splitmix64 (Steele, Lea & Flood 2014) and of its stream increment.
-FIRST, SECOND, STEP = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 
 
 def normalize_name(text: str) -> str:
@@ -90,41 +88,9 @@ def _with_others(forms: pa.StringArray, names: pa.StringArray, others: np.ndarra
 
 
 def hash_names(names: pa.StringArray) -> np.ndarray:
-    """A 64-bit hash of each name's bytes, (n,), uint64; the same on every machine.
-
-    The bytes are taken eight at a time, the last ones filled up with zeros; each word, its upper half folded onto the
-    lower one, is multiplied by an odd number that depends on its place; their sum, the length added, is mixed. Names
-    that differ may hash alike.
-    """
-    starts, content = _bytes_of(names)
-    sizes = np.diff(starts)
-    words_of = (sizes + 7) // 8
-    first = np.cumsum(words_of) - words_of
-    owners = np.repeat(np.arange(len(sizes)), words_of)
-    number = np.arange(len(owners)) - first[owners]
-    padded = np.concatenate([content, np.zeros(8, dtype=np.uint8)])
-    # Every place of the bytes, seen as the first of eight.
-    windows = np.ndarray(shape=(len(content) + 1,), dtype="<u8", buffer=padded, strides=(1,))
-    words = windows[starts[owners] + 8 * number].astype(np.uint64)
-    last = (first + words_of - 1)[sizes > 0]
-    words[last] <<= (8 * (-sizes[sizes > 0] % 8)).astype(np.uint64)
-    # A product's upper bits depend on all bits of the word, its lower ones on the lower bits alone.
-    words ^= words >> np.uint64(32)
-    words *= _factors(int(words_of.max(initial=0)))[number]
-    totals = np.concatenate([[np.uint64(0)], np.cumsum(words)])
-    return _mixed(totals[first + words_of] - totals[first] + sizes.astype(np.uint64) * STEP)
-
-
-def _factors(count: int) -> np.ndarray:
-    """An odd number for each place of a word, (count,), uint64."""
-    return 2 * _mixed(np.arange(1, count + 1, dtype=np.uint64) * STEP) + np.uint64(1)
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finalizer of splitmix64, a permutation of the 64-bit numbers."""
-    values = (values ^ (values >> np.uint64(30))) * FIRST
-    values = (values ^ (values >> np.uint64(27))) * SECOND
-    return values ^ (values >> np.uint64(31))
+    """XXH3 of each name's bytes, (n,), uint64; the same on every machine. Names that differ may hash alike."""
+    contents = names.cast(pa.binary()).to_pylist()
+    return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
 
 
 def _bytes_of(names: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
