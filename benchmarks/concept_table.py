@@ -97,10 +97,15 @@ def with_ours(folder: Path, out: Path) -> Callable[[], int]:
     from datasets import Features  # noqa: F401, imported here so that it is not in the time
 
     from umls_reranker.data.concepts import write_concepts
+    from umls_reranker.data.release import release_files
     from umls_reranker.data.rrf import read_rrf_concepts
     from umls_reranker.data.semantic_types import TypeHierarchy
 
-    return lambda: write_concepts(read_rrf_concepts(folder)[0], TypeHierarchy([]), out, "benchmark")
+    def run() -> int:
+        concepts, _ = read_rrf_concepts(release_files(folder, None))
+        return write_concepts(concepts, TypeHierarchy([]), out, "benchmark")
+
+    return run
 
 
 ENGINES = {"polars": with_polars, "duckdb": with_duckdb, "pyarrow": with_pyarrow}

@@ -42,7 +42,8 @@ def main() -> None:
 def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     """The files that the recipe names, each with its parts, fetched when they are URLs."""
     from umls_reranker.core.fetch import fetch
-    from umls_reranker.data.sources import CONTENT_CHECKS, release_files
+    from umls_reranker.data.release import release_files
+    from umls_reranker.data.sources import CONTENT_CHECKS
 
     cache = Path(recipe.run.cache_dir)
     concepts, mentions = recipe.concepts, recipe.mentions

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data import arrow, concept_names, name_keys
+from umls_reranker.data import arrow, concept_names
 from umls_reranker.data import concepts as concepts_module
 from umls_reranker.data.concepts import CONCEPT_SCHEMA, Concept, ConceptTable, normalize_name, write_concepts
 from umls_reranker.data.cuis import cui_number
 from umls_reranker.data.normalization import hash_names
+from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
 
@@ -94,9 +95,9 @@ NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
 
 @pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
 def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
-    monkeypatch.setattr(name_keys, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
+    monkeypatch.setattr(concept_names, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
     monkeypatch.setattr(concept_names, "ROWS_PER_STEP", 3)
-    monkeypatch.setattr(name_keys, "NAMES_PER_STEP", 2)
+    monkeypatch.setattr(concept_names, "NAMES_PER_STEP", 2)
     write_concepts(HOMONYMS, NO_TYPES, tmp_path, "f")
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
@@ -116,13 +117,13 @@ def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
 def test_more_concepts_than_a_key_can_number_are_refused(tmp_path):
     batch = (pa.array(["a"]), np.array([1 << 28]), np.array([0]))
     with pytest.raises(UserError, match="more than 268,435,456 concepts"):
-        name_keys.write_name_keys([batch], tmp_path)
+        concept_names.write_name_keys([batch], tmp_path)
 
 
 def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 7)
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)
-    columns = read_rrf_concepts(write_rrf(tmp_path / "META"))[0]
+    columns = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))[0]
     assert write_concepts(columns, NO_TYPES, tmp_path / "columns", "f") == len(columns) == 40
     assert write_concepts(list(columns), NO_TYPES, tmp_path / "objects", "f") == 40
     for path in (tmp_path / "objects").iterdir():
@@ -196,7 +197,8 @@ def test_no_concept_is_refused(tmp_path):
 def test_the_miniature_release_with_its_types(tmp_path):
     network = write_semantic_network(tmp_path / "NET")
     hierarchy = TypeHierarchy.from_umls(network / "SRDEF", network / "SemGroups.txt")
-    write_concepts(read_rrf_concepts(write_rrf(tmp_path / "META"))[0], hierarchy, tmp_path / "concepts", "f")
+    concepts, _ = read_rrf_concepts(release_files(write_rrf(tmp_path / "META"), None))
+    write_concepts(concepts, hierarchy, tmp_path / "concepts", "f")
     table = ConceptTable.load(tmp_path / "concepts")
     assert len(table) == len(VOCABULARY)
     assert table.hierarchy.chain("T047")[-1] == "group:DISO"

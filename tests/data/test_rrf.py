@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import pipes
 from umls_reranker.data.concepts import Concept
+from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
 
@@ -25,12 +26,16 @@ def release(folder, names, types=("C0000001|T047|B2|Disease|AT1||",), definition
     return folder
 
 
+def read_files(folder, **options):
+    return read_rrf_concepts(release_files(folder, None), **options)
+
+
 def read(folder, **options):
-    return list(read_rrf_concepts(folder, **options)[0])
+    return list(read_files(folder, **options)[0])
 
 
 def test_reads_the_miniature_release(tmp_path):
-    columns, report = read_rrf_concepts(write_rrf(tmp_path))
+    columns, report = read_files(write_rrf(tmp_path))
     concepts = list(columns)
     assert [(c.cui, (c.semantic_types[0], (c.name, *c.synonyms))) for c in concepts] == list(VOCABULARY.items())
     assert [c.cui for c in concepts if c.definition] == ["C9000002"]
@@ -88,7 +93,7 @@ def test_filters_and_what_they_dropped(tmp_path):
     ]
     definitions = ["C0000001|A1|A|S|B|Of another source.|N||", "C0000001|A1|A|S|A|Kept.|N||"]
     folder = release(tmp_path, names, definitions=definitions)
-    concepts, report = read_rrf_concepts(folder, sources=["A"])
+    concepts, report = read_files(folder, sources=["A"])
     assert list(concepts) == [Concept("C0000001", "kept", (), ("T047",), "Kept.")]
     assert report["dropped"] == {"languages": 1, "sources": 1, "keep_suppressed": 1}
     assert (report["names_read"], report["names_kept"]) == (5, 2)
@@ -100,7 +105,7 @@ def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
     types = ["C0000001|T047|B|D|A||", "C0000001|T184|B|D|A||", "C0000002|T023|B|D|A||", "C0000009|T047|B|D|A||"]
     names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
     folder = release(tmp_path, names, types)
-    concepts, report = read_rrf_concepts(folder, semantic_types=["T184", "T999"])
+    concepts, report = read_files(folder, semantic_types=["T184", "T999"])
     assert [c.cui for c in concepts] == ["C0000001"]
     assert (report["concepts"], report["typed"]) == (1, 1)
     assert [c.semantic_types for c in read(folder)] == [("T047", "T184"), ("T023",), ()]
@@ -108,7 +113,7 @@ def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
 
 def test_keeps_only_names_of_the_term_types_asked_for(tmp_path):
     names = [conso("C0000001", "preferred"), conso("C0000001", "short").replace("|PT|", "|AB|")]
-    (concept,), report = read_rrf_concepts(release(tmp_path, names), term_types=["AB", "SY"])
+    (concept,), report = read_files(release(tmp_path, names), term_types=["AB", "SY"])
     assert (concept.name, concept.synonyms) == ("short", ())
     assert report["dropped"]["term_types"] == 1
 
@@ -145,7 +150,7 @@ def test_the_definition_is_that_of_the_source_preferred(tmp_path):
     definitions = [f"{cui}|A1|A|S|{sab}|{text}|N||" for cui, sab, text in lines]
     names = [conso(cui, cui.lower()) for cui in ("C0000001", "C0000002", "C0000003")]
     folder = release(tmp_path, names, definitions=definitions)
-    concepts, report = read_rrf_concepts(folder)
+    concepts, report = read_files(folder)
     assert [c.definition for c in concepts] == ["first", "only", ""]
     assert report["definitions_of_unknown_concepts"] == 1
     preferred = read(folder, definition_sources=["C", "B"])
@@ -154,7 +159,7 @@ def test_the_definition_is_that_of_the_source_preferred(tmp_path):
 
 def test_types_of_concepts_without_a_name_are_counted(tmp_path):
     types = [f"{cui}|{tui}|B|D|A||" for cui in ("C0000001", "C7") for tui in ("T047", "T023", "T047")]
-    (concept,), report = read_rrf_concepts(release(tmp_path, [conso("C0000001", "x")], types))
+    (concept,), report = read_files(release(tmp_path, [conso("C0000001", "x")], types))
     assert concept.semantic_types == ("T047", "T023")
     assert report["types_of_unknown_concepts"] == 3
 
@@ -221,7 +226,7 @@ def test_a_malformed_line_is_named_or_skipped(tmp_path, line, what):
     with pytest.raises(UserError) as error:
         read(folder)
     assert str(error.value).startswith(f"{folder / 'MRCONSO.RRF'}:3: {what}")
-    (concept,), report = read_rrf_concepts(folder, on_error="skip")
+    (concept,), report = read_files(folder, on_error="skip")
     assert (concept.name, concept.synonyms) == ("good", ("better",))
     assert report["skipped"] == 1
     assert what.startswith(next(iter(report["reasons"])))
@@ -244,7 +249,7 @@ def test_the_other_files_are_checked_too(tmp_path):
 
 
 def test_missing_and_broken_files_are_named(tmp_path):
-    with pytest.raises(UserError, match="holds neither MRCONSO.RRF nor MRCONSO.RRF.gz; check umls_dir"):
+    with pytest.raises(UserError, match="MRCONSO.RRF does not exist; set the recipe key umls_dir"):
         read(tmp_path)
     folder = write_rrf(tmp_path / "META")
     with pytest.raises(UserError, match="did you mean .*META"):

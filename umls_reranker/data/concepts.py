@@ -21,10 +21,9 @@ from .arrow import (
     open_table,
     write_numbers,
 )
-from .concept_columns import CONCEPT_SCHEMA, Concept, ConceptColumns, CuiColumn
-from .concept_names import ConceptNames
-from .cuis import CUI_BYTES, cui_numbers
-from .name_keys import LAST_POSITION, NameKeys, write_name_keys
+from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
+from .concept_names import LAST_POSITION, ConceptNames, NameKeys, write_name_keys
+from .cuis import CUI_BYTES, CuiColumn, cui_numbers, rows_of
 from .normalization import normalize_name, normalize_names
 from .semantic_types import TypeHierarchy
 
@@ -176,9 +175,7 @@ class ConceptTable:
 
     def rows(self, cuis: Sequence[str] | np.ndarray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
-        wanted = cui_numbers(pa.array(cuis, pa.large_string()))
-        places = np.searchsorted(self.cui_numbers, wanted).clip(max=len(self) - 1)
-        return np.where(self.cui_numbers[places] == wanted, places, -1)
+        return rows_of(self.cui_numbers, cui_numbers(pa.array(cuis, pa.large_string())))
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["cui_number", "cui_numbers", "cui_text", "normalize_cui"]
+__all__ = ["CuiColumn", "cui_number", "cui_numbers", "cui_strings", "cui_text", "normalize_cui", "rows_of"]
 
 CUI_BYTES = 8
 UMLS_CUI = re.compile(r"[Cc]\d+")
@@ -55,3 +57,47 @@ def cui_numbers(cuis: pa.Array) -> np.ndarray:
 def cui_text(number: int) -> str:
     """Inverse of `cui_number`."""
     return int(number).to_bytes(CUI_BYTES, "big").rstrip(b"\0").decode()
+
+
+def cui_strings(numbers: np.ndarray) -> pa.StringArray:
+    """Inverse of `cui_numbers`, (n,)."""
+    content = numbers.astype(">u8").view(f"S{CUI_BYTES}")
+    return pc.cast(pa.array(content, pa.binary()), pa.string())
+
+
+def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Places of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 where it is not there."""
+    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[places] == wanted, places, -1)
+
+
+class CuiColumn(Sequence[str]):
+    """CUIs kept as numbers; an index gives a str, a slice or an array of indices an array of them.
+
+    Args:
+        numbers: `cui_numbers`, (n,).
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, rows: int) -> str: ...
+
+    @overload
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray: ...
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> str | np.ndarray:
+        numbers = self._numbers[rows]
+        if not np.ndim(numbers):
+            return cui_text(numbers)
+        return np.array(cui_strings(numbers.ravel()).to_pylist(), dtype=str).reshape(numbers.shape)
+
+    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
+        return cui_strings(self._numbers).cast(type or pa.string())
+
+    def tolist(self) -> list[str]:
+        return cui_strings(self._numbers).to_pylist()

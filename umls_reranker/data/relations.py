@@ -16,8 +16,8 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.lines import Faults, reading, skipped_lines
 from .arrow import write_numbers
-from .cuis import CUI_BYTES, cui_numbers
-from .pipes import Block, read_columns
+from .cuis import CUI_BYTES, cui_numbers, rows_of
+from .pipes import places_in, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
 
@@ -157,18 +157,19 @@ def read_relations(
     """
     is_wanted = np.array([kind in kinds for kind in RELATION_KINDS] + [False])
 
-    def convert(block: Block) -> tuple[int, int, int, Relations]:
-        codes = block.places_in("REL", RELATION_KINDS)
-        of_kind = rows = np.flatnonzero(is_wanted[codes])
+    def convert(block: pa.RecordBatch) -> tuple[int, int, int, Relations]:
+        codes = places_in(block["REL"], RELATION_KINDS)
+        kept = of_kind = is_wanted[codes]
         if not keep_suppressed:
-            rows = rows[block.places_in("SUPPRESS", ("N",), rows) == 0]
-        relations = Relations(block.numbers("CUI1", rows), codes[rows], block.numbers("CUI2", rows))
-        return len(block), len(of_kind), len(rows), relations
+            kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
+        first, second = (cui_numbers(block[name].filter(pa.array(kept))) for name in ("CUI1", "CUI2"))
+        return len(block), int(of_kind.sum()), len(first), Relations(first, codes[kept], second)
 
     sizes = np.zeros(3, dtype=np.int64)
+    used = ("CUI1", "REL", "CUI2", "SUPPRESS")
     required, longest = ("CUI1", "REL", "CUI2"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
     faults = Faults(path, on_error)
-    for *counts, relations in read_columns(path, MRREL, (), required, faults, longest=longest, convert=convert):
+    for *counts, relations in read_columns(path, MRREL, used, required, faults, longest=longest, convert=convert):
         sizes += counts
         yield relations
     lines, of_kind, kept = sizes.tolist()
@@ -195,7 +196,7 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
     runs: list[np.ndarray] = [np.empty(0, np.int64)]
     waiting: list[np.ndarray] = []
     for block in relations:
-        first, second = _rows(cuis, block.first), _rows(cuis, block.second)
+        first, second = rows_of(cuis, block.first), rows_of(cuis, block.second)
         inside = (first >= 0) & (second >= 0)
         apart = inside & (first != second)
         counts["outside_dictionary"] += int((~inside).sum())
@@ -209,12 +210,6 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
     write_numbers(folder / RELATIONS_FILE, entries)
     by_kind = {kind: int(((entries >> place) & 1).sum()) for place, kind in enumerate(RELATION_KINDS)}
     return counts | {"pairs": len(entries), "pairs_by_kind": by_kind}
-
-
-def _rows(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Places of the `wanted` numbers in `known`, int64; -1 where it is not there."""
-    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    return np.where(known[places] == wanted, places, -1)
 
 
 def _unite(runs: Sequence[np.ndarray]) -> np.ndarray:

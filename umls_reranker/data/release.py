@@ -7,7 +7,7 @@ MetamorphoSys as lines ``umls.release.name=2017AA``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.lines import Faults, read_lines, skipped_lines
 from .pipes import read_columns
 
-__all__ = ["find_release_file", "read_release"]
+__all__ = ["find_release_file", "read_release", "release_files"]
 
 MRSAB = (
     *("VCUI", "RCUI", "VSAB", "RSAB", "SON", "SF", "SVER", "VSTART", "VEND", "IMETA", "RMETA", "SLC", "SCC", "SRL"),
@@ -27,6 +27,12 @@ RELEASE_NAME = re.compile(r"[0-9]{4}[A-Z]{2}")
 PART = re.compile(r"\.([a-z]{2})(?:\.gz)?")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 PART_NAMES = [first + second for first in LETTERS for second in LETTERS]
+# Recipe key of the folder -> name in messages and manifests -> name of the file.
+RELEASE_FILES = {
+    "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
+    "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
+}
+REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
 
 def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
@@ -58,6 +64,36 @@ def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
         if part != expected:
             raise UserError(f"{folder / name} is in parts, but {name}.{expected} is missing; get that part")
     return tuple(parts.values())
+
+
+def release_files(
+    umls_dir: Path, semantic_network_dir: Path | None, unused: Container[str] = ()
+) -> dict[str, tuple[Path, ...]]:
+    """The files of a UMLS release that are read, each with its parts; optional ones only when they are there.
+
+    Args:
+        semantic_network_dir: None where the built-in network is meant.
+        unused: optional ones that are not wanted, by name, e.g. ``MRREL``.
+
+    Raises:
+        UserError: a required file, or a part of a file, is missing.
+    """
+    folders = {"umls_dir": umls_dir, "semantic_network_dir": semantic_network_dir}
+    files = {}
+    for key, names in RELEASE_FILES.items():
+        for name, file in names.items() if folders[key] else ():
+            found = find_release_file(folders[key], file) if name not in unused else ()
+            if found:
+                files[name] = found
+            elif name in REQUIRED_FILES:
+                below = (folders[key] / below for below in ("META", "umls/META"))
+                nearby = next((folder for folder in below if find_release_file(folder, file)), None)
+                hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
+                raise UserError(f"{folders[key] / file} does not exist; {hint}")
+    # MetamorphoSys writes it beside META or into it.
+    releases = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
+    found = next((path for path in releases if path.is_file()), None)
+    return files | ({"release.dat": (found,)} if found else {})
 
 
 def read_release(

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.lines import Faults, reading, skipped_lines
-from .cuis import CUI_BYTES, cui_number, cui_text
-from .pipes import Block, read_columns
+from .cuis import CUI_BYTES, cui_number, cui_numbers, cui_text
+from .pipes import places_in, read_columns
 from .pubtator import Mention
 
 if TYPE_CHECKING:
@@ -58,14 +59,16 @@ class RetiredCuis:
             UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
         """
 
-        def convert(block: Block) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            kinds = block.places_in("REL", KINDS).astype(np.int8)
-            return block.numbers("CUI1"), kinds, block.numbers("CUI2")
+        def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            kinds = places_in(block["REL"], KINDS).astype(np.int8)
+            return cui_numbers(block["CUI1"]), kinds, cui_numbers(block["CUI2"])
 
         columns = [(np.empty(0, np.uint64), np.empty(0, np.int8), np.empty(0, np.uint64))]
         required, longest = ("CUI1", "REL"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
         faults = Faults(path, on_error)
-        columns += read_columns(path, MRCUI, (), required, faults, longest=longest, convert=convert)
+        columns += read_columns(
+            path, MRCUI, ("CUI1", "REL", "CUI2"), required, faults, longest=longest, convert=convert
+        )
         retired, kinds, targets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
         return cls(retired, kinds, targets), {"lines": len(retired)} | skipped_lines(faults)
 

@@ -6,24 +6,22 @@ is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.errors import UserError
 from ..core.lines import Faults, name_source, skipped_lines
-from .concept_columns import ConceptColumns
-from .cuis import CUI_BYTES
-from .grouping import Lists, distinct, first_of_each, ordered
-from .pipes import Block, read_columns
-from .release import find_release_file
-from .rrf_filters import Filter, Filters, Matched, few
+from .columns import ConceptColumns, Lists, distinct, first_of_each, ordered
+from .cuis import CUI_BYTES, cui_numbers, rows_of
+from .pipes import places_in, read_columns
 from .semantic_types import TypeHierarchy
 
-__all__ = ["read_rrf_concepts"]
+__all__ = ["few", "read_rrf_concepts"]
 
 MRCONSO = (
     *("CUI", "LAT", "TS", "LUI", "STT", "SUI", "ISPREF", "AUI", "SAUI", "SCUI", "SDUI", "SAB", "TTY", "CODE"),
@@ -36,7 +34,7 @@ CUI_LENGTH = {"CUI": CUI_BYTES}
 
 
 def read_rrf_concepts(
-    folder: str | Path,
+    files: Mapping[str, tuple[Path, ...]],
     *,
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
@@ -59,7 +57,7 @@ def read_rrf_concepts(
     columns. benchmarks/concept_table.py measures time and memory.
 
     Args:
-        folder: holds ``MRCONSO.RRF``, ``MRSTY.RRF`` and, when wanted, ``MRDEF.RRF``, each plain, ``.gz`` or in parts.
+        files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
         term_types: TTY values kept, of names; empty keeps all.
@@ -80,14 +78,8 @@ def read_rrf_concepts(
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a group is unknown;
             or nothing passes the filters (names the one that left nothing).
     """
-    folder = Path(folder)
     wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
-    conso, sty, mrdef = (
-        _require(folder, "MRCONSO.RRF"),
-        _require(folder, "MRSTY.RRF"),
-        find_release_file(folder, "MRDEF.RRF"),
-    )
-
+    conso, sty, mrdef = files["MRCONSO"], files["MRSTY"], files.get("MRDEF")
     of_source = Filter("sources", "SAB", sources)
     unsuppressed = Filter("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",))
     in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
@@ -119,6 +111,88 @@ def read_rrf_concepts(
     return concepts, report | skipped_lines(*faults)
 
 
+class Filter(NamedTuple):
+    """Keeps the lines whose `column` has one of `values`.
+
+    Attributes:
+        key: recipe key that sets it.
+        column: e.g. LAT.
+        values: empty keeps all.
+    """
+
+    key: str
+    column: str
+    values: Sequence[str]
+
+
+class Matched(NamedTuple):
+    """What filters make of a block.
+
+    Attributes:
+        read: lines seen.
+        kept: those that pass all filters.
+        dropped: lines that each filter drops of those that the ones before it keep.
+        found: values of each filter's column, where no line passes it.
+    """
+
+    read: int
+    kept: pa.RecordBatch
+    dropped: list[int]
+    found: list[list[str]]
+
+
+class Filters:
+    """Filters one after the other, and their counts over all blocks of a file.
+
+    Attributes:
+        active: those that do not keep all.
+        read: lines seen.
+        kept: lines that pass.
+    """
+
+    def __init__(self, filters: Iterable[Filter]) -> None:
+        self.active = [filter for filter in filters if filter.values]
+        self.read = self.kept = 0
+        self._dropped = [0] * len(self.active)
+        self._found: list[set[str]] = [set() for _ in self.active]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Lines dropped, by recipe key."""
+        return {filter.key: count for filter, count in zip(self.active, self._dropped, strict=True)}
+
+    def match(self, block: pa.RecordBatch) -> Matched:
+        """Apply to a block; changes nothing, so that threads may call it."""
+        kept = pa.array(np.ones(len(block), dtype=bool))
+        dropped, found = [], []
+        for filter in self.active:
+            column, before = block[filter.column], kept
+            kept = pc.and_(before, pc.is_in(column, pa.array(filter.values, column.type)))
+            found.append([] if kept.true_count else column.filter(before).unique().to_pylist())
+            dropped.append(before.true_count - kept.true_count)
+        # Taken by place, which is faster than filtering.
+        return Matched(len(block), block.take(pc.indices_nonzero(kept)), dropped, found)
+
+    def count(self, matched: Matched) -> None:
+        """Add a block's counts."""
+        self.read += matched.read
+        self.kept += len(matched.kept)
+        self._dropped = [total + count for total, count in zip(self._dropped, matched.dropped, strict=True)]
+        for known, found in zip(self._found, matched.found, strict=True):
+            known.update(found)
+
+    def nothing_left(self, file: str) -> UserError:
+        """The error that names the filter which dropped the last lines."""
+        place = max(place for place, count in enumerate(self._dropped) if count)
+        key, column, values = self.active[place]
+        if key == "keep_suppressed":
+            return UserError(
+                f"{file}: all names that pass the other filters are suppressed; set keep_suppressed: true"
+            )
+        seen = few(self._found[place])
+        return UserError(f"{file}: no name passes `{key}: [{', '.join(values)}]`; of {column}, the file has {seen}")
+
+
 class _NameBlock(NamedTuple):
     """The names of a block of MRCONSO that pass the filters, best first within each concept, each spelling once.
 
@@ -142,20 +216,21 @@ def _read_names(
 ) -> tuple[np.ndarray, Lists]:
     """CUI numbers, ascending, and the names of each concept that pass the filters, best first."""
 
-    def convert(block: Block) -> _NameBlock:
+    def convert(block: pa.RecordBatch) -> _NameBlock:
         matched = filters.match(block)
-        rows = matched.rows
-        cuis, concepts = distinct(block.numbers("CUI", rows))
-        ranks = _ranks(block, rows, languages)
-        texts = block.strings("STR", rows).dictionary_encode()
+        kept = matched.kept
+        cuis, concepts = distinct(cui_numbers(kept["CUI"]))
+        ranks = _ranks(kept, languages)
+        texts = kept["STR"].dictionary_encode()
         codes = texts.indices.to_numpy()
         order = ordered(concepts, ranks)
         order = order[first_of_each(concepts[order], codes[order])]
         sizes = np.bincount(concepts[order], minlength=len(cuis))
         return _NameBlock(matched, cuis, sizes, texts.dictionary.take(pa.array(codes[order])), ranks[order])
 
+    used = dict.fromkeys(["CUI", "STR", "LAT", "TS", "STT", "ISPREF", *(filter.column for filter in filters.active)])
     blocks: list[_NameBlock] = []
-    for block in read_columns(paths, MRCONSO, (), ("CUI", "STR"), faults, longest=CUI_LENGTH, convert=convert):
+    for block in read_columns(paths, MRCONSO, used, ("CUI", "STR"), faults, longest=CUI_LENGTH, convert=convert):
         filters.count(block.matched)
         blocks.append(block._replace(matched=None))
     if not filters.read:
@@ -167,11 +242,11 @@ def _read_names(
     return _merge(blocks)
 
 
-def _ranks(block: Block, rows: np.ndarray, languages: Sequence[str]) -> np.ndarray:
+def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
     """How far a name is from being the preferred one, (n,), int64; smaller is better."""
-    rank = block.places_in("LAT", languages, rows) if len(languages) > 1 else 0
+    rank = places_in(names["LAT"], languages) if len(languages) > 1 else 0
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
-        rank = rank * (len(values) + 1) + block.places_in(field, values, rows)
+        rank = rank * (len(values) + 1) + places_in(names[field], values)
     return rank
 
 
@@ -200,15 +275,15 @@ def _merge(blocks: Sequence[_NameBlock]) -> tuple[np.ndarray, Lists]:
 def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tuple[Lists, int]:
     """Semantic types of each concept in order of file, and the number of lines of other concepts."""
 
-    def convert(block: Block) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        types = block.strings("TUI").dictionary_encode()
-        return _rows_of(cuis, block), types.indices.to_numpy(), types.dictionary.to_pylist()
+    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        types = block["TUI"].dictionary_encode()
+        return rows_of(cuis, cui_numbers(block["CUI"])), types.indices.to_numpy(), types.dictionary.to_pylist()
 
     code_of: dict[str, int] = {}
     rows, codes = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
     strange = 0
     for block_rows, block_codes, values in read_columns(
-        paths, MRSTY, (), ("CUI", "TUI"), faults, longest=CUI_LENGTH, convert=convert
+        paths, MRSTY, ("CUI", "TUI"), ("CUI", "TUI"), faults, longest=CUI_LENGTH, convert=convert
     ):
         known = block_rows >= 0
         strange += len(known) - int(known.sum())
@@ -230,17 +305,18 @@ def _read_definitions(
 ) -> tuple[Lists, int]:
     """The first definition of each concept by source, and the number of lines of other concepts."""
 
-    def convert(block: Block) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
-        concepts = _rows_of(cuis, block)
-        kept = filters.match(block).rows
-        kept = kept[concepts[kept] >= 0]
-        ranks = block.places_in("SAB", preferred, kept)
-        return concepts[kept], ranks, block.strings("DEF", kept), int((concepts < 0).sum())
+    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
+        strange = int((rows_of(cuis, cui_numbers(block["CUI"])) < 0).sum())
+        kept = filters.match(block).kept
+        concepts = rows_of(cuis, cui_numbers(kept["CUI"]))
+        known = pa.array(concepts >= 0)
+        kept = kept.filter(known)
+        return concepts[concepts >= 0], places_in(kept["SAB"], preferred), kept["DEF"], strange
 
     rows, ranks, texts = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [pa.array([], pa.large_string())]
     strange = 0
     for block_rows, block_ranks, block_texts, count in read_columns(
-        paths, MRDEF, (), ("CUI", "DEF"), faults, longest=CUI_LENGTH, convert=convert
+        paths, MRDEF, ("CUI", "SAB", "DEF", "SUPPRESS"), ("CUI", "DEF"), faults, longest=CUI_LENGTH, convert=convert
     ):
         rows.append(block_rows)
         ranks.append(block_ranks)
@@ -250,13 +326,6 @@ def _read_definitions(
     order = ordered(row, np.concatenate(ranks))
     order = order[first_of_each(row[order])]
     return Lists.grouped(pa.concat_arrays(texts), order, row[order], len(cuis)), strange
-
-
-def _rows_of(known: np.ndarray, block: Block) -> np.ndarray:
-    """Rows of a block's CUIs among the ascending numbers `known`, (n,), int32; -1 where it is not there."""
-    wanted = block.numbers("CUI")
-    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    return np.where(known[places] == wanted, places, -1).astype(np.int32)
 
 
 def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[str]:
@@ -273,10 +342,7 @@ def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[st
     return types
 
 
-def _require(folder: Path, name: str) -> tuple[Path, ...]:
-    paths = find_release_file(folder, name)
-    if not paths:
-        below = next((below for below in ("META", "umls/META") if find_release_file(folder / below, name)), None)
-        hint = f"did you mean {folder / below}?" if below else "check umls_dir in the recipe"
-        raise UserError(f"{folder} holds neither {name} nor {name}.gz; {hint}")
-    return paths
+def few(values: Iterable[str]) -> str:
+    """Values as an error message lists them."""
+    ordered = sorted(values)
+    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

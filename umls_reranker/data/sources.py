@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,8 @@ from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts
 from .pubtator import Mention, read_pmids, read_pubtator
 from .relations import Relations, read_relations
-from .release import find_release_file, read_release
-from .rrf import read_rrf_concepts
-from .rrf_filters import few
+from .release import read_release
+from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
 
 __all__ = [
@@ -24,15 +23,9 @@ __all__ = [
     "corpus_mentions",
     "describe_dictionary",
     "read_concepts",
-    "release_files",
     "split_shares",
 ]
 
-# Recipe key of the folder -> name in messages and manifests -> name of the file.
-RELEASE_FILES = {
-    "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
-    "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
-}
 # Recipe key -> what refuses a download that is something else (`resources.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": check_ontology,
@@ -41,36 +34,6 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "dev_documents": read_pmids,
     "test_documents": read_pmids,
 }
-REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
-
-
-def release_files(
-    umls_dir: Path, semantic_network_dir: Path | None, unused: Container[str] = ()
-) -> dict[str, tuple[Path, ...]]:
-    """The files of a UMLS release that are read, each with its parts; optional ones only when they are there.
-
-    Args:
-        semantic_network_dir: None where the built-in network is meant.
-        unused: optional ones that are not wanted, by name, e.g. ``MRREL``.
-
-    Raises:
-        UserError: a required file, or a part of a file, is missing.
-    """
-    folders = {"umls_dir": umls_dir, "semantic_network_dir": semantic_network_dir}
-    files = {}
-    for key, names in RELEASE_FILES.items():
-        for name, file in names.items() if folders[key] else ():
-            found = find_release_file(folders[key], file) if name not in unused else ()
-            if found:
-                files[name] = found
-            elif name in REQUIRED_FILES:
-                raise UserError(
-                    f"{folders[key] / file} does not exist; set the recipe key {key} to the folder that holds it"
-                )
-    # MetamorphoSys writes it beside META or into it.
-    releases = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
-    found = next((path for path in releases if path.is_file()), None)
-    return files | ({"release.dat": (found,)} if found else {})
 
 
 class ConceptSource(NamedTuple):
@@ -113,7 +76,7 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
     else:
         hierarchy = TypeHierarchy.built_in()
     rows, report = read_rrf_concepts(
-        files["MRCONSO"][0].parent,
+        files,
         languages=concepts.languages,
         sources=concepts.sources,
         term_types=concepts.term_types,

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umls_reranker.core.arrays import expand_ranges
-from umls_reranker.data.grouping import Lists, distinct, first_of_each, ordered
+from umls_reranker.data.columns import Lists, distinct, first_of_each, ordered
 
 SMALL, HUGE = st.integers(0, 3), st.integers(0, 2**40)
 KEYS = st.one_of(st.lists(st.tuples(SMALL, SMALL)), st.lists(st.tuples(HUGE, HUGE)))
