@@ -23,14 +23,7 @@ SPLITS = ("train", "test")
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
-    ranker = None
-    if recipe.mining.negatives_ranked_by:
-        from umls_reranker.hub.download import download
-        from umls_reranker.hub.model_folder import WEIGHTS, verify_parts
-
-        manifest = verify_parts(download(recipe.mining.negatives_ranked_by), "torch")["sha256"]
-        ranker = manifest[WEIGHTS]
-    stage = pairs_stage(recipe, run, ranker)
+    stage = pairs_stage(recipe, run)
     if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
         make(recipe, run, stage)
 
@@ -74,16 +67,11 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     from umls_reranker.retrieval.mining import mine_pairs
     from umls_reranker.retrieval.mining_report import examples_table, mining_table
 
-    relations = RelationTable.load(run.path / "concepts")
-    guided = {"relations": relations, "template": PairTemplate.from_recipe(recipe.model)}
-    if recipe.mining.negatives_ranked_by:
-        from umls_reranker.serving.reranker import UMLSReranker
-
-        scorer = UMLSReranker.from_pretrained(recipe.mining.negatives_ranked_by, device=recipe.run.device).scorer
-        guided["score"] = lambda *texts: scorer.score(*texts, desc="ranking near concepts").logits
+    relations, template = RelationTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
     for split in SPLITS:
-        fingerprint = f"{stage.key}-{split}"
-        summary[split] = mine_pairs(mentions[split], *searched, configs[split], folder / split, fingerprint, **guided)
+        where = folder / split, f"{stage.key}-{split}"
+        options = {"relations": relations, "template": template}
+        summary[split] = mine_pairs(mentions[split], *searched, configs[split], *where, **options)
     write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
     console = Console(width=None if Console().is_terminal else 120)

@@ -102,7 +102,6 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
                 list(source.concepts),
                 shares=shares,
                 seed=recipe.run.seed,
-                max_mentions=recipe.mentions.max_mentions,
             )
             source = source._replace(concepts=rows)
         if concepts:

@@ -29,7 +29,7 @@ STALE = {
     "relations obo_type_roots obo_synonym_scopes": "concepts",
     "on_error mention_source": "concepts mentions",
     "map_retired_cuis expected_mentions train_share dev_share calibration_share context_chars "
-    "expand_abbreviations max_mentions": "mentions",
+    "expand_abbreviations": "mentions",
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
     "encoder_precision": "vectors mention_index",
@@ -50,7 +50,7 @@ STALE = {
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints.
     "umls_dir semantic_network_dir obo corpus train_documents dev_documents test_documents feedback "
-    "negatives_ranked_by calibration_feedback": "",
+    "calibration_feedback": "",
     # How a result is computed, and what is done with it.
     "per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size eval_accumulation_steps "
     "gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode "
@@ -94,7 +94,7 @@ class PlannedRun(RunFolder):
         return self.made[name]
 
 
-def plan(tmp_path, files=None, ranker=None, corrections=None, **values):
+def plan(tmp_path, files=None, corrections=None, **values):
     """Stage -> `Stage` of a recipe."""
     recipe = Recipe.from_values(WHOLE | values)
     run = PlannedRun(tmp_path)
@@ -102,7 +102,7 @@ def plan(tmp_path, files=None, ranker=None, corrections=None, **values):
     if recipe.encoder.encoder_training_steps:
         stage_keys.encoder_stage(recipe, run)
     stage_keys.index_stages(recipe, run)
-    stage_keys.pairs_stage(recipe, run, ranker)
+    stage_keys.pairs_stage(recipe, run)
     stage_keys.checkpoints_stage(recipe, run)
     stage_keys.model_stage(recipe, run, corrections)
     stage_keys.report_stage(recipe, run)
@@ -161,16 +161,14 @@ def test_a_changed_file_makes_stale_what_is_read_from_it(tmp_path, file, stages)
     assert stale(plan(tmp_path), after) == with_readers([stages])
 
 
-def test_a_ranker_and_corrections_count_by_their_content(tmp_path):
-    assert stale(plan(tmp_path, ranker="a"), plan(tmp_path, ranker="b")) == with_readers(["pairs"])
+def test_corrections_count_by_their_content(tmp_path):
     assert stale(plan(tmp_path), plan(tmp_path, corrections="b")) == with_readers(["model"])
 
 
 def test_held_out_synonyms_leave_the_dictionary(tmp_path):
     from_ontology = {"mention_source": "held_out_synonyms"}
     before = plan(tmp_path, **from_ontology)
-    for key in ({"seed": 14}, {"max_mentions": 50}):
-        assert "concepts" in stale(before, plan(tmp_path, **from_ontology, **key))
+    assert "concepts" in stale(before, plan(tmp_path, **from_ontology, seed=14))
     # Shares only say which mention goes where.
     assert "concepts" not in stale(before, plan(tmp_path, **from_ontology, train_share=0.5))
     assert "concepts" in stale(before, plan(tmp_path))

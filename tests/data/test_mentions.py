@@ -113,18 +113,3 @@ def test_held_out_synonyms_are_drawn_by_the_seed():
     assert min(places.values()) > 50
     for _, mention in mentions:
         assert normalize_name(mention.text) != "name"
-
-
-def test_a_limit_takes_concepts_of_every_split():
-    concepts = [concept(number, "s") for number in range(400)]
-    _, every = hold_out_synonyms(concepts, shares=FOUR, seed=13)
-    remaining, some = hold_out_synonyms(concepts, shares=FOUR, seed=13, max_mentions=100)
-    assert len(some) == 100
-    assert set(some) <= set(every)
-    assert [m.cui for _, m in some] == sorted(m.cui for _, m in some)
-    assert sum(not c.synonyms for c in remaining) == 100
-    shares = Counter(split for split, _ in some)
-    assert 45 < shares["train"] < 75
-    assert set(shares) == set(SPLITS)
-    # The concepts of a smaller draw are among those of a larger one.
-    assert set(hold_out_synonyms(concepts, shares=FOUR, seed=13, max_mentions=10)[1]) < set(some)

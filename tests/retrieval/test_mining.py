@@ -280,24 +280,6 @@ def test_report_is_json_with_examples_of_each_kind(many, many_mentions):
     assert cosines == sorted(cosines)
 
 
-def test_another_ranking_decides_which_near_concepts_become_negatives(tmp_path):
-    names = ["heart pain", "heart failure", "heart attack", "heart ache"]
-    setup = Setup(tmp_path, {f"C{number:07}": ("T1", [name]) for number, name in enumerate(names)})
-    mentions = make_mentions([("heart pain", "C0000000", []), ("heart attack", "C0000002", [])])
-    asked = []
-
-    def score(*texts):
-        asked.extend(zip(*texts, strict=True))
-        return np.array([name == "heart failure" for name in texts[1]], float)
-
-    pairs, _, _ = setup.mine(mentions, MiningConfig(semantic=1, same_type=0, random=0), score=score)
-    assert [pair["name"] for pair in pairs if not pair["label"]] == ["heart failure"] * 2
-    expected = {
-        (text, name, f"left of {text} ", f" right of {text}") for text in mentions["mention"] for name in names
-    }
-    assert set(asked) == expected and len(asked) == 8
-
-
 def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(tmp_path):
     setup = Setup(tmp_path, {"C0000001": ("T3", ["cold"]), "C0000002": ("T1", ["flu"])})
     mentions = make_mentions([("cold", "C0000001", ["T3"])] * 400)

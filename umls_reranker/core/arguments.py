@@ -137,7 +137,6 @@ class MentionArguments:
     expand_abbreviations: bool = _key(
         False, "pubtator: where a document defines a mention as an abbreviation, take the text of its long form"
     )
-    max_mentions: int | None = _key(None, "held_out_synonyms: at most this many mentions in all")
     feedback: str | None = _key(
         None, "folder of a reviewer's corrections (umls-reranker add_feedback), which join the training mentions"
     )
@@ -197,11 +196,6 @@ class MiningArguments:
     cosine_floor: float = _key(0.85, "cosine a semantic negative should reach; nearest ones below it fill up, counted")
     neighbors: int = _key(
         64, "concepts searched per mention when mining; twice and four times as many where guards leave too few"
-    )
-    negatives_ranked_by: str | None = _key(
-        None,
-        "model folder (e.g. runs/NAME/model of a former run) or Hub id of a reranker whose own ranking decides which "
-        "near concepts become semantic negatives: its mistakes come first; empty: the retriever's ranking",
     )
     guard_relations: list[str] = _key(
         ["PAR", "CHD", "RB", "RN", "SY"],

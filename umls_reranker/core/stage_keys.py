@@ -88,7 +88,7 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     settings = _without(asdict(recipe.concepts), CONCEPT_PATHS) | {"on_error": recipe.mentions.on_error}
     if recipe.mentions.mention_source == "held_out_synonyms":
         # They leave the dictionary.
-        settings["held_out_synonyms"] = {"seed": recipe.run.seed, "max_mentions": recipe.mentions.max_mentions}
+        settings["held_out_synonyms"] = {"seed": recipe.run.seed}
     concepts = run.stage("concepts", settings, _without(files, of_mentions))
     settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
     inputs = {name: files[name] for name in sorted(of_mentions)} | {"concepts": concepts.key}
@@ -128,18 +128,13 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     return stages | {"candidates": run.stage("candidates", settings, inputs)}
 
 
-def pairs_stage(recipe: Recipe, run: RunFolder, ranker: str | None) -> Stage:
-    """``pairs``.
-
-    Args:
-        ranker: fingerprint of the weights of ``negatives_ranked_by``.
-    """
-    settings = _without(asdict(recipe.mining), ("negatives_ranked_by",)) | {"seed": recipe.run.seed}
+def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
+    """``pairs``."""
+    settings = asdict(recipe.mining) | {"seed": recipe.run.seed}
     settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
     settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
     searched = _made(run, "index", "mentions", *further_indexes(recipe.index.retrievers))
-    inputs = searched | ({"negatives_ranked_by": ranker} if ranker else {})
-    return run.stage("pairs", settings, inputs, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
+    return run.stage("pairs", settings, searched, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
 
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:

@@ -102,7 +102,7 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
 
 
 def hold_out_synonyms(
-    concepts: Sequence[Concept], *, shares: Mapping[str, float], seed: int, max_mentions: int | None = None
+    concepts: Sequence[Concept], *, shares: Mapping[str, float], seed: int
 ) -> tuple[list[Concept], list[tuple[str, Mention]]]:
     """Take one synonym out of each concept and let it stand for a mention, where annotated text is not to be had.
 
@@ -113,20 +113,15 @@ def hold_out_synonyms(
     Args:
         concepts: the dictionary.
         shares: split -> share of the concepts, as for `assign_split`.
-        seed: decides synonyms, splits and, with `max_mentions`, the concepts.
-        max_mentions: hold out at most this many; None takes one from every concept that has any.
+        seed: decides synonyms and splits.
 
     Returns:
         the concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
     """
-    qualified = {concept.cui: names for concept in concepts if (names := _held_out_candidates(concept))}
-    chosen = list(qualified)
-    if max_mentions is not None:
-        chosen = sorted(chosen, key=lambda cui: (_draw(seed, "concept", cui), cui))[:max_mentions]
     held_out = {}
-    for cui in chosen:
-        names = qualified[cui]
-        held_out[cui] = names[int(_draw(seed, "synonym", cui) * len(names))]
+    for concept in concepts:
+        if names := _held_out_candidates(concept):
+            held_out[concept.cui] = names[int(_draw(seed, "synonym", concept.cui) * len(names))]
     remaining, mentions = [], []
     for concept in concepts:
         text = held_out.get(concept.cui)

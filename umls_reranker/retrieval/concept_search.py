@@ -62,13 +62,6 @@ class Candidates:
             lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
         return cls(rows, name_ids, scores, further, lists)
 
-    def ordered_by(self, scores: np.ndarray) -> Candidates:
-        """The candidates of each query in falling order of other scores, (n, k), ties as they stood; no `further`."""
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return Candidates(
-            *(np.take_along_axis(values, order, axis=1) for values in (self.rows, self.name_ids, self.scores))
-        )
-
     def take(self, queries: np.ndarray) -> Candidates:
         """The candidates of some queries, by number; without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}

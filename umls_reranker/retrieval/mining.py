@@ -5,7 +5,7 @@ Guards against false negatives (`guards`) work on concepts, not on text, and cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from .concept_search import Candidates
     from .retriever import Retriever
 
 __all__ = ["PAIR_FEATURES", "mine_pairs", "search_share"]
@@ -50,7 +49,6 @@ PAIR_FEATURES = Features(
         "source": ClassLabel(names=list(SOURCES)),
     }
 )
-PairScores = Callable[[Sequence[str], Sequence[str], Sequence[str], Sequence[str]], np.ndarray]
 # Where guards leave too few near concepts, twice as many are searched, and twice as many again.
 DEEPER_SEARCHES = 2
 # Tells the draw of mentions without types from the draws of negatives.
@@ -86,7 +84,6 @@ def mine_pairs(
     fingerprint: str,
     *,
     relations: RelationTable | None = None,
-    score: PairScores | None = None,
     template: PairTemplate | None = None,
     chunk: int = 8_192,
 ) -> dict[str, Any]:
@@ -106,8 +103,6 @@ def mine_pairs(
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
         relations: for ``config.guard_relations``; None where none are known.
-        score: mentions, names, texts left and right of the mentions, m each -> (m,) scores by which the near concepts
-            are ranked anew before semantic negatives are chosen; None keeps the retriever's ranking.
         template: says what the model reads, which is written as ``mention`` and ``name``; by default those alone.
         chunk: mentions handled at once; has no influence on the result.
 
@@ -133,8 +128,6 @@ def mine_pairs(
                 part = np.arange(start, min(start + chunk, len(ids)))
                 gold = task.gold[part], gold_names[part], gold_cosines[part]
                 near = task.nearest.take(task.queries[part])
-                if score is not None:
-                    near = task.ranked_by(score, template, part, near)
                 rows, name_ids, cosines = selector.select(part, ids[part], gold, near, report)
                 mention, column = chosen = np.nonzero(rows >= 0)
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
@@ -218,18 +211,6 @@ class _Task:
         for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
             values[missed] = np.concatenate(column)[inverse.ravel(), 0]
         return names, cosines, len(missed)
-
-    def ranked_by(
-        self, score: PairScores, template: PairTemplate, mentions: np.ndarray, near: Candidates
-    ) -> Candidates:
-        """The near concepts of mentions (by number) in falling order of their scores."""
-        place = np.nonzero(near.rows >= 0)
-        mention = mentions[place[0]]
-        left, right = (self.table[side].take(pa.array(mention)).to_pylist() for side in ("left", "right"))
-        names = template.candidate_texts(self._index.names(near.name_ids[place]), self._concepts, near.rows[place])
-        scores = np.full(near.rows.shape, -np.inf)
-        scores[place] = score(self.shown(template, mention), names, left, right)
-        return near.ordered_by(scores)
 
     def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
         """What the model reads of mentions (by number), some of them without their types."""
