@@ -153,6 +153,12 @@ def test_unknown_method_names_the_nearest():
         Calibrator.of("plat")
 
 
+@pytest.mark.parametrize("method", ["quadratic", None, []])
+def test_a_method_of_another_version_is_refused_with_the_way_out(method):
+    with pytest.raises(UserError, match="calibrator.json: this version has no method .*run the calibrate stage again"):
+        Calibrator.from_dict({"method": method, "parameters": {}})
+
+
 @pytest.mark.parametrize(
     "parameters", [{}, {"slope": 1.0}, {"slope": None, "intercept": 0}, {"slope": "x", "intercept": 0}]
 )

@@ -167,7 +167,13 @@ class Calibrator(ABC):
             UserError: an unknown method, a parameter that is missing or not a finite number, or parameters that do not
                 make a rising map.
         """
-        calibrator = Calibrator.of(str(state.get("method")))
+        method = str(state.get("method"))
+        if method not in Calibrator.kinds:
+            raise UserError(
+                f"calibrator.json: this version has no method {method!r}; run the calibrate stage again, or install "
+                "the version of umls_reranker that wrote it"
+            )
+        calibrator = Calibrator.kinds[method]()
         parameters = state.get("parameters") or {}
         calibrator._restore(parameters if isinstance(parameters, dict) else {})
         if not calibrator._rises():
