@@ -8,6 +8,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import umls_reranker
 
@@ -76,3 +78,14 @@ def test_the_wheel_lists_every_package():
     found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     beside = {f"umls_reranker.{name}" for name in ("accelerate_configs", "recipes", "scripts")}
     assert set(config["options"]["packages"].split()) == found | beside
+
+
+def test_the_constraints_hold_a_version_of_every_requirement():
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    versions = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pinned}
+    needed = config["options"]["install_requires"] + config["options.extras_require"]["quickstart"]
+    for requirement in map(Requirement, needed.split("\n")[1:]):
+        assert versions[canonicalize_name(requirement.name)] in requirement.specifier
