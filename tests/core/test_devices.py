@@ -109,7 +109,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 def test_processes_that_share_shards_wait_for_days(monkeypatch):
     given = {}
-    monkeypatch.setattr("accelerate.PartialState", lambda **options: given.update(options))
+    monkeypatch.setattr("umls_reranker.core.devices.PartialState", lambda **options: given.update(options))
     sharing_processes("cpu")
     assert given == {"cpu": True, "timeout": timedelta(days=7)}
 

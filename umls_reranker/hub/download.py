@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.hub_errors import hub_calls
+from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_parts
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import UserError
-from ..core.hub_errors import SIGN_IN, hub_calls, signed_in, without_password
+from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .download import REPO_ID, download, hub_api

@@ -17,12 +17,12 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
 from ..core.arrays import expand_ranges
-from ..core.devices import usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.concepts import normalize_name
+from ..data.parallel import usable_cores
 from .concept_search import Candidates, ConceptNames, write_names
 
 if TYPE_CHECKING:

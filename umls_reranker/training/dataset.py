@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from ..core.devices import usable_cores
 from ..core.errors import UserError
 from ..core.files import written
 from ..core.progress import progress
 from ..data.arrow import open_table
+from ..data.parallel import usable_cores
 from ..models.tokens import PairEncoder
 from .sampling import Pass
 
