@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umls_reranker.core.arguments import EXPORTED_BACKENDS, CalibrationArguments, RunArguments
+from umls_reranker.core.arguments import EXPORTED_FILES, CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
@@ -24,7 +24,7 @@ class ExportOptions:
     """Export: which networks, and what they may lose."""
 
     backends: list[str] = field(
-        default_factory=lambda: ["onnx", "onnx_int8"], metadata={"help": ", ".join(EXPORTED_BACKENDS), "choices": None}
+        default_factory=lambda: ["onnx", "onnx_int8"], metadata={"help": ", ".join(EXPORTED_FILES), "choices": None}
     )
     most_points_lost: float = field(
         default=0.2, metadata={"help": "percentage points of acc@1 on the dev lists", "choices": None}
@@ -34,8 +34,8 @@ class ExportOptions:
 def main() -> None:
     recipe, options = parse_recipe(__doc__, (RunArguments, CalibrationArguments), extra=ExportOptions)
     for backend in options.backends:
-        if backend not in EXPORTED_BACKENDS:
-            raise UserError(f"backends: {backend!r} is unknown; choose from {', '.join(EXPORTED_BACKENDS)}")
+        if backend not in EXPORTED_FILES:
+            raise UserError(f"backends: {backend!r} is unknown; choose from {', '.join(EXPORTED_FILES)}")
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     with run.locked(dry_run=recipe.run.dry_run):

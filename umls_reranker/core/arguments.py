@@ -26,9 +26,17 @@ __all__ = [
     "ServingArguments",
 ]
 
-# What can compute a network: those that are exported, and all.
-EXPORTED_BACKENDS = ("onnx", "onnx_int8", "openvino", "openvino_int8")
-BACKENDS = ("torch", "torch_compile", *EXPORTED_BACKENDS)
+# Exported backend -> its files in a model folder, where Optimum and sentence-transformers look for them.
+EXPORTED_FILES = {
+    "onnx": ("onnx/model.onnx",),
+    "onnx_int8": ("onnx/model_qint8_avx512_vnni.onnx",),
+    "openvino": ("openvino/openvino_model.xml", "openvino/openvino_model.bin"),
+    "openvino_int8": (
+        "openvino/openvino_model_qint8_quantized.xml",
+        "openvino/openvino_model_qint8_quantized.bin",
+    ),
+}
+BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -311,7 +319,7 @@ class ServingArguments:
     )
     backend: str = _key(
         "torch",
-        f"torch, torch_compile, or a network that umls-reranker export made: {', '.join(EXPORTED_BACKENDS)}",
+        f"torch, torch_compile, or a network that umls-reranker export made: {', '.join(EXPORTED_FILES)}",
         BACKENDS,
     )
     token_budget: int | None = _key(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..core.errors import UserError
@@ -183,7 +184,5 @@ def _errors(outcomes: Outcomes) -> np.ndarray:
 
 
 def _mcnemar(gained: int, lost: int) -> float:
-    from scipy.stats import binomtest
-
     changed = gained + lost
     return float(binomtest(gained, changed).pvalue) if changed else 1.0

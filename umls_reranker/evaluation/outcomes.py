@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..calibration.resampling import document_index, document_sums
 from ..core.errors import UserError
@@ -92,8 +93,6 @@ class Outcomes:
 
     def save(self, path: Path) -> None:
         """Write a Parquet file, whole or not at all."""
-        import pyarrow.parquet as pq
-
         columns = [pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA]
         with written(path) as partial:
             pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
@@ -105,8 +104,6 @@ class Outcomes:
         Raises:
             UserError: the file is missing, damaged or of another format.
         """
-        import pyarrow.parquet as pq
-
         try:
             table = pq.read_table(path)
             version = (table.schema.metadata or {}).get(b"schema_version")

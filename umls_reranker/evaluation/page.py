@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from .charts import STYLE, chart_file, histogram_chart, reliability_chart, risk_coverage_chart, whisker
 from .tables import figure_name
 
@@ -28,8 +30,6 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
     Returns:
         HTML text without references to anything outside it.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

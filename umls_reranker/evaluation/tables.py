@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich.table import Table
 
+if TYPE_CHECKING:
     from ..calibration.decisions import RankedCandidate
 
 __all__ = ["examples_table", "figure_name", "figures_table", "linking_table"]
@@ -52,8 +52,6 @@ def figure_name(key: str) -> str:
 
 def linking_table(report: dict[str, Any]) -> Table:
     """acc@1, MRR and recall of every system over all mentions, and acc@1 over those the dictionary can answer."""
-    from rich.table import Table
-
     losses = report["losses"]
     table = Table(
         title=f"Linking, {report['mentions']:,} {report['split']} mentions in {report['documents']:,} documents "
@@ -83,8 +81,6 @@ def linking_table(report: dict[str, Any]) -> Table:
 
 def figures_table(report: dict[str, Any]) -> Table:
     """Pair metrics, calibration before and after, and what serving would show."""
-    from rich.table import Table
-
     pair, calibration, serving = report["pair"], report["calibration"], report["serving"]
     high = report["tiers"]["high"]
     table = Table(title="Scores and decisions", title_justify="left")
@@ -113,8 +109,6 @@ def examples_table(
     mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[RankedCandidate]]
 ) -> Table:
     """The best candidates of some mentions, the gold concept marked."""
-    from rich.table import Table
-
     table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")

@@ -9,16 +9,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
 from ..core.recipe import load_recipe
 from ..evaluation.tables import figure_name
 from .model_folder import MANIFEST, METRICS, RECIPE, RELIABILITY, RISK_COVERAGE
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelCardData
 
 __all__ = ["folder_card", "model_card"]
 
@@ -80,8 +79,6 @@ def model_card(
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
     """
-    from huggingface_hub import ModelCard
-
     name = repo_id.split("/")[-1] if repo_id else recipe["run_name"]
     linking = metrics.get("linking", {})
     known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
@@ -114,8 +111,6 @@ def model_card(
 
 
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
-    from huggingface_hub import EvalResult, ModelCardData
-
     corpus = _corpus_name(recipe)
     results = []
     for section, (task, title, indexed) in INDEXED.items():

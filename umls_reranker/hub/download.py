@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import RevisionNotFoundError
 
 from ..core.errors import UserError
 from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_parts
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 __all__ = ["REPO_ID", "download", "hub_api"]
 
@@ -50,9 +49,6 @@ def download(
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
 
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RevisionNotFoundError
-
     with hub_calls(repo_id, token):
         try:
             snapshot = snapshot_download(
@@ -75,6 +71,4 @@ def download(
 
 def hub_api(token: str | bool | None) -> HfApi:
     """The Hub's client, which names this library in its requests."""
-    from huggingface_hub import HfApi
-
     return HfApi(token=token, library_name="umls_reranker", library_version=__version__)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from ..calibration.evidence import COUNTS_FILE
+from ..core.arguments import EXPORTED_FILES
 from ..core.arrays import top_two
 from ..core.errors import UserError
 from ..core.files import write_json
@@ -17,7 +19,7 @@ from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer
 from ..models.networks import input_names
 from ..models.pretrained import load_model
-from ..models.runtimes import EXPORTED_FILES
+from ..models.tokens import PairBatch
 from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify_parts, write_calibration
 
 if TYPE_CHECKING:
@@ -184,8 +186,6 @@ def needs_calibrator(figures: dict[str, float]) -> bool:
 
 
 def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
-    import torch
-
     model = load_model(folder)
     names = input_names(encoder.tokenizer)
     # Two rows and more columns than one: a dimension of one would be taken for a constant.
@@ -208,8 +208,6 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
 
 def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
     import nncf
-
-    from ..models.tokens import PairBatch
 
     chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
     texts = list(lists.mentions["mention"])

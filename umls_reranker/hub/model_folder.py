@@ -21,8 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ..calibration.evidence import COUNTS_FILE, Calibration
 from ..calibration.thresholds import ThresholdTable
+from ..core.arguments import EXPORTED_FILES
 from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
@@ -37,7 +40,6 @@ from ..core.files import (
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
-from ..models.runtimes import EXPORTED_FILES
 from ..models.template import PairTemplate
 
 __all__ = [
@@ -352,8 +354,6 @@ def _require(folder: Path, name: str) -> None:
 
 
 def _check_header(weights: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
     with weights.open("rb") as stream:
         if stream.read(8) == b"version ":
             raise UserError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull`")

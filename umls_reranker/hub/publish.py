@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
+from .card import folder_card
 from .download import REPO_ID, download, hub_api
 from .model_folder import CARD, MANIFEST, METRICS, PARTS, published_files, verify_files, verify_parts
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 __all__ = ["find_outcomes", "publish"]
 
@@ -60,10 +60,6 @@ def publish(
         UserError: the folder, the names, the tag or the token will not do, the model is worse than what the repo
             holds, or the Hub cannot be reached.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
-
-    from .card import folder_card
-
     folder = Path(folder)
     verify_parts(folder)
     verify_files(folder, [METRICS])
@@ -114,8 +110,6 @@ def _check_names(repo_id: str, tag: str) -> None:
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     """Commit at the head of ``main``, or None when there is no such repo; refuses what must not be published."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
     try:
         info = api.model_info(repo_id)
         refs = api.list_repo_refs(repo_id)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import transformers
 
-from ..core.arguments import BACKENDS, EXPORTED_BACKENDS
+from ..core.arguments import BACKENDS, EXPORTED_FILES
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
@@ -179,7 +179,7 @@ def load_network(
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
-    if backend in EXPORTED_BACKENDS:
+    if backend in EXPORTED_FILES:
         return load_exported(folder, tokenizer, device, precision, backend)
     place = resolve_device(device)
     dtype = resolve_precision(precision, place, inference=True)

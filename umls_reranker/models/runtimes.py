@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..core.arguments import EXPORTED_FILES
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from .networks import Network, input_names
@@ -16,18 +17,7 @@ from .tokens import PairBatch
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EXPORTED_FILES", "load_exported"]
-
-# Backend -> its files in a model folder, where Optimum and sentence-transformers look for them.
-EXPORTED_FILES = {
-    "onnx": ("onnx/model.onnx",),
-    "onnx_int8": ("onnx/model_qint8_avx512_vnni.onnx",),
-    "openvino": ("openvino/openvino_model.xml", "openvino/openvino_model.bin"),
-    "openvino_int8": (
-        "openvino/openvino_model_qint8_quantized.xml",
-        "openvino/openvino_model_qint8_quantized.bin",
-    ),
-}
+__all__ = ["load_exported"]
 
 
 def load_exported(
