@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.table import Table
 
 from .arrow import open_table
+from .concepts import ConceptTable
 from .mentions import SPLITS
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from .concepts import ConceptTable
 
 __all__ = ["known_mentions", "reading_table"]
 
@@ -52,8 +50,6 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
 
 def reading_table(concepts: Mapping[str, Any], mentions: Mapping[str, Any]) -> Table:
     """The content of both stages' ``read_report.json``."""
-    from rich.table import Table
-
     table = Table(title="Concepts and mentions", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("how many", justify="right", overflow="fold")

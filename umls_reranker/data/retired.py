@@ -11,18 +11,16 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..core.lines import Faults, reading, skipped_lines
+from .concepts import ConceptTable
 from .cuis import CUI_BYTES, cui_number, cui_numbers, cui_text
 from .pipes import places_in, read_columns
 from .pubtator import Mention
-
-if TYPE_CHECKING:
-    from .concepts import ConceptTable
 
 __all__ = ["RetiredCuis", "map_retired"]
 
