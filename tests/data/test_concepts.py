@@ -42,7 +42,16 @@ def test_what_is_written_is_read(table):
         Concept(str(table.cuis[row]), *_names(table, row), tuple(table.semantic_types(row)), table.definition(row))
         for row in range(3)
     ] == CONCEPTS
-    assert table.name(np.int64(2)) == "twenty"
+    assert table.names(np.int64(2))[0] == "twenty"
+
+
+def test_the_row_of_an_unknown_cui_has_nothing(table):
+    assert (table.names(-1), table.semantic_types(-1), table.definition(-1)) == ([], [], "")
+    rows = np.array([-1, 2, -1, 0])
+    assert table.preferred_names(rows).to_pylist() == [None, "twenty", None, "one"]
+    names, offsets = table.names_of(rows)
+    assert (names.to_pylist(), offsets.tolist()) == (["twenty", "XX", "one", "I", "eins"], [0, 0, 2, 2, 5])
+    assert table.names_of(np.array([-1]))[1].tolist() == [0, 0]
 
 
 def _names(table, row):

@@ -57,7 +57,7 @@ def test_a_concept_is_described_by_the_dictionary(finished, linker):
     assert len(linked) == 8 and [item.rank for item in linked] == list(range(1, 9))
     for item in linked:
         (row,) = concepts.rows([item.cui])
-        assert item.preferred_name == concepts.name(row) and item.name in concepts.names(row)
+        assert item.preferred_name == concepts.names(row)[0] and item.name in concepts.names(row)
         assert item.semantic_types == tuple(concepts.semantic_types(row))
     assert linker.link_batch([]) == []
 

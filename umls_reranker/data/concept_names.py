@@ -47,18 +47,23 @@ class ConceptNames:
         self._starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in self._preferred.chunks])])
 
     def preferred(self, rows: np.ndarray) -> pa.StringArray:
-        """The preferred names of `rows`, (n,)."""
+        """The preferred names of `rows`, (n,); null for -1."""
         return self._take(self._preferred, rows)
 
     def all(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
-        """All names of `rows`, the preferred one of each first, and where those of each start, (n + 1,), int64."""
+        """All names of `rows`, the preferred one of each first, and where those of each start, (n + 1,), int64.
+
+        Row -1 has none.
+        """
         synonyms = self._take(self._synonyms, rows)
-        offsets = np.concatenate([[0], np.cumsum(1 + pc.list_value_length(synonyms).to_numpy())])
-        names = pa.concat_arrays([self.preferred(rows), pc.list_flatten(synonyms)])
+        counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        names = pa.concat_arrays([self.preferred(rows[rows >= 0]), pc.list_flatten(synonyms)])
         is_first = np.zeros(len(names), dtype=bool)
-        is_first[offsets[:-1]] = True
+        is_first[offsets[:-1][counts > 0]] = True
         place = np.empty(len(names), dtype=np.int64)
-        place[is_first], place[~is_first] = np.arange(len(rows)), np.arange(len(rows), len(names))
+        known = np.count_nonzero(counts)
+        place[is_first], place[~is_first] = np.arange(known), np.arange(known, len(names))
         return names.take(pa.array(place)), offsets
 
     def at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
@@ -80,6 +85,8 @@ class ConceptNames:
         for chunk, own, local in self._by_chunk(rows):
             pieces.append(column.chunk(chunk).take(pa.array(local)))
             places.append(own)
+        places.append(np.flatnonzero(rows < 0))
+        pieces.append(pa.nulls(len(places[-1]), column.type))
         return _in_place(pieces, places)
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -127,6 +127,8 @@ def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
+    Row -1, which `rows` gives for an unknown CUI, has no names, no types and no definition.
+
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
         cui_numbers: `cuis.cui_numbers` by row, (n,), uint64, ascending.
@@ -202,7 +204,7 @@ class ConceptTable:
         return rows[is_new], np.concatenate([[0], np.cumsum(counts)])
 
     def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
-        """The preferred names of `rows`, (n,)."""
+        """The preferred names of `rows`, (n,); null for -1."""
         return self._names.preferred(rows)
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
@@ -213,21 +215,17 @@ class ConceptTable:
         """
         return self._names.all(rows)
 
-    def name(self, row: int) -> str:
-        """The preferred name."""
-        return self._name[row].as_py()
-
     def names(self, row: int) -> list[str]:
         """All names, the preferred one first."""
-        return [self._name[row].as_py(), *self._synonyms[row].as_py()]
+        return [self._name[row].as_py(), *self._synonyms[row].as_py()] if row >= 0 else []
 
     def semantic_types(self, row: int) -> list[str]:
         """Type ids; may be empty."""
-        return self._types[row].as_py()
+        return self._types[row].as_py() if row >= 0 else []
 
     def definition(self, row: int) -> str:
         """The definition, or ""."""
-        return self._definition[row].as_py()
+        return self._definition[row].as_py() if row >= 0 else ""
 
     def iter_names(self, batch_size: int = 10_000) -> Iterator[tuple[np.ndarray, list[str]]]:
         """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` of `batch_size`."""
