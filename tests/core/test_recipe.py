@@ -1,5 +1,6 @@
 """Recipes: types of the fields decide how YAML is read, the command line wins, mistakes are named."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ import yaml
 from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import SECTIONS, Recipe, load_recipe, parse_recipe
+from umls_reranker.core.trainer_fields import TrainingStageArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = {"min_lr_rate": 0.1, "a": "b", "c": True}
@@ -280,6 +282,15 @@ def test_keys_are_unique_and_explained():
     assert [key for key, count in keys.items() if count > 1] == []
     assert all(entry.metadata["help"] for section in SECTIONS for entry in fields(section))
     assert len(fields(Recipe)) == len(SECTIONS)
+
+
+def test_a_key_that_no_recipe_sets_is_in_a_guide():
+    """Fields of the Trainer are in the documentation of transformers."""
+    trainer = set(TrainingStageArguments().trainer_fields())
+    given = {key for path in SHIPPED for key in yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)}
+    guides = "TRAINING_GUIDE", "CALIBRATION", "INTEGRATION_GUIDE", "MONITORING"
+    words = {word for name in guides for word in re.findall(r"\w+", (ROOT / "docs" / f"{name}.md").read_text("utf-8"))}
+    assert set(Recipe.from_values({}).to_dict()) - trainer - given - words == set()
 
 
 def test_a_script_ends_with_one_line(write):
