@@ -48,7 +48,7 @@ STALE = {
     "evidence calibrator target_precision confidence scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
-    # What lies at a path counts, not the path: these reach the stages as fingerprints.
+    # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
     "umls_dir semantic_network_dir obo corpus train_documents dev_documents test_documents feedback "
     "calibration_feedback": "",
     # How a result is computed, and what is done with it.
@@ -163,6 +163,21 @@ def test_a_changed_file_makes_stale_what_is_read_from_it(tmp_path, file, stages)
 
 def test_corrections_count_by_their_content(tmp_path):
     assert stale(plan(tmp_path), plan(tmp_path, corrections="b")) == with_readers(["model"])
+
+
+@pytest.mark.parametrize("key", ["model", "encoder"])
+def test_a_model_of_a_local_folder_counts_by_its_files(tmp_path, key):
+    def at(name, weights, card=""):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_text(weights)
+        (folder / "README.md").write_text(card)
+        return plan(tmp_path, **{key: str(folder)})
+
+    before = at("a", "1")
+    assert stale(before, at("b", "1", "moved, and described")) == set()
+    assert stale(before, at("a", "2")) == with_readers(KEYS[key])
 
 
 def test_held_out_synonyms_leave_the_dictionary(tmp_path):

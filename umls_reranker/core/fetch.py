@@ -32,7 +32,7 @@ from huggingface_hub.errors import (
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from .errors import UserError
-from .files import CHUNK_BYTES, file_sha256
+from .files import CHUNK_BYTES, MODEL_PATTERNS, file_sha256
 from .lines import read_lines
 from .progress import progress
 from .version import __version__
@@ -49,17 +49,6 @@ PAUSE_SECONDS = 1.0
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-
-# Weights at the top of the repo and in safetensors only; nothing that could run code.
-MODEL_PATTERNS = (
-    "config.json",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "*token*.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-)
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"

@@ -20,10 +20,12 @@ from .errors import UserError
 from .version import __version__
 
 __all__ = [
+    "MODEL_PATTERNS",
     "file_sha256",
     "fingerprint_path",
     "json_sha256",
     "link_or_copy",
+    "model_sha256",
     "naming_full_disk",
     "partial_path",
     "read_json",
@@ -34,6 +36,16 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
+# Weights at the top of the repo and in safetensors only; nothing that could run code.
+MODEL_PATTERNS = (
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "*token*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+)
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 
 
@@ -171,6 +183,13 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     _add_bytes(digest, path)
     return digest.hexdigest()
+
+
+def model_sha256(folder: Path) -> str:
+    """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and configurations."""
+    patterns = (*MODEL_PATTERNS, "context.json")  # the last: what an encoder of ours was trained to read
+    files = {path for pattern in patterns for path in folder.glob(pattern)}
+    return json_sha256({path.name: file_sha256(path) for path in files})
 
 
 def fingerprint_path(path: Path) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from .files import model_sha256
 from .recipe import Recipe
 from .stages import RunFolder, Stage
 
@@ -139,7 +141,7 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
-    values = recipe.to_dict()
+    values = recipe.to_dict() | {"model": _model(recipe.model.model)}
     # Where the recipe leaves it to the processes of this launch, their number decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
     settings = {key: values[key] for key in (*CHECKPOINT_KEYS, *STOPPING_KEYS)}
@@ -171,7 +173,14 @@ def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 
 def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
-    return {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
+    settings = {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
+    return settings | {"encoder": _model(recipe.index.encoder)}
+
+
+def _model(model: str) -> str:
+    """What a model is: of a local folder what its files hold, wherever it lies; else its name on the Hub."""
+    folder = Path(model).expanduser()
+    return f"sha256:{model_sha256(folder)}" if folder.is_dir() else model
 
 
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.errors import UserError
-from ..core.fetch import MODEL_PATTERNS, resolve_model
-from ..core.files import read_json, write_json, written
+from ..core.fetch import resolve_model
+from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import portable_locator
 from ..core.stage_keys import ENCODER_FOLDER, further_indexes
 from ..core.stages import MANIFEST, RunFolder
