@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -62,8 +63,6 @@ def load_base_model(
     Raises:
         UserError: the model cannot be found or reached, or its weights are damaged.
     """
-    from safetensors import SafetensorError
-
     source = resolve_model(model, revision)
     try:
         tokenizer = load_pretrained(AutoTokenizer, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2
 
 from .reference import Distribution
 
@@ -36,8 +37,6 @@ def drift_of(reference: Distribution, counts: np.ndarray) -> Drift:
 
     Pearson's statistic of two samples, both with the clustering of the reference's documents (see `Distribution`).
     """
-    from scipy.stats import chi2
-
     a, b = np.array(reference.counts, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     used = a + b > 0
     n, m = a.sum(), b.sum()
