@@ -87,7 +87,9 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
         files: name, with a number behind it where there are several, -> fingerprint of every file that is read.
     """
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
-    settings = _without(asdict(recipe.concepts), CONCEPT_PATHS) | {"on_error": recipe.mentions.on_error}
+    settings = _without(asdict(recipe.concepts), CONCEPT_PATHS)
+    # Version 2: names are hashed by XXH3.
+    settings |= {"on_error": recipe.mentions.on_error, "schema_version": 2}
     if recipe.mentions.mention_source == "held_out_synonyms":
         # They leave the dictionary.
         settings["held_out_synonyms"] = {"seed": recipe.run.seed}
