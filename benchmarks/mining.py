@@ -33,7 +33,9 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, load_from_disk
 
-from umls_reranker.data.concepts import Concept, ConceptTable, normalize_name, write_concepts
+from umls_reranker.data.columns import Concept
+from umls_reranker.data.concepts import ConceptTable, write_concepts
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.name_index import NameIndex

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from umls_reranker.data.concepts import Concept, ConceptTable, write_concepts
+from umls_reranker.data.columns import Concept
+from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors

@@ -13,9 +13,10 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
 from umls_reranker.data import arrow, concept_names
 from umls_reranker.data import concepts as concepts_module
-from umls_reranker.data.concepts import CONCEPT_SCHEMA, Concept, ConceptTable, normalize_name, write_concepts
+from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept
+from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.cuis import cui_number
-from umls_reranker.data.normalization import hash_names
+from umls_reranker.data.normalization import hash_names, normalize_name
 from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy

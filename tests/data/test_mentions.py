@@ -6,8 +6,9 @@ from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import mentions as mentions_module
-from umls_reranker.data.concepts import Concept, normalize_name
+from umls_reranker.data.columns import Concept
 from umls_reranker.data.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.data.pubtator import Mention, read_pubtator
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}

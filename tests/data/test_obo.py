@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.concepts import Concept
+from umls_reranker.data.columns import Concept
 from umls_reranker.data.obo import read_obo_concepts
 
 

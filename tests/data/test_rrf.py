@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import pipes
-from umls_reranker.data.concepts import Concept
+from umls_reranker.data.columns import Concept
 from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy

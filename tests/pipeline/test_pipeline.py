@@ -14,7 +14,7 @@ from pipeline_fixtures import COPIES, SCRIPTS, STAGE_SCRIPTS, change_times, cont
 from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.data.concepts import normalize_name
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.hub.model_folder import verify_parts
 
 pytest_plugins = ["pipeline_fixtures"]

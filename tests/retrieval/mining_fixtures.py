@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
-from umls_reranker.data.concepts import normalize_name
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.selection import MiningConfig

@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.concepts import normalize_name
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mining_fixtures import Relations, Setup, make_mentions
 
-from umls_reranker.data.concepts import normalize_name
+from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.selection import MiningConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.concepts import normalize_name
+from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE, TypeHierarchy
 from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, list_owner

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.concepts import normalize_name
+from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
 
 __all__ = ["StringCounts"]

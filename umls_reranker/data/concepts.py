@@ -24,10 +24,10 @@ from .arrow import (
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
 from .concept_names import LAST_POSITION, ConceptNames, NameKeys, write_name_keys
 from .cuis import CUI_BYTES, CuiColumn, cui_numbers, rows_of
-from .normalization import normalize_name, normalize_names
+from .normalization import normalize_names
 from .semantic_types import TypeHierarchy
 
-__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptTable", "normalize_name", "write_concepts"]
+__all__ = ["ConceptTable", "write_concepts"]
 
 CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"

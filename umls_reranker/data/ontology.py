@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import UserError
 from ..core.lines import Malformed
-from .concepts import Concept
+from .columns import Concept
 from .semantic_types import SemanticType, TypeHierarchy
 
 __all__ = [

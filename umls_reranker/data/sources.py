@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
 from ..core.lines import reading
-from .concepts import Concept
+from .columns import Concept
 from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts
 from .pubtator import Mention, read_pmids, read_pubtator

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ..data.concepts import normalize_name
+from ..data.normalization import normalize_name
 
 __all__ = ["StringFrequency", "answer_ranks", "baseline_answers", "exact_match", "retriever"]
 

@@ -10,7 +10,7 @@ from ..calibration.candidate_lists import CandidateLists
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import document_index, document_sums
-from ..data.concepts import normalize_name
+from ..data.normalization import normalize_name
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics

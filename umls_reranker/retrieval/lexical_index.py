@@ -21,7 +21,7 @@ from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..data.concepts import normalize_name
+from ..data.normalization import normalize_name
 from ..data.parallel import usable_cores
 from .concept_search import Candidates, ConceptNames, write_names
 

@@ -16,8 +16,8 @@ from datasets import ClassLabel, Features, Value
 
 from ..core.progress import progress
 from ..data.arrow import write_dataset
-from ..data.concepts import normalize_name
 from ..data.mentions import FEEDBACK_PREFIX
+from ..data.normalization import normalize_name
 from ..models.template import PairTemplate
 from .candidates import gold_positions
 from .guards import ConceptGuards, SharedNames
