@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from .arguments import _key
+from .arguments import recipe_key
 
 __all__ = ["RESERVED", "TrainingStageArguments"]
 
-_schedule = partial(_key, group="Schedule and optimizer (fields of transformers.TrainingArguments)")
-_compute = partial(_key, group="Precision, memory and speed (fields of transformers.TrainingArguments)")
-_watch = partial(_key, group="Evaluations, checkpoints and logs (fields of transformers.TrainingArguments)")
-_load = partial(_key, group="Data loading and processes (fields of transformers.TrainingArguments)")
+_schedule = partial(recipe_key, group="Schedule and optimizer (fields of transformers.TrainingArguments)")
+_compute = partial(recipe_key, group="Precision, memory and speed (fields of transformers.TrainingArguments)")
+_watch = partial(recipe_key, group="Evaluations, checkpoints and logs (fields of transformers.TrainingArguments)")
+_load = partial(recipe_key, group="Data loading and processes (fields of transformers.TrainingArguments)")
 
 LOG_LEVELS = ("passive", "debug", "detail", "info", "warning", "error", "critical")
 
@@ -26,23 +26,25 @@ LOG_LEVELS = ("passive", "debug", "detail", "info", "warning", "error", "critica
 class TrainingStageArguments:
     """Training: the loss, and what else transformers.TrainingArguments has no field for."""
 
-    loss: str = _key(
+    loss: str = recipe_key(
         "bce",
         "bce: binary cross-entropy of every pair; listwise: softmax over the pairs of a mention, so that batches hold "
         "whole mentions; mixed: both",
         ("bce", "listwise", "mixed"),
     )
-    listwise_weight: float = _key(0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's")
-    global_batch_size: int | None = _key(
+    listwise_weight: float = recipe_key(
+        0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's"
+    )
+    global_batch_size: int | None = recipe_key(
         None,
         "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so that a run is the same on "
         "any number of devices",
     )
-    max_dev_pairs: int = _key(
+    max_dev_pairs: int = recipe_key(
         50_000,
         "candidates of dev mentions, drawn from all documents, that checkpoints are compared by, at most",
     )
-    early_stopping_patience: int = _key(3, "evaluations without improvement before training stops")
+    early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops")
 
     learning_rate: float = _schedule(2e-5, "peak learning rate (the library's default is 5e-5)")
     num_train_epochs: float = _schedule(3.0, "passes over the pairs")
