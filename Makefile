@@ -1,24 +1,36 @@
 # make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
 # make test         install what tests need, and run them on all cores
+# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make quality      check format, lint and who imports whom; make style mends the first two
-.PHONY: quickstart test test-lowest quality style clean
+.PHONY: quickstart test test-extra test-lowest quality style clean
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
+PARALLEL = -n auto --dist loadgroup
 
 quickstart: $(VENV)/.with-quickstart
 	$(VENV)/bin/umls-reranker run $(RECIPE)
 
 test: $(VENV)/.with-test
-	$(VENV)/bin/python -m pytest -n auto
+	$(VENV)/bin/python -m pytest $(PARALLEL)
+
+# One by one, so that what cannot be installed here is named and the rest is tested all the same.
+test-extra: $(VENV)/.with-test
+	@for extra in quickstart onnx openvino spark ray; do \
+		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
+			|| echo "cannot be installed here, its tests are left out: $$extra"; \
+	done
+	@java -version >/dev/null 2>&1 || echo "there is no Java, Spark's test is left out"
+	$(VENV)/bin/python -m pytest -rs -m extra
+	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py
 
 test-lowest: $(VENV)/.with-lowest
 	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)-lowest --resolution lowest-direct --editable ".[test]"
-	$(VENV)-lowest/bin/python -m pytest -n auto
+	$(VENV)-lowest/bin/python -m pytest $(PARALLEL)
 
 quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -40,8 +41,10 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ex
     cluster._load.cache_clear()
     loaded, load = [], UMLSReranker.from_pretrained
     monkeypatch.setattr(UMLSReranker, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k))
-    # A further column that Arrow has no type for.
-    frame = pd.DataFrame(ROWS).assign(note=["a", 1])
+    # Lists come as arrays, an empty one as one of floats; and a further column that Arrow has no type for.
+    arrays = [np.array(row["candidates"]) for row in ROWS]
+    assert arrays[1].dtype == np.float64
+    frame = pd.DataFrame(ROWS).assign(candidates=arrays, note=["a", 1])
     frames = [*function(iter([frame, frame])), *function(iter([frame]))]
     assert len(frames) == 3 and len(loaded) == 1
     for ranked in frames:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .bulk import rerank_rows
 from .mention_files import MENTION_FIELDS, with_ranked
 
@@ -69,7 +71,10 @@ class RerankPartitions:
         reranker = _load(self.model, tuple(sorted(self.options.items())))
         for frame in frames:
             given = [name for name in MENTION_FIELDS if name in frame]
-            rows = pa.Table.from_pandas(frame[given], preserve_index=False).to_pylist()
+            # Spark's arrays: an empty one is of floats, which Arrow refuses beside those of structs.
+            lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
+            told = frame[given].assign(candidates=lists)
+            rows = pa.Table.from_pandas(told, preserve_index=False).to_pylist()
             yield frame.assign(ranked=rerank_rows(reranker, rows))
 
 

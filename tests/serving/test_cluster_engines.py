@@ -1,0 +1,134 @@
+"""Spark and Ray Data themselves, as the integration guide calls them, with a worker that is lost on the way."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_reranker import tiny_reranker
+
+pytestmark = pytest.mark.extra
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = {"device": "cpu", "dtype": "float32"}
+MENTIONS = 200
+NAMES = ("common cold", "cough", "flu", "fever", "sore throat", "renal failure")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_reranker(tmp_path_factory.mktemp("engines") / "model"))
+
+
+@pytest.fixture(scope="module")
+def mentions(tmp_path_factory):
+    """A file of mentions in four row groups."""
+    rows = [
+        {
+            "id": number,
+            "entity": f"{NAMES[number % 6]} {number}",
+            "candidates": [{"name": NAMES[(number + k) % 6], "cui": f"C{k}"} for k in range(number % 5)],
+        }
+        for number in range(MENTIONS)
+    ]
+    file = tmp_path_factory.mktemp("mentions") / "mentions.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=MENTIONS // 4)
+    return file
+
+
+@pytest.fixture(scope="module")
+def expected(model, mentions):
+    """The ranking of each mention by its id, as scripts/rerank.py writes it."""
+    target = mentions.with_name("expected.parquet")
+    options = [word for key, value in OPTIONS.items() for word in (f"--{key}", value)]
+    script = ROOT / "scripts" / "rerank.py"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, script, model, mentions, target, *options], check=True, timeout=240, env=environment
+    )
+    return {row["id"]: row["ranked"] for row in pq.read_table(target).to_pylist()}
+
+
+@pytest.fixture
+def marks(tmp_path, monkeypatch):
+    """Folder of the marks; workers find the package and tests/serving."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+def assert_ranked(rows, expected):
+    assert sorted(row["id"] for row in rows) == list(range(MENTIONS))
+    for row in rows:
+        ours, theirs = row["ranked"], expected[row["id"]]
+        assert [{**item, "score": 0, "margin": 0, "logit": 0} for item in ours] == [
+            {**item, "score": 0, "margin": 0, "logit": 0} for item in theirs
+        ]
+        for name in ("score", "margin", "logit"):
+            # Other batches, other rounding.
+            assert [item[name] for item in ours] == [pytest.approx(item[name], abs=1e-5) for item in theirs]
+
+
+def loads(marks):
+    """Number of models each worker loaded."""
+    return Counter(path.name.split(".")[0] for path in marks.glob("*.*"))
+
+
+@pytest.mark.timeout(600)
+def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(model, mentions, expected, marks, monkeypatch):
+    pytest.importorskip("pyspark", reason="pyspark is not installed")
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("Spark needs Java 17")
+    from marked_workers import MarkedPartitions
+    from pyspark.sql import SparkSession
+    from pyspark.sql.types import StructType
+
+    from umls_reranker.serving.cluster import RANKED_SCHEMA
+
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    # Two cores; a task is tried four times, as on a cluster.
+    builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
+    for name in ("spark.driver.bindAddress", "spark.driver.host"):
+        builder = builder.config(name, "127.0.0.1")
+    spark = builder.getOrCreate()
+    try:
+        frame = spark.read.parquet(str(mentions)).repartition(4)
+        ranked_type = StructType.fromDDL(f"ranked {RANKED_SCHEMA}")
+        reranked = frame.mapInPandas(
+            MarkedPartitions(model, str(marks), **OPTIONS), StructType(frame.schema.fields + ranked_type.fields)
+        )
+        rows = [row.asDict(recursive=True) for row in reranked.collect()]
+    finally:
+        spark.stop()
+    assert_ranked(rows, expected)
+    assert (marks / "died").exists() and set(loads(marks).values()) == {1}
+
+
+@pytest.mark.timeout(600)
+def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(model, mentions, expected, marks, tmp_path):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    pytest.importorskip("ray.data", reason="ray[data] is not installed")
+    from marked_workers import MarkedBatches
+
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+    try:
+        reranked = ray.data.read_parquet(str(mentions), override_num_blocks=4).map_batches(
+            MarkedBatches,
+            fn_constructor_args=(model, str(marks)),
+            fn_constructor_kwargs=OPTIONS,
+            batch_format="pyarrow",
+            batch_size=25,
+            compute=ray.data.ActorPoolStrategy(size=2),
+        )
+        reranked.write_parquet(str(tmp_path / "reranked"))
+    finally:
+        ray.shutdown()
+    assert_ranked(pq.read_table(tmp_path / "reranked").to_pylist(), expected)
+    # Two actors, and the one that took the place of the lost one.
+    assert (marks / "died").exists() and set(loads(marks).values()) == {1} and len(loads(marks)) in (2, 3)
