@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..calibration.candidate_lists import as_serving_input
+import numpy as np
+
 from ..calibration.decisions import RankedCandidate
 from ..core.arguments import RunArguments
 from ..core.files import read_json
@@ -218,36 +219,39 @@ class ConceptLinker:
         texts, *contexts = (list(column) for column in zip(*distinct, strict=True))
         with self._lock:
             found = self.retriever.search(texts, self.candidates_per_mention, tuple(contexts) or None)
-        lists = []
-        for row in range(len(distinct)):
-            kept = found.rows[row] >= 0
-            columns = {
-                "cuis": self.concepts.cuis[found.rows[row][kept]].tolist(),
-                "names": self.retriever.index.names(found.name_ids[row][kept]),
-                "retrieval_scores": found.scores[row][kept].tolist(),
-            }
-            columns |= {f"{name}_scores": scores[row][kept].tolist() for name, scores in found.further.items()}
-            lists.append(as_serving_input(columns, self.concepts))
+        query, place = np.nonzero(found.rows >= 0)
+        rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
+        columns = {
+            "cui": self.concepts.cuis[rows].tolist(),
+            "preferred_name": self.concepts.preferred_names(rows).to_pylist(),
+            "definition": map(self.concepts.definition, rows.tolist()),
+            "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
+        }
+        described = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        own = {"name": self.retriever.index.names(found.name_ids[query, place])}
+        scores = {"retrieval": found.scores, **found.further}
+        own |= {f"{name}_score": values[query, place].tolist() for name, values in scores.items()}
+        lists: list[list[dict[str, Any]]] = [[] for _ in distinct]
+        for number, concept, *values in zip(query.tolist(), of_row.tolist(), *own.values(), strict=True):
+            lists[number].append(described[concept] | dict(zip(own, values, strict=True)))
         return [lists[distinct[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
-        """Ranked candidates of n mentions with preferred names and semantic types."""
-        rows = self.concepts.rows([item.cui for items in ranked for item in items])
-        preferred = iter(zip(rows.tolist(), self.concepts.preferred_names(rows).to_pylist(), strict=True))
+        """Ranked ones of `candidates` with their preferred names and semantic types."""
         return [
             [
                 LinkedConcept(
                     item.cui,
                     item.name,
-                    name,
-                    tuple(self.concepts.semantic_types(row)),
+                    item.candidate["preferred_name"],
+                    tuple(item.candidate["semantic_types"]),
                     item.rank,
                     item.cross_encoder_score,
                     item.margin,
                     item.tier,
                     item.accepted,
                 )
-                for item, (row, name) in zip(items, preferred, strict=False)
+                for item in items
             ]
             for items in ranked
         ]
