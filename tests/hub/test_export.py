@@ -66,7 +66,7 @@ def test_float32_networks_give_the_scores_of_pytorch(exported, lists):
 @pytest.mark.parametrize("backend", ["onnx_int8", "openvino_int8"])
 def test_int8_networks_are_close_and_come_with_their_own_calibrator(exported, backend):
     folder, figures = exported
-    assert 1e-3 < figures[backend]["largest_logit_difference"] < 3
+    assert 1e-3 < figures[backend]["largest_logit_difference"] < 5
     reranker = UMLSReranker.from_pretrained(folder, backend=backend)
     assert reranker.scorer.precision == "int8"
     assert (reranker.calibration.calibrator.slope, reranker.calibration.calibrator.intercept) == (0.5, 0.25)
