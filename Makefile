@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
-PARALLEL = -n auto --dist loadgroup
+PARALLEL = -n auto --dist loadfile
 
 quickstart: $(VENV)/.with-quickstart
 	$(VENV)/bin/umls-reranker run $(RECIPE)
