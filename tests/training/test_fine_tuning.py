@@ -239,6 +239,12 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
         ({"lr_scheduler_kwargs": {"slope": 1}}, "the training section does not fit: .*slope"),
         ({"optim": "magic"}, "the training section does not fit: magic is not a valid OptimizerNames"),
         ({"optim": "adamw_bnb_8bit"}, "the training section does not fit: .*bitsandbytes"),
+        ({"adam_beta1": 1.5}, "the training section does not fit: Invalid beta"),
+        ({"optim_args": "foo"}, "the training section does not fit: "),
+        (
+            {"dataloader_persistent_workers": True},
+            "the training section does not fit: persistent_workers option needs",
+        ),
         ({"warmup_steps": -1}, "the training section does not fit: .*warmup_steps"),
         ({"report_to": ["tensorboard", "trackio"]}, "report_to: trackio is not installed; pip install trackio"),
     ],

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from safetensors import SafetensorError
+from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -46,7 +47,7 @@ from .dataset import tokenize_pairs, weight_scale
 from .losses import GOLD_LABEL
 from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
-from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics
+from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics, loader_options
 
 __all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
 
@@ -139,19 +140,27 @@ def training_arguments(
             fields[name.replace("gradient", "activation")] = fields.pop(name)
     try:
         arguments = TrainingArguments(**fields)
-        Trainer.get_optimizer_cls_and_kwargs(arguments)
-        weight = torch.zeros(1, requires_grad=True)
-        get_scheduler(
-            arguments.lr_scheduler_type,
-            torch.optim.SGD([weight]),
-            arguments.get_warmup_steps(steps),
-            steps,
-            arguments.lr_scheduler_kwargs,
-        )
+        _try_out(arguments, steps)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"the training section does not fit: {error}") from None
     use_one_gpu(arguments)
     return arguments
+
+
+def _try_out(arguments: TrainingArguments, steps: int) -> None:
+    """Make what the Trainer makes of the arguments only once it trains, so that a wrong value ends before."""
+    optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
+    if arguments.optim_target_modules is None:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer = kind([weight], **options)
+    get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer,
+        arguments.get_warmup_steps(steps),
+        steps,
+        arguments.lr_scheduler_kwargs,
+    )
+    DataLoader([0], **loader_options(arguments))
 
 
 def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:

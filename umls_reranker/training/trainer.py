@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from ..calibration.logistic import sigmoid
 from ..evaluation.pair_metrics import PairMetrics
@@ -18,7 +18,7 @@ from .dataset import IGNORED_LABEL, TokenizedPairs, TrainingPasses
 from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
 from .sampling import EpochOrder, GlobalBatches, MentionLists
 
-__all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics"]
+__all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics", "loader_options"]
 
 LABEL_NAMES = ["labels", "weight", "row"]
 
@@ -91,11 +91,8 @@ class RerankerTrainer(Trainer):
         return DataLoader(
             dataset,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            multiprocessing_context=self.args.dataloader_multiprocessing_context,
+            **loader_options(self.args),
             **batches,
         )
 
@@ -137,6 +134,12 @@ class RerankerTrainer(Trainer):
         else:
             loss = pairwise_terms(*terms).mean()
         return (loss, outputs) if return_outputs else loss
+
+
+def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
+    """How a `DataLoader` shares its work out to processes."""
+    names = "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context"
+    return {name: getattr(arguments, f"dataloader_{name}") for name in names}
 
 
 def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
