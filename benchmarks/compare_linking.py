@@ -43,11 +43,10 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.models.cross_encoder import PairScorer
-    from umls_reranker.models.template import PairTemplate
+    from umls_reranker.models.cross_encoder import PairScorer, score_lists
     from umls_reranker.serving.reranker import UMLSReranker
 
     recipe = load_recipe(arguments.recipe)
@@ -55,9 +54,7 @@ def main() -> None:
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     candidates = load_from_disk(str(run / "candidates"))
     lists = {
-        split: CandidateLists.load(
-            candidates[split], mentions[split], concepts, PairTemplate.from_recipe(recipe.model)
-        )
+        split: CandidateLists.from_run(candidates[split], mentions[split], concepts, recipe.model.candidate_fields)
         for split in ("calibration", arguments.split)
     }
     theirs = None
@@ -66,10 +63,12 @@ def main() -> None:
         if not theirs.is_dir():
             train_cross_encoder(load_from_disk(str(run / "pairs"))["train"], recipe, run, arguments, theirs)
     reranker = UMLSReranker.from_pretrained(run / "model")
-    logits = {"ours": {name: part.score(reranker.scorer, f"ours, {name}").logits for name, part in lists.items()}}
+    logits = {
+        "ours": {name: score_lists(reranker.scorer, part, f"ours, {name}").logits for name, part in lists.items()}
+    }
     if theirs is not None:
         scorer = PairScorer.from_folder(theirs, reranker.scorer.template, recipe.run.device)
-        scores = {name: part.score(scorer, f"theirs, {name}") for name, part in lists.items()}
+        scores = {name: score_lists(scorer, part, f"theirs, {name}") for name, part in lists.items()}
         logits["sentence-transformers"] = {name: part.logits for name, part in scores.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
     print(
@@ -151,55 +150,63 @@ def queries(texts, rows, recipe) -> list[str]:
 
 def systems(reranker, lists, logits, train_mentions, concepts, split):
     """Name -> (gold ranks, score of the top candidate or None)."""
+    from itertools import pairwise
+
     import numpy as np
 
     from umls_reranker.calibration.evidence import fit_fusions
     from umls_reranker.calibration.string_counts import StringCounts
+    from umls_reranker.core.arrays import top_two
+    from umls_reranker.data.normalization import normalize_name
     from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
 
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     part, counts = lists[split], StringCounts.fit(zip(*columns, strict=True))
     pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
+    cuis, texts, gold = part.cuis.to_pylist(), part.mentions.to_pylist(), part.annotations.gold
     answers = baseline_answers(
-        list(part.mentions["mention"]),
-        part.lists_of_cuis(),
+        texts,
+        [cuis[start:end] for start, end in pairwise(part.offsets.tolist())],
         lambda cui: concepts.names(int(concepts.rows([cui])[0])),
         StringFrequency.fit(pairs),
     )
-    cuis = list(part.mentions["cui"])
-    found = {"retriever": (part.gold, part.retrieved_first().score)}
+
+    def measured(log_odds):
+        first, _ = top_two(log_odds, part.offsets)
+        return gold_ranks(log_odds, part.offsets, gold), np.where(first >= 0, log_odds[first], np.nan)
+
+    first = np.where(np.diff(part.offsets) > 0, part.offsets[:-1], -1)
+    found = {"retriever": (gold, np.where(first >= 0, part.scores["retrieval"][first], np.nan))}
     for name in ("exact_match", "most_frequent_cui_else_retriever"):
-        found[name.replace("_", " ")] = (answer_ranks(answers[name], cuis)[0], None)
+        found[name.replace("_", " ")] = (answer_ranks(answers[name], part.annotations.cuis)[0], None)
     evidence = list(reranker.calibration.fusions[0].weights) if reranker.calibration.fusions else ["cross_encoder"]
     plain = [name for name in evidence if name != "cross_encoder"]
 
     def fused(names, scores):
-        fit = lists["calibration"].scored(scores["calibration"])
-        calibration = fit_fusions(names, fit, lists["calibration"].gold, counts)
-        log_odds = calibration(part.scored(scores[split])).log_odds
-        return gold_ranks(log_odds, part.offsets, part.gold), part.top(log_odds, log_odds).score
+        fit = lists["calibration"]
+        calibration = fit_fusions(names, fit, scores["calibration"], fit.annotations.gold, counts)
+        return measured(calibration(part, scores[split]).log_odds)
 
     if plain:
         nothing = {name: np.zeros(len(lists[name].names)) for name in lists}
         found["evidence without a cross-encoder"] = fused(plain, nothing)
     for name, scores in logits.items():
-        own = scores[split]
-        found[f"cross-encoder alone, {name}"] = (gold_ranks(own, part.offsets, part.gold), part.top(own, own).score)
+        found[f"cross-encoder alone, {name}"] = measured(scores[split])
         if plain:
             found[f"all evidence, {name}"] = fused(evidence, scores)
-    seen = counts.of_strings(list(part.mentions["mention"])) > 0
-    known = counts.of_concepts(cuis) > 0
+    forms = [normalize_name(text) for text in texts]
+    counted = counts.of_pairs(forms, part.types, part.annotations.cuis, *np.empty((2, 0), int))
+    seen, known = counted.strings > 0, counted.concepts > 0
     return found, dict(zip(GROUPS, (seen, ~seen, ~known), strict=True))
 
 
 def report(measured, lists) -> None:
-    import numpy as np
 
     from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics
 
     found, groups = measured
-    documents, known = np.asarray(lists.documents), lists.in_dictionary
+    documents, known = lists.annotations.documents, lists.annotations.in_dictionary
     print(f"\n{len(known):,} mentions, gold in the dictionary for {known.sum():,}; acc@1 over the latter:\n")
     print("| system | acc@1 | " + " | ".join(groups) + " | recall@32 | coverage at precision 0.95 / 0.90 |")
     print("|---|" + "---|" * (len(groups) + 3))

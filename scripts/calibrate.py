@@ -34,12 +34,12 @@ def calibrate(recipe) -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.hub.model_folder import copy_network, write_parts
-    from umls_reranker.models.cross_encoder import PairScorer
+    from umls_reranker.models.cross_encoder import PairScorer, score_lists
     from umls_reranker.models.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -49,14 +49,20 @@ def make(recipe, run, stage) -> None:
     if recipe.calibration.calibration_feedback:
         candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)
     template = PairTemplate.from_recipe(recipe.model)
-    lists = CandidateLists.load(candidates, fitted_mentions, concepts, template)
+    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
-        scores = lists.score(scorer, "scoring calibration candidates")
+        scores = score_lists(scorer, lists, "scoring calibration candidates")
         calibration, thresholds, fitted = fit_parts(
-            lists, scores.logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
+            lists,
+            scores.logits,
+            mentions["train"],
+            recipe.calibration,
+            concepts.hierarchy,
+            recipe.run.seed,
+            template.reads,
         )
         fitted |= corrections | {"index": run.key_of("index", "build_index")}
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)

@@ -32,25 +32,20 @@ def main() -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.candidate_lists import CandidateLists
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import card_charts, report_page
     from umls_reranker.evaluation.report import build_report
     from umls_reranker.hub.model_folder import METRICS, REFERENCE, RELIABILITY, RISK_COVERAGE
-    from umls_reranker.models.template import PairTemplate
     from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = load_from_disk(str(run.path / "mentions"))
-    lists = CandidateLists.load(
-        load_from_disk(str(run.path / "candidates"))["test"],
-        mentions["test"],
-        concepts,
-        PairTemplate.from_recipe(recipe.model),
-    )
+    candidates = load_from_disk(str(run.path / "candidates"))["test"]
+    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields)
     pairs = load_from_disk(str(run.path / "pairs"))["test"]
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

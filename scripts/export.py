@@ -46,10 +46,11 @@ def main() -> None:
 def make(recipe, run, options) -> None:
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.candidate_lists import CandidateLists
     from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.hub.export import export_network, needs_calibrator, register
+    from umls_reranker.models.cross_encoder import score_lists
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -57,8 +58,9 @@ def make(recipe, run, options) -> None:
     candidates = load_from_disk(str(run.path / "candidates"))
     folder = run.path / "model"
     reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
+    template = reranker.scorer.template
     dev, fitting = (
-        CandidateLists.load(candidates[name], mentions[name], concepts, reranker.scorer.template)
+        CandidateLists.from_run(candidates[name], mentions[name], concepts, template.candidate_fields)
         for name in ("dev", "calibration")
     )
     for backend in options.backends:
@@ -68,9 +70,15 @@ def make(recipe, run, options) -> None:
             )
             calibration = None
             if needs_calibrator(figures):
-                logits = fitting.score(scorer, "scoring calibration candidates").logits
+                logits = score_lists(scorer, fitting, "scoring calibration candidates").logits
                 calibration = fit_parts(
-                    fitting, logits, mentions["train"], recipe.calibration, concepts.hierarchy, recipe.run.seed
+                    fitting,
+                    logits,
+                    mentions["train"],
+                    recipe.calibration,
+                    concepts.hierarchy,
+                    recipe.run.seed,
+                    template.reads,
                 )
             register(folder, Path(workspace), backend, figures, calibration)
         print(

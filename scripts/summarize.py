@@ -74,7 +74,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     """Test mentions from the most to the least confident, reranked by the model folder as a user loads it."""
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.candidate_lists import as_serving_input
+    from umls_reranker.data.candidate_lists import as_serving_input
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.serving.reranker import UMLSReranker
 

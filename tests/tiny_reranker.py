@@ -1,11 +1,14 @@
 """A complete model folder around a tiny cross-encoder, as umls-reranker calibrate leaves it."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.decisions import RankedCandidate
 from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
@@ -60,3 +63,10 @@ def tiny_reranker(
     parts = calibration, fit_thresholds(), fitted, dictionary
     write_parts(folder, recipe, template or PairTemplate(32), "float32", *parts)
     return folder
+
+
+def as_rows(ranked: Sequence[RankedCandidate]) -> list[dict[str, Any]]:
+    """Ranked candidates of a mention as they stand in files."""
+    keys = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
+    values = [(r.name, r.cui, r.cross_encoder_score, r.margin, r.logit, r.tier, r.accepted) for r in ranked]
+    return [dict(zip(keys, own, strict=True)) for own in values]

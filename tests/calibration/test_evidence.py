@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from list_fixtures import make_lists
 
 from umls_reranker.calibration.calibrators import (
     BetaCalibrator,
@@ -11,13 +13,16 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     TypeLine,
 )
-from umls_reranker.calibration.evidence import Calibration, ScoredLists, fit_fusions, type_fits
+from umls_reranker.calibration.evidence import Calibration, fit_fusions
+from umls_reranker.calibration.features import features, type_fits
 from umls_reranker.calibration.fusion import EvidenceFusion
-from umls_reranker.calibration.inputs import ScoreRange, given_inputs
+from umls_reranker.calibration.inputs import ScoreRange, lacking
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.semantic_types import TypeHierarchy
+from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
+NONE = np.empty(0, int)
 TRAINING = [
     ("cold", "C1", ["T1"]),
     ("Cold", "C1", ["T1"]),
@@ -32,30 +37,31 @@ def counts() -> StringCounts:
     return StringCounts.fit(TRAINING)
 
 
-def lists(retrieval=None, cuis=("C1", "C2", None), types=None, fits=None) -> ScoredLists:
-    return ScoredLists(
-        logits=np.array([1.0, 0.5, 0.0]),
-        mentions=["COLD", "never seen"],
-        names=["Common Cold", "cold", "anything"],
-        cuis=list(cuis),
-        offsets=np.array([0, 2, 3]),
-        retrieval=retrieval or {},
-        types=types,
-        fits=fits,
-    )
+LOGITS = np.array([1.0, 0.5, 0.0])
+KINDS = TypeHierarchy([SemanticType(name, name.lower()) for name in ("T1", "T2", "T3", "T9")])
+
+
+def lists(retrieval=None, cuis=("C1", "C2", None), types=None, kinds=(None, None, None), **sides) -> CandidateLists:
+    """Two mentions with two candidates and one; types of candidates as `kinds`."""
+    columns = zip(("Common Cold", "cold", "anything"), cuis, kinds, strict=True)
+    items = [{"name": name, "cui": cui, "semantic_types": kind} for name, cui, kind in columns]
+    found = make_lists(["COLD", "never seen"], [items[:2], items[2:]], types, KINDS, **sides)
+    return replace(found, scores={name: np.array(column, float) for name, column in (retrieval or {}).items()})
 
 
 def test_counts_by_hand(counts):
     assert len(counts) == 3
-    assert counts.of_strings(["cold!", "heat stroke", "unseen"]).tolist() == [3, 1, 0]
-    assert counts.of_concepts(["C1", "C9", None, "C2"]).tolist() == [3, 0, 0, 1]
-    assert counts.of_uses(["cold", "flu"], ["C1", "C2", "C1", None], np.array([0, 0, 1, 1])).tolist() == [2, 1, 1, 0]
+    forms, cuis = ["cold", "heat stroke", "unseen", "flu"], ["C1", "C9", "", "C2"]
+    rows, concepts = np.array([0, 0, 3, 3, 2]), np.array([0, 3, 0, 2, 0])
+    found = counts.of_pairs(forms, TypeSets.missing(4), cuis, rows, concepts)
+    assert found.strings.tolist() == [3, 1, 0, 1] and found.concepts.tolist() == [3, 0, 0, 1]
+    assert found.uses.tolist() == [2, 1, 1, 0, 0]
 
 
 def test_counts_round_trip(counts, tmp_path):
     counts.save(tmp_path / "counts.safetensors")
     again = StringCounts.load(tmp_path / "counts.safetensors")
-    assert again.of_strings(["cold"]).tolist() == [3] and len(again) == 3
+    assert again.of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [3] and len(again) == 3
     assert b"cold" not in (tmp_path / "counts.safetensors").read_bytes()
 
 
@@ -73,11 +79,11 @@ def test_damaged_counts_are_refused(tmp_path):
 
 
 def test_no_training_mentions_are_no_counts():
-    assert StringCounts.fit([]).of_strings(["cold"]).tolist() == [0]
+    assert StringCounts.fit([]).of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [0]
 
 
 def test_evidence_by_hand(counts):
-    candidates, about = lists().evidence(counts)
+    candidates, about = features(lists(), counts)
     assert candidates["exact_name"].tolist() == [0, 1, 0]
     np.testing.assert_allclose(candidates["string_share"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
@@ -87,9 +93,10 @@ def test_evidence_by_hand(counts):
 
 def test_type_lifts_by_hand(counts):
     # Of five typed uses in training three are of T1; C1 had it two of two times, C2 never.
-    found = lists(types=["T1", ["T9"]]).evidence(counts)[0]["type_lift"]
+    found = features(lists(types=["T1", ["T9"]]), counts)[0]["type_lift"]
     np.testing.assert_allclose(found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0])
-    both = counts.type_lifts([["T1", "T3"], ["T1"]], ["C3", "C3"], np.array([0, 1]))
+    types = TypeSets.of([["T1", "T3"], ["T1"]])
+    both = counts.of_pairs(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
     np.testing.assert_allclose(
         both, [np.log((2 + 2 * 0.8) / ((2 + 2) * 0.8)), np.log((1 + 2 * 0.6) / ((2 + 2) * 0.6))]
     )
@@ -97,14 +104,14 @@ def test_type_lifts_by_hand(counts):
 
 def test_mentions_without_types_have_no_type_lift(counts):
     for types in (None, [None, []], [["UnknownType"], []]):
-        assert np.isnan(lists(types=types).evidence(counts)[0]["type_lift"]).all()
+        assert np.isnan(features(lists(types=types), counts)[0]["type_lift"]).all()
 
 
 def test_lists_without_types_are_scored_without_them(counts):
     rich = EvidenceFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
     poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     fused = Calibration([rich, poor], counts)
-    typed, without = fused(lists(types=[["T1"], None])), fused(lists())
+    typed, without = fused(lists(types=[["T1"], None]), LOGITS), fused(lists(), LOGITS)
     assert typed.complete.tolist() == [True, False] and not without.complete.any()
     assert typed.log_odds[0] == 1.0 + 3.0 * np.log(3.2 / 2.4)
     assert typed.log_odds[2] == 0.0 and without.log_odds.tolist() == [1.0, 0.5, 0.0]
@@ -113,18 +120,25 @@ def test_lists_without_types_are_scored_without_them(counts):
 def test_type_fits_by_hand():
     # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type contradicts none.
     types = [["T038"], ["UnknownType"], "Disease or Syndrome", None]
-    candidates = [["T047"], ["T121"], ["T121", "T047"], [], None, ["T047"], ["T121"], ["T038"], ["T047"]]
-    found = type_fits(TypeHierarchy.built_in(), types, candidates, np.array([0, 0, 0, 0, 0, 1, 2, 2, 3]))
-    np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, np.nan, 0, 1, np.nan])
+    candidates = [
+        [["T047"], ["T121"], ["T121", "T047"], [], None, ["T999"], ["T999", "T121"]],
+        [["T047"]],
+        [["T121"], "T038"],
+        [["T047"]],
+    ]
+    items = [[{"name": "a", "semantic_types": kinds} for kinds in own] for own in candidates]
+    found = type_fits(make_lists(["m"] * 4, items, types))
+    # Types that the model does not know say nothing.
+    np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, 1, 0, np.nan, 0, 1, np.nan])
 
 
 def test_candidates_without_types_are_scored_without_fit(counts):
     rich = EvidenceFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
     poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     fused, types = Calibration([rich, poor], counts), [["T1"], ["T1"]]
-    typed = fused(lists(types=types, fits=np.array([0.0, 1.0, np.nan])))
+    typed = fused(lists(types=types, kinds=["T2", "T1", None]), LOGITS)
     assert typed.complete.tolist() == [True, False] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
-    assert fused(lists(types=types)).log_odds.tolist() == [1.0, 0.5, 0.0]
+    assert fused(lists(types=types), LOGITS).log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
 def calibration(counts) -> Calibration:
@@ -136,15 +150,15 @@ def calibration(counts) -> Calibration:
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
-    scored = lists({"retrieval": np.array([0.1, 0.9, np.nan])})
-    found = calibration(counts)(scored)
+    scored = lists({"retrieval": [0.1, 0.9, np.nan]})
+    found = calibration(counts)(scored, LOGITS)
     assert found.complete.tolist() == [True, False]
     # The calibrator's slope of 2 works on utilities, inside the list.
     utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
     expected = np.exp(utility) / (1 + np.exp(utility).sum())
     np.testing.assert_allclose(found.probabilities[:2], expected)
     np.testing.assert_allclose(found.probabilities[2], 0.5)
-    none = calibration(counts)(lists())
+    none = calibration(counts)(lists(), LOGITS)
     assert none.complete.tolist() == [False, False]
     assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
 
@@ -152,19 +166,25 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
 # What a model reads, and who came without
 
 
-def reading(*reads, lacking=()) -> ScoredLists:
+READ = ("preferred_name", "definition")
+
+
+def reading(lacking=(), **columns) -> CandidateLists:
     """Two whole lists, of which the second lacks some of what a template reads."""
-    given = {name: np.array([True, name not in lacking]) for name in ("preferred_name", "definition", "context")}
-    return replace(lists(types=[["T1"], ["T1"]]), reads=reads, given=given)
+    texts = {name: [None if name in lacking and place == 2 else "x" for place in range(3)] for name in READ}
+    sides = {"lefts": ["before", "" if "context" in lacking else "before"]}
+    found = lists(types=[["T1"], ["T1"]], **columns, **sides)
+    return replace(found, **{f"{name}s": pa.array(column) for name, column in texts.items()})
 
 
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     for fusions in ([], [EvidenceFusion({"cross_encoder": 1.0}, {}, 0.0)]):
-        found = Calibration(fusions, StringCounts.fit(TRAINING))(reading(name, lacking=[name]))
+        fused, given = Calibration(fusions, StringCounts.fit(TRAINING)), reading([name])
+        found = fused(given, LOGITS, [name])
         assert found.complete.tolist() == [True, False]
         assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
-        assert Calibration(fusions, StringCounts.fit(TRAINING))(reading(lacking=[name])).complete.all()
+        assert fused(given, LOGITS).complete.all()
 
 
 @pytest.mark.parametrize(
@@ -182,47 +202,51 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
 )
 def test_what_each_evidence_reads(counts, evidence, missing):
     fused = Calibration([EvidenceFusion({evidence: 1.0}, {}, 0.0)], counts)
-    scored = replace(reading(lacking=["context"]), cuis=["C1", "C2", " "])
+    scored = reading(["context"], cuis=["C1", "C2", " "])
     found = fused.missing_inputs(scored)
     assert list(found) == missing
     expected = {"cui": [False, True], "context": [False, True], "entity_type": [False, False]}
-    for name, lacking in found.items():
-        assert lacking.tolist() == expected.get(name, [True, True])
-    untyped = fused.missing_inputs(replace(scored, types=None, fits=np.full(3, np.nan)))
+    for name, column in found.items():
+        assert column.tolist() == expected.get(name, [True, True])
+    untyped = fused.missing_inputs(scored.with_types([None, None]))
     assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
 
 
 def test_evidence_without_weight_is_not_read(counts):
     seen = EvidenceFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
     assert list(Calibration([seen], counts).missing_inputs(lists())) == ["retrieval_score"]
-    found = Calibration([EvidenceFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists())
+    found = Calibration([EvidenceFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists(), LOGITS)
     assert found.missing == {} and found.complete.all()
 
 
 def test_a_calibrator_with_lines_of_its_own_for_types_reads_them():
     calibrator = HierarchicalBetaCalibrator()
-    assert Calibration(calibrator=calibrator)(lists()).complete.all()
+    assert Calibration(calibrator=calibrator)(lists(), LOGITS).complete.all()
     calibrator.lines["T1"] = TypeLine(1.0, 0.0, 5)
-    found = Calibration(calibrator=calibrator)(lists(types=[["T1"], ["UnknownType"]]))
+    found = Calibration(calibrator=calibrator)(lists(types=[["T1"], ["UnknownType"]]), LOGITS)
     assert found.complete.tolist() == [True, False]
 
 
 def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
-    known, offsets = np.array([True, False, True]), np.array([0, 2, 3, 3])
-    found = given_inputs(~known, known, ["a ", " ", ""], [" ", "b", "\n"], offsets)
-    assert {name: column.tolist() for name, column in found.items()} == {
-        "preferred_name": [False, False, True],
-        "definition": [False, True, True],
-        "context": [True, True, False],
+    items = [
+        [{"name": "a", "preferred_name": "A", "definition": ""}, {"name": "b", "preferred_name": " "}],
+        [{"name": "c", "definition": "C"}],
+        [],
+    ]
+    given = make_lists(["m"] * 3, items, lefts=["a ", " ", ""], rights=[" ", "b", "\n"])
+    assert {name: lacking(given, name, {}).tolist() for name in (*READ, "context")} == {
+        "preferred_name": [True, True, False],
+        "definition": [True, False, False],
+        "context": [False, False, True],
     }
 
 
 @pytest.mark.parametrize("score", [25.1, 1e308, np.inf, -np.inf, np.nan, 1.11, -0.11])
 def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
-    usual = calibration(counts)(lists({"retrieval": np.array([0.1, 0.9, 1.1])}))
+    usual = calibration(counts)(lists({"retrieval": [0.1, 0.9, 1.1]}), LOGITS)
     assert usual.complete.tolist() == [True, True]
     scored = lists({"retrieval": np.array([0.1, 0.9, score])})
-    found = calibration(counts)(scored)
+    found = calibration(counts)(scored, LOGITS)
     assert found.complete.tolist() == [True, False] and found.missing["retrieval_score"].tolist() == [False, True]
     np.testing.assert_allclose(found.probabilities, [*usual.probabilities[:2], 0.5])
     assert np.isfinite(calibration(counts).without_cross_encoder(scored)).all()
@@ -230,7 +254,7 @@ def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
 
 def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
     scored = lists({"retrieval": np.array([0.1, 0.9, 0.3]), "lexical": np.array([5.0, 2.0, 2.0])})
-    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, np.array([1, -1]), counts)
+    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, LOGITS, np.array([1, -1]), counts)
     assert fitted.score_ranges == {"retrieval": (0.1, 0.9)}
     assert fitted.score_ranges["retrieval"].bounds == pytest.approx((0.02, 0.98))
     counts.save(tmp_path / "string_counts.safetensors")
@@ -246,20 +270,21 @@ def test_a_calibration_without_the_range_of_its_scores_is_refused(counts, tmp_pa
 
 
 def test_without_fusion_the_logits_decide():
-    found = Calibration(calibrator=PlattCalibrator(slope=1.0, intercept=0.0))(lists())
+    found = Calibration(calibrator=PlattCalibrator(slope=1.0, intercept=0.0))(lists(), LOGITS)
     assert found.log_odds.tolist() == [1.0, 0.5, 0.0] and found.complete.all()
     np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-found.log_odds)))
 
 
 def test_candidates_of_one_cui_are_one_concept():
-    assert lists(cuis=("C1", "C1", "C1")).concepts.tolist() == [0, 0, 1]
-    assert lists(cuis=(None, None, None)).concepts.tolist() == [0, 1, 2]
+    same, other, last = lists(cuis=("C1", "C1", "C1")).concepts
+    assert same == other != last
+    assert len(set(lists(cuis=(None, "", None)).concepts.tolist())) == 3
 
 
 def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
     sure = EvidenceFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
-    once = Calibration([sure], counts)(lists()).probabilities[:2]
-    twice = Calibration([sure], counts)(lists(cuis=("C1", "C1", "C9"))).probabilities[:2]
+    once = Calibration([sure], counts)(lists(), LOGITS).probabilities[:2]
+    twice = Calibration([sure], counts)(lists(cuis=("C1", "C1", "C9")), LOGITS).probabilities[:2]
     assert once.sum() < 1 < twice.sum() and twice.max() < 1
 
 
@@ -273,29 +298,29 @@ def test_a_name_equal_to_the_mention_never_lowers_a_probability(counts, calibrat
     gold = np.where(exact.any(axis=1) & (rng.random(n) < 0.9), -1, logits.argmax(axis=1))
 
     def scored(exact):
-        names = np.where(exact.ravel(), "Cold", "other").tolist()
-        cuis = [f"C{number}" for number in range(n * size)]
-        return ScoredLists(logits.ravel(), ["cold"] * n, names, cuis, np.arange(n + 1) * size, {})
+        names = np.where(exact, "Cold", "other").tolist()
+        items = [[{"name": name, "cui": f"C{place}"} for place, name in enumerate(own)] for own in names]
+        return make_lists(["cold"] * n, items)
 
-    fitted = fit_fusions(["cross_encoder", "exact_name"], scored(exact), gold, counts)
+    fitted = fit_fusions(["cross_encoder", "exact_name"], scored(exact), logits.ravel(), gold, counts)
     fused = Calibration(fitted.fusions, counts, calibrator)
-    before, after = fused(scored(np.zeros_like(exact))), fused(scored(np.eye(size, dtype=bool)[np.arange(n) % size]))
+    given = (np.zeros_like(exact), np.eye(size, dtype=bool)[np.arange(n) % size])
+    before, after = (fused(scored(one), logits.ravel()) for one in given)
     gained = (after.probabilities - before.probabilities).reshape(n, size)[np.arange(n), np.arange(n) % size]
     assert gained.min() >= 0
 
 
 def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
     scored = lists({"retrieval": np.array([0.1, 0.9, 0.3])}, types=[["T1"], None])
-    fitted = fit_fusions(["cross_encoder", "retrieval", "type_lift"], scored, np.array([1, -1]), counts)
+    fitted = fit_fusions(["cross_encoder", "retrieval", "type_lift"], scored, LOGITS, np.array([1, -1]), counts)
     assert [list(fusion.weights) for fusion in fitted.fusions] == [
         ["cross_encoder", "retrieval", "type_lift"],
         ["cross_encoder", "retrieval"],
         ["cross_encoder", "type_lift"],
         ["cross_encoder"],
     ]
-    fits = np.array([1.0, 0.0, np.nan])
-    both = lists({"retrieval": np.array([0.1, 0.9, 0.3])}, types=[["T1"], None], fits=fits)
-    rungs = fit_fusions(["retrieval", "type_lift", "type_fit"], both, np.array([1, -1]), counts).fusions
+    both = lists({"retrieval": [0.1, 0.9, 0.3]}, types=[["T1"], None], kinds=["T1", "T2", None])
+    rungs = fit_fusions(["retrieval", "type_lift", "type_fit"], both, LOGITS, np.array([1, -1]), counts).fusions
     assert [list(fusion.weights) for fusion in rungs] == [
         ["retrieval", "type_lift", "type_fit"],
         ["retrieval", "type_lift"],
@@ -308,25 +333,27 @@ def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
 
 def test_fit_makes_a_second_fusion_only_where_retrieval_is_weighed(counts):
     scored, gold = lists({"retrieval": np.array([0.1, 0.9, 0.3])}), np.array([1, -1])
-    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, gold, counts)
+    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, LOGITS, gold, counts)
     assert [list(fusion.weights) for fusion in fitted.fusions] == [["cross_encoder", "retrieval"], ["cross_encoder"]]
     assert list(fitted.baseline.weights) == ["retrieval"]
     assert fitted.without_cross_encoder(scored).shape == (3,)
-    assert len(fit_fusions(["cross_encoder", "exact_name"], scored, gold, counts).fusions) == 1
-    alone = fit_fusions(["retrieval"], scored, gold, counts)
+    assert len(fit_fusions(["cross_encoder", "exact_name"], scored, LOGITS, gold, counts).fusions) == 1
+    alone = fit_fusions(["retrieval"], scored, LOGITS, gold, counts)
     assert len(alone.fusions) == 1 and alone.baseline is None and alone.without_cross_encoder(scored) is None
 
 
 def test_unknown_or_missing_evidence_is_refused(counts):
     with pytest.raises(UserError, match="'luck' is unknown"):
-        fit_fusions(["luck"], lists(), np.array([1, -1]), counts)
+        fit_fusions(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
     with pytest.raises(UserError, match="hold no lexical scores"):
-        fit_fusions(["lexical"], lists(), np.array([1, -1]), counts)
+        fit_fusions(["lexical"], lists(), LOGITS, np.array([1, -1]), counts)
 
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
     again = Calibration.load(calibration(counts).to_dict(), tmp_path)
-    scored = lists({"retrieval": np.array([0.1, 0.9, np.nan])})
-    np.testing.assert_array_equal(again(scored).probabilities, calibration(counts)(scored).probabilities)
+    scored = lists({"retrieval": [0.1, 0.9, np.nan]})
+    np.testing.assert_array_equal(
+        again(scored, LOGITS).probabilities, calibration(counts)(scored, LOGITS).probabilities
+    )
     assert again.baseline.weights == {"retrieval": 5.0}

@@ -1,8 +1,7 @@
 import numpy as np
-from datasets import Dataset
+from list_fixtures import make_lists
 from trigram_encoder import make_concepts
 
-from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.data.relations import Relations, RelationTable, write_relations
 from umls_reranker.evaluation.near_misses import near_misses
 
@@ -19,12 +18,10 @@ ANSWERS = [[COLD, BONE], [TEMPERATURE], [COLD], [BONE, COLD], [COLD], [], [BONE]
 
 
 def lists_of(gold, answers):
-    mentions = Dataset.from_dict({"cui": gold, "doc_id": [str(place // 2) for place in range(len(gold))]})
-    cuis = [cui for own in answers for cui in own]
-    offsets = np.concatenate([[0], np.cumsum([len(own) for own in answers])])
-    positions = np.array([own.index(cui) if cui in own else -1 for cui, own in zip(gold, answers, strict=True)])
-    known = np.array([cui != UNKNOWN for cui in gold])
-    return CandidateLists(mentions, cuis, cuis, cuis, gold, {}, offsets, positions, known)
+    items = [[{"name": cui, "cui": cui} for cui in own] for own in answers]
+    places = [own.index(cui) if cui in own else -1 for cui, own in zip(gold, answers, strict=True)]
+    documents = [str(place // 2) for place in range(len(gold))]
+    return make_lists(gold, items, gold=places, cuis=gold, documents=documents)
 
 
 def folder_of(tmp_path, parents=()):
@@ -36,7 +33,7 @@ def folder_of(tmp_path, parents=()):
 def test_wrong_answers_are_near_by_name_or_by_relation(tmp_path):
     searched = folder_of(tmp_path, [(COLD, INFECTION)])
     lists = lists_of(GOLD, ANSWERS)
-    counted = near_misses(lists, -np.arange(len(lists.cuis)), *searched, resamples=50)
+    counted = near_misses(lists, -np.arange(len(lists.names)), *searched, resamples=50)
     none = dict.fromkeys(("SY", "PAR", "CHD", "RB", "RN", "SIB"), 0)
     # A homonym, a child of the gold concept, and twice a bone; the unknown concept and the empty list do not count.
     assert counted["wrong"] == 4

@@ -4,10 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from datasets import Dataset
-from outcome_fixtures import make_outcomes
+from list_fixtures import make_lists
 
-from umls_reranker.calibration.candidate_lists import CandidateLists
+from umls_reranker.calibration.decisions import Decisions
+from umls_reranker.calibration.features import type_fits
+from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
 from umls_reranker.models.cross_encoder import Scores
@@ -50,7 +51,7 @@ def test_levels_are_shares_of_the_mentions_with_types_and_hold_one_another():
     types = [["T038"], ["Chemical", "T017"], ["UnknownType"], []] * 50
     levels = replaced(types, [["T121", "T047"]] * 200)
     assert tuple(levels) == LEVELS == (0.0, 0.05, 0.1, 0.2)
-    changed = [{row for row in range(200) if given[row] != types[row]} for given in levels.values()]
+    changed = [{row for row in range(200) if given[row] != tuple(types[row])} for given in levels.values()]
     assert [len(rows) for rows in changed] == [0, 5, 10, 20]
     assert changed[1] < changed[2] < changed[3]
     assert all(row % 4 < 2 for row in changed[3])
@@ -63,19 +64,9 @@ def test_the_seed_decides():
 
 def lists(n=100):
     """One candidate a mention, a chemical; all mentions are functions."""
-    mentions = Dataset.from_dict(
-        {
-            "doc_id": [str(row % 10) for row in range(n)],
-            "mention": [f"m{row}" for row in range(n)],
-            "left": [""] * n,
-            "right": [""] * n,
-            "cui": ["C1"] * n,
-            "semantic_types": [["T038"]] * n,
-        }
-    )
-    texts = [f"m{row}" for row in range(n)]
-    names, offsets, gold = ["aspirin"] * n, np.arange(n + 1), np.zeros(n, int)
-    return CandidateLists(mentions, ["C1"] * n, names, names, texts, {}, offsets, gold, np.ones(n, bool), np.zeros(n))
+    items = [[{"name": "aspirin", "cui": "C1", "semantic_types": ["T121"]}]] * n
+    texts, documents = [f"m{row}" for row in range(n)], [str(row % 10) for row in range(n)]
+    return make_lists(texts, items, [["T038"]] * n, HIERARCHY, gold=np.zeros(n, int), documents=documents)
 
 
 class CountingScorer:
@@ -89,18 +80,16 @@ class CountingScorer:
 
 @pytest.mark.parametrize("reads_types", [False, True])
 def test_thresholds_and_evidence_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
-    given, asked = lists(), []
+    asked = []
 
-    def answer(changed, logits):
-        scored = changed.scored(logits)
-        wrong = np.array([types == ["T103"] for types in scored.types])
-        asked.append((wrong, scored.fits, logits))
-        return make_outcomes(len(wrong), rank=np.zeros(100, int), tier=np.where(wrong, "medium", "high"))
+    def decide(given, score):
+        wrong, logits = np.array([types == ("T103",) for types in given.types]), score(given).logits
+        asked.append((wrong, type_fits(given), logits))
+        tiers, ones = np.where(wrong, TIERS.index("medium"), TIERS.index("high")), np.ones(len(wrong))
+        return Decisions(given.offsets, logits, ones, ones, np.arange(len(wrong)), ones, tiers, ones.astype(bool))
 
     scorer = CountingScorer(PairTemplate(mention_types=reads_types))
-    figures = wrong_type_figures(
-        given, np.ones(100), scorer, answer, [["T121"]] * 100, SEEN, HIERARCHY, resamples=20, seed=0
-    )
+    figures = wrong_type_figures(lists(), np.ones(100), scorer, decide, SEEN, resamples=20, seed=0)
     assert [(share, part["replaced"]) for share, part in figures.items()] == [
         ("0.00", 0),
         ("0.05", 5),
@@ -117,7 +106,5 @@ def test_thresholds_and_evidence_see_the_wrong_type_and_only_templates_that_read
 
 
 def test_without_types_there_is_nothing_to_replace():
-    given = lists()
-    given.mentions = given.mentions.map(lambda row: {"semantic_types": []})
-    scorer = CountingScorer(PairTemplate(mention_types=True))
-    assert wrong_type_figures(given, None, scorer, None, [[]] * 100, SEEN, HIERARCHY, resamples=20, seed=0) == {}
+    given, scorer = lists().with_types([[]] * 100), CountingScorer(PairTemplate(mention_types=True))
+    assert wrong_type_figures(given, np.ones(100), scorer, None, SEEN, resamples=20, seed=0) == {}

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from list_fixtures import make_lists
 from tiny_reranker import fit_thresholds, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.calibration.evidence import COUNTS_FILE, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.export import agreement, export_network, needs_calibrator, register
 from umls_reranker.hub.model_folder import changing, model_files, verify_parts
+from umls_reranker.models.cross_encoder import score_lists
 
 BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
 
@@ -21,17 +21,8 @@ BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
 def lists():
     choose = np.random.default_rng(0)
     texts = ["".join(choose.choice(list("abcdef "), size)) + "x" for size in choose.integers(1, 12, 120)]
-    return CandidateLists(
-        mentions=Dataset.from_dict({"mention": texts[:20], "left": [""] * 20, "right": [""] * 20}),
-        cuis=[f"C{row}" for row in range(100)],
-        names=texts[20:],
-        texts=texts[20:],
-        mention_texts=texts[:20],
-        retrieval={},
-        offsets=np.arange(0, 101, 5),
-        gold=choose.integers(-1, 5, 20),
-        in_dictionary=np.ones(20, bool),
-    )
+    candidates = [texts[start : start + 5] for start in range(20, 120, 5)]
+    return make_lists(texts[:20], candidates, gold=choose.integers(-1, 5, 20))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +49,7 @@ def test_float32_networks_give_the_scores_of_pytorch(exported, lists):
     for backend in ("onnx", "openvino"):
         scorer = UMLSReranker.from_pretrained(folder, dtype="float32", backend=backend).scorer
         assert (scorer.backend, scorer.precision) == (backend, "float32")
-        expected, logits = (lists.score(s, "").logits for s in (reference.scorer, scorer))
+        expected, logits = (score_lists(s, lists).logits for s in (reference.scorer, scorer))
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
     assert figures["onnx"]["largest_logit_difference"] < 1e-3 and figures["onnx"]["same_top_share"] == 1
 
@@ -158,8 +149,8 @@ def test_agreement_by_hand(lists):
     logits = reference.copy()
     logits[:5] = [3.0, 4.0, 2.0, 1.0, 0.0]
     figures = agreement(lists, reference, logits)
-    share = float(np.mean(lists.gold == 0))
-    gained = (int(lists.gold[0] == 1) - int(lists.gold[0] == 0)) / 20
+    share = float(np.mean(lists.annotations.gold == 0))
+    gained = (int(lists.annotations.gold[0] == 1) - int(lists.annotations.gold[0] == 0)) / 20
     assert figures["largest_logit_difference"] == 1 and figures["mean_logit_difference"] == pytest.approx(0.02)
     assert figures["same_top_share"] == 0.95 and figures["torch_acc@1"] == share
     assert figures["acc@1"] == pytest.approx(share + gained) and figures["points_lost"] == pytest.approx(-100 * gained)

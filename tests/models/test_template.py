@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 
@@ -196,9 +197,10 @@ def test_settings_without_sense_are_refused(settings, key):
 def test_candidate_texts_come_from_the_dictionary(tmp_path):
     concepts = make_concepts(tmp_path, {"C0000001": ("", ["Common Cold", "cold"]), "C0000002": ("", ["Cold"])})
     rows, names = np.array([0, 1, 0]), ["cold", "Cold", "common cold"]
-    shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(names, concepts, rows)
-    assert shown == ["cold ; Common Cold", "Cold", "common cold"]
-    assert PairTemplate().candidate_texts(names, concepts, rows) == names
+    lists = CandidateLists.from_concepts(concepts, ["a cold"], np.array([0, 3]), rows, names, {})
+    shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
+    assert shown.to_pylist() == ["cold ; Common Cold", "Cold", "common cold"]
+    assert PairTemplate().candidate_texts(lists).to_pylist() == names
 
 
 def test_a_template_comes_back_from_json_with_and_without_candidate_fields():

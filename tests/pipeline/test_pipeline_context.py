@@ -6,8 +6,8 @@ import pytest
 from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.calibration.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
+from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -68,9 +68,9 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
     linker = ConceptLinker.from_run(run[0], device="cpu", dtype="float32")
     mentions, candidates = (load_from_disk(str(run[0] / name))["test"] for name in ("mentions", "candidates"))
     reranker = linker.reranker
-    lists = CandidateLists.load(candidates, mentions, linker.concepts, reranker.scorer.template)
-    scored = lists.scored(lists.score(reranker.scorer, "test").logits)
-    expected = reranker.calibration(scored).probabilities.tolist()
+    fields = reranker.scorer.template.candidate_fields
+    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, fields)
+    expected = reranker.rank(lists).probabilities.tolist()
     linked = linker.link_batch(
         list(mentions["mention"]),
         entity_types=list(mentions["semantic_types"]),
@@ -78,7 +78,7 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
         rights=list(mentions["right"]),
     )
     by_cui = [{item.cui: item.score for item in items} for items in linked]
-    found = [by_cui[row][cui] for row, cui in zip(lists.mention_of.tolist(), lists.cuis, strict=True)]
+    found = [by_cui[row][cui] for row, cui in zip(lists.owner.tolist(), lists.cuis.to_pylist(), strict=True)]
     assert found == pytest.approx(expected, abs=1e-4)
 
 

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_reranker import tiny_reranker
+from tiny_reranker import as_rows, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
-from umls_reranker.serving.bulk import BulkJob, rerank_rows
+from umls_reranker.serving.bulk import BulkJob
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "rerank.py"
 
@@ -59,7 +59,9 @@ def rows():
 
 @pytest.fixture(scope="module")
 def expected(reranker, rows):
-    return [row | {"ranked": ranked} for row, ranked in zip(rows, rerank_rows(reranker, rows), strict=True)]
+    columns = ([row[key] for row in rows] for key in ("entity", "candidates", "entity_type"))
+    ranked = reranker.rerank_batch(*columns)
+    return [row | {"ranked": as_rows(items)} for row, items in zip(rows, ranked, strict=True)]
 
 
 def write(path, rows):
@@ -176,15 +178,15 @@ class Killed(Exception):
 
 def test_finished_shards_are_not_made_again_after_a_kill(tmp_path, reranker, rows, expected, monkeypatch):
     source, entities = write(tmp_path / "in.jsonl", rows), []
-    rerank_batch = reranker.rerank_batch
+    rank = reranker.rank
 
-    def dying(names, *columns):
-        entities.extend(names)
+    def dying(lists):
+        entities.extend(lists.mentions)
         if len(entities) > 22:
             raise Killed
-        return rerank_batch(names, *columns)
+        return rank(lists)
 
-    monkeypatch.setattr(reranker, "rerank_batch", dying)
+    monkeypatch.setattr(reranker, "rank", dying)
     with pytest.raises(Killed):
         BulkJob(source, tmp_path / "out.jsonl", batch_rows=4, shard_rows=8).run(reranker, ALONE)
     assert not (tmp_path / "out.jsonl").exists()
@@ -249,7 +251,7 @@ def unscored(*_):
 @pytest.mark.parametrize(("change", "reason"), POISON, ids=str)
 def test_a_bad_row_is_named_before_any_is_scored(tmp_path, reranker, rows, monkeypatch, change, reason):
     source = write(tmp_path / "in.jsonl", [*rows[:9], rows[9] | change, *rows[10:]])
-    monkeypatch.setattr(reranker, "rerank_batch", unscored)
+    monkeypatch.setattr(reranker, "rank", unscored)
     with pytest.raises(UserError, match=rf"^\S*in\.jsonl:10: .*{reason}.*on_error: skip$"):
         BulkJob(source, tmp_path / "out.jsonl", 4, 8).run(reranker, ALONE)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tiny_reranker import tiny_reranker
+from tiny_reranker import as_rows, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.serving import cluster
-from umls_reranker.serving.bulk import rerank_rows
 from umls_reranker.serving.cluster import RerankBatches, RerankPartitions
 
 OPTIONS = {"device": "cpu", "dtype": "float32"}
@@ -27,7 +26,8 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(model):
-    return rerank_rows(UMLSReranker.from_pretrained(model, **OPTIONS), ROWS)
+    reranker = UMLSReranker.from_pretrained(model, **OPTIONS)
+    return [as_rows(reranker.rerank(row["entity"], row["candidates"])) for row in ROWS]
 
 
 def test_a_batch_of_ray_data_gains_the_ranking(model, expected):

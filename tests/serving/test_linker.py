@@ -9,8 +9,8 @@ import pytest
 from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker
-from umls_reranker.calibration.candidate_lists import CandidateLists
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -22,22 +22,23 @@ def linker(finished):
 
 
 def evaluated(folder, reranker):
-    """The test split's lists, and the logits and probabilities that evaluation gives them."""
+    """The test split, its lists, and what evaluation decides about them."""
     concepts = ConceptTable.load(folder / "concepts")
     mentions = load_from_disk(str(folder / "mentions"))["test"]
-    template = reranker.scorer.template
-    lists = CandidateLists.load(load_from_disk(str(folder / "candidates"))["test"], mentions, concepts, template)
-    logits = lists.score(reranker.scorer, "scoring").logits
-    return lists, logits, reranker.calibration(lists.scored(logits))
+    fields = reranker.scorer.template.candidate_fields
+    lists = CandidateLists.from_run(load_from_disk(str(folder / "candidates"))["test"], mentions, concepts, fields)
+    return mentions, lists, reranker.rank(lists)
 
 
 def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
-    lists, logits, decided = evaluated(finished.folder, linker.reranker)
-    columns = lists.mentions.with_format("arrow")[:].to_pydict()
+    mentions, lists, decided = evaluated(finished.folder, linker.reranker)
+    cuis = lists.cuis.to_pylist()
+    columns = mentions.with_format("arrow")[:].to_pydict()
     queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
     found = linker.candidates(queries)
-    assert [[item["cui"] for item in items] for items in found] == lists.lists_of_cuis()
-    assert [item["name"] for items in found for item in items] == lists.names
+    assert np.cumsum([len(items) for items in found]).tolist() == lists.offsets[1:].tolist()
+    assert [item["cui"] for items in found for item in items] == cuis
+    assert [item["name"] for items in found for item in items] == lists.names.to_pylist()
     ranked = linker.reranker.rerank_batch(
         queries.texts, found, columns["semantic_types"], queries.lefts, queries.rights
     )
@@ -46,8 +47,8 @@ def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
     )
     for row, (start, end) in enumerate(zip(lists.offsets[:-1], lists.offsets[1:], strict=True)):
         order = start + np.argsort(-decided.log_odds[start:end], kind="stable")
-        assert [item.logit for item in ranked[row]] == pytest.approx(logits[order], abs=1e-4)
-        assert [item.cui for item in linked[row]] == [lists.cuis[place] for place in order]
+        assert [item.logit for item in ranked[row]] == pytest.approx(decided.logits[order], abs=1e-4)
+        assert [item.cui for item in linked[row]] == [cuis[place] for place in order]
         assert [item.score for item in linked[row]] == pytest.approx(decided.probabilities[order], abs=1e-6)
 
 

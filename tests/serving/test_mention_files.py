@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.mention_files import open_mentions
 
 ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
@@ -35,8 +36,14 @@ def read(file, start, stop, most):
     rows = []
     for first, piece in file.read(start, stop, most):
         assert first == start + len(rows) and len(piece) <= most
-        rows += file.mentions(piece)
+        lists = file.lists(piece, TypeHierarchy.built_in())
+        assert len(lists) == len(piece) and lists.mentions.to_pylist() == [row["entity"] for row in as_rows(piece)]
+        rows += as_rows(piece)
     return rows
+
+
+def as_rows(piece):
+    return [json.loads(line) for line in piece] if isinstance(piece, list) else piece.to_pylist()
 
 
 @pytest.mark.parametrize("shard", [1, 6, 100])
@@ -72,9 +79,11 @@ def test_places_name_file_and_row(tmp_path, kind):
 def test_a_line_that_is_no_mention_is_an_error_in_its_place(tmp_path, line):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"%s\n%s\n%s" % (good := json.dumps(ROWS[0]).encode(), line, good))
-    first, error, last = read(open_mentions(path, 10), 0, 3, 10)
-    assert first == last == ROWS[0] and isinstance(error, ValueError)
-    assert "expected a JSON object" in str(error)
+    file = open_mentions(path, 10)
+    ((_, piece),) = file.read(0, 3, 10)
+    (place, reason), *others = file.faults(piece, TypeHierarchy.built_in()).items()
+    assert place == 1 and not others and "expected a JSON object" in reason
+    assert file.without(piece, [1]) == [piece[0], piece[2]]
 
 
 def test_missing_columns_are_named(tmp_path):

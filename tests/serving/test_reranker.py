@@ -15,11 +15,11 @@ from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IsotonicCalibrator
-from umls_reranker.calibration.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.calibration.evidence import Calibration
 from umls_reranker.calibration.fusion import EvidenceFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
@@ -437,7 +437,7 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
 
 
 def test_evaluation_and_serving_find_the_same_missing(tmp_path):
-    concepts = make_concepts(tmp_path, {"C0000001": ("T1", ["cold"]), "C0000002": ("", ["flu"])})
+    concepts = make_concepts(tmp_path, {"C0000001": (DISEASE, ["cold"]), "C0000002": ("", ["flu"])})
     rows = [["C0000001", "C0000002"], ["C0000002", "C0000001"], ["C0000001"]]
     candidates = Dataset.from_dict(
         {
@@ -454,11 +454,16 @@ def test_evaluation_and_serving_find_the_same_missing(tmp_path):
             "semantic_types": [[DISEASE], [DISEASE], [DISEASE]],
             "left": ["before", " ", ""],
             "right": ["", "", ""],
+            "doc_id": ["d"] * 3,
+            "start": [0] * 3,
+            "end": [1] * 3,
         }
     )
     reranker = reading_everything()
-    lists = CandidateLists.load(candidates, mentions, concepts, READ_ALL)
-    evaluated = reranker.calibration.missing_inputs(lists.scored(np.zeros(5)))
+    # As in a run, whose thresholds go by the types of its dictionary.
+    concepts.hierarchy = reranker.thresholds.hierarchy
+    lists = CandidateLists.from_run(candidates, mentions, concepts, READ_ALL.candidate_fields)
+    evaluated = reranker.calibration.missing_inputs(lists, READ_ALL.reads)
     for number, row in enumerate(candidates):
         given = as_serving_input(row, concepts)
         with warnings.catch_warnings(record=True) as caught:

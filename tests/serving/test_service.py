@@ -5,7 +5,6 @@ import json
 import re
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -130,7 +129,7 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
 
     def fused(*arguments):
         # As where evidence is weighed: the best by probability is the worst by the cross-encoder alone.
-        return [[replace(one, logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments)]
+        return [[one._replace(logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments)]
 
     monkeypatch.setattr(reranker, "rerank_batch", fused)
     body = {"query": "cold", "texts": NAMES}

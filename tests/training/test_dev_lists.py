@@ -51,6 +51,8 @@ def test_pairs_are_the_lists_as_they_were_retrieved(tmp_path):
             "right": [" z", " w"],
             "cui": ["C0000001", "C0000002"],
             "semantic_types": [["T3"], []],
+            "start": [0, 0],
+            "end": [5, 6],
         }
     )
     candidates = Dataset.from_dict(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
 from .lineage import DEFAULT, lineage, memberships
 from .logistic import fit_logistic, information
@@ -276,12 +277,11 @@ class HierarchicalBetaCalibrator(Calibrator):
         scores = self.root.log_odds(scores)
         if types is None:
             return scores
-        code: dict[tuple[str, ...], int] = {}
-        keys = ((names,) if isinstance(names, str) else tuple(names or ()) for names in types)
-        index = np.fromiter((code.setdefault(key, len(code)) for key in keys), np.int64, len(scores))
-        lines = [self.line(key) for key in code]
+        coded = types if isinstance(types, TypeSets) else TypeSets.of(types)
+        # The last line is that of rows without types, whose code is -1.
+        lines = [self.line(names) for names in (*coded.sets, ())]
         slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
-        return slopes[index] * scores + intercepts[index] if len(lines) else scores
+        return slopes[coded.codes] * scores + intercepts[coded.codes]
 
 
 def _features(sample: Sample) -> np.ndarray:

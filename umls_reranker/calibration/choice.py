@@ -7,24 +7,21 @@ one concept the sum counts the best; each has its own probability, so with dupli
 
 import numpy as np
 
-__all__ = ["choice_log_odds", "leaders", "list_owner", "log_sums"]
+from ..core.arrays import list_owner, list_sizes
 
-
-def list_owner(offsets: np.ndarray) -> np.ndarray:
-    """(m,) the list that each candidate belongs to; `offsets` (n + 1,) is where each list's candidates start."""
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+__all__ = ["choice_log_odds", "leaders", "log_sums"]
 
 
 def leaders(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(m,) bool, the candidates than which no other of their list has more `utility` (m,)."""
-    filled = offsets[:-1][np.diff(offsets) > 0]
+    filled = offsets[:-1][list_sizes(offsets) > 0]
     most = np.maximum.reduceat(utility, filled) if len(filled) else np.empty(0)
     return utility == np.repeat(most, np.diff(np.append(filled, offsets[-1])))
 
 
 def log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(n,) log of the sum of exp over none (n,) and each list's candidates (m,)."""
-    filled = np.flatnonzero(np.diff(offsets))
+    filled = np.flatnonzero(list_sizes(offsets))
     most = none.copy()
     if len(filled):
         most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled]))
@@ -45,9 +42,11 @@ def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, 
             right, of which the sum over the list counts the best.
     """
     # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
-    order = np.lexsort((-utility, concepts))
-    repeated = np.zeros(len(utility), bool)
-    repeated[order[1:]] = concepts[order[1:]] == concepts[order[:-1]]
-    log_p = utility - log_sums(np.where(repeated, -np.inf, utility), none, offsets)[list_owner(offsets)]
+    counted = utility
+    if len(np.unique(concepts)) < len(concepts):
+        order = np.lexsort((-utility, concepts))
+        counted = utility.copy()
+        counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
+    log_p = utility - log_sums(counted, none, offsets)[list_owner(offsets)]
     # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))

@@ -1,13 +1,25 @@
-"""What is decided about a candidate."""
+"""What is decided about candidates: `rank` makes `Decisions` out of lists and a scorer, for whoever asks."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-__all__ = ["RankedCandidate"]
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..core.arrays import list_sizes, ranking
+from ..data.candidate_lists import CandidateLists
+from .thresholds import TIERS, ThresholdTable
+
+if TYPE_CHECKING:
+    from ..models.cross_encoder import Scores
+    from .evidence import Calibration
+
+__all__ = ["Decisions", "RankedCandidate", "margins", "rank"]
 
 
-@dataclass(frozen=True, slots=True)
-class RankedCandidate:
+class RankedCandidate(NamedTuple):
     """One candidate after reranking.
 
     Attributes:
@@ -36,3 +48,112 @@ class RankedCandidate:
     margin: float
     tier: str
     accepted: bool
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Columns over the m candidates of n mentions, in the order of the lists.
+
+    Attributes:
+        offsets: (n + 1,) where each mention's candidates start.
+        logits: (m,) float32, raw log-odds of the cross-encoder.
+        log_odds: (m,) float64, what the candidates of a list are ranked by.
+        probabilities: (m,) float64, calibrated.
+        order: (m,) int64, places of the candidates, mention by mention and best first.
+        margins: (m,) float64, `margins` of the probabilities.
+        tiers: (m,) int64, places in `TIERS`.
+        accepted: (m,) bool, of first candidates only.
+        missing: inputs that the model reads -> (n,) bool, which mentions came without.
+        truncated: pairs of which mention or name was cut to fit the model's length.
+    """
+
+    offsets: np.ndarray
+    logits: np.ndarray
+    log_odds: np.ndarray
+    probabilities: np.ndarray
+    order: np.ndarray
+    margins: np.ndarray
+    tiers: np.ndarray
+    accepted: np.ndarray
+    missing: Mapping[str, np.ndarray] = field(default_factory=dict)
+    truncated: int = 0
+
+    @property
+    def first(self) -> np.ndarray:
+        """(n,) int64, place of each mention's first candidate; -1 where it has none."""
+        filled = list_sizes(self.offsets) > 0
+        first = np.full(len(filled), -1, np.int64)
+        first[filled] = self.order[self.offsets[:-1][filled]]
+        return first
+
+
+def rank(
+    lists: CandidateLists,
+    score: Callable[[CandidateLists], Scores],
+    calibration: Calibration,
+    thresholds: ThresholdTable,
+    *,
+    reads: Sequence[str] = (),
+    accept_tier: str = "medium",
+) -> Decisions:
+    """Decide about all candidates.
+
+    Args:
+        lists: of n mentions.
+        score: gives the logits of their candidates.
+        calibration, thresholds: of the model.
+        reads: inputs that the cross-encoder reads beside mention and name (`PairTemplate.reads`).
+        accept_tier: lowest tier whose first candidate is accepted.
+    """
+    scores = score(lists)
+    decided = calibration(lists, scores.logits, reads)
+    order = ranking(decided.log_odds, lists.offsets)
+    tiers = _tiers(lists, decided.probabilities, decided.complete, thresholds)
+    first = order[lists.offsets[:-1][list_sizes(lists.offsets) > 0]]
+    accepted = np.zeros(len(order), bool)
+    accepted[first] = tiers[first] <= TIERS.index(accept_tier)
+    return Decisions(
+        lists.offsets,
+        scores.logits,
+        decided.log_odds,
+        decided.probabilities,
+        order,
+        margins(decided.probabilities, lists.concepts, lists.offsets),
+        tiers,
+        accepted,
+        decided.missing,
+        scores.truncated,
+    )
+
+
+def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Each probability less the best one of any other concept in its list, or less 0 where there is no other.
+
+    Args:
+        probabilities: (m,).
+        concepts: (m,) as `CandidateLists.concepts`.
+        offsets: (n + 1,).
+    """
+    if not len(probabilities):
+        return np.empty(0)
+    sizes = list_sizes(offsets)
+    starts, sizes = offsets[:-1][sizes > 0], sizes[sizes > 0]
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    best = np.maximum.reduceat(probabilities, starts)
+    leading = np.flatnonzero(probabilities == best[owner])
+    leader = concepts[leading[np.unique(owner[leading], return_index=True)[1]]]
+    leads = concepts == leader[owner]
+    second = np.maximum.reduceat(np.where(leads, 0.0, probabilities), starts)
+    return probabilities - np.where(leads, second[owner], best[owner])
+
+
+def _tiers(
+    lists: CandidateLists, probabilities: np.ndarray, complete: np.ndarray, thresholds: ThresholdTable
+) -> np.ndarray:
+    """(m,) places in `TIERS`."""
+    rows = [thresholds.for_type(types) for types in (*lists.types.sets, ())]
+    edges = np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])
+    edges = edges[lists.types.codes]
+    # What certifies the tier "high" was measured on mentions with all that the model reads.
+    edges[~complete, 2] = np.inf
+    return 3 - (probabilities[:, None] >= edges[lists.owner]).sum(axis=1)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.arrays import top_two
 from ..core.errors import UserError
 from .choice import log_sums
-from .evidence import CalibratedScores, Calibration, ScoredLists, fit_fusions
+from .evidence import CalibratedScores, Calibration, fit_fusions
 from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample, Types
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..core.arguments import CalibrationArguments
+    from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
-    from .candidate_lists import CandidateLists
 
 __all__ = ["cross_validated_losses", "fit_calibrator", "fit_parts"]
 
@@ -38,6 +39,7 @@ def fit_parts(
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
     seed: int,
+    reads: Sequence[str] = (),
 ) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
     """Fit fusion, calibrator and thresholds on real lists, whose class balance is what serving sees.
 
@@ -51,13 +53,13 @@ def fit_parts(
         settings: the recipe's section.
         hierarchy: type tree that thresholds fall back along.
         seed: of the folds of documents.
+        reads: as for `decisions.rank`.
 
     Returns:
         calibration, thresholds, and what they were fitted on (for ``calibrator.json``).
     """
-    labels, rows = lists.labels, lists.mention_of
-    documents = np.asarray(lists.documents)
-    scored = lists.scored(logits)
+    labels, rows = lists.labels, lists.owner
+    documents, gold = lists.annotations.documents, lists.annotations.gold
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     counts = StringCounts.fit(zip(*columns, strict=True))
 
@@ -65,8 +67,9 @@ def fit_parts(
         return _fit_calibration(
             settings.evidence or (["cross_encoder"] if method == "listwise" else []),
             method,
-            scored.take(inside),
-            lists.gold[inside],
+            lists.take(inside),
+            logits[inside[rows]],
+            gold[inside],
             labels[inside[rows]],
             documents[inside],
             counts,
@@ -78,16 +81,16 @@ def fit_parts(
     calibration, losses = fit(np.ones(len(documents), bool), settings.calibrator)
     method = calibration.calibrator.method
     decided, held_out = _held_out(
-        lambda inside: fit(inside, method, richest_only=True)[0], calibration, scored, documents, seed
+        lambda inside: fit(inside, method, richest_only=True)[0], calibration, lists, logits, reads, seed
     )
     probabilities = decided.probabilities
-    top = lists.top(decided.log_odds, probabilities)
+    first, _ = top_two(decided.log_odds, lists.offsets)
     thresholds = ThresholdTable.fit(
         probabilities,
         labels,
         rows,
-        top.score,
-        top.correct,
+        np.where(first >= 0, probabilities[first], np.nan),
+        lists.is_right(first),
         lists.types,
         hierarchy,
         groups=documents,
@@ -97,7 +100,7 @@ def fit_parts(
     )
     fitted = {
         "split": "calibration",
-        "mentions": len(lists.gold),
+        "mentions": len(lists),
         "pairs": len(labels),
         "positives": int(labels.sum()),
         "thresholds_on_held_out_documents": held_out,
@@ -198,7 +201,8 @@ def _document_folds(groups: Sequence, seed: int) -> np.ndarray:
 def _fit_calibration(
     evidence: Sequence[str],
     method: str,
-    scored: ScoredLists,
+    lists: CandidateLists,
+    logits: np.ndarray,
     gold: np.ndarray,
     labels: np.ndarray,
     documents: np.ndarray,
@@ -208,17 +212,17 @@ def _fit_calibration(
     richest_only: bool = False,
 ) -> tuple[Calibration, dict[str, float]]:
     """Fusion and calibrator, and what `fit_calibrator` returns with it."""
-    calibration, log_odds = Calibration(), scored.logits
+    calibration, log_odds = Calibration(), logits
     if evidence:
-        calibration = fit_fusions(evidence, scored, gold, counts, richest_only=richest_only)
-        log_odds, _ = calibration.utilities(scored)
+        calibration = fit_fusions(evidence, lists, logits, gold, counts, richest_only=richest_only)
+        log_odds, _ = calibration.utilities(lists, logits)
     calibration.calibrator, losses = fit_calibrator(
         method,
         log_odds,
         labels,
-        documents[scored.mention_of],
-        offsets=scored.offsets if evidence else None,
-        types=scored.candidate_types,
+        documents[lists.owner],
+        offsets=lists.offsets if evidence else None,
+        types=lists.types.take(lists.owner),
         hierarchy=hierarchy,
         seed=seed,
     )
@@ -228,27 +232,29 @@ def _fit_calibration(
 def _held_out(
     fit: Callable[[np.ndarray], Calibration],
     calibration: Calibration,
-    scored: ScoredLists,
-    documents: np.ndarray,
+    lists: CandidateLists,
+    logits: np.ndarray,
+    reads: Sequence[str],
     seed: int,
 ) -> tuple[CalibratedScores, bool]:
     """Scores of every list by what was fitted on other documents, and True.
 
     Where some fold has too little to fit on: those of `calibration`, and False.
     """
-    fold = _document_folds(documents, seed)
+    fold = _document_folds(lists.annotations.documents, seed)
     parts = []
     try:
         for number in range(fold.max() + 1) if fold.any() else ():
-            parts.append((fold == number, fit(fold != number)(scored.take(fold == number))))
+            inside = fold == number
+            parts.append((inside, fit(~inside)(lists.take(inside), logits[inside[lists.owner]], reads)))
     except UserError:
         parts = []
     if not parts:
-        return calibration(scored), False
-    log_odds, probabilities = np.empty(len(scored.names)), np.empty(len(scored.names))
-    complete = np.empty(len(documents), bool)
+        return calibration(lists, logits, reads), False
+    log_odds, probabilities = np.empty(len(logits)), np.empty(len(logits))
+    complete = np.empty(len(lists), bool)
     for inside, decided in parts:
-        rows = inside[scored.mention_of]
+        rows = inside[lists.owner]
         log_odds[rows], probabilities[rows], complete[inside] = (
             decided.log_odds,
             decided.probabilities,

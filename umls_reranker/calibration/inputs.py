@@ -11,12 +11,16 @@ Calibration, evaluation and serving all ask `evidence.Calibration`, which decide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-__all__ = ["INPUTS_OF_EVIDENCE", "ScoreRange", "given_inputs", "lists_with_any"]
+from ..core.arrays import list_sizes
+from ..data.candidate_lists import CandidateLists
+
+__all__ = ["INPUTS_OF_EVIDENCE", "ScoreRange", "lacking", "lists_with_any"]
 
 INPUTS_OF_EVIDENCE = {
     "retrieval": ("retrieval_score",),
@@ -60,27 +64,40 @@ class ScoreRange(NamedTuple):
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
-def given_inputs(
-    preferred_name: np.ndarray,
-    definition: np.ndarray,
-    lefts: Sequence[str],
-    rights: Sequence[str],
-    offsets: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """What only a template reads, by name: (n,) bool, whether the mention and all its candidates came with it.
+def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(n,) bool, mentions that came without an input, or with a candidate without it.
 
     Args:
-        preferred_name, definition: (m,) bool, whether each candidate came with it.
-        lefts, rights: n texts around the mentions.
-        offsets: (n + 1,) where each mention's candidates start.
+        name: of the input.
+        scores: of retrievers, in place of those of the lists: NaN where they are out of range.
     """
-    return {
-        "preferred_name": ~lists_with_any(~preferred_name, offsets),
-        "definition": ~lists_with_any(~definition, offsets),
-        "context": np.array([bool((left + right).strip()) for left, right in zip(lefts, rights, strict=True)], bool),
-    }
+    if name == "context":
+        sides = zip(lists.lefts.to_pylist(), lists.rights.to_pylist(), strict=True)
+        return np.array([not (left + right).strip() for left, right in sides], bool)
+    if name == "entity_type":
+        return ~lists.types.is_known
+    if name == "semantic_types":
+        # Of a mention without types it is not known whether its candidates had any.
+        return lists.types.is_known & lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
+    if name == "cui":
+        lacks = _blank(lists.encoded_cuis)
+    elif name == "preferred_name":
+        lacks = _blank(lists.preferred_names.dictionary_encode("encode"))
+    elif name == "definition":
+        lacks = lists.definitions.is_null().to_numpy(zero_copy_only=False)
+    else:
+        lacks = np.isnan(scores.get(name.removesuffix("_score"), np.full(len(lists.names), np.nan)))
+    return lists_with_any(lacks, lists.offsets)
+
+
+def _blank(texts: pa.DictionaryArray) -> np.ndarray:
+    return np.array([not (text and text.strip()) for text in texts.dictionary.to_pylist()], bool)[
+        texts.indices.to_numpy()
+    ]
 
 
 def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(n,) bool, whether any candidate of a list is true in `candidates` (m,)."""
-    return np.diff(np.concatenate([[0], np.cumsum(candidates)])[offsets]) > 0
+    if not candidates.any():
+        return np.zeros(len(offsets) - 1, bool)
+    return list_sizes(np.append(0, np.cumsum(candidates))[offsets]) > 0

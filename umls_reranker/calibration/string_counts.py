@@ -6,18 +6,39 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from ..core.arrays import distinct_numbers
 from ..core.errors import UserError
+from ..data.candidate_lists import TypeSets
 from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
 
-__all__ = ["StringCounts"]
+__all__ = ["PairCounts", "StringCounts"]
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Mentions that a concept is credited with, spread over types as in all of training.
 PRIOR_TYPED = 2.0
+
+
+class PairCounts(NamedTuple):
+    """What training knows of the m pairs of n mentions and k concepts.
+
+    Attributes:
+        strings, concepts: (n,) and (k,) mentions of the training split with each string, and of each concept.
+        uses: (m,) with the string and of the concept of each pair.
+        type_lifts: (m,) float64, how much more often than others training mentions of the concept have the mention's
+            semantic types, as a log. With n(t) training mentions of type t and p(t) its share of all,
+            ``log((n(c, t) + k p) / ((n(c) + k) p))`` for concept c, k being `PRIOR_TYPED`; 0 for a concept or a type
+            that training had not, and for a mention without types.
+    """
+
+    strings: np.ndarray
+    concepts: np.ndarray
+    uses: np.ndarray
+    type_lifts: np.ndarray
 
 
 class StringCounts:
@@ -32,79 +53,70 @@ class StringCounts:
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
         """Count (mention text, gold CUI, semantic types) of the training split; `UNKNOWN_TYPE` is none."""
-        counts: dict[str, Counter[int]] = {name: Counter() for name in TABLES}
+        counts: dict[str, Counter[bytes]] = {name: Counter() for name in TABLES}
         distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
         for (text, cui, types), times in distinct.items():
-            counts["strings"][_hash(text)] += times
-            counts["concepts"][_hash(cui)] += times
-            counts["uses"][_hash(text, cui)] += times
-            for kind in set(types) - {UNKNOWN_TYPE}:
-                counts["types"][_hash(kind)] += times
-                counts["typed_concepts"][_hash(cui)] += times
-                counts["typed_uses"][_hash(kind, cui)] += times
+            text, cui = _part(text), _part(cui)
+            counts["strings"][text] += times
+            counts["concepts"][cui] += times
+            counts["uses"][text + cui] += times
+            for kind in map(_part, set(types) - {UNKNOWN_TYPE}):
+                counts["types"][kind] += times
+                counts["typed_concepts"][cui] += times
+                counts["typed_uses"][kind + cui] += times
         return cls({name: _sorted(found) for name, found in counts.items()})
 
     def __len__(self) -> int:
         """Number of distinct strings."""
         return len(self._tables["strings"][0])
 
-    def of_strings(self, texts: Sequence[str]) -> np.ndarray:
-        """(n,) int64, mentions of the training split with each text."""
-        return self._look_up("strings", [_hash(normalize_name(text)) for text in texts])
-
-    def of_concepts(self, cuis: Sequence[str | None]) -> np.ndarray:
-        """(n,) int64, mentions of the training split that stood for each concept; 0 for None."""
-        known: dict[str, int] = {}
-        return self._look_up("concepts", [known.get(cui) or known.setdefault(cui, _hash(cui or "")) for cui in cuis])
-
-    def of_uses(self, texts: Sequence[str], cuis: Sequence[str | None], rows: np.ndarray) -> np.ndarray:
-        """How often a string stood for a concept.
+    def of_pairs(
+        self, forms: Sequence[str], types: TypeSets, cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
+    ) -> PairCounts:
+        """How often strings, and semantic types, stood for concepts.
 
         Args:
-            texts: n mentions.
-            cuis: m concepts.
-            rows: (m,) the mention that each concept is a candidate of.
-
-        Returns:
-            (m,) int64; 0 for a concept of None.
+            forms: n normalized mentions.
+            types: of the mentions.
+            cuis: k concepts, "" for none.
+            rows, concepts: (m,) the mention and the concept of each pair.
         """
-        forms = [normalize_name(text) for text in texts]
-        return self._look_up(
-            "uses", [_hash(forms[row], cui or "") for row, cui in zip(rows.tolist(), cuis, strict=True)]
+        texts, ids = list(map(_part, forms)), list(map(_part, cuis))
+        keys = _hashes(ids)
+        of_strings, of_concepts = self._look_up("strings", _hashes(texts)), self._look_up("concepts", keys)
+        # What training had not alone, it had not together.
+        places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
+        pairs = zip(rows[places].tolist(), concepts[places].tolist(), strict=True)
+        uses = np.zeros(len(rows), np.int64)
+        uses[places] = self._look_up("uses", _hashes(texts[row] + ids[concept] for row, concept in pairs))
+        typed = self._look_up("typed_concepts", keys)
+        return PairCounts(of_strings, of_concepts, uses, self._type_lifts(types, ids, typed, rows, concepts))
+
+    def _type_lifts(
+        self, types: TypeSets, ids: Sequence[bytes], of_concepts: np.ndarray, rows: np.ndarray, concepts: np.ndarray
+    ) -> np.ndarray:
+        sets = [[_part(kind) for kind in names] for names in (*types.sets, ())]
+        kinds = list(dict.fromkeys(kind for names in sets for kind in names))
+        of_kinds = dict(zip(kinds, self._look_up("types", _hashes(kinds)).tolist(), strict=True))
+        share = np.array([sum(map(of_kinds.__getitem__, names)) for names in sets]) / max(
+            1, self._tables["types"][1].sum()
         )
-
-    def type_lifts(self, types: Sequence[Sequence[str]], cuis: Sequence[str | None], rows: np.ndarray) -> np.ndarray:
-        """How much more often than others training mentions of a concept have the mention's semantic types, as a log.
-
-        With n(t) training mentions of type t and p(t) its share of all, ``log((n(c, t) + k p) / ((n(c) + k) p))`` for
-        concept c; 0 for a concept or a type that training had not, and for a mention without types.
-
-        Args:
-            types: n lists of type ids.
-            cuis: m concepts.
-            rows: (m,) the mention that each concept is a candidate of.
-
-        Returns:
-            (m,) float64.
-        """
-        total = self._tables["types"][1].sum()
-        sizes = [len(kinds) for kinds in types]
-        shares = np.zeros(len(types))
-        owner = np.repeat(np.arange(len(types)), sizes)
-        np.add.at(shares, owner, self._look_up("types", [_hash(kind) for kinds in types for kind in kinds]))
-        known: dict[str, int] = {}
-        keys = [known.get(cui) or known.setdefault(cui, _hash(cui or "")) for cui in cuis]
-        uses = np.zeros(len(rows))
-        pairs = [(place, _hash(kind, cuis[place] or "")) for place, row in enumerate(rows) for kind in types[row]]
-        if pairs:
-            places, hashes = zip(*pairs, strict=True)
-            np.add.at(uses, list(places), self._look_up("typed_uses", list(hashes)))
-        share = shares[rows] / max(1, total)
-        expected = (self._look_up("typed_concepts", keys) + PRIOR_TYPED) * share
+        # Each set of types with each concept once.
+        width = max(1, len(ids))
+        pairs, place = distinct_numbers(types.codes[rows] % len(sets) * width + concepts, len(sets) * width)
+        row, concept = np.divmod(pairs, width)
+        known = np.flatnonzero(of_concepts[concept])
+        given = zip(row[known].tolist(), concept[known].tolist(), strict=True)
+        hashes = _hashes(kind + ids[other] for own, other in given for kind in sets[own])
+        uses = np.zeros(len(pairs))
+        sizes = np.array(list(map(len, sets)))
+        np.add.at(uses, np.repeat(known, sizes[row[known]]), self._look_up("typed_uses", hashes))
+        share = share[row]
+        expected = (of_concepts[concept] + PRIOR_TYPED) * share
         is_known = expected > 0
-        lifts = np.zeros(len(rows))
+        lifts = np.zeros(len(pairs))
         lifts[is_known] = np.log((uses + PRIOR_TYPED * share)[is_known] / expected[is_known])
-        return lifts
+        return lifts[place]
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
@@ -131,21 +143,24 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
-    def _look_up(self, table: str, keys: list[int]) -> np.ndarray:
+    def _look_up(self, table: str, wanted: np.ndarray) -> np.ndarray:
         hashes, counts = self._tables[table]
-        wanted = np.array(keys, dtype=np.uint64)
         if not len(hashes):
             return np.zeros(len(wanted), np.int64)
         places = np.searchsorted(hashes, wanted).clip(max=len(hashes) - 1)
         return np.where(hashes[places] == wanted, counts[places], 0)
 
 
-def _hash(*texts: str) -> int:
-    # A length before each text keeps ("a", "bc") apart from ("ab", "c").
-    joined = "".join(f"{len(text)}:{text}" for text in texts)
-    return int.from_bytes(blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+def _part(text: str) -> bytes:
+    """Of what is hashed. A length before each text keeps ("a", "bc") apart from ("ab", "c")."""
+    return f"{len(text)}:{text}".encode()
 
 
-def _sorted(counts: Counter[int]) -> tuple[np.ndarray, np.ndarray]:
-    keys = np.array(sorted(counts), dtype=np.uint64)
-    return keys, np.array([counts[key] for key in keys.tolist()], dtype=np.int64)
+def _hashes(parts: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join([blake2b(part, digest_size=8).digest() for part in parts]), "<u8")
+
+
+def _sorted(counts: Counter[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    keys = _hashes(counts)
+    order = np.argsort(keys)
+    return keys[order], np.array(list(counts.values()), dtype=np.int64)[order]

@@ -4,12 +4,39 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["expand_ranges", "list_offsets", "ranking", "top_two"]
+__all__ = ["distinct_numbers", "expand_ranges", "list_offsets", "list_owner", "list_sizes", "ranking", "top_two"]
 
 
 def list_offsets(lengths: Sequence[int]) -> np.ndarray:
     """(n + 1,) int64 offsets of lists with these lengths."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
+
+
+def list_sizes(offsets: np.ndarray) -> np.ndarray:
+    """(n,) number of items of each list."""
+    return offsets[1:] - offsets[:-1]
+
+
+def list_owner(offsets: np.ndarray) -> np.ndarray:
+    """(m,) the list that each item belongs to."""
+    return np.repeat(np.arange(len(offsets) - 1), list_sizes(offsets))
+
+
+def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ones of numbers from 0 to `size` - 1, ascending, and the place of each among them.
+
+    As `np.unique`, without sorting where `size` is not far beyond how many there are.
+
+    >>> distinct_numbers(np.array([7, 2, 7]), 8)
+    (array([2, 7]), array([1, 0, 1]))
+    """
+    if size > 8 * len(numbers) + 1024:
+        return np.unique(numbers, return_inverse=True)
+    places = np.zeros(size, np.int64)
+    places[numbers] = 1
+    distinct = np.flatnonzero(places)
+    places[distinct] = np.arange(len(distinct))
+    return distinct, places[numbers]
 
 
 def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +53,7 @@ def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np
 
 def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Flat indices of the candidates, mention by mention, best first; equal scores keep their order."""
-    mention = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    mention = list_owner(offsets)
     scores = np.asarray(scores, dtype=np.float64)
     if len(scores) != len(mention):
         raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
@@ -39,7 +66,7 @@ def top_two(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.nda
     Equal scores keep the order of the list, so retrieval rank breaks ties.
     """
     order = ranking(scores, offsets)
-    lengths = np.diff(offsets)
+    lengths = list_sizes(offsets)
     best = np.full((2, len(lengths)), -1, dtype=np.int64)
     for place in range(2):
         long_enough = lengths > place

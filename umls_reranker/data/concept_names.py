@@ -48,14 +48,14 @@ class ConceptNames:
 
     def preferred(self, rows: np.ndarray) -> pa.StringArray:
         """The preferred names of `rows`, (n,); null for -1."""
-        return self._take(self._preferred, rows)
+        return self.take(self._preferred, rows)
 
     def all(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
         """All names of `rows`, the preferred one of each first, and where those of each start, (n + 1,), int64.
 
         Row -1 has none.
         """
-        synonyms = self._take(self._synonyms, rows)
+        synonyms = self.take(self._synonyms, rows)
         counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
         offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         names = pa.concat_arrays([self.preferred(rows[rows >= 0]), pc.list_flatten(synonyms)])
@@ -79,7 +79,8 @@ class ConceptNames:
             places += [own[is_first], own[~is_first]]
         return _in_place(pieces, places)
 
-    def _take(self, column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
+    def take(self, column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
+        """A column of the folder at `rows`, (n,)."""
         # Chunk by chunk, since ChunkedArray.take makes one array of all chunks first.
         pieces, places = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
         for chunk, own, local in self._by_chunk(rows):

@@ -175,9 +175,11 @@ class ConceptTable:
         """Number of names of each concept, the preferred one included, (n,), int64."""
         return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
 
-    def rows(self, cuis: Sequence[str] | np.ndarray) -> np.ndarray:
+    def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
-        return rows_of(self.cui_numbers, cui_numbers(pa.array(cuis, pa.large_string())))
+        is_arrow = isinstance(cuis, pa.Array)
+        wanted = cuis.cast(pa.large_string()) if is_arrow else pa.array(cuis, pa.large_string())
+        return rows_of(self.cui_numbers, cui_numbers(wanted))
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).
@@ -206,6 +208,10 @@ class ConceptTable:
     def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
         """The preferred names of `rows`, (n,); null for -1."""
         return self._names.preferred(rows)
+
+    def column(self, name: str, rows: np.ndarray) -> pa.Array:
+        """A column of `CONCEPT_SCHEMA` at `rows`, (n,)."""
+        return self._names.take(self._table[name], rows)
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
         """All names of `rows`, (n,), the preferred one of each first.

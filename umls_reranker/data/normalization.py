@@ -15,6 +15,8 @@ NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 SPACE = ord(" ")
 # What is made of so many names on the way stays within a core's cache.
 NAMES_AT_ONCE = 16_384
+# So many are done sooner one by one.
+FEW_NAMES = 64
 # Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
@@ -42,6 +44,8 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     Args:
         names: (n,) string, without nulls.
     """
+    if len(names) <= FEW_NAMES:
+        return pa.array(list(map(normalize_name, names.to_pylist())), pa.string())
     if len(names) <= NAMES_AT_ONCE:
         return _normalized(names)
     return pa.concat_arrays(

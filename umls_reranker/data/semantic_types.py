@@ -110,6 +110,8 @@ class TypeHierarchy:
         A group is given as ``group:DISO`` or by its name, and answered as ``group:DISO``; a type wins over a group
         of the same name.
         """
+        if id_or_name in self._types:
+            return id_or_name
         return self._ids_by_form.get(_form(id_or_name)) if id_or_name else None
 
     def chain(self, type_id: str) -> list[str]:

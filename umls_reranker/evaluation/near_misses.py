@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..calibration.resampling import bootstrap_by_document
 from ..core.arrays import top_two
@@ -12,7 +13,7 @@ from ..data.relations import RELATION_KINDS
 from ..retrieval.guards import SharedNames
 
 if TYPE_CHECKING:
-    from ..calibration.candidate_lists import CandidateLists
+    from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
@@ -46,8 +47,8 @@ def near_misses(
     """
     best, _ = top_two(scores, lists.offsets)
     answered = np.full(len(best), -1, np.int64)
-    answered[best >= 0] = concepts.rows([lists.cuis[place] for place in best[best >= 0]])
-    gold = concepts.rows(list(lists.mentions["cui"]))
+    answered[best >= 0] = concepts.rows(lists.cuis.take(pa.array(best[best >= 0])))
+    gold = concepts.rows(lists.annotations.cuis)
     wrong = np.flatnonzero((answered >= 0) & (gold >= 0) & (answered != gold))
     gold, answered = gold[wrong], answered[wrong]
     shared = SharedNames(concepts, gold).between(gold, answered)
@@ -57,7 +58,7 @@ def near_misses(
     share: dict[str, Any] = {"value": float("nan"), "low": None, "high": None}
     if len(wrong):
         near = (shared | (kinds >= 0)).astype(np.float64)
-        documents = np.asarray(lists.documents)[wrong]
+        documents = lists.annotations.documents[wrong]
         low, high = bootstrap_by_document(near, documents, resamples=resamples, seed=seed)
         share = {"value": float(near.mean()), "low": low, "high": high}
     return {

@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..calibration.decisions import Decisions
 from ..calibration.resampling import document_index, document_sums
+from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import require_format, written
-from .linking import measure, ratio
+from ..data.candidate_lists import CandidateLists
+from .linking import gold_ranks, measure, ratio
 
 __all__ = ["OUTCOMES_FILE", "Outcomes", "answering_metrics", "right_answer_sums", "sums_to_f1"]
 
@@ -53,7 +57,7 @@ class Outcomes:
         answer: (n,) CUI ranked first, "" without candidates.
         rank: (n,) that of the gold concept, 0 for the best, -1 where it is not in the list.
         score: (n,) calibrated probability of the answer, NaN without candidates.
-        margin: (n,) score less that of the second.
+        margin: (n,) score less the best of any other concept.
         tier: (n,) of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is given.
     """
@@ -73,6 +77,33 @@ class Outcomes:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    @classmethod
+    def of(cls, lists: CandidateLists, decisions: Decisions) -> Outcomes:
+        """What was decided about the first candidate of each mention."""
+        first, annotations = decisions.first, lists.annotations
+        has_any = first >= 0
+
+        def top(column: np.ndarray, otherwise: Any) -> np.ndarray:
+            result = np.full(len(first), otherwise, column.dtype)
+            result[has_any] = column[first[has_any]]
+            return result
+
+        answers = lists.cuis.take(pa.array(first, mask=~has_any)).fill_null("")
+        return cls(
+            document=annotations.documents,
+            start=annotations.starts,
+            end=annotations.ends,
+            types=list(lists.types),
+            gold=annotations.cuis,
+            in_dictionary=annotations.in_dictionary,
+            answer=answers.to_numpy(zero_copy_only=False),
+            rank=gold_ranks(decisions.log_odds, lists.offsets, annotations.gold),
+            score=top(decisions.probabilities, np.nan),
+            margin=top(decisions.margins, np.nan),
+            tier=np.array(TIERS)[top(decisions.tiers, TIERS.index("reject"))],
+            accepted=top(decisions.accepted, False),
+        )
 
     @property
     def correct(self) -> np.ndarray:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.candidate_lists import CandidateLists
+from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import document_index, document_sums
+from ..data.candidate_lists import CandidateLists
 from ..data.normalization import normalize_name
+from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
@@ -21,13 +24,14 @@ from .slices import group_slices, slice_figures, type_slices
 from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from datasets import Dataset
 
-    from ..calibration.evidence import CalibratedScores, Calibration
+    from ..calibration.evidence import Calibration
     from ..calibration.thresholds import ThresholdTable
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from ..models.cross_encoder import PairScorer
 
 __all__ = ["build_report"]
 
@@ -65,24 +69,23 @@ def build_report(
         The content of ``metrics.json``, and what was answered for each mention.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    scores = lists.score(scorer, f"scoring {split} candidates")
-    decided = calibration(lists.scored(scores.logits))
-    calibrated, raw, labels = decided.probabilities, sigmoid(scores.logits), lists.labels
-    outcomes = _outcomes(thresholds, lists, decided)
-    documents, pair_documents = outcomes.document, outcomes.document[lists.mention_of]
-    retrieval_top = lists.retrieved_first()
+    reads = scorer.template.reads
 
-    def answer(given: CandidateLists, logits: np.ndarray) -> Outcomes:
-        return _outcomes(thresholds, given, calibration(given.scored(logits)))
+    def decide(given: CandidateLists, score: Callable[[CandidateLists], Scores]) -> Decisions:
+        return rank(given, score, calibration, thresholds, reads=reads)
 
-    without = calibration.without_cross_encoder(lists.scored(scores.logits))
-    rankings = {"reranker": decided.log_odds, "cross_encoder": scores.logits}
+    decided = decide(lists, lambda lists: score_lists(scorer, lists, f"scoring {split} candidates"))
+    calibrated, raw, labels = decided.probabilities, sigmoid(decided.logits), lists.labels
+    outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
+    documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
+    without = calibration.without_cross_encoder(lists)
+    rankings = {"reranker": decided.log_odds, "cross_encoder": decided.logits}
     if without is not None:
         rankings["evidence_without_cross_encoder"] = without
     systems = _systems(lists, rankings, train_mentions, concepts)
     confidences = {
         "reranker": (outcomes.score, outcomes.correct),
-        "retriever": (retrieval_top.score, retrieval_top.correct),
+        "retriever": _retrieved_first(lists),
     }
     hierarchy = thresholds.hierarchy
     report = {
@@ -92,7 +95,7 @@ def build_report(
         "documents": len(np.unique(documents)),
         "in_dictionary": int(outcomes.in_dictionary.sum()),
         "candidates": len(labels),
-        "pair": _mined_pairs(scorer, pairs, lists.mentions, split, options),
+        "pair": _mined_pairs(scorer, pairs, documents, split, options),
         "candidate_pair": _with_population(
             pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
@@ -101,7 +104,7 @@ def build_report(
             name: linking_metrics(ranks, outcomes.in_dictionary, documents, answered=answered, **options)
             for name, (ranks, answered) in systems.items()
         },
-        "gain_over_retriever": _gain(outcomes, lists.gold == 0, options),
+        "gain_over_retriever": _gain(outcomes, gold == 0, options),
         "subsets": _subsets(outcomes, lists, systems, train_mentions, options),
         "coverage": {
             name: {
@@ -113,7 +116,7 @@ def build_report(
         "calibration": _calibration(raw, calibrated, labels, pair_documents, outcomes, options),
         "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
         "answering": answering_metrics(outcomes, **options),
-        "serving": _serving(outcomes, f"{len(outcomes):,} {split} mentions", options),
+        "serving": _serving(outcomes, split, options),
         "groups": group_slices(outcomes, hierarchy, **options),
         "types": type_slices(outcomes, hierarchy, **options),
         "curves": {
@@ -134,74 +137,53 @@ def build_report(
         },
         "wrong_types": wrong_type_figures(
             lists,
-            scores.logits,
+            decided.logits,
             scorer,
-            answer,
-            lists.candidate_types(concepts),
+            decide,
             list(calibration_mentions["semantic_types"]),
-            hierarchy,
             **options,
         ),
         "losses": {
             "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
-            "not_retrieved": int((outcomes.in_dictionary & (lists.gold < 0)).sum()),
-            "truncated_pairs": scores.truncated,
+            "not_retrieved": int((outcomes.in_dictionary & (gold < 0)).sum()),
+            "truncated_pairs": decided.truncated,
         },
     }
     return report, outcomes
 
 
-def _outcomes(table: ThresholdTable, lists: CandidateLists, decided: CalibratedScores) -> Outcomes:
-    top = lists.top(decided.log_odds, decided.probabilities)
-    types = lists.types
-    given = zip(types, decided.complete.tolist(), strict=True)
-    thresholds = [table.for_type(names, complete) for names, complete in given]
-    columns = lists.mentions.with_format("numpy")
-    return Outcomes(
-        document=np.asarray(lists.documents),
-        start=columns["start"][:],
-        end=columns["end"][:],
-        types=types,
-        gold=np.asarray(list(lists.mentions["cui"])),
-        in_dictionary=lists.in_dictionary,
-        answer=np.array([lists.cuis[place] if place >= 0 else "" for place in top.place.tolist()]),
-        rank=gold_ranks(decided.log_odds, lists.offsets, lists.gold),
-        score=top.score,
-        margin=top.margin,
-        tier=np.array(
-            ["reject" if np.isnan(p) else row.tier(p) for p, row in zip(top.score, thresholds, strict=True)]
-        ),
-        accepted=np.array([p >= row.accept for p, row in zip(top.score, thresholds, strict=True)], bool),
-    )
+def _retrieved_first(lists: CandidateLists) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of each mention's first candidate in the dense index, NaN without one, and whether it is right."""
+    first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
+    return np.where(first >= 0, lists.scores["retrieval"][first], np.nan), lists.is_right(first)
 
 
 def _systems(
     lists: CandidateLists, rankings: dict[str, np.ndarray], train_mentions: Dataset, concepts: ConceptTable
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """Per system the rank of the gold concept and, for those that may be silent, who was answered."""
-    gold_cuis, texts = list(lists.mentions["cui"]), list(lists.mentions["mention"])
+    annotations, texts, cuis = lists.annotations, lists.mentions.to_pylist(), lists.cuis.to_pylist()
     frequency = StringFrequency.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
 
     def names_of(cui: str) -> list[str]:
         return concepts.names(int(concepts.rows([cui])[0]))
 
     systems: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        name: (gold_ranks(scores, lists.offsets, lists.gold), None) for name, scores in rankings.items()
+        name: (gold_ranks(scores, lists.offsets, annotations.gold), None) for name, scores in rankings.items()
     }
-    systems |= {
-        "retriever": (lists.gold, None),
-    }
-    answers = baseline_answers(texts, lists.lists_of_cuis(), names_of, frequency)
+    systems["retriever"] = annotations.gold, None
+    lists_of_cuis = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
+    answers = baseline_answers(texts, lists_of_cuis, names_of, frequency)
     del answers["retriever"]
-    return systems | {name: answer_ranks(given, gold_cuis) for name, given in answers.items()}
+    return systems | {name: answer_ranks(given, annotations.cuis) for name, given in answers.items()}
 
 
 def _mined_pairs(
-    scorer: PairScorer, pairs: Dataset, mentions: Dataset, split: str, options: dict[str, Any]
+    scorer: PairScorer, pairs: Dataset, documents: np.ndarray, split: str, options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     columns = [list(pairs[name]) for name in ("mention", "name", "left", "right")]
     logits = scorer.score(*columns, desc=f"scoring mined {split} pairs").logits
-    documents = np.asarray(mentions["doc_id"])[pairs.with_format("numpy")["mention_id"][:]]
+    documents = documents[pairs.with_format("numpy")["mention_id"][:]]
     labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
     report = pair_report(sigmoid(logits), labels, documents, 0.5, **options)
     return _with_population(report, f"{len(labels):,} mined {split} pairs, raw probability >= 0.5")
@@ -224,7 +206,7 @@ def _subsets(
     """
     strings = {normalize_name(text) for text in train_mentions["mention"]}
     cuis = set(train_mentions["cui"])
-    seen_string = np.array([normalize_name(text) in strings for text in lists.mentions["mention"]])
+    seen_string = np.array([normalize_name(text) in strings for text in lists.mentions.to_pylist()])
     seen_cui = np.array([cui in cuis for cui in outcomes.gold])
     parts = {
         "seen_string": seen_string,
@@ -293,13 +275,16 @@ def _gain(outcomes: Outcomes, retrieved_first: np.ndarray, options: dict[str, An
     return measure(document_sums(index, documents, [gain, known]), ratio, **options)
 
 
-def _serving(outcomes: Outcomes, population: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    everywhere, accepted = np.ones(len(outcomes)), outcomes.accepted
+def _serving(outcomes: Outcomes, split: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Shares of all mentions; means over those with candidates, as `monitoring.figures` counts them too."""
+    everywhere, accepted, scored = np.ones(len(outcomes)), outcomes.accepted, outcomes.scored
+    population, with_any = f"{len(outcomes):,} {split} mentions", f"{scored.sum():,} {split} mentions with candidates"
     columns = {
         "high_confidence_share": (outcomes.tier == "high", everywhere, population),
         "accepted_share": (accepted, everywhere, population),
-        "mean_top_score": (np.nan_to_num(outcomes.score), everywhere, population),
-        "mean_margin": (np.nan_to_num(outcomes.margin), everywhere, population),
+        "without_candidates_share": (~scored, everywhere, population),
+        "mean_top_score": (np.nan_to_num(outcomes.score), scored, with_any),
+        "mean_margin": (np.nan_to_num(outcomes.margin), scored, with_any),
         "accepted_precision": (accepted & outcomes.correct, accepted, f"{accepted.sum():,} accepted mentions"),
     }
     index, documents = document_index(outcomes.document)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..models.cross_encoder import Scores, score_lists
+from .outcomes import Outcomes
 from .slices import slice_figures
 
 if TYPE_CHECKING:
-    from ..calibration.candidate_lists import CandidateLists
+    from ..calibration.decisions import Decisions
+    from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
-    from .outcomes import Outcomes
 
 __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]
 
@@ -33,7 +35,7 @@ def replaced_types(
     seen: TypeLists,
     hierarchy: TypeHierarchy,
     seed: int,
-) -> dict[float, list[list[str]]]:
+) -> dict[float, list[tuple[str, ...]]]:
     """Types of n mentions of which a share is wrong, in a plausible way.
 
     A wrong type is drawn from those of the candidates in the mention's own list, in the words of the annotators (the
@@ -62,20 +64,21 @@ def replaced_types(
     def contradicts(type_id: str | None, own: tuple[str, ...]) -> bool:
         return type_id is not None and not hierarchy.agree([type_id], own)
 
-    wrong: dict[int, list[str]] = {}
+    wrong: dict[int, tuple[str]] = {}
     for row, given in enumerate(types):
         own = tuple(filter(None, map(hierarchy.resolve, given)))
-        listed = [as_annotated(kind) for kinds in candidate_types[offsets[row] : offsets[row + 1]] for kind in kinds]
+        places = range(offsets[row], offsets[row + 1])
+        listed = [as_annotated(kind) for place in places for kind in candidate_types[place]]
         others = Counter(kind for kind in listed if contradicts(kind, own))
         others = others or {kind: count for kind, count in frequency.items() if contradicts(kind, own)}
         if own and others:
             share = np.array(list(others.values())) / sum(others.values())
-            wrong[row] = [list(others)[rng.choice(len(others), p=share)]]
+            wrong[row] = (list(others)[rng.choice(len(others), p=share)],)
     order = rng.permutation(list(wrong)).tolist()
     levels = {}
     for share in LEVELS:
         changed = set(order[: round(share * len(order))])
-        levels[share] = [wrong[row] if row in changed else list(given) for row, given in enumerate(types)]
+        levels[share] = [wrong[row] if row in changed else tuple(given) for row, given in enumerate(types)]
     return levels
 
 
@@ -83,10 +86,8 @@ def wrong_type_figures(
     lists: CandidateLists,
     logits: np.ndarray,
     scorer: PairScorer,
-    answer: Callable[[CandidateLists, np.ndarray], Outcomes],
-    candidate_types: TypeLists,
+    decide: Callable[[CandidateLists, Callable[[CandidateLists], Scores]], Decisions],
     seen: TypeLists,
-    hierarchy: TypeHierarchy,
     *,
     resamples: int,
     seed: int,
@@ -99,30 +100,28 @@ def wrong_type_figures(
         lists: of the split, with the types of annotators.
         logits: (m,) of its candidates.
         scorer: of the model; scores again what reads a wrong type.
-        answer: from lists and logits to outcomes.
-        candidate_types, seen, hierarchy: as of `replaced_types`.
+        decide: `decisions.rank` with calibration and thresholds of the model.
+        seen: types of other mentions, as of `replaced_types`.
 
     Returns:
         level -> ``replaced``, the number of mentions with a wrong type, and `FIGURES` of `slice_figures` over all
         mentions; empty where no mention has a type.
     """
-    own = lists.types
-    levels = replaced_types(own, candidate_types, lists.offsets, seen, hierarchy, seed)
+    own, owner = lists.types, lists.owner
+    levels = replaced_types(own, lists.candidate_types, lists.offsets, seen, lists.hierarchy, seed)
     changed = {share: np.array([a != b for a, b in zip(own, given, strict=True)]) for share, given in levels.items()}
-    if not changed[LEVELS[-1]].any():
+    most = LEVELS[-1]
+    if not changed[most].any():
         return {}
-    given = {
-        share: lists.with_types(types, candidate_types, hierarchy, scorer.template) for share, types in levels.items()
-    }
+    given = {share: lists.with_types(types) for share, types in levels.items()}
     rescored = np.array(logits)
     if scorer.template.mention_types:
-        most = LEVELS[-1]
-        inside = changed[most][lists.mention_of]
-        rescored[inside] = given[most].score(scorer, "scoring with wrong types", changed[most]).logits
+        part = given[most].take(changed[most])
+        rescored[changed[most][owner]] = score_lists(scorer, part, "scoring with wrong types").logits
     report = {}
     for share, part in given.items():
-        figures = slice_figures(
-            answer(part, np.where(changed[share][lists.mention_of], rescored, logits)), resamples=resamples, seed=seed
-        )
+        scores = Scores(np.where(changed[share][owner], rescored, logits), 0)
+        outcomes = Outcomes.of(part, decide(part, lambda _, scores=scores: scores))
+        figures = slice_figures(outcomes, resamples=resamples, seed=seed)
         report[f"{share:.2f}"] = {"replaced": int(changed[share].sum())} | {name: figures[name] for name in FIGURES}
     return report

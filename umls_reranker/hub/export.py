@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ..calibration.evidence import COUNTS_FILE
@@ -16,16 +17,16 @@ from ..core.arrays import top_two
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..evaluation.linking import gold_ranks
-from ..models.cross_encoder import PairScorer
+from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model
 from ..models.tokens import PairBatch
 from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify_parts, write_calibration
 
 if TYPE_CHECKING:
-    from ..calibration.candidate_lists import CandidateLists
     from ..calibration.evidence import Calibration
     from ..calibration.thresholds import ThresholdTable
+    from ..data.candidate_lists import CandidateLists
     from ..models.tokens import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
@@ -50,9 +51,12 @@ def agreement(lists: CandidateLists, reference: np.ndarray, logits: np.ndarray) 
     """
     apart = np.abs(reference - logits)
     tops = [top_two(scores, lists.offsets)[0] for scores in (reference, logits)]
-    right = [float(np.mean(gold_ranks(scores, lists.offsets, lists.gold) == 0)) for scores in (reference, logits)]
+    right = [
+        float(np.mean(gold_ranks(scores, lists.offsets, lists.annotations.gold) == 0))
+        for scores in (reference, logits)
+    ]
     return {
-        "mentions": len(lists.gold),
+        "mentions": len(lists),
         "pairs": len(reference),
         "largest_logit_difference": float(apart.max(initial=0.0)),
         "mean_logit_difference": float(apart.mean()) if len(apart) else 0.0,
@@ -96,8 +100,8 @@ def export_network(
         extra = backend.partition("_")[0]
         raise UserError(f"export to {backend} needs {error.name}: pip install 'umls_reranker[{extra}]'") from None
     scorer = PairScorer.from_folder(workspace, reference.encoder.template, "cpu", backend=backend)
-    expected = lists.score(reference, f"scoring in {reference.backend}").logits
-    figures = agreement(lists, expected, lists.score(scorer, f"scoring in {backend}").logits)
+    expected = score_lists(reference, lists, f"scoring in {reference.backend}").logits
+    figures = agreement(lists, expected, score_lists(scorer, lists, f"scoring in {backend}").logits)
     if figures["points_lost"] > most_points_lost:
         raise UserError(
             f"{backend} is refused: acc@1 {figures['acc@1']:.4f} against {figures['torch_acc@1']:.4f} in PyTorch on "
@@ -205,16 +209,16 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
             dynamic_shapes=dict.fromkeys(names, axes),
             verbose=False,
         )
-    assert program is not None  # which it is only without dynamo
     program.save(file, external_data=False)
 
 
 def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
     import nncf
 
-    chosen = np.linspace(0, len(lists.texts) - 1, min(QUANTIZATION_PAIRS, len(lists.texts))).astype(int)
-    texts = list(lists.mentions["mention"])
-    pairs = encoder.encode([texts[row] for row in lists.mention_of[chosen]], [lists.texts[row] for row in chosen])
+    names = encoder.template.candidate_texts(lists)
+    chosen = np.linspace(0, len(names) - 1, min(QUANTIZATION_PAIRS, len(names))).astype(int)
+    mentions = lists.mentions.take(pa.array(lists.owner[chosen])).to_pylist()
+    pairs = encoder.encode(mentions, names.take(pa.array(chosen)).to_pylist())
     names = input_names(encoder.tokenizer)
 
     def inputs(row: int) -> dict[str, np.ndarray]:

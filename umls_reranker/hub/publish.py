@@ -81,9 +81,7 @@ def publish(
             head = _head(api, repo_id, tag, private)
         present = api.list_repo_files(repo_id, revision=head)
 
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(name, content) for name, content in contents.items()
-    ]
+    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
     # A plot or a vocabulary of an earlier version must not stay beside the new parts.
     stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
@@ -147,10 +145,10 @@ def find_outcomes(place: str) -> Path:
     if path.exists():
         raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate makes it")
     repo_id, _, revision = place.partition("@")
-    published = _published(repo_id, revision or None)
-    if published is None:
+    found = _published(repo_id, revision or None)
+    if found is None:
         raise UserError(f"{place} holds no {OUTCOMES_FILE}; it was published without")
-    return published
+    return found
 
 
 def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:

@@ -20,12 +20,14 @@ from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
 from .runtimes import load_exported
 from .template import PairTemplate
-from .tokens import EncodedPairs, PairBatch, PairEncoder
+from .tokens import EncodedPairs, PairBatch, PairEncoder, RepeatedTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["PairScorer", "Scores"]
+    from ..data.candidate_lists import CandidateLists
+
+__all__ = ["PairScorer", "Scores", "score_lists"]
 
 CHUNK_PAIRS = 65_536
 # Small batches stay in a processor's cache; a GPU needs many rows to be busy.
@@ -187,6 +189,18 @@ def load_network(
         return CompiledModel(load_model(folder), tokenizer, place, dtype)
     packed = PackedBert.from_folder(folder, place, dtype)
     return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
+
+
+def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
+    """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
+    template, owner = scorer.template, lists.owner
+    names = template.candidate_texts(lists)
+    columns = [
+        RepeatedTexts(template.mention_texts(lists), owner),
+        RepeatedTexts(names.dictionary.to_pylist(), names.indices.to_numpy().astype(np.int64)),
+    ]
+    columns += [RepeatedTexts(side.to_pylist(), owner) for side in (lists.lefts, lists.rights)]
+    return scorer.score(*columns, desc=desc)
 
 
 def _collect(

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pyarrow as pa
 
 from ..core.errors import UserError
 from ..data.normalization import normalize_name
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from ..core.arguments import ModelArguments
-    from ..data.concepts import ConceptTable
+    from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = ["MARKERS", "PairTemplate"]
@@ -107,19 +107,20 @@ class PairTemplate:
             shown.append(definition[:DEFINITION_CHARS])
         return SEPARATOR.join(shown)
 
-    def candidate_texts(self, names: Sequence[str], concepts: ConceptTable, rows: np.ndarray) -> list[str]:
-        """`candidate_text` of names and the concepts they stand for.
+    def mention_texts(self, lists: CandidateLists) -> list[str]:
+        """`mention_text` of n mentions."""
+        if not self.mention_types:
+            return lists.mentions.to_pylist()
+        own = zip(lists.mentions.to_pylist(), lists.types, strict=True)
+        return [self.mention_text(text, types, lists.hierarchy) for text, types in own]
 
-        Args:
-            names: m best-matching names.
-            rows: (m,) rows of their concepts in `concepts`.
-        """
+    def candidate_texts(self, lists: CandidateLists) -> pa.DictionaryArray:
+        """`candidate_text` of m candidates, equal ones once."""
         if not self.candidate_fields:
-            return list(names)
-        distinct, place = np.unique(rows, return_inverse=True)
-        preferred = concepts.preferred_names(distinct).to_pylist()
-        definitions = [concepts.definition(row) for row in distinct.tolist()]
-        return [self.candidate_text(name, preferred[i], definitions[i]) for name, i in zip(names, place, strict=True)]
+            return lists.encoded_names
+        columns = (lists.names, lists.preferred_names, lists.definitions)
+        given = zip(*(column.to_pylist() for column in columns), strict=True)
+        return pa.array([self.candidate_text(*texts) for texts in given], pa.string()).dictionary_encode()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"markers": list(self.markers), "candidate_fields": list(self.candidate_fields)}

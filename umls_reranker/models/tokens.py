@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..core.arrays import distinct_numbers
 from ..core.errors import UserError
 from .template import PairTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "RepeatedTexts", "TokenCache"]
 
 KEPT_TEXTS = 262_144
+# Of a number that stands for a pair; a further column of a chunk has fewer texts than 2^31.
+LARGEST_KEY = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,10 @@ class TokenCache:
     def __call__(self, texts: Sequence[str]) -> list[bytes]:
         """Ids of each of n distinct texts."""
         with self._lock:
-            found = [self._recall(text) for text in texts]
+            found = list(map(self._young.get, texts))
+            for place, ids in enumerate(found):
+                if ids is None:
+                    found[place] = self._recall(texts[place])
         missing = [place for place, ids in enumerate(found) if ids is None]
         if missing:
             new = self._tokenize([texts[place] for place in missing])
@@ -122,6 +128,32 @@ def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
     return list(numbers), places
 
 
+class RepeatedTexts(Sequence[str]):
+    """A column of texts, each held once.
+
+    Args:
+        texts: k texts.
+        codes: (n,) int64, which of them each row holds.
+    """
+
+    def __init__(self, texts: Sequence[str], codes: np.ndarray) -> None:
+        self._texts, self._codes = texts, codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, row: int | slice) -> str | RepeatedTexts:
+        codes = self._codes[row]
+        return RepeatedTexts(self._texts, codes) if isinstance(row, slice) else self._texts[codes]
+
+    def distinct(self) -> tuple[list[str], np.ndarray]:
+        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them."""
+        used, numbers = distinct_numbers(self._codes, len(self._texts))
+        if len(used) == len(self._texts):
+            return list(self._texts), numbers
+        return [self._texts[code] for code in used.tolist()], numbers
+
+
 @dataclass(frozen=True)
 class EncodedPairs:
     """Token ids of n pairs, t in all.
@@ -141,7 +173,7 @@ class EncodedPairs:
     def __len__(self) -> int:
         return len(self.cut)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64, tokens of each pair."""
         return np.diff(self.offsets)
@@ -226,10 +258,13 @@ class PairEncoder:
             The m distinct pairs, and for each of the n given its number among them, (n,) int64.
         """
         tables, columns = self._numbered(mentions, names, lefts, rights)
-        key = np.zeros(len(mentions), np.int64)
+        key, size = np.zeros(len(mentions), np.int64), 1
         for table, column in zip(tables, columns, strict=True):
-            # Numbered anew after each column, so that the product of the sizes cannot overflow.
-            _, key = np.unique(key * max(1, len(table.starts)) + column, return_inverse=True)
+            key, size = key * max(1, len(table.starts)) + column, size * max(1, len(table.starts))
+            if size > LARGEST_KEY:
+                # Numbered anew, so that the product of the sizes cannot overflow.
+                _, key = np.unique(key, return_inverse=True)
+                size = len(key)
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         return self._join(tables, [column[first] for column in columns]), inverse
 
@@ -244,7 +279,7 @@ class PairEncoder:
             raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
         tables, rows = [], []
         for texts, tokenize in columns:
-            distinct, text_of = number_distinct(texts)
+            distinct, text_of = texts.distinct() if isinstance(texts, RepeatedTexts) else number_distinct(texts)
             table, ids_of = Tokens.distinct(tokenize(distinct))
             tables.append(table)
             rows.append(ids_of[text_of])
@@ -278,15 +313,14 @@ def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.nd
         ids, offsets of the rows (rows + 1,), and for each part where it ends in each row.
     """
     parts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
-    offsets = np.zeros(rows + 1, np.int64)
-    np.cumsum(sum(part.lengths for part in parts), out=offsets[1:])
-    ids, ends, at = np.empty(offsets[-1], np.int32), [], offsets[:-1]
-    for part in parts:
-        within = np.arange(part.lengths.sum()) - np.repeat(np.cumsum(part.lengths) - part.lengths, part.lengths)
-        ids[np.repeat(at, part.lengths) + within] = part.ids[np.repeat(part.starts, part.lengths) + within]
-        at = at + part.lengths
-        ends.append(at)
-    return ids, offsets, ends
+    pool, sizes = np.concatenate([part.ids for part in parts]), [len(part.ids) for part in parts]
+    bases = np.cumsum(sizes) - sizes
+    starts = np.stack([part.starts + base for part, base in zip(parts, bases.tolist(), strict=True)], axis=1).ravel()
+    lengths = np.stack([part.lengths for part in parts], axis=1).ravel()
+    ends = np.cumsum(lengths)
+    ids = pool[np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)]
+    by_part = ends.reshape(rows, len(parts))
+    return ids, np.append(0, by_part[:, -1]), list(by_part.T)
 
 
 def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int], int]:

@@ -16,6 +16,7 @@ from datasets import ClassLabel, Features, Value
 
 from ..core.progress import progress
 from ..data.arrow import write_dataset
+from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.normalization import normalize_name
 from ..models.template import PairTemplate
@@ -132,8 +133,11 @@ def mine_pairs(
                 mention, column = chosen = np.nonzero(rows >= 0)
                 pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
                 report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
-                texts = template.candidate_texts(pairs["name"].to_pylist(), concepts, rows[chosen])
-                yield pairs | {"mention": task.shown(template, part[mention]), "name": texts}
+                shown, offsets = task.shown(template, part[mention]), np.arange(len(mention) + 1)
+                # A pair is a list of one candidate.
+                columns = (shown, offsets, rows[chosen], pairs["name"], {})
+                lists = CandidateLists.from_concepts(concepts, *columns, fields=template.candidate_fields)
+                yield pairs | {"mention": shown, "name": template.candidate_texts(lists).dictionary_decode()}
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)

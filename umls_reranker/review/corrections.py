@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
-from ..calibration.evidence import RETRIEVAL_EVIDENCE
 from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..core.lines import reading
+from ..data import candidate_lists
 from ..data.arrow import write_dataset
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "is_right", "load_feedback", "training_mentions"]
 
-SCORES = tuple(f"{name}_scores" for name in RETRIEVAL_EVIDENCE)
+SCORES = tuple(f"{name}_scores" for name in candidate_lists.SCORES)
 FEEDBACK_FEATURES = Features(
     {
         "key": Value("string"),
@@ -240,7 +240,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "semantic_types": logged.types,
         "cuis": [concept_of(item) for item in given],
         "names": [item["name"] for item in given],
-        **{f"{name}_scores": [item.get(f"{name}_score") for item in given] for name in RETRIEVAL_EVIDENCE},
+        **{f"{name}_scores": [item.get(f"{name}_score") for item in given] for name in candidate_lists.SCORES},
         "chosen": chosen and normalize_cui(chosen),
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,15 @@ from ..core.locks import hold
 from ..core.progress import progress
 from ..core.version import __version__
 from ..hub.model_folder import MANIFEST
-from .mention_files import FORMATS, RANKED_FIELDS, MentionFile, check_columns, joined, open_mentions, write_shard
+from .mention_files import FORMATS, MentionFile, check_columns, joined, open_mentions, ranked_column, write_shard
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from ..calibration.decisions import RankedCandidate
+    from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
 
-__all__ = ["BulkJob", "rerank_rows"]
+__all__ = ["BulkJob"]
 
 # Bad rows that are named one by one where all of them are left out.
 NAMED_ROWS = 20
@@ -149,52 +149,27 @@ class BulkJob:
         with naming_full_disk(self.target), progress(total=rows, desc="reranking", unit=" mentions") as bar:
             for path, span in shards.items():
                 pieces = self._pieces(reranker, span, bar)
-                write_shard(path, ((piece, rerank_rows(reranker, good)) for piece, good, _ in pieces))
+                ranked = ((piece, ranked_column(lists, reranker.rank(lists))) for piece, lists, _ in pieces)
+                write_shard(path, ranked)
         return rows
 
     def _span(self, number: int) -> range:
         start = number * self.shard_rows
         return range(start, min(start + self.shard_rows, self.mentions.rows))
 
-    def _pieces(self, reranker: UMLSReranker, span: range, bar: Any) -> Iterator[tuple[Any, list, list]]:
-        """Pieces of a shard without the rows that cannot be ranked, the other rows as mappings, and of those left out
-        the numbers and what is wrong with them."""
-        from .reranker import check_mention
-
+    def _pieces(
+        self, reranker: UMLSReranker, span: range, bar: Any
+    ) -> Iterator[tuple[Any, CandidateLists, list[tuple[int, str]]]]:
+        """Pieces of a shard without the rows that cannot be ranked, the other rows as lists, and of those left out the
+        numbers and what is wrong with them."""
+        hierarchy = reranker.thresholds.hierarchy
         for first, piece in self.mentions.read(span.start, span.stop, self.batch_rows):
-            rows, faults = [], {}
-            for place, row in enumerate(self.mentions.mentions(piece)):
-                try:
-                    if isinstance(row, ValueError):
-                        raise row
-                    check_mention(row, reranker.scorer.template)
-                except (TypeError, ValueError) as error:
-                    faults[place] = str(error)
-                else:
-                    rows.append(row)
-            left = self.mentions.without(piece, [*faults]) if faults else piece
-            yield left, rows, [(first + place, reason) for place, reason in faults.items()]
-            bar.update(len(rows) + len(faults))
-
-
-def rerank_rows(reranker: UMLSReranker, rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rank the candidates of n mentions given as mappings (``entity``, ``candidates``, ``entity_type``, ``left``,
-    ``right``; the last three may be absent or None), each result as mappings of `RANKED_FIELDS`.
-
-    Raises:
-        TypeError, ValueError: as `UMLSReranker.rerank`.
-    """
-    ranked = reranker.rerank_batch(
-        [row["entity"] for row in rows],
-        [row["candidates"] for row in rows],
-        [row.get("entity_type") for row in rows],
-        [row.get("left") or "" for row in rows],
-        [row.get("right") or "" for row in rows],
-    )
-    return [[_as_row(item) for item in candidates] for candidates in ranked]
-
-
-def _as_row(item: RankedCandidate) -> dict[str, Any]:
-    """A ranked candidate as it is written to files."""
-    values = (item.name, item.cui, item.cross_encoder_score, item.margin, item.logit, item.tier, item.accepted)
-    return dict(zip(RANKED_FIELDS, values, strict=True))
+            rows, faults = len(piece), {}
+            try:
+                lists = self.mentions.lists(piece, hierarchy)
+            except (TypeError, ValueError):
+                faults = self.mentions.faults(piece, hierarchy)
+                piece = self.mentions.without(piece, [*faults])
+                lists = self.mentions.lists(piece, hierarchy)
+            yield piece, lists, [(first + place, reason) for place, reason in faults.items()]
+            bar.update(rows)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bulk import rerank_rows
-from .mention_files import MENTION_FIELDS, with_ranked
+from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
+from .mention_files import ranked_column, with_ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,7 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The rows with the column ``ranked``."""
-        given = [name for name in MENTION_FIELDS if name in batch.column_names]
-        return with_ranked(batch, rerank_rows(self.reranker, batch.select(given).to_pylist()))
+        return with_ranked(batch, _ranked(self.reranker, batch))
 
 
 class RerankPartitions:
@@ -73,9 +72,13 @@ class RerankPartitions:
             given = [name for name in MENTION_FIELDS if name in frame]
             # Spark's arrays: an empty one is of floats, which Arrow refuses beside those of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
-            told = frame[given].assign(candidates=lists)
-            rows = pa.Table.from_pandas(told, preserve_index=False).to_pylist()
-            yield frame.assign(ranked=rerank_rows(reranker, rows))
+            table = pa.Table.from_pandas(frame[given].assign(candidates=lists), preserve_index=False)
+            yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
+
+
+def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
+    lists = CandidateLists.from_table(reranker.thresholds.hierarchy, table)
+    return ranked_column(lists, reranker.rank(lists))
 
 
 @cache

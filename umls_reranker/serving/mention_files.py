@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..calibration.decisions import Decisions
+from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import written
+from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
+from ..data.semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
     "FORMATS",
-    "MENTION_FIELDS",
     "RANKED_FIELDS",
     "MentionFile",
     "check_columns",
     "joined",
     "open_mentions",
+    "ranked_column",
     "with_ranked",
     "write_shard",
 ]
@@ -36,8 +40,6 @@ FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feathe
 RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already: it was reranked; give what it was made from, or rename that column"
-# Of a mention, columns that a call of rerank takes.
-MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 CHUNK_BYTES = 1 << 22
 
 
@@ -57,9 +59,30 @@ class MentionFile(ABC):
         """Rows `start` to `stop` in pieces of at most `most`: the first row's number, and the piece."""
 
     @abstractmethod
-    def mentions(self, piece: Any) -> list[dict[str, Any] | ValueError]:
-        """The rows as mappings with ``entity``, ``candidates`` and what else a call of rerank takes, and an error in
-        place of a row that cannot be read."""
+    def lists(self, piece: Any, hierarchy: TypeHierarchy) -> CandidateLists:
+        """The rows of a piece as candidate lists.
+
+        Raises:
+            TypeError, ValueError: a row cannot be read, or not be ranked (`CandidateLists.from_objects`).
+        """
+
+    @abstractmethod
+    def part(self, piece: Any, start: int, stop: int) -> Any:
+        """Some rows of a piece."""
+
+    def faults(self, piece: Any, hierarchy: TypeHierarchy) -> dict[int, str]:
+        """What is wrong with the rows that cannot be ranked, by their place in a piece."""
+        try:
+            self.lists(piece, hierarchy)
+        except (TypeError, ValueError) as error:
+            if len(piece) == 1:
+                return {0: str(error)}
+            half = len(piece) // 2
+            first, second = (
+                self.faults(self.part(piece, *span), hierarchy) for span in ((0, half), (half, len(piece)))
+            )
+            return first | {half + place: reason for place, reason in second.items()}
+        return {}
 
     @abstractmethod
     def without(self, piece: Any, places: list[int]) -> Any:
@@ -138,8 +161,11 @@ class _JsonLines(MentionFile):
                         return
             offset = 0
 
-    def mentions(self, piece: list[bytes]) -> list[dict[str, Any] | ValueError]:
-        return [_mention(line) for line in piece]
+    def lists(self, piece: list[bytes], hierarchy: TypeHierarchy) -> CandidateLists:
+        return CandidateLists.from_rows(hierarchy, list(map(_mention, piece)))
+
+    def part(self, piece: list[bytes], start: int, stop: int) -> list[bytes]:
+        return piece[start:stop]
 
     def without(self, piece: list[bytes], places: list[int]) -> list[bytes]:
         left_out = set(places)
@@ -150,21 +176,21 @@ class _JsonLines(MentionFile):
         return f"{self.paths[number]}:{row - self._first_rows[number] + 1}"
 
 
-def _mention(line: bytes) -> dict[str, Any] | ValueError:
+def _mention(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig")
         row = json.loads(text)
         row["entity"], row["candidates"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ValueError('expected a JSON object with "entity" and "candidates", in UTF-8')
+        raise ValueError('expected a JSON object with "entity" and "candidates", in UTF-8') from None
     if RANKED in row:
-        return ValueError(RERANKED)
+        raise ValueError(RERANKED)
     try:
         # Only an escape can stand for half of a surrogate pair.
         if "\\u" in text:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return ValueError("holds half of a surrogate pair, which is no character")
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
     return row
 
 
@@ -211,14 +237,11 @@ class _Tables(MentionFile):
         except (OSError, ValueError) as error:
             raise UserError(f"{self.paths[number]} cannot be read ({error}); is it whole?") from None
 
-    def mentions(self, piece: pa.Table) -> list[dict[str, Any] | ValueError]:
-        try:
-            piece.validate(full=True)
-            return piece.select([name for name in MENTION_FIELDS if name in piece.column_names]).to_pylist()
-        except ValueError as error:
-            if piece.num_rows == 1:
-                return [ValueError(str(error))]
-            return [row for place in range(piece.num_rows) for row in self.mentions(piece.slice(place, 1))]
+    def lists(self, piece: pa.Table, hierarchy: TypeHierarchy) -> CandidateLists:
+        return CandidateLists.from_table(hierarchy, piece)
+
+    def part(self, piece: pa.Table, start: int, stop: int) -> pa.Table:
+        return piece.slice(start, stop - start)
 
     def without(self, piece: pa.Table, places: list[int]) -> pa.Table:
         import pyarrow as pa
@@ -302,19 +325,20 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
             raise UserError(f"{target}: {error}; write .arrow, or leave that column out") from None
 
 
-def write_shard(path: Path, pieces: Iterator[tuple[Any, list[list[dict[str, Any]]]]]) -> None:
+def write_shard(path: Path, pieces: Iterator[tuple[Any, pa.ListArray]]) -> None:
     """Write ranked pieces, whole or not at all.
 
     Args:
         path: by its ending one of `FORMATS`.
-        pieces: what was read, and for each row its ranked candidates as mappings of `RANKED_FIELDS`.
+        pieces: what was read, and the `ranked_column` of its rows.
     """
     # A process that outlives its run must not write into the next one's file.
     with written(path, shared=True) as partial:
         if FORMATS[path.suffix] == "jsonl":
             with partial.open("wb") as stream:
                 for piece, ranked in pieces:
-                    stream.writelines(map(_line, piece if isinstance(piece, list) else piece.to_pylist(), ranked))
+                    rows = piece if isinstance(piece, list) else piece.to_pylist()
+                    stream.writelines(map(_line, rows, ranked.to_pylist()))
         else:
             tables = (with_ranked(piece, ranked) for piece, ranked in pieces)
             first = next(tables)
@@ -372,12 +396,27 @@ def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.
             former = table.slice(0, 1) if table.num_rows else former
 
 
-def with_ranked(table: pa.Table, ranked: list[list[dict[str, Any]]]) -> pa.Table:
-    """The table with the ranked candidates of each row, a list of structs of `RANKED_FIELDS`."""
+def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
+    """The candidates of each mention, best first, as structs of `RANKED_FIELDS`."""
     import pyarrow as pa
 
+    order = pa.array(decisions.order)
+    columns = (
+        lists.names.take(order),
+        lists.cuis.take(order),
+        pa.array(decisions.probabilities[decisions.order]),
+        pa.array(decisions.margins[decisions.order]),
+        pa.array(decisions.logits[decisions.order].astype(np.float64)),
+        pa.array(TIERS).take(pa.array(decisions.tiers[decisions.order])),
+        pa.array(decisions.accepted[decisions.order]),
+    )
+    return pa.ListArray.from_arrays(
+        pa.array(lists.offsets, pa.int32()), pa.StructArray.from_arrays(columns, RANKED_FIELDS)
+    )
+
+
+def with_ranked(table: pa.Table, ranked: pa.ListArray) -> pa.Table:
+    """The table with the `ranked_column` of its rows."""
     if RANKED in table.column_names:
         raise UserError(f"the table {RERANKED}")
-    kinds = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.float64(), pa.string(), pa.bool_())
-    kind = pa.list_(pa.struct(list(zip(RANKED_FIELDS, kinds, strict=True))))
-    return table.append_column(RANKED, pa.array(ranked, kind))
+    return table.append_column(RANKED, ranked)

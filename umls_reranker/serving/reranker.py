@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import reprlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ..calibration.choice import list_owner
-from ..calibration.decisions import RankedCandidate
-from ..calibration.evidence import RETRIEVAL_EVIDENCE, Calibration, ScoredLists, type_fits
-from ..calibration.inputs import given_inputs
-from ..calibration.thresholds import TIERS, ThresholdTable, TypeThreshold
-from ..core.arrays import list_offsets
+from ..calibration.decisions import Decisions, RankedCandidate, rank
+from ..calibration.evidence import Calibration
+from ..calibration.thresholds import TIERS, ThresholdTable
+from ..core.arrays import list_sizes
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..data.semantic_types import UNKNOWN_TYPE
+from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
 from ..hub.model_folder import calibration_files, save_copy, verify_parts
 from ..hub.publish import publish
-from ..models.cross_encoder import PairScorer
+from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
 from .monitoring.monitor import Monitor
 
@@ -167,70 +166,53 @@ class UMLSReranker:
         Raises:
             TypeError, ValueError: as `rerank`, naming the mention's position where there are several.
         """
-        count = len(entities)
-        types = [None] * count if entity_types is None else list(entity_types)
-        contexts = [[""] * count if side is None else list(side) for side in (lefts, rights)]
-        if any(len(column) != count for column in (candidates, types, *contexts)):
-            raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
-        template = self.scorer.template
-        rows = zip(entities, candidates, types, *contexts, strict=True)
-        read = [_read_mention(row if count > 1 else None, template, *given) for row, given in enumerate(rows)]
-        candidates, parsed, types = ([mention[part] for mention in read] for part in range(3))
-        sizes = [len(items) for items in parsed]
-        types = self._resolve_types(types)
+        # What runs only once is read twice.
+        candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
         hierarchy = self.thresholds.hierarchy
-        shown = [template.mention_text(text, kinds, hierarchy) for text, kinds in zip(entities, types, strict=True)]
-        scores = self.scorer.score(
-            [text for text, size in zip(shown, sizes, strict=True) for _ in range(size)],
-            [item.text for items in parsed for item in items],
-            *([text for text, size in zip(side, sizes, strict=True) for _ in range(size)] for side in contexts),
-            desc=desc,
+        lists = CandidateLists.from_objects(
+            hierarchy, entities, candidates, entity_types, lefts, rights, self.scorer.template.candidate_fields
         )
-        offsets = list_offsets(sizes)
-        candidate_types = [self._known_types(item.types) for items in parsed for item in items]
-        decided = self.calibration(
-            ScoredLists(
-                scores.logits,
-                entities,
-                [item.name for items in parsed for item in items],
-                [item.cui for items in parsed for item in items],
-                offsets,
-                {
-                    name: np.array([item.retrieval[place] for items in parsed for item in items], np.float64)
-                    for place, name in enumerate(RETRIEVAL_EVIDENCE)
-                },
-                types,
-                type_fits(hierarchy, types, candidate_types, list_owner(offsets)),
-                template.reads,
-                given_inputs(
-                    np.array([item.is_preferred_known for items in parsed for item in items], bool),
-                    np.array([item.is_definition_known for items in parsed for item in items], bool),
-                    *contexts,
-                    offsets,
-                ),
-            )
+        decisions = self.rank(lists, desc)
+        return _ranked(lists, decisions, list(chain.from_iterable(candidates)))
+
+    def rank(self, lists: CandidateLists, desc: str | None = None) -> Decisions:
+        """Decide about candidates that lie in columns; the monitor sees the results.
+
+        Args:
+            lists: types are ids of `thresholds.hierarchy`.
+            desc: as for `rerank_batch`.
+
+        Warns:
+            UserWarning: as `rerank`.
+        """
+        decisions = rank(
+            lists,
+            lambda lists: score_lists(self.scorer, lists, desc),
+            self.calibration,
+            self.thresholds,
+            reads=self.scorer.template.reads,
+            accept_tier=self.accept_tier,
         )
-        self._warn_of_missing(decided.missing, np.array(sizes) > 0)
-        ends = np.cumsum(sizes)
-        results = []
-        for row, (end, size) in enumerate(zip(ends, sizes, strict=True)):
-            part = slice(end - size, end)
-            type_ids = types[row]
-            thresholds = self.thresholds.for_type(type_ids, bool(decided.complete[row]))
-            order = np.argsort(-decided.log_odds[part], kind="stable")
-            ranked = self._rank(
-                candidates[row], parsed[row], scores.logits[part], decided.probabilities[part], order, thresholds
-            )
-            best = ranked[0] if ranked else None
-            top = best and (best.cross_encoder_score, best.margin, best.tier, best.accepted)
-            self.monitor.record(type_ids, size, top)
-            results.append(ranked)
-        self.monitor.add_truncated(scores.truncated)
-        return results
+        self._warn_of_types(lists.unknown_types)
+        sizes = list_sizes(lists.offsets)
+        self._warn_of_missing(decisions.missing, sizes > 0)
+        first = decisions.first
+        columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
+        tops = zip(
+            *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True
+        )
+        for types, place, size, (score, margin, tier, accepted) in zip(
+            lists.types, first.tolist(), sizes.tolist(), tops, strict=True
+        ):
+            self.monitor.record(types, size, None if place < 0 else (score, margin, TIERS[tier], accepted))
+        self.monitor.add_truncated(decisions.truncated)
+        return decisions
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
         """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
-        return self.thresholds.for_type(self._resolve_types([_type_names(entity_type)])[0]).tier(float(score))
+        lists = CandidateLists.from_objects(self.thresholds.hierarchy, ["mention"], [[]], [entity_type])
+        self._warn_of_types(lists.unknown_types, stacklevel=3)
+        return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
         """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""
@@ -252,46 +234,6 @@ class UMLSReranker:
         """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
-    def _rank(
-        self,
-        candidates: Sequence[Any],
-        parsed: list[_Parsed],
-        logits: np.ndarray,
-        probabilities: np.ndarray,
-        order: np.ndarray,
-        thresholds: TypeThreshold,
-    ) -> list[RankedCandidate]:
-        best_of_concept: dict[str, float] = {}
-        for item, score in zip(parsed, probabilities, strict=True):
-            best_of_concept[item.concept] = max(best_of_concept.get(item.concept, 0.0), float(score))
-        leading = sorted(best_of_concept, key=best_of_concept.__getitem__, reverse=True)[:2]
-        accepted = TIERS[: TIERS.index(self.accept_tier) + 1]
-        ranked = []
-        for rank, position in enumerate(order, start=1):
-            item, score = parsed[position], float(probabilities[position])
-            rival = next((best_of_concept[concept] for concept in leading if concept != item.concept), 0.0)
-            ranked.append(
-                RankedCandidate(
-                    candidates[position],
-                    item.name,
-                    item.cui,
-                    rank,
-                    float(logits[position]),
-                    score,
-                    score - rival,
-                    tier := thresholds.tier(score),
-                    rank == 1 and tier in accepted,
-                )
-            )
-        return ranked
-
-    def _known_types(self, types: Sequence[str] | None) -> list[str] | None:
-        """Ids of a candidate's types; those that the model does not know say nothing."""
-        if types is None:
-            return None
-        ids = map(self.thresholds.hierarchy.resolve, types)
-        return [type_id for type_id in ids if type_id is not None]
-
     def _warn_of_missing(self, missing: Mapping[str, np.ndarray], asked: np.ndarray) -> None:
         """One warning that names what any of the mentions with candidates came without."""
         bounds = {f"{name}_score": found.bounds for name, found in self.calibration.score_ranges.items()}
@@ -304,130 +246,43 @@ class UMLSReranker:
             warnings.warn(
                 f"mentions or candidates came without what this model reads: {', '.join(named)}; such mentions are "
                 "never in the tier high. docs/INTEGRATION_GUIDE.md says what counts as given",
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def _resolve_types(self, types: Sequence[Sequence[str]]) -> list[list[str]]:
-        """Ids of the types of n mentions; one warning names what the model does not know."""
-        resolved, unknown = [], {}
-        for given in types:
-            # MedMentions' own word for "no type" is no mistake.
-            names = [name for name in given if name != UNKNOWN_TYPE]
-            ids = list(map(self.thresholds.hierarchy.resolve, names))
-            unknown |= {name: None for name, type_id in zip(names, ids, strict=True) if type_id is None}
-            resolved.append([type_id for type_id in ids if type_id is not None])
-        if unknown:
-            named = ", ".join(map(reprlib.repr, list(unknown)[:NAMED_TYPES]))
-            named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
-            # Python keeps the text of each warning for good, and requests choose it.
-            if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
-                named = "others than those named so far"
-            self._named_types.add(named)
-            warnings.warn(
-                f"semantic types unknown to this model: {named}; the default thresholds are used. "
-                "Pass a type's name or id as in thresholds.json, or None",
-                stacklevel=4,
-            )
-        return resolved
-
-
-class _Parsed(NamedTuple):
-    name: str
-    cui: str | None
-    text: str
-    types: tuple[str, ...] | None
-    retrieval: tuple[float, ...]
-    is_preferred_known: bool = False
-    is_definition_known: bool = False
-
-    @property
-    def concept(self) -> str:
-        return self.cui or self.name
-
-
-RETRIEVAL_KEYS = tuple(f"{name}_score" for name in RETRIEVAL_EVIDENCE)
-TEXT_KEYS = ("cui", "preferred_name", "definition")
-CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *RETRIEVAL_KEYS)
-WITHOUT_SCORES = (float("nan"),) * len(RETRIEVAL_KEYS)
-
-
-def _read_mention(
-    row: int | None, template: PairTemplate, entity: Any, candidates: Any, types: Any, left: Any, right: Any
-) -> tuple[list[Any], list[_Parsed], list[str]]:
-    """The candidates of a mention, what is read of them, and its types; errors name its `row`, where it has one."""
-    try:
-        for key, text in (("entity", entity), ("left", left), ("right", right)):
-            if not isinstance(text, str):
-                raise TypeError(f"{key} must be text, not {type(text).__name__}")
-        if not entity.strip():
-            raise ValueError("entity is blank; leave out mentions without text")
-        # A text or a mapping would be taken for the list of its letters or keys.
-        if isinstance(candidates, str | bytes | Mapping) or not isinstance(candidates, Iterable):
-            raise TypeError(f"candidates are a {type(candidates).__name__}, not a list of names, mappings or objects")
-        listed = list(candidates)
-        return listed, [_parsed(item, place, template) for place, item in enumerate(listed)], _type_names(types)
-    except (TypeError, ValueError) as error:
-        if row is None:
-            raise
-        raise type(error)(f"mention {row}: {error}") from None
-
-
-def _type_names(types: str | Sequence[str] | None) -> list[str]:
-    if types is None:
-        return []
-    names = list(types) if isinstance(types, Iterable) and not isinstance(types, str) else [types]
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"entity_type must be text or a list of texts, not {reprlib.repr(types)}")
-    return names
-
-
-def _parsed(candidate: Any, position: int, template: PairTemplate) -> _Parsed:
-    if isinstance(candidate, str):
-        return _Parsed(candidate, None, candidate, None, WITHOUT_SCORES)
-    if isinstance(candidate, Mapping):
-        name, *texts, types, _, _, _ = values = [candidate.get(key) for key in CANDIDATE_KEYS]
-    else:
-        name, *texts, types, _, _, _ = values = [getattr(candidate, key, None) for key in CANDIDATE_KEYS]
-    if not isinstance(name, str):
-        raise TypeError(
-            f"candidate {position} ({type(candidate).__name__}) has no text name; pass a str, a mapping with 'name' "
-            "and 'cui', or an object with .name and .cui"
+    def _warn_of_types(self, unknown: Sequence[str], stacklevel: int = 5) -> None:
+        """One warning that names types that the model does not know."""
+        if not unknown:
+            return
+        named = ", ".join(map(reprlib.repr, unknown[:NAMED_TYPES]))
+        named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
+        # Python keeps the text of each warning for good, and requests choose it.
+        if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
+            named = "others than those named so far"
+        self._named_types.add(named)
+        warnings.warn(
+            f"semantic types unknown to this model: {named}; the default thresholds are used. "
+            "Pass a type's name or id as in thresholds.json, or None",
+            stacklevel=stacklevel,
         )
-    for key, text in zip(TEXT_KEYS, texts, strict=True):
-        if text is not None and not isinstance(text, str):
-            raise TypeError(
-                f"candidate {position} has a {key} that is no text: {reprlib.repr(text)}; pass a str, or None"
-            )
-    scores = [_score(*given, position) for given in zip(RETRIEVAL_KEYS, values[-len(RETRIEVAL_KEYS) :], strict=True)]
-    kinds = (types,) if isinstance(types, str) else types
-    if kinds is not None:
-        kinds = tuple(kinds) if isinstance(kinds, Iterable) else (None,)
-        if not all(isinstance(kind, str) for kind in kinds):
-            raise TypeError(
-                f"candidate {position} has semantic_types that are no list of texts: {reprlib.repr(types)}"
-            )
-    cui, preferred, definition = texts
-    text = template.candidate_text(name, preferred, definition)
-    known = bool(preferred and preferred.strip()), definition is not None
-    return _Parsed(name, cui, text, kinds, tuple(scores), *known)
 
 
-def _score(key: str, value: Any, position: int) -> float:
-    try:
-        return float("nan") if value is None else float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"candidate {position} has a {key} that is no number: {reprlib.repr(value)}") from None
-
-
-def check_mention(row: Mapping[str, Any], template: PairTemplate) -> None:
-    """Raise what ranking one mention would raise, given as in the files of umls-reranker rerank.
-
-    Args:
-        row: with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.
-        template: of the model that will rank it.
-
-    Raises:
-        TypeError, ValueError: as `UMLSReranker.rerank`.
-    """
-    types, *sides = row.get("entity_type"), row.get("left") or "", row.get("right") or ""
-    _read_mention(None, template, row["entity"], row["candidates"], types, *sides)
+def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) -> list[list[RankedCandidate]]:
+    """The candidates of each mention with what was decided, best first."""
+    order, offsets = decisions.order, lists.offsets
+    names, cuis = (
+        list(map(column.dictionary.to_pylist().__getitem__, column.indices.to_numpy()[order].tolist()))
+        for column in (lists.encoded_names, lists.encoded_cuis)
+    )
+    columns = (
+        list(map(candidates.__getitem__, order.tolist())),
+        names,
+        cuis,
+        (np.arange(1, len(order) + 1) - offsets[:-1][lists.owner]).tolist(),
+        decisions.logits[order].tolist(),
+        decisions.probabilities[order].tolist(),
+        decisions.margins[order].tolist(),
+        list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
+        decisions.accepted[order].tolist(),
+    )
+    ranked = list(map(RankedCandidate, *columns))
+    return [ranked[start:end] for start, end in pairwise(offsets.tolist())]

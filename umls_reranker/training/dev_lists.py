@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import Dataset
 
-from ..calibration.candidate_lists import CandidateLists
 from ..core.errors import UserError
+from ..data.candidate_lists import CandidateLists
 from .dataset import REQUIRED_COLUMNS
 
 if TYPE_CHECKING:
@@ -41,12 +41,14 @@ def dev_pairs(
     """
     sizes = candidates.with_format("arrow")[:]["cuis"].combine_chunks().value_lengths().to_numpy()
     rows = sample_by_document(mentions["doc_id"][:], sizes, most, seed)
-    lists = CandidateLists.load(candidates.select(rows), mentions.select(rows), concepts, template)
-    ids, lefts, rights = (lists.mentions[name][:] for name in ("mention_id", "left", "right"))
-    own = lists.mention_of.tolist()
-    texts = ([column[row] for row in own] for column in (ids, lists.mention_texts, lefts, rights))
+    mentions = mentions.select(rows)
+    lists = CandidateLists.from_run(candidates.select(rows), mentions, concepts, template.candidate_fields)
+    ids, lefts, rights = (mentions[name][:] for name in ("mention_id", "left", "right"))
+    own = lists.owner.tolist()
+    texts = ([column[row] for row in own] for column in (ids, template.mention_texts(lists), lefts, rights))
     labels = lists.labels.astype(np.int8)
-    columns = (*texts, lists.texts, labels, np.ones(len(labels), np.float32))
+    names = template.candidate_texts(lists).to_pylist()
+    columns = (*texts, names, labels, np.ones(len(labels), np.float32))
     return Dataset.from_dict(dict(zip(REQUIRED_COLUMNS, columns, strict=True)))
 
 

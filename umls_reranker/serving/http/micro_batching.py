@@ -132,8 +132,7 @@ class MicroBatcher:
                 if left <= 0:
                     break
                 self._has_work.wait(left)
-            batch: list[_Waiting] = []
-            pairs = 0
+            batch, pairs = [], 0
             while self._queue and len(batch) < self.max_mentions:
                 pairs += self._queue[0].pairs
                 if batch and pairs > self.max_pairs:
@@ -149,8 +148,7 @@ class MicroBatcher:
     def _finish(self, batch: list[_Waiting]) -> bool:
         """Rank a batch and hand out the results; the error only of a mention alone."""
         try:
-            texts, lists, types, lefts, rights = map(list, zip(*(waiting.call for waiting in batch), strict=True))
-            results = self.reranker.rerank_batch(texts, lists, types, lefts, rights)
+            results = self.reranker.rerank_batch(*map(list, zip(*(waiting.call for waiting in batch), strict=True)))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)

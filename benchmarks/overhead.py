@@ -1,0 +1,99 @@
+"""Processor time of ranking besides the network: a network that computes nothing, real lists of a run's test split.
+
+    python benchmarks/overhead.py runs/quickstart
+
+Microseconds a pair by the door that the pairs come in at, for texts that were seen before and for others; and
+milliseconds for one mention. Lists of other sizes than that of most are left out.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a finished run folder")
+    parser.add_argument("--mentions", type=int, default=512, help="of a batch (default: 512)")
+    parser.add_argument("--rounds", type=int, default=9, help="the best of so many counts (default: 9)")
+    options = parser.parse_args()
+    import pyarrow as pa
+    import torch
+
+    from umls_reranker import UMLSReranker
+    from umls_reranker.serving.cluster import RerankBatches
+
+    reranker = UMLSReranker.from_pretrained(options.run / "model", device="cpu", dtype="float32")
+    scorer, logits = reranker.scorer, torch.zeros(65_536)
+    network = type(scorer.network)
+    network.__call__ = lambda self, batch: logits[: len(batch.lengths)]
+    network.in_threads, scorer.token_budget = False, 1 << 30
+    scorer._pool = None
+    first, second = rows_of(options.run, options.mentions)
+    size = len(first[0]["candidates"])
+    bare = [row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]} for row in first]
+    arrow = RerankBatches.__new__(RerankBatches)
+    arrow.reranker = reranker
+
+    def objects(rows):
+        return lambda: reranker.rerank_batch(*([row[key] for row in rows] for key in rows[0]))
+
+    def table(rows):
+        made = pa.Table.from_pylist(rows)
+        return lambda: arrow(made)
+
+    print(f"lists of {size}, {options.mentions} mentions a batch, {options.run / 'model'}\n")
+    print("| pairs come as | texts | us a pair |\n|:---|:---|---:|")
+    runs = {
+        "Python objects": objects(first),
+        "Python objects, name and CUI alone": objects(bare),
+        "Arrow table": table(first),
+    }
+    seconds = measured(objects(second), 1)
+    print(f"| Python objects | not seen before | {1e6 * seconds / len(second) / size:.1f} |")
+    for name, run in runs.items():
+        run()
+        print(f"| {name} | seen before | {1e6 * measured(run, options.rounds) / len(first) / size:.2f} |", flush=True)
+    one = objects(first[:1])
+    one()
+    print(f"\none mention: {1e3 * measured(one, 20 * options.rounds):.2f} ms")
+
+
+def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
+    """Two batches of test mentions as a user gives them, with all that the model weighs."""
+    from datasets import load_from_disk
+
+    from umls_reranker.data.candidate_lists import as_serving_input
+    from umls_reranker.data.concepts import ConceptTable
+
+    candidates, mentions = (load_from_disk(str(run / name))["test"] for name in ("candidates", "mentions"))
+    concepts = ConceptTable.load(run / "concepts")
+    sizes = np.array(list(map(len, candidates["cuis"])))
+    rows = np.flatnonzero(sizes == np.bincount(sizes).argmax())[: 2 * count]
+    made = [
+        {
+            "entity": mention["mention"],
+            "candidates": as_serving_input(given, concepts),
+            "entity_type": list(mention["semantic_types"]),
+            "left": mention["left"],
+            "right": mention["right"],
+        }
+        for mention, given in zip(mentions.select(rows), candidates.select(rows), strict=True)
+    ]
+    return made[: len(made) // 2], made[len(made) // 2 :]
+
+
+def measured(run, rounds: int) -> float:
+    """Fewest seconds of processor time."""
+    seconds = []
+    for _ in range(rounds):
+        began = time.process_time()
+        run()
+        seconds.append(time.process_time() - began)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Lists are the same whoever brings them: objects, Arrow tables of any layout, or rows of a dictionary."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+from list_fixtures import make_lists
+from trigram_encoder import make_concepts
+
+from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+
+HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
+ROWS = [
+    {
+        "entity": "cold",
+        "candidates": [
+            {"name": "Cold", "cui": "C1", "semantic_types": ["T1"], "definition": "", "retrieval_score": 0.5},
+            {"name": "chill", "cui": None, "semantic_types": None, "definition": None, "retrieval_score": None},
+            {"name": "Cold", "cui": "C2", "semantic_types": [], "definition": "d", "retrieval_score": 2.0},
+        ],
+        "entity_type": ["One", "T9"],
+        "left": None,
+        "right": "b",
+    },
+    {"entity": "flu", "candidates": [], "entity_type": None, "left": "a", "right": ""},
+    {
+        "entity": "heat",
+        "candidates": [
+            {"name": "é", "cui": "", "semantic_types": ["T2", "T1", "T8"], "definition": None, "retrieval_score": 1.0}
+        ],
+        "entity_type": ["UnknownType"],
+        "left": "",
+        "right": "",
+    },
+]
+
+
+def content(lists):
+    """Everything in a form that can be compared."""
+    texts = ("mentions", "lefts", "rights", "names", "cuis", "preferred_names", "definitions")
+    columns = {name: getattr(lists, name).to_pylist() for name in texts}
+    kinds = zip(lists.candidate_types, lists.candidate_types.codes, strict=True)
+    return columns | {
+        "types": list(lists.types),
+        "candidate_types": [None if code < 0 else types for types, code in kinds],
+        "offsets": lists.offsets.tolist(),
+        "scores": {name: [None if x != x else x for x in column.tolist()] for name, column in lists.scores.items()},
+        "unknown": list(lists.unknown_types),
+    }
+
+
+def test_rows_by_hand():
+    found = content(CandidateLists.from_rows(HIERARCHY, ROWS))
+    assert found == {
+        "mentions": ["cold", "flu", "heat"],
+        "lefts": ["", "a", ""],
+        "rights": ["b", "", ""],
+        "names": ["Cold", "chill", "Cold", "é"],
+        "cuis": ["C1", None, "C2", ""],
+        "preferred_names": [None] * 4,
+        "definitions": ["", None, "d", None],
+        "types": [("T1",), (), ()],
+        "candidate_types": [("T1",), None, (), ("T2", "T1")],
+        "offsets": [0, 3, 3, 4],
+        "scores": {"retrieval": [0.5, None, 2.0, 1.0], "context": [None] * 4, "lexical": [None] * 4},
+        "unknown": ["T9"],
+    }
+
+
+def table(**casts):
+    """The rows as Arrow gives them, some columns cast."""
+    made = pa.Table.from_pylist(ROWS)
+    for name, kind in casts.items():
+        made = made.set_column(made.column_names.index(name), name, made[name].cast(kind))
+    return made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        table(),
+        pa.concat_tables([table().slice(0, 1), table().slice(1)]),
+        pa.concat_tables([table(), table()]).slice(3),
+        table(entity=pa.large_string(), entity_type=pa.large_list(pa.large_string())),
+        table(
+            entity=pa.dictionary(pa.int32(), pa.string()),
+            candidates=pa.large_list(table()["candidates"].type.value_type),
+        ),
+        # Of other types, columns are read as objects.
+        table(left=pa.string_view()),
+    ],
+)
+def test_tables_of_any_layout_are_those_rows(given):
+    assert content(CandidateLists.from_table(HIERARCHY, given)) == content(CandidateLists.from_rows(HIERARCHY, ROWS))
+
+
+def test_a_table_of_names_alone():
+    given = pa.table({"entity": ["a", "b"], "candidates": [["x", "y"], []], "note": [1, 2]})
+    found = content(CandidateLists.from_table(HIERARCHY, given))
+    assert found == content(make_lists(["a", "b"], [["x", "y"], []], hierarchy=HIERARCHY))
+    assert len(CandidateLists.from_table(HIERARCHY, given.slice(0, 0))) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"entity": None}, "entity must be text, not NoneType"),
+        ({"entity": "\u2003\x1c"}, "entity is blank"),
+        ({"candidates": None}, "candidates are a NoneType, not a list"),
+        ({"candidates": [{"name": None}]}, "candidate 0 .dict. has no text name"),
+        ({"entity_type": ["T1", None]}, "entity_type must be text or a list of texts"),
+    ],
+)
+def test_tables_are_refused_as_objects_are(change, reason):
+    rows = [ROWS[1], ROWS[0] | change]
+    for given in (rows, pa.Table.from_pylist(rows)):
+        make = CandidateLists.from_rows if given is rows else CandidateLists.from_table
+        with pytest.raises((TypeError, ValueError), match=f"^mention 1: {reason}"):
+            make(HIERARCHY, given)
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"name": "a", "cui": 7}, "candidate 1 has a cui that is no text: 7"),
+        ({"name": "a", "definition": b"d"}, "candidate 1 has a definition that is no text"),
+        ({"name": "a", "lexical_score": "x"}, "candidate 1 has a lexical_score that is no number: 'x'"),
+        ({"name": "a", "lexical_score": [1.0]}, "candidate 1 has a lexical_score that is no number"),
+        ({"name": "a", "semantic_types": [["T1"]]}, "candidate 1 has semantic_types that are no list of texts"),
+        ({"name": "a", "semantic_types": 3}, "candidate 1 has semantic_types that are no list of texts: 3"),
+        ({"name": "\ud800"}, "candidate 1 has a name that holds half of a surrogate pair"),
+    ],
+)
+def test_a_candidate_that_will_not_do_is_named(item, reason):
+    with pytest.raises((TypeError, ValueError), match=f"^{reason}"):
+        make_lists(["m"], [["fine", item]])
+    with pytest.raises((TypeError, ValueError), match=f"^mention 2: {reason}"):
+        make_lists(["m"] * 3, [[], ["fine"], ["fine", item]])
+
+
+def test_numbers_of_any_kind_are_scores():
+    scores = [None, 1, "2.5", np.float32(3.0), True]
+    found = make_lists(["m"], [[{"name": "a", "context_score": score} for score in scores]]).scores["context"]
+    np.testing.assert_array_equal(found, [np.nan, 1, 2.5, 3, 1])
+
+
+def test_type_sets_of_lists_are_those_of_objects():
+    values = [["a"], [], None, ["a", "b"], ["b", "a"], ["a", "b"], ["a", "b", "c"], ["c"]]
+    found, expected = TypeSets.of_lists(pa.array(values, pa.list_(pa.string()))), TypeSets.of(values)
+    assert list(found) == list(expected) == [tuple(value or ()) for value in values]
+    assert len(found.sets) == len(expected.sets) == 6
+    assert (found.codes < 0).tolist() == [value is None for value in values]
+
+
+def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
+    concepts = make_concepts(tmp_path, {"C0000001": ("T1", ["cold", "chill"]), "C0000002": ("", ["flu"])})
+    candidates = Dataset.from_dict(
+        {
+            "cuis": [["C0000002", "C0000001"], [], ["C0000009", "C0000001"]],
+            "names": [["flu", "chill"], [], ["gone", "cold"]],
+            "retrieval_scores": [[0.5, 0.4], [], [0.3, 0.2]],
+            "gold": [1, -1, -1],
+        }
+    )
+    mentions = Dataset.from_dict(
+        {
+            "mention": ["a", "b", "c"],
+            "left": ["x"] * 3,
+            "right": [""] * 3,
+            "semantic_types": [["T1"], ["UnknownType"], []],
+            "cui": ["C0000001", "C0000009", "C0000002"],
+            "doc_id": ["d", "d", "e"],
+            "start": [0, 2, 4],
+            "end": [1, 3, 5],
+        }
+    )
+    lists = CandidateLists.from_run(candidates, mentions, concepts, ["preferred_name"])
+    found = content(lists)
+    assert found["preferred_names"] == ["flu", "cold", None, "cold"] and found["definitions"] == [None] * 4
+    # A concept that is not in the dictionary has no types, as one that it gives none.
+    assert found["candidate_types"] == [(), ("T1",), (), ("T1",)] and found["types"] == [("T1",), (), ()]
+    assert found["scores"]["retrieval"] == pytest.approx([0.5, 0.4, 0.3, 0.2])
+    assert lists.labels.tolist() == [0, 1, 0, 0] and lists.owner.tolist() == [0, 0, 2, 2]
+    assert lists.annotations.in_dictionary.tolist() == [True, False, True]
+    assert lists.is_right(np.array([1, -1, 3])).tolist() == [True, False, False]
+    part = lists.take(np.array([False, True, True]))
+    assert part.offsets.tolist() == [0, 0, 2] and part.names.to_pylist() == ["gone", "cold"]
+    assert part.annotations.documents.tolist() == ["d", "e"] and content(lists.take(np.arange(3))) == found

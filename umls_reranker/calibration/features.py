@@ -1,0 +1,63 @@
+"""What is known about candidates besides the cross-encoder's score, as columns over candidate lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.arrays import distinct_numbers
+from ..data.candidate_lists import CandidateLists
+from ..data.normalization import normalize_names
+from .string_counts import StringCounts
+
+__all__ = ["features"]
+
+# Uses that a concept is credited with for a string, and mentions that the string is credited with.
+PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
+
+
+def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns by the names of `fusion.CANDIDATE_EVIDENCE`, (m,) float64, and `fusion.LIST_EVIDENCE`, (n,).
+
+    NaN where a list came without what a feature is made of; scores of retrievers that no candidate brought are left
+    out.
+    """
+    owner, names, cuis = lists.owner, lists.encoded_names, lists.encoded_cuis
+    forms, concept = normalize_names(lists.mentions), cuis.indices.to_numpy().astype(np.int64)
+    exact = pc.equal(normalize_names(names.dictionary).take(names.indices), forms.take(pa.array(owner)))
+    ids = [cui or "" for cui in cuis.dictionary.to_pylist()]
+    found = counts.of_pairs(forms.to_pylist(), lists.types, ids, owner, concept)
+    seen = found.strings
+    candidates = {
+        **lists.scores,
+        "exact_name": exact.to_numpy(zero_copy_only=False).astype(np.float64),
+        "string_share": np.log((found.uses + PRIOR_USES) / (seen + PRIOR_MENTIONS)[owner]),
+        "concept_count": np.log1p(found.concepts)[concept],
+        "type_lift": np.where(lists.types.is_known[owner], found.type_lifts, np.nan),
+        "type_fit": type_fits(lists),
+    }
+    return candidates, {"string_count": np.log1p(seen), "seen_string": np.minimum(seen, 1).astype(np.float64)}
+
+
+def type_fits(lists: CandidateLists) -> np.ndarray:
+    """Whether the types of candidates do not contradict those of their mentions.
+
+    Two types agree where one is a kind of the other, since annotation schemes take broader types than the dictionary.
+    A candidate that has no type, or none that the model knows, contradicts nothing.
+
+    Returns:
+        (m,) float64: 1, or 0 where no two types agree; NaN where the mention's or the candidate's are not known.
+    """
+    own, others = lists.types, lists.candidate_types
+    # Each pair of sets once; the first place of both stands for what was not given.
+    width = len(others.sets) + 1
+    codes = (own.codes[lists.owner] + 1) * width + others.codes + 1
+    pairs, place = distinct_numbers(codes, (len(own.sets) + 1) * width)
+    fits = np.full(len(pairs), np.nan)
+    for number, pair in enumerate(pairs.tolist()):
+        row, other = divmod(pair, width)
+        if row and other and (types := own.sets[row - 1]):
+            kinds = others.sets[other - 1]
+            fits[number] = not kinds or lists.hierarchy.agree(types, kinds)
+    return fits[place]

@@ -1,0 +1,604 @@
+"""`CandidateLists`: mentions and their candidates in flat columns, whoever brings them.
+
+Made from Python objects, from an Arrow table, or from the rows of a dictionary, as retrieval and a run folder have
+them. What was not given stays missing: null, NaN, or code -1.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.arrays import distinct_numbers, list_offsets, list_owner
+from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .concepts import ConceptTable
+
+__all__ = ["MENTION_FIELDS", "SCORES", "Annotations", "CandidateLists", "TypeSets", "as_serving_input"]
+
+# Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
+SCORES = ("retrieval", "context", "lexical")
+# What a template may show of a candidate beside its name.
+FIELDS = ("preferred_name", "definition")
+TEXT_KEYS = ("cui", *FIELDS)
+SCORE_KEYS = tuple(f"{name}_score" for name in SCORES)
+# Of a mention, columns that a call of rerank takes.
+MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
+CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *SCORE_KEYS)
+
+
+@dataclass(frozen=True)
+class TypeSets(Sequence):
+    """Semantic types of many rows, equal sets of types once.
+
+    Attributes:
+        sets: k sets of types.
+        codes: (n,) int64, the set of each row; -1 where none was given.
+    """
+
+    sets: Sequence[tuple[str, ...]]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[str | Iterable[str] | None]) -> TypeSets:
+        """Of one type, several, or None for each row.
+
+        Raises:
+            TypeError: a value is something else; its one argument is the row.
+        """
+        numbers: dict[Any, int] = {}
+        try:
+            keys = [value if value is None or type(value) is str else _as_set(value) for value in values]
+            codes = [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys]
+            sets = [(key,) if isinstance(key, str) else key for key in numbers]
+            is_fine = all(isinstance(name, str) for names in sets for name in names)
+        except TypeError:
+            is_fine = False
+        if not is_fine:
+            raise TypeError(next(row for row, value in enumerate(values) if not _are_types(value)))
+        return cls(sets, np.array(codes, np.int64))
+
+    @classmethod
+    def of_lists(cls, lists: pa.ListArray) -> TypeSets:
+        """Of lists of strings without null among them; a null list is not given."""
+        sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+        encoded = lists.flatten().dictionary_encode()
+        names, starts = encoded.indices.to_numpy(zero_copy_only=False), np.cumsum(sizes) - sizes
+        codes = np.zeros(len(lists), np.int64)
+        codes[sizes > 0] = 1 + names[starts[sizes > 0]]
+        for place in range(1, int(sizes.max(initial=0))):
+            # One type after the other makes of each list a number.
+            longer = np.flatnonzero(sizes > place)
+            codes[longer] = (
+                1 + codes.max() + codes[longer] * (len(encoded.dictionary) + 1) + names[starts[longer] + place]
+            )
+            _, codes = np.unique(codes, return_inverse=True)
+        _, codes = distinct_numbers(codes, int(codes.max(initial=0)) + 1)
+        first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
+        first[codes[::-1]] = np.arange(len(codes))[::-1]
+        kinds = encoded.dictionary.to_pylist()
+        sets = [tuple(kinds[name] for name in names[starts[row] : starts[row] + sizes[row]]) for row in first.tolist()]
+        return cls(sets, np.where(lists.is_null().to_numpy(zero_copy_only=False), -1, codes))
+
+    @classmethod
+    def missing(cls, rows: int) -> TypeSets:
+        """Of rows that came without."""
+        return cls([], np.full(rows, -1, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: int) -> tuple[str, ...]:
+        return self.sets[self.codes[row]] if self.codes[row] >= 0 else ()
+
+    def take(self, rows: np.ndarray) -> TypeSets:
+        """Those of some rows, given as indices or (n,) bool."""
+        return replace(self, codes=self.codes[rows])
+
+    def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
+        """As ids of the hierarchy, and the names that it does not know, which are left out."""
+        # MedMentions' own word for "no type" is no mistake.
+        ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
+        sets = [tuple(ids[name] for name in names if ids.get(name) is not None) for names in self.sets]
+        return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
+
+    @property
+    def is_known(self) -> np.ndarray:
+        """(n,) bool, whether a row has any type."""
+        return np.array([*map(bool, self.sets), False])[self.codes]
+
+
+def _as_set(value: Any) -> tuple:
+    return value if type(value) is tuple else tuple(value)
+
+
+def _are_types(value: Any) -> bool:
+    return (
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, Iterable) and all(isinstance(name, str) for name in value))
+    )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What annotators say about n mentions.
+
+    Attributes:
+        cuis, documents: (n,) the right concept, and the document of the mention.
+        starts, ends: (n,) where the mention stands in it.
+        gold: (n,) int64, place of the right concept in its list, or -1.
+        in_dictionary: (n,) bool, whether the dictionary has it at all.
+    """
+
+    cuis: np.ndarray
+    documents: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    gold: np.ndarray
+    in_dictionary: np.ndarray
+
+    def take(self, rows: np.ndarray) -> Annotations:
+        """Those of some mentions, given as indices or (n,) bool."""
+        return Annotations(*(column[rows] for column in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class CandidateLists:
+    """n mentions with m candidates in all, mention by mention in retrieval order.
+
+    Attributes:
+        mentions, lefts, rights: n texts, and the text around them.
+        types: of n mentions, ids of `hierarchy`.
+        offsets: (n + 1,) int64, where each mention's candidates start.
+        names: m texts.
+        cuis, preferred_names, definitions: m texts, null where a candidate came without.
+        candidate_types: of m candidates, ids of `hierarchy`.
+        scores: (m,) float64 by the names of `SCORES`, NaN where a candidate came without.
+        hierarchy: the types that the model knows; others say nothing.
+        unknown_types: what was given as a mention's type and is not among them.
+        annotations: of the mentions, where they have some.
+    """
+
+    mentions: pa.StringArray
+    lefts: pa.StringArray
+    rights: pa.StringArray
+    types: TypeSets
+    offsets: np.ndarray
+    names: pa.StringArray
+    cuis: pa.StringArray
+    preferred_names: pa.StringArray
+    definitions: pa.StringArray
+    candidate_types: TypeSets
+    scores: Mapping[str, np.ndarray]
+    hierarchy: TypeHierarchy
+    unknown_types: Sequence[str] = ()
+    annotations: Annotations | None = None
+
+    @classmethod
+    def from_objects(
+        cls,
+        hierarchy: TypeHierarchy,
+        mentions: Sequence[str],
+        candidates: Sequence[Iterable[Any]],
+        types: Sequence[str | Iterable[str] | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+        fields: Sequence[str] = FIELDS,
+    ) -> CandidateLists:
+        """From n of each; a candidate is a name, or a mapping or an object with what `UMLSReranker.rerank` lists.
+
+        Args:
+            fields: what to keep of `FIELDS`.
+
+        Raises:
+            TypeError, ValueError: something is of another kind; names its place, and its mention where there are
+                several.
+        """
+        count = len(mentions)
+        types = [None] * count if types is None else types
+        lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
+        if any(len(column) != count for column in (candidates, types, lefts, rights)):
+            raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
+        fault = _Faults(count)
+        texts = [
+            fault.texts(key, column) for key, column in (("entity", mentions), ("left", lefts), ("right", rights))
+        ]
+        for row, text in enumerate(mentions):
+            if not text.strip():
+                fault(row, ValueError, "entity is blank; leave out mentions without text")
+        for row, items in enumerate(candidates):
+            # A text or a mapping would be taken for the list of its letters or keys.
+            if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+                kind = type(items).__name__
+                fault(row, TypeError, f"candidates are a {kind}, not a list of names, mappings or objects")
+        try:
+            own = TypeSets.of(types)
+        except TypeError as error:
+            (row,) = error.args
+            fault(row, TypeError, f"entity_type must be text or a list of texts, not {reprlib.repr(types[row])}")
+        resolved, unknown = own.resolved(hierarchy)
+        offsets = list_offsets([len(items) for items in candidates])
+        columns = _candidate_columns(list(chain.from_iterable(candidates)), _Faults(count, offsets), hierarchy, fields)
+        return cls(*texts, resolved, offsets, *columns, hierarchy, unknown)
+
+    @classmethod
+    def from_rows(cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]]) -> CandidateLists:
+        """From n mappings with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.
+
+        Raises:
+            TypeError, ValueError: as `from_objects`.
+        """
+        sides = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
+        columns = ([row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type"))
+        return cls.from_objects(hierarchy, *columns, *sides)
+
+    @classmethod
+    def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table) -> CandidateLists:
+        """From n rows with the columns of `from_rows`; candidates are lists of names or of structs.
+
+        No Python object is made of a candidate, unless a column has another type than its content asks for.
+
+        Raises:
+            TypeError, ValueError: as `from_objects`, or a text is no UTF-8.
+        """
+        table.validate(full=True)
+        table = table.select([name for name in MENTION_FIELDS if name in table.column_names])
+        try:
+            return _from_columns(hierarchy, {name: _whole(table[name]) for name in table.column_names})
+        except (_OtherwiseError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return cls.from_rows(hierarchy, table.to_pylist())
+
+    @classmethod
+    def from_concepts(
+        cls,
+        concepts: ConceptTable,
+        mentions: Sequence[str],
+        offsets: np.ndarray,
+        rows: np.ndarray,
+        names: Sequence[str],
+        scores: Mapping[str, np.ndarray],
+        types: Sequence[Iterable[str] | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+        *,
+        cuis: pa.StringArray | None = None,
+        fields: Sequence[str] = FIELDS,
+    ) -> CandidateLists:
+        """From rows of a dictionary.
+
+        Args:
+            mentions, types, lefts, rights: n of each.
+            offsets: (n + 1,).
+            rows: (m,) of the candidates; -1 where the dictionary lacks a concept.
+            names: m names that were found.
+            scores: (m,) by the names of `SCORES`.
+            cuis: m texts; by default those of the rows.
+            fields: what to read of each concept beside its types (`PairTemplate.candidate_fields`).
+        """
+        distinct, place = np.unique(rows, return_inverse=True)
+        places = pa.array(place)
+        kinds, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
+        # A concept that is not there has no types, as one that the dictionary gives none.
+        kinds = TypeSets([*kinds.sets, ()], np.where(distinct < 0, len(kinds.sets), kinds.codes)[place])
+        columns = {"preferred_name": "name", "definition": "definition"}
+        read = [
+            concepts.column(column, distinct).take(places) if key in fields else pa.nulls(len(rows), pa.string())
+            for key, column in columns.items()
+        ]
+        if cuis is None:
+            cuis = concepts.column("cui", distinct).take(places)
+        own, unknown = (TypeSets.missing(len(mentions)) if types is None else TypeSets.of(types)).resolved(
+            concepts.hierarchy
+        )
+        empty = [""] * len(mentions)
+        return cls(
+            _strings(mentions),
+            _strings(empty if lefts is None else lefts),
+            _strings(empty if rights is None else rights),
+            own,
+            offsets,
+            _strings(names),
+            cuis,
+            *read,
+            kinds,
+            {name: np.asarray(column, np.float64) for name, column in scores.items()},
+            concepts.hierarchy,
+            unknown,
+        )
+
+    @classmethod
+    def from_run(
+        cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable, fields: Sequence[str] = ()
+    ) -> CandidateLists:
+        """The lists of a split and its mentions, which are in the same order; `fields` as for `from_concepts`."""
+        table, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
+        lists = _whole(table["cuis"])
+        cuis = lists.flatten()
+        gold = given["cui"].to_pylist()
+        found = cls.from_concepts(
+            concepts,
+            _whole(given["mention"]),
+            list_offsets(lists.value_lengths().to_numpy()),
+            concepts.rows(cuis),
+            _whole(table["names"]).flatten(),
+            {
+                name: _whole(table[f"{name}_scores"]).flatten().to_numpy(zero_copy_only=False)
+                for name in SCORES
+                if f"{name}_scores" in table.column_names
+            },
+            given["semantic_types"].to_pylist(),
+            _whole(given["left"]),
+            _whole(given["right"]),
+            cuis=cuis,
+            fields=fields,
+        )
+        annotations = Annotations(
+            np.array(gold, object),
+            np.array(given["doc_id"].to_pylist(), object),
+            given["start"].to_numpy(),
+            given["end"].to_numpy(),
+            table["gold"].to_numpy().astype(np.int64),
+            concepts.rows(gold) >= 0,
+        )
+        return replace(found, annotations=annotations)
+
+    def __len__(self) -> int:
+        return len(self.mentions)
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """(m,) the mention that each candidate belongs to."""
+        return list_owner(self.offsets)
+
+    @cached_property
+    def encoded_names(self) -> pa.DictionaryArray:
+        """The names, equal ones once."""
+        return self.names.dictionary_encode()
+
+    @cached_property
+    def encoded_cuis(self) -> pa.DictionaryArray:
+        """The CUIs, equal ones once, null among them where one was not given."""
+        return self.cuis.dictionary_encode("encode")
+
+    @cached_property
+    def concepts(self) -> np.ndarray:
+        """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
+        named = self.encoded_cuis
+        if not all(named.dictionary.to_pylist()):
+            is_given = pc.not_equal(self.cuis, "").fill_null(False)
+            named = pc.if_else(is_given, self.cuis, self.names).dictionary_encode()
+        return self.owner * (len(named.dictionary) + 1) + named.indices.to_numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(m,) int64, 1 for the right concepts."""
+        labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
+        labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
+        return labels
+
+    def is_right(self, places: np.ndarray) -> np.ndarray:
+        """(n,) bool, whether the candidate at a place (n,) of each mention is the right concept; -1 is none."""
+        gold = self.annotations.gold
+        return (gold >= 0) & (places == self.offsets[:-1] + gold)
+
+    def take(self, rows: np.ndarray) -> CandidateLists:
+        """The lists of some mentions, given as ascending indices or (n,) bool."""
+        rows = np.arange(len(self))[rows]
+        places = np.flatnonzero(np.isin(self.owner, rows))
+        own, inside = pa.array(rows), pa.array(places)
+        return replace(
+            self,
+            **{name: getattr(self, name).take(own) for name in ("mentions", "lefts", "rights")},
+            **{name: getattr(self, name).take(inside) for name in ("names", "cuis", "preferred_names", "definitions")},
+            types=self.types.take(rows),
+            offsets=list_offsets(np.diff(self.offsets)[rows]),
+            candidate_types=self.candidate_types.take(places),
+            scores={name: column[places] for name, column in self.scores.items()},
+            annotations=self.annotations and self.annotations.take(rows),
+        )
+
+    def with_types(self, types: Sequence[Iterable[str] | None]) -> CandidateLists:
+        """The same lists with these semantic types of the mentions, n lists of ids or names."""
+        resolved, unknown = TypeSets.of(types).resolved(self.hierarchy)
+        return replace(self, types=resolved, unknown_types=unknown)
+
+
+class _Faults:
+    """Raises what is wrong with a mention, or with one of its candidates, by its place."""
+
+    def __init__(self, mentions: int, offsets: np.ndarray | None = None) -> None:
+        self.mentions, self.offsets = mentions, offsets
+
+    def __call__(self, place: int, kind: type[Exception], reason: str) -> NoReturn:
+        row = place
+        if self.offsets is not None:
+            row = int(np.searchsorted(self.offsets, place, side="right")) - 1
+            reason = f"candidate {place - self.offsets[row]} {reason}"
+        raise kind(f"mention {row}: {reason}" if self.mentions > 1 else reason) from None
+
+    def texts(self, key: str, values: Sequence[Any], *, may_lack: bool = False, keep: bool = True) -> pa.StringArray:
+        """A column of texts, or `may_lack` of None as well; without `keep`, of nulls."""
+        if isinstance(values, pa.Array):
+            return values
+        wanted = (str, type(None)) if may_lack else str
+        if not all(issubclass(kind, wanted) for kind in set(map(type, values))):
+            place = next(place for place, text in enumerate(values) if not isinstance(text, wanted))
+            found = values[place]
+            if key == "name":
+                raise LookupError(place)
+            if self.offsets is None:
+                self(place, TypeError, f"{key} must be text, not {type(found).__name__}")
+            self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None")
+        if not keep:
+            return pa.nulls(len(values), pa.string())
+        try:
+            return _strings(values)
+        except UnicodeEncodeError:
+            place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
+        subject = key if self.offsets is None else f"has a {key} that"
+        self(place, ValueError, f"{subject} holds half of a surrogate pair, which is no character")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _strings(values: Sequence[str | None] | pa.Array) -> pa.StringArray:
+    return values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
+
+
+def _candidate_columns(items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str]) -> tuple:
+    """What `CandidateLists` holds of candidates, in its order."""
+    kinds = set(map(type, items))
+    if kinds <= {str}:
+        columns = {"name": items}
+    elif kinds == {dict}:
+        columns = {key: [item.get(key) for item in items] for key in CANDIDATE_KEYS}
+    else:
+        columns = {key: [_read(item, key) for item in items] for key in CANDIDATE_KEYS}
+    try:
+        names = fault.texts("name", columns["name"])
+    except LookupError as error:
+        (place,) = error.args
+        fault(
+            place,
+            TypeError,
+            f"({type(items[place]).__name__}) has no text name; pass a str, a mapping with 'name' and 'cui', or an "
+            "object with .name and .cui",
+        )
+    nothing = [None] * len(items)
+    texts = [
+        fault.texts(key, columns[key], may_lack=True, keep=key in ("cui", *fields))
+        if key in columns
+        else pa.nulls(len(items), pa.string())
+        for key in TEXT_KEYS
+    ]
+    try:
+        types, _ = TypeSets.of(columns.get("semantic_types", nothing)).resolved(hierarchy)
+    except TypeError as error:
+        (place,) = error.args
+        found = reprlib.repr(columns["semantic_types"][place])
+        fault(place, TypeError, f"has semantic_types that are no list of texts: {found}")
+    scores = {name: _numbers(f"{name}_score", columns.get(f"{name}_score", nothing), fault) for name in SCORES}
+    return names, *texts, types, scores
+
+
+def _read(item: Any, key: str) -> Any:
+    if isinstance(item, str):
+        return item if key == "name" else None
+    return item.get(key) if isinstance(item, Mapping) else getattr(item, key, None)
+
+
+def _numbers(key: str, values: list[Any], fault: _Faults) -> np.ndarray:
+    if values.count(None) == len(values):
+        return np.full(len(values), np.nan)
+    try:
+        numbers = np.array(values, np.float64)
+        if numbers.ndim == 1:
+            return numbers
+    except (TypeError, ValueError, OverflowError):
+        pass
+    for place, value in enumerate(values):
+        try:
+            float("nan" if value is None else value)
+        except (TypeError, ValueError, OverflowError):
+            fault(place, TypeError, f"has a {key} that is no number: {reprlib.repr(value)}")
+    return np.array([float("nan" if value is None else value) for value in values])
+
+
+class _OtherwiseError(Exception):
+    """A column is not of the usual type, or a row is at fault: the objects say which, and why."""
+
+
+def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> CandidateLists:
+    mentions = _text_column(columns["entity"])
+    count, lists = len(mentions), columns["candidates"]
+    if mentions.null_count or lists.null_count or not _is_list(lists.type):
+        raise _OtherwiseError
+    if not all(map(str.strip, mentions.to_pylist())):
+        raise _OtherwiseError
+    sides = [
+        pc.fill_null(_text_column(columns[side]), "") if side in columns else pa.repeat("", count)
+        for side in ("left", "right")
+    ]
+    types, unknown = _type_column(columns.get("entity_type"), count).resolved(hierarchy)
+    offsets, items = list_offsets(lists.value_lengths().to_numpy()), lists.flatten()
+    if pa.types.is_struct(items.type):
+        parts = dict(zip((part.name for part in items.type), items.flatten(), strict=True))
+    else:
+        parts = {"name": items}
+    names = _text_column(parts.get("name", pa.nulls(len(items))))
+    if names.null_count:
+        raise _OtherwiseError
+    texts = [_text_column(parts[key]) if key in parts else pa.nulls(len(items), pa.string()) for key in TEXT_KEYS]
+    kinds, _ = _type_column(parts.get("semantic_types"), len(items)).resolved(hierarchy)
+    scores = {
+        name: parts[f"{name}_score"].cast(pa.float64()).to_numpy(zero_copy_only=False)
+        if f"{name}_score" in parts
+        else np.full(len(items), np.nan)
+        for name in SCORES
+    }
+    return CandidateLists(mentions, *sides, types, offsets, names, *texts, kinds, scores, hierarchy, unknown)
+
+
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        column = (
+            column.chunk(0)
+            if column.num_chunks == 1
+            else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
+        )
+    return column
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _text_column(column: pa.Array) -> pa.StringArray:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise _OtherwiseError
+    return column.cast(pa.string())
+
+
+def _type_column(column: pa.Array | None, rows: int) -> TypeSets:
+    if column is None or pa.types.is_null(column.type):
+        return TypeSets.missing(rows)
+    if not _is_list(column.type):
+        encoded = _text_column(column).dictionary_encode()
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return TypeSets([(name,) for name in encoded.dictionary.to_pylist()], codes)
+    column = column.cast(pa.list_(pa.string()))
+    if column.flatten().null_count:
+        raise _OtherwiseError
+    return TypeSets.of_lists(column)
+
+
+def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptTable) -> list[dict[str, Any]]:
+    """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with all it may read."""
+    columns = {"cui": candidates["cuis"], "name": candidates["names"]}
+    for name in SCORES:
+        if f"{name}_scores" in candidates:
+            columns[f"{name}_score"] = candidates[f"{name}_scores"]
+    rows = concepts.rows(candidates["cuis"])
+    columns["preferred_name"] = concepts.preferred_names(rows).to_pylist()
+    columns["definition"] = [concepts.definition(row) for row in rows.tolist()]
+    columns["semantic_types"] = [concepts.semantic_types(row) for row in rows.tolist()]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
