@@ -2,7 +2,7 @@
 # make test         install what tests need, and run them on all cores
 # make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
-# make quality      check format, lint and who imports whom; make style mends the first two
+# make quality      check format, lint, types and who imports whom; make style mends the first two
 .PHONY: quickstart test test-extra test-lowest quality style clean
 
 PYTHON ?= python3
@@ -36,6 +36,7 @@ quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
 
 style: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format $(CODE)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .resampling import document_index
 
@@ -18,7 +19,7 @@ GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 SIZE_POWER = 1.5
 
 
-def clopper_pearson_lower(successes: np.ndarray, n: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> np.ndarray:
     """Exact one-sided lower confidence bound of a binomial proportion (Clopper & Pearson 1934).
 
     Arrays of any shape; 0 where there is no success.

@@ -101,7 +101,13 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
 
 
 def calibration_report(
-    p: np.ndarray, y: np.ndarray, groups: Sequence, *, bins: int = 15, resamples: int = 1000, seed: int = 0
+    p: np.ndarray,
+    y: np.ndarray,
+    groups: Sequence | np.ndarray,
+    *,
+    bins: int = 15,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """All estimates with 95 % intervals by document, and what chance alone would show.
 

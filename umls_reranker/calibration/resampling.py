@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 
-def document_index(groups: Sequence) -> tuple[np.ndarray, int]:
+def document_index(groups: Sequence | np.ndarray) -> tuple[np.ndarray, int]:
     """Documents as integers: ((n,) int64 index of each row's document, number of documents)."""
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     return index.reshape(-1), len(names)

@@ -157,7 +157,8 @@ def hub_calls(
 ) -> Iterator[None]:
     """Turn what the Hub client raises into one line that says what to do; `outcome` is added to it."""
     # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
-    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    bases = (kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception))
+    http_error = next(kind for kind in bases if kind.__name__ == "HTTPError")
     try:
         yield
     except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
@@ -253,6 +254,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
         return path
 
     def told(state: RetryCallState) -> None:
+        assert state.outcome is not None  # tenacity asks after an attempt
         print(f"{url}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s", file=sys.stderr)
 
     cache_dir.mkdir(parents=True, exist_ok=True)

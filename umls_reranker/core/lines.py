@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from .errors import UserError
 
@@ -124,7 +124,7 @@ def name_source(path: Path | Sequence[Path]) -> str:
 
 
 @contextmanager
-def open_binary(path: Path | Sequence[Path]) -> Iterator[BinaryIO]:
+def open_binary(path: Path | Sequence[Path]) -> Iterator[io.BufferedIOBase]:
     """Open a file that may be gzip (told by its first bytes, not its name), or its parts as one stream.
 
     Each part may be plain or gzip; a line may go on in the next part.
@@ -143,7 +143,7 @@ def open_binary(path: Path | Sequence[Path]) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _open_part(path: Path) -> Iterator[BinaryIO]:
+def _open_part(path: Path) -> Iterator[io.BufferedIOBase]:
     try:
         raw = path.open("rb")
     except FileNotFoundError:
@@ -167,13 +167,14 @@ class _Joined(io.RawIOBase):
     def __init__(self, parts: Sequence[Path]) -> None:
         self._parts = iter(parts)
         self._open = ExitStack()
-        self._stream: BinaryIO | None = None
+        self._stream: io.BufferedIOBase | None = None
         self._next()
 
     def _next(self) -> None:
         self._open.close()
-        self._part = next(self._parts, None)
-        self._stream = self._open.enter_context(_open_part(self._part)) if self._part else None
+        part = next(self._parts, None)
+        self._stream = None if part is None else self._open.enter_context(_open_part(part))
+        self._name = "" if part is None else part.name
 
     def readable(self) -> bool:
         return True
@@ -183,7 +184,7 @@ class _Joined(io.RawIOBase):
             try:
                 size = self._stream.readinto(buffer)
             except GZIP_ERRORS as error:
-                raise gzip.BadGzipFile(f"{self._part.name}: {error}") from None
+                raise gzip.BadGzipFile(f"{self._name}: {error}") from None
             if size:
                 return size
             self._next()

@@ -181,7 +181,7 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
 def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
     plain, forms = _plain_type(kind)
     is_list = list in forms
-    default = field.default if field.default is not MISSING else field.default_factory()
+    default: Any = field.default if field.default_factory is MISSING else field.default_factory()
     help_text = argparse.SUPPRESS
     if shown:
         choices = field.metadata.get("choices")

@@ -42,7 +42,9 @@ RESUME_FILE = "resume.json"
 # What a forked run says about the run it comes from.
 LINEAGE = "lineage.json"
 # Library -> the names under which it may be installed: FAISS has one for each build.
-LIBRARIES = {name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")}
+LIBRARIES: dict[str, tuple[str, ...]] = {
+    name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")
+}
 LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
 
 

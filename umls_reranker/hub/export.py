@@ -209,6 +209,7 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
             dynamic_shapes=dict.fromkeys(names, axes),
             verbose=False,
         )
+    assert program is not None  # which it is only without dynamo
     program.save(file, external_data=False)
 
 

@@ -148,7 +148,9 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
             "parts from one revision"
         )
     _check_header(folder / WEIGHTS)
-    return verify_files(folder, [*(name for name in names if name in listed), *EXPORTED_FILES.get(backend, ())])
+    return verify_files(
+        folder, [*(name for name in names if name in listed), *EXPORTED_FILES.get(backend or "torch", ())]
+    )
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -329,7 +331,7 @@ def calibration_files(folder: Path, backend: str) -> tuple[Path, Path]:
     Raises:
         UserError: the backend was not exported.
     """
-    names = (CALIBRATOR, THRESHOLDS)
+    names: tuple[str, ...] = (CALIBRATOR, THRESHOLDS)
     if backend in EXPORTED_FILES:
         known = exported(folder)
         if backend not in known:

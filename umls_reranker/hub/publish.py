@@ -81,7 +81,9 @@ def publish(
             head = _head(api, repo_id, tag, private)
         present = api.list_repo_files(repo_id, revision=head)
 
-    operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(name, content) for name, content in contents.items()
+    ]
     # A plot or a vocabulary of an earlier version must not stay beside the new parts.
     stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
@@ -145,10 +147,10 @@ def find_outcomes(place: str) -> Path:
     if path.exists():
         raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate makes it")
     repo_id, _, revision = place.partition("@")
-    found = _published(repo_id, revision or None)
-    if found is None:
+    published = _published(repo_id, revision or None)
+    if published is None:
         raise UserError(f"{place} holds no {OUTCOMES_FILE}; it was published without")
-    return found
+    return published
 
 
 def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:

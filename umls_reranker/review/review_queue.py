@@ -140,6 +140,5 @@ def _log_odds(p: float) -> float:
 def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:
     """By retrieval score where all candidates have one, else by the order of the list."""
     items = list(candidates)
-    if all(isinstance(item, Mapping) and item.get("retrieval_score") is not None for item in items):
-        return max(items, key=lambda item: item["retrieval_score"])
-    return items[0]
+    scored = [item for item in items if isinstance(item, Mapping) and item.get("retrieval_score") is not None]
+    return max(scored, key=lambda item: item["retrieval_score"]) if len(scored) == len(items) else items[0]

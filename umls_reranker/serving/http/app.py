@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import Route
 
 from ...core.arguments import ServingArguments
 from ...core.version import __version__
@@ -136,5 +137,10 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         }
 
     app.add_middleware(BodyLimit, most=serving.max_body_bytes, seconds=serving.read_seconds)
-    app.add_middleware(Watch, metrics=metrics, paths={route.path for route in app.routes}, revision=revision)
+    app.add_middleware(
+        Watch,
+        metrics=metrics,
+        paths={route.path for route in app.routes if isinstance(route, Route)},
+        revision=revision,
+    )
     return app

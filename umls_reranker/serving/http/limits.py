@@ -43,9 +43,9 @@ class BodyLimit:
             try:
                 message = await asyncio.wait_for(receive(), left)
             except asyncio.TimeoutError:
-                message = f"the request did not arrive whole within {self.seconds:g} seconds"
+                late = f"the request did not arrive whole within {self.seconds:g} seconds"
                 # The rest of the body may still come, and must not be taken for the next request.
-                raise HTTPException(408, message, {"connection": "close"}) from None
+                raise HTTPException(408, late, {"connection": "close"}) from None
             is_whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if max(read, announced) > self.most:
@@ -62,7 +62,8 @@ def http_protocol(seconds: float) -> type[Protocol]:
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    class HeaderTimeout(AutoHTTPProtocol):
+    # A variable: Uvicorn has one class for httptools and one for h11.
+    class HeaderTimeout(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
         timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:

@@ -132,7 +132,8 @@ class MicroBatcher:
                 if left <= 0:
                     break
                 self._has_work.wait(left)
-            batch, pairs = [], 0
+            batch: list[_Waiting] = []
+            pairs = 0
             while self._queue and len(batch) < self.max_mentions:
                 pairs += self._queue[0].pairs
                 if batch and pairs > self.max_pairs:
@@ -148,7 +149,8 @@ class MicroBatcher:
     def _finish(self, batch: list[_Waiting]) -> bool:
         """Rank a batch and hand out the results; the error only of a mention alone."""
         try:
-            results = self.reranker.rerank_batch(*map(list, zip(*(waiting.call for waiting in batch), strict=True)))
+            texts, lists, types, lefts, rights = map(list, zip(*(waiting.call for waiting in batch), strict=True))
+            results = self.reranker.rerank_batch(texts, lists, types, lefts, rights)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)

@@ -109,7 +109,7 @@ class Monitor:
     def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
         """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
         best = ranked[0] if ranked else None
-        top = best and Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
+        top = None if best is None else Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
         self.record(types, len(ranked), top)
 
     def record(self, types: Sequence[str], candidates: int, top: tuple[float, float, str, bool] | None) -> None:
