@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from umls_reranker.calibration import calibrators
-from umls_reranker.calibration.certificate import certify
+from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.choice import choice_log_odds
 from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import brier_decomposition, calibration_report, debiased_ece, ece
@@ -78,7 +78,7 @@ def main() -> None:
     for method, kind in calibrators.Calibrator.kinds.items():
         if kind.fits_lists:
             timed(f"fit {method} inside lists", lambda kind=kind: kind().fit(scores, y, **inside_lists))
-    timed("certificate by document", lambda: certify(top_p, top_y, document))
+    timed("certificate by document", lambda: find_certificate(top_p, top_y, document))
 
 
 def timed(what: str, call: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import beta
 
-from umls_reranker.calibration.certificate import certify, clopper_pearson_lower, doubt
+from umls_reranker.calibration.certificate import clopper_pearson_lower, doubt, find_certificate
 from umls_reranker.evaluation.outcomes import Outcomes
 
 TARGET, CONFIDENCE = 0.95, 0.95
@@ -123,7 +123,7 @@ def certified(sizes: Callable, correlation: float, rng: np.random.Generator) -> 
     luck = np.sqrt(correlation) * rng.normal(size=len(size))[document]
     luck += np.sqrt(1 - correlation) * rng.normal(size=len(document))
     scores = rng.beta(*SCORES, len(document))
-    threshold = certify(scores, luck < ndtri(scores), document, TARGET, CONFIDENCE).threshold
+    threshold = find_certificate(scores, luck < ndtri(scores), document, TARGET, CONFIDENCE).threshold
     return (0.0, np.nan) if threshold is None else (float(np.mean(scores >= threshold)), _precision(threshold))
 
 
@@ -149,7 +149,7 @@ def bootstrapped(path: Path, rng: np.random.Generator, draws: int = 20) -> np.nd
     for _ in range(draws):
         drawn = [documents[number] for number in rng.integers(0, len(documents), len(documents))]
         rows, index = np.concatenate(drawn), np.repeat(np.arange(len(drawn)), [len(rows) for rows in drawn])
-        threshold = certify(outcomes.score[rows], right[rows], index, TARGET, CONFIDENCE).threshold
+        threshold = find_certificate(outcomes.score[rows], right[rows], index, TARGET, CONFIDENCE).threshold
         coverage.append(0.0 if threshold is None else np.mean(outcomes.score[rows] >= threshold))
     return np.array(coverage)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .core.version import __version__
 
 if TYPE_CHECKING:
+    from .calibration.certificate import Certificate, certify
     from .calibration.decisions import RankedCandidate
     from .core.errors import UserError
     from .data.concepts import ConceptTable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .serving.reranker import UMLSReranker
 
 __all__ = [
+    "Certificate",
     "ConceptLinker",
     "ConceptTable",
     "LinkedConcept",
@@ -26,15 +28,18 @@ __all__ = [
     "UMLSReranker",
     "UserError",
     "__version__",
+    "certify",
 ]
 
 _HOMES = {
+    "Certificate": ".calibration.certificate",
     "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
     "LinkedConcept": ".serving.linker",
     "RankedCandidate": ".calibration.decisions",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
+    "certify": ".calibration.certificate",
 }
 
 

@@ -1,3 +1,4 @@
+import doctest
 import importlib.util
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 from outcome_fixtures import make_outcomes
 from scipy.stats import beta, binom
 
-from umls_reranker.calibration.certificate import GRID, certify, clopper_pearson_lower, doubt
+from umls_reranker import UserError, certify
+from umls_reranker.calibration.certificate import GRID, clopper_pearson_lower, doubt, find_certificate
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
 
@@ -59,65 +61,129 @@ def test_right_documents_are_worth_their_number_and_not_their_mentions():
 
 
 def test_fifty_nine_without_an_error_is_the_least():
-    assert certify(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(0.97, abs=0.002)
-    assert certify(np.full(58, 0.97), np.ones(58)).threshold is None
-    assert certify(np.full(59, 0.97), np.arange(59) > 0).threshold is None
+    assert find_certificate(np.full(59, 0.97), np.ones(59)).threshold == pytest.approx(0.97, abs=0.002)
+    assert find_certificate(np.full(58, 0.97), np.ones(58)).threshold is None
+    assert find_certificate(np.full(59, 0.97), np.arange(59) > 0).threshold is None
 
 
 def test_too_few_documents_say_how_many_are_needed():
-    found = certify(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
+    found = find_certificate(np.full(1200, 0.99), np.ones(1200), np.arange(1200) // 40)
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
     assert str(found) == (
         "not certified: the calibration documents count for 30 of equal size, and 59 or more are needed"
     )
-    assert "299 or more" in str(certify(np.full(200, 0.999), np.ones(200), target_precision=0.99))
-    assert str(certify(np.full(200, 0.97), np.zeros(200))).endswith("most probable answers are wrong")
-    assert str(certify(np.empty(0), np.empty(0))).startswith("not certified: the calibration documents count for 0")
+    assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
+    assert str(find_certificate(np.full(200, 0.97), np.zeros(200))).endswith("most probable answers are wrong")
+    assert str(find_certificate(np.empty(0), np.empty(0))).startswith(
+        "not certified: the calibration documents count for 0"
+    )
 
 
 def test_thresholds_are_tested_downward_until_one_fails():
     # 400 right at 0.97, 40 wrong at 0.9; then 4,000 right, which do not bring the sequence back to life.
     p = np.repeat([0.97, 0.9, 0.8], [400, 40, 4000])
-    threshold = certify(p, np.repeat([1, 0, 1], [400, 40, 4000])).threshold
+    threshold = find_certificate(p, np.repeat([1, 0, 1], [400, 40, 4000])).threshold
     assert threshold == pytest.approx(0.97, abs=0.002)
-    assert certify(p, np.ones(4440)).threshold == pytest.approx(0.8, abs=0.01)
+    assert find_certificate(p, np.ones(4440)).threshold == pytest.approx(0.8, abs=0.01)
 
 
 def test_labels_have_no_say_in_where_the_sequence_starts():
     # The most powerful start by scores is 0.97; where it fails nothing is certified, whatever lies above it.
     p = np.repeat([0.999, 0.97], [100, 5000])
-    assert certify(p, p > 0.98).threshold is None
-    assert certify(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
+    assert find_certificate(p, p > 0.98).threshold is None
+    assert find_certificate(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
 
 
 def test_thresholds_are_of_the_fixed_grid():
     p = np.random.default_rng(0).beta(6, 0.8, 3000)
     correct = np.random.default_rng(1).random(3000) < p
-    threshold = certify(p, correct).threshold
+    threshold = find_certificate(p, correct).threshold
     assert threshold in GRID
     assert GRID[-1] == 0.5 and GRID[0] > 0.9998 and np.all(np.diff(GRID) < 0)
     # Another machine's rounding moves no threshold.
-    assert certify(p + 1e-9, correct).threshold == threshold
+    assert find_certificate(p + 1e-9, correct).threshold == threshold
 
 
 def test_mentions_without_candidates_are_never_accepted():
     p = np.append(np.full(59, 0.97), np.nan)
-    assert certify(p, np.append(np.ones(59), 0)).threshold == pytest.approx(0.97, abs=0.002)
+    assert find_certificate(p, np.append(np.ones(59), 0)).threshold == pytest.approx(0.97, abs=0.002)
 
 
 def test_documents_of_equal_mentions_count_once():
     # 100 documents of 10 equal answers, 3 of them wrong: plenty for 1,000 mentions, too many for 100.
     p, documents = np.full(1000, 0.97), np.arange(1000) // 10
     correct = documents >= 3
-    assert certify(p, correct).threshold is not None
-    assert certify(p, correct, documents).threshold is None
+    assert find_certificate(p, correct).threshold is not None
+    assert find_certificate(p, correct, documents).threshold is None
 
 
 def test_documents_of_one_mention_change_nothing():
     rng = np.random.default_rng(0)
     p = rng.beta(12, 0.6, 2000)
     correct = rng.random(2000) < p
-    assert certify(p, correct) == certify(p, correct, np.arange(2000)[::-1])
+    assert find_certificate(p, correct) == find_certificate(p, correct, np.arange(2000)[::-1])
+
+
+def test_scores_alone_get_cut_off_share_and_precision():
+    # 100 documents with two answers at 0.97, of which the last is wrong in five documents, and one at 0.6.
+    scores, documents = [0.97, 0.97, 0.6] * 100, np.repeat(np.arange(100), 3)
+    right = np.array([[True, number >= 1, number % 2 == 0] for number in range(100)]).ravel()
+    found = certify(scores, right, documents)
+    assert found.threshold == pytest.approx(0.97, abs=0.002)
+    assert (found.share, found.precision, found.documents_more) == (pytest.approx(2 / 3), pytest.approx(0.995), 0)
+    assert certify(list(scores), right.tolist(), [f"d{number}" for number in documents]) == found
+
+
+@pytest.mark.parametrize(("documents", "wrong"), [(20, 0), (40, 1), (80, 3), (100, 4)])
+def test_documents_more_are_about_what_makes_a_certificate(documents, wrong):
+    def found(times):
+        correct = np.tile(np.arange(documents) >= wrong, times)
+        return find_certificate(np.full(len(correct), 0.97), correct)
+
+    assert found(1).threshold is None
+    more = found(1).documents_more
+    enough = next(times for times in range(2, 100) if found(times).threshold is not None)
+    assert (enough - 1.6) * documents < documents + more < (enough + 0.6) * documents
+
+
+def test_more_documents_of_the_same_do_not_help_below_the_target():
+    correct = np.arange(400) % 10 > 0
+    assert certify(np.full(400, 0.9), correct, np.arange(400)).documents_more is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "correct", "documents", "options", "reason"),
+    [
+        (
+            [0.9, float("nan")],
+            [1, 1],
+            [1, 2],
+            {},
+            r"row 1: the score nan is no probability; leave out .* without an answer",
+        ),
+        ([0.9, 7.5], [1, 1], [1, 2], {}, r"row 1: the score 7.5 is no probability; .*map scores of another scale"),
+        ([0.9, None], [1, 1], [1, 2], {}, r"row 1: the score None"),
+        ([0.9, "0.9"], [1, 1], [1, 2], {}, r"row 1: the score '0.9'"),
+        ([0.9, 0.9], [1, float("nan")], [1, 2], {}, r"row 1: correct is nan; give True or False"),
+        ([0.9, 0.9], [1, "C0009443"], [1, 2], {}, r"row 1: correct is 'C0009443'"),
+        ([0.9, 0.9], [1, 1], [1, None], {}, r"row 1: the document is missing"),
+        ([0.9, 0.9], [1], [1, 2], {}, r"2 scores, 1 correct, 2 documents: give one of each"),
+        ([0.9, 0.9], [1, 1], ["a", "a"], {}, r"all mentions are of 1 document; .*cannot be learned from one"),
+        ([], [], [], {}, r"all mentions are of 0 document"),
+        ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, r"target_precision: 95 must lie between 0 and 1"),
+        ([0.9, 0.9], [1, 1], [1, 2], {"confidence": 1.0}, r"confidence: 1.0 must lie between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_certified_is_one_sentence(scores, correct, documents, options, reason):
+    with pytest.raises(UserError, match=reason) as found:
+        certify(scores, correct, documents, **options)
+    assert "\n" not in str(found.value)
+
+
+def test_the_example_runs():
+    finder = doctest.DocTestFinder()
+    (example,) = finder.find(certify, "certify", globs={})
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_the_promise_holds_in_every_regime(benchmark):

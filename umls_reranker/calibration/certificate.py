@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.errors import UserError
 from .resampling import document_index
 
-__all__ = ["Certificate", "certify", "clopper_pearson_lower", "doubt"]
+__all__ = ["Certificate", "certify", "clopper_pearson_lower", "doubt", "find_certificate"]
 
 # Thresholds to test, fixed before any data are seen: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
@@ -39,11 +40,18 @@ class Certificate:
         threshold: the lowest certified one; None where nothing is certified.
         documents: what the calibration documents count for, as a number of documents of equal size.
         documents_needed: the least such number that can carry a certificate, and then only without an error.
+        share: of all answers, those at or above the threshold; 0 where nothing is certified.
+        precision: share of right ones among those, as seen; None where nothing is certified.
+        documents_more: about how many more documents like these a certificate would need, errors among them
+            included; None where more of the same would not help, since precision is nowhere above the target.
     """
 
     threshold: float | None
     documents: float
     documents_needed: int
+    share: float = 0.0
+    precision: float | None = None
+    documents_more: int | None = 0
 
     def __str__(self) -> str:
         if self.threshold is not None:
@@ -57,18 +65,87 @@ class Certificate:
 
 
 def certify(
+    scores: Sequence[float],
+    correct: Sequence[bool],
+    documents: Sequence,
+    target_precision: float = 0.95,
+    confidence: float = 0.95,
+) -> Certificate:
+    """Find the lowest cut-off from which answers are right with probability `target_precision` or more.
+
+    For any system that gives its answers probabilities; no model is needed. With probability `confidence` over
+    labelled documents the cut-off keeps its promise for further documents like them (`find_certificate` says how). It
+    holds whether or not the scores are calibrated, but calibrated ones certify more. Map logits, cosines or distances
+    to probabilities first, by what was fitted on other documents, such as scikit-learn's ``LogisticRegression``.
+
+    >>> from umls_reranker import certify
+    >>> scores = [0.98, 0.97, 0.6] * 100
+    >>> correct = [True, True, False] * 100
+    >>> found = certify(scores, correct, documents=[number // 3 for number in range(300)])
+    >>> round(found.threshold, 2), round(found.share, 2), found.precision
+    (0.97, 0.67, 1.0)
+    >>> few = certify(scores[:30], correct[:30], documents=[number // 3 for number in range(30)])
+    >>> few.threshold, few.documents_more
+    (None, 49)
+
+    Args:
+        scores: (n,) probability in [0, 1] of each mention's answer; leave out mentions without an answer.
+        correct: (n,) whether the answer is right.
+        documents: (n,) id of the document of each mention. Mentions of one document resemble each other, so what
+            counts is documents.
+        target_precision, confidence: what is promised, both between 0 and 1.
+
+    Raises:
+        UserError: lengths that differ, scores that are no probabilities, labels other than right and wrong, fewer than
+            two documents, or a promise that is none.
+    """
+    names = ("scores", "correct", "documents")
+    columns = dict(zip(names, map(list, (scores, correct, documents)), strict=True))
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
+        raise UserError(f"{found}: give one of each for every mention")
+    for name, value in (("target_precision", target_precision), ("confidence", confidence)):
+        if not 0.0 < value < 1.0:
+            raise UserError(f"{name}: {value} must lie between 0 and 1, such as 0.95")
+    for row, score in enumerate(columns["scores"]):
+        if not _is_number(score) or not 0.0 <= score <= 1.0:
+            raise UserError(
+                f"row {row}: the score {score!r} is no probability; leave out mentions without an answer, and map "
+                "scores of another scale to probabilities first, by a logistic regression on other documents, say"
+            )
+    for row, label in enumerate(columns["correct"]):
+        if not _is_number(label) or label not in (0, 1):
+            raise UserError(f"row {row}: correct is {label!r}; give True or False")
+    missing = next((row for row, name in enumerate(columns["documents"]) if name is None or name != name), None)
+    if missing is not None:
+        raise UserError(f"row {missing}: the document is missing; give every mention the id of its document")
+    count = len(set(columns["documents"]))
+    if count < 2:
+        raise UserError(
+            f"all mentions are of {count} document; what holds for other documents cannot be learned from one, so "
+            "give the id of each mention's document"
+        )
+    arrays = (np.array(columns[name], np.float64) for name in names[:2])
+    return find_certificate(*arrays, list(map(str, columns["documents"])), target_precision, confidence)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number | np.bool_)
+
+
+def find_certificate(
     scores: np.ndarray,
     correct: np.ndarray,
     documents: Sequence | None = None,
     target_precision: float = 0.95,
     confidence: float = 0.95,
 ) -> Certificate:
-    """Certify that answers with ``scores >= threshold`` are right with probability `target_precision` or more.
+    """`certify` without a look at what is given.
 
-    With probability `confidence` over calibration documents the certified threshold keeps that promise for further
-    documents like them. Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer
-    et al. 1995; "learn then test", Angelopoulos et al. 2021), so no correction for their number is due. The test is
-    `doubt`. The sequence starts where it has the most power if the scores are true; labels have no say in that.
+    Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
+    then test", Angelopoulos et al. 2021), so no correction for their number is due. The test is `doubt`. The sequence
+    starts where it has the most power if the scores are true; labels have no say in that.
 
     Args:
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
@@ -99,7 +176,14 @@ def certify(
             if doubt(*sums(threshold, correct), target_precision) > 1.0 - confidence:
                 break
             lowest = float(threshold)
-    return Certificate(lowest, float(worth.max(initial=0.0)), needed)
+    documents_worth = float(worth.max(initial=0.0))
+    if lowest is None:
+        more = _documents_more(
+            [sums(threshold, correct) for threshold in thresholds], worth, target_precision, confidence
+        )
+        return Certificate(None, documents_worth, needed, documents_more=more)
+    accepted = scores >= lowest
+    return Certificate(lowest, documents_worth, needed, float(accepted.mean()), float(correct[accepted].mean()))
 
 
 def doubt(size: np.ndarray, right: np.ndarray, target_precision: float = 0.95) -> float:
@@ -155,3 +239,26 @@ def _power(size: np.ndarray, expected: np.ndarray, target_precision: float) -> f
     surplus, added = expected - target_precision * size, target_precision * _hypothetical(size)
     wrong = size - expected
     return float((surplus.sum() - added) / np.sqrt(np.sum(surplus**2) + np.sum(wrong) + added**2))
+
+
+def _documents_more(
+    cuts: Sequence[tuple[np.ndarray, np.ndarray]], worth: np.ndarray, target_precision: float, confidence: float
+) -> int | None:
+    """How many documents more the cheapest of some cuts, sizes and right ones by document, would need to be certified.
+
+    With k times as many such documents the surplus of `doubt` has mean ``k total - added`` and variance ``k spread +
+    added ** 2``; the least k is asked at which it is above 0 by the normal quantile of `confidence`.
+    """
+    from scipy.special import ndtri
+
+    z2, most = ndtri(confidence) ** 2, np.log(1.0 - confidence) / np.log(target_precision)
+    found = []
+    for (size, right), documents in zip(cuts, worth, strict=True):
+        surplus = right - target_precision * size
+        total, spread = surplus.sum(), np.sum(surplus**2)
+        if total > 1e-9 * len(size):
+            added = target_precision * _hypothetical(size)
+            half = added * total + z2 * spread / 2
+            times = (half + np.sqrt(half**2 - total**2 * added**2 * (1.0 - z2))) / total**2
+            found.append(len(size) * (max(times, most / documents) - 1.0))
+    return int(np.ceil(max(min(found), 1.0))) if found else None

@@ -3,8 +3,8 @@
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
 * ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
-* ``high``: one for all types, the lowest at which the precision of the whole tier is certified (`certify`), but never
-  below ``accept``; None where nothing is certified or the type's own mentions contradict it;
+* ``high``: one for all types, the lowest at which the precision of the whole tier is certified (`certificate`), but
+  never below ``accept``; None where nothing is certified or the type's own mentions contradict it;
 * ``low``: what 99 % of the correct top candidates reach; below it a candidate is rejected outright.
 
 A type falls back along its lineage: itself, the ancestors of its own semantic group, the group, "default".
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
-from .certificate import Certificate, certify, clopper_pearson_lower
+from .certificate import Certificate, clopper_pearson_lower, find_certificate
 from .lineage import DEFAULT, lineage, memberships
 from .resampling import document_index
 
@@ -196,7 +196,7 @@ class ThresholdTable:
             tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
         accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
-        certificate = certify(
+        certificate = find_certificate(
             np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
         )
         if certificate.threshold is not None:
