@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "serving_figures"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
 
@@ -116,7 +116,7 @@ def build_report(
         "calibration": _calibration(raw, calibrated, labels, pair_documents, outcomes, options),
         "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
         "answering": answering_metrics(outcomes, **options),
-        "serving": _serving(outcomes, split, options),
+        "serving": serving_figures(outcomes, split, **options),
         "groups": group_slices(outcomes, hierarchy, **options),
         "types": type_slices(outcomes, hierarchy, **options),
         "curves": {
@@ -275,7 +275,7 @@ def _gain(outcomes: Outcomes, retrieved_first: np.ndarray, options: dict[str, An
     return measure(document_sums(index, documents, [gain, known]), ratio, **options)
 
 
-def _serving(outcomes: Outcomes, split: str, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def serving_figures(outcomes: Outcomes, split: str, **options: int) -> dict[str, dict[str, Any]]:
     """Shares of all mentions; means over those with candidates, as `monitoring.figures` counts them too."""
     everywhere, accepted, scored = np.ones(len(outcomes)), outcomes.accepted, outcomes.scored
     population, with_any = f"{len(outcomes):,} {split} mentions", f"{scored.sum():,} {split} mentions with candidates"

@@ -1,0 +1,24 @@
+"""Figures of a report that no module of its own makes."""
+
+import numpy as np
+import pytest
+from outcome_fixtures import make_outcomes
+
+from umls_reranker.evaluation.report import serving_figures
+from umls_reranker.serving.monitoring.figures import Figures, Top
+
+
+def test_the_report_and_the_monitor_count_lists_without_candidates_alike():
+    score = np.array([0.9, np.nan, 0.7, 0.8, np.nan])
+    margin, accepted = score - 0.1, ~np.isnan(score)
+    tier = np.where(accepted, "high", "reject")
+    outcomes = make_outcomes(5, score=score, margin=margin, tier=tier, accepted=accepted)
+    reported, seen = serving_figures(outcomes, "test", resamples=20, seed=0), Figures()
+    for place in range(5):
+        seen.add(3, Top(score[place], margin[place], "high", True) if accepted[place] else None)
+    counted = seen.to_dict()
+    for name in ("mean_top_score", "mean_margin", "accepted_share", "high_confidence_share"):
+        assert reported[name]["value"] == pytest.approx(counted[name])
+    assert reported["mean_top_score"]["value"] == pytest.approx(0.8)
+    assert reported["mean_top_score"]["population"] == "3 test mentions with candidates"
+    assert reported["without_candidates_share"]["value"] == pytest.approx(0.4)
