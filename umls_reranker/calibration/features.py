@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 from ..core.arrays import distinct_numbers
 from ..data.candidate_lists import CandidateLists
 from ..data.normalization import normalize_names
+from ..data.semantic_types import TypeHierarchy
 from .string_counts import StringCounts
 
 __all__ = ["features"]
@@ -40,6 +43,11 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     return candidates, {"string_count": np.log1p(seen), "seen_string": np.minimum(seen, 1).astype(np.float64)}
 
 
+@lru_cache(maxsize=65_536)
+def _agree(hierarchy: TypeHierarchy, types: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return hierarchy.agree(types, others)
+
+
 def type_fits(lists: CandidateLists) -> np.ndarray:
     """Whether the types of candidates do not contradict those of their mentions.
 
@@ -59,5 +67,5 @@ def type_fits(lists: CandidateLists) -> np.ndarray:
         row, other = divmod(pair, width)
         if row and other and (types := own.sets[row - 1]):
             kinds = others.sets[other - 1]
-            fits[number] = not kinds or lists.hierarchy.agree(types, kinds)
+            fits[number] = not kinds or _agree(lists.hierarchy, types, kinds)
     return fits[place]

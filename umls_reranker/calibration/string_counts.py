@@ -15,12 +15,15 @@ from ..core.errors import UserError
 from ..data.candidate_lists import TypeSets
 from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
+from ..models.tokens import TokenCache
 
 __all__ = ["PairCounts", "StringCounts"]
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Mentions that a concept is credited with, spread over types as in all of training.
 PRIOR_TYPED = 2.0
+# Hashes that are remembered, about 150 bytes each.
+KEPT_HASHES = 131_072
 
 
 class PairCounts(NamedTuple):
@@ -49,6 +52,7 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
+        self._digests = TokenCache(_digests, KEPT_HASHES)
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
@@ -82,13 +86,13 @@ class StringCounts:
             rows, concepts: (m,) the mention and the concept of each pair.
         """
         texts, ids = list(map(_part, forms)), list(map(_part, cuis))
-        keys = _hashes(ids)
-        of_strings, of_concepts = self._look_up("strings", _hashes(texts)), self._look_up("concepts", keys)
+        keys = self._hashes(ids)
+        of_strings, of_concepts = self._look_up("strings", self._hashes(texts)), self._look_up("concepts", keys)
         # What training had not alone, it had not together.
         places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         pairs = zip(rows[places].tolist(), concepts[places].tolist(), strict=True)
         uses = np.zeros(len(rows), np.int64)
-        uses[places] = self._look_up("uses", _hashes(texts[row] + ids[concept] for row, concept in pairs))
+        uses[places] = self._look_up("uses", self._hashes([texts[row] + ids[concept] for row, concept in pairs]))
         typed = self._look_up("typed_concepts", keys)
         return PairCounts(of_strings, of_concepts, uses, self._type_lifts(types, ids, typed, rows, concepts))
 
@@ -97,7 +101,7 @@ class StringCounts:
     ) -> np.ndarray:
         sets = [[_part(kind) for kind in names] for names in (*types.sets, ())]
         kinds = list(dict.fromkeys(kind for names in sets for kind in names))
-        of_kinds = dict(zip(kinds, self._look_up("types", _hashes(kinds)).tolist(), strict=True))
+        of_kinds = dict(zip(kinds, self._look_up("types", self._hashes(kinds)).tolist(), strict=True))
         share = np.array([sum(map(of_kinds.__getitem__, names)) for names in sets]) / max(
             1, self._tables["types"][1].sum()
         )
@@ -107,7 +111,7 @@ class StringCounts:
         row, concept = np.divmod(pairs, width)
         known = np.flatnonzero(of_concepts[concept])
         given = zip(row[known].tolist(), concept[known].tolist(), strict=True)
-        hashes = _hashes(kind + ids[other] for own, other in given for kind in sets[own])
+        hashes = self._hashes([kind + ids[other] for own, other in given for kind in sets[own]])
         uses = np.zeros(len(pairs))
         sizes = np.array(list(map(len, sets)))
         np.add.at(uses, np.repeat(known, sizes[row[known]]), self._look_up("typed_uses", hashes))
@@ -143,12 +147,15 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
+    def _hashes(self, parts: Sequence[bytes]) -> np.ndarray:
+        return np.frombuffer(b"".join(self._digests(parts)), "<u8")
+
     def _look_up(self, table: str, wanted: np.ndarray) -> np.ndarray:
         hashes, counts = self._tables[table]
-        if not len(hashes):
+        if not (len(hashes) and len(wanted)):
             return np.zeros(len(wanted), np.int64)
-        places = np.searchsorted(hashes, wanted).clip(max=len(hashes) - 1)
-        return np.where(hashes[places] == wanted, counts[places], 0)
+        places = hashes.searchsorted(wanted)
+        return np.where(hashes.take(places, mode="clip") == wanted, counts.take(places, mode="clip"), 0)
 
 
 def _part(text: str) -> bytes:
@@ -156,11 +163,11 @@ def _part(text: str) -> bytes:
     return f"{len(text)}:{text}".encode()
 
 
-def _hashes(parts: Iterable[bytes]) -> np.ndarray:
-    return np.frombuffer(b"".join([blake2b(part, digest_size=8).digest() for part in parts]), "<u8")
+def _digests(parts: Iterable[bytes]) -> list[bytes]:
+    return [blake2b(part, digest_size=8).digest() for part in parts]
 
 
 def _sorted(counts: Counter[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    keys = _hashes(counts)
+    keys = np.frombuffer(b"".join(_digests(counts)), "<u8")
     order = np.argsort(keys)
     return keys[order], np.array(list(counts.values()), dtype=np.int64)[order]

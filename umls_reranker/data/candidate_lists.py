@@ -57,11 +57,12 @@ class TypeSets(Sequence):
         Raises:
             TypeError: a value is something else; its one argument is the row.
         """
-        numbers: dict[Any, int] = {}
         try:
-            keys = [value if value is None or type(value) is str else _as_set(value) for value in values]
-            codes = [-1 if key is None else numbers.setdefault(key, len(numbers)) for key in keys]
-            sets = [(key,) if isinstance(key, str) else key for key in numbers]
+            keys = [value if value is None or type(value) is str else tuple(value) for value in values]
+            distinct = [key for key in dict.fromkeys(keys) if key is not None]
+            numbers = {key: number for number, key in enumerate(distinct)} | {None: -1}
+            codes = list(map(numbers.__getitem__, keys))
+            sets = [(key,) if isinstance(key, str) else key for key in distinct]
             is_fine = all(isinstance(name, str) for names in sets for name in names)
         except TypeError:
             is_fine = False
@@ -117,10 +118,6 @@ class TypeSets(Sequence):
     def is_known(self) -> np.ndarray:
         """(n,) bool, whether a row has any type."""
         return np.array([*map(bool, self.sets), False])[self.codes]
-
-
-def _as_set(value: Any) -> tuple:
-    return value if type(value) is tuple else tuple(value)
 
 
 def _are_types(value: Any) -> bool:

@@ -284,5 +284,5 @@ def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) 
         list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
         decisions.accepted[order].tolist(),
     )
-    ranked = list(map(RankedCandidate, *columns))
+    ranked = list(map(RankedCandidate._make, zip(*columns, strict=True)))
     return [ranked[start:end] for start, end in pairwise(offsets.tolist())]
