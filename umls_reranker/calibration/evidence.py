@@ -135,8 +135,10 @@ class Calibration:
         nothing = np.full(len(logits), np.nan)
         columns = {name: candidates.get(name, nothing) for fusion in self.fusions for name in fusion.weights}
         filled = {name: _filled(column) for name, column in columns.items()}
+        richest = _is_whole(self.fusions[0].read, columns, lists.offsets)
+        if richest.all():
+            return self.fusions[0].utilities(filled, about_lists, lists.offsets), richest
         allowed = np.array([_is_whole(fusion.read, columns, lists.offsets) for fusion in self.fusions])
-        richest = allowed[0].copy()
         allowed[-1] = True
         chosen = allowed.argmax(axis=0)
         owner, utility = lists.owner, np.zeros(len(logits))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import distinct_numbers
@@ -28,13 +27,16 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     """
     owner, names, cuis = lists.owner, lists.encoded_names, lists.encoded_cuis
     forms, concept = normalize_names(lists.mentions), cuis.indices.to_numpy().astype(np.int64)
-    exact = pc.equal(normalize_names(names.dictionary).take(names.indices), forms.take(pa.array(owner)))
+    form = forms.dictionary_encode()
+    # NaN, which equals nothing, where no mention has the form.
+    named = pc.index_in(normalize_names(names.dictionary), form.dictionary).to_numpy(zero_copy_only=False)
+    exact = named[names.indices.to_numpy()] == form.indices.to_numpy()[owner]
     ids = [cui or "" for cui in cuis.dictionary.to_pylist()]
     found = counts.of_pairs(forms.to_pylist(), lists.types, ids, owner, concept)
     seen = found.strings
     candidates = {
         **lists.scores,
-        "exact_name": exact.to_numpy(zero_copy_only=False).astype(np.float64),
+        "exact_name": exact.astype(np.float64),
         "string_share": np.log((found.uses + PRIOR_USES) / (seen + PRIOR_MENTIONS)[owner]),
         "concept_count": np.log1p(found.concepts)[concept],
         "type_lift": np.where(lists.types.is_known[owner], found.type_lifts, np.nan),
