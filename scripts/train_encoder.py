@@ -13,7 +13,6 @@ from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import encoder_stage
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.training.processes import require_one_process
 
 
 def main() -> None:
@@ -22,6 +21,8 @@ def main() -> None:
     if not recipe.encoder.encoder_training_steps:
         print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
         return
+    from umls_reranker.training.processes import require_one_process
+
     # Before the lock: the second process would blame the first.
     require_one_process("umls-reranker train_encoder")
     stage = encoder_stage(recipe, run)
