@@ -184,8 +184,10 @@ class ConceptLinker:
             ValueError: a mention is blank, or does not stand in its document.
         """
         count = len(mentions)
-        documents, starts = ([None] * count if column is None else column for column in (documents, starts))
-        lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
+        documents = [None] * count if documents is None else documents
+        starts = [None] * count if starts is None else starts
+        lefts = [""] * count if lefts is None else lefts
+        rights = [""] * count if rights is None else rights
         if any(len(column) != count for column in (documents, starts, lefts, rights)):
             raise ValueError(f"{count} mentions need as many documents, starts and contexts")
         long_forms: dict[str, dict[str, str]] = {}
@@ -216,9 +218,10 @@ class ConceptLinker:
         distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         if not distinct:
             return []
-        texts, *contexts = (list(column) for column in zip(*distinct, strict=True))
+        texts, *sides = (list(column) for column in zip(*distinct, strict=True))
+        contexts = (sides[0], sides[1]) if sides else None
         with self._lock:
-            found = self.retriever.search(texts, self.candidates_per_mention, tuple(contexts) or None)
+            found = self.retriever.search(texts, self.candidates_per_mention, contexts)
         query, place = np.nonzero(found.rows >= 0)
         rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
         columns = {
@@ -241,7 +244,7 @@ class ConceptLinker:
         return [
             [
                 LinkedConcept(
-                    item.cui,
+                    item.candidate["cui"],
                     item.name,
                     item.candidate["preferred_name"],
                     tuple(item.candidate["semantic_types"]),

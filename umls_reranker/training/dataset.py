@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import torch
 from datasets import Dataset
 
 from ..core.errors import UserError
@@ -40,6 +42,11 @@ IGNORED_LABEL = -100.0
 SCHEMA = pa.schema(
     {"input_ids": pa.list_(pa.int32()), "first_length": pa.int16(), "labels": pa.float32(), "weight": pa.float32()}
 )
+
+# Pairs, encoder and factor on the weights.
+Job: TypeAlias = tuple[Dataset, PairEncoder, float]
+# What a worker of `tokenize_pairs` works on.
+_job: Job
 
 
 def weight_scale(pairs: Dataset, label: float | None = None) -> float:
@@ -81,7 +88,7 @@ class RaggedPairs:
     rows: np.ndarray
 
 
-class TokenizedPairs:
+class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
     """The pairs that `tokenize_pairs` wrote; a map-style dataset for `torch.utils.data.DataLoader`.
 
     Token ids stay on the disk until they are read; memory holds 16 bytes a pair.
@@ -110,20 +117,20 @@ class TokenizedPairs:
         return self.__getitems__([row])
 
     def __getitems__(self, rows: Sequence[int]) -> RaggedPairs:
-        rows = np.asarray(rows, np.int64)
-        places = zip(*np.divmod(rows, self._rows_per_shard), strict=True)
+        numbers = np.asarray(rows, np.int64)
+        places = zip(*np.divmod(numbers, self._rows_per_shard), strict=True)
         spans = ((shard, self._offsets[shard][row : row + 2]) for shard, row in places)
         return RaggedPairs(
             tokens=np.concatenate([self._tokens[shard][start:end] for shard, (start, end) in spans]),
-            lengths=self.lengths[rows],
-            first_lengths=self._first_lengths[rows],
-            labels=self._labels[rows],
-            weights=self._weights[rows],
-            rows=rows,
+            lengths=self.lengths[numbers],
+            first_lengths=self._first_lengths[numbers],
+            labels=self._labels[numbers],
+            weights=self._weights[numbers],
+            rows=numbers,
         )
 
 
-class TrainingPasses:
+class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
     """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; those that do not count have weight 0."""
 
     def __init__(self, pairs: TokenizedPairs) -> None:
@@ -172,22 +179,22 @@ def tokenize_pairs(
     return TokenizedPairs(shards)
 
 
-def _write_shards(tasks: list[tuple[slice, Path]], job: tuple[Dataset, PairEncoder, float], workers: int) -> None:
+def _write_shards(tasks: list[tuple[slice, Path]], job: Job, workers: int) -> None:
     with progress(total=len(tasks), desc=f"tokenizing {tasks[0][1].parent.name}", unit=" shards") as bar:
         if len(tasks) == 1 or workers == 1:
             for task in tasks:
-                _write_shard(*task, *job)
+                _write_shard(*task, job)
                 bar.update()
             return
         # A forked child would inherit locks of torch's and of the tokenizer's threads.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, job) as pool:
+        with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (job,)) as pool:
             for done in as_completed([pool.submit(_write_shard_in_worker, *task) for task in tasks]):
                 done.result()
                 bar.update()
 
 
-def _start_worker(*job: object) -> None:
+def _start_worker(job: Job) -> None:
     global _job
     _job = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -196,15 +203,18 @@ def _start_worker(*job: object) -> None:
 
 def _end_with_parent() -> None:
     # A parent that was killed cannot end its workers.
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # since a worker is no main process
+    parent.join()
     os._exit(1)
 
 
 def _write_shard_in_worker(span: slice, shard: Path) -> None:
-    _write_shard(span, shard, *_job)
+    _write_shard(span, shard, _job)
 
 
-def _write_shard(span: slice, shard: Path, pairs: Dataset, encoder: PairEncoder, scale: float) -> None:
+def _write_shard(span: slice, shard: Path, job: Job) -> None:
+    pairs, encoder, scale = job
     rows = pairs.with_format("arrow")[span]
     columns = ["mention", "name", *(("left", "right") if encoder.template.context_tokens else ())]
     encoded = encoder.encode(*(rows[column].to_pylist() for column in columns))

@@ -153,15 +153,21 @@ class EncoderTrainer(Trainer):
         pooling: ``mean`` or ``cls``, as the encoder's queries and names will be pooled.
     """
 
+    train_dataset: QueryNamePairs
+
     def __init__(self, *args: Any, pooling: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self.pooling = pooling
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(self.train_dataset)
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_: Any
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's own name, nats."""
         rows = inputs["row"]
@@ -244,7 +250,7 @@ def train_encoder(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(ConsoleCallback)
     trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder / "checkpoints"))
-    trainer.model.save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / CONTEXT_FILE, {"schema_version": 1, "context_tokens": encoder.encoder_context_tokens})
     shutil.rmtree(folder / "checkpoints")

@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from datasets import DatasetDict
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -158,9 +158,9 @@ def _try_out(arguments: TrainingArguments, steps: int) -> None:
         optimizer,
         arguments.get_warmup_steps(steps),
         steps,
-        arguments.lr_scheduler_kwargs,
+        arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a text has become a dict when they were made
     )
-    DataLoader([0], **loader_options(arguments))
+    DataLoader(TensorDataset(weight), **loader_options(arguments))
 
 
 def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:
@@ -235,9 +235,8 @@ def fine_tune(
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
         dev_set = tokenize_pairs(pairs["dev"], encoder, scale, folder / "tokenized-dev")
-    pairs_per_step = training.pairs_per_step(arguments.world_size)
-    if lists is not None:
-        pairs_per_step = lists.per_batch(pairs_per_step) * float(lists.sizes.mean())
+    batch = training.pairs_per_step(arguments.world_size)
+    pairs_per_step = batch if lists is None else lists.per_batch(batch) * float(lists.sizes.mean())
     stopping = EarlyStopping(training.early_stopping_patience)
     trainer = RerankerTrainer(
         model=network,

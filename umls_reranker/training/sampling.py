@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import Sampler
 
 __all__ = [
     "EpochOrder",
@@ -95,7 +95,7 @@ class Pass(NamedTuple):
     counts: bool = True
 
 
-class GlobalBatches(BatchSampler):
+class GlobalBatches(Sampler[Pass]):
     """One process' share of each global batch, pass by pass.
 
     Rows of a global batch are alike in length. Processes take every so-manyth of them, and cut their share into passes
@@ -127,7 +127,6 @@ class GlobalBatches(BatchSampler):
         # Accelerate passes the epoch on to the attribute `sampler`.
         self.sampler = sampler
         self.batch_size = batch_size
-        self.drop_last = False
         self._lengths = lengths if lists is None else lists.longest(lengths)
         self._lists = lists
         self._passes = passes

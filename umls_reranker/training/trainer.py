@@ -45,6 +45,8 @@ class RerankerTrainer(Trainer):
 
     # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by its steps.
     loss_is_scaled_for_ga = True
+    train_dataset: TokenizedPairs
+    eval_dataset: TokenizedPairs
 
     def __init__(
         self,
@@ -81,9 +83,9 @@ class RerankerTrainer(Trainer):
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def get_eval_dataloader(self, eval_dataset: TokenizedPairs | None = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Pairs from short to long, shared out by Accelerate, which drops the rows it repeats when it gathers."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.lengths, kind="stable").tolist()
         return self.accelerator.prepare(self._loader(dataset, batch_size=self.args.eval_batch_size, sampler=rows))
 
@@ -110,7 +112,7 @@ class RerankerTrainer(Trainer):
         model: torch.nn.Module,
         inputs: Mapping[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Loss of one forward pass; in evaluation the plain mean of the weighted binary cross-entropies.
 
@@ -122,6 +124,7 @@ class RerankerTrainer(Trainer):
         outputs = model(**{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES})
         terms = outputs.logits.squeeze(-1).float(), inputs["labels"], inputs["weight"]
         if model.training:
+            assert isinstance(num_items_in_batch, torch.Tensor)  # which get_batch_samples gave
             pairs, gold_pairs = num_items_in_batch
             loss = (1 - self.listwise_weight) * pairwise_terms(*terms).sum() / pairs
             if self.listwise_weight:
@@ -158,11 +161,12 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
     metric = PairMetrics()
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        labels, _, rows = prediction.label_ids
+        columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
+        labels = columns["labels"]
         logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
         metrics = metric.compute(predictions=sigmoid(logits), references=labels.astype(np.int64))
         bce = np.logaddexp(0, logits) - labels * logits
-        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[rows])
+        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[columns["row"]])
 
     return compute
 
