@@ -97,8 +97,12 @@ def figures_table(report: dict[str, Any]) -> Table:
         ("precision of the high-confidence tier", _with_interval(high["precision"]), f"{high['count']:,} mentions"),
         ("accepted share", _with_interval(serving["accepted_share"]), mentions),
         ("precision of accepted", _number(serving["accepted_precision"]), "accepted mentions"),
-        ("mean top score", f"{serving['mean_top_score']['value']:.3f}", mentions),
-        ("mean margin top-1 to top-2", f"{serving['mean_margin']['value']:.3f}", mentions),
+        ("mean top score", f"{serving['mean_top_score']['value']:.3f}", "mentions with candidates"),
+        (
+            "mean margin to the best other concept",
+            f"{serving['mean_margin']['value']:.3f}",
+            "mentions with candidates",
+        ),
     ]
     for row in rows:
         table.add_row(*row)
