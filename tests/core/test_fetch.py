@@ -227,7 +227,14 @@ def test_the_hashes_are_those_of_the_installed_package():
 
 
 def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, monkeypatch):
-    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    files = (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+        "context.json",
+    )
     others = ("pytorch_model.bin", "modeling.py", "README.md", "onnx/model.onnx")
     for name in (*files, *others):
         (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -233,6 +233,7 @@ def test_a_loss_is_better_when_lower(tmp_path, metric):
         ),
         ({"global_batch_size": 0}, "global_batch_size: 0 has to be 1 or more"),
         ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: 0 has to be 1 or more"),
+        ({"save_total_limit": 0}, "save_total_limit: 0 has to be 1 or more"),
         ({"eval_steps": 0}, "eval_steps: 0 has to be more than 0"),
         ({"eval_steps": 2.5}, "the training section does not fit: --eval_steps must be an integer"),
         ({"lr_scheduler_type": "sine"}, "the training section does not fit: sine is not a valid SchedulerType"),

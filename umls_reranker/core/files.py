@@ -45,6 +45,7 @@ MODEL_PATTERNS = (
     "vocab*",
     "merges.txt",
     "*.model",
+    "context.json",  # what an encoder of ours was trained to read
 )
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 
@@ -187,8 +188,7 @@ def file_sha256(path: Path) -> str:
 
 def model_sha256(folder: Path) -> str:
     """SHA-256 of the files that make up a model in a folder: its weights, tokenizer and configurations."""
-    patterns = (*MODEL_PATTERNS, "context.json")  # the last: what an encoder of ours was trained to read
-    files = {path for pattern in patterns for path in folder.glob(pattern)}
+    files = {path for pattern in MODEL_PATTERNS for path in folder.glob(pattern)}
     return json_sha256({path.name: file_sha256(path) for path in files})
 
 

@@ -36,7 +36,7 @@ from .version import __version__
 
 __all__ = ["LINEAGE", "RunFolder", "Stage"]
 
-MANIFEST = "manifest.json"
+STAGE_MANIFEST = "manifest.json"
 # Written first: what the content of the folder is made with, for a run that finds it unfinished.
 RESUME_FILE = "resume.json"
 # What a forked run says about the run it comes from.
@@ -107,7 +107,7 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder was made with the same settings, inputs and version."""
-        manifest = self.folder / MANIFEST
+        manifest = self.folder / STAGE_MANIFEST
         return manifest.is_file() and read_json(manifest).get("key") == self.key
 
     def resumes(self) -> bool:
@@ -164,7 +164,7 @@ class Stage:
             with naming_full_disk(self.partial):
                 yield self.partial, summary
                 # What a summary cannot say is no reason to lose the output.
-                write_json(self.partial / MANIFEST, self._manifest(summary), default=_plain)
+                write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
             if not resumable:
                 shutil.rmtree(self.partial, ignore_errors=True)
@@ -201,7 +201,7 @@ class RunFolder:
         Raises:
             UserError: the stage has not been run; the message names the command that runs it.
         """
-        manifest = self.path / stage / MANIFEST
+        manifest = self.path / stage / STAGE_MANIFEST
         if not manifest.is_file():
             raise UserError(
                 f"{self.path / stage} is not there yet; run umls-reranker {made_by} with the same recipe first"
@@ -227,7 +227,7 @@ class RunFolder:
         if path.exists():
             raise UserError(f"{path} is there already; choose another name")
         with written(path) as partial:
-            for manifest in sorted(self.path.glob(f"*/{MANIFEST}")):
+            for manifest in sorted(self.path.glob(f"*/{STAGE_MANIFEST}")):
                 stage = manifest.parent.name
                 if stage not in leave_out:
                     shutil.copytree(self.path / stage, partial / stage, copy_function=link_or_copy)

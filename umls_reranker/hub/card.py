@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..core.recipe import load_recipe
 from ..evaluation.tables import figure_name
-from .model_folder import MANIFEST, METRICS, RECIPE, RELIABILITY, RISK_COVERAGE
+from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
 
@@ -50,7 +49,7 @@ def folder_card(
         evaluated: where the files of an evaluation lie that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
-    metrics, recipe = read_json(evaluated / METRICS), load_recipe(folder / RECIPE)
+    metrics, recipe = read_json(evaluated / METRICS), model_recipe(folder)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
     dictionary = read_json(folder / MANIFEST).get("dictionary")
     return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary)

@@ -63,6 +63,7 @@ __all__ = [
     "exported",
     "loaded_parts",
     "model_files",
+    "model_recipe",
     "published_files",
     "save_copy",
     "verify_files",
@@ -179,10 +180,25 @@ def model_files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
+def model_recipe(folder: Path) -> Recipe:
+    """The recipe that a model folder carries.
+
+    Raises:
+        UserError: it has keys or values of another version; the message says which one wrote it, and the way out.
+    """
+    try:
+        return load_recipe(folder / RECIPE)
+    except UserError as error:
+        raise UserError(
+            f"{error}; umls_reranker {_read_manifest(folder).get('umls_reranker_version')} wrote it: run "
+            "umls-reranker calibrate again, or use that version"
+        ) from None
+
+
 def published_files(folder: Path) -> dict[str, Path | bytes]:
     """What is published of a model folder: its files by name, with no path of this machine in recipe and manifest."""
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
-    info, recipe = _read_manifest(folder), load_recipe(folder / RECIPE)
+    info, recipe = _read_manifest(folder), model_recipe(folder)
     if recipe.portable() != recipe:
         text = recipe.portable().to_yaml().encode()
         sha256 = info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()}

@@ -14,12 +14,12 @@ import numpy as np
 from ..calibration.decisions import RankedCandidate
 from ..core.arguments import RunArguments
 from ..core.files import read_json
-from ..core.recipe import Recipe, load_recipe
-from ..core.stages import MANIFEST
+from ..core.recipe import Recipe
+from ..core.stages import STAGE_MANIFEST
 from ..data.abbreviations import find_abbreviations
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
-from ..hub.model_folder import CALIBRATOR, RECIPE
+from ..hub.model_folder import CALIBRATOR, model_recipe
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .reranker import UMLSReranker
 
@@ -121,7 +121,7 @@ class ConceptLinker:
             UserWarning: the index is another than the one whose lists the model was calibrated on.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
-        recipe, folder = load_recipe(reranker.folder / RECIPE), Path(index).expanduser().resolve()
+        recipe, folder = model_recipe(reranker.folder), Path(index).expanduser().resolve()
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         _warn_of_other_index(reranker, folder)
@@ -262,7 +262,7 @@ class ConceptLinker:
 
 def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
     calibrated = read_json(reranker.folder / CALIBRATOR).get("fitted_on", {}).get("index")
-    if calibrated and read_json(folder / "index" / MANIFEST)["key"] != calibrated:
+    if calibrated and read_json(folder / "index" / STAGE_MANIFEST)["key"] != calibrated:
         warnings.warn(
             f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
             "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate",

@@ -51,6 +51,8 @@ from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics, loader_options
 
 __all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
 
+# Keys that are 1 or more, where they are given.
+COUNTS = "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"
 LOWER_IS_BETTER = {"log_loss", "list_loss"}
 # Names of accelerate, whose launch configuration can ask for a precision too.
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -103,6 +105,9 @@ def training_arguments(
     Raises:
         UserError: a value does not fit the others or this machine.
     """
+    for name in COUNTS:
+        if (value := getattr(training, name)) is not None and value < 1:
+            raise UserError(f"{name}: {value} has to be 1 or more")
     device = training_device(run)
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
@@ -179,9 +184,6 @@ def mixed_precision(training: TrainingStageArguments, device: torch.device) -> d
 
 def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
     """Pairs of a global batch, and the forward passes that make one up on each device."""
-    for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size"):
-        if (value := getattr(training, name)) is not None and value < 1:
-            raise UserError(f"{name}: {value} has to be 1 or more")
     batch, on_device = training.pairs_per_step(processes), training.per_device_train_batch_size
     passes, rest = divmod(batch, on_device * processes)
     if rest:
