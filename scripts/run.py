@@ -4,36 +4,107 @@
     umls-reranker run quickstart
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
 
-Finished stages are skipped, so the same command resumes after a stop. With --accelerate_config, a file or the name of
-one that comes with the package, embedding, mining and training are launched with accelerate. The exit code is that of
-the validation: 0 when all targets of the recipe are met, 1 when one is missed.
+Shows one line a stage, with the time that is left where the recipe says how long stages take (stage_minutes). What
+the stages print is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a
+stop. With --accelerate_config, a file or the name of one that comes with the package, embedding, mining and training
+are launched with accelerate. The exit code is that of the validation: 0 when all targets of the recipe are met, 1 when
+one is missed.
 """
 
+import contextlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
+import umls_reranker
 from umls_reranker.core.arguments import RunArguments
-from umls_reranker.core.launch import LAUNCHED, launch_options, start
+from umls_reranker.core.errors import UserError
+from umls_reranker.core.launch import LAUNCHED, launch_options, shell_code
+from umls_reranker.core.progress import StageLines
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 
-STAGES = ("prepare_data", "train_encoder", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
+STAGES = {
+    "prepare_data": "reading concepts and mentions",
+    "train_encoder": "training the bi-encoder",
+    "build_index": "embedding names, retrieving candidates",
+    "mine_negatives": "mining training pairs",
+    "train": "training the cross-encoder",
+    "calibrate": "calibrating probabilities",
+    "evaluate": "measuring on the test split",
+    "validate": "checking the model folder",
+}
+COMMAND = Path(umls_reranker.__file__).with_name("__main__.py")
+LOG = "run.log"
 
 
 def main() -> int:
-    options, words = launch_options(sys.argv[1:])
+    words = sys.argv[1:]
+    _, without_launch = launch_options(words)
     # What is wrong with the recipe is said before the first stage.
-    parse_recipe(__doc__, (RunArguments,), words)
+    recipe = parse_recipe(__doc__, (RunArguments,), without_launch)
 
-    def run(stage: str) -> int:
-        script = Path(__file__).with_name(f"{stage}.py")
-        return start(script, words, options if stage in LAUNCHED else None)
+    def command(stage: str) -> list[str]:
+        return [sys.executable, str(COMMAND), stage, *(words if stage in LAUNCHED else without_launch)]
 
-    for stage in STAGES:
-        if code := run(stage):
-            return code
-    validated, summarized = run("validate"), run("summarize")
-    return validated or summarized
+    if recipe.run.dry_run:
+        return next((code for stage in STAGES if (code := shell_code(subprocess.call(command(stage))))), 0)
+    return run(recipe.run, command)
+
+
+def run(settings, command) -> int:
+    """Run the stages with one line each, then show the results."""
+    folder, code = settings.run_dir, 0
+    lines = StageLines(STAGES, minutes(settings))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"Everything is written to {folder}; what the stages print, to {folder / LOG}", file=sys.stderr)
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        for stage in STAGES:
+            log.write(f"== {stage}\n")
+            log.flush()
+            begins, made = log.tell(), size(folder / "stages.jsonl")
+            lines.begin(stage)
+            code = wait(command(stage), log, lines)
+            lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
+            # A missed target ends the run once the results are shown.
+            if code and (stage, code) != ("validate", 1):
+                print(reason(folder / LOG, begins), file=sys.stderr)
+                return code
+    return shell_code(subprocess.call(command("summarize"))) or code
+
+
+def minutes(settings) -> dict[str, float]:
+    try:
+        return {stage: float(value) for stage, value in (settings.stage_minutes or {}).items()}
+    except (TypeError, ValueError):
+        raise UserError("stage_minutes: has to map commands to numbers of minutes") from None
+
+
+def wait(command, log, lines) -> int:
+    """Run a command to its end, the line of its stage redrawn every second."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return shell_code(process.wait(timeout=1.0))
+                lines.show()
+        except BaseException:
+            print(file=sys.stderr)
+            process.terminate()
+            raise
+
+
+def reason(log: Path, begins: int) -> str:
+    """Why a stage failed: its line of error, or the end of what it printed."""
+    printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
+    errors = [line for line in printed[-1:] if line.startswith("error: ")]
+    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; all that it printed is in {log}"])
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@
 Reads what the stages before it made, and changes nothing.
 """
 
+import contextlib
+import io
+import textwrap
+import warnings
+
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
@@ -24,6 +29,8 @@ def main() -> None:
 
     report = read_json(run.path / "report" / METRICS)
     console = Console(width=None if Console().is_terminal else 120)
+    # Some mentions have no type and the call below gives no scores of the retriever, which is meant.
+    warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))
     console.print(linking_table(report))
@@ -32,15 +39,12 @@ def main() -> None:
     console.print(checklist_line(run), highlight=False)
     console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}")
     console.print(f"A page to look at: {run.path / 'report' / 'report.html'}\n", highlight=False, soft_wrap=True)
-    console.print("Use it:\n", style="bold")
-    console.print(
-        "    from umls_reranker import UMLSReranker\n"
-        f"    reranker = UMLSReranker.from_pretrained({str(run.path / 'model')!r})\n"
-        f"    print(reranker.rerank({example_call(texts, ranked)})[0])\n",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    lines = example_call(run.path / "model", texts, ranked)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(lines, {})
+    for title, text in (("Use it:", lines), ("This prints:", printed.getvalue())):
+        console.print(f"{title}\n", style="bold")
+        console.print(textwrap.indent(text, "    "), markup=False, highlight=False, soft_wrap=True)
 
 
 def what_was_made(run) -> str:
@@ -98,11 +102,16 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     return [columns["mention"][i] for i in shown], [columns["cui"][i] for i in shown], [ranked[i] for i in shown]
 
 
-def example_call(texts: list[str], ranked: list[list]) -> str:
-    """Arguments of a `rerank` call that can be pasted: an accepted example when there is one, with three names."""
+def example_call(model, texts: list[str], ranked: list[list]) -> str:
+    """Lines that can be pasted: they rerank three names for an accepted example, when there is one."""
     chosen = next((row for row, items in enumerate(ranked) if items and items[0].accepted), 0)
     names = sorted(dict.fromkeys(item.name for item in ranked[chosen][:3]))
-    return f"{texts[chosen]!r}, {names!r}"
+    return (
+        "from umls_reranker import UMLSReranker\n\n"
+        f"reranker = UMLSReranker.from_pretrained({str(model)!r})\n"
+        f"for item in reranker.rerank({texts[chosen]!r}, {names!r}):\n"
+        "    print(f'{item.cross_encoder_score:.3f}  {item.tier:6}  {item.name}')\n"
+    )
 
 
 if __name__ == "__main__":

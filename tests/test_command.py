@@ -1,15 +1,16 @@
 """The command ``umls-reranker``: it finds, launches and explains the scripts."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from umls_reranker import __main__ as command
-from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.launch import LAUNCHED, launch_options, start
 from umls_reranker.core.recipe import load_recipe
@@ -114,22 +115,17 @@ sys.exit(int(sys.argv[1]))
 
 @pytest.mark.parametrize(
     ("config", "found"),
-    [(None, {"alone": "None None"}), ("cpu", {"alone": "None no"}), ("cpu_two_processes", {"0": "2 no", "1": "2 no"})],
+    [("cpu", {"alone": "None no"}), ("cpu_two_processes", {"0": "2 no", "1": "2 no"})],
 )
 def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
     monkeypatch.chdir(tmp_path)
     Path("script.py").write_text(SCRIPT)
-    options = launch_options(["--accelerate_config", config])[0] if config else None
+    options = launch_options(["--accelerate_config", config])[0]
     words = ["0", "--targets", "acc@1 >= 0.5"]
     assert start(Path("script.py"), words, options) == 0
     told = {path.name.removeprefix("rank-"): path.read_text() for path in Path().glob("rank-*")}
     assert told == {rank: f"{environment} {words}\n" for rank, environment in found.items()}
     assert start(Path("script.py"), ["2"], options) == 2
-
-
-def test_a_killed_script_ends_as_in_a_shell(tmp_path):
-    (tmp_path / "script.py").write_text("import os; os.kill(os.getpid(), 9)")
-    assert start(tmp_path / "script.py", []) == 137
 
 
 @pytest.mark.parametrize("content", ["num_processes: [", "distributed_type: NONSENSE\n", "surprise: 1\n"])
@@ -141,26 +137,89 @@ def test_a_configuration_that_accelerate_refuses(tmp_path, content):
         start(tmp_path / "script.py", [], options)
 
 
+STAGES = [*command.GROUPS["Stages of a run, in their order"]]
+
+
+class Stages:
+    """In place of `subprocess.Popen`: records the commands, prints two lines for each, ends with a given code."""
+
+    def __init__(self, failing):
+        self.failing, self.calls = failing, []
+
+    def __call__(self, started, stdout=None, **options):
+        assert started[:2] == [sys.executable, command.__file__]
+        stage, *words = started[2:]
+        self.calls.append((stage, words, stdout is not None))
+        if stdout is not None:
+            stdout.write(f"{stage} prints\nerror: {stage} ends\n")
+            stdout.flush()
+        return contextlib.nullcontext(SimpleNamespace(wait=lambda timeout=None: self.failing.get(stage, 0)))
+
+
 @pytest.mark.parametrize(
-    ("failing", "code", "started"),
+    ("failing", "code", "started", "error"),
     [
-        ({}, 0, [*command.GROUPS["Stages of a run, in their order"]]),
-        ({"train": 2}, 2, ["prepare_data", "train_encoder", "build_index", "mine_negatives", "train"]),
-        ({"validate": 1}, 1, [*command.GROUPS["Stages of a run, in their order"]]),
+        ({}, 0, STAGES, ""),
+        ({"train": 2}, 2, STAGES[:5], "error: train ends\n"),
+        ({"train": -9}, 137, STAGES[:5], "error: train ends\n"),
+        ({"validate": 1}, 1, STAGES, ""),
+        ({"validate": 2}, 2, STAGES[:-1], "error: validate ends\n"),
     ],
 )
-def test_run_starts_the_stages_in_order(monkeypatch, failing, code, started):
-    calls = []
-
-    def record(script, words, options):
-        calls.append((script.stem, words, bool(options)))
-        return failing.get(script.stem, 0)
-
-    monkeypatch.setattr(launch, "start", record)
-    words = ["quickstart", "--seed", "3"]
-    monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", *words, "--accelerate_config", "cpu"])
+def test_run_shows_one_line_a_stage(monkeypatch, tmp_path, capsys, failing, code, started, error):
+    stages = Stages(failing)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", stages)
+    words, launched = ["quickstart", "--seed", "3"], ["--accelerate_config", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", *words, *launched])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == code
-    assert calls == [(name, words, name in ("build_index", "mine_negatives", "train")) for name in started]
+    assert stages.calls == [
+        (name, words + (launched if name in LAUNCHED else []), name != "summarize") for name in started
+    ]
+    first, *lines = capsys.readouterr().err.splitlines(keepends=True)
+    folder = Path("runs/quickstart")
+    assert first == f"Everything is written to {folder}; what the stages print, to {folder / 'run.log'}\n"
+    shown = [stage for stage in started if stage != "summarize"]
+    assert [line.split()[0] for line in lines[: len(shown)]] == [f"{n}/8" for n in range(1, len(shown) + 1)]
+    assert "".join(lines[len(shown) :]) == error and "\r" not in "".join(lines)
+    log = (folder / "run.log").read_text()
+    assert log == "".join(f"== {name}\n{name} prints\nerror: {name} ends\n" for name in shown)
+
+
+def test_run_ends_with_what_a_stage_printed_where_it_says_no_reason(monkeypatch, tmp_path, capsys):
+    def crash(started, stdout, **options):
+        stdout.write("Traceback ...\nboom\n")
+        stdout.flush()
+        return contextlib.nullcontext(SimpleNamespace(wait=lambda timeout=None: 1))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", crash)
+    monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", "quickstart"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err.splitlines()[2:]
+    log = Path("runs/quickstart/run.log")
+    assert told == ["Traceback ...", "boom", f"error: this stage failed; all that it printed is in {log}"]
+
+
+def test_a_dry_run_prints_what_the_stages_say_and_writes_nothing(monkeypatch, tmp_path):
+    stages = Stages({})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", stages)
+    monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", "quickstart", "--dry_run"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
+    assert stages.calls == [(stage, ["quickstart", "--dry_run"], False) for stage in STAGES if stage != "summarize"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_minutes_of_stages_are_numbers(tmp_path):
+    ended = run("run", "quickstart", "--stage_minutes", '{"train": "long"}', cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes: has to map commands to numbers of minutes\n")

@@ -90,7 +90,15 @@ def test_every_script_ends_well(finished):
     )
     assert "{" not in finished.outcomes["train"].out
     assert "3 passed, 0 failed" in finished.outcomes["validate"].out
-    assert "UMLSReranker.from_pretrained(" in finished.outcomes["summarize"].out
+    assert "{" not in finished.outcomes["train"].err and re.search(
+        r"^step 60/60  loss ", finished.outcomes["train"].err, re.M
+    )
+    assert [
+        name for name, outcome in finished.outcomes.items() if "shards" in outcome.err or "weights:" in outcome.err
+    ] == []
+    lines, printed = finished.outcomes["summarize"].out.split("Use it:")[1].split("This prints:")
+    assert "UMLSReranker.from_pretrained(" in lines
+    assert all(re.match(r"    \d\.\d{3}  \w+ +\S", line) for line in printed.strip("\n").splitlines())
 
 
 def test_the_run_folder_holds_every_stage(finished):

@@ -66,6 +66,10 @@ class RunArguments:
         "GPU computes in it, else float32",
         PRECISIONS,
     )
+    stage_minutes: dict | None = recipe_key(
+        None,
+        "command -> minutes it took where the recipe was recorded; umls-reranker run estimates from them what is left",
+    )
     overwrite: bool = recipe_key(False, "make the stage anew, from its beginning, even when it is up to date")
     dry_run: bool = recipe_key(False, "say what would be made, and check the inputs, without making it")
 

@@ -1,9 +1,8 @@
-"""Scripts in processes of their own: one, or several on GPUs and machines through accelerate."""
+"""Scripts in several processes, on GPUs and machines, through accelerate."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from .errors import UserError
 from .script import CommandParser
 from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "launch_options", "start"]
+__all__ = ["LAUNCHED", "launch_options", "shell_code", "start"]
 
 # The scripts whose work can be shared among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
@@ -56,20 +55,24 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return options, others
 
 
-def start(script: Path, words: Sequence[str], options: Mapping[str, Any] | None = None) -> int:
-    """Run a script to its end.
+def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int:
+    """Launch a script with accelerate and wait for its end.
 
     Args:
         words: its command line.
-        options: those of the launcher, from `launch_options`; without any it is one process.
+        options: those of the launcher, from `launch_options`.
 
     Returns:
-        The exit code: 0, or that of the first process that failed; of a killed one 128 and the signal's number.
+        The exit code, as `shell_code` gives it; 0, or that of the first process that failed.
 
     Raises:
         UserError: accelerate refuses the configuration.
     """
-    code = _launch(script, words, options) if options else subprocess.call([sys.executable, str(script), *words])
+    return shell_code(_launch(script, words, options))
+
+
+def shell_code(code: int) -> int:
+    """An exit code of Python's `subprocess` as a shell has it: of a killed process 128 and the signal's number."""
     return code if code >= 0 else 128 - code
 
 

@@ -1,19 +1,22 @@
-"""Progress bars on standard error, so that standard output stays clean for tables and JSON."""
+"""What is shown on standard error while work goes on, so that standard output stays clean for tables and JSON."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ["progress"]
+__all__ = ["StageLines", "progress"]
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
-    """A `tqdm` bar: redrawn in place on a terminal, one line every half minute in a log file.
+    """A `tqdm` bar: on a terminal redrawn in place and removed at the end, in a log one line every half minute.
 
     Args:
         iterable: what to iterate over, or None for a bar moved by ``bar.update(n)``.
@@ -31,7 +34,90 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
         unit=unit,
         unit_scale=True,
         dynamic_ncols=on_terminal,
-        mininterval=0.2 if on_terminal else 30.0,
+        leave=not on_terminal,
+        mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
+        delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
         disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
-        file=sys.stderr,
+        file=sys.stderr if on_terminal else _Lines(),
     )
+
+
+class _Lines:
+    """A file for `tqdm` that writes each state of a bar as a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            sys.stderr.write(f"{text}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class StageLines:
+    """One line for each stage of a run: what it does, how long it took, how long the others will take.
+
+    Args:
+        titles: stage -> what it does, in order.
+        minutes: stage -> minutes that it took elsewhere. The time left is estimated from them, and from how much
+            faster or slower the stages that have run here were; without any, nothing is said about it.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        titles: Mapping[str, str],
+        minutes: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._titles, self._clock = dict(titles), clock
+        self._expected = {stage: 60.0 * (minutes or {}).get(stage, 0.0) for stage in titles}
+        self._took: dict[str, float] = {}
+        self._stage, self._started = "", clock()
+
+    def begin(self, stage: str) -> None:
+        self._stage, self._started = stage, self._clock()
+        self.show()
+
+    def show(self) -> None:
+        """Redraw the line of the current stage; nothing where there is no terminal."""
+        if sys.stderr.isatty():
+            seconds = self._clock() - self._started
+            own = max(self._pace() * self._expected[self._stage] - seconds, 0.0)
+            self._write(f"\r{self._line(seconds, self._left(own)):<80}")
+
+    def end(self, worked: bool = True) -> None:
+        """Write the final line of the current stage.
+
+        Args:
+            worked: False where its output was there already, which says nothing about the machine.
+        """
+        seconds = self._clock() - self._started
+        if worked:
+            self._took[self._stage] = seconds
+        line = self._line(seconds, self._left() if worked else "nothing to do")
+        self._write(f"\r{line:<80}\n" if sys.stderr.isatty() else f"{line}\n")
+
+    def _pace(self) -> float:
+        """How many times as long as expected the stages took that have run."""
+        expected = sum(self._expected[stage] for stage in self._took)
+        return sum(self._took[stage] for stage in self._took if self._expected[stage]) / expected if expected else 1.0
+
+    def _left(self, own: float = 0.0) -> str:
+        stages = list(self._expected)
+        seconds = own + self._pace() * sum(self._expected[name] for name in stages[stages.index(self._stage) + 1 :])
+        return f"about {_clock_time(seconds)} left" if seconds else ""
+
+    def _line(self, seconds: float, note: str) -> str:
+        place = list(self._titles).index(self._stage) + 1
+        title = self._titles[self._stage]
+        return f"{place}/{len(self._titles)}  {title:<40} {_clock_time(seconds):>7}   {note}".rstrip()
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -46,6 +46,8 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     # A fresh head on a base model is meant; transformers would print a report about it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Bars of downloads and, with them, those of loading weights and writing shards; 0 in the environment shows them.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

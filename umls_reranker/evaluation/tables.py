@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["examples_table", "figure_name", "figures_table", "linking_table"]
 
-SYSTEMS = ("reranker", "retriever", "exact_match", "most_frequent_cui", "most_frequent_cui_else_retriever")
+SYSTEMS = (
+    "reranker",
+    "evidence_without_cross_encoder",
+    "cross_encoder",
+    "retriever",
+    "exact_match",
+    "most_frequent_cui",
+    "most_frequent_cui_else_retriever",
+)
+RANKS_ALL = SYSTEMS[:4]
 SHOWN_CANDIDATES = 3
 # What figures and systems of ``metrics.json`` are called where people read them.
 NAMES = {
@@ -64,9 +73,9 @@ def linking_table(report: dict[str, Any]) -> Table:
     table.add_column("system")
     for title in ("acc@1", "acc@1 in dictionary", "MRR", "recall@32", "answered"):
         table.add_column(title, justify="right")
-    for name in SYSTEMS:
-        row = report["linking"][name]
-        ranks_all = name in ("reranker", "retriever")
+    # Without evidence there is no fusion that could do without the cross-encoder.
+    for name in filter(report["linking"].__contains__, SYSTEMS):
+        row, ranks_all = report["linking"][name], name in RANKS_ALL
         table.add_row(
             figure_name(name),
             _with_interval(row["acc@1"]),

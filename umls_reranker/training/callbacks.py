@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
-from transformers import ProgressCallback, TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+
+from ..core.progress import progress
 
 __all__ = [
     "CheckpointCallback",
@@ -131,20 +134,32 @@ class ThroughputCallback(TrainerCallback):
         self._step, self._time = state.global_step, time.perf_counter()
 
 
-class ConsoleCallback(ProgressCallback):
-    """The progress bar, with one readable line an evaluation in place of a dict for every log."""
+class ConsoleCallback(TrainerCallback):
+    """A progress bar of the steps, and one readable line an evaluation in place of a dict for every log."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
         self._loss = self._speed = float("nan")
+        self._bar = None
+        if state.is_world_process_zero:
+            self._bar = progress(total=state.max_steps, desc="training", unit=" steps")
+            self._bar.update(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         logs = logs or {}
         self._loss = logs.get("loss", self._loss)
         self._speed = logs.get("pairs_per_second", self._speed)
-        if not state.is_world_process_zero or self.training_bar is None or "eval_f1" not in logs:
+        if self._bar is None or "eval_f1" not in logs:
             return
         shown = {"F1": "f1", "ROC-AUC": "roc_auc", "acc@1": "acc@1", "ECE": "ece"}
         dev = "  ".join(f"{title} {logs[f'eval_{name}']:.4f}" for title, name in shown.items())
         place = f"step {state.global_step}/{state.max_steps}"
-        self.training_bar.write(f"{place}  loss {self._loss:.4f}  {self._speed:,.0f} pairs/s  dev {dev}")
+        line = f"{place}  loss {self._loss:.4f}  {self._speed:,.0f} pairs/s  dev {dev}"
+        self._bar.write(line, file=sys.stderr)
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        if self._bar is not None:
+            self._bar.close()
