@@ -138,8 +138,8 @@ class BulkJob:
         """Check the rows of all shards, then make one after the other; returns how many rows they hold."""
         rows = sum(map(len, shards.values()))
         with progress(total=rows, desc="checking", unit=" mentions") as bar:
-            pieces = (piece for span in shards.values() for piece in self._pieces(reranker, span, bar))
-            faults = (fault for _, _, faults in pieces for fault in faults)
+            found = (faults for span in shards.values() for *_, faults in self._pieces(reranker, span, bar))
+            faults = (fault for some in found for fault in some)
             for count, (row, reason) in enumerate(faults):
                 fault = f"{self.mentions.place(row)}: {reason}"
                 if self.on_error == "raise":

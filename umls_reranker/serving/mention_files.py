@@ -215,7 +215,8 @@ class _Tables(MentionFile):
     def read(self, start: int, stop: int, most: int) -> Iterator[tuple[int, pa.Table]]:
         import pyarrow as pa
 
-        held, row = [], start
+        held: list[pa.Table] = []
+        row = start
         for number, first in enumerate(self._first_rows[:-1]):
             from_row, to_row = max(start - first, 0), min(stop, self._first_rows[number + 1]) - first
             if from_row >= to_row:
@@ -318,7 +319,7 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
         raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
     if kind != "jsonl" and isinstance(mentions, _JsonLines):
         raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
-    if kind == "parquet":
+    if kind == "parquet" and isinstance(mentions, _Tables):
         try:
             pq.ParquetWriter(pa.BufferOutputStream(), mentions.schema).close()
         except pa.ArrowNotImplementedError as error:

@@ -100,7 +100,7 @@ class UMLSReranker:
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
         info = verify_parts(folder, backend)
-        template = PairTemplate.from_dict(info.get("template"))
+        template = PairTemplate.from_dict(info.get("template", {}))
         calibrator, thresholds = calibration_files(folder, backend)
         return cls(
             PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
