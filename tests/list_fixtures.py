@@ -1,10 +1,8 @@
 """Candidate lists by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from umls_reranker.data.candidate_lists import Annotations, CandidateLists
+from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.data.semantic_types import TypeHierarchy
 
 
@@ -26,4 +24,4 @@ def make_lists(
         np.asarray(gold),
         np.ones(count, bool),
     )
-    return replace(lists, annotations=annotations)
+    return AnnotatedLists(**vars(lists), annotations=annotations)

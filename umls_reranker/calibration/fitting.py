@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..core.arguments import CalibrationArguments
-    from ..data.candidate_lists import CandidateLists
+    from ..data.candidate_lists import AnnotatedLists
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = ["cross_validated_losses", "fit_calibrator", "fit_parts"]
@@ -33,7 +33,7 @@ FOLDS = 5
 
 
 def fit_parts(
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     logits: np.ndarray,
     train_mentions: Dataset,
     settings: CalibrationArguments,
@@ -201,7 +201,7 @@ def _document_folds(groups: Sequence, seed: int) -> np.ndarray:
 def _fit_calibration(
     evidence: Sequence[str],
     method: str,
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     logits: np.ndarray,
     gold: np.ndarray,
     labels: np.ndarray,
@@ -232,7 +232,7 @@ def _fit_calibration(
 def _held_out(
     fit: Callable[[np.ndarray], Calibration],
     calibration: Calibration,
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     logits: np.ndarray,
     reads: Sequence[str],
     seed: int,

@@ -62,7 +62,7 @@ class DatasetWriter:
         self._partial = partial_path(path / DATA_FILE)
         self._writer = pa.ipc.new_stream(self._partial, self._schema)
 
-    def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def write(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Add rows, given as columns of equal length (lists, NumPy or Arrow arrays) for every feature."""
         table = pa.table([_to_arrow(columns[field.name], field.type) for field in self._schema], schema=self._schema)
         if not self._waiting_rows and table.num_rows == ROWS_PER_BATCH and _is_compact(table):
@@ -130,7 +130,7 @@ def _save_empty(schema: pa.Schema, fingerprint: str, folder: str) -> None:
 
 
 def write_dataset(
-    rows: Iterable[Mapping[str, Sequence[Any]]], features: Features, path: Path, fingerprint: str
+    rows: Iterable[Mapping[str, Sequence[Any] | np.ndarray]], features: Features, path: Path, fingerprint: str
 ) -> int:
     """Write batches of columns as a dataset folder for `datasets.load_from_disk`; returns the number of rows.
 

@@ -7,8 +7,8 @@ them. What was not given stays missing: null, NaN, or code -1.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,10 +22,19 @@ from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from typing_extensions import Self
 
     from .concepts import ConceptTable
 
-__all__ = ["MENTION_FIELDS", "SCORES", "Annotations", "CandidateLists", "TypeSets", "as_serving_input"]
+__all__ = [
+    "MENTION_FIELDS",
+    "SCORES",
+    "AnnotatedLists",
+    "Annotations",
+    "CandidateLists",
+    "TypeSets",
+    "as_serving_input",
+]
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
 SCORES = ("retrieval", "context", "lexical")
@@ -39,7 +48,7 @@ CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *SCORE_KEYS)
 
 
 @dataclass(frozen=True)
-class TypeSets(Sequence):
+class TypeSets:
     """Semantic types of many rows, equal sets of types once.
 
     Attributes:
@@ -103,6 +112,9 @@ class TypeSets(Sequence):
     def __getitem__(self, row: int) -> tuple[str, ...]:
         return self.sets[self.codes[row]] if self.codes[row] >= 0 else ()
 
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return (self.sets[code] if code >= 0 else () for code in self.codes.tolist())
+
     def take(self, rows: np.ndarray) -> TypeSets:
         """Those of some rows, given as indices or (n,) bool."""
         return replace(self, codes=self.codes[rows])
@@ -111,7 +123,7 @@ class TypeSets(Sequence):
         """As ids of the hierarchy, and the names that it does not know, which are left out."""
         # MedMentions' own word for "no type" is no mistake.
         ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
-        sets = [tuple(ids[name] for name in names if ids.get(name) is not None) for names in self.sets]
+        sets = [tuple(filter(None, map(ids.get, names))) for names in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
 
     @property
@@ -165,7 +177,6 @@ class CandidateLists:
         scores: (m,) float64 by the names of `SCORES`, NaN where a candidate came without.
         hierarchy: the types that the model knows; others say nothing.
         unknown_types: what was given as a mention's type and is not among them.
-        annotations: of the mentions, where they have some.
     """
 
     mentions: pa.StringArray
@@ -181,14 +192,13 @@ class CandidateLists:
     scores: Mapping[str, np.ndarray]
     hierarchy: TypeHierarchy
     unknown_types: Sequence[str] = ()
-    annotations: Annotations | None = None
 
     @classmethod
     def from_objects(
         cls,
         hierarchy: TypeHierarchy,
         mentions: Sequence[str],
-        candidates: Sequence[Iterable[Any]],
+        candidates: Sequence[Collection[Any]],
         types: Sequence[str | Iterable[str] | None] | None = None,
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
@@ -209,15 +219,15 @@ class CandidateLists:
         if any(len(column) != count for column in (candidates, types, lefts, rights)):
             raise ValueError(f"{count} entities need as many candidate lists, types and contexts")
         fault = _Faults(count)
-        texts = [
+        entities, left, right = (
             fault.texts(key, column) for key, column in (("entity", mentions), ("left", lefts), ("right", rights))
-        ]
+        )
         for row, text in enumerate(mentions):
             if not text.strip():
                 fault(row, ValueError, "entity is blank; leave out mentions without text")
         for row, items in enumerate(candidates):
             # A text or a mapping would be taken for the list of its letters or keys.
-            if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
+            if isinstance(items, str | bytes | Mapping) or not isinstance(items, Collection):
                 kind = type(items).__name__
                 fault(row, TypeError, f"candidates are a {kind}, not a list of names, mappings or objects")
         try:
@@ -228,7 +238,7 @@ class CandidateLists:
         resolved, unknown = own.resolved(hierarchy)
         offsets = list_offsets([len(items) for items in candidates])
         columns = _candidate_columns(list(chain.from_iterable(candidates)), _Faults(count, offsets), hierarchy, fields)
-        return cls(*texts, resolved, offsets, *columns, hierarchy, unknown)
+        return cls(entities, left, right, resolved, offsets, *columns, hierarchy, unknown)
 
     @classmethod
     def from_rows(cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]]) -> CandidateLists:
@@ -237,8 +247,8 @@ class CandidateLists:
         Raises:
             TypeError, ValueError: as `from_objects`.
         """
+        columns: list[list[Any]] = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
         sides = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
-        columns = ([row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type"))
         return cls.from_objects(hierarchy, *columns, *sides)
 
     @classmethod
@@ -290,10 +300,10 @@ class CandidateLists:
         # A concept that is not there has no types, as one that the dictionary gives none.
         kinds = TypeSets([*kinds.sets, ()], np.where(distinct < 0, len(kinds.sets), kinds.codes)[place])
         columns = {"preferred_name": "name", "definition": "definition"}
-        read = [
+        preferred_names, definitions = (
             concepts.column(column, distinct).take(places) if key in fields else pa.nulls(len(rows), pa.string())
             for key, column in columns.items()
-        ]
+        )
         if cuis is None:
             cuis = concepts.column("cui", distinct).take(places)
         own, unknown = (TypeSets.missing(len(mentions)) if types is None else TypeSets.of(types)).resolved(
@@ -308,7 +318,8 @@ class CandidateLists:
             offsets,
             _strings(names),
             cuis,
-            *read,
+            preferred_names,
+            definitions,
             kinds,
             {name: np.asarray(column, np.float64) for name, column in scores.items()},
             concepts.hierarchy,
@@ -318,7 +329,7 @@ class CandidateLists:
     @classmethod
     def from_run(
         cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable, fields: Sequence[str] = ()
-    ) -> CandidateLists:
+    ) -> AnnotatedLists:
         """The lists of a split and its mentions, which are in the same order; `fields` as for `from_concepts`."""
         table, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         lists = _whole(table["cuis"])
@@ -349,7 +360,7 @@ class CandidateLists:
             table["gold"].to_numpy().astype(np.int64),
             concepts.rows(gold) >= 0,
         )
-        return replace(found, annotations=annotations)
+        return AnnotatedLists(**vars(found), annotations=annotations)
 
     def __len__(self) -> int:
         return len(self.mentions)
@@ -378,19 +389,7 @@ class CandidateLists:
             named = pc.if_else(is_given, self.cuis, self.names).dictionary_encode()
         return self.owner * (len(named.dictionary) + 1) + named.indices.to_numpy()
 
-    @property
-    def labels(self) -> np.ndarray:
-        """(m,) int64, 1 for the right concepts."""
-        labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
-        labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
-        return labels
-
-    def is_right(self, places: np.ndarray) -> np.ndarray:
-        """(n,) bool, whether the candidate at a place (n,) of each mention is the right concept; -1 is none."""
-        gold = self.annotations.gold
-        return (gold >= 0) & (places == self.offsets[:-1] + gold)
-
-    def take(self, rows: np.ndarray) -> CandidateLists:
+    def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         rows = np.arange(len(self))[rows]
         places = np.flatnonzero(np.isin(self.owner, rows))
@@ -403,13 +402,39 @@ class CandidateLists:
             offsets=list_offsets(np.diff(self.offsets)[rows]),
             candidate_types=self.candidate_types.take(places),
             scores={name: column[places] for name, column in self.scores.items()},
-            annotations=self.annotations and self.annotations.take(rows),
         )
 
-    def with_types(self, types: Sequence[Iterable[str] | None]) -> CandidateLists:
+    def with_types(self, types: Sequence[Iterable[str] | None]) -> Self:
         """The same lists with these semantic types of the mentions, n lists of ids or names."""
         resolved, unknown = TypeSets.of(types).resolved(self.hierarchy)
         return replace(self, types=resolved, unknown_types=unknown)
+
+
+@dataclass(frozen=True)
+class AnnotatedLists(CandidateLists):
+    """Lists of which the right concepts are known.
+
+    Attributes:
+        annotations: of the n mentions.
+    """
+
+    annotations: Annotations = field(kw_only=True)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(m,) int64, 1 for the right concepts."""
+        labels, gold = np.zeros(len(self.names), np.int64), self.annotations.gold
+        labels[(self.offsets[:-1] + gold)[gold >= 0]] = 1
+        return labels
+
+    def is_right(self, places: np.ndarray) -> np.ndarray:
+        """(n,) bool, whether the candidate at a place (n,) of each mention is the right concept; -1 is none."""
+        gold = self.annotations.gold
+        return (gold >= 0) & (places == self.offsets[:-1] + gold)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The lists of some mentions, given as ascending indices or (n,) bool."""
+        return replace(super().take(rows), annotations=self.annotations.take(rows))
 
 
 class _Faults:
@@ -460,7 +485,9 @@ def _strings(values: Sequence[str | None] | pa.Array) -> pa.StringArray:
     return values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
 
 
-def _candidate_columns(items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str]) -> tuple:
+def _candidate_columns(
+    items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str]
+) -> tuple[pa.StringArray, pa.StringArray, pa.StringArray, pa.StringArray, TypeSets, dict[str, np.ndarray]]:
     """What `CandidateLists` holds of candidates, in its order."""
     kinds = set(map(type, items))
     if kinds <= {str}:
@@ -480,12 +507,12 @@ def _candidate_columns(items: list[Any], fault: _Faults, hierarchy: TypeHierarch
             "object with .name and .cui",
         )
     nothing = [None] * len(items)
-    texts = [
+    cuis, preferred_names, definitions = (
         fault.texts(key, columns[key], may_lack=True, keep=key in ("cui", *fields))
         if key in columns
         else pa.nulls(len(items), pa.string())
         for key in TEXT_KEYS
-    ]
+    )
     try:
         types, _ = TypeSets.of(columns.get("semantic_types", nothing)).resolved(hierarchy)
     except TypeError as error:
@@ -493,7 +520,7 @@ def _candidate_columns(items: list[Any], fault: _Faults, hierarchy: TypeHierarch
         found = reprlib.repr(columns["semantic_types"][place])
         fault(place, TypeError, f"has semantic_types that are no list of texts: {found}")
     scores = {name: _numbers(f"{name}_score", columns.get(f"{name}_score", nothing), fault) for name in SCORES}
-    return names, *texts, types, scores
+    return names, cuis, preferred_names, definitions, types, scores
 
 
 def _read(item: Any, key: str) -> Any:
@@ -530,10 +557,10 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> 
         raise _OtherwiseError
     if not all(map(str.strip, mentions.to_pylist())):
         raise _OtherwiseError
-    sides = [
+    left, right = (
         pc.fill_null(_text_column(columns[side]), "") if side in columns else pa.repeat("", count)
         for side in ("left", "right")
-    ]
+    )
     types, unknown = _type_column(columns.get("entity_type"), count).resolved(hierarchy)
     offsets, items = list_offsets(lists.value_lengths().to_numpy()), lists.flatten()
     if pa.types.is_struct(items.type):
@@ -543,7 +570,9 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> 
     names = _text_column(parts.get("name", pa.nulls(len(items))))
     if names.null_count:
         raise _OtherwiseError
-    texts = [_text_column(parts[key]) if key in parts else pa.nulls(len(items), pa.string()) for key in TEXT_KEYS]
+    cuis, preferred, definitions = (
+        _text_column(parts[key]) if key in parts else pa.nulls(len(items), pa.string()) for key in TEXT_KEYS
+    )
     kinds, _ = _type_column(parts.get("semantic_types"), len(items)).resolved(hierarchy)
     scores = {
         name: parts[f"{name}_score"].cast(pa.float64()).to_numpy(zero_copy_only=False)
@@ -551,7 +580,8 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> 
         else np.full(len(items), np.nan)
         for name in SCORES
     }
-    return CandidateLists(mentions, *sides, types, offsets, names, *texts, kinds, scores, hierarchy, unknown)
+    candidates = names, cuis, preferred, definitions, kinds, scores
+    return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, unknown)
 
 
 def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -115,7 +115,8 @@ class NameKeys:
     """The keys of a concept folder, by hash and then by row."""
 
     def __init__(self, keys: np.memmap) -> None:
-        self._pages: mmap.mmap = keys.base
+        # NumPy's annotations do not know that the base of a memmap is its mapping.
+        self._pages: mmap.mmap = keys.base  # type: ignore[assignment]
         self._keys = keys.view(np.ndarray)
 
     @classmethod

@@ -177,8 +177,7 @@ class ConceptTable:
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
-        is_arrow = isinstance(cuis, pa.Array)
-        wanted = cuis.cast(pa.large_string()) if is_arrow else pa.array(cuis, pa.large_string())
+        wanted = cuis.cast(pa.large_string()) if isinstance(cuis, pa.Array) else pa.array(cuis, pa.large_string())
         return rows_of(self.cui_numbers, cui_numbers(wanted))
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

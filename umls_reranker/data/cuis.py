@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
@@ -71,7 +70,7 @@ def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(known[places] == wanted, places, -1)
 
 
-class CuiColumn(Sequence[str]):
+class CuiColumn:
     """CUIs kept as numbers; an index gives a str, a slice or an array of indices an array of them.
 
     Args:
@@ -93,7 +92,7 @@ class CuiColumn(Sequence[str]):
     def __getitem__(self, rows: int | slice | np.ndarray) -> str | np.ndarray:
         numbers = self._numbers[rows]
         if not np.ndim(numbers):
-            return cui_text(numbers)
+            return cui_text(int(numbers))
         return np.array(cui_strings(numbers.ravel()).to_pylist(), dtype=str).reshape(numbers.shape)
 
     def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:

@@ -78,22 +78,25 @@ def release_files(
     Raises:
         UserError: a required file, or a part of a file, is missing.
     """
-    folders = {"umls_dir": umls_dir, "semantic_network_dir": semantic_network_dir}
-    files = {}
-    for key, names in RELEASE_FILES.items():
-        for name, file in names.items() if folders[key] else ():
-            found = find_release_file(folders[key], file) if name not in unused else ()
+    folders = {"umls_dir": umls_dir}
+    if semantic_network_dir is not None:
+        folders["semantic_network_dir"] = semantic_network_dir
+    files: dict[str, tuple[Path, ...]] = {}
+    for key, folder in folders.items():
+        for name, file in RELEASE_FILES[key].items():
+            found = find_release_file(folder, file) if name not in unused else ()
             if found:
                 files[name] = found
             elif name in REQUIRED_FILES:
-                below = (folders[key] / below for below in ("META", "umls/META"))
-                nearby = next((folder for folder in below if find_release_file(folder, file)), None)
+                below = (folder / part for part in ("META", "umls/META"))
+                nearby = next((inner for inner in below if find_release_file(inner, file)), None)
                 hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
-                raise UserError(f"{folders[key] / file} does not exist; {hint}")
+                raise UserError(f"{folder / file} does not exist; {hint}")
     # MetamorphoSys writes it beside META or into it.
-    releases = [folder / "release.dat" for folder in (umls_dir, umls_dir.absolute().parent)]
-    found = next((path for path in releases if path.is_file()), None)
-    return files | ({"release.dat": (found,)} if found else {})
+    for path in (umls_dir / "release.dat", umls_dir.absolute().parent / "release.dat"):
+        if path.is_file():
+            return files | {"release.dat": (path,)}
+    return files
 
 
 def read_release(

@@ -228,7 +228,8 @@ def _read_names(
         sizes = np.bincount(concepts[order], minlength=len(cuis))
         return _NameBlock(matched, cuis, sizes, texts.dictionary.take(pa.array(codes[order])), ranks[order])
 
-    used = dict.fromkeys(["CUI", "STR", "LAT", "TS", "STT", "ISPREF", *(filter.column for filter in filters.active)])
+    columns = (filter.column for filter in filters.active)
+    used = list(dict.fromkeys(["CUI", "STR", "LAT", "TS", "STT", "ISPREF", *columns]))
     blocks: list[_NameBlock] = []
     for block in read_columns(paths, MRCONSO, used, ("CUI", "STR"), faults, longest=CUI_LENGTH, convert=convert):
         filters.count(block.matched)
@@ -244,7 +245,7 @@ def _read_names(
 
 def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
     """How far a name is from being the preferred one, (n,), int64; smaller is better."""
-    rank = places_in(names["LAT"], languages) if len(languages) > 1 else 0
+    rank = places_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
         rank = rank * (len(values) + 1) + places_in(names[field], values)
     return rank
@@ -258,14 +259,14 @@ def _merge(blocks: Sequence[_NameBlock]) -> tuple[np.ndarray, Lists]:
     names = pa.concat_arrays([block.names for block in blocks])
     # In a sorted file, only the concepts that a block's end divides are not in order yet.
     is_divided = np.bincount(concepts_of_groups, minlength=len(cuis)) > 1
-    divided = is_divided[concepts]
+    is_divided = is_divided[concepts]
     is_sorted = not (numbers[1:] < numbers[:-1]).any()
-    loose = np.flatnonzero(divided) if is_sorted else np.arange(len(concepts))
+    loose = np.flatnonzero(is_divided) if is_sorted else np.arange(len(concepts))
     ranks = np.concatenate([block.ranks for block in blocks])
     order = np.arange(len(concepts))
     order[loose] = loose[ordered(concepts[loose], ranks[loose])]
     concepts = concepts[order]
-    divided = np.flatnonzero(divided[order])
+    divided = np.flatnonzero(is_divided[order])
     texts = names.take(pa.array(order[divided])).dictionary_encode().indices.to_numpy()
     kept = np.ones(len(order), dtype=bool)
     kept[divided] = first_of_each(concepts[divided], texts)
@@ -330,7 +331,9 @@ def _read_definitions(
 
 def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[str]:
     """TUIs of semantic groups."""
-    if groups and hierarchy is None:
+    if not groups:
+        return []
+    if hierarchy is None:
         raise ValueError("semantic_groups need a hierarchy")
     types: list[str] = []
     for group in groups:

@@ -13,7 +13,7 @@ from ..data.relations import RELATION_KINDS
 from ..retrieval.guards import SharedNames
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import CandidateLists
+    from ..data.candidate_lists import AnnotatedLists
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
@@ -23,7 +23,7 @@ SHARED_NAME = "shared_name"
 
 
 def near_misses(
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     scores: np.ndarray,
     concepts: ConceptTable,
     relations: RelationTable,

@@ -20,7 +20,7 @@ from ..calibration.resampling import document_index, document_sums
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import require_format, written
-from ..data.candidate_lists import CandidateLists
+from ..data.candidate_lists import AnnotatedLists
 from .linking import gold_ranks, measure, ratio
 
 __all__ = ["OUTCOMES_FILE", "Outcomes", "answering_metrics", "right_answer_sums", "sums_to_f1"]
@@ -79,7 +79,7 @@ class Outcomes:
         return len(self.score)
 
     @classmethod
-    def of(cls, lists: CandidateLists, decisions: Decisions) -> Outcomes:
+    def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """What was decided about the first candidate of each mention."""
         first, annotations = decisions.first, lists.annotations
         has_any = first >= 0

@@ -11,7 +11,7 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import document_index, document_sums
-from ..data.candidate_lists import CandidateLists
+from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.normalization import normalize_name
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .baselines import StringFrequency, answer_ranks, baseline_answers
@@ -42,7 +42,7 @@ def build_report(
     scorer: PairScorer,
     calibration: Calibration,
     thresholds: ThresholdTable,
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     pairs: Dataset,
     train_mentions: Dataset,
     calibration_mentions: Dataset,
@@ -71,7 +71,7 @@ def build_report(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     reads = scorer.template.reads
 
-    def decide(given: CandidateLists, score: Callable[[CandidateLists], Scores]) -> Decisions:
+    def decide(given: AnnotatedLists, score: Callable[[CandidateLists], Scores]) -> Decisions:
         return rank(given, score, calibration, thresholds, reads=reads)
 
     decided = decide(lists, lambda lists: score_lists(scorer, lists, f"scoring {split} candidates"))
@@ -152,14 +152,14 @@ def build_report(
     return report, outcomes
 
 
-def _retrieved_first(lists: CandidateLists) -> tuple[np.ndarray, np.ndarray]:
+def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
     """Cosine of each mention's first candidate in the dense index, NaN without one, and whether it is right."""
     first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
     return np.where(first >= 0, lists.scores["retrieval"][first], np.nan), lists.is_right(first)
 
 
 def _systems(
-    lists: CandidateLists, rankings: dict[str, np.ndarray], train_mentions: Dataset, concepts: ConceptTable
+    lists: AnnotatedLists, rankings: dict[str, np.ndarray], train_mentions: Dataset, concepts: ConceptTable
 ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """Per system the rank of the gold concept and, for those that may be silent, who was answered."""
     annotations, texts, cuis = lists.annotations, lists.mentions.to_pylist(), lists.cuis.to_pylist()
@@ -195,7 +195,7 @@ def _with_population(report: dict[str, dict[str, Any]], population: str) -> dict
 
 def _subsets(
     outcomes: Outcomes,
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     systems: dict[str, tuple[np.ndarray, np.ndarray | None]],
     train_mentions: Dataset,
     options: dict[str, Any],

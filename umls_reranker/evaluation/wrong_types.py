@@ -15,7 +15,7 @@ from .slices import slice_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
-    from ..data.candidate_lists import CandidateLists
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
 
@@ -83,10 +83,10 @@ def replaced_types(
 
 
 def wrong_type_figures(
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     logits: np.ndarray,
     scorer: PairScorer,
-    decide: Callable[[CandidateLists, Callable[[CandidateLists], Scores]], Decisions],
+    decide: Callable[[AnnotatedLists, Callable[[CandidateLists], Scores]], Decisions],
     seen: TypeLists,
     *,
     resamples: int,

@@ -26,7 +26,7 @@ from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify
 if TYPE_CHECKING:
     from ..calibration.evidence import Calibration
     from ..calibration.thresholds import ThresholdTable
-    from ..data.candidate_lists import CandidateLists
+    from ..data.candidate_lists import AnnotatedLists
     from ..models.tokens import PairEncoder
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
@@ -38,7 +38,7 @@ OPSET = 18
 QUANTIZATION_PAIRS = 300
 
 
-def agreement(lists: CandidateLists, reference: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+def agreement(lists: AnnotatedLists, reference: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """How far a network's scores are from the reference's, and what that costs.
 
     Args:
@@ -71,7 +71,7 @@ def export_network(
     folder: Path,
     backend: str,
     reference: PairScorer,
-    lists: CandidateLists,
+    lists: AnnotatedLists,
     most_points_lost: float,
     workspace: Path,
 ) -> tuple[PairScorer, dict[str, float]]:
@@ -112,7 +112,7 @@ def export_network(
     return scorer, figures
 
 
-def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: CandidateLists, target: Path) -> None:
+def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: AnnotatedLists, target: Path) -> None:
     """Write a network's files into `target`, in the layout of Optimum.
 
     Args:
@@ -213,7 +213,7 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
     program.save(file, external_data=False)
 
 
-def _quantized(model, encoder: PairEncoder, lists: CandidateLists):
+def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
     import nncf
 
     names = encoder.template.candidate_texts(lists)
