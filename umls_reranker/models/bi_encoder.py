@@ -70,7 +70,8 @@ class QueryTokenizer:
         self.max_length = max_length
         self.context_tokens = context_tokens
         self.pad_token_id: int = tokenizer.pad_token_id or 0
-        self._markers = tuple(tokenizer.convert_tokens_to_ids(list(markers)))
+        # A list of tokens gives a list of ids.
+        self._markers: list[int] = tokenizer.convert_tokens_to_ids(list(markers))  # type: ignore[assignment]
         word, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
         start = next(i for i in range(len(whole)) if whole[i : i + len(word)] == word)
         self._head, self._tail = whole[:start], whole[start + len(word) :]
@@ -116,7 +117,7 @@ class BiEncoder:
         self,
         network: EncoderNetwork,
         tokenizer: PreTrainedTokenizerBase,
-        identity: dict[str, str | int | None],
+        identity: dict[str, Any],
         context_tokens: int = 0,
     ) -> None:
         self.network = network
@@ -155,11 +156,9 @@ class BiEncoder:
         source = resolve_model(model, revision)
         try:
             tokenizer = load_pretrained(transformers.AutoTokenizer, source)
-            network = PackedEncoder.from_folder(Path(source), place, precision, pooling)
-            if network is None:
-                network = PaddedEncoder.from_folder(
-                    Path(source), place, precision, pooling, tokenizer.pad_token_id or 0
-                )
+            folder, pad_id = Path(source), tokenizer.pad_token_id or 0
+            packed = PackedEncoder.from_folder(folder, place, precision, pooling)
+            network = packed or PaddedEncoder.from_folder(folder, place, precision, pooling, pad_id)
         except (OSError, ValueError, SafetensorError) as error:
             reason = " ".join(str(error).split()).partition(". ")[0]
             raise UserError(

@@ -124,14 +124,15 @@ class PairScorer:
             lefts, rights: n texts around each mention, used when the template has context.
             desc: title of a progress bar; None shows none.
         """
-        columns = [mentions, names, lefts or None, rights or None]
-        if any(column is not None and len(column) != len(mentions) for column in columns):
+        if any(len(column) != len(mentions) for column in (names, lefts or mentions, rights or mentions)):
             raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
         logits, truncated, waiting = np.empty(len(mentions), np.float32), 0, None
         bar = progress(total=len(mentions), desc=desc, unit=" pairs") if desc else None
         for start in range(0, len(mentions), CHUNK_PAIRS):
             part = slice(start, start + CHUNK_PAIRS)
-            pairs, rows = self.encoder.encode_distinct(*(column and column[part] for column in columns))
+            pairs, rows = self.encoder.encode_distinct(
+                mentions[part], names[part], lefts and lefts[part], rights and rights[part]
+            )
             truncated += int(np.count_nonzero(pairs.cut[rows]))
             outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
             for batch, output in self._run(pairs):
@@ -195,12 +196,13 @@ def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = No
     """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
     template, owner = scorer.template, lists.owner
     names = template.candidate_texts(lists)
-    columns = [
+    return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),
         RepeatedTexts(names.dictionary.to_pylist(), names.indices.to_numpy().astype(np.int64)),
-    ]
-    columns += [RepeatedTexts(side.to_pylist(), owner) for side in (lists.lefts, lists.rights)]
-    return scorer.score(*columns, desc=desc)
+        RepeatedTexts(lists.lefts.to_pylist(), owner),
+        RepeatedTexts(lists.rights.to_pylist(), owner),
+        desc,
+    )
 
 
 def _collect(

@@ -120,7 +120,8 @@ class PaddedModel(Network):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
         self.device, self.precision = device, precision
-        self.model = model.to(device=device, dtype=getattr(torch, precision))
+        # As transformers wraps `to`, it seems to lack its first argument.
+        self.model = model.to(device=device, dtype=getattr(torch, precision))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
         if precision != "float32":

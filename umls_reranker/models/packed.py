@@ -67,9 +67,10 @@ class PackedLayers:
             return placed(f"{name}.weight"), placed(f"{name}.bias")
 
         def layer(name: str) -> _Layer:
-            parts = [both(f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+            parts = (both(f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
+            weights_of_parts, biases = zip(*parts, strict=True)
             return _Layer(
-                tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)),
+                (torch.cat(weights_of_parts), torch.cat(biases)),
                 both(f"{name}.attention.output.dense"),
                 both(f"{name}.attention.output.LayerNorm"),
                 both(f"{name}.intermediate.dense"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..core.arguments import EXPORTED_FILES
@@ -57,6 +59,12 @@ class _PaddedRuntime(Network):
         self._inputs = input_names(tokenizer)
         self._load(file)
 
+    @abstractmethod
+    def _load(self, file: Path) -> None: ...
+
+    @abstractmethod
+    def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray: ...
+
     def __call__(self, batch: PairBatch) -> torch.Tensor:
         arrays = batch.padded(self._pad_id)
         logits = self._logits({name: arrays[name] for name in self._inputs})
@@ -77,7 +85,7 @@ class OnnxNetwork(_PaddedRuntime):
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def _logits(self, arrays):
+    def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         return self._session.run(["logits"], arrays)[0]
 
 
@@ -95,7 +103,7 @@ class OpenVinoNetwork(_PaddedRuntime):
         self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
         self._of_thread = threading.local()
 
-    def _logits(self, arrays):
+    def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
         return self._of_thread.request.infer(arrays)[0]

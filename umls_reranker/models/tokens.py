@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -103,7 +103,8 @@ class TokenCache:
                 for place, ids in zip(missing, new, strict=True):
                     found[place] = ids
                     self._keep(texts[place], ids)
-        return found
+        # The cache's own gaps are filled by now.
+        return found  # type: ignore[return-value]
 
     def _recall(self, text: str) -> bytes | None:
         ids = self._young.get(text)
@@ -142,9 +143,16 @@ class RepeatedTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._codes)
 
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> RepeatedTexts: ...
+
     def __getitem__(self, row: int | slice) -> str | RepeatedTexts:
-        codes = self._codes[row]
-        return RepeatedTexts(self._texts, codes) if isinstance(row, slice) else self._texts[codes]
+        if isinstance(row, slice):
+            return RepeatedTexts(self._texts, self._codes[row])
+        return self._texts[self._codes[row]]
 
     def distinct(self) -> tuple[list[str], np.ndarray]:
         """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them."""
@@ -201,19 +209,16 @@ class PairEncoder:
         head, middle, tail, self._first_segment_middle = _special_layout(tokenizer)
         self._head, self._middle, self._tail = (np.array(ids, np.int32) for ids in (head, middle, tail))
         # Templates without context may name markers that the tokenizer does not know.
-        markers = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        markers = map(tokenizer.convert_tokens_to_ids, template.markers if template.context_tokens else ())
         self._markers = [np.array([token], np.int32) for token in markers]
-        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
+        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(self._markers)
         # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         self._kept = TokenCache(self.tokenize, kept_texts)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer, "template": self.template, "kept_texts": self._kept.size}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PairEncoder, (self.tokenizer, self.template, self._kept.size)
 
     def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[bytes]:
         """Ids of each text alone, without special tokens, as bytes of int32.
@@ -268,8 +273,15 @@ class PairEncoder:
         _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         return self._join(tables, [column[first] for column in columns]), inverse
 
-    def _numbered(self, mentions, names, lefts, rights) -> tuple[list[Tokens], list[np.ndarray]]:
+    def _numbered(
+        self,
+        mentions: Sequence[str],
+        names: Sequence[str],
+        lefts: Sequence[str] | None,
+        rights: Sequence[str] | None,
+    ) -> tuple[list[Tokens], list[np.ndarray]]:
         """Distinct ids of each column of texts, and for each pair their number."""
+        columns: list[tuple[Sequence[str], Callable[[Sequence[str]], list[bytes]]]]
         columns = [(mentions, self._kept), (names, self._kept)]
         if self.template.context_tokens:
             empty = [""] * len(mentions)
@@ -289,7 +301,7 @@ class PairEncoder:
         mention, name, *context = (table.take(column) for table, column in zip(tables, columns, strict=True))
         keep_mention, keep_name = _longest_first(mention.lengths, name.lengths, self._budget)
         cut = (keep_mention < mention.lengths) | (keep_name < name.lengths)
-        first = [mention.leading(keep_mention)]
+        first: list[Tokens | np.ndarray] = [mention.leading(keep_mention)]
         if context:
             left, right = context
             most = self.template.context_tokens
@@ -312,11 +324,11 @@ def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.nd
     Returns:
         ids, offsets of the rows (rows + 1,), and for each part where it ends in each row.
     """
-    parts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
-    pool, sizes = np.concatenate([part.ids for part in parts]), [len(part.ids) for part in parts]
+    texts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
+    pool, sizes = np.concatenate([part.ids for part in texts]), [len(part.ids) for part in texts]
     bases = np.cumsum(sizes) - sizes
-    starts = np.stack([part.starts + base for part, base in zip(parts, bases.tolist(), strict=True)], axis=1).ravel()
-    lengths = np.stack([part.lengths for part in parts], axis=1).ravel()
+    starts = np.stack([part.starts + base for part, base in zip(texts, bases.tolist(), strict=True)], axis=1).ravel()
+    lengths = np.stack([part.lengths for part in texts], axis=1).ravel()
     ends = np.cumsum(lengths)
     ids = pool[np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)]
     by_part = ends.reshape(rows, len(parts))

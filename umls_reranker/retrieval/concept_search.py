@@ -35,14 +35,14 @@ class Candidates:
         further: retriever -> (n, k) float32, its cosine of the query and the concept's most similar name, padded with
             -inf; empty where one index was searched.
         lists: retriever -> (n, depth) int32, the rows that each retriever found by itself, for measuring recall;
-            None where one index was searched.
+            empty where one index was searched.
     """
 
     rows: np.ndarray
     name_ids: np.ndarray
     scores: np.ndarray
     further: dict[str, np.ndarray] = field(default_factory=dict)
-    lists: dict[str, np.ndarray] | None = None
+    lists: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def padding(cls, n: int, k: int) -> Candidates:
@@ -57,9 +57,7 @@ class Candidates:
             np.concatenate([getattr(part, key) for part in parts]) for key in ("rows", "name_ids", "scores")
         )
         further = {name: np.concatenate([part.further[name] for part in parts]) for name in first.further}
-        lists = None
-        if first.lists is not None:
-            lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
+        lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
         return cls(rows, name_ids, scores, further, lists)
 
     def take(self, queries: np.ndarray) -> Candidates:

@@ -49,7 +49,8 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
     """
     try:
         if parameters:
-            faiss.ParameterSpace().set_index_parameters(index, parameters)
+            # Annotated is another of its forms.
+            faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise _unknown(factory, parameters, error) from None
     clusters = faiss.try_extract_index_ivf(index)
@@ -139,7 +140,7 @@ def _to_gpu(index: faiss.Index) -> faiss.Index | None:
 def _reserve(index: faiss.Index, total: int) -> None:
     """Make room for all codes at once: a vector that grows by doubling needs up to twice the memory for a while."""
     storage = faiss.downcast_index(index.storage) if hasattr(index, "storage") else index
-    if hasattr(storage, "codes"):
+    if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)
         storage.codes.resize(0)
 

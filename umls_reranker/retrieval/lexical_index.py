@@ -94,8 +94,10 @@ class LexicalIndex:
         np.save(path / WEIGHTS_FILE, idf)
         starts = np.zeros((blocks, len(trigrams) + 1), np.int64)
         sizes, end = [np.zeros(1, np.int64)], 0
-        files = (POSTINGS_FILE, np.int32), (POSTING_WEIGHTS_FILE, np.float32)
-        files += (STRING_TRIGRAMS_FILE, np.int32), (STRING_WEIGHTS_FILE, np.float32)
+        files = (
+            *((POSTINGS_FILE, np.int32), (POSTING_WEIGHTS_FILE, np.float32)),
+            *((STRING_TRIGRAMS_FILE, np.int32), (STRING_WEIGHTS_FILE, np.float32)),
+        )
         with ExitStack() as stack:
             streams = [stack.enter_context((path / file).open("wb")) for file, _ in files]
             for stream, (_, kind) in zip(streams, files, strict=True):

@@ -135,8 +135,9 @@ def mine_pairs(
                 report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
                 shown, offsets = task.shown(template, part[mention]), np.arange(len(mention) + 1)
                 # A pair is a list of one candidate.
-                columns = (shown, offsets, rows[chosen], pairs["name"], {})
-                lists = CandidateLists.from_concepts(concepts, *columns, fields=template.candidate_fields)
+                lists = CandidateLists.from_concepts(
+                    concepts, shown, offsets, rows[chosen], pairs["name"], {}, fields=template.candidate_fields
+                )
                 yield pairs | {"mention": shown, "name": template.candidate_texts(lists).dictionary_decode()}
                 bar.update(len(part))
 

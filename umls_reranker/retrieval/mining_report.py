@@ -72,7 +72,7 @@ class MiningReport:
         same = pc.equal(pc.utf8_lower(pairs["mention"]), pc.utf8_lower(pairs["name"])).to_numpy()
         self._named_as_mention += int((same & (source == SEMANTIC)).sum())
         for row in np.flatnonzero(np.isin(mentions, self._sample)).tolist():
-            entry = {"mention": str(pairs["mention"][row]), "gold_name": str(gold_names[row])}
+            entry: dict[str, Any] = {"mention": str(pairs["mention"][row]), "gold_name": str(gold_names[row])}
             entry |= {"name": str(pairs["name"][row]), "cui": str(pairs["cui"][row]), "cosine": float(cosines[row])}
             self._sampled.append(entry | {"source": int(source[row]), "number": int(mentions[row])})
 

@@ -121,7 +121,4 @@ class NearestConcepts:
 
 def _concatenate(parts: list[Candidates], k: int) -> Candidates:
     empty = Candidates(np.empty((0, k), np.int32), np.empty((0, k), np.int32), np.empty((0, k), np.float32))
-    parts = parts or [empty]
-    return Candidates(
-        *(np.concatenate([getattr(part, key) for part in parts]) for key in ("rows", "name_ids", "scores"))
-    )
+    return Candidates.concatenate(parts or [empty])

@@ -54,8 +54,9 @@ class TypePools:
                 self._numbers[types] = len(self._members) if len(rows) else None
                 if len(rows):
                     self._members.append(rows)
-            if self._numbers[types] is not None:
-                found.append(self._numbers[types])
+            number = self._numbers[types]
+            if number is not None:
+                found.append(number)
         return tuple(found)
 
     def sizes(self, mentions: np.ndarray) -> np.ndarray:

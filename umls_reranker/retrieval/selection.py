@@ -158,7 +158,7 @@ class PairSelector:
         target = mention, 1 + (np.cumsum(good, axis=1) - 1)[mention, place]
         rows[target], name_ids[target] = near.rows[mention, place], near.name_ids[mention, place]
         cosines[target] = near.scores[mention, place]
-        for column in np.flatnonzero(self.sources >= TYPE):
+        for column in np.flatnonzero(self.sources >= TYPE).tolist():
             self._draw(rows, column, mentions, ids, report)
             drawn = np.flatnonzero(rows[:, column] >= 0)
             starts, stops = (self._index.offsets[rows[drawn, column] + edge] for edge in (0, 1))
