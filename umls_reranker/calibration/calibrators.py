@@ -229,7 +229,11 @@ class HierarchicalBetaCalibrator(Calibrator):
             self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
             self.root._restore(parameters["root"])
             self.lines = {
-                node: TypeLine(*self._finite([line["slope"], line["intercept"]], node).tolist(), int(line["support"]))
+                node: TypeLine(
+                    float(self._finite(line["slope"], node)),
+                    float(self._finite(line["intercept"], node)),
+                    int(line["support"]),
+                )
                 for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
             }
             self.shrinkage = float(self._finite(parameters["shrinkage"], "shrinkage"))

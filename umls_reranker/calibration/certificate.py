@@ -126,8 +126,13 @@ def certify(
             f"all mentions are of {count} document; what holds for other documents cannot be learned from one, so "
             "give the id of each mention's document"
         )
-    arrays = (np.array(columns[name], np.float64) for name in names[:2])
-    return find_certificate(*arrays, list(map(str, columns["documents"])), target_precision, confidence)
+    return find_certificate(
+        np.array(columns["scores"], np.float64),
+        np.array(columns["correct"], np.float64),
+        list(map(str, columns["documents"])),
+        target_precision,
+        confidence,
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -137,7 +142,7 @@ def _is_number(value: object) -> bool:
 def find_certificate(
     scores: np.ndarray,
     correct: np.ndarray,
-    documents: Sequence | None = None,
+    documents: Sequence | np.ndarray | None = None,
     target_precision: float = 0.95,
     confidence: float = 0.95,
 ) -> Certificate:

@@ -114,7 +114,7 @@ def fit_calibrator(
     method: str,
     scores: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence | None = None,
+    groups: Sequence | np.ndarray | None = None,
     *,
     offsets: np.ndarray | None = None,
     types: Types | None = None,
@@ -139,14 +139,14 @@ def fit_calibrator(
     if method == "auto":
         if groups is None:
             raise ValueError("method 'auto' needs the document of each row (groups)")
-        arrays = (np.asarray(values, np.float64) for values in (scores, labels))
-        losses = cross_validated_losses(Sample(*arrays, offsets, types, hierarchy), groups, seed)
+        sample = Sample(np.asarray(scores, np.float64), np.asarray(labels, np.float64), offsets, types, hierarchy)
+        losses = cross_validated_losses(sample, groups, seed)
         method = min(losses, key=losses.__getitem__)
     fitted = Calibrator.of(method).fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
     return fitted, losses
 
 
-def cross_validated_losses(sample: Sample, groups: Sequence, seed: int = 0) -> dict[str, float]:
+def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
     """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row that stands alone.
 
     Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
@@ -179,7 +179,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence, seed: int = 0) -> d
                 losses[method] += _loss(fitted, held_out, 0.5 / len(rest.scores))
     if failure is not None and np.isinf(list(losses.values())).all():
         raise failure
-    number = len(sample.offsets) - 1 if inside_lists else len(sample.scores)
+    number = len(sample.scores) if sample.offsets is None else len(sample.offsets) - 1
     return {method: loss / number for method, loss in losses.items()}
 
 
@@ -192,7 +192,7 @@ def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
     return float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
 
 
-def _document_folds(groups: Sequence, seed: int) -> np.ndarray:
+def _document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
     """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
     index, documents = document_index(groups)
     return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]

@@ -1,10 +1,9 @@
 """Where a semantic type looks for thresholds that its own data cannot support."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..data.semantic_types import TypeHierarchy
+from .score_maps import Types
 
 __all__ = ["DEFAULT", "lineage", "memberships"]
 
@@ -25,9 +24,7 @@ def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
     return [node, *kept, DEFAULT]
 
 
-def memberships(
-    mention_types: Sequence[Sequence[str] | str | None], hierarchy: TypeHierarchy
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Which mentions count in which node, kept small by coding each distinct set of types once.
 
     Returns:

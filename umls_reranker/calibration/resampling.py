@@ -78,7 +78,7 @@ def bootstrap_sums(
 
 
 def bootstrap_by_document(
-    values: np.ndarray, groups: Sequence, *, resamples: int = 1000, seed: int = 0
+    values: np.ndarray, groups: Sequence | np.ndarray, *, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """95 % interval of the mean of `values` (n,) by document.
 

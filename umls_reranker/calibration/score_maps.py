@@ -11,7 +11,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -19,12 +19,15 @@ from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 
+if TYPE_CHECKING:
+    from ..data.candidate_lists import TypeSets
+
 __all__ = ["Calibrator", "Sample", "Types", "bounded"]
 
 # What an infinite score counts as: far beyond every logit, near enough to be multiplied.
 LARGEST_SCORE = 1e9
 
-Types = Sequence["Sequence[str] | str | None"]
+Types: TypeAlias = "Sequence[Sequence[str] | str | None] | TypeSets"
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,20 @@ class Calibrator(ABC):
         method: its name in recipes and JSON.
         kinds: every calibrator by its name.
         fits_lists: whether it can be fitted and applied inside lists.
-        reads_types: whether the map depends on the mention's semantic types.
     """
 
     method: ClassVar[str]
     parameter_names: ClassVar[tuple[str, ...]]
     fits_lists: ClassVar[bool] = True
-    reads_types: bool = False
     kinds: ClassVar[dict[str, type[Calibrator]]] = {}
 
     def __init_subclass__(cls) -> None:
         Calibrator.kinds[cls.method] = cls
+
+    @property
+    def reads_types(self) -> bool:
+        """Whether the map depends on the mention's semantic types."""
+        return False
 
     def fit(
         self,

@@ -22,6 +22,7 @@ from ..data.semantic_types import TypeHierarchy
 from .certificate import Certificate, clopper_pearson_lower, find_certificate
 from .lineage import DEFAULT, lineage, memberships
 from .resampling import document_index
+from .score_maps import Types
 
 __all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold"]
 
@@ -112,10 +113,10 @@ class ThresholdTable:
         pair_mention: np.ndarray,
         top1_p: np.ndarray,
         top1_correct: np.ndarray,
-        mention_types: Sequence[Sequence[str] | str | None],
+        mention_types: Types,
         hierarchy: TypeHierarchy,
         *,
-        groups: Sequence | None = None,
+        groups: Sequence | np.ndarray | None = None,
         complete: np.ndarray | None = None,
         min_positives: int = 30,
         min_mentions: int = 150,
@@ -150,8 +151,6 @@ class ThresholdTable:
             UserError: no gold pair at all, so that there is nothing to fit.
         """
         pairs = _Sorted.of(pair_p, pair_y, np.asarray(pair_mention))
-        if not pairs.y.any():
-            raise UserError("the calibration split's candidate lists hold no gold concept; retrieve more candidates")
         scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
         tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
         code, members = memberships(mention_types, hierarchy)
@@ -162,11 +161,14 @@ class ThresholdTable:
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
             p, y, top_p, correct = pairs.p[in_pairs], pairs.y[in_pairs], tops.p[in_tops], tops.y[in_tops]
             positives, right = int(y.sum()), top_p[correct == 1]
-            parent_node = next(iter(lineage(node, hierarchy)[1:]), None)
-            parent = rows.get(parent_node)
+            parent = next(map(rows.get, lineage(node, hierarchy)[1:]), None)
 
             own, own_f1 = f1_threshold(p, y) if positives else (None, None)
             if parent is None:
+                if own is None:
+                    raise UserError(
+                        "the calibration split's candidate lists hold no gold concept; retrieve more candidates"
+                    )
                 accept, accept_level = own, node
             elif own is None or positives < min_positives:
                 accept, accept_level = parent.accept, parent.accept_level
@@ -218,9 +220,8 @@ class ThresholdTable:
         return found if complete else replace(found, high=None)
 
     def _of_type(self, types: str | Sequence[str] | None) -> TypeThreshold:
-        if isinstance(types, str) or types is None:
-            types = [types]
-        for known in filter(None, map(self.hierarchy.resolve, types)):
+        names = [types] if isinstance(types, str) else types
+        for known in filter(None, map(self.hierarchy.resolve, () if names is None else names)):
             if known not in self._found:
                 self._found[known] = next(
                     self.rows[node] for node in lineage(known, self.hierarchy) if node in self.rows

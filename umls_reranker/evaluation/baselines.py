@@ -99,7 +99,7 @@ def baseline_answers(
     }
 
 
-def answer_ranks(answers: Answers, gold: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Answers in the form that `linking_metrics` takes.
 
     Returns:

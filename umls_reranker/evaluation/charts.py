@@ -118,7 +118,7 @@ def chart_file(chart: str, title: str, legend: Mapping[str, str]) -> str:
         chart: what one of the functions below made.
         legend: label -> class of what it explains: ``series1``, ``series2``, ``ideal`` or ``noise``.
     """
-    height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', chart).group(1))
+    height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', chart)[0])
     top = LINE_HEIGHT * (len(legend) + 1) + TOP
     rows = [f'<text x="{TOP}" y="{LINE_HEIGHT}" font-weight="600">{escape(title)}</text>']
     for row, (label, kind) in enumerate(legend.items(), start=1):
@@ -188,7 +188,8 @@ def risk_coverage_chart(key: str, curves: Mapping[str, Mapping[str, Any]], targe
         shown = [(x, max(y, floor)) for x, y in zip(curve["coverage"], curve["precision"], strict=True)]
         if not shown:
             continue
-        axes.line(*zip(*shown, strict=True), kind)
+        xs, ys = zip(*shown, strict=True)
+        axes.line(xs, ys, kind)
         for x, y in [*shown[:: max(1, len(shown) // 12)], shown[-1]]:
             axes.mark(x, y, kind, f"{label}: {x:.0%} answered, {y:.1%} of them right")
     axes.labels("mentions answered, most confident first", "right among the answered")
@@ -233,13 +234,14 @@ def histogram_chart(key: str, counts: Mapping[str, Sequence], what: str, marks: 
 
 def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: float = 1.0) -> str:
     """A dot for a value and a line for its interval, on a scale from `lowest` to `highest`; decoration of a number."""
-    if figure.get("value") is None or figure.get("low") is None:
+    low, value, high = (figure.get(key) for key in ("low", "value", "high"))
+    if low is None or value is None or high is None:
         return ""
 
     def place(value: float) -> float:
         return 2 + 76 * (min(max(value, lowest), highest) - lowest) / (highest - lowest)
 
-    low, value, high = (place(figure[key]) for key in ("low", "value", "high"))
+    low, value, high = place(low), place(value), place(high)
     zero = f'<line class="grid" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="1" y2="11"/>' if lowest < 0 else ""
     return (
         f'<svg class="whisker" viewBox="0 0 80 12" aria-hidden="true">{zero}'

@@ -148,8 +148,8 @@ def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) ->
         verdict = BETTER if sign * (low if sign > 0 else high) > 0 else NO_DIFFERENCE
         verdict = WORSE if sign * (high if sign > 0 else low) < 0 else verdict
         whole = sums.sum(axis=0)
-        values = (float(statistic(whole[part])) for part in (slice(half, None), slice(half)))
-        differences.append(Difference(name, *values, low, high, verdict))
+        was, now = (float(statistic(whole[part])) for part in (slice(half, None), slice(half)))
+        differences.append(Difference(name, was, now, low, high, verdict))
     return Comparison(
         mentions=len(ours),
         documents=documents,

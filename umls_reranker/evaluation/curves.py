@@ -21,7 +21,7 @@ HISTOGRAM_BINS = 20
 CURVE_POINTS = 200
 
 
-def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence) -> dict[str, Any]:
+def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray) -> dict[str, Any]:
     """A reliability diagram: per equal-width bin that holds any pair, how often its pairs are right.
 
     The noise band (``band_low`` to ``band_high``, 95 %) is where the share of right pairs of a perfectly calibrated

@@ -49,7 +49,7 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.
 def linking_metrics(
     ranks: np.ndarray,
     in_dictionary: np.ndarray,
-    groups: Sequence,
+    groups: Sequence | np.ndarray,
     *,
     ks: Sequence[int] = (1, 5, 32),
     answered: np.ndarray | None = None,
@@ -98,7 +98,7 @@ def coverage_at_precision(
     score: np.ndarray,
     correct: np.ndarray,
     precision: float,
-    groups: Sequence | None = None,
+    groups: Sequence | np.ndarray | None = None,
     *,
     resamples: int = 1000,
     seed: int = 0,
@@ -138,17 +138,22 @@ def coverage_at_precision(
 
 
 def tier_metrics(
-    tiers: Sequence[str], correct: np.ndarray, groups: Sequence, *, resamples: int = 1000, seed: int = 0
+    tiers: Sequence[str] | np.ndarray,
+    correct: np.ndarray,
+    groups: Sequence | np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, dict]:
     """Per tier of the top candidates: ``count``, ``share`` of all mentions and ``precision``, intervals by document.
 
     A mention without any candidate belongs to "reject" with `correct` false.
     """
     index, documents = document_index(groups)
-    tiers, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
+    given, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
     result = {}
     for tier in TIERS:
-        inside = (tiers == tier).astype(np.float64)
+        inside = (given == tier).astype(np.float64)
         sums = document_sums(index, documents, [inside * correct, inside, np.ones_like(inside)])
         result[tier] = {
             "count": int(inside.sum()),

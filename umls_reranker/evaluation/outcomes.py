@@ -7,7 +7,7 @@ ids, offsets, CUIs and type ids, no name of a vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +118,8 @@ class Outcomes:
     def select(self, rows: np.ndarray) -> Outcomes:
         """The mentions at `rows`: indices, or (n,) bool."""
         rows = np.arange(len(self))[rows]
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        types = [self.types[row] for row in rows.tolist()]
-        return Outcomes(**{name: types if name == "types" else column[rows] for name, column in columns.items()})
+        columns: dict[str, Any] = {name: column[rows] for name, column in vars(self).items() if name != "types"}
+        return Outcomes(types=[self.types[row] for row in rows.tolist()], **columns)
 
     def save(self, path: Path) -> None:
         """Write a Parquet file, whole or not at all."""
@@ -172,7 +171,7 @@ def answering_metrics(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[
         "abstaining": (~accepted & ~known, ~accepted, ~known),
         "right_answers": right_answer_sums(outcomes),
     }
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for name, columns in readings.items():
         sums = document_sums(index, documents, columns)
         report[name] = {

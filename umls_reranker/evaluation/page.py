@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -96,22 +96,20 @@ def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, Any, An
     return [(n, calibration[f"{n}_raw"], calibration[n], calibration.get(f"top1_{n}")) for n in names]
 
 
-def _is_missing(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
+def _is_there(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
     value = figure["value"] if isinstance(figure, Mapping) else figure
-    return "–" if _is_missing(value) else f"{value:.{digits}f}"
+    return f"{value:.{digits}f}" if _is_there(value) else "–"
 
 
 def _percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     value = figure["value"] if isinstance(figure, Mapping) else figure
-    return "–" if _is_missing(value) else f"{100 * value:.{digits}f}\u00a0%"
+    return f"{100 * value:.{digits}f}\u00a0%" if _is_there(value) else "–"
 
 
 def _interval(figure: Mapping[str, Any], digits: int = 1, scale: float = 100.0) -> str:
-    ends: Sequence[float | None] = (figure.get("low"), figure.get("high"))
-    if any(map(_is_missing, ends)):
-        return ""
-    return " – ".join(f"{scale * end:.{digits}f}" for end in ends)
+    ends = [end for end in (figure.get("low"), figure.get("high")) if _is_there(end)]
+    return " – ".join(f"{scale * end:.{digits}f}" for end in ends) if len(ends) == 2 else ""

@@ -68,7 +68,7 @@ class PairMetrics(evaluate.Metric):
 def pair_report(
     probabilities: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence,
+    groups: Sequence | np.ndarray,
     threshold: float = 0.5,
     *,
     resamples: int = 1000,
@@ -86,12 +86,11 @@ def pair_report(
     values = PairMetrics().compute(predictions=p, references=y, threshold=threshold)
     report = {}
     for position, name in enumerate(("precision", "recall", "f1")):
-        low, high = bootstrap_sums(
-            decisions,
-            lambda sums, i=position: _decision_metrics(np.moveaxis(sums, -1, 0))[i],
-            resamples=resamples,
-            seed=seed,
-        )
+
+        def metric(sums: np.ndarray, position: int = position) -> np.ndarray:
+            return _decision_metrics(np.moveaxis(sums, -1, 0))[position]
+
+        low, high = bootstrap_sums(decisions, metric, resamples=resamples, seed=seed)
         report[name] = {"value": values[name], "low": low, "high": high}
     cuts = np.unique(np.quantile(p, np.linspace(0, 1, AUC_BINS + 1)[1:-1]))
     cell = np.searchsorted(cuts, p, side="right")
@@ -122,7 +121,7 @@ def _decisions(p: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
 def _decision_metrics(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision, recall and F1 of counts (3, ...), 0 where undefined."""
     tp, fp, fn = sums
-    return tuple(_ratio(tp, denominator) for denominator in (tp + fp, tp + fn, tp + (fp + fn) / 2))
+    return _ratio(tp, tp + fp), _ratio(tp, tp + fn), _ratio(tp, tp + (fp + fn) / 2)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -181,8 +181,8 @@ def _systems(
 def _mined_pairs(
     scorer: PairScorer, pairs: Dataset, documents: np.ndarray, split: str, options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    columns = [list(pairs[name]) for name in ("mention", "name", "left", "right")]
-    logits = scorer.score(*columns, desc=f"scoring mined {split} pairs").logits
+    mentions, names, lefts, rights = (list(pairs[name]) for name in ("mention", "name", "left", "right"))
+    logits = scorer.score(mentions, names, lefts, rights, f"scoring mined {split} pairs").logits
     documents = documents[pairs.with_format("numpy")["mention_id"][:]]
     labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
     report = pair_report(sigmoid(logits), labels, documents, 0.5, **options)

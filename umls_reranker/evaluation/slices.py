@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def slice_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str,
     return figures
 
 
-def _heads(types: list[str], hierarchy: TypeHierarchy) -> set[str]:
+def _heads(types: Sequence[str], hierarchy: TypeHierarchy) -> set[str]:
     chains = [hierarchy.chain(known) or [known] for known in map(hierarchy.resolve, types) if known]
     return {chain[-1] for chain in chains} or {WITHOUT_TYPE}
 

@@ -93,8 +93,9 @@ def figures_table(report: dict[str, Any]) -> Table:
     pair, calibration, serving = report["pair"], report["calibration"], report["serving"]
     high = report["tiers"]["high"]
     table = Table(title="Scores and decisions", title_justify="left")
-    for title, justify in (("figure", "left"), ("value", "right"), ("measured on", "left")):
-        table.add_column(title, justify=justify)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("measured on")
     candidates, mentions = f"{report['candidates']:,} candidates", f"{report['mentions']:,} mentions"
     rows = [
         ("pair F1", _with_interval(pair["f1"]), pair["f1"]["population"]),

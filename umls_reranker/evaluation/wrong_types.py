@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from .slices import slice_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
 
@@ -25,7 +25,7 @@ __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 FIGURES = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
 
-TypeLists = Sequence[Sequence[str]]
+TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
 
 
 def replaced_types(
@@ -61,19 +61,19 @@ def replaced_types(
         return next((broader for broader in hierarchy.chain(type_id) if broader in frequency), None)
 
     @cache
-    def contradicts(type_id: str | None, own: tuple[str, ...]) -> bool:
-        return type_id is not None and not hierarchy.agree([type_id], own)
+    def contradicts(type_id: str, own: tuple[str, ...]) -> bool:
+        return not hierarchy.agree([type_id], own)
 
-    wrong: dict[int, tuple[str]] = {}
+    wrong: dict[int, tuple[str, ...]] = {}
     for row, given in enumerate(types):
         own = tuple(filter(None, map(hierarchy.resolve, given)))
         places = range(offsets[row], offsets[row + 1])
-        listed = [as_annotated(kind) for place in places for kind in candidate_types[place]]
+        listed = filter(None, (as_annotated(kind) for place in places for kind in candidate_types[place]))
         others = Counter(kind for kind in listed if contradicts(kind, own))
-        others = others or {kind: count for kind, count in frequency.items() if contradicts(kind, own)}
+        others = others or Counter({kind: count for kind, count in frequency.items() if contradicts(kind, own)})
         if own and others:
-            share = np.array(list(others.values())) / sum(others.values())
-            wrong[row] = (list(others)[rng.choice(len(others), p=share)],)
+            chances = np.array(list(others.values())) / others.total()
+            wrong[row] = (list(others)[rng.choice(len(others), p=chances)],)
     order = rng.permutation(list(wrong)).tolist()
     levels = {}
     for share in LEVELS:
@@ -120,8 +120,11 @@ def wrong_type_figures(
         rescored[changed[most][owner]] = score_lists(scorer, part, "scoring with wrong types").logits
     report = {}
     for share, part in given.items():
-        scores = Scores(np.where(changed[share][owner], rescored, logits), 0)
-        outcomes = Outcomes.of(part, decide(part, lambda _, scores=scores: scores))
+
+        def score(_: CandidateLists, share: float = share) -> Scores:
+            return Scores(np.where(changed[share][owner], rescored, logits), 0)
+
+        outcomes = Outcomes.of(part, decide(part, score))
         figures = slice_figures(outcomes, resamples=resamples, seed=seed)
         report[f"{share:.2f}"] = {"replaced": int(changed[share].sum())} | {name: figures[name] for name in FIGURES}
     return report
