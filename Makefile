@@ -1,6 +1,6 @@
 # make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
 # make test         install what tests need, and run them on all cores
-# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO; says what it leaves out
+# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make quality      check format, lint, types and who imports whom; make style mends the first two
 .PHONY: quickstart test test-extra test-lowest quality style clean
@@ -19,10 +19,11 @@ test: $(VENV)/.with-test
 
 # One by one, so that what cannot be installed here is named and the rest is tested all the same.
 test-extra: $(VENV)/.with-test
-	@for extra in quickstart onnx openvino spark ray; do \
+	@for extra in quickstart onnx openvino spark ray demo browser; do \
 		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
+	@command -v chromium chromedriver >/dev/null || echo "there is no Chromium with its driver, the page's test is left out"
 	@java -version >/dev/null 2>&1 || echo "there is no Java, Spark's test is left out"
 	$(VENV)/bin/python -m pytest -rs -m extra
 	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py

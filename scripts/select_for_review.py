@@ -9,11 +9,9 @@ each string once. Every line says why it was picked; the reviewer adds "chosen" 
 umls-reranker add_feedback takes it.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 
-from umls_reranker.core.files import read_json, written
 from umls_reranker.core.script import CommandParser, run_script
 
 
@@ -30,27 +28,13 @@ def make_parser() -> CommandParser:
 
 def main() -> None:
     options = make_parser().parse_args()
-    from umls_reranker.calibration.thresholds import ThresholdTable
-    from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files
-    from umls_reranker.review.review_queue import reasons_of, select_for_review
-    from umls_reranker.serving.monitoring.reference import Reference
+    from umls_reranker.review.review_queue import judge_of, select_for_review, write_queue
     from umls_reranker.serving.prediction_log import read_predictions
 
-    verify_files(options.model, [REFERENCE, THRESHOLDS])
-    thresholds = ThresholdTable.from_dict(read_json(options.model / THRESHOLDS))
-    types = Reference.load(options.model / REFERENCE).types
-    shares = dict(zip(types.cells[:-1], types.shares, strict=False))
-
-    def judge(mention):
-        known = [thresholds.hierarchy.resolve(name) for name in mention.types]
-        share = min((shares.get(name, 0.0) for name in known), default=1.0)
-        return reasons_of(mention, thresholds.for_type(mention.types).accept, share)
-
+    judge = judge_of(options.model)
     mentions = list(read_predictions(options.predictions))
     picked = select_for_review(mentions, options.count, judge, random_share=options.random_share, seed=options.seed)
-    with written(options.output) as partial, partial.open("w", encoding="utf-8") as target:
-        for mention, reason in picked:
-            target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
+    write_queue(picked, options.output)
     counts = Counter(part for _, reason in picked for part in reason.split(", "))
     print(
         f"{len(picked):,} of {len(mentions):,} predictions: " + ", ".join(f"{n} {r}" for r, n in counts.most_common())

@@ -28,7 +28,7 @@ GROUPS = {
         "validate",
         "summarize",
     ),
-    "Use and share a model": ("rerank", "serve", "export", "export_index", "publish"),
+    "Use and share a model": ("demo", "rerank", "serve", "export", "export_index", "publish"),
     "Watch it, and learn from corrections": ("monitor", "select_for_review", "add_feedback", "recalibrate"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]

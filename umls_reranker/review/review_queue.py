@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..calibration.thresholds import ThresholdTable
+from ..core.files import read_json, written
 from ..data.normalization import normalize_name
+from ..hub.model_folder import REFERENCE, THRESHOLDS, verify_files
+from ..serving.monitoring.reference import Reference
 from ..serving.prediction_log import LoggedMention, concept_of
 
-__all__ = ["RANDOM", "Reasons", "reasons_of", "select_for_review"]
+__all__ = ["RANDOM", "Reasons", "judge_of", "reasons_of", "select_for_review", "write_queue"]
 
 RANDOM = "random draw"
 # Log-odds from the threshold at which the worth of a label has fallen to 1 / e.
@@ -76,6 +82,25 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     )
 
 
+def judge_of(model: Path) -> Callable[[LoggedMention], Reasons]:
+    """`reasons_of` with the thresholds of a model folder, and the types of its test split.
+
+    Raises:
+        UserError: thresholds.json or reference.json is missing, or of another version.
+    """
+    verify_files(model, [REFERENCE, THRESHOLDS])
+    thresholds = ThresholdTable.from_dict(read_json(model / THRESHOLDS))
+    types = Reference.load(model / REFERENCE).types
+    shares = dict(zip(types.cells[:-1], types.shares, strict=False))
+
+    def judge(mention: LoggedMention) -> Reasons:
+        known = map(thresholds.hierarchy.resolve, mention.types)
+        share = min((shares.get(name or "", 0.0) for name in known), default=1.0)
+        return reasons_of(mention, thresholds.for_type(mention.types).accept, share)
+
+    return judge
+
+
 def select_for_review(
     mentions: Sequence[LoggedMention],
     count: int,
@@ -130,6 +155,13 @@ def select_for_review(
         if mention.document:
             documents[mention.document] += 1
     return picked
+
+
+def write_queue(picked: Iterable[tuple[LoggedMention, str]], path: Path) -> None:
+    """Write what `select_for_review` picked, a JSON line each, with the reason in front."""
+    with written(path) as partial, partial.open("w", encoding="utf-8") as target:
+        for mention, reason in picked:
+            target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
 
 
 def _log_odds(p: float) -> float:

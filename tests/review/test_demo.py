@@ -1,0 +1,115 @@
+"""What the demo's page shows and does, without a browser: HTML in which text stays text, choices, figures."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from tiny_reranker import HIERARCHY, tiny_reranker
+
+from umls_reranker.review.demo import Demo, act, review_html
+from umls_reranker.review.review_sheet import ReviewSheet
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    """Tags, words, and that what opens is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], "", []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+    def choices(self):
+        return [attributes["data-choice"] for tag, attributes in self.tags if tag == "button"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return [str(tiny_reranker(tmp_path_factory.mktemp(f"model-{seed}"), seed=seed)) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def demo(models):
+    return Demo.open(models[0], against=models[1], device="cpu")
+
+
+PASTED = f"Common Cold | C0009443 | T047\nCold {SCRIPT} | C0009264"
+
+
+def test_two_versions_answer_about_the_same_candidates(demo, models):
+    page = Page(demo.answer("She caught a cold. A cold is mild.", "cold", 21, ["T047"], PASTED))
+    assert "caught a cold. A cold is mild." in page.words and page.words.count("Common Cold") >= 2
+    assert [attributes["aria-label"] for tag, attributes in page.tags if tag == "section"] == models
+    before, after = demo.answer("a cold, a cold", "cold", 10, [], PASTED).split("<mark>cold</mark>")
+    assert "a cold, a " in before and "a cold, a " not in after
+    # The text has changed since the mention was selected.
+    assert "now a <mark>cold</mark>" in demo.answer("now a cold", "cold", 2, [], PASTED)
+
+
+def test_without_text_or_candidates(demo):
+    assert "There is no candidate to choose from." in Page(demo.answer("", "cold", None, [], " ")).words
+
+
+@pytest.mark.parametrize(
+    ("text", "mention", "reason"), [("a cold", " ", "select a mention"), ("a cold", "flu", "does not contain 'flu'")]
+)
+def test_what_cannot_be_asked(demo, text, mention, reason):
+    with pytest.raises(ValueError, match=reason):
+        demo.answer(text, mention, None, [], PASTED)
+
+
+def test_text_is_escaped_everywhere(demo, sheet):
+    shown = demo.answer(f"{SCRIPT} {SCRIPT}cold {SCRIPT}", f"{SCRIPT}cold", None, [], PASTED)
+    page = Page(shown + review_html(sheet, HIERARCHY))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    # Mention, text and name; then reason, text, mention, context, candidate and preferred name.
+    assert page.words.count(SCRIPT) >= 10
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    candidates = [{"name": f"{SCRIPT}{n}", "cui": f"C000000{n}", "semantic_types": ["T047"]} for n in range(1, 4)]
+    candidates[1]["preferred_name"] = SCRIPT
+    ranked = [
+        {"name": item["name"], "cui": item["cui"], "score": 0.5, "margin": 0.1, "logit": 0.0, "tier": "medium"}
+        for item in reversed(candidates)
+    ]
+    row = {"reason": SCRIPT, "entity": SCRIPT, "left": SCRIPT, "candidates": candidates, "entity_type": "T047"}
+    rows = [row | {"ranked": [item | {"accepted": False} for item in ranked], "mention_id": n} for n in range(2)]
+    rows.append({"entity": "x", "candidates": [], "ranked": []})
+    queue = tmp_path / "queue.jsonl"
+    queue.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return ReviewSheet(queue, tmp_path / "reviewed.jsonl")
+
+
+def test_a_review_by_buttons(sheet):
+    page = Page(review_html(sheet, HIERARCHY))
+    assert page.choices() == ["none", "skip", "0", "1", "2"]
+    assert "0 of 3 reviewed" in page.words and "Disease or Syndrome" in page.words
+    assert ("div", {"data-place": "0"}) in page.tags
+    act(sheet, 0, "1")
+    assert sheet.chosen == {0: "C0000002"}
+    assert Page(review_html(sheet, HIERARCHY)).choices()[:3] == ["none", "skip", "undo"]
+    act(sheet, 1, "skip")
+    assert "1 of 3 reviewed, 1 skipped" in Page(review_html(sheet, HIERARCHY)).words
+    act(sheet, 2, "none")
+    act(sheet, 1, "0")
+    assert sheet.chosen == {0: "C0000002", 2: None, 1: "C0000003"}
+    page = Page(review_html(sheet, HIERARCHY))
+    assert "All mentions are reviewed." in page.words and page.choices() == ["undo"]
+    act(sheet, -1, "undo")
+    assert sheet.place == 1

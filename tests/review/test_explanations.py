@@ -1,0 +1,71 @@
+"""Why a mention is mapped or not, in sentences that follow from thresholds, inputs and tiers."""
+
+import pytest
+from tiny_reranker import tiny_reranker
+
+from umls_reranker import UMLSReranker
+from umls_reranker.calibration.decisions import RankedCandidate
+from umls_reranker.calibration.thresholds import TypeThreshold
+from umls_reranker.models.template import PairTemplate
+from umls_reranker.review.explanations import _reasons, explain, parse_candidates
+
+
+def ranked(score, tier, accepted, rival=0.1):
+    return [
+        RankedCandidate({}, "A", "C1", 1, 0.0, score, score - rival, tier, accepted),
+        RankedCandidate({}, "a", "C1", 2, 0.0, score, score - rival, tier, False),
+        RankedCandidate({}, "B", "C2", 3, 0.0, rival, rival - score, "reject", False),
+    ]
+
+
+def threshold(high=0.9):
+    return TypeThreshold(0.5, high, 0.3, None, None, 0, 0, 0, "default", "default")
+
+
+@pytest.mark.parametrize(
+    ("items", "found", "missing", "accept_tier", "words"),
+    [
+        (
+            ranked(0.95, "high", True),
+            threshold(),
+            [],
+            "medium",
+            ["0.950, is at or above the acceptance threshold of this type, 0.500", "B by 0.850", "95%"],
+        ),
+        (ranked(0.7, "medium", True), threshold(), [], "medium", ["at or above", "B by 0.600", "begins at 0.900"]),
+        (ranked(0.4, "low", False), threshold(), ["cui"], "medium", ["0.400, is below", "B by", "missing: cui"]),
+        (ranked(0.7, "medium", False), threshold(None), [], "high", ["only high is", "B by", "is not certified"]),
+        (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the"]),
+        ([], threshold(), [], "medium", ["no candidate"]),
+    ],
+)
+def test_reasons(items, found, missing, accept_tier, words):
+    reasons = _reasons(items, found, missing, accept_tier, 0.95)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
+
+
+def test_an_explanation_says_what_was_given(tmp_path):
+    template = PairTemplate(32, mention_types=True, candidate_fields=("definition",))
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path, template), device="cpu", dtype="float32")
+    cold = {"name": "cold", "cui": "C1", "semantic_types": ["T047"], "definition": "", "preferred_name": "Common Cold"}
+    candidates = [cold, {"name": "B"}]
+    with pytest.warns(UserWarning, match="definition"):
+        answer = explain(reranker, "tiny", "cold", candidates, ["T047"])
+    none = explain(reranker, "tiny", "cold", [], ["T047"])
+    assert answer.inputs == {"definition": False, "entity_type": True}
+    assert dict(zip([item["name"] for item in answer.rows], answer.about, strict=True)) == {
+        "cold": ["Common Cold", "Disease or Syndrome"],
+        "B": [],
+    }
+    assert answer.accepted == answer.rows[0]["accepted"]
+    assert not none.accepted and none.reasons == ["There is no candidate to choose from."]
+
+
+def test_candidates_as_people_type_them():
+    assert parse_candidates(" Cold | C1 | T047; T046 \n\n  B\nC | | T121") == [
+        {"name": "Cold", "cui": "C1", "semantic_types": ["T047", "T046"]},
+        {"name": "B"},
+        {"name": "C", "semantic_types": ["T121"]},
+    ]
+    assert parse_candidates(" \n") == []

@@ -1,0 +1,247 @@
+"""What the demo's page shows, as HTML in which all text is escaped, and what its buttons do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..core.errors import UserError
+from ..core.files import read_json
+from ..core.recipe import load_recipe
+from ..core.shipped import shipped
+from ..data.cuis import normalize_cui
+from ..data.pubtator import text_around
+from ..data.semantic_types import TypeHierarchy
+from ..evaluation.page import TEMPLATES
+from ..hub.model_folder import CALIBRATOR, RECIPE
+from ..serving.linker import ConceptLinker
+from ..serving.monitoring.figures import Top
+from ..serving.prediction_log import LoggedMention, concept_of
+from ..serving.reranker import UMLSReranker
+from .corrections import add_feedback
+from .explanations import as_row, describe, explain, parse_candidates
+from .review_queue import judge_of, select_for_review, write_queue
+from .review_sheet import ReviewSheet
+
+__all__ = ["Demo", "act", "located", "make_queue", "recalibrate", "review_html"]
+
+# Of a run's dev split: mentions that are ranked, and those of them that are picked for review.
+RANKED, PICKED = 100, 30
+
+_environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+
+
+@dataclass
+class Demo:
+    """Models and what is needed to ask them.
+
+    Attributes:
+        models: name -> reranker; the first one is the one that is reviewed, a second one is compared with it.
+        linker: finds candidates; without one, people paste them.
+        run: folder of the run that the first model belongs to.
+        device: as for `UMLSReranker.from_pretrained`.
+    """
+
+    models: dict[str, UMLSReranker]
+    linker: ConceptLinker | None = None
+    run: Path | None = None
+    device: str | None = None
+
+    @classmethod
+    def open(
+        cls, model: str, index: str | Path | None = None, against: str | None = None, device: str | None = None
+    ) -> Demo:
+        """Load everything.
+
+        Args:
+            model: a run folder, whose model and index are taken; a model folder; or a Hub id, ``ID@REVISION``.
+            index: as `ConceptLinker.from_pretrained` takes it.
+            against: another version, given as `model` is.
+
+        Raises:
+            UserError: as `UMLSReranker.from_pretrained` and `ConceptLinker.from_pretrained`.
+        """
+        run = Path(model) if (Path(model) / "model").is_dir() else None
+        name, revision = located(model)
+        found = index or run
+        linker = ConceptLinker.from_pretrained(name, found, revision, device=device) if found else None
+        loaded = linker.reranker if linker else UMLSReranker.from_pretrained(name, revision, device=device)
+        models = {model: loaded}
+        if against:
+            models[against] = UMLSReranker.from_pretrained(*located(against), device=device)
+        return cls(models, linker, run, device)
+
+    @property
+    def reranker(self) -> UMLSReranker:
+        """The first model."""
+        return next(iter(self.models.values()))
+
+    def answer(self, text: str, mention: str, start: int | None, types: Sequence[str], pasted: str) -> str:
+        """HTML of what every model says about a mention.
+
+        Args:
+            text: that the mention stands in; may be empty.
+            start: where it was selected; where that is not (any longer) so, its first place is taken.
+            types: ids of its semantic types.
+            pasted: candidates as `parse_candidates` reads them; not read where there is an index.
+
+        Raises:
+            ValueError: the mention is blank, or not in the text.
+        """
+        if not mention.strip():
+            raise ValueError("select a mention in the text, or type one")
+        if start is None or not text.startswith(mention, start):
+            start = text.find(mention)
+        if text and start < 0:
+            raise ValueError(f"the text does not contain {mention!r}")
+        end = start + len(mention)
+        if self.linker:
+            queries = self.linker.read([mention], [text or None], [start if text else None])
+            (asked,), (left,), (right,) = queries
+            (candidates,) = self.linker.candidates(queries)
+        else:
+            chars = load_recipe(self.reranker.folder / RECIPE).mentions.context_chars
+            asked, (left, right) = mention, text_around(text, start, end, chars) if text else ("", "")
+            candidates = parse_candidates(pasted)
+        found = [explain(model, name, asked, candidates, types, left, right) for name, model in self.models.items()]
+        return _html("answers", text[:start] if text else "", mention, text[end:] if text else "", found)
+
+
+def located(model: str) -> tuple[str, str | None]:
+    """Id or folder, and revision, of a model as people name it."""
+    if (Path(model) / "model").is_dir():
+        return str(Path(model) / "model"), None
+    if Path(model).exists() or "@" not in model:
+        return model, None
+    name, revision = model.split("@", 1)
+    return name, revision
+
+
+def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
+    """Write a queue of a run's own dev split, to try a review with: corrections of it may enter calibration.
+
+    Raises:
+        UserError: the model has no reference yet.
+    """
+    from datasets import load_from_disk
+
+    mentions = load_from_disk(str(run / "mentions"))["dev"]
+    mentions = mentions.select(range(0, len(mentions), -(-len(mentions) // RANKED)))
+    columns = mentions.with_format("arrow")[:].to_pydict()
+    queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
+    found = linker.candidates(queries)
+    with warnings.catch_warnings():
+        # That some mentions have no type is no news.
+        warnings.simplefilter("ignore")
+        ranked = linker.reranker.rerank_batch(
+            queries.texts, found, columns["semantic_types"], queries.lefts, queries.rights, desc="ranking a queue"
+        )
+    logged = []
+    for row, items, answer in zip(mentions, found, ranked, strict=True):
+        best = answer[0] if answer else None
+        top = Top(best.cross_encoder_score, best.margin, best.tier, best.accepted) if best else None
+        content = {"entity": row["mention"], "left": row["left"], "right": row["right"], "candidates": items}
+        content |= {"entity_type": row["semantic_types"], "doc_id": row["doc_id"], "mention_id": row["mention_id"]}
+        content["ranked"] = list(map(as_row, answer))
+        logged.append(LoggedMention(content, row["semantic_types"], top))
+    write_queue(select_for_review(logged, PICKED, judge_of(linker.reranker.folder)), path)
+
+
+def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy) -> str:
+    """The mention under review, its candidates and the buttons; or that all are done.
+
+    Args:
+        hierarchy: names the semantic types.
+    """
+    if sheet.place is None:
+        return _html("review", sheet, None, [], [])
+    logged = sheet.mentions[sheet.place]
+    about = {concept_of(item): describe(item, hierarchy) for item in logged.row["candidates"]}
+    rows = [about.get(concept_of(item), []) for item in logged.row["ranked"]]
+    return _html("review", sheet, logged.row, hierarchy.names(logged.types), rows)
+
+
+def act(sheet: ReviewSheet, place: int, choice: str) -> None:
+    """Do what a button says.
+
+    Args:
+        place: of the mention that was shown with it.
+        choice: ``none``, ``skip``, ``undo``, or the number of a ranked candidate, from 0.
+    """
+    if choice == "undo":
+        sheet.undo()
+    elif choice == "skip":
+        sheet.skip(place)
+    else:
+        ranked = sheet.mentions[place].row["ranked"]
+        sheet.choose(place, None if choice == "none" else concept_of(ranked[int(choice)]))
+
+
+def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
+    """Fit calibrator and thresholds of the run anew with the choices so far; the new run is NAME-reviewed.
+
+    Returns:
+        HTML of the figures before and after.
+
+    Raises:
+        UserError: there are no choices, or a script ends with an error.
+    """
+    if not sheet.chosen:
+        raise UserError("nothing is reviewed yet; choose for some mentions first")
+    run = run.resolve()
+    corrections, name = sheet.reviewed.with_suffix(".corrections"), f"{run.name}-reviewed"
+    add_feedback(corrections, [sheet.reviewed])
+    words = [demo.reranker.folder / RECIPE, "--output_dir", run.parent, "--run_name", run.name, "--name", name]
+    words += ["--calibration_feedback", corrections.resolve(), *(["--device", demo.device] if demo.device else [])]
+    command = [sys.executable, shipped("scripts") / "recalibrate.py", *words]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise UserError(done.stderr.strip().rpartition("\n")[2].removeprefix("error: ") or "recalibration was killed")
+    folder = run.parent / name / "model"
+    after = UMLSReranker.from_pretrained(folder, device=demo.device)
+    used = read_json(folder / CALIBRATOR)["fitted_on"]["corrections"]
+    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in used["left_out"].items() if count)
+    sentence = f"{used['used']} corrections took part"
+    sentence += f"; left out: {left_out}. " if left_out else ". "
+    sentence += f"The new model is {folder}. It was fitted to these mentions: umls-reranker evaluate measures it."
+    columns = [_figures(reranker, sheet) for reranker in (demo.reranker, after)]
+    return _html("comparison", [(key, *(column[key] for column in columns)) for key in columns[0]], sentence)
+
+
+def _figures(reranker: UMLSReranker, sheet: ReviewSheet) -> dict[str, str]:
+    """What a model makes of the reviewed mentions, and its default thresholds."""
+    rows = [sheet.mentions[place].row for place in sheet.chosen]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ranked = reranker.rerank_batch(
+            [row["entity"] for row in rows],
+            [row["candidates"] for row in rows],
+            [row.get("entity_type") for row in rows],
+            [row.get("left") or "" for row in rows],
+            [row.get("right") or "" for row in rows],
+        )
+    tops = [(items[0], choice) for items, choice in zip(ranked, sheet.chosen.values(), strict=True) if items]
+    right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]
+    answered = [top.accepted for top, _ in tops]
+    mean = sum(top.cross_encoder_score for top, _ in tops) / max(len(tops), 1)
+    default = reranker.thresholds.for_type()
+    return {
+        "reviewed mentions": f"{len(rows):,}",
+        "first candidate is right": f"{sum(right):,}",
+        "mean probability of the first candidate": f"{mean:.3f}",
+        "answered": f"{sum(answered):,}",
+        "right of answered": f"{sum(a and b for a, b in zip(answered, right, strict=True)):,}",
+        "answered from (probability, any type)": f"{default.accept:.3f}",
+        "tier high from (any type)": "not certified" if default.high is None else f"{default.high:.3f}",
+    }
+
+
+def _html(macro: str, *values: Any) -> str:
+    return str(getattr(_environment.get_template("demo.html").module, macro)(*values))

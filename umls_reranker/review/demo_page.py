@@ -1,0 +1,142 @@
+"""The demo's page on Gradio; nothing that it shows or keeps leaves the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from markupsafe import escape
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+from ..core.errors import UserError
+from ..evaluation.page import TEMPLATES
+from .demo import Demo, act, recalibrate, review_html
+from .review_sheet import ReviewSheet
+
+# Gradio reads them when it is imported.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import gradio as gr
+
+__all__ = ["build_page", "launch"]
+
+EXAMPLES = [
+    ["Muscle weakness and short stature were noted at birth; seizures began at the age of two.", "short stature"],
+    ["She has had recurrent nosebleeds and easy bruising since childhood.", "nosebleeds"],
+    ["The patient was tired and complained of a cold.", "cold"],
+]
+PASTED = "Common Cold | C0009443 | T047\nCold Temperature | C0009264 | T070\nCold Sensation | C0234192 | T184"
+REPORT = "report"
+
+
+def build_page(demo: Demo, sheet: ReviewSheet | None = None) -> gr.Blocks:
+    """The page.
+
+    Args:
+        demo: models to try.
+        sheet: of the queue to review; None leaves that tab out.
+    """
+    names = " and ".join(demo.models)
+    with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {names}") as page:
+        report = f' · <a href="{REPORT}" target="_blank">evaluation report</a>' if _report(demo) else ""
+        gr.HTML(f'<div class="reranker"><p><b>umls_reranker</b> · {escape(names)}{report}</p></div>')
+        with gr.Tab("Try it"):
+            _try_tab(demo)
+        if sheet is not None:
+            with gr.Tab("Review"):
+                _review_tab(demo, sheet)
+    return page
+
+
+def launch(page: gr.Blocks, demo: Demo, **options: Any) -> None:
+    """Serve the page until the process ends.
+
+    Args:
+        options: of `gradio.Blocks.launch`, such as ``server_name`` and ``server_port``.
+    """
+    report = _report(demo)
+    routes = [Route(f"/{REPORT}", lambda request: FileResponse(report))] if report else []
+    font = ["system-ui", "sans-serif"]
+    page.launch(
+        share=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        footer_links=[],
+        app_kwargs={"routes": routes},
+        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
+        # The usual themes load fonts from elsewhere.
+        theme=gr.themes.Base(font=font, font_mono=["ui-monospace", "monospace"]),
+        **options,
+    )
+
+
+def _report(demo: Demo) -> Path | None:
+    path = demo.run and demo.run / "report" / "report.html"
+    return path if path and path.is_file() else None
+
+
+def _try_tab(demo: Demo) -> None:
+    hierarchy = demo.reranker.thresholds.hierarchy
+    types = sorted((f"{hierarchy.name(kind)} ({kind})", kind) for kind in hierarchy)
+    start = gr.State(None)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=280):
+            text = gr.Textbox(EXAMPLES[0][0], label="Text: select a mention in it", lines=5, elem_id="text")
+        with gr.Column(scale=1, min_width=280):
+            mention = gr.Textbox(EXAMPLES[0][1], label="Mention", elem_id="mention")
+            kinds = gr.Dropdown(types, multiselect=True, label="Its semantic types, where known", elem_id="types")
+    pasted = gr.Textbox(
+        PASTED,
+        label="Candidates: name | CUI | types, one a line",
+        lines=4,
+        visible=demo.linker is None,
+        elem_id="candidates",
+    )
+    ask = gr.Button("Rank candidates", variant="primary", elem_id="ask")
+    shown = gr.HTML(elem_id="answers")
+    gr.Examples(EXAMPLES, [text, mention], label="Examples")
+
+    def selected(event: gr.SelectData) -> tuple[Any, Any]:
+        return (event.value, event.index[0]) if event.value and event.value.strip() else (gr.skip(), gr.skip())
+
+    def answer(*values: Any) -> str:
+        return _said(demo.answer, *values)
+
+    text.select(selected, None, [mention, start], show_progress="hidden", api_visibility="private")
+    gr.on([ask.click, mention.submit], answer, [text, mention, start, kinds, pasted], shown, api_visibility="private")
+
+
+def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
+    hierarchy = demo.reranker.thresholds.hierarchy
+    script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
+    shown = gr.HTML(lambda: review_html(sheet, hierarchy), js_on_load=script, elem_id="review")
+    with gr.Group():
+        other = gr.Textbox(label="Another concept: its CUI", elem_id="other", max_lines=1)
+        take = gr.Button("Choose this CUI", elem_id="take")
+    fit = gr.Button("Recalibrate with these corrections", elem_id="recalibrate", visible=demo.run is not None)
+    compared = gr.HTML(elem_id="compared")
+
+    def pressed(event: gr.EventData) -> str:
+        _said(act, sheet, int(event.place), str(event.choice))
+        return review_html(sheet, hierarchy)
+
+    def typed(cui: str) -> tuple[str, str]:
+        if sheet.place is not None:
+            _said(sheet.choose, sheet.place, cui)
+        return review_html(sheet, hierarchy), ""
+
+    options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    shown.submit(pressed, None, shown, **options)
+    gr.on([take.click, other.submit], typed, other, [shown, other], **options)
+    fit.click(lambda: _said(recalibrate, demo, demo.run, sheet), None, compared, api_visibility="private")
+
+
+def _said(function: Any, *values: Any) -> Any:
+    """What a function returns; what people can mend is shown to them."""
+    try:
+        return function(*values)
+    except (UserError, ValueError) as error:
+        raise gr.Error(str(escape(str(error))), print_exception=False) from None

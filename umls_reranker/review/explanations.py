@@ -1,0 +1,139 @@
+"""What a model answers for one mention, and why: plain values, for the page to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..calibration.decisions import RankedCandidate
+from ..calibration.thresholds import TypeThreshold
+from ..data.candidate_lists import CandidateLists
+from ..data.semantic_types import TypeHierarchy
+from ..serving.mention_files import RANKED_FIELDS
+from ..serving.reranker import UMLSReranker
+
+__all__ = ["Explanation", "as_row", "describe", "explain", "parse_candidates"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one model says about one mention.
+
+    Attributes:
+        model: name of the model.
+        rows: candidates as umls-reranker rerank writes them, best first.
+        about: of each of them, its preferred name where it is another one, and its semantic types.
+        reasons: sentences: why the first candidate is the answer, or why there is none, and what its tier takes.
+        inputs: what the model reads beside mention and names -> whether it was given.
+    """
+
+    model: str
+    rows: Sequence[Mapping[str, Any]]
+    about: Sequence[Sequence[str]]
+    reasons: Sequence[str]
+    inputs: Mapping[str, bool]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the mention is mapped to the first candidate."""
+        return bool(self.rows) and self.rows[0]["accepted"]
+
+
+def explain(
+    reranker: UMLSReranker,
+    model: str,
+    mention: str,
+    candidates: Sequence[Mapping[str, Any]],
+    types: Sequence[str] = (),
+    left: str = "",
+    right: str = "",
+) -> Explanation:
+    """Rank the candidates of a mention, and say why the decision is what it is.
+
+    Args:
+        model: name to show.
+        candidates: as `UMLSReranker.rerank` takes them, as mappings.
+        types: ids or names of the mention's semantic types.
+
+    Raises:
+        ValueError: the mention is blank.
+    """
+    ranked = reranker.rerank(mention, candidates, list(types) or None, left, right)
+    thresholds = reranker.thresholds
+    lists = CandidateLists.from_objects(
+        thresholds.hierarchy, [mention], [candidates], [types or None], [left], [right]
+    )
+    lacking = reranker.calibration.missing_inputs(lists, reranker.scorer.template.reads)
+    inputs = {name: not lacks[0] for name, lacks in lacking.items()}
+    about = [describe(item.candidate, thresholds.hierarchy) for item in ranked]
+    missing = [name for name, given in inputs.items() if not given]
+    found = thresholds.for_type(list(types))
+    reasons = _reasons(ranked, found, missing, reranker.accept_tier, thresholds.target_precision)
+    return Explanation(model, list(map(as_row, ranked)), about, reasons, inputs)
+
+
+def as_row(item: RankedCandidate) -> dict[str, Any]:
+    """A ranked candidate as umls-reranker rerank writes it."""
+    values = (item.name, item.cui, item.cross_encoder_score, item.margin, item.logit, item.tier, item.accepted)
+    return dict(zip(RANKED_FIELDS, values, strict=True))
+
+
+def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> list[str]:
+    """The preferred name of a candidate where it is another than its name, and the names of its semantic types."""
+    if isinstance(candidate, str):
+        return []
+    preferred, types = candidate.get("preferred_name"), candidate.get("semantic_types") or ()
+    shown = [preferred] if preferred and preferred != candidate["name"] else []
+    return shown + hierarchy.names([types] if isinstance(types, str) else types)
+
+
+def parse_candidates(text: str) -> list[dict[str, Any]]:
+    """Candidates as people type them, one a line: ``name | CUI | type; type``, of which only the name is needed.
+
+    >>> parse_candidates("Common Cold | C0009443 | T047")
+    [{'name': 'Common Cold', 'cui': 'C0009443', 'semantic_types': ['T047']}]
+    """
+    candidates = []
+    for line in filter(str.strip, text.splitlines()):
+        name, cui, types = (*(part.strip() for part in line.split("|", 2)), "", "")[:3]
+        candidate: dict[str, Any] = {"name": name}
+        if cui:
+            candidate["cui"] = cui
+        if types:
+            candidate["semantic_types"] = [kind.strip() for kind in types.split(";")]
+        candidates.append(candidate)
+    return candidates
+
+
+def _reasons(
+    ranked: Sequence[RankedCandidate],
+    thresholds: TypeThreshold,
+    missing: Sequence[str],
+    accept_tier: str,
+    target_precision: float,
+) -> list[str]:
+    if not ranked:
+        return ["There is no candidate to choose from."]
+    best, needed = ranked[0], thresholds.accept
+    score = best.cross_encoder_score
+    if best.accepted:
+        reasons = [
+            f"Its probability, {score:.3f}, is at or above the acceptance threshold of this type, {needed:.3f}."
+        ]
+    elif score < needed:
+        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of this type, {needed:.3f}."]
+    else:
+        reasons = [f"The best candidate is in the tier {best.tier}; here only {accept_tier} is answered."]
+    rival = next((item for item in ranked if (item.cui or item.name) != (best.cui or best.name)), None)
+    if rival is not None:
+        reasons.append(f"It leads {rival.name} by {best.margin:.3f}.")
+    if best.tier == "high":
+        reasons.append(f"It is in the tier high: {target_precision:.0%} of such answers are right, as certified.")
+    elif missing:
+        reasons.append(f"It cannot be in the tier high without all inputs; missing: {', '.join(missing)}.")
+    elif thresholds.high is None:
+        reasons.append("No answer of this type is in the tier high: it is not certified.")
+    elif best.accepted:
+        reasons.append(f"The tier high begins at {thresholds.high:.3f}.")
+    return reasons

@@ -1,0 +1,131 @@
+"""A queue of predictions under review: one mention at a time, and every choice on disk before the next is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.files import json_sha256
+from ..serving.prediction_log import LoggedMention, read_predictions
+
+__all__ = ["ReviewSheet"]
+
+
+class ReviewSheet:
+    """The lines of a queue, and what a reviewer chose for them.
+
+    A choice is appended to `reviewed`, a line as `corrections.add_feedback` takes it, and is on disk when `choose`
+    returns. A sheet that is opened again resumes behind the last choice. May be used from several threads; a choice
+    for another mention than the one that is shown, such as a second click, does nothing.
+
+    Args:
+        queue: JSON Lines file of umls-reranker select_for_review.
+        reviewed: JSON Lines file of the choices, made with the first one.
+
+    Attributes:
+        mentions: of the queue.
+        chosen: place in the queue -> CUI (name of a candidate without one), or None where no concept is right.
+
+    Raises:
+        UserError: the queue is missing, empty, or a line of either file is no prediction (names the line).
+    """
+
+    def __init__(self, queue: Path, reviewed: Path) -> None:
+        self.queue, self.reviewed = queue, reviewed
+        self.mentions: list[LoggedMention] = list(read_predictions(queue))
+        if not self.mentions:
+            raise UserError(f"{queue} holds no mention to review; umls-reranker select_for_review makes a queue")
+        self.chosen: dict[int, str | None] = {}
+        self._open = deque(range(len(self.mentions)))
+        # Place and, for choices, where its line starts in the file.
+        self._past: list[tuple[int, int | None]] = []
+        self._lock = threading.Lock()
+        if reviewed.exists():
+            self._resume()
+
+    @property
+    def place(self) -> int | None:
+        """Of the mention that is shown; None when all have a choice."""
+        return self._open[0] if self._open else None
+
+    @property
+    def skipped(self) -> int:
+        """Mentions that were skipped and have no choice yet."""
+        return len({place for place, start in self._past if start is None} - self.chosen.keys())
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a choice or a skip to take back."""
+        return bool(self._past)
+
+    def choose(self, place: int, chosen: str | None) -> None:
+        """Write a choice and go on; None says that no concept is right.
+
+        Raises:
+            ValueError: the choice is blank.
+        """
+        if chosen is not None and not (chosen := chosen.strip()):
+            raise ValueError("no concept was given; type a CUI, or choose that none is right")
+        with self._lock:
+            if place != self.place:
+                return
+            row = dict(self.mentions[place].row) | {"chosen": chosen}
+            with self.reviewed.open("ab") as file:
+                start = file.seek(0, os.SEEK_END)
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._take(place, chosen, start)
+
+    def skip(self, place: int) -> None:
+        """Put a mention at the end of the queue."""
+        with self._lock:
+            if place == self.place:
+                self._open.rotate(-1)
+                self._past.append((place, None))
+
+    def undo(self) -> None:
+        """Take back the last choice or skip, and show its mention again."""
+        with self._lock:
+            if not self._past:
+                return
+            place, start = self._past.pop()
+            if start is None:
+                self._open.remove(place)
+            else:
+                with self.reviewed.open("r+b") as file:
+                    file.truncate(start)
+                    os.fsync(file.fileno())
+                del self.chosen[place]
+            self._open.appendleft(place)
+
+    def _take(self, place: int, chosen: str | None, start: int) -> None:
+        self._open.remove(place)
+        self._past.append((place, start))
+        self.chosen[place] = chosen
+
+    def _resume(self) -> None:
+        content = self.reviewed.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            # A process was killed while it wrote.
+            os.truncate(self.reviewed, whole)
+        places = {_identity(mention.row): place for place, mention in enumerate(self.mentions)}
+        starts = [0, *(at + 1 for at, byte in enumerate(content[:whole]) if byte == ord("\n"))]
+        for start, logged in zip(starts, read_predictions(self.reviewed), strict=False):
+            place = places.get(_identity(logged.row))
+            if place is None or place in self.chosen or "chosen" not in logged.row:
+                # A line of another queue: it stays, and so does all before it.
+                self._past.clear()
+                continue
+            self._take(place, logged.row["chosen"], start)
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    return json_sha256({name: value for name, value in row.items() if name != "chosen"})
