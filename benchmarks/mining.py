@@ -154,7 +154,9 @@ class Ours:
         self.title = f"umls_reranker, {index}" + (f" ({recall})" if recall else "")
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:
-        config = MiningConfig(semantic=negatives, same_type=0, random=0, neighbors=neighbors)
+        config = MiningConfig(
+            semantic_negatives=negatives, same_type_negatives=0, random_negatives=0, neighbors=neighbors
+        )
         mine_pairs(mentions, Retriever(self.index, self.known), self.concepts, config, self.folder / "pairs", "")
         pairs = load_from_disk(str(self.folder / "pairs")).with_format("arrow")[:]
         wrong = pairs.filter(pc.equal(pairs["label"], 0))

@@ -39,9 +39,9 @@ def make(recipe, run, stage) -> None:
 
     state = sharing_processes(recipe.run.device)
     mentions = load_from_disk(str(run.path / "mentions"))
-    config = mining_config(recipe.mining, recipe.model.mention_types, recipe.run.seed)
+    config = mining_config(recipe.mining, recipe.run.seed)
     # Only training profits from seeing a string once; the test split counts every mention, as serving will.
-    held_out = replace(config, max_mentions=None, mine_per="mention", typeless_share=0.0)
+    held_out = replace(config, max_train_mentions=None, mine_per="mention", typeless_share=0.0)
     configs = {split: config if split == "train" else held_out for split in SPLITS}
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked(owner=state.is_main_process):

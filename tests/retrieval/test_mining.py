@@ -88,7 +88,7 @@ def test_another_seed_changes_the_random_negatives_only(many, many_mentions):
 
 
 def test_draws_of_a_mention_do_not_depend_on_the_others(many, many_mentions):
-    config = MiningConfig(semantic=0)
+    config = MiningConfig(semantic_negatives=0)
     whole = by_mention(many.mine(many_mentions, config)[0])
     part = by_mention(many.mine(many_mentions.select(range(50, 90)), config)[0])
     assert len(part) > 30
@@ -135,7 +135,9 @@ def test_rows_of_a_mention(many, many_mentions):
 
 
 def test_homonyms_are_counted_and_left_out(homonyms):
-    pairs, report, _ = homonyms.mine(make_mentions([("cold", "C0000001", [])]), MiningConfig(same_type=0, random=0))
+    pairs, report, _ = homonyms.mine(
+        make_mentions([("cold", "C0000001", [])]), MiningConfig(same_type_negatives=0, random_negatives=0)
+    )
     # C0000002, C0000003 and C0000005 are called "cold", too.
     assert set(pairs["cui"]) == {"C0000001", "C0000004", "C0000006", "C0000007", "C0000008"}
     assert report["dropped"]["shared_name"]["semantic"] == 3
@@ -144,7 +146,7 @@ def test_homonyms_are_counted_and_left_out(homonyms):
 
 
 def test_what_stands_behind_the_last_negative_is_not_counted_as_dropped(homonyms):
-    config = MiningConfig(semantic=1, same_type=0, random=0)
+    config = MiningConfig(semantic_negatives=1, same_type_negatives=0, random_negatives=0)
     # "coldness" is nearest, then the four concepts called "cold"; none of them is in the way.
     pairs, report, _ = homonyms.mine(make_mentions([("coldness x", "C0000001", [])]), config)
     assert pairs["name"][1] == "coldness"
@@ -152,7 +154,7 @@ def test_what_stands_behind_the_last_negative_is_not_counted_as_dropped(homonyms
 
 
 def test_semantic_negatives_are_the_nearest_and_those_below_the_floor_are_counted(homonyms):
-    config = MiningConfig(semantic=3, same_type=0, random=0, cosine_floor=0.6)
+    config = MiningConfig(semantic_negatives=3, same_type_negatives=0, random_negatives=0, cosine_floor=0.6)
     pairs, report, _ = homonyms.mine(make_mentions([("cold sores", "C0000007", [])]), config)
     query = homonyms.encoder.encode(["cold sores"])[0]
     best = {}
@@ -172,14 +174,16 @@ def test_semantic_negatives_are_the_nearest_and_those_below_the_floor_are_counte
 def test_positive_carries_the_name_nearest_to_the_mention(homonyms, neighbors):
     # With one neighbor two gold concepts are not retrieved and their names are compared on their own.
     mentions = make_mentions([("head colds", "C0000001", []), ("cold sore", "C0000001", []), ("lip", "C0000004", [])])
-    pairs, report, _ = homonyms.mine(mentions, MiningConfig(semantic=0, same_type=0, random=0, neighbors=neighbors))
+    pairs, report, _ = homonyms.mine(
+        mentions, MiningConfig(semantic_negatives=0, same_type_negatives=0, random_negatives=0, neighbors=neighbors)
+    )
     assert pairs["name"][:] == ["head cold", "Cold", "herpes of the lip"]
     assert report["gold_concept_not_retrieved"] == (2 if neighbors == 1 else 0)
 
 
 def test_same_type_negatives_share_a_type_with_the_gold_concept(many):
     mentions = make_mentions([("pain", f"C{number:07}", ["T4"]) for number in range(1, 200, 4)])  # all of type T2
-    pairs, report, _ = many.mine(mentions, MiningConfig(semantic=0, random=0))
+    pairs, report, _ = many.mine(mentions, MiningConfig(semantic_negatives=0, random_negatives=0))
     drawn = [pair["cui"] for pair in pairs if pair["source"] == SOURCES.index("type")]
     assert len(drawn) == 100
     kinds = [many.concepts.semantic_types(int(row)) for row in many.concepts.rows(drawn)]
@@ -189,7 +193,9 @@ def test_same_type_negatives_share_a_type_with_the_gold_concept(many):
 
 def test_without_types_the_mentions_own_types_and_their_kinds_are_taken(many):
     mentions = make_mentions([("pain", f"C{number:07}", ["T2"]) for number in range(0, 200, 4)])  # all untyped
-    pairs, report, _ = many.mine(mentions, MiningConfig(semantic=0, same_type=4, random=0))
+    pairs, report, _ = many.mine(
+        mentions, MiningConfig(semantic_negatives=0, same_type_negatives=4, random_negatives=0)
+    )
     drawn = [pair["cui"] for pair in pairs if pair["source"] == SOURCES.index("type")]
     kinds = Counter(str(many.concepts.semantic_types(int(row))) for row in many.concepts.rows(drawn))
     # T3 is a kind of T2.
@@ -199,7 +205,7 @@ def test_without_types_the_mentions_own_types_and_their_kinds_are_taken(many):
 
 def test_random_negatives_stand_in_where_no_type_is_known(many):
     mentions = make_mentions([("pain", "C0000000", []), ("pain", "C0000004", ["unknown"])])
-    pairs, report, _ = many.mine(mentions, MiningConfig(semantic=0))
+    pairs, report, _ = many.mine(mentions, MiningConfig(semantic_negatives=0))
     assert Counter(pairs["source"]) == {SOURCES.index("positive"): 2, SOURCES.index("random"): 8}
     assert report["type_replaced_by_random"] == 4
     assert report["random_missing"] == 0
@@ -207,9 +213,9 @@ def test_random_negatives_stand_in_where_no_type_is_known(many):
 
 def test_random_negatives_reach_every_concept(many):
     mentions = make_mentions([("pain", "C0000000", [])] * 500)
-    drawn = many.mine(mentions, MiningConfig(semantic=0, same_type=0, random=4))[0].filter(
-        lambda pair: not pair["label"]
-    )
+    drawn = many.mine(mentions, MiningConfig(semantic_negatives=0, same_type_negatives=0, random_negatives=4))[
+        0
+    ].filter(lambda pair: not pair["label"])
     counts = Counter(drawn["cui"])
     allowed = [f"C{row:07}" for row in range(200) if not many.forms(f"C{row:07}") & many.forms("C0000000")]
     assert set(counts) == set(allowed)
@@ -220,7 +226,7 @@ def test_random_negatives_reach_every_concept(many):
 def test_names_of_random_negatives_are_drawn_independently(tmp_path):
     names = {f"C{number:07}": ("", [f"first {number}", f"second {number}"]) for number in range(50)}
     pairs, _, _ = Setup(tmp_path, names).mine(
-        make_mentions([("first 0", "C0000000", [])] * 400), MiningConfig(semantic=0, same_type=0)
+        make_mentions([("first 0", "C0000000", [])] * 400), MiningConfig(semantic_negatives=0, same_type_negatives=0)
     )
     is_first = np.array([name.startswith("first") for name in pairs["name"]]).reshape(400, 3)[:, 1:]
     # Of 400 fair coins, 200 give or take 10.
@@ -244,14 +250,17 @@ def test_a_limit_draws_among_the_mentions_that_can_be_mined(many, many_mentions,
     assert report["gold_concept_unknown"] > 10 and len(usable) == 150 - lost and report["mentions_not_drawn"] == 0
     drawn = {}
     for seed in (1, 1, 2):
-        config = MiningConfig(mine_per=mine_per, max_mentions=100, seed=seed)
+        config = MiningConfig(mine_per=mine_per, max_train_mentions=100, seed=seed)
         pairs, report, _ = many.mine(many_mentions, config)
         ids = pairs.unique("mention_id")
         assert len(ids) == 100 and ids == sorted(ids) and set(ids) < set(usable)
         assert drawn.setdefault(seed, ids) == ids
         assert report["mentions"] == 150 and report["mentions_not_drawn"] == len(usable) - 100
     assert drawn[1] != drawn[2]
-    assert many.mine(many_mentions, MiningConfig(mine_per=mine_per, max_mentions=150))[0].to_list() == whole.to_list()
+    assert (
+        many.mine(many_mentions, MiningConfig(mine_per=mine_per, max_train_mentions=150))[0].to_list()
+        == whole.to_list()
+    )
 
 
 def test_no_mention_with_a_known_gold_concept(homonyms):
@@ -284,7 +293,7 @@ def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(tmp_path):
     setup = Setup(tmp_path, {"C0000001": ("T3", ["cold"]), "C0000002": ("T1", ["flu"])})
     mentions = make_mentions([("cold", "C0000001", ["T3"])] * 400)
     template = PairTemplate(mention_types=True)
-    config = MiningConfig(semantic=1, same_type=0, random=0, typeless_share=0.25)
+    config = MiningConfig(semantic_negatives=1, same_type_negatives=0, random_negatives=0, typeless_share=0.25)
     pairs, _, _ = setup.mine(mentions, config, template=template)
     name = setup.concepts.hierarchy.name("T3")
     assert set(pairs["mention"]) == {"cold", f"cold ; {name}"}

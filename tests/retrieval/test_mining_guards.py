@@ -16,7 +16,7 @@ COLDS = {
     "C0000006": ("T4", ["coldness"]),
     "C0000007": ("T3", ["old age"]),
 }
-SEMANTIC_ONLY = {"same_type": 0, "random": 0}
+SEMANTIC_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_first_guard_that_objects_is_the_reason(colds):
 @pytest.mark.parametrize("kinds, dropped", [(("PAR", "CHD"), 2), (("PAR",), 1), ((), 0)])
 def test_related_concepts_are_dropped_from_all_kinds_of_negatives(colds, kinds, dropped):
     relations = Relations({(0, 1): "PAR", (0, 3): "CHD", (0, 4): "SIB"})
-    config = MiningConfig(semantic=6, same_type=2, random=8, guard_relations=kinds)
+    config = MiningConfig(semantic_negatives=6, same_type_negatives=2, random_negatives=8, guard_relations=kinds)
     pairs, report, _ = colds.mine(make_mentions([("cold", "C0000001", [])]), config, relations=relations)
     related = {"C0000002": "PAR", "C0000004": "CHD"}
     left = {f"C000000{number}" for number in (2, 4, 5, 6, 7)} - {c for c, kind in related.items() if kind in kinds}
@@ -73,10 +73,10 @@ def test_negatives_above_the_ceiling_are_dropped_and_counted(colds):
     mentions = make_mentions([("cold sores", "C0000001", [])])
     mention, gold, near = colds.encoder.encode(["cold sores", "cold", "cold sore"])
     assert mention @ near > mention @ gold > 0
-    free, free_report, _ = colds.mine(mentions, MiningConfig(semantic=2, **SEMANTIC_ONLY))
+    free, free_report, _ = colds.mine(mentions, MiningConfig(semantic_negatives=2, **SEMANTIC_ONLY))
     assert "C0000004" in negatives(free)
     assert free_report["dropped"]["ceiling"]["semantic"] == 0
-    config = MiningConfig(semantic=2, positive_aware_ceiling=1.0, **SEMANTIC_ONLY)
+    config = MiningConfig(semantic_negatives=2, positive_aware_ceiling=1.0, **SEMANTIC_ONLY)
     capped, report, _ = colds.mine(mentions, config)
     names = {cui: colds.concepts.names(int(colds.concepts.rows([cui])[0])) for cui in COLDS}
     best = {cui: max(mention @ vector for vector in colds.encoder.encode(names[cui])) for cui in COLDS}
@@ -96,7 +96,7 @@ def test_where_guards_leave_too_few_more_concepts_are_searched(tmp_path):
     near = {(17, row): "SY" for row in rows[0, :16] if row != 17} | {
         (40, row): "SY" for row in rows[1, :6] if row != 40
     }
-    config = MiningConfig(semantic=3, neighbors=8, **SEMANTIC_ONLY)
+    config = MiningConfig(semantic_negatives=3, neighbors=8, **SEMANTIC_ONLY)
     pairs, report, files = many.mine(mentions, config, relations=Relations(near))
     assert report["searched_deeper"] == {"16": 2, "32": 1}
     assert report["semantic_missing"] == 0
@@ -112,7 +112,7 @@ def test_no_deeper_search_brings_up_what_is_not_there(tmp_path):
     relations = Relations({(0, row): "SY" for row in range(1, 40)})
     pairs, report, _ = many.mine(
         make_mentions([("heart 0", "C0000000", [])]),
-        MiningConfig(semantic=3, neighbors=4, **SEMANTIC_ONLY),
+        MiningConfig(semantic_negatives=3, neighbors=4, **SEMANTIC_ONLY),
         relations=relations,
     )
     assert len(pairs) == 1
@@ -124,13 +124,13 @@ def test_recipe_sets_guards():
     mining = MiningArguments(
         guard_relations=["SY"], positive_aware_ceiling=0.95, mine_per="string", max_train_mentions=9
     )
-    config = mining_config(mining, False, 3)
-    assert (config.guard_relations, config.positive_aware_ceiling, config.mine_per) == (("SY",), 0.95, "string")
-    assert config.max_mentions == 9
-    assert mining_config(MiningArguments(), False, 13) == MiningConfig()
+    config = mining_config(mining, 3)
+    assert (config.guard_relations, config.positive_aware_ceiling, config.mine_per) == (["SY"], 0.95, "string")
+    assert config.max_train_mentions == 9
+    assert mining_config(MiningArguments(), 13) == MiningConfig()
 
 
 @pytest.mark.parametrize("overrides", [{"positive_aware_ceiling": 95.0}, {"neighbors": 0}, {"max_train_mentions": 0}])
 def test_a_number_out_of_range_is_refused(overrides):
     with pytest.raises(UserError, match=next(iter(overrides))):
-        mining_config(MiningArguments(**overrides), False, 13)
+        mining_config(MiningArguments(**overrides), 13)

@@ -22,9 +22,9 @@ concepts = st.lists(
 )
 configs = st.builds(
     MiningConfig,
-    semantic=st.integers(0, 4),
-    same_type=st.integers(0, 2),
-    random=st.integers(0, 2),
+    semantic_negatives=st.integers(0, 4),
+    same_type_negatives=st.integers(0, 2),
+    random_negatives=st.integers(0, 2),
     neighbors=st.integers(1, 6),
     guard_relations=st.sets(st.sampled_from(KINDS)).map(tuple),
     positive_aware_ceiling=st.sampled_from([None, 0.95, 0.5]),
@@ -66,9 +66,9 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, config):
     counts = Counter(SOURCES[pair["source"]] for pair in pairs)
     assert report["pairs"] == {source: counts[source] for source in SOURCES}
     assert counts["positive"] == mined
-    assert counts["semantic"] + report["semantic_missing"] == config.semantic * mined
-    assert counts["type"] + report["type_replaced_by_random"] == config.same_type * mined
-    wanted = config.random * mined + report["type_replaced_by_random"]
+    assert counts["semantic"] + report["semantic_missing"] == config.semantic_negatives * mined
+    assert counts["type"] + report["type_replaced_by_random"] == config.same_type_negatives * mined
+    wanted = config.random_negatives * mined + report["type_replaced_by_random"]
     assert counts["random"] + report["random_missing"] == wanted
     # Where nothing is missing from the nearest, no guard left too few.
     assert all(number <= len(known) for number in report["searched_deeper"].values())

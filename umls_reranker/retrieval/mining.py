@@ -143,7 +143,11 @@ def mine_pairs(
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
     task.nearest.remove_shards()
-    wanted = {"semantic": config.semantic, "type": config.same_type, "random": config.random}
+    wanted = {
+        "semantic": config.semantic_negatives,
+        "type": config.same_type_negatives,
+        "random": config.random_negatives,
+    }
     return {
         "mentions": len(mentions),
         "gold_concept_unknown": task.unknown,
@@ -192,9 +196,10 @@ class _Task:
             kept = kept[np.sort(np.unique((codes * len(concepts) + gold)[kept], return_index=True)[1])]
         self.repeated = len(gold) - self.unknown - len(kept)
         self.not_drawn = 0
-        if config.max_mentions is not None and len(kept) > config.max_mentions:
-            self.not_drawn = len(kept) - config.max_mentions
-            kept = kept[np.sort(np.random.default_rng(config.seed).permutation(len(kept))[: config.max_mentions])]
+        most = config.max_train_mentions
+        if most is not None and len(kept) > most:
+            self.not_drawn = len(kept) - most
+            kept = kept[np.sort(np.random.default_rng(config.seed).permutation(len(kept))[:most])]
         self.table, self.gold = table.take(pa.array(kept)), gold[kept]
         self.queries, distinct = distinct_queries(self.table, retriever.reads_context)
         self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)
@@ -235,8 +240,8 @@ class _Task:
     ) -> dict[str, Any]:
         """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts."""
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
-        weights = np.full(len(SOURCES), self._config.other_weight, np.float32)
-        weights[[POSITIVE, SEMANTIC]] = self._config.positive_weight, self._config.semantic_weight
+        weights = np.full(len(SOURCES), self._config.other_negative_weight, np.float32)
+        weights[[POSITIVE, SEMANTIC]] = self._config.positive_weight, self._config.hard_negative_weight
         weights = weights[sources]
         if self._config.feedback_weight != 1.0:
             corrected = pc.starts_with(self.table["doc_id"], FEEDBACK_PREFIX).to_numpy()[mentions]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,48 +26,18 @@ __all__ = ["MiningConfig", "PairSelector", "mining_config"]
 ATTEMPTS = 32
 
 
-@dataclass(frozen=True)
-class MiningConfig:
-    """How many negatives of each kind a mention gets, what guards them, and what they weigh.
+@dataclass
+class MiningConfig(MiningArguments):
+    """A recipe's mix of negatives, with the seed of all draws.
 
-    Attributes:
-        semantic: concepts that the retriever lists first, as serving will see them.
-        same_type: random concepts that share a semantic type with the gold concept.
-        random: random concepts.
-        cosine_floor: what a semantic negative's cosine should reach; the nearest below it fill up and are counted.
-        guard_relations: kinds of relation to the gold concept that no negative may have.
-        positive_aware_ceiling: most a semantic negative's cosine may be, as a share of the positive's; None: no limit.
-        max_mentions: mentions mined at most, drawn by the seed among those that can be; None: all.
-        mine_per: ``"mention"``, or ``"string"`` for the first mention of each normalized string and gold concept.
-        positive_weight, semantic_weight, other_weight: weights in the loss; "other" is same-type and random.
-        feedback_weight: factor to them for mentions that come from a reviewer's corrections.
-        neighbors: concepts searched per mention.
-        typeless_share: share of the mentions that are shown without their types, where the template shows them.
-        seed: of all draws. A draw depends on the seed, the mention's id and the draw's number, on nothing else.
+    A draw depends on the seed, the mention's id and the draw's number, on nothing else.
     """
 
-    semantic: int = 5
-    same_type: int = 2
-    random: int = 2
-    cosine_floor: float = 0.85
-    guard_relations: tuple[str, ...] = ("PAR", "CHD", "RB", "RN", "SY")
-    positive_aware_ceiling: float | None = None
-    max_mentions: int | None = None
-    mine_per: str = "mention"
-    positive_weight: float = 1.0
-    semantic_weight: float = 1.5
-    other_weight: float = 1.0
-    feedback_weight: float = 1.0
-    neighbors: int = 64
-    typeless_share: float = 0.0
     seed: int = 13
 
 
-def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> MiningConfig:
+def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
     """The recipe's mix of negatives.
-
-    Args:
-        shows_types: whether the template shows the mention's types.
 
     Raises:
         UserError: a number is out of its range.
@@ -81,23 +51,7 @@ def mining_config(mining: MiningArguments, shows_types: bool, seed: int) -> Mini
         raise UserError(f"max_train_mentions: {mining.max_train_mentions} must be 1 or more; empty takes all")
     if mining.feedback_weight <= 0:
         raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
-    return MiningConfig(
-        semantic=mining.semantic_negatives,
-        same_type=mining.same_type_negatives,
-        random=mining.random_negatives,
-        cosine_floor=mining.cosine_floor,
-        guard_relations=tuple(mining.guard_relations),
-        positive_aware_ceiling=mining.positive_aware_ceiling,
-        max_mentions=mining.max_train_mentions,
-        mine_per=mining.mine_per,
-        positive_weight=mining.positive_weight,
-        semantic_weight=mining.hard_negative_weight,
-        other_weight=mining.other_negative_weight,
-        feedback_weight=mining.feedback_weight,
-        neighbors=mining.neighbors,
-        typeless_share=mining.typeless_share if shows_types else 0.0,
-        seed=seed,
-    )
+    return MiningConfig(**asdict(mining), seed=seed)
 
 
 class PairSelector:
@@ -117,14 +71,19 @@ class PairSelector:
 
     def __init__(self, config: MiningConfig, index: NameIndex, guards: ConceptGuards, pools: TypePools) -> None:
         self._config, self._index, self._guards, self._pools = config, index, guards, pools
-        counts = [1, config.semantic, config.same_type, config.random + config.same_type]
+        counts = [
+            1,
+            config.semantic_negatives,
+            config.same_type_negatives,
+            config.random_negatives + config.same_type_negatives,
+        ]
         self.sources = np.repeat(np.arange(len(SOURCES)), counts)
         self.numbers = np.concatenate([np.arange(count) for count in counts])
 
     def has_enough(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
         """Whether the guards leave each of m mentions as many near concepts as it should get, (m,) bool."""
         good = (near.rows >= 0) & (self._reasons(gold, gold_cosines, near) < 0)
-        return good.sum(axis=1) >= self._config.semantic
+        return good.sum(axis=1) >= self._config.semantic_negatives
 
     def select(
         self,
@@ -152,7 +111,7 @@ class PairSelector:
         reasons = self._reasons(gold[0], gold[2], near)
         good = (near.rows >= 0) & (reasons < 0)
         # What stands behind the last one taken was not needed, and so not dropped.
-        reached = np.cumsum(good, axis=1) - good < self._config.semantic
+        reached = np.cumsum(good, axis=1) - good < self._config.semantic_negatives
         report.count_drops(SEMANTIC, reasons[reached])
         mention, place = np.nonzero(good & reached)
         target = mention, 1 + (np.cumsum(good, axis=1) - 1)[mention, place]
@@ -179,8 +138,10 @@ class PairSelector:
         pending = np.arange(len(rows))
         if source == TYPE:
             pending = np.flatnonzero(self._pools.sizes(mentions))
-        elif number >= self._config.random:
-            pending = np.flatnonzero(rows[:, column - self._config.random - self._config.same_type] < 0)
+        elif number >= self._config.random_negatives:
+            pending = np.flatnonzero(
+                rows[:, column - self._config.random_negatives - self._config.same_type_negatives] < 0
+            )
         for attempt in range(ATTEMPTS):
             if not len(pending):
                 break
