@@ -57,7 +57,7 @@ class Calibration:
         fusions: richest first; the others do without the candidates' types, without the mention's, without what
             retrieval gives, or without all of that, for mentions that come without it. None: the cross-encoder alone
             decides.
-        counts: of the training split; needed with fusions.
+        counts: of the training split; needed with fusions, empty without.
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
         baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
@@ -76,7 +76,7 @@ class Calibration:
         self.calibrator = calibrator or ListwiseCalibrator()
         self.baseline = baseline
         self.fusions = list(fusions)
-        self.counts = counts
+        self.counts = StringCounts.fit([]) if counts is None else counts
         self.score_ranges = dict(score_ranges or {})
 
     def __call__(self, lists: CandidateLists, logits: np.ndarray, reads: Sequence[str] = ()) -> CalibratedScores:

@@ -60,14 +60,14 @@ class StringCounts:
         counts: dict[str, Counter[bytes]] = {name: Counter() for name in TABLES}
         distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
         for (text, cui, types), times in distinct.items():
-            text, cui = _part(text), _part(cui)
-            counts["strings"][text] += times
-            counts["concepts"][cui] += times
-            counts["uses"][text + cui] += times
+            string, concept = _part(text), _part(cui)
+            counts["strings"][string] += times
+            counts["concepts"][concept] += times
+            counts["uses"][string + concept] += times
             for kind in map(_part, set(types) - {UNKNOWN_TYPE}):
                 counts["types"][kind] += times
-                counts["typed_concepts"][cui] += times
-                counts["typed_uses"][kind + cui] += times
+                counts["typed_concepts"][concept] += times
+                counts["typed_uses"][kind + concept] += times
         return cls({name: _sorted(found) for name, found in counts.items()})
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class StringCounts:
         """Write a safetensors file."""
         from safetensors.numpy import save_file
 
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, (keys, counts) in self._tables.items():
             arrays |= {f"{name}.hash": keys, f"{name}.count": counts}
         save_file(arrays, path, metadata={"schema_version": "1"})

@@ -333,7 +333,7 @@ def write_calibration(
         fitted_on: split and counts.
         backend: an exported one, where its scores differ from PyTorch's.
     """
-    if calibration.counts is not None:
+    if calibration.fusions:
         calibration.counts.save(folder / COUNTS_FILE)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
     names = [_of_backend(part, backend) if backend else part for part in (CALIBRATOR, THRESHOLDS)]

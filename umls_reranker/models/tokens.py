@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -26,6 +26,7 @@ __all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "RepeatedT
 KEPT_TEXTS = 262_144
 # Of a number that stands for a pair; a further column of a chunk has fewer texts than 2^31.
 LARGEST_KEY = 1 << 31
+Text = TypeVar("Text", bound=str | bytes)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Tokens:
         return replace(self, starts=self.starts + self.lengths - lengths, lengths=lengths)
 
 
-class TokenCache:
+class TokenCache(Generic[Text]):
     """Calls `tokenize` for texts it does not remember; may be used from several threads.
 
     Memory is bounded by two generations: when the young one is full it becomes the old one, and what of the old one
@@ -77,19 +78,19 @@ class TokenCache:
         size: most texts remembered.
     """
 
-    def __init__(self, tokenize: Callable[[Sequence[str]], list[bytes]], size: int) -> None:
+    def __init__(self, tokenize: Callable[[Sequence[Text]], list[bytes]], size: int) -> None:
         if size < 2:
             raise ValueError(f"a cache of {size} texts is none; give 2 or more")
         self.size = size
         self._tokenize = tokenize
-        self._young: dict[str, bytes] = {}
-        self._old: dict[str, bytes] = {}
+        self._young: dict[Text, bytes] = {}
+        self._old: dict[Text, bytes] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def __call__(self, texts: Sequence[str]) -> list[bytes]:
+    def __call__(self, texts: Sequence[Text]) -> list[bytes]:
         """Ids of each of n distinct texts."""
         with self._lock:
             found = list(map(self._young.get, texts))
@@ -106,13 +107,13 @@ class TokenCache:
         # The cache's own gaps are filled by now.
         return found  # type: ignore[return-value]
 
-    def _recall(self, text: str) -> bytes | None:
+    def _recall(self, text: Text) -> bytes | None:
         ids = self._young.get(text)
         if ids is None and (ids := self._old.pop(text, None)) is not None:
             self._keep(text, ids)
         return ids
 
-    def _keep(self, text: str, ids: bytes) -> None:
+    def _keep(self, text: Text, ids: bytes) -> None:
         if len(self._young) >= self.size // 2:
             self._old, self._young = self._young, {}
         self._young[text] = ids
