@@ -65,7 +65,7 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.models.template import PairTemplate
     from umls_reranker.retrieval.mining import mine_pairs
-    from umls_reranker.retrieval.mining_report import examples_table, mining_table
+    from umls_reranker.retrieval.mining_report import mining_examples, mining_table
 
     relations, template = RelationTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
     for split in SPLITS:
@@ -76,7 +76,7 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
     write_json(folder / "mining_report.json", summary)
     console = Console(width=None if Console().is_terminal else 120)
     console.print(mining_table(summary))
-    console.print(examples_table(summary["train"]))
+    console.print(mining_examples(summary["train"]))
 
 
 if __name__ == "__main__":

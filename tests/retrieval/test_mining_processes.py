@@ -11,7 +11,7 @@ from rich.console import Console
 
 from umls_reranker.retrieval import nearest
 from umls_reranker.retrieval.mining import search_share
-from umls_reranker.retrieval.mining_report import SOURCES, examples_table, mining_table
+from umls_reranker.retrieval.mining_report import SOURCES, mining_examples, mining_table
 from umls_reranker.retrieval.selection import MiningConfig
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -110,7 +110,7 @@ def test_examples_of_each_kind_are_shown(setup, mentions):
     report = setup.mine(mentions)[1]
     report["examples"]["semantic"][0]["name"] = "[bold]name"
     console = Console(file=io.StringIO(), width=200)
-    console.print(examples_table(report))
+    console.print(mining_examples(report))
     lines = console.file.getvalue().splitlines()
     rows = [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in lines if line.count("\u2502") == 7]
     assert [row[0] for row in rows if row[0]] == list(SOURCES[1:])

@@ -32,7 +32,7 @@ from .ontology import (
     OntologyConcepts,
     Term,
     check_term,
-    exact_match,
+    matched_cui,
     merge_ontologies,
 )
 
@@ -185,7 +185,7 @@ def _parse_line(text: str, term: Term) -> None:
             term.references.append(reference[1])
     elif tag == "property_value":
         statement = PROPERTY.match(value)
-        if statement and (cui := exact_match(statement[1], statement[2] or statement[3] or "")):
+        if statement and (cui := matched_cui(statement[1], statement[2] or statement[3] or "")):
             term.exact.append(cui)
     elif tag == "is_a":
         term.parents.append(_first_word(tag, value))

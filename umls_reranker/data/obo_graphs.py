@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.lines import Faults, Malformed, read_lines, shown
-from .ontology import CROSS_REFERENCE, Ontology, Term, check_term, exact_match
+from .ontology import CROSS_REFERENCE, Ontology, Term, check_term, matched_cui
 
 __all__ = ["read_obo_graphs"]
 
@@ -141,7 +141,7 @@ def _parse_node(node: dict[str, Any]) -> Term | None:
         if match:
             term.references.append(match[1])
     for predicate, value in _statements(meta, "basicPropertyValues"):
-        if cui := exact_match(predicate, value):
+        if cui := matched_cui(predicate, value):
             term.exact.append(cui)
     is_reference_only = term.id and not (term.name or term.references or term.exact)
     return None if is_reference_only else term

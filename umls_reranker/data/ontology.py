@@ -22,7 +22,7 @@ __all__ = [
     "OntologyConcepts",
     "Term",
     "check_term",
-    "exact_match",
+    "matched_cui",
     "merge_ontologies",
 ]
 
@@ -105,10 +105,10 @@ def check_term(term: Term, known: Container[str], noun: str) -> None:
         raise Malformed(f"{noun} without name", f": {term.id}")
 
 
-def exact_match(predicate: str, value: str) -> str:
+def matched_cui(predicate: str, value: str) -> str:
     """The UMLS id in a statement skos:exactMatch, whose value is an id (UMLS:C...) or a URI; "" in any other one.
 
-    >>> exact_match("skos:exactMatch", "http://linkedlifedata.com/resource/umls/id/C0000744")
+    >>> matched_cui("skos:exactMatch", "http://linkedlifedata.com/resource/umls/id/C0000744")
     'C0000744'
     """
     match = UMLS_ENTITY.fullmatch(value) if predicate.endswith("exactMatch") else None

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .charts import STYLE, chart_file, histogram_chart, reliability_chart, risk_coverage_chart, whisker
 from .tables import figure_name
 
-__all__ = ["card_charts", "report_page"]
+__all__ = ["card_charts", "number", "report_page"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SHOWN_TYPES = 15
@@ -37,7 +37,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "percent": _percent, "interval": _interval, "name": figure_name}
+    environment.filters |= {"number": number, "percent": _percent, "interval": _interval, "name": figure_name}
     environment.globals["whisker"] = whisker
     curves = report["curves"]
     charts = {
@@ -100,7 +100,8 @@ def _is_there(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+    """A figure as text, a dash where there is none."""
     value = figure["value"] if isinstance(figure, Mapping) else figure
     return f"{value:.{digits}f}" if _is_there(value) else "–"
 

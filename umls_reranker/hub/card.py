@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
+from ..evaluation.page import number
 from ..evaluation.tables import figure_name
 from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
@@ -150,17 +151,13 @@ def _is_figure(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("value"), (int, float))
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
 def _cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
     if figure is None:
         return "–"
-    text = _number(figure["value"], digits)
+    text = number(figure["value"], digits)
     if figure.get("low") is None or text == "–":
         return text
-    return f"{text} [{_number(figure['low'], digits)}, {_number(figure['high'], digits)}]"
+    return f"{text} [{number(figure['low'], digits)}, {number(figure['high'], digits)}]"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -180,7 +177,7 @@ def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") 
 def _subset_table(subsets: Mapping[str, Mapping[str, Any]]) -> str:
     systems = list(dict.fromkeys(system for part in subsets.values() for system in part["acc@1"]))
     rows = [
-        [figure_name(subset), f"{part['mentions']:,}", *(_number(part["acc@1"].get(system), 3) for system in systems)]
+        [figure_name(subset), f"{part['mentions']:,}", *(number(part["acc@1"].get(system), 3) for system in systems)]
         for subset, part in subsets.items()
     ]
     return _table(["subset", "mentions", *map(_system, systems)], rows)

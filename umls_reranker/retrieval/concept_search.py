@@ -18,7 +18,7 @@ from ..data.arrow import open_table, write_dataset
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = ["Candidates", "ConceptNames", "write_names"]
+__all__ = ["Candidates", "NameGrouping", "write_names"]
 
 # The most results (queries x strings) that one thread holds, some 100 bytes each.
 SEARCH_CELLS = 1 << 20
@@ -66,7 +66,7 @@ class Candidates:
         return Candidates(self.rows[queries], self.name_ids[queries], self.scores[queries], further)
 
 
-class ConceptNames:
+class NameGrouping:
     """Which concept each name belongs to, and which distinct string it is.
 
     Held per name: 4 bytes of concept row, 4 of string number, 8 of its place among the names of its string; per

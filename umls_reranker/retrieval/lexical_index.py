@@ -23,7 +23,7 @@ from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name
 from ..data.parallel import usable_cores
-from .concept_search import Candidates, ConceptNames, write_names
+from .concept_search import Candidates, NameGrouping, write_names
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -68,7 +68,7 @@ class LexicalIndex:
         )
         names = open_table(path / NAMES_FOLDER)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self._grouping = ConceptNames(rows, strings, description["concepts"], len(self._string_starts) - 1)
+        self._grouping = NameGrouping(rows, strings, description["concepts"], len(self._string_starts) - 1)
 
     def __len__(self) -> int:
         return len(self._grouping.rows)

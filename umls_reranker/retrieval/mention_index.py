@@ -16,7 +16,7 @@ import torch
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
 from ..models.batching import batch_mapper
-from .concept_search import Candidates, ConceptNames
+from .concept_search import Candidates, NameGrouping
 from .faiss_index import search_exactly
 from .queries import distinct_queries
 
@@ -44,7 +44,7 @@ class MentionIndex:
         self.reads_context: bool = description["reads_context"]
         self._description = description
         self._vectors = vectors
-        self._grouping = ConceptNames(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
+        self._grouping = NameGrouping(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
 
     def __len__(self) -> int:
         """Number of distinct mentions."""
@@ -68,7 +68,7 @@ class MentionIndex:
             raise UserError("retrievers: no training mention has its concept in the dictionary; leave out mentions")
         reads_context = encoder.queries.context_tokens > 0
         inverse, queries = distinct_queries(mentions, reads_context)
-        # By concept, as `ConceptNames` wants them.
+        # By concept, as `NameGrouping` wants them.
         rows, number = np.unique(np.stack([gold, inverse])[:, gold >= 0], axis=1)
         texts, *contexts = (column.take(pa.array(number)).to_pylist() for column in queries.columns)
         vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")

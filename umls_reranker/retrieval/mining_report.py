@@ -16,7 +16,7 @@ from .guards import GUARDS
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
 
-__all__ = ["SOURCES", "MiningReport", "examples_table", "mining_table"]
+__all__ = ["SOURCES", "MiningReport", "mining_examples", "mining_table"]
 
 SOURCES = ("positive", "semantic", "type", "random")
 POSITIVE, SEMANTIC, TYPE, RANDOM = range(len(SOURCES))
@@ -167,7 +167,7 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     return table
 
 
-def examples_table(report: dict[str, Any]) -> Table:
+def mining_examples(report: dict[str, Any]) -> Table:
     """Examples of each kind, and how the cosines of the semantic negatives are distributed."""
     quantiles = ((f"{float(share):.0%}", value) for share, value in report["semantic_cosine"].items())
     shown = ", ".join(f"{share} {value:.2f}" for share, value in quantiles if value is not None)

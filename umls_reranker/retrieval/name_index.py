@@ -17,7 +17,7 @@ from ..core.files import read_json, require_format, write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
-from .concept_search import Candidates, ConceptNames
+from .concept_search import Candidates, NameGrouping
 from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class NameIndex:
     def __init__(self, vectors: faiss.Index, names: pa.Table, description: dict) -> None:
         self.identity = description["encoder"]
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self._grouping = ConceptNames(rows, strings, description["concepts"], vectors.ntotal)
+        self._grouping = NameGrouping(rows, strings, description["concepts"], vectors.ntotal)
         self.concept_rows, self.offsets = rows, self._grouping.offsets
         self._vectors = vectors
         self._names = names["name"]
