@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from umls_reranker.training.collator import PairCollator
-from umls_reranker.training.dataset import RaggedPairs
+from umls_reranker.training.collator import PairCollator, RaggedPairs
 
 PAIRS = RaggedPairs(
     tokens=np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32),

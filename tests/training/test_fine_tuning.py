@@ -23,9 +23,10 @@ from umls_reranker.core.trainer_fields import TrainingStageArguments
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning
-from umls_reranker.training.dataset import TrainingPasses, tokenize_pairs, weight_scale
+from umls_reranker.training.dataset import tokenize_pairs, weight_scale
 from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
 from umls_reranker.training.sampling import MentionLists, Pass
+from umls_reranker.training.trainer import TrainingPasses
 
 RUN = RunArguments(device="cpu")
 

@@ -12,9 +12,9 @@ from transformers import EvalPrediction, TrainerControl, TrainerState
 
 from umls_reranker.training.callbacks import CheckpointCallback, ThroughputCallback, last_complete_checkpoint
 from umls_reranker.training.collator import PairCollator
-from umls_reranker.training.dataset import TrainingPasses
+from umls_reranker.training.dev_lists import dev_metrics
 from umls_reranker.training.sampling import Pass
-from umls_reranker.training.trainer import dev_metrics
+from umls_reranker.training.trainer import TrainingPasses
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from ..core.errors import UserError
-from ..data.normalization import normalize_name
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
     from ..core.arguments import ModelArguments
@@ -102,6 +100,9 @@ class PairTemplate:
         """
         shown = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
+            # As pyarrow below, this is what scoring pairs does without.
+            from ..data.normalization import normalize_name
+
             shown += [preferred_name] * (normalize_name(preferred_name) != normalize_name(name))
         if "definition" in self.candidate_fields and definition:
             shown.append(definition[:DEFINITION_CHARS])
@@ -118,6 +119,8 @@ class PairTemplate:
         """`candidate_text` of m candidates, equal ones once."""
         if not self.candidate_fields:
             return lists.encoded_names
+        import pyarrow as pa
+
         columns = (lists.names, lists.preferred_names, lists.definitions)
         given = zip(*(column.to_pylist() for column in columns), strict=True)
         return pa.array([self.candidate_text(*texts) for texts in given], pa.string()).dictionary_encode()

@@ -1,4 +1,4 @@
-"""Batches of tokenized pairs, padded to their own longest row."""
+"""Batches of tokenized pairs: the rows of a pass, and the tensors made of them, padded to their own longest row."""
 
 from __future__ import annotations
 
@@ -7,9 +7,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .dataset import RaggedPairs
+__all__ = ["IGNORED_LABEL", "PairCollator", "RaggedPairs"]
 
-__all__ = ["PairCollator"]
+# The Trainer does not count rows with this label.
+IGNORED_LABEL = -100.0
+
+
+@dataclass
+class RaggedPairs:
+    """b tokenized pairs without padding.
+
+    Attributes:
+        tokens: int32, the ids of all pairs, one after the other.
+        lengths: (b,) int, tokens of each pair.
+        first_lengths: (b,) int, leading tokens of type 0.
+        labels: (b,) float32, 1.0 for the gold concept, `IGNORED_LABEL` for a row that does not count.
+        weights: (b,) float32.
+        rows: (b,) int64, number of the pair in its dataset.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    first_lengths: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
 
 
 @dataclass

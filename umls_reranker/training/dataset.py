@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,22 +21,12 @@ from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.parallel import usable_cores
 from ..models.tokens import PairEncoder
-from .sampling import Pass
+from .collator import RaggedPairs
 
-__all__ = [
-    "IGNORED_LABEL",
-    "REQUIRED_COLUMNS",
-    "RaggedPairs",
-    "TokenizedPairs",
-    "TrainingPasses",
-    "tokenize_pairs",
-    "weight_scale",
-]
+__all__ = ["REQUIRED_COLUMNS", "TokenizedPairs", "tokenize_pairs", "weight_scale"]
 
 REQUIRED_COLUMNS = ("mention_id", "mention", "left", "right", "name", "label", "weight")
 ROWS_PER_SHARD = 50_000
-# The Trainer does not count rows with this label.
-IGNORED_LABEL = -100.0
 
 SCHEMA = pa.schema(
     {"input_ids": pa.list_(pa.int32()), "first_length": pa.int16(), "labels": pa.float32(), "weight": pa.float32()}
@@ -65,27 +54,6 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise UserError("pair weights must be 0 or more, and not all 0; check the *_weight keys of the recipe")
     return len(weights) / weights.sum()
-
-
-@dataclass
-class RaggedPairs:
-    """b tokenized pairs without padding.
-
-    Attributes:
-        tokens: int32, the ids of all pairs, one after the other.
-        lengths: (b,) int, tokens of each pair.
-        first_lengths: (b,) int, leading tokens of type 0.
-        labels: (b,) float32, 1.0 for the gold concept, `IGNORED_LABEL` for a row that does not count.
-        weights: (b,) float32.
-        rows: (b,) int64, number of the pair in its dataset.
-    """
-
-    tokens: np.ndarray
-    lengths: np.ndarray
-    first_lengths: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    rows: np.ndarray
 
 
 class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
@@ -128,22 +96,6 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
             weights=self._weights[numbers],
             rows=numbers,
         )
-
-
-class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
-    """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; those that do not count have weight 0."""
-
-    def __init__(self, pairs: TokenizedPairs) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitems__(self, drawn: Pass) -> RaggedPairs:
-        pairs = self.pairs.__getitems__(drawn.rows)
-        if drawn.counts:
-            return pairs
-        return replace(pairs, labels=np.full_like(pairs.labels, IGNORED_LABEL), weights=np.zeros_like(pairs.weights))
 
 
 def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:

@@ -1,22 +1,27 @@
-"""The dev pairs that checkpoints are compared by: candidate lists as retrieval gives them, from all documents."""
+"""What checkpoints are compared by: dev pairs, candidate lists as retrieval gives them, and the metrics on them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
 
+from ..calibration.logistic import sigmoid
 from ..core.errors import UserError
 from ..data.candidate_lists import CandidateLists
+from ..evaluation.pair_metrics import PairMetrics
 from .dataset import REQUIRED_COLUMNS
+from .trainer import LABEL_NAMES
 
 if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
     from ..data.concepts import ConceptTable
     from ..models.template import PairTemplate
 
-__all__ = ["dev_pairs", "sample_by_document"]
+__all__ = ["dev_metrics", "dev_pairs", "sample_by_document"]
 
 
 def dev_pairs(
@@ -80,3 +85,45 @@ def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, s
     if not kept:
         raise UserError(f"max_dev_pairs: {most} holds not one candidate list of the dev split; use more")
     return np.sort(drawn[:kept])
+
+
+def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
+    """A `compute_metrics` for pairs whose rows carry a label.
+
+    Args:
+        mention_ids: (n,) int64, the mention of each pair in dataset order.
+
+    Returns:
+        Function giving ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the pairs
+        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all others (a mention without one
+        counts as wrong); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
+        mention's pairs.
+    """
+
+    metric = PairMetrics()
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
+        labels = columns["labels"]
+        logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
+        metrics = metric.compute(predictions=sigmoid(logits), references=labels.astype(np.int64))
+        bce = np.logaddexp(0, logits) - labels * logits
+        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[columns["row"]])
+
+    return compute
+
+
+def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) -> dict[str, float]:
+    groups, group_of = np.unique(mentions, return_inverse=True)
+    best = {label: np.full(len(groups), -np.inf) for label in (0, 1)}
+    for label, scores in best.items():
+        chosen = labels == label
+        np.maximum.at(scores, group_of[chosen], logits[chosen])
+    top = np.maximum(best[0], best[1])
+    normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
+    losses = (normalizers[group_of] - logits)[labels == 1]
+    # A tie is no win: serving could put either first.
+    return {
+        "acc@1": float((best[1] > best[0]).mean()),
+        "list_loss": float(losses.mean()) if len(losses) else float("nan"),
+    }

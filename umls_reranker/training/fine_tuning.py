@@ -44,10 +44,11 @@ from .callbacks import (
 )
 from .collator import PairCollator
 from .dataset import tokenize_pairs, weight_scale
+from .dev_lists import dev_metrics
 from .losses import GOLD_LABEL
 from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
-from .trainer import LABEL_NAMES, RerankerTrainer, dev_metrics, loader_options
+from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
 
 __all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
 

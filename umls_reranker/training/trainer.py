@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-from ..calibration.logistic import sigmoid
-from ..evaluation.pair_metrics import PairMetrics
-from .dataset import IGNORED_LABEL, TokenizedPairs, TrainingPasses
+from .collator import IGNORED_LABEL, RaggedPairs
 from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
-from .sampling import EpochOrder, GlobalBatches, MentionLists
+from .sampling import EpochOrder, GlobalBatches, MentionLists, Pass
 
-__all__ = ["LABEL_NAMES", "RerankerTrainer", "dev_metrics", "loader_options"]
+if TYPE_CHECKING:
+    from .dataset import TokenizedPairs
+
+__all__ = ["LABEL_NAMES", "RerankerTrainer", "TrainingPasses", "loader_options"]
 
 LABEL_NAMES = ["labels", "weight", "row"]
+
+
+class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
+    """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; those that do not count have weight 0."""
+
+    def __init__(self, pairs: TokenizedPairs) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitems__(self, drawn: Pass) -> RaggedPairs:
+        pairs = self.pairs.__getitems__(drawn.rows)
+        if drawn.counts:
+            return pairs
+        return replace(pairs, labels=np.full_like(pairs.labels, IGNORED_LABEL), weights=np.zeros_like(pairs.weights))
 
 
 class RerankerTrainer(Trainer):
@@ -143,45 +161,3 @@ def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
     """How a `DataLoader` shares its work out to processes."""
     names = "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context"
     return {name: getattr(arguments, f"dataloader_{name}") for name in names}
-
-
-def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
-    """A `compute_metrics` for pairs whose rows carry a label.
-
-    Args:
-        mention_ids: (n,) int64, the mention of each pair in dataset order.
-
-    Returns:
-        Function giving ``f1``, ``precision``, ``recall``, ``roc_auc``, ``ece``, ``brier``, ``log_loss`` of the pairs
-        at probability 0.5; ``acc@1``, the share of mentions whose gold pair beats all others (a mention without one
-        counts as wrong); and ``list_loss``, the cross-entropy (nats) of a gold pair under the softmax over its
-        mention's pairs.
-    """
-
-    metric = PairMetrics()
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
-        labels = columns["labels"]
-        logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
-        metrics = metric.compute(predictions=sigmoid(logits), references=labels.astype(np.int64))
-        bce = np.logaddexp(0, logits) - labels * logits
-        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[columns["row"]])
-
-    return compute
-
-
-def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) -> dict[str, float]:
-    groups, group_of = np.unique(mentions, return_inverse=True)
-    best = {label: np.full(len(groups), -np.inf) for label in (0, 1)}
-    for label, scores in best.items():
-        chosen = labels == label
-        np.maximum.at(scores, group_of[chosen], logits[chosen])
-    top = np.maximum(best[0], best[1])
-    normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
-    losses = (normalizers[group_of] - logits)[labels == 1]
-    # A tie is no win: serving could put either first.
-    return {
-        "acc@1": float((best[1] > best[0]).mean()),
-        "list_loss": float(losses.mean()) if len(losses) else float("nan"),
-    }
