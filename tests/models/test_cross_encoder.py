@@ -160,6 +160,7 @@ def test_shapes_of_compiled_models_are_few_and_logits_the_same(model, pairs, exp
     shapes = set()
 
     def compiled(network, **options):
+        assert options["dynamic"]
         network.register_forward_pre_hook(
             lambda _, args, inputs: shapes.add(tuple(inputs["input_ids"].shape)), with_kwargs=True
         )

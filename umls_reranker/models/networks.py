@@ -150,8 +150,9 @@ class CompiledModel(PaddedModel):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
         super().__init__(model, tokenizer, device, precision)
-        on_gpu = device.type == "cuda"
-        self.model = torch.compile(self.model, dynamic=not on_gpu, mode="reduce-overhead" if on_gpu else None)
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        # Compiled for each shape alone, it would be left as it is, without a word, from the ninth shape on.
+        self.model = torch.compile(self.model, dynamic=True, mode=mode)
 
     def __call__(self, batch: PairBatch) -> torch.Tensor:
         rows = len(batch.lengths)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core.devices import to_device
 from .tokens import PackedTexts, TextGroup
@@ -23,6 +26,8 @@ from .tokens import PackedTexts, TextGroup
 __all__ = ["PackedLayers", "load_bert"]
 
 Made = TypeVar("Made")
+# All but cuDNN's, which PyTorch prefers on Hopper: it plans anew for each number of texts, for some 30 ms.
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class _Layer(NamedTuple):
@@ -79,6 +84,7 @@ class PackedLayers:
             )
 
         self.device = device
+        self._kernels = partial(sdpa_kernel, KERNELS) if device.type == "cuda" else nullcontext
         self.heads = config["num_attention_heads"]
         self.eps = config.get("layer_norm_eps", 1e-12)
         self.words = placed("embeddings.word_embeddings.weight")
@@ -100,14 +106,16 @@ class PackedLayers:
 
     def all_tokens(self, batch: PackedTexts) -> Tensor:
         """Vectors of all tokens, (t, h)."""
-        return self._through(self.layers, batch)
+        with self._kernels():
+            return self._through(self.layers, batch)
 
     def first_tokens(self, batch: PackedTexts) -> Tensor:
         """Vectors of each text's first token, (n, h)."""
         *others, last = self.layers
-        hidden = self._through(others, batch)
-        first = hidden[to_device(batch.offsets[:-1], self.device)]
-        return self._rest(last, self._attention_of_first(last, first, hidden, batch.groups), first)
+        with self._kernels():
+            hidden = self._through(others, batch)
+            first = hidden[to_device(batch.offsets[:-1], self.device)]
+            return self._rest(last, self._attention_of_first(last, first, hidden, batch.groups), first)
 
     def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
         hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
