@@ -1,0 +1,614 @@
+#!/usr/bin/env python
+"""Measure training, scoring and search on one GPU, in under ten minutes and without a network; writes Markdown.
+
+    python run.py                                    # in the unpacked archive of pack.py
+    python run.py --device cpu --quick               # in small, on a processor
+
+It needs torch, transformers, accelerate, numpy and safetensors. What else is compared is left out, and named, where
+sentence-transformers is not installed.
+"""
+
+import argparse
+import gc
+import importlib.util
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "UMLS_RERANKER_PROGRESS": "0"}
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainerCallback
+from transformers import BertForSequenceClassification as Bert
+
+from umls_reranker.core.devices import resolve_device, resolve_precision
+from umls_reranker.models import packed
+from umls_reranker.models.cross_encoder import PairScorer
+from umls_reranker.models.pretrained import load_pretrained
+from umls_reranker.models.template import PairTemplate
+from umls_reranker.models.tokens import EncodedPairs, PairEncoder
+from umls_reranker.training.callbacks import CheckpointCallback, last_complete_checkpoint
+from umls_reranker.training.collator import PairCollator, RaggedPairs
+from umls_reranker.training.processes import use_one_gpu
+from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
+
+transformers.utils.logging.disable_progress_bar()
+# Parts that would begin later than this, in seconds, are left out.
+LAST_START = 500
+TEMPLATE = PairTemplate(48)
+FULL = SimpleNamespace(
+    rows=None,
+    matrix=8_192,
+    batch=64,
+    steps=500,
+    warm_up=50,
+    kill=SimpleNamespace(steps=60, save=20, at=50),
+    batches=(64, 256, 1_024),
+    batch_steps=30,
+    bert={},
+    pairs=131_072,
+    budgets=(16_384, 65_536, 262_144),
+    repeats=100,
+    vectors=(1_000_000, 768, 4_096),
+)
+QUICK = SimpleNamespace(
+    rows=400,
+    matrix=256,
+    batch=8,
+    steps=10,
+    warm_up=2,
+    kill=SimpleNamespace(steps=6, save=2, at=5),
+    batches=(4, 8),
+    batch_steps=3,
+    bert={"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128},
+    pairs=500,
+    budgets=(512, 2_048),
+    repeats=3,
+    vectors=(2_000, 32, 50),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that everything runs")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parent / "data", help="folder of model and pairs")
+    parser.add_argument(
+        "--output", type=Path, default=Path("gpu.md"), help="where the Markdown goes (default: gpu.md)"
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
+    # How it calls itself, for the run that is killed.
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--kill_at", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(options, Path(scratch))
+        if options.train:
+            train_with_checkpoints(bench, options.train, options.kill_at)
+            return
+        options.output.write_text("", encoding="utf-8")
+        failed = False
+
+        def write(text: str) -> None:
+            print(text, flush=True)
+            with options.output.open("a", encoding="utf-8") as output:
+                output.write(text + "\n")
+
+        write(f"# GPU benchmark\n\n{bench.machine()}\n")
+        for title in options.only:
+            start = time.perf_counter()
+            write(f"## {title}\n")
+            if start - began > LAST_START:
+                write("Not measured: no time left.\n")
+                continue
+            try:
+                for line in PARTS[title](bench):
+                    write(line)
+            except Exception as error:
+                traceback.print_exc()
+                write(f"\n**Failed:** {type(error).__name__}: {str(error).splitlines()[:1]}")
+                failed = True
+            write(f"\n{time.perf_counter() - start:.0f} s.\n")
+        write(f"All together: {time.perf_counter() - began:.0f} s.")
+    sys.exit(failed)
+
+
+class Bench:
+    """What all parts share: device, sizes, pairs, and what earlier parts leave for later ones."""
+
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self.options, self.scratch = options, scratch
+        self.device = resolve_device(options.device)
+        self.on_gpu = self.device.type == "cuda"
+        self.sizes = QUICK if options.quick else FULL
+        fastest = resolve_precision("auto", self.device)
+        self.precisions = (
+            ["float32", "bfloat16", "float16"] if self.on_gpu else list(dict.fromkeys(["float32", fastest]))
+        )
+        self.tokenizer = load_pretrained(AutoTokenizer, options.data / "model")
+        columns = json.loads((options.data / "pairs.json").read_text(encoding="utf-8"))
+        self.columns = {name: column[: self.sizes.rows] for name, column in columns.items()}
+        self.pairs = Pairs(self.columns, self.tokenizer)
+        self.peak = dict.fromkeys(self.precisions, float("nan"))
+
+    def machine(self) -> str:
+        place = torch.cuda.get_device_name(self.device) if self.on_gpu else f"{platform.machine()} processor"
+        versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+        if self.on_gpu:
+            versions += f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        pairs = f"{len(self.pairs):,} pairs of {self.pairs.lengths.mean():.1f} tokens"
+        return f"{date.today()}: {place}, Python {platform.python_version()}, {versions}; {pairs}."
+
+    def wait(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def seconds(self, run: Callable[[], object], rounds: int = 3) -> float:
+        """Of the best round, after one that is not counted."""
+        run()
+        best = float("inf")
+        for _ in range(rounds):
+            self.wait()
+            began = time.perf_counter()
+            run()
+            self.wait()
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    def memory(self) -> str:
+        """GB at the highest since the last call."""
+        if not self.on_gpu:
+            return "-"
+        gc.collect()
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return f"{peak / 1e9:.2f}"
+
+    def minilm(self) -> torch.nn.Module:
+        """The packed encoder in float32, with a fresh head."""
+        torch.manual_seed(13)
+        return load_pretrained(
+            AutoModelForSequenceClassification, self.options.data / "model", num_labels=1, dtype="float32"
+        )
+
+    def bert_base(self) -> torch.nn.Module:
+        """A BERT of base size, with random weights."""
+        torch.manual_seed(13)
+        return Bert(BertConfig(vocab_size=len(self.tokenizer), num_labels=1, **self.sizes.bert))
+
+    def folder(self, name: str) -> Path:
+        """A model folder for scoring: `bert-base`, or `minilm`, as the training in float32 left it."""
+        folder = self.scratch / name
+        if not folder.exists():
+            model = self.bert_base() if name == "bert-base" else self.minilm()
+            model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        return folder
+
+    def scorer(self, name: str, precision: str, **options: object) -> PairScorer:
+        return PairScorer.from_folder(self.folder(name), TEMPLATE, str(self.device), precision, **options)
+
+    def trainer(
+        self, network: torch.nn.Module, precision: str, steps: int, batch: int, folder: Path, save: int = 0
+    ) -> RerankerTrainer:
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder),
+            use_cpu=not self.on_gpu,
+            bf16=precision == "bfloat16",
+            fp16=precision == "float16",
+            per_device_train_batch_size=batch,
+            max_steps=steps,
+            learning_rate=1e-4 if network.config.hidden_size < 768 else 2e-5,
+            warmup_steps=0.06,
+            logging_steps=max(1, steps // 10),
+            save_strategy="steps" if save else "no",
+            save_steps=save or 500,
+            report_to=[],
+            remove_unused_columns=False,
+            label_names=LABEL_NAMES,
+            disable_tqdm=True,
+            seed=13,
+        )
+        use_one_gpu(arguments)
+        collator = PairCollator(self.tokenizer.pad_token_id, pad_to_multiple_of=8 if self.on_gpu else 1)
+        trainer = RerankerTrainer(network, arguments, collator, train_dataset=self.pairs)
+        trainer.remove_callback(transformers.PrinterCallback)
+        return trainer
+
+
+class Pairs:
+    """Tokenized pairs in memory, as `TokenizedPairs` gives them."""
+
+    def __init__(self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+        self.encoded: EncodedPairs = PairEncoder(tokenizer, TEMPLATE).encode(columns["mention"], columns["name"])
+        self.lengths = self.encoded.lengths
+        self.labels = np.array(columns["label"], np.float32)
+        weights = np.array(columns["weight"], np.float32)
+        self.weights = weights / weights.mean()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitems__(self, rows: list[int]) -> RaggedPairs:
+        starts, ends = self.encoded.offsets[rows], self.encoded.offsets[np.add(rows, 1)]
+        tokens = [self.encoded.ids[start:end] for start, end in zip(starts, ends, strict=True)]
+        firsts = self.encoded.first_lengths[rows]
+        picked = (self.lengths[rows], firsts, self.labels[rows], self.weights[rows], np.array(rows))
+        return RaggedPairs(np.concatenate(tokens), *picked)
+
+
+class Watch(TrainerCallback):
+    """Seconds of the steps after the first ones, and the steps that a scaled loss skipped."""
+
+    def __init__(self, bench: Bench, trainer: transformers.Trainer, warm_up: int) -> None:
+        self.bench, self.trainer, self.warm_up = bench, trainer, warm_up
+        self.skipped = 0
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.skipped += self.trainer.accelerator.optimizer_step_was_skipped
+        if state.global_step == self.warm_up:
+            self.bench.wait()
+            self.began = time.perf_counter()
+        elif state.global_step == args.max_steps:
+            self.bench.wait()
+            steps = args.max_steps - self.warm_up
+            self.pairs_per_second = steps * args.train_batch_size / (time.perf_counter() - self.began)
+
+
+class Kill(TrainerCallback):
+    """Ends the process at a step, as a power cut would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def header(*titles: str) -> str:
+    return f"{row(*titles)}\n|:---|{'---:|' * (len(titles) - 1)}"
+
+
+def losses(trainer: transformers.Trainer) -> np.ndarray:
+    return np.array([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+
+
+def matrix_weights(network: torch.nn.Module) -> int:
+    """Weights of the layers' matrix products."""
+    return sum(w.numel() for name, w in network.named_parameters() if ".layer." in name and w.ndim == 2)
+
+
+def rate(bench: Bench, network: torch.nn.Module, precision: str, tokens_per_second: float, passes: int) -> list[str]:
+    """TFLOP/s, and their share of the measured peak; `passes` is 1 forward, and 3 with backward. Without padding."""
+    tflops = 2 * passes * matrix_weights(network) * tokens_per_second / 1e12
+    return [f"{tflops:.3g}", f"{tflops / bench.peak[precision]:.1%}"]
+
+
+def peaks(bench: Bench) -> Iterator[str]:
+    size = bench.sizes.matrix
+    yield header("product of two square matrices", "size", "TFLOP/s")
+    for precision in bench.precisions:
+        left, right = (torch.randn(size, size, device=bench.device, dtype=getattr(torch, precision)) for _ in range(2))
+        bench.peak[precision] = 2 * size**3 / bench.seconds(partial(torch.mm, left, right), 10) / 1e12
+        yield row(precision, f"{size:,}", f"{bench.peak[precision]:.3g}")
+
+
+def training(bench: Bench) -> Iterator[str]:
+    """MiniLM on real pairs in each precision; the one of float32 is what is scored later."""
+    sizes, reference = bench.sizes, None
+    titles = ("last loss", "differs at most", "on average", "skipped steps", "scale", "growth tracker")
+    yield header(f"MiniLM, batches of {sizes.batch}", "first loss", *titles, "pairs/s")
+    for precision in bench.precisions:
+        trainer = bench.trainer(bench.minilm(), precision, sizes.steps, sizes.batch, bench.scratch / "training")
+        watch = Watch(bench, trainer, sizes.warm_up)
+        trainer.add_callback(watch)
+        trainer.train()
+        logged = losses(trainer)
+        reference = logged if reference is None else reference
+        apart = np.abs(logged - reference)
+        scaler = trainer.accelerator.scaler
+        state = scaler.state_dict() if scaler else {"scale": "-", "_growth_tracker": "-"}
+        figures = (f"{x:.4f}" for x in (logged[0], logged[-1], apart.max(), apart.mean()))
+        speed = f"{watch.pairs_per_second:,.0f}"
+        yield row(precision, *figures, watch.skipped, state["scale"], state["_growth_tracker"], speed)
+        if precision == "float32":
+            trainer.model.save_pretrained(bench.scratch / "minilm")
+            bench.tokenizer.save_pretrained(bench.scratch / "minilm")
+    yield f"\nA loss is the mean of {sizes.steps // 10} steps; it differs from that of float32 at the same steps."
+    yield "" if bench.on_gpu else "\nNot measured: float16, which trains on a GPU alone."
+
+
+def train_with_checkpoints(bench: Bench, folder: Path, kill_at: int | None) -> None:
+    """The process of `resuming`: trains from the last checkpoint on, and says where it came from and what came out."""
+    sizes = bench.sizes.kill
+    network = bench.minilm()
+    trainer = bench.trainer(network, bench.precisions[-1], sizes.steps, bench.sizes.batch, folder, save=sizes.save)
+    trainer.add_callback(CheckpointCallback(kept=2))
+    if kill_at:
+        trainer.add_callback(Kill(kill_at))
+    checkpoint = last_complete_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    scaler = trainer.accelerator.scaler
+    state = scaler.state_dict() if scaler else {}
+    outcome = {
+        "from": checkpoint and Path(checkpoint).name,
+        "losses": losses(trainer).tolist(),
+        "scaler": {name: state[name] for name in ("scale", "_growth_tracker") if name in state},
+    }
+    torch.save(network.state_dict(), folder / "weights.pt")
+    (folder / "outcome.json").write_text(json.dumps(outcome), encoding="utf-8")
+
+
+def resuming(bench: Bench) -> Iterator[str]:
+    sizes, precision = bench.sizes.kill, bench.precisions[-1]
+
+    def train(folder: Path, *more: object) -> int:
+        command = [sys.executable, __file__, "--device", bench.options.device, "--data", bench.options.data]
+        command += ["--quick"] * bench.options.quick + ["--train", folder, *more]
+        return subprocess.run([str(part) for part in command], check=False).returncode
+
+    whole, cut = bench.scratch / "undisturbed", bench.scratch / "killed"
+    codes = [train(whole), train(cut, "--kill_at", sizes.at), train(cut)]
+    if codes != [0, -signal.SIGKILL, 0]:
+        raise RuntimeError(f"exit codes {codes}")
+    outcomes = [json.loads((folder / "outcome.json").read_text()) for folder in (whole, cut)]
+    weights = [torch.load(folder / "weights.pt", map_location="cpu") for folder in (whole, cut)]
+    apart = max((one - weights[1][name]).abs().max().item() for name, one in weights[0].items())
+    yield header(f"{precision}, {sizes.steps} steps", "resumed from", "last loss", "scaler", "weights apart at most")
+    for name, outcome in zip(("undisturbed", f"killed at step {sizes.at}"), outcomes, strict=True):
+        scaler = ", ".join(f"{key.strip('_')} {value:g}" for key, value in outcome["scaler"].items()) or "-"
+        yield row(name, outcome["from"] or "-", f"{outcome['losses'][-1]:.6f}", scaler, f"{apart:.1e}")
+
+
+def throughput(bench: Bench) -> Iterator[str]:
+    sizes = bench.sizes
+    tokens = bench.pairs.lengths.mean()
+    yield header("training", "precision", "batch", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
+    for name, make in {"MiniLM": bench.minilm, "BERT-base": bench.bert_base}.items():
+        for precision in bench.precisions:
+            for batch in sizes.batches:
+                bench.memory()
+                network = make()
+                trainer = bench.trainer(network, precision, sizes.batch_steps, batch, bench.scratch / "throughput")
+                watch = Watch(bench, trainer, sizes.batch_steps // 3)
+                trainer.add_callback(watch)
+                trainer.train()
+                figures = rate(bench, network, precision, watch.pairs_per_second * tokens, passes=3)
+                yield row(name, precision, batch, f"{watch.pairs_per_second:,.0f}", *figures, bench.memory())
+                del trainer, watch, network
+    if all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
+        speed = their_training(bench)
+        yield row("MiniLM, sentence-transformers", "bfloat16", sizes.batches[0], f"{speed:,.0f}", "", "", "")
+    else:
+        yield "\nNot measured: training by sentence-transformers, which needs it and datasets installed."
+
+
+def their_training(bench: Bench) -> float:
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import (
+        CrossEncoder,
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+        losses,
+    )
+
+    sizes = bench.sizes
+    model = CrossEncoder(
+        str(bench.folder("minilm")), num_labels=1, max_length=TEMPLATE.max_length, device=str(bench.device)
+    )
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(bench.scratch / "theirs"),
+        use_cpu=not bench.on_gpu,
+        bf16=True,
+        per_device_train_batch_size=sizes.batches[0],
+        max_steps=sizes.batch_steps,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+    )
+    texts = Dataset.from_dict({name: bench.columns[name] for name in ("mention", "name", "label")})
+    loss = losses.BinaryCrossEntropyLoss(model)
+    trainer = CrossEncoderTrainer(model, arguments, train_dataset=texts, loss=loss)
+    watch = Watch(bench, trainer, sizes.batch_steps // 3)
+    trainer.add_callback(watch)
+    trainer.train()
+    return watch.pairs_per_second
+
+
+def scored_pairs(bench: Bench, new_names: bool = False, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Distinct pairs of mention and name, drawn at random; each name some times, or made new by a number."""
+    rng = np.random.default_rng(seed)
+    mentions, names = (list(dict.fromkeys(bench.columns[name])) for name in ("mention", "name"))
+    drawn = rng.choice(len(mentions) * len(names), min(bench.sizes.pairs, len(mentions) * len(names)), replace=False)
+    left, right = np.divmod(drawn, len(names))
+    texts = [f"{names[j]} {i}" if new_names else names[j] for i, j in enumerate(right)]
+    return [mentions[i] for i in left], texts
+
+
+def scoring(bench: Bench) -> Iterator[str]:
+    texts = scored_pairs(bench)
+
+    def score(scorer: PairScorer, texts: tuple[list[str], list[str]], rounds: int = 2) -> float:
+        def run() -> None:
+            scorer.encoder = PairEncoder(bench.tokenizer, TEMPLATE)  # it knows no text yet
+            scorer.score(*texts)
+
+        return len(texts[0]) / bench.seconds(run, rounds)
+
+    encoded = PairEncoder(bench.tokenizer, TEMPLATE).encode(*texts)
+    tokens = encoded.lengths.mean()
+    alone = bench.seconds(lambda: PairEncoder(bench.tokenizer, TEMPLATE).encode_distinct(*texts), 1)
+    yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
+    for name in ("minilm", "bert-base"):
+        network = bench.minilm() if name == "minilm" else bench.bert_base()
+        for precision in bench.precisions:
+            bench.memory()
+            scorer = bench.scorer(name, precision)
+            speed = score(scorer, texts, 1 if precision == "float32" else 2)
+            figures = rate(bench, network, precision, speed * tokens, passes=1)
+            yield row(name, precision, f"{speed:,.0f}", *figures, bench.memory())
+            del scorer
+    half = bench.precisions[-1]
+    for budget in bench.sizes.budgets:
+        bench.memory()
+        speed = score(bench.scorer("bert-base", half, token_budget=budget), texts)
+        yield row(f"bert-base, {budget:,} tokens at once", half, f"{speed:,.0f}", "", "", bench.memory())
+    scorer = bench.scorer("bert-base", half)
+    speed = score(scorer, scored_pairs(bench, new_names=True))
+    yield row("bert-base, no name comes twice", half, f"{speed:,.0f}", "", "", "")
+    packed.KERNELS.append(packed.SDPBackend.CUDNN_ATTENTION)
+    for kernels in ("with", "without"):
+        other = scored_pairs(bench, seed=1 + len(packed.KERNELS))
+        began = time.perf_counter()
+        scorer.score(*other)
+        speed = len(other[0]) / (time.perf_counter() - began)
+        yield row(f"bert-base, once over other pairs, {kernels} cuDNN's attention", half, f"{speed:,.0f}", "", "", "")
+        del packed.KERNELS[3:]
+    comparable = importlib.util.find_spec("sentence_transformers")
+    for name in ("minilm", "bert-base") if comparable else ():
+        speed = len(texts[0]) / bench.seconds(their_scoring(bench, name, texts), 1)
+        yield row(f"{name}, sentence-transformers", "bfloat16", f"{speed:,.0f}", "", "", "")
+    names = len(set(texts[1]))
+    yield f"\n{len(texts[0]):,} distinct pairs of {tokens:.1f} tokens, {names:,} names; "
+    yield f"tokenizing alone: {len(texts[0]) / alone:,.0f} pairs/s."
+    yield "" if comparable else "\nNot measured: scoring by sentence-transformers, which is not installed."
+
+
+def their_scoring(bench: Bench, name: str, texts: tuple[list[str], list[str]]) -> Callable[[], object]:
+    from sentence_transformers import CrossEncoder
+
+    options = {"device": str(bench.device), "model_kwargs": {"dtype": "bfloat16"}}
+    model = CrossEncoder(str(bench.folder(name)), max_length=TEMPLATE.max_length, **options)
+    pairs = list(zip(*texts, strict=True))
+    return partial(model.predict, pairs, batch_size=1_024, show_progress_bar=False)
+
+
+def agreement(bench: Bench) -> Iterator[str]:
+    """Logits of the trained MiniLM over the lists that were mined."""
+    mentions, names, owner = (bench.columns[name][:10_000] for name in ("mention", "name", "mention_id"))
+    reference = PairScorer.from_folder(bench.folder("minilm"), TEMPLATE, "cpu", "float32").score(mentions, names)
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+
+    def first(logits: np.ndarray) -> np.ndarray:
+        return np.array([part.argmax() for part in np.split(logits, starts[1:])])
+
+    yield header("logits against float32 on the processor", "on average", "at most", "same first of a list")
+    for precision in bench.precisions:
+        logits = bench.scorer("minilm", precision).score(mentions, names).logits
+        apart = np.abs(logits - reference.logits)
+        same = (first(logits) == first(reference.logits)).mean()
+        yield row(precision, f"{apart.mean():.1e}", f"{apart.max():.1e}", f"{same:.2%}")
+    yield f"\nLogits have standard deviation {reference.logits.std():.2f}; {len(starts):,} lists."
+
+
+def one_mention(bench: Bench) -> Iterator[str]:
+    mention, names = bench.columns["mention"][0], list(dict.fromkeys(bench.columns["name"]))[:32]
+    texts = [mention] * len(names), names
+    yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logits differ at most")
+    half = bench.precisions[-1]
+    runs = [(name, precision, "torch") for name in ("minilm", "bert-base") for precision in bench.precisions]
+    names_compiled = () if bench.options.quick else ("minilm", "bert-base")
+    compiled = [(name, half, "torch_compile") for name in names_compiled]
+    for name, precision, backend in runs + compiled:
+        scorer = bench.scorer(name, precision, backend=backend)
+        began = time.perf_counter()
+        scorer.score(*texts)
+        first = time.perf_counter() - began
+        if backend == "torch_compile":
+            scorer.score(*texts)  # the graph is recorded once it has run
+        taken = []
+        for _ in range(bench.sizes.repeats):
+            began = time.perf_counter()
+            logits = scorer.score(*texts).logits
+            taken.append(time.perf_counter() - began)
+        apart = np.abs(logits - bench.scorer(name, "float32").score(*texts).logits).max()
+        graphs = " by CUDA graphs" if bench.on_gpu and backend == "torch_compile" else f" by {backend}"
+        yield row(name + graphs, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
+        if backend == "torch_compile":
+            yield row(f"{name}{graphs}, in another thread", precision, in_thread(scorer, texts), "", "")
+    yield "" if compiled else "\nNot measured: the compiled model, which takes minutes on a processor."
+
+
+def in_thread(scorer: PairScorer, texts: tuple[list[str], list[str]]) -> str:
+    """How a thread of a server fares with a model that the main thread compiled: twelve sizes of lists."""
+    outcome = []
+
+    def work() -> None:
+        try:
+            for size in range(1, 13):
+                scorer.score(*(column[:size] for column in texts))
+            began = time.perf_counter()
+            scorer.score(*texts)
+            outcome.append(f"{(time.perf_counter() - began) * 1e3:.2f}")
+        except Exception as error:
+            traceback.print_exc()
+            outcome.append(f"failed: {type(error).__name__}")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    return outcome[0]
+
+
+def search(bench: Bench) -> Iterator[str]:
+    """Exact search: blocks of queries times all vectors, and the best 64 of each."""
+    count, width, asked = bench.sizes.vectors
+    generator = torch.Generator(bench.device).manual_seed(0)
+
+    def unit(rows: int) -> torch.Tensor:
+        vectors = torch.randn(rows, width, device=bench.device, generator=generator)
+        return torch.nn.functional.normalize(vectors, dim=1)
+
+    vectors, queries = unit(count), unit(asked)
+    yield header(f"{count:,} x {width}, 64 nearest", "queries/s", "recall", "peak memory, GB")
+    reference = None
+    for precision in bench.precisions:
+        bench.memory()
+        stored, sought = (tensor.to(getattr(torch, precision)) for tensor in (vectors, queries))
+
+        def find(stored=stored, sought=sought) -> torch.Tensor:
+            return torch.cat([(block @ stored.T).topk(64).indices for block in sought.split(512)])
+
+        speed, found = asked / bench.seconds(find, 1), find().cpu().numpy()
+        reference = found if reference is None else reference
+        shared = [len(np.intersect1d(own, other)) for own, other in zip(found, reference, strict=True)]
+        yield row(precision, f"{speed:,.0f}", f"{np.mean(shared) / 64:.4f}", bench.memory())
+    yield "\nVectors are random, the hardest case: neighbours are as near as in no vocabulary."
+
+
+PARTS: dict[str, Callable[[Bench], Iterator[str]]] = {
+    "peak": peaks,
+    "training": training,
+    "resuming": resuming,
+    "scoring": scoring,
+    "agreement": agreement,
+    "one_mention": one_mention,
+    "search": search,
+    "throughput": throughput,
+}
+
+
+if __name__ == "__main__":
+    main()

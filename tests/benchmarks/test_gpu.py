@@ -1,0 +1,67 @@
+"""The GPU benchmark in small, from its archive, as on a machine that has little more than torch and transformers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import tiny_encoder
+
+ROOT = Path(__file__).parents[2]
+GPU = ROOT / "benchmarks" / "gpu"
+# What a machine with torch, transformers and accelerate alone does not have.
+MISSING = "datasets evaluate faiss pandas pyarrow scipy sentence_transformers sklearn tenacity tensorboard xxhash"
+
+
+def run(*command, **environment):
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def blocked(tmp_path):
+    """A folder for PYTHONPATH, with which Python finds none of these libraries."""
+    folder = tmp_path / "blocked"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({MISSING.split()}))\n")
+    return folder
+
+
+def test_training_and_scoring_load_without_further_libraries(blocked):
+    assert "--quick" in run(GPU / "run.py", "--help", PYTHONPATH=f"{blocked}{os.pathsep}{ROOT}")
+
+
+@pytest.mark.extra
+@pytest.mark.timeout(900)
+def test_the_archive_measures_everything_without_further_libraries(tmp_path, blocked):
+    from datasets import Dataset, DatasetDict
+
+    rows = range(120)
+    pairs = {
+        "mention_id": [row // 10 for row in rows],
+        "mention": [f"pain {row // 10}" for row in rows],
+        "name": [f"ache {row}" for row in rows],
+        "label": [int(row % 10 == 0) for row in rows],
+        "weight": [1.0 + row % 2 for row in rows],
+    }
+    DatasetDict(train=Dataset.from_dict(pairs)).save_to_disk(tmp_path / "pairs")
+    model = tiny_encoder(tmp_path / "model")
+    printed = run(GPU / "pack.py", tmp_path / "gpu.tar.gz", "--pairs", tmp_path / "pairs", "--model", model)
+    assert "120 pairs" in printed
+    subprocess.run(["tar", "xzf", tmp_path / "gpu.tar.gz", "-C", tmp_path], check=True)
+
+    output = tmp_path / "gpu.md"
+    run(tmp_path / "gpu" / "run.py", "--device", "cpu", "--quick", "--output", output, PYTHONPATH=str(blocked))
+    lines = output.read_text().splitlines()
+    parts = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
+    assert parts == ["peak", "training", "resuming", "scoring", "agreement", "one_mention", "search", "throughput"]
+    assert not any("Failed" in line for line in lines)
+    tables = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines if line.startswith("| ")}
+    # A run that was killed ends as the undisturbed one, to the last digit shown.
+    killed, undisturbed = tables["| killed at step 5"], tables["| undisturbed"]
+    assert killed[1] == "checkpoint-4" and killed[2] == undisturbed[2] and float(killed[-1]) < 1e-6
+    left_out = [line for line in lines if line.startswith("Not measured")]
+    assert any("sentence-transformers" in line for line in left_out) and any("float16" in line for line in left_out)
