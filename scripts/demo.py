@@ -11,6 +11,7 @@ file next to it at once, for umls-reranker add_feedback. A run folder without --
 split. Nothing is uploaded, and only this machine sees the page unless --host says otherwise.
 """
 
+import warnings
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
@@ -44,6 +45,8 @@ def main() -> None:
         export_space(options.model, options.export_space)
         print(f"{options.export_space}: upload this folder as a Space of the Gradio SDK")
         return
+    # The page says it, next to the answer.
+    warnings.filterwarnings("ignore", message="mentions or candidates came without")
     demo = Demo.open(options.model, options.index, options.against, options.device)
     queue = options.review
     if queue is None and demo.run and demo.linker:
@@ -52,7 +55,10 @@ def main() -> None:
             make_queue(demo.linker, demo.run, queue)
     sheet = ReviewSheet(queue, queue.with_suffix(".reviewed.jsonl")) if queue else None
     print(f"opens http://{options.host}:{options.port} ; Ctrl-C ends it", flush=True)
-    launch(build_page(demo, sheet), demo, server_name=options.host, server_port=options.port, quiet=True)
+    try:
+        launch(build_page(demo, sheet), demo, server_name=options.host, server_port=options.port, quiet=True)
+    except OSError:
+        raise UserError(f"port {options.port} of {options.host} is not to be had; give another with --port") from None
 
 
 if __name__ == "__main__":

@@ -90,7 +90,9 @@ def sheet(tmp_path):
     ]
     row = {"reason": SCRIPT, "entity": SCRIPT, "left": SCRIPT, "candidates": candidates, "entity_type": "T047"}
     rows = [row | {"ranked": [item | {"accepted": False} for item in ranked], "mention_id": n} for n in range(2)]
-    rows.append({"entity": "x", "candidates": [], "ranked": []})
+    # Plain names, as a service may log them.
+    top = {"name": "x", "score": 0.5, "margin": 0.1, "tier": "low", "accepted": False}
+    rows.append({"entity": "x", "candidates": ["x"], "ranked": [top]})
     queue = tmp_path / "queue.jsonl"
     queue.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return ReviewSheet(queue, tmp_path / "reviewed.jsonl")
@@ -106,6 +108,7 @@ def test_a_review_by_buttons(sheet):
     assert Page(review_html(sheet, HIERARCHY)).choices()[:3] == ["none", "skip", "undo"]
     act(sheet, 1, "skip")
     assert "1 of 3 reviewed, 1 skipped" in Page(review_html(sheet, HIERARCHY)).words
+    assert Page(review_html(sheet, HIERARCHY)).choices()[3:] == ["0"]
     act(sheet, 2, "none")
     act(sheet, 1, "0")
     assert sheet.chosen == {0: "C0000002", 2: None, 1: "C0000003"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,12 +136,10 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     columns = mentions.with_format("arrow")[:].to_pydict()
     queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
     found = linker.candidates(queries)
-    with warnings.catch_warnings():
-        # That some mentions have no type is no news.
-        warnings.simplefilter("ignore")
-        ranked = linker.reranker.rerank_batch(
-            queries.texts, found, columns["semantic_types"], queries.lefts, queries.rights, desc="ranking a queue"
-        )
+    types = columns["semantic_types"]
+    ranked = linker.reranker.rerank_batch(
+        queries.texts, found, types, queries.lefts, queries.rights, desc="ranking a queue"
+    )
     logged = []
     for row, items, answer in zip(mentions, found, ranked, strict=True):
         best = answer[0] if answer else None
@@ -218,15 +215,10 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
 def _figures(reranker: UMLSReranker, sheet: ReviewSheet) -> dict[str, str]:
     """What a model makes of the reviewed mentions, and its default thresholds."""
     rows = [sheet.mentions[place].row for place in sheet.chosen]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ranked = reranker.rerank_batch(
-            [row["entity"] for row in rows],
-            [row["candidates"] for row in rows],
-            [row.get("entity_type") for row in rows],
-            [row.get("left") or "" for row in rows],
-            [row.get("right") or "" for row in rows],
-        )
+    types = [row.get("entity_type") for row in rows]
+    lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
+    texts, candidates = ([row[name] for row in rows] for name in ("entity", "candidates"))
+    ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
     tops = [(items[0], choice) for items, choice in zip(ranked, sheet.chosen.values(), strict=True) if items]
     right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]
     answered = [top.accepted for top, _ in tops]
