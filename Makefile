@@ -1,4 +1,4 @@
-# make quickstart   install, and run the whole road on the Human Phenotype Ontology (half an hour on one core)
+# make quickstart   install, and run the full pipeline on the Human Phenotype Ontology (umls-reranker run quickstart)
 # make test         install what tests need, and run them on all cores
 # make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python

@@ -2,7 +2,7 @@
 """How often the certificate of the high tier breaks its promise, and what share of the mentions it certifies.
 
     python benchmarks/certificate.py --draws 5000 --calibrated_draws 500
-    python benchmarks/certificate.py --outcomes runs/quickstart/report/outcomes.parquet
+    python benchmarks/certificate.py --outcomes runs/hpo-minilm/report/outcomes.parquet
 
 Target precision 0.95 at confidence 0.95. First table: documents whose answers are right a little less often than that,
 so that every certificate is wrong. Second table: calibrated scores, of which a threshold has to be found. With
