@@ -2,23 +2,75 @@
 """Fit calibrator and thresholds on the calibration split's real candidate lists, and assemble the model folder.
 
     umls-reranker calibrate quickstart
+    umls-reranker calibrate MODEL --lists my_lists.parquet --output NEW_MODEL
 
-Writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all evidence,
-the counts of the training split's strings, thresholds.json, recipe.yaml.
+The first writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all
+evidence, the counts of the training split's strings, thresholds.json, recipe.yaml.
+
+The second needs no run. MODEL is a reranker or any sequence classifier of one logit, a folder or a Hub id. The lists
+are some hundred mentions of your own pipeline, as umls-reranker rerank reads them (JSON Lines, Parquet, Arrow), each
+with doc_id and cui, its right concept. Scores of your retrievers are weighed too: candidates bring them as NAME_score.
+It prints what the model was worth on them before, and what it is worth on documents that it was not fitted on.
+umls-reranker calibrate MODEL --lists --help lists its options.
 """
 
+import sys
 from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.files import fingerprint_path, read_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import CommandParser, run_script, should_run
 from umls_reranker.core.stage_keys import model_stage
 from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
 def main() -> None:
-    calibrate(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
+    if any(word.split("=")[0] == "--lists" for word in sys.argv[1:]):
+        calibrate_on_lists(lists_parser().parse_args())
+    else:
+        calibrate(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
+
+
+def lists_parser() -> CommandParser:
+    parser = CommandParser(__doc__)
+    parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier of one logit")
+    parser.add_argument("--lists", type=Path, required=True, help="file or folder: .jsonl, .parquet, .arrow")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new model, which must not be there")
+    parser.add_argument("--revision", help="tag, branch or commit on the Hub")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
+    parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
+    usual = CalibrationArguments()
+    parser.add_argument("--calibrator", default=usual.calibrator, help="as in a recipe (default: auto)")
+    for name in ("target_precision", "confidence"):
+        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name), help="of the tier high (0.95)")
+    parser.add_argument("--seed", type=int, default=RunArguments().seed, help="of the folds of documents")
+    return parser
+
+
+def calibrate_on_lists(options) -> None:
+    from umls_reranker.calibration.calibrators import Calibrator
+    from umls_reranker.core.errors import UserError
+    from umls_reranker.serving.labelled_lists import read_labelled_lists
+    from umls_reranker.serving.recalibration import SourceModel, before_and_after, recalibrate, save_recalibrated
+
+    methods = ("auto", *(name for name, kind in Calibrator.kinds.items() if kind.fits_lists))
+    if options.calibrator not in methods:
+        raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
+    for name in ("target_precision", "confidence"):
+        if not 0 < getattr(options, name) < 1:
+            raise UserError(f"{name}: {getattr(options, name)} must lie between 0 and 1, such as 0.95")
+    if options.output.exists():
+        raise UserError(f"{options.output} exists already; choose another folder for the new model")
+    source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
+    given = read_labelled_lists(options.lists, source.hierarchy)
+    settings = CalibrationArguments(
+        calibrator=options.calibrator, target_precision=options.target_precision, confidence=options.confidence
+    )
+    found = recalibrate(source, given, settings, options.seed)
+    save_recalibrated(source, found, options.output)
+    print(before_and_after(found, given))
+    print(f"the new model is in {options.output}")
 
 
 def calibrate(recipe) -> None:

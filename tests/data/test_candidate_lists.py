@@ -187,3 +187,24 @@ def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
     part = lists.take(np.array([False, True, True]))
     assert part.offsets.tolist() == [0, 0, 2] and part.names.to_pylist() == ["gone", "cold"]
     assert part.annotations.documents.tolist() == ["d", "e"] and content(lists.take(np.arange(3))) == found
+
+
+def test_scores_of_a_pipelines_own_retrievers_are_read_where_they_are_asked_for():
+    rows = [{"entity": "cold", "candidates": [{"name": "Cold", "bm25_score": 7, "retrieval_score": 1.0}]}]
+    for given in (CandidateLists.from_rows, CandidateLists.from_table):
+        made = given(HIERARCHY, rows if given == CandidateLists.from_rows else pa.Table.from_pylist(rows), ["bm25"])
+        assert {name: column.tolist() for name, column in made.scores.items()} == {"bm25": [7.0]}
+    with pytest.raises(TypeError, match="candidate 0 has a bm25_score that is no number: 'x'"):
+        CandidateLists.from_rows(
+            HIERARCHY, [{"entity": "a", "candidates": [{"name": "b", "bm25_score": "x"}]}], ["bm25"]
+        )
+
+
+def test_some_candidates_of_the_same_mentions():
+    given = make_lists(["a", "b", "c"], [["p", "q", "r"], ["s"], ["t", "u"]], gold=[2, 0, -1], hierarchy=HIERARCHY)
+    found = given.with_candidates(np.array([False, True, True, False, True, True]))
+    assert found.names.to_pylist() == ["q", "r", "t", "u"] and found.offsets.tolist() == [0, 2, 2, 4]
+    assert found.annotations.gold.tolist() == [1, -1, -1] and found.labels.tolist() == [0, 1, 0, 0]
+    assert given.with_candidates(np.ones(6, bool)).annotations.gold.tolist() == [2, 0, -1]
+    part = given.take(np.array([1, 2]))
+    assert part.annotations.gold.tolist() == [0, -1] and part.names.to_pylist() == ["s", "t", "u"]

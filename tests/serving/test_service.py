@@ -366,7 +366,14 @@ def test_nothing_a_request_says_is_loaded(reranker):
 
 @pytest.mark.parametrize(
     "candidate",
-    [{"name": "a", "retrieval_score": "high"}, b'{"name": "a", "retrieval_score": NaN}', {"cui": "C1"}, "a"],
+    [
+        {"name": "a", "retrieval_score": "high"},
+        b'{"name": "a", "retrieval_score": NaN}',
+        {"name": "a", "bm25_score": "high"},
+        b'{"name": "a", "bm25_score": NaN}',
+        {"cui": "C1"},
+        "a",
+    ],
 )
 def test_candidates_that_will_not_do_are_named(reranker, candidate):
     text = candidate if isinstance(candidate, bytes) else json.dumps(candidate).encode()

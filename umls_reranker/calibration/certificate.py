@@ -56,12 +56,16 @@ class Certificate:
     def __str__(self) -> str:
         if self.threshold is not None:
             return f"{self.threshold:.3f}"
+        reason = "too many of the most probable answers are wrong"
         if self.documents < self.documents_needed:
-            return (
-                f"not certified: the calibration documents count for {int(self.documents)} of equal size, and "
+            reason = (
+                f"the calibration documents count for {int(self.documents)} of equal size, and "
                 f"{self.documents_needed} or more are needed"
             )
-        return "not certified: too many of the most probable answers are wrong"
+        more = "more of the same would not help"
+        if self.documents_more is not None:
+            more = f"about {self.documents_more:,} documents more like these would do"
+        return f"not certified: {reason}; {more}"
 
 
 def certify(
@@ -174,18 +178,18 @@ def find_certificate(
     worth = np.array([_worth(size) for size, _ in expected])
     power = np.array([_power(size, right, target_precision) for size, right in expected])
     usable = worth >= needed
-    lowest = None
+    lowest, tested = None, thresholds
     if usable.any():
-        start = int(np.argmax(np.where(usable, power, -np.inf)))
-        for threshold in thresholds[start:]:
+        tested = thresholds[int(np.argmax(np.where(usable, power, -np.inf))) :]
+        for threshold in tested:
             if doubt(*sums(threshold, correct), target_precision) > 1.0 - confidence:
                 break
             lowest = float(threshold)
     documents_worth = float(worth.max(initial=0.0))
     if lowest is None:
-        more = _documents_more(
-            [sums(threshold, correct) for threshold in thresholds], worth, target_precision, confidence
-        )
+        # Where the sequence starts too far down, more documents have to help there.
+        cuts = [sums(threshold, correct) for threshold in (tested[:1] if usable.any() else thresholds)]
+        more = _documents_more(cuts, target_precision, confidence)
         return Certificate(None, documents_worth, needed, documents_more=more)
     accepted = scores >= lowest
     return Certificate(lowest, documents_worth, needed, float(accepted.mean()), float(correct[accepted].mean()))
@@ -247,7 +251,7 @@ def _power(size: np.ndarray, expected: np.ndarray, target_precision: float) -> f
 
 
 def _documents_more(
-    cuts: Sequence[tuple[np.ndarray, np.ndarray]], worth: np.ndarray, target_precision: float, confidence: float
+    cuts: Sequence[tuple[np.ndarray, np.ndarray]], target_precision: float, confidence: float
 ) -> int | None:
     """How many documents more the cheapest of some cuts, sizes and right ones by document, would need to be certified.
 
@@ -258,12 +262,12 @@ def _documents_more(
 
     z2, most = ndtri(confidence) ** 2, np.log(1.0 - confidence) / np.log(target_precision)
     found = []
-    for (size, right), documents in zip(cuts, worth, strict=True):
+    for size, right in cuts:
         surplus = right - target_precision * size
         total, spread = surplus.sum(), np.sum(surplus**2)
         if total > 1e-9 * len(size):
             added = target_precision * _hypothetical(size)
             half = added * total + z2 * spread / 2
             times = (half + np.sqrt(half**2 - total**2 * added**2 * (1.0 - z2))) / total**2
-            found.append(len(size) * (max(times, most / documents) - 1.0))
+            found.append(len(size) * (max(times, most / _worth(size)) - 1.0))
     return int(np.ceil(max(min(found), 1.0))) if found else None

@@ -61,8 +61,8 @@ class Calibration:
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
         baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
-        score_ranges: of the scores of retrievers that the fusions weigh, by the names of `SCORES`; scores
-            beyond count as missing.
+        score_ranges: of the scores of retrievers that the fusions weigh, by their names; scores beyond count as
+            missing.
     """
 
     def __init__(
@@ -100,6 +100,11 @@ class Calibration:
         log_odds = choice_log_odds(calibrated, np.zeros(len(lists)), lists.offsets, lists.concepts)
         return CalibratedScores(utility, sigmoid(log_odds), complete, missing)
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Retrievers whose scores lists may bring: the usual ones, and those that are weighed here."""
+        return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
+
     def missing_inputs(self, lists: CandidateLists, reads: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """Inputs that template, fusion or calibrator read -> (n,) bool, mentions that came without.
 
@@ -112,7 +117,8 @@ class Calibration:
     ) -> dict[str, np.ndarray]:
         names = list(reads)
         for evidence in self.fusions[0].read if self.fusions else ():
-            names += INPUTS_OF_EVIDENCE.get(evidence, ())
+            own = (f"{evidence}_score",) if evidence in self.score_ranges else ()
+            names += INPUTS_OF_EVIDENCE.get(evidence, own)
         names += ["entity_type"] if self.calibrator.reads_types else []
         return {name: lacking(lists, name, scores) for name in dict.fromkeys(names)}
 
@@ -173,21 +179,23 @@ class Calibration:
         Raises:
             UserError: a part of it is missing or damaged.
         """
-        fusions = [EvidenceFusion.from_dict(fusion) for fusion in state.get("fusions", [])]
+        ranges = state.get("score_ranges")
+        scores = tuple(ranges) if isinstance(ranges, Mapping) else ()
+        fusions = [EvidenceFusion.from_dict(fusion, scores) for fusion in state.get("fusions", [])]
         counts = StringCounts.load(folder / COUNTS_FILE) if fusions else None
         baseline = state.get("without_cross_encoder")
         return cls(
             fusions,
             counts,
             Calibrator.from_dict(state),
-            baseline and EvidenceFusion.from_dict(baseline),
-            _ranges(state.get("score_ranges"), fusions[0].weights) if fusions else None,
+            baseline and EvidenceFusion.from_dict(baseline, scores),
+            _ranges(ranges, fusions[0].weights) if fusions else None,
         )
 
 
 def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
     """The ranges in ``calibrator.json`` of the scores among what is weighed."""
-    names = [name for name in SCORES if name in weighed]
+    names = [name for name in weighed if name in SCORES or name not in CANDIDATE_EVIDENCE]
     try:
         ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}
         if not all(np.isfinite(found).all() and found.low <= found.high for found in ranges.values()):
@@ -224,7 +232,7 @@ def fit_fusions(
     """Fit the fusion of the named evidence, and those that do without the part of it that serving may lack.
 
     Args:
-        evidence: names of `fusion.CANDIDATE_EVIDENCE`.
+        evidence: names of `fusion.CANDIDATE_EVIDENCE`, or of further retrievers whose scores the lists carry.
         lists: to fit on.
         logits: (m,) of their candidates.
         gold: (n,) place of the right concept in its list, -1 where it is not there.
@@ -240,7 +248,7 @@ def fit_fusions(
     candidates, about_lists = features(lists, counts)
     candidates["cross_encoder"] = logits
     for name in evidence:
-        if name not in CANDIDATE_EVIDENCE:
+        if name not in {*CANDIDATE_EVIDENCE, *lists.scores}:
             raise UserError(f"evidence: {name!r} is unknown; choose from {', '.join(CANDIDATE_EVIDENCE)}")
         if name not in candidates:
             raise UserError(
@@ -253,10 +261,10 @@ def fit_fusions(
         columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_EVIDENCE if name in columns}
         return EvidenceFusion.fit(columns, about_lists, lists.offsets, gold)
 
-    ranges = {name: ScoreRange.of(candidates[name]) for name in SCORES if name in evidence}
+    ranges = {name: ScoreRange.of(candidates[name]) for name in lists.scores if name in evidence}
     if richest_only:
         return Calibration([fit(evidence)], counts, score_ranges=ranges)
-    lacks = [(*types, *scores) for scores in ((), SCORES) for types in ((), FIT_EVIDENCE, TYPE_EVIDENCE)]
+    lacks = [(*types, *scores) for scores in ((), lists.scores) for types in ((), FIT_EVIDENCE, TYPE_EVIDENCE)]
     rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
     rungs.pop((), None)
     others = [name for name in evidence if name != "cross_encoder"]

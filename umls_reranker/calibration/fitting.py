@@ -27,15 +27,23 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import AnnotatedLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = ["cross_validated_losses", "fit_calibrator", "fit_parts"]
+__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator", "fit_parts", "fit_with_counts"]
 
 FOLDS = 5
 
 
 def fit_parts(
+    lists: AnnotatedLists, logits: np.ndarray, train_mentions: Dataset, *options: Any
+) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
+    """`fit_with_counts` of the strings and concepts of the training split."""
+    columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
+    return fit_with_counts(lists, logits, StringCounts.fit(zip(*columns, strict=True)), *options)
+
+
+def fit_with_counts(
     lists: AnnotatedLists,
     logits: np.ndarray,
-    train_mentions: Dataset,
+    counts: StringCounts,
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
     seed: int,
@@ -49,7 +57,7 @@ def fit_parts(
     Args:
         lists: the calibration split.
         logits: (m,) float32 raw scores of its candidates.
-        train_mentions: of which strings and concepts are counted.
+        counts: of the training split.
         settings: the recipe's section.
         hierarchy: type tree that thresholds fall back along.
         seed: of the folds of documents.
@@ -60,8 +68,6 @@ def fit_parts(
     """
     labels, rows = lists.labels, lists.owner
     documents, gold = lists.annotations.documents, lists.annotations.gold
-    columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
-    counts = StringCounts.fit(zip(*columns, strict=True))
 
     def fit(inside: np.ndarray, method: str, **kinds: bool) -> tuple[Calibration, dict[str, float]]:
         return _fit_calibration(
@@ -162,7 +168,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
     inside_lists = sample.offsets is not None
     # Outside lists "listwise" changes nothing.
     methods = [n for n, kind in Calibrator.kinds.items() if (kind.fits_lists if inside_lists else n != "listwise")]
-    fold = _document_folds(groups, seed)
+    fold = document_folds(groups, seed)
     if not fold.any():
         raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
     losses, failure = dict.fromkeys(methods, 0.0), None
@@ -192,7 +198,7 @@ def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
     return float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
 
 
-def _document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
+def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
     """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
     index, documents = document_index(groups)
     return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
@@ -241,7 +247,7 @@ def _held_out(
 
     Where some fold has too little to fit on: those of `calibration`, and False.
     """
-    fold = _document_folds(lists.annotations.documents, seed)
+    fold = document_folds(lists.annotations.documents, seed)
     parts = []
     try:
         for number in range(fold.max() + 1) if fold.any() else ():

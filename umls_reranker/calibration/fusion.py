@@ -19,7 +19,7 @@ The few weights are kept as JSON and can be read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -178,8 +178,11 @@ class EvidenceFusion:
         }
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> EvidenceFusion:
+    def from_dict(cls, state: dict[str, Any], scores: Iterable[str] = ()) -> EvidenceFusion:
         """What `to_dict` wrote.
+
+        Args:
+            scores: names of further retrievers whose scores are weighed.
 
         Raises:
             UserError: evidence that this version does not know, or a weight that is no number or negative.
@@ -193,7 +196,7 @@ class EvidenceFusion:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
-        unknown = [name for name in weights if name not in CANDIDATE_EVIDENCE]
+        unknown = [name for name in weights if name not in {*CANDIDATE_EVIDENCE, *scores}]
         unknown += [name for name in none_weights if name not in LIST_EVIDENCE]
         if unknown:
             raise UserError(

@@ -6,7 +6,8 @@ Calibration, evaluation and serving all ask `evidence.Calibration`, which decide
 * ``definition``, ``semantic_types``: given at all. A concept without any says so by "" or []; None is not given.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
-* scores of retrievers: a number within the range that calibration saw, or a tenth of that range beyond it.
+* scores of retrievers, such as ``bm25_score``: a number within the range that calibration saw, or a tenth of that
+  range beyond it.
 """
 
 from __future__ import annotations

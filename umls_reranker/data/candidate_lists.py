@@ -41,10 +41,9 @@ SCORES = ("retrieval", "context", "lexical")
 # What a template may show of a candidate beside its name.
 FIELDS = ("preferred_name", "definition")
 TEXT_KEYS = ("cui", *FIELDS)
-SCORE_KEYS = tuple(f"{name}_score" for name in SCORES)
 # Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
-CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types", *SCORE_KEYS)
+CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types")
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,8 @@ class CandidateLists:
         names: m texts.
         cuis, preferred_names, definitions: m texts, null where a candidate came without.
         candidate_types: of m candidates, ids of `hierarchy`.
-        scores: (m,) float64 by the names of `SCORES`, NaN where a candidate came without.
+        scores: (m,) float64 by the names of retrievers, `SCORES` or a pipeline's own; NaN where a candidate came
+            without.
         hierarchy: the types that the model knows; others say nothing.
         unknown_types: what was given as a mention's type and is not among them.
     """
@@ -203,11 +203,13 @@ class CandidateLists:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
         fields: Sequence[str] = FIELDS,
+        scores: Iterable[str] = SCORES,
     ) -> CandidateLists:
         """From n of each; a candidate is a name, or a mapping or an object with what `UMLSReranker.rerank` lists.
 
         Args:
             fields: what to keep of `FIELDS`.
+            scores: retrievers whose scores to read: "bm25" of the key ``bm25_score``.
 
         Raises:
             TypeError, ValueError: something is of another kind; names its place, and its mention where there are
@@ -237,22 +239,26 @@ class CandidateLists:
             fault(row, TypeError, f"entity_type must be text or a list of texts, not {reprlib.repr(types[row])}")
         resolved, unknown = own.resolved(hierarchy)
         offsets = list_offsets([len(items) for items in candidates])
-        columns = _candidate_columns(list(chain.from_iterable(candidates)), _Faults(count, offsets), hierarchy, fields)
+        items = list(chain.from_iterable(candidates))
+        columns = _candidate_columns(items, _Faults(count, offsets), hierarchy, fields, scores)
         return cls(entities, left, right, resolved, offsets, *columns, hierarchy, unknown)
 
     @classmethod
-    def from_rows(cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]]) -> CandidateLists:
+    def from_rows(
+        cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]], scores: Iterable[str] = SCORES
+    ) -> CandidateLists:
         """From n mappings with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.
 
         Raises:
             TypeError, ValueError: as `from_objects`.
         """
         columns: list[list[Any]] = [[row.get(key) for row in rows] for key in ("entity", "candidates", "entity_type")]
-        sides = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
-        return cls.from_objects(hierarchy, *columns, *sides)
+        mentions, candidates, types = columns
+        lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
+        return cls.from_objects(hierarchy, mentions, candidates, types, lefts, rights, scores=scores)
 
     @classmethod
-    def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table) -> CandidateLists:
+    def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table, scores: Iterable[str] = SCORES) -> CandidateLists:
         """From n rows with the columns of `from_rows`; candidates are lists of names or of structs.
 
         No Python object is made of a candidate, unless a column has another type than its content asks for.
@@ -263,9 +269,9 @@ class CandidateLists:
         table.validate(full=True)
         table = table.select([name for name in MENTION_FIELDS if name in table.column_names])
         try:
-            return _from_columns(hierarchy, {name: _whole(table[name]) for name in table.column_names})
+            return _from_columns(hierarchy, {name: _whole(table[name]) for name in table.column_names}, scores)
         except (_OtherwiseError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return cls.from_rows(hierarchy, table.to_pylist())
+            return cls.from_rows(hierarchy, table.to_pylist(), scores)
 
     @classmethod
     def from_concepts(
@@ -392,14 +398,22 @@ class CandidateLists:
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         rows = np.arange(len(self))[rows]
-        places = np.flatnonzero(np.isin(self.owner, rows))
-        own, inside = pa.array(rows), pa.array(places)
+        own, inside = pa.array(rows), np.isin(self.owner, rows)
         return replace(
-            self,
+            self.with_candidates(inside),
             **{name: getattr(self, name).take(own) for name in ("mentions", "lefts", "rights")},
-            **{name: getattr(self, name).take(inside) for name in ("names", "cuis", "preferred_names", "definitions")},
             types=self.types.take(rows),
             offsets=list_offsets(np.diff(self.offsets)[rows]),
+        )
+
+    def with_candidates(self, kept: np.ndarray) -> Self:
+        """The same mentions with some of their candidates, (m,) bool."""
+        places = np.flatnonzero(kept)
+        inside = pa.array(places)
+        return replace(
+            self,
+            **{name: getattr(self, name).take(inside) for name in ("names", "cuis", "preferred_names", "definitions")},
+            offsets=np.append(0, np.cumsum(kept))[self.offsets],
             candidate_types=self.candidate_types.take(places),
             scores={name: column[places] for name, column in self.scores.items()},
         )
@@ -435,6 +449,13 @@ class AnnotatedLists(CandidateLists):
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         return replace(super().take(rows), annotations=self.annotations.take(rows))
+
+    def with_candidates(self, kept: np.ndarray) -> Self:
+        """The same mentions with some of their candidates, (m,) bool; a right concept that goes is not in the list."""
+        gold, before = self.annotations.gold, np.append(0, np.cumsum(kept))
+        at, starts = self.offsets[:-1] + gold, self.offsets[:-1]
+        gold = np.where((gold >= 0) & np.append(kept, False)[at], before[at] - before[starts], -1)
+        return replace(super().with_candidates(kept), annotations=replace(self.annotations, gold=gold))
 
 
 class _Faults:
@@ -486,16 +507,17 @@ def _strings(values: Sequence[str | None] | pa.Array) -> pa.StringArray:
 
 
 def _candidate_columns(
-    items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str]
+    items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str], scores: Iterable[str]
 ) -> tuple[pa.StringArray, pa.StringArray, pa.StringArray, pa.StringArray, TypeSets, dict[str, np.ndarray]]:
     """What `CandidateLists` holds of candidates, in its order."""
-    kinds = set(map(type, items))
+    kinds, score_keys = set(map(type, items)), {name: f"{name}_score" for name in scores}
+    keys = (*CANDIDATE_KEYS, *score_keys.values())
     if kinds <= {str}:
         columns = {"name": items}
     elif kinds == {dict}:
-        columns = {key: [item.get(key) for item in items] for key in CANDIDATE_KEYS}
+        columns = {key: [item.get(key) for item in items] for key in keys}
     else:
-        columns = {key: [_read(item, key) for item in items] for key in CANDIDATE_KEYS}
+        columns = {key: [_read(item, key) for item in items] for key in keys}
     try:
         names = fault.texts("name", columns["name"])
     except LookupError as error:
@@ -519,8 +541,8 @@ def _candidate_columns(
         (place,) = error.args
         found = reprlib.repr(columns["semantic_types"][place])
         fault(place, TypeError, f"has semantic_types that are no list of texts: {found}")
-    scores = {name: _numbers(f"{name}_score", columns.get(f"{name}_score", nothing), fault) for name in SCORES}
-    return names, cuis, preferred_names, definitions, types, scores
+    numbers = {name: _numbers(key, columns.get(key, nothing), fault) for name, key in score_keys.items()}
+    return names, cuis, preferred_names, definitions, types, numbers
 
 
 def _read(item: Any, key: str) -> Any:
@@ -550,7 +572,7 @@ class _OtherwiseError(Exception):
     """A column is not of the usual type, or a row is at fault: the objects say which, and why."""
 
 
-def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> CandidateLists:
+def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], scores: Iterable[str]) -> CandidateLists:
     mentions = _text_column(columns["entity"])
     count, lists = len(mentions), columns["candidates"]
     if mentions.null_count or lists.null_count or not _is_list(lists.type):
@@ -574,13 +596,13 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array]) -> 
         _text_column(parts[key]) if key in parts else pa.nulls(len(items), pa.string()) for key in TEXT_KEYS
     )
     kinds, _ = _type_column(parts.get("semantic_types"), len(items)).resolved(hierarchy)
-    scores = {
+    numbers = {
         name: parts[f"{name}_score"].cast(pa.float64()).to_numpy(zero_copy_only=False)
         if f"{name}_score" in parts
         else np.full(len(items), np.nan)
-        for name in SCORES
+        for name in scores
     }
-    candidates = names, cuis, preferred, definitions, kinds, scores
+    candidates = names, cuis, preferred, definitions, kinds, numbers
     return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, unknown)
 
 

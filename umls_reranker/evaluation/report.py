@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["build_report", "serving_figures"]
+__all__ = ["build_report", "decided_figures", "serving_figures"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
+# Per system the rank of the gold concept and, for those that may be silent, who was answered.
+Systems = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 def build_report(
@@ -75,35 +77,24 @@ def build_report(
         return rank(given, score, calibration, thresholds, reads=reads)
 
     decided = decide(lists, lambda lists: score_lists(scorer, lists, f"scoring {split} candidates"))
-    calibrated, raw, labels = decided.probabilities, sigmoid(decided.logits), lists.labels
+    calibrated, labels = decided.probabilities, lists.labels
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
     documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
     without = calibration.without_cross_encoder(lists)
-    rankings = {"reranker": decided.log_odds, "cross_encoder": decided.logits}
-    if without is not None:
-        rankings["evidence_without_cross_encoder"] = without
-    systems = _systems(lists, rankings, train_mentions, concepts)
+    rankings = {} if without is None else {"evidence_without_cross_encoder": without}
+    systems = _systems(lists, decided, rankings) | _baselines(lists, train_mentions, concepts)
     confidences = {
         "reranker": (outcomes.score, outcomes.correct),
         "retriever": _retrieved_first(lists),
     }
     hierarchy = thresholds.hierarchy
-    report = {
-        "schema_version": 1,
-        "split": split,
-        "mentions": len(outcomes),
-        "documents": len(np.unique(documents)),
+    report = decided_figures(lists, decided, outcomes, systems, confidences, split, options) | {
         "in_dictionary": int(outcomes.in_dictionary.sum()),
-        "candidates": len(labels),
         "pair": _mined_pairs(scorer, pairs, documents, split, options),
         "candidate_pair": _with_population(
             pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
         ),
-        "linking": {
-            name: linking_metrics(ranks, outcomes.in_dictionary, documents, answered=answered, **options)
-            for name, (ranks, answered) in systems.items()
-        },
         "gain_over_retriever": _gain(outcomes, gold == 0, options),
         "subsets": _subsets(outcomes, lists, systems, train_mentions, options),
         "coverage": {
@@ -113,24 +104,9 @@ def build_report(
             }
             for name, (score, correct) in confidences.items()
         },
-        "calibration": _calibration(raw, calibrated, labels, pair_documents, outcomes, options),
-        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
         "answering": answering_metrics(outcomes, **options),
-        "serving": serving_figures(outcomes, split, **options),
         "groups": group_slices(outcomes, hierarchy, **options),
         "types": type_slices(outcomes, hierarchy, **options),
-        "curves": {
-            "reliability": {
-                "raw": reliability_points(raw, labels, pair_documents),
-                "calibrated": reliability_points(calibrated, labels, pair_documents),
-                "top1": reliability_points(
-                    outcomes.score[outcomes.scored], outcomes.correct[outcomes.scored], documents[outcomes.scored]
-                ),
-            },
-            "risk_coverage": {name: risk_coverage(*confidence) for name, confidence in confidences.items()},
-            "score": histogram(outcomes.score, outcomes.correct),
-            "margin": histogram(outcomes.margin, outcomes.correct),
-        },
         "near_misses": {
             name: near_misses(lists, scores, concepts, relations, **options)
             for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
@@ -152,30 +128,82 @@ def build_report(
     return report, outcomes
 
 
+def decided_figures(
+    lists: AnnotatedLists,
+    decided: Decisions,
+    outcomes: Outcomes,
+    systems: Systems | None,
+    confidences: dict[str, tuple[np.ndarray, np.ndarray]] | None,
+    split: str,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """The part of a report that needs no more than lists and what was decided about them.
+
+    Args:
+        outcomes: of the decisions.
+        systems: name -> rank of the gold concept, and for those that may be silent who was answered; None: reranker,
+            cross-encoder, and the order in which the candidates came.
+        confidences: name -> score of each mention's answer and whether it is right; None: of the reranker.
+        split: name of what the lists are.
+        options: ``resamples`` and ``seed`` of the bootstrap by document.
+    """
+    raw, labels = sigmoid(decided.logits), lists.labels
+    documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
+    top = outcomes.select(outcomes.scored)
+    systems = _systems(lists, decided, {}) if systems is None else systems
+    confidences = confidences or {"reranker": (outcomes.score, outcomes.correct)}
+    return {
+        "schema_version": 1,
+        "split": split,
+        "mentions": len(outcomes),
+        "documents": len(np.unique(documents)),
+        "candidates": len(labels),
+        "linking": {
+            name: linking_metrics(ranks, outcomes.in_dictionary, documents, answered=answered, **options)
+            for name, (ranks, answered) in systems.items()
+        },
+        "calibration": _calibration(raw, decided.probabilities, labels, pair_documents, outcomes, options),
+        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
+        "serving": serving_figures(outcomes, split, **options),
+        "curves": {
+            "reliability": {
+                "raw": reliability_points(raw, labels, pair_documents),
+                "calibrated": reliability_points(decided.probabilities, labels, pair_documents),
+                "top1": reliability_points(top.score, top.correct, top.document),
+            },
+            "risk_coverage": {name: risk_coverage(*confidence) for name, confidence in confidences.items()},
+            "score": histogram(outcomes.score, outcomes.correct),
+            "margin": histogram(outcomes.margin, outcomes.correct),
+        },
+    }
+
+
 def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
     """Cosine of each mention's first candidate in the dense index, NaN without one, and whether it is right."""
     first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
     return np.where(first >= 0, lists.scores["retrieval"][first], np.nan), lists.is_right(first)
 
 
-def _systems(
-    lists: AnnotatedLists, rankings: dict[str, np.ndarray], train_mentions: Dataset, concepts: ConceptTable
-) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-    """Per system the rank of the gold concept and, for those that may be silent, who was answered."""
+def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.ndarray]) -> Systems:
+    """What orders the candidates, and the order that they came in."""
+    rankings = {"reranker": decided.log_odds, "cross_encoder": decided.logits} | rankings
+    gold = lists.annotations.gold
+    ranked: Systems = {name: (gold_ranks(scores, lists.offsets, gold), None) for name, scores in rankings.items()}
+    return ranked | {"retriever": (gold, None)}
+
+
+def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: ConceptTable) -> Systems:
+    """Those that give one answer or none."""
     annotations, texts, cuis = lists.annotations, lists.mentions.to_pylist(), lists.cuis.to_pylist()
     frequency = StringFrequency.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
 
     def names_of(cui: str) -> list[str]:
         return concepts.names(int(concepts.rows([cui])[0]))
 
-    systems: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
-        name: (gold_ranks(scores, lists.offsets, annotations.gold), None) for name, scores in rankings.items()
-    }
-    systems["retriever"] = annotations.gold, None
     lists_of_cuis = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
     answers = baseline_answers(texts, lists_of_cuis, names_of, frequency)
     del answers["retriever"]
-    return systems | {name: answer_ranks(given, annotations.cuis) for name, given in answers.items()}
+    return {name: answer_ranks(given, annotations.cuis) for name, given in answers.items()}
 
 
 def _mined_pairs(
@@ -196,7 +224,7 @@ def _with_population(report: dict[str, dict[str, Any]], population: str) -> dict
 def _subsets(
     outcomes: Outcomes,
     lists: AnnotatedLists,
-    systems: dict[str, tuple[np.ndarray, np.ndarray | None]],
+    systems: Systems,
     train_mentions: Dataset,
     options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:

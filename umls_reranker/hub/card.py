@@ -82,12 +82,16 @@ def model_card(
     name = repo_id.split("/")[-1] if repo_id else recipe["run_name"]
     linking = metrics.get("linking", {})
     known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
+    lists = metrics.get("lists") or {}
+    is_plain = lists.get("is_plain", False)
     location = [f'"{repo_id or "path/to/model"}"'] + ([f'revision="{tag}"'] if tag else [])
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
         template_path=str(TEMPLATE),
         model_name=_as_text(name),
-        base_model_text=_linked_model(recipe["model"]),
+        origin=f"{'The network of' if is_plain else 'Fine-tuned from'} {_linked_model(recipe['model'])}"
+        + (", calibrated" if is_plain else ""),
+        is_plain=is_plain,
         load_arguments=", ".join(location),
         type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
         population=_population(metrics),
@@ -103,15 +107,15 @@ def model_card(
         target_precision=recipe["target_precision"],
         confidence=recipe["confidence"],
         plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
-        training_table=_table(["setting", "value"], _training_rows(recipe)),
+        training_table=_table(["setting", "value"], _lists_rows(lists) + ([] if is_plain else _training_rows(recipe))),
         context_limit=_context_limit(recipe),
-        source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {})),
+        source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
-    corpus = _corpus_name(recipe)
+    corpus = "own lists" if "lists" in metrics else _corpus_name(recipe)
     results = []
     for section, (task, title, indexed) in INDEXED.items():
         figures = metrics.get(section, {})
@@ -223,7 +227,8 @@ def _wrong_types_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _population(metrics: Mapping[str, Any]) -> str:
-    parts = [f"All figures are of the {metrics.get('split', 'test')} split"]
+    split = "lists that it was calibrated on" if "lists" in metrics else f"{metrics.get('split', 'test')} split"
+    parts = [f"All figures are of the {split}"]
     if "mentions" in metrics:
         parts.append(f": {metrics['mentions']:,} mentions")
         if "documents" in metrics:
@@ -231,7 +236,24 @@ def _population(metrics: Mapping[str, Any]) -> str:
         if "in_dictionary" in metrics and metrics["mentions"]:
             share = metrics["in_dictionary"] / metrics["mentions"]
             parts.append(f", of which {metrics['in_dictionary']:,} ({share:.1%}) have their concept in the dictionary")
+    if "lists" in metrics:
+        return "".join(parts) + ". Those of each document are by a calibration fitted on the others."
     return "".join(parts) + ". No part of the model was fitted or chosen on it."
+
+
+def _lists_rows(lists: Mapping[str, Any]) -> list[list[str]]:
+    """What a model without a run of its own was calibrated on; nothing for others."""
+    if not lists:
+        return []
+    return [
+        [
+            "calibrated on",
+            f"{lists['mentions']:,} mentions of {lists['documents']:,} documents, with their candidates",
+        ],
+        ["right concept not among the candidates", f"{lists['not_in_list']:,} mentions"],
+        ["scores of retrievers", ", ".join(_as_text(f"{name}_score") for name in lists["scores"]) or "none"],
+        ["network and training", _as_text(lists["source"])],
+    ]
 
 
 def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
@@ -332,15 +354,16 @@ def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> l
     return rows or [[f"concepts: {_as_text(concepts)}", terms]]
 
 
-def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
+def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool = False) -> list[list[str]]:
     """Source and license of concepts, mentions and base model.
 
     Args:
         recipe: the flat recipe.
         dictionary: ``release`` or ``vocabularies`` of the concepts, where known (`sources.describe_dictionary`).
+        is_plain: whether the network was not trained on concepts and mentions of the recipe.
     """
-    rows = _concept_rows(recipe, dictionary)
-    if recipe["mention_source"] == "pubtator":
+    rows = [] if is_plain else _concept_rows(recipe, dictionary)
+    if recipe["mention_source"] == "pubtator" and not is_plain:
         known = _known(recipe.get("corpus") or "")
         rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", known[1] if known else OWN_LICENSE])
     known = _known(recipe["model"])

@@ -26,6 +26,7 @@ def download(
     cache_dir: str | Path | None = None,
     backend: str = "torch",
     files: Sequence[str] | None = None,
+    is_plain: bool = False,
 ) -> Path:
     """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
 
@@ -36,6 +37,7 @@ def download(
         cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
         backend: whose files are fetched too, when it is an exported one.
         files: what is taken from the Hub, by default all that a reranker loads; a local folder is given whole.
+        is_plain: whether a network without calibration will do.
 
     Raises:
         UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
@@ -64,7 +66,7 @@ def download(
             tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
             raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
     folder = Path(snapshot)
-    if not (folder / MANIFEST).is_file():
+    if not is_plain and not (folder / MANIFEST).is_file():
         raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
     return folder
 

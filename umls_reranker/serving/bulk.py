@@ -162,14 +162,14 @@ class BulkJob:
     ) -> Iterator[tuple[Any, CandidateLists, list[tuple[int, str]]]]:
         """Pieces of a shard without the rows that cannot be ranked, the other rows as lists, and of those left out the
         numbers and what is wrong with them."""
-        hierarchy = reranker.thresholds.hierarchy
+        known = reranker.thresholds.hierarchy, reranker.calibration.scores
         for first, piece in self.mentions.read(span.start, span.stop, self.batch_rows):
             rows, faults = len(piece), {}
             try:
-                lists = self.mentions.lists(piece, hierarchy)
+                lists = self.mentions.lists(piece, *known)
             except (TypeError, ValueError):
-                faults = self.mentions.faults(piece, hierarchy)
+                faults = self.mentions.faults(piece, *known)
                 piece = self.mentions.without(piece, [*faults])
-                lists = self.mentions.lists(piece, hierarchy)
+                lists = self.mentions.lists(piece, *known)
             yield piece, lists, [(first + place, reason) for place, reason in faults.items()]
             bar.update(rows)

@@ -17,7 +17,7 @@ from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import written
-from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
+from ..data.candidate_lists import MENTION_FIELDS, SCORES, CandidateLists
 from ..data.semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
@@ -59,8 +59,19 @@ class MentionFile(ABC):
         """Rows `start` to `stop` in pieces of at most `most`: the first row's number, and the piece."""
 
     @abstractmethod
-    def lists(self, piece: Any, hierarchy: TypeHierarchy) -> CandidateLists:
+    def objects(self, piece: Any) -> list[dict[str, Any]]:
+        """The rows of a piece as Python objects.
+
+        Raises:
+            ValueError: a row cannot be read.
+        """
+
+    @abstractmethod
+    def lists(self, piece: Any, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
         """The rows of a piece as candidate lists.
+
+        Args:
+            scores: as for `CandidateLists.from_objects`.
 
         Raises:
             TypeError, ValueError: a row cannot be read, or not be ranked (`CandidateLists.from_objects`).
@@ -70,16 +81,16 @@ class MentionFile(ABC):
     def part(self, piece: Any, start: int, stop: int) -> Any:
         """Some rows of a piece."""
 
-    def faults(self, piece: Any, hierarchy: TypeHierarchy) -> dict[int, str]:
+    def faults(self, piece: Any, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> dict[int, str]:
         """What is wrong with the rows that cannot be ranked, by their place in a piece."""
         try:
-            self.lists(piece, hierarchy)
+            self.lists(piece, hierarchy, scores)
         except (TypeError, ValueError) as error:
             if len(piece) == 1:
                 return {0: str(error)}
             half = len(piece) // 2
             first, second = (
-                self.faults(self.part(piece, *span), hierarchy) for span in ((0, half), (half, len(piece)))
+                self.faults(self.part(piece, *span), hierarchy, scores) for span in ((0, half), (half, len(piece)))
             )
             return first | {half + place: reason for place, reason in second.items()}
         return {}
@@ -161,8 +172,11 @@ class _JsonLines(MentionFile):
                         return
             offset = 0
 
-    def lists(self, piece: list[bytes], hierarchy: TypeHierarchy) -> CandidateLists:
-        return CandidateLists.from_rows(hierarchy, list(map(_mention, piece)))
+    def objects(self, piece: list[bytes]) -> list[dict[str, Any]]:
+        return list(map(_mention, piece))
+
+    def lists(self, piece: list[bytes], hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
+        return CandidateLists.from_rows(hierarchy, self.objects(piece), scores)
 
     def part(self, piece: list[bytes], start: int, stop: int) -> list[bytes]:
         return piece[start:stop]
@@ -238,8 +252,11 @@ class _Tables(MentionFile):
         except (OSError, ValueError) as error:
             raise UserError(f"{self.paths[number]} cannot be read ({error}); is it whole?") from None
 
-    def lists(self, piece: pa.Table, hierarchy: TypeHierarchy) -> CandidateLists:
-        return CandidateLists.from_table(hierarchy, piece)
+    def objects(self, piece: pa.Table) -> list[dict[str, Any]]:
+        return piece.to_pylist()
+
+    def lists(self, piece: pa.Table, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
+        return CandidateLists.from_table(hierarchy, piece, scores)
 
     def part(self, piece: pa.Table, start: int, stop: int) -> pa.Table:
         return piece.slice(start, stop - start)

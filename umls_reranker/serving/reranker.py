@@ -127,9 +127,9 @@ class UMLSReranker:
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
                 ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition is ""
                 where the dictionary has none, and None where it is not known.
-                ``retrieval_score``, ``context_score`` and ``lexical_score`` are the scores of the retrievers that the
-                model was calibrated with; a list that lacks one it weighs, or has one far outside of what calibration
-                saw, is scored without any of them.
+                ``retrieval_score``, ``context_score`` and ``lexical_score``, or those of a pipeline's own such as
+                ``bm25_score``, are the scores of the retrievers that the model was calibrated with; a list that lacks
+                one it weighs, or has one far outside of what calibration saw, is scored without any of them.
                 ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
                 contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
@@ -170,7 +170,14 @@ class UMLSReranker:
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
         hierarchy = self.thresholds.hierarchy
         lists = CandidateLists.from_objects(
-            hierarchy, entities, candidates, entity_types, lefts, rights, self.scorer.template.candidate_fields
+            hierarchy,
+            entities,
+            candidates,
+            entity_types,
+            lefts,
+            rights,
+            self.scorer.template.candidate_fields,
+            self.calibration.scores,
         )
         decisions = self.rank(lists, desc)
         return _ranked(lists, decisions, list(chain.from_iterable(candidates)))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 __all__ = ["LinkRequest", "RankRequest", "RerankRequest"]
 
@@ -45,7 +46,9 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """One candidate concept, as `UMLSReranker.rerank` takes it."""
+    """One candidate concept, as `UMLSReranker.rerank` takes it; scores may be those of a pipeline's own retrievers."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: Text
     cui: Text | None = None
@@ -55,6 +58,14 @@ class Candidate(_Body):
     retrieval_score: FiniteFloat | None = None
     context_score: FiniteFloat | None = None
     lexical_score: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _scores_are_numbers(self) -> Candidate:
+        for key, value in (self.model_extra or {}).items():
+            is_number = value is None or (isinstance(value, int | float) and math.isfinite(value))
+            if key.endswith("_score") and not is_number:
+                raise ValueError(f"{key} is no finite number")
+        return self
 
 
 class RankedMention(_Body):

@@ -1,0 +1,221 @@
+"""A model calibrated on somebody's own lists: a reranker, and a plain cross-encoder."""
+
+import json
+import re
+import runpy
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_models import tiny_cross_encoder
+from tiny_reranker import tiny_reranker
+from transformers import AutoModelForSequenceClassification
+
+from umls_reranker import UMLSReranker, UserError
+from umls_reranker.core.shipped import shipped
+from umls_reranker.serving.bulk import BulkJob
+
+ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, wait_for_everyone=lambda: None)
+WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
+
+
+def make_rows(mentions=240, documents=80, seed=0):
+    """Six candidates for each mention, of which the one with the highest score of the retriever is mostly right."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(mentions):
+        scores = rng.normal(0, 1, 6) + 20
+        best = int(np.argmax(scores))
+        right = best if rng.random() < 0.9 else int(rng.integers(6))
+        candidates = [
+            {
+                "name": " ".join(rng.choice(WORDS, 2)),
+                "cui": f"C{number * 10 + place:07d}",
+                "bm25_score": float(score + 4 * (place == best)),
+                "rank": place,
+            }
+            for place, score in enumerate(scores)
+        ]
+        gold = candidates[right]["cui"] if rng.random() < 0.95 else "C9999999"
+        mention = str(rng.choice(WORDS))
+        rows.append({"doc_id": f"d{number % documents}", "entity": mention, "cui": gold, "candidates": candidates})
+    return rows
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def calibrate(monkeypatch, *words):
+    script = shipped("scripts") / "calibrate.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
+    monkeypatch.setenv("UMLS_RERANKER_PROGRESS", "0")
+    runpy.run_path(str(script))["main"]()
+
+
+@pytest.mark.parametrize("kind", ["reranker", "cross_encoder"])
+def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatch, capsys, kind):
+    make = tiny_reranker if kind == "reranker" else tiny_cross_encoder
+    model, rows = make(tmp_path / "model"), make_rows()
+    calibrate(monkeypatch, model, "--lists", write(tmp_path / "own.parquet", rows), "--output", tmp_path / "new")
+    said = capsys.readouterr().out
+    missing = sum(row["cui"] == "C9999999" for row in rows)
+    assert f"240 mentions of 80 documents; {missing} without their right concept" in said
+    assert "not read of candidates: rank" in said and "bm25_score: from 1" in said
+    table = {line[:34].strip(): line[34:].split() for line in said.splitlines()}
+    before, after = table["ECE of candidates"]
+    assert float(after) < 0.05 < float(before)
+    assert float(table["right first candidates (acc@1)"][1]) > 0.8
+
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    ranked = reranker.rerank(rows[0]["entity"], rows[0]["candidates"])
+    assert ranked[0].candidate["bm25_score"] == max(item["bm25_score"] for item in rows[0]["candidates"])
+    assert set(reranker.calibration.score_ranges) == {"bm25"}
+    files = BulkJob(tmp_path / "own.parquet", tmp_path / "ranked.jsonl", 64, 64)
+    files.run(reranker, ALONE)
+    first = json.loads((tmp_path / "ranked.jsonl").read_text().splitlines()[0])["ranked"][0]
+    assert first["score"] == pytest.approx(ranked[0].cross_encoder_score) and first["tier"] == ranked[0].tier
+    # Without the score a poorer fusion ranks, and nothing is called high.
+    with pytest.warns(UserWarning, match="bm25_score"):
+        reranker.rerank("cold", [{"name": "cold", "cui": "C0000001"}])
+    state = json.loads((tmp_path / "new" / "calibrator.json").read_text())
+    assert state["fitted_on"]["lists"]["not_in_list"] == missing
+    assert {path.name for path in (tmp_path / "new").iterdir()} >= {"README.md", "metrics.json", "reference.json"}
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "240 mentions in 80 documents" in card and "are by a calibration fitted on the others" in card
+    assert "No part of the model was fitted or chosen on it" not in card
+    assert ("Fine-tuned from" in card) == (kind == "reranker")
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory):
+    return tiny_cross_encoder(tmp_path_factory.mktemp("plain"))
+
+
+def refused(monkeypatch, tmp_path, model, lists, *words):
+    with pytest.raises(UserError) as found:
+        calibrate(monkeypatch, model, "--lists", lists, "--output", tmp_path / "new", *words)
+    assert not (tmp_path / "new").exists() and "\n" not in str(found.value)
+    return str(found.value)
+
+
+def changed(change):
+    rows = make_rows(60, 20)
+    change(rows)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows[3].pop("doc_id"), r":4: doc_id is missing; give every mention"),
+        (lambda rows: rows[3].pop("cui"), r":4: cui, the mention's right concept, is missing"),
+        (lambda rows: rows[3].pop("candidates"), r":4: expected a JSON object with .entity. and .candidates."),
+        (lambda rows: rows[3].update(entity=" "), r":4: entity is blank"),
+        (lambda rows: rows[3].update(cui="C123"), r":4: cui is 'C123', which is no CUI; write it as C0009443"),
+        (lambda rows: rows[3].update(cui="common cold"), r":4: cui is 'common cold', which is no CUI"),
+        (lambda rows: rows[3].update(cui=9443), r":4: cui is 9443, which is no CUI"),
+        (
+            lambda rows: rows[3]["candidates"][1].update(cui="C12"),
+            r":4: candidate 2 has the cui 'C12', which is no CUI",
+        ),
+        (lambda rows: rows[3]["candidates"][1].pop("cui"), r":4: candidate 2 has no cui; give each candidate"),
+        (lambda rows: rows[3]["candidates"].append("cold"), r":4: candidate 7 has no cui"),
+        (lambda rows: rows[3]["candidates"][1].pop("bm25_score"), r":4: candidate 2 has no bm25_score .*; give all"),
+        (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
+        (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), r"no retriever can be called 'exact_name'"),
+        (lambda rows: [row.update(doc_id="d") for row in rows], r"all mentions are of 1 document; .*give 10 or more"),
+        (
+            lambda rows: [row.update(cui="C9999999") for row in rows],
+            r"no list holds its mention's cui .*one vocabulary",
+        ),
+        (lambda rows: rows.clear(), r"holds no mentions"),
+    ],
+)
+def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder, change, reason):
+    lists = write(tmp_path / "own.jsonl", changed(change))
+    assert re.search(reason, refused(monkeypatch, tmp_path, cross_encoder, lists))
+
+
+def test_a_table_without_a_column_names_it(tmp_path, monkeypatch, cross_encoder):
+    lists = write(tmp_path / "own.parquet", changed(lambda rows: [row.pop("doc_id") for row in rows]))
+    assert "own.parquet, row 1: doc_id is missing" in refused(monkeypatch, tmp_path, cross_encoder, lists)
+
+
+def two_logits(folder):
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, ignore_mismatched_sizes=True)
+    model.save_pretrained(folder)
+
+
+def pickled(folder):
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def bare_encoder(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["BertModel"]}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (two_logits, r"the model has 2 outputs; a reranker has one logit"),
+        (pickled, r"has no model.safetensors; weights of other formats, such as pytorch_model.bin, can run code"),
+        (bare_encoder, r"is a BertModel, no sequence classifier"),
+        (lambda folder: (folder / "config.json").unlink(), r"holds no config.json"),
+    ],
+)
+def test_networks_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
+    model = tiny_cross_encoder(tmp_path / "model")
+    change(model)
+    lists = write(tmp_path / "own.jsonl", make_rows(60, 20))
+    assert re.search(reason, refused(monkeypatch, tmp_path, model, lists))
+
+
+def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder):
+    lists = write(tmp_path / "own.jsonl", make_rows(60, 20))
+    given = {"--confidence": "1.5", "--target_precision": "0", "--calibrator": "isotonic"}
+    for option, value in given.items():
+        assert option[2:] in refused(monkeypatch, tmp_path, cross_encoder, lists, option, value)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match="taken exists already"):
+        calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "taken")
+
+
+def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
+    lists = write(tmp_path / "own.jsonl", make_rows(90, 30))
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
+    said = capsys.readouterr().out
+    assert re.search(
+        r"count for \d\d of equal size, and 59 or more are needed; about \d\d documents more like these would do", said
+    )
+    assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None
+
+
+def test_scores_of_another_scale_are_named_and_never_high(tmp_path, monkeypatch, cross_encoder):
+    rows = make_rows()
+    lists = write(tmp_path / "own.jsonl", rows)
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
+    reranker = UMLSReranker.from_pretrained(tmp_path / "new")
+    tenfold = [item | {"bm25_score": item["bm25_score"] * 10} for item in rows[0]["candidates"]]
+    with pytest.warns(UserWarning, match=r"bm25_score \(from 1"):
+        ranked = reranker.rerank("cold", tenfold)
+    assert {item.tier for item in ranked}.isdisjoint({"high"})
+
+
+def test_of_several_names_of_one_concept_the_best_counts(tmp_path, monkeypatch, capsys, cross_encoder):
+    rows = make_rows()
+    for row in rows:
+        row["candidates"].append(row["candidates"][0] | {"name": "another name"})
+    lists = write(tmp_path / "own.jsonl", rows)
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
+    assert "240 candidates name a concept of their list once more" in capsys.readouterr().out

@@ -1,0 +1,321 @@
+"""Calibrate a reranker, or any cross-encoder, on labelled lists of somebody's own pipeline: no run, no training.
+
+Nothing is reported that was fitted on what it is reported for. Before is the model as it was. After is the same
+procedure on four fifths of the documents, measured on the last fifth, for each fifth in turn; what is saved is fitted
+on all documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..calibration.decisions import Decisions, margins, rank
+from ..calibration.evidence import Calibration
+from ..calibration.fitting import document_folds, fit_with_counts
+from ..calibration.fusion import CANDIDATE_EVIDENCE
+from ..calibration.inputs import INPUTS_OF_EVIDENCE, lacking
+from ..calibration.score_maps import Calibrator
+from ..calibration.string_counts import StringCounts
+from ..calibration.thresholds import ThresholdTable
+from ..core.arguments import CalibrationArguments
+from ..core.arrays import ranking
+from ..core.errors import UserError
+from ..core.files import MODEL_PATTERNS, read_json, write_json, written
+from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..data.candidate_lists import SCORES, AnnotatedLists, CandidateLists
+from ..data.semantic_types import TypeHierarchy
+from ..evaluation.outcomes import Outcomes
+from ..evaluation.page import card_charts
+from ..evaluation.report import decided_figures
+from ..hub.card import folder_card
+from ..hub.download import download
+from ..hub.model_folder import (
+    CARD,
+    MANIFEST,
+    METRICS,
+    RECIPE,
+    REFERENCE,
+    RELIABILITY,
+    RISK_COVERAGE,
+    WEIGHTS,
+    copy_network,
+    loaded_parts,
+    write_parts,
+)
+from ..models.cross_encoder import PairScorer, Scores, score_lists
+from ..models.template import PairTemplate
+from .labelled_lists import LabelledLists, best_of_each_concept
+from .monitoring.reference import Reference
+from .reranker import UMLSReranker
+
+__all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "save_recalibrated"]
+
+RESAMPLES = 1000
+# Evidence that needs neither a retriever nor counts of training mentions.
+OF_ANY_MODEL = ("cross_encoder", "exact_name", "type_fit")
+FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
+    "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
+    "ECE of first candidates": lambda figures: figures["calibration"]["top1_ece"]["value"],
+    "right first candidates (acc@1)": lambda figures: figures["linking"]["reranker"]["acc@1"]["value"],
+    "share in the tier high": lambda figures: figures["tiers"]["high"]["share"]["value"],
+    "precision of the tier high": lambda figures: figures["tiers"]["high"]["precision"]["value"],
+}
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What is calibrated.
+
+    Attributes:
+        name: folder or Hub id, as it was given.
+        recipe: of its training; of a plain cross-encoder only the name is known.
+        reranker: None for a plain cross-encoder.
+    """
+
+    name: str
+    folder: Path
+    scorer: PairScorer
+    recipe: Recipe
+    reranker: UMLSReranker | None
+
+    @classmethod
+    def load(
+        cls, name: str, revision: str | None = None, device: str | None = None, precision: str | None = None
+    ) -> SourceModel:
+        """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
+
+        Raises:
+            UserError: not found, not loadable, no weights in safetensors, or no network of one logit.
+        """
+        files = (MANIFEST, *loaded_parts("torch"), *MODEL_PATTERNS)
+        folder = download(name, revision, files=files, is_plain=True)
+        if (folder / MANIFEST).is_file():
+            recipe = load_recipe(folder / RECIPE)
+            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=precision)
+            return cls(name, folder, reranker.scorer, recipe, reranker)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name} holds no config.json, so it is no model")
+        kinds = read_json(folder / "config.json").get("architectures") or ["unknown"]
+        if not kinds[0].endswith("ForSequenceClassification"):
+            raise UserError(f"{name} is a {kinds[0]}, no sequence classifier, so it does not score pairs of texts")
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{name} has no {WEIGHTS}; weights of other formats, such as pytorch_model.bin, can run code and are "
+                "never loaded; where you trust them, load the model with transformers and save it by save_pretrained"
+            )
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
+        scorer = PairScorer.from_folder(folder, PairTemplate(), device, precision)
+        return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
+
+    @property
+    def hierarchy(self) -> TypeHierarchy:
+        """Semantic types that it knows: a plain cross-encoder those of the UMLS."""
+        return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
+
+    @property
+    def counts(self) -> StringCounts:
+        """What it knows of training mentions."""
+        return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
+
+    def decide(self, lists: CandidateLists, scores: Scores) -> Decisions:
+        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified."""
+        if self.reranker is not None:
+            calibration, thresholds = self.reranker.calibration, self.reranker.thresholds
+            known = partial(_known, scores)
+            return rank(lists, known, calibration, thresholds, reads=self.scorer.template.reads)
+        calibration = Calibration(calibrator=Calibrator.of("listwise"))
+        decided, order = calibration(lists, scores.logits), ranking(scores.logits, lists.offsets)
+        return Decisions(
+            lists.offsets,
+            scores.logits,
+            decided.log_odds,
+            decided.probabilities,
+            order,
+            margins(decided.probabilities, lists.concepts, lists.offsets),
+            np.ones(len(order), np.int64),
+            np.zeros(len(order), bool),
+        )
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """A new calibration of a model.
+
+    Attributes:
+        lists: what it was fitted on, of several candidates of one concept the best.
+        settings: with the evidence that was weighed.
+        calibration, thresholds, fitted: of all documents; the last for ``calibrator.json``.
+        after: decisions about each fifth of the documents by what was fitted on the others.
+        metrics: their figures, for ``metrics.json``, and under ``before`` those of the model as it was.
+    """
+
+    lists: AnnotatedLists
+    settings: CalibrationArguments
+    calibration: Calibration
+    thresholds: ThresholdTable
+    fitted: dict[str, Any]
+    after: Decisions
+    metrics: dict[str, Any]
+
+
+def recalibrate(
+    source: SourceModel, given: LabelledLists, settings: CalibrationArguments, seed: int = 13
+) -> Recalibrated:
+    """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure before and after.
+
+    Args:
+        settings: calibrator and what is to be certified; evidence is what the model weighs, as far as the lists carry
+            it, and all their scores.
+        seed: of the folds of documents.
+
+    Raises:
+        UserError: too little to fit on.
+    """
+    scores = score_lists(source.scorer, given.lists, "scoring candidates")
+    kept = best_of_each_concept(given.lists, scores.logits)
+    lists, scores = given.lists.with_candidates(kept), replace(scores, logits=scores.logits[kept])
+    settings = replace(settings, evidence=_evidence(source, lists))
+    counts, hierarchy, reads = source.counts, source.hierarchy, source.scorer.template.reads
+
+    def fit(inside: np.ndarray) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
+        part, logits = lists.take(inside), scores.logits[inside[lists.owner]]
+        return fit_with_counts(part, logits, counts, settings, hierarchy, seed, reads)
+
+    def held_out() -> Iterator[tuple[np.ndarray, Decisions]]:
+        fold = document_folds(lists.annotations.documents, seed)
+        for number in range(fold.max() + 1):
+            inside = fold == number
+            known = partial(_known, Scores(scores.logits[inside[lists.owner]], 0))
+            calibration, thresholds, _ = fit(~inside)
+            yield inside, rank(lists.take(inside), known, calibration, thresholds, reads=reads)
+
+    calibration, thresholds, fitted = fit(np.ones(len(lists), bool))
+    after = _joined(lists, scores, held_out())
+    facts = {
+        "source": portable_locator(source.name),
+        "is_plain": source.reranker is None,
+        "mentions": len(lists),
+        "documents": len(set(lists.annotations.documents)),
+        "not_in_list": given.not_in_list,
+        "scores": list(lists.scores),
+        "repeated_candidates": int((~kept).sum()),
+    }
+    fitted |= {"split": "own lists", "lists": facts}
+    options = {"resamples": RESAMPLES, "seed": seed}
+    figures = [
+        decided_figures(lists, decided, Outcomes.of(lists, decided), None, None, "own lists", options)
+        for decided in (after, source.decide(lists, scores))
+    ]
+    metrics = figures[0] | {"lists": facts, "before": figures[1]}
+    return Recalibrated(lists, settings, calibration, thresholds, fitted, after, metrics)
+
+
+def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) -> None:
+    """Write the new model folder, whole or not at all; `UMLSReranker.from_pretrained` loads it.
+
+    Raises:
+        UserError: there is something at its place.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another folder for the new model")
+    recipe = source.recipe
+    recipe = replace(recipe, run=replace(recipe.run, run_name=folder.name), calibration=found.settings)
+    dictionary = source.reranker.info.get("dictionary") if source.reranker else None
+    outcomes = Outcomes.of(found.lists, found.after)
+    target = found.thresholds.target_precision
+    documents = outcomes.document.tolist()
+    reference = Reference.fit(outcomes.score, outcomes.types, documents, found.metrics["serving"], target)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with written(folder) as new:
+        new.mkdir()
+        copy_network(source.folder, new)
+        write_json(new / METRICS, found.metrics)
+        write_json(new / REFERENCE, reference.to_dict())
+        for name, chart in zip((RELIABILITY, RISK_COVERAGE), card_charts(found.metrics, target), strict=True):
+            (new / name).write_text(chart, encoding="utf-8")
+        parts = found.calibration, found.thresholds, found.fitted
+        write_parts(new, recipe, source.scorer.template, source.scorer.precision, *parts, dictionary)
+        (new / CARD).write_text(folder_card(new), encoding="utf-8")
+
+
+def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
+    """What a person wants to know of the new model, in lines."""
+    facts, thresholds = found.metrics["lists"], found.thresholds
+    lines = [
+        f"{facts['mentions']:,} mentions of {facts['documents']:,} documents; {facts['not_in_list']:,} without their "
+        "right concept among the candidates, which counts as wrong",
+    ]
+    if facts["repeated_candidates"]:
+        lines.append(f"{facts['repeated_candidates']:,} candidates name a concept of their list once more")
+    if given.unread:
+        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
+    fusion = found.calibration.fusions[0]
+    lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
+    for name in found.lists.scores:
+        low, high = found.calibration.score_ranges[name]
+        ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
+        lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
+    lines.append(f"{'':<34}{'before':<10}after, on documents held out")
+    for label, read in FIGURES.items():
+        before, after = (_shown(read(figures)) for figures in (found.metrics["before"], found.metrics))
+        lines.append(f"{label:<34}{before:<10}{after}")
+    tier = thresholds.certificate
+    if tier is not None and tier.precision is not None:
+        ending = f"; {tier.share:.1%} of these mentions, of which {tier.precision:.1%} are right"
+    else:
+        ending = ""
+    lines.append(f"high from, by all documents: {tier}{ending}")
+    return "\n".join(lines)
+
+
+def _shown(value: float) -> str:
+    return "-" if value != value else f"{value:.4f}"
+
+
+def _evidence(source: SourceModel, lists: CandidateLists) -> list[str]:
+    """What is weighed: evidence that the model knows and that no mention of the lists is without the means for."""
+    fusions = source.reranker.calibration.fusions if source.reranker else ()
+    names = [*(fusions[0].weights if fusions else OF_ANY_MODEL)]
+    usable = [
+        name
+        for name in names
+        if name in CANDIDATE_EVIDENCE
+        and name not in SCORES
+        and not any(lacking(lists, key, lists.scores).all() for key in INPUTS_OF_EVIDENCE.get(name, ()))
+    ]
+    return [*usable, *lists.scores]
+
+
+def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndarray, Decisions]]) -> Decisions:
+    """Decisions about parts of the mentions as those about all."""
+
+    def column(kind: type) -> np.ndarray:
+        return np.empty(len(scores.logits), kind)
+
+    joined = Decisions(
+        lists.offsets,
+        scores.logits,
+        log_odds=column(float),
+        probabilities=column(float),
+        order=column(int),
+        margins=column(float),
+        tiers=column(int),
+        accepted=column(bool),
+        truncated=scores.truncated,
+    )
+    for inside, decided in parts:
+        for name in ("log_odds", "probabilities", "margins", "tiers", "accepted"):
+            getattr(joined, name)[inside[lists.owner]] = getattr(decided, name)
+    return replace(joined, order=ranking(joined.log_odds, lists.offsets))
+
+
+def _known(scores: Scores, lists: CandidateLists) -> Scores:
+    """Scores that are there already, as `rank` asks for them."""
+    return scores
