@@ -137,10 +137,9 @@ class Bench:
         self.device = resolve_device(options.device)
         self.on_gpu = self.device.type == "cuda"
         self.sizes = QUICK if options.quick else FULL
-        fastest = resolve_precision("auto", self.device)
-        self.precisions = (
-            ["float32", "bfloat16", "float16"] if self.on_gpu else list(dict.fromkeys(["float32", fastest]))
-        )
+        # As auto chooses; sentence-transformers computes in it too.
+        self.usual = resolve_precision("auto", self.device)
+        self.precisions = list(dict.fromkeys(["float32", self.usual, *["float16"] * self.on_gpu]))
         self.tokenizer = load_pretrained(AutoTokenizer, options.data / "model")
         columns = json.loads((options.data / "pairs.json").read_text(encoding="utf-8"))
         self.columns = {name: column[: self.sizes.rows] for name, column in columns.items()}
@@ -400,7 +399,8 @@ def throughput(bench: Bench) -> Iterator[str]:
                 del trainer, watch, network
     if all(map(importlib.util.find_spec, ("sentence_transformers", "datasets"))):
         speed = their_training(bench)
-        yield row("MiniLM, sentence-transformers", "bfloat16", sizes.batches[0], f"{speed:,.0f}", "", "", "")
+        figures = rate(bench, bench.minilm(), bench.usual, speed * tokens, passes=3)
+        yield row("MiniLM, sentence-transformers", bench.usual, sizes.batches[0], f"{speed:,.0f}", *figures, "")
     else:
         yield "\nNot measured: training by sentence-transformers, which needs it and datasets installed."
 
@@ -421,7 +421,7 @@ def their_training(bench: Bench) -> float:
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(bench.scratch / "theirs"),
         use_cpu=not bench.on_gpu,
-        bf16=True,
+        bf16=bench.usual == "bfloat16",
         per_device_train_batch_size=sizes.batches[0],
         max_steps=sizes.batch_steps,
         save_strategy="no",
@@ -488,8 +488,10 @@ def scoring(bench: Bench) -> Iterator[str]:
         del packed.KERNELS[3:]
     comparable = importlib.util.find_spec("sentence_transformers")
     for name in ("minilm", "bert-base") if comparable else ():
+        network = bench.minilm() if name == "minilm" else bench.bert_base()
         speed = len(texts[0]) / bench.seconds(their_scoring(bench, name, texts), 1)
-        yield row(f"{name}, sentence-transformers", "bfloat16", f"{speed:,.0f}", "", "", "")
+        figures = rate(bench, network, bench.usual, speed * tokens, passes=1)
+        yield row(f"{name}, sentence-transformers", bench.usual, f"{speed:,.0f}", *figures, "")
     names = len(set(texts[1]))
     yield f"\n{len(texts[0]):,} distinct pairs of {tokens:.1f} tokens, {names:,} names; "
     yield f"tokenizing alone: {len(texts[0]) / alone:,.0f} pairs/s."
@@ -499,7 +501,7 @@ def scoring(bench: Bench) -> Iterator[str]:
 def their_scoring(bench: Bench, name: str, texts: tuple[list[str], list[str]]) -> Callable[[], object]:
     from sentence_transformers import CrossEncoder
 
-    options = {"device": str(bench.device), "model_kwargs": {"dtype": "bfloat16"}}
+    options = {"device": str(bench.device), "model_kwargs": {"dtype": bench.usual}}
     model = CrossEncoder(str(bench.folder(name)), max_length=TEMPLATE.max_length, **options)
     pairs = list(zip(*texts, strict=True))
     return partial(model.predict, pairs, batch_size=1_024, show_progress_bar=False)
