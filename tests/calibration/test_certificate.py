@@ -77,6 +77,9 @@ def test_too_few_documents_say_how_many_are_needed():
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (
         "not certified: too many of the most probable answers are wrong; more of the same would not help"
     )
+    assert str(find_certificate(np.full(100, 0.97), np.arange(100) >= 4)).startswith(
+        "not certified: with the errors seen among the most probable answers there are too few documents; about "
+    )
     assert str(find_certificate(np.empty(0), np.empty(0))).startswith(
         "not certified: the calibration documents count for 0"
     )

@@ -56,15 +56,17 @@ class Certificate:
     def __str__(self) -> str:
         if self.threshold is not None:
             return f"{self.threshold:.3f}"
-        reason = "too many of the most probable answers are wrong"
+        reason = "with the errors seen among the most probable answers there are too few documents"
+        more = "more of the same would not help"
+        if self.documents_more is not None:
+            more = f"about {self.documents_more:,} documents more like these would do"
+        else:
+            reason = "too many of the most probable answers are wrong"
         if self.documents < self.documents_needed:
             reason = (
                 f"the calibration documents count for {int(self.documents)} of equal size, and "
                 f"{self.documents_needed} or more are needed"
             )
-        more = "more of the same would not help"
-        if self.documents_more is not None:
-            more = f"about {self.documents_more:,} documents more like these would do"
         return f"not certified: {reason}; {more}"
 
 
