@@ -11,7 +11,7 @@ The second needs no run. MODEL is a reranker or any sequence classifier of one l
 are some hundred mentions of your own pipeline, as umls-reranker rerank reads them (JSON Lines, Parquet, Arrow), each
 with doc_id and cui, its right concept. Scores of your retrievers are weighed too: candidates bring them as NAME_score.
 It prints what the model was worth on them before, and what it is worth on documents that it was not fitted on.
-umls-reranker calibrate MODEL --lists --help lists its options.
+umls-reranker calibrate MODEL --lists FILE --help lists its options.
 """
 
 import sys
