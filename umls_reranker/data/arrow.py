@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,15 +108,21 @@ class DatasetWriter:
                 self._partial.unlink(missing_ok=True)
         if not is_whole:
             return
-        with TemporaryDirectory(dir=self.path, prefix=".") as folder:
+        # A name that is always the same: what a killed run left there is dropped by the next one.
+        folder = partial_path(self.path / "dataset")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
             _save_empty(self._schema, self._fingerprint, folder)
-            self._partial.replace(Path(folder, DATA_FILE))
+            self._partial.replace(folder / DATA_FILE)
             # Last comes state.json, without which nothing loads.
             for name in (DATA_FILE, "dataset_info.json", "state.json"):
-                Path(folder, name).replace(self.path / name)
+                (folder / name).replace(self.path / name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _save_empty(schema: pa.Schema, fingerprint: str, folder: str) -> None:
+def _save_empty(schema: pa.Schema, fingerprint: str, folder: Path) -> None:
     """Let `datasets` write the files of a dataset without rows: all that lies beside the rows is the same."""
     from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
