@@ -387,9 +387,10 @@ def test_tensorboard_and_console_show_how_training_goes(model, tmp_path, capsys)
     rates = [point.value for point in train["learning_rate"]]
     # A share of 0.06 is one step of warm-up.
     assert rates[0] == 0 and rates[1] == pytest.approx(1e-2) and rates[1:] == sorted(rates[1:], reverse=True)
-    # The bar writes its lines to standard output, and itself to standard error.
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert len(lines) == 3 and "{" not in "".join(lines)
+    # Between the bar's own lines, on standard error.
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("step ")]
+    assert len(lines) == 3 and not shown.out
     last = {name: points[-1].value for name, points in dev.items()}
     expected = f"dev F1 {last['f1']:.4f}  ROC-AUC {last['roc_auc']:.4f}  acc@1 {last['acc@1']:.4f}"
     assert re.fullmatch(rf"step 6/6  loss \d\.\d{{4}}  [\d,]+ pairs/s  {expected}  ECE {last['ece']:.4f}", lines[-1])
