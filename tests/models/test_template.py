@@ -199,8 +199,8 @@ def test_candidate_texts_come_from_the_dictionary(tmp_path):
     rows, names = np.array([0, 1, 0]), ["cold", "Cold", "common cold"]
     lists = CandidateLists.from_concepts(concepts, ["a cold"], np.array([0, 3]), rows, names, {})
     shown = PairTemplate(candidate_fields=("preferred_name",)).candidate_texts(lists)
-    assert shown.to_pylist() == ["cold ; Common Cold", "Cold", "common cold"]
-    assert PairTemplate().candidate_texts(lists).to_pylist() == names
+    assert shown.to_list() == ["cold ; Common Cold", "Cold", "common cold"]
+    assert PairTemplate().candidate_texts(lists).to_list() == names
 
 
 def test_a_template_comes_back_from_json_with_and_without_candidate_fields():

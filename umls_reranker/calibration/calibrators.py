@@ -99,7 +99,7 @@ class BetaCalibrator(Calibrator):
         self.c = c
 
     def _fit(self, sample: Sample) -> None:
-        features, scale = _unit_scale(self._features(sample.scores))
+        features, scale = _unit_scale(np.column_stack(self._features(sample.scores)))
         a, b, c = sample.maximize(
             np.column_stack([features, np.ones_like(sample.scores)]),
             [0.0, 0.0, -np.inf],
@@ -110,12 +110,12 @@ class BetaCalibrator(Calibrator):
             raise _wrong_order("both beta slopes are 0")
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
-        ln_s, minus_ln_rest = np.moveaxis(self._features(scores), -1, 0)
+        ln_s, minus_ln_rest = self._features(scores)
         return self.a * ln_s + self.b * minus_ln_rest + self.c
 
     @staticmethod
-    def _features(scores: np.ndarray) -> np.ndarray:
-        return np.stack([-np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)], axis=-1)
+    def _features(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return -np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)
 
 
 class ListwiseCalibrator(Calibrator):

@@ -14,9 +14,10 @@ __all__ = ["choice_log_odds", "leaders", "log_sums"]
 
 def leaders(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(m,) bool, the candidates than which no other of their list has more `utility` (m,)."""
-    filled = offsets[:-1][list_sizes(offsets) > 0]
+    sizes = list_sizes(offsets)
+    filled = offsets[:-1][sizes > 0]
     most = np.maximum.reduceat(utility, filled) if len(filled) else np.empty(0)
-    return utility == np.repeat(most, np.diff(np.append(filled, offsets[-1])))
+    return utility == most.repeat(sizes[sizes > 0])
 
 
 def log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -43,7 +44,8 @@ def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, 
     """
     # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
     counted = utility
-    if len(np.unique(concepts)) < len(concepts):
+    ascending = np.sort(concepts)
+    if (ascending[1:] == ascending[:-1]).any():
         order = np.lexsort((-utility, concepts))
         counted = utility.copy()
         counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf

@@ -89,7 +89,9 @@ class Calibration:
         """
         scores = self._in_range(lists)
         missing = self._missing(lists, reads, scores)
-        complete = ~np.any([*missing.values(), np.zeros(len(lists), bool)], axis=0)
+        complete = np.ones(len(lists), bool)
+        for lacks in missing.values():
+            complete &= ~lacks
         types = lists.types.take(lists.owner)
         if not self.fusions:
             return CalibratedScores(logits, self.calibrator(logits, types), complete, missing)

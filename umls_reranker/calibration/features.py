@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import pyarrow.compute as pc
 
-from ..core.arrays import distinct_numbers
+from ..core.arrays import distinct_numbers, number_distinct
 from ..data.candidate_lists import CandidateLists
-from ..data.normalization import normalize_names
+from ..data.normalization import normalize_texts
 from ..data.semantic_types import TypeHierarchy
 from .string_counts import StringCounts
 
@@ -25,14 +24,13 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     NaN where a list came without what a feature is made of; scores of retrievers that no candidate brought are left
     out.
     """
-    owner, names, cuis = lists.owner, lists.encoded_names, lists.encoded_cuis
-    forms, concept = normalize_names(lists.mentions), cuis.indices.to_numpy().astype(np.int64)
-    form = forms.dictionary_encode()
-    # NaN, which equals nothing, where no mention has the form.
-    named = pc.index_in(normalize_names(names.dictionary), form.dictionary).to_numpy(zero_copy_only=False)
-    exact = named[names.indices.to_numpy()] == form.indices.to_numpy()[owner]
-    ids = [cui or "" for cui in cuis.dictionary.to_pylist()]
-    found = counts.of_pairs(forms.to_pylist(), lists.types, ids, owner, concept)
+    owner, names, concept = lists.owner, lists.encoded_names, lists.encoded_cuis.codes
+    forms, others = normalize_texts(lists.mentions.to_pylist()), normalize_texts(names.texts)
+    distinct, form = number_distinct(forms)
+    numbers = {text: number for number, text in enumerate(distinct)}
+    exact = np.array([numbers.get(text, -1) for text in others], np.int64)[names.codes] == form[owner]
+    ids = [cui or "" for cui in lists.encoded_cuis.texts]
+    found = counts.of_pairs(forms, lists.types, ids, owner, concept)
     seen = found.strings
     candidates = {
         **lists.scores,

@@ -240,5 +240,6 @@ def _seen(lists: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
 def _weighted(weights: Mapping[str, float], columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
     total = np.zeros(rows)
     for name, weight in weights.items():
-        total += weight * np.asarray(columns[name], np.float64)
+        if weight:
+            total += weight * columns[name]
     return total

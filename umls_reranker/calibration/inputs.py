@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from ..core.arrays import list_sizes
-from ..data.candidate_lists import CandidateLists
+from ..core.arrays import RepeatedTexts, list_sizes
+from ..data.candidate_lists import CandidateLists, encoded_texts
 
 __all__ = ["INPUTS_OF_EVIDENCE", "ScoreRange", "lacking", "lists_with_any"]
 
@@ -83,7 +82,7 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     if name == "cui":
         lacks = _blank(lists.encoded_cuis)
     elif name == "preferred_name":
-        lacks = _blank(lists.preferred_names.dictionary_encode("encode"))
+        lacks = _blank(encoded_texts(lists.preferred_names))
     elif name == "definition":
         lacks = lists.definitions.is_null().to_numpy(zero_copy_only=False)
     else:
@@ -91,10 +90,8 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     return lists_with_any(lacks, lists.offsets)
 
 
-def _blank(texts: pa.DictionaryArray) -> np.ndarray:
-    return np.array([not (text and text.strip()) for text in texts.dictionary.to_pylist()], bool)[
-        texts.indices.to_numpy()
-    ]
+def _blank(column: RepeatedTexts) -> np.ndarray:
+    return np.array([not (text and text.strip()) for text in column.texts], bool)[column.codes]
 
 
 def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:

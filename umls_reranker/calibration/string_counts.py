@@ -22,8 +22,9 @@ __all__ = ["PairCounts", "StringCounts"]
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Mentions that a concept is credited with, spread over types as in all of training.
 PRIOR_TYPED = 2.0
-# Hashes that are remembered, about 150 bytes each.
-KEPT_HASHES = 131_072
+SINGLE, PAIRED = ("strings", "types", "concepts", "typed_concepts"), ("uses", "typed_uses")
+# Texts, and pairs of them, whose counts are remembered, about 250 bytes each.
+KEPT_COUNTS = 65_536
 
 
 class PairCounts(NamedTuple):
@@ -52,7 +53,10 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
-        self._digests = TokenCache(_digests, KEPT_HASHES)
+        self._singles = TokenCache(lambda texts: self._find(SINGLE, map(_part, texts)), KEPT_COUNTS)
+        self._pairs = TokenCache(
+            lambda pairs: self._find(PAIRED, (_part(a) + _part(b) for a, b in pairs)), KEPT_COUNTS
+        )
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
@@ -85,36 +89,33 @@ class StringCounts:
             cuis: k concepts, "" for none.
             rows, concepts: (m,) the mention and the concept of each pair.
         """
-        texts, ids = list(map(_part, forms)), list(map(_part, cuis))
-        keys = self._hashes(ids)
-        of_strings, of_concepts = self._look_up("strings", self._hashes(texts)), self._look_up("concepts", keys)
+        of_strings = _columns(self._singles(forms), SINGLE)[0]
+        _, _, of_concepts, typed = _columns(self._singles(cuis), SINGLE)
         # What training had not alone, it had not together.
         places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         pairs = zip(rows[places].tolist(), concepts[places].tolist(), strict=True)
         uses = np.zeros(len(rows), np.int64)
-        uses[places] = self._look_up("uses", self._hashes([texts[row] + ids[concept] for row, concept in pairs]))
-        typed = self._look_up("typed_concepts", keys)
-        return PairCounts(of_strings, of_concepts, uses, self._type_lifts(types, ids, typed, rows, concepts))
+        uses[places] = _columns(self._pairs([(forms[row], cuis[concept]) for row, concept in pairs]), PAIRED)[0]
+        return PairCounts(of_strings, of_concepts, uses, self._type_lifts(types, cuis, typed, rows, concepts))
 
     def _type_lifts(
-        self, types: TypeSets, ids: Sequence[bytes], of_concepts: np.ndarray, rows: np.ndarray, concepts: np.ndarray
+        self, types: TypeSets, cuis: Sequence[str], of_concepts: np.ndarray, rows: np.ndarray, concepts: np.ndarray
     ) -> np.ndarray:
-        sets = [[_part(kind) for kind in names] for names in (*types.sets, ())]
+        sets = [*types.sets, ()]
         kinds = list(dict.fromkeys(kind for names in sets for kind in names))
-        of_kinds = dict(zip(kinds, self._look_up("types", self._hashes(kinds)).tolist(), strict=True))
+        of_kinds = dict(zip(kinds, _columns(self._singles(kinds), SINGLE)[1].tolist(), strict=True))
         share = np.array([sum(map(of_kinds.__getitem__, names)) for names in sets]) / max(
             1, self._tables["types"][1].sum()
         )
         # Each set of types with each concept once.
-        width = max(1, len(ids))
+        width = max(1, len(cuis))
         pairs, place = distinct_numbers(types.codes[rows] % len(sets) * width + concepts, len(sets) * width)
         row, concept = np.divmod(pairs, width)
         known = np.flatnonzero(of_concepts[concept])
         given = zip(row[known].tolist(), concept[known].tolist(), strict=True)
-        hashes = self._hashes([kind + ids[other] for own, other in given for kind in sets[own]])
-        uses = np.zeros(len(pairs))
+        typed = _columns(self._pairs([(kind, cuis[other]) for own, other in given for kind in sets[own]]), PAIRED)[1]
         sizes = np.array(list(map(len, sets)))
-        np.add.at(uses, np.repeat(known, sizes[row[known]]), self._look_up("typed_uses", hashes))
+        uses = np.bincount(known.repeat(sizes[row[known]]), typed, len(pairs))
         share = share[row]
         expected = (of_concepts[concept] + PRIOR_TYPED) * share
         is_known = expected > 0
@@ -147,15 +148,21 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
-    def _hashes(self, parts: Sequence[bytes]) -> np.ndarray:
-        return np.frombuffer(b"".join(self._digests(parts)), "<u8")
+    def _find(self, tables: Sequence[str], parts: Iterable[bytes]) -> list[bytes]:
+        """Counts of each part in these tables, as bytes of int64."""
+        wanted = np.frombuffer(b"".join(_digests(parts)), "<u8")
+        found = np.zeros((len(wanted), len(tables)), np.int64)
+        for place, (hashes, counts) in enumerate(map(self._tables.__getitem__, tables)):
+            if len(hashes):
+                places = hashes.searchsorted(wanted)
+                is_there = hashes.take(places, mode="clip") == wanted
+                found[is_there, place] = counts[places[is_there]]
+        return [row.tobytes() for row in found]
 
-    def _look_up(self, table: str, wanted: np.ndarray) -> np.ndarray:
-        hashes, counts = self._tables[table]
-        if not (len(hashes) and len(wanted)):
-            return np.zeros(len(wanted), np.int64)
-        places = hashes.searchsorted(wanted)
-        return np.where(hashes.take(places, mode="clip") == wanted, counts.take(places, mode="clip"), 0)
+
+def _columns(counts: Sequence[bytes], tables: Sequence[str]) -> np.ndarray:
+    """(tables, n) of the bytes of n texts."""
+    return np.frombuffer(b"".join(counts), np.int64).reshape(-1, len(tables)).T
 
 
 def _part(text: str) -> bytes:

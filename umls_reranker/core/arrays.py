@@ -1,10 +1,25 @@
 """Lists in flat arrays: the items of all n lists, those of list i at ``offsets[i]`` to ``offsets[i + 1] - 1``."""
 
+from __future__ import annotations
+
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count
+from typing import overload
 
 import numpy as np
 
-__all__ = ["distinct_numbers", "expand_ranges", "list_offsets", "list_owner", "list_sizes", "ranking", "top_two"]
+__all__ = [
+    "RepeatedTexts",
+    "distinct_numbers",
+    "expand_ranges",
+    "list_offsets",
+    "list_owner",
+    "list_sizes",
+    "number_distinct",
+    "ranking",
+    "top_two",
+]
 
 
 def list_offsets(lengths: Sequence[int]) -> np.ndarray:
@@ -19,7 +34,7 @@ def list_sizes(offsets: np.ndarray) -> np.ndarray:
 
 def list_owner(offsets: np.ndarray) -> np.ndarray:
     """(m,) the list that each item belongs to."""
-    return np.repeat(np.arange(len(offsets) - 1), list_sizes(offsets))
+    return np.arange(len(offsets) - 1).repeat(list_sizes(offsets))
 
 
 def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +52,54 @@ def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.nda
     distinct = np.flatnonzero(places)
     places[distinct] = np.arange(len(distinct))
     return distinct, places[numbers]
+
+
+def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
+    """The distinct values in order of their first place, and the number of each value among them, (n,) int64.
+
+    >>> number_distinct(["b", "a", "b"])
+    (['b', 'a'], array([0, 1, 0]))
+    """
+    numbers: defaultdict = defaultdict(count().__next__)
+    places = np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
+    return list(numbers), places
+
+
+class RepeatedTexts(Sequence[str]):
+    """A column of texts, each held once; None where a row has none.
+
+    Attributes:
+        texts: k texts.
+        codes: (n,) int64, which of them each row holds.
+    """
+
+    def __init__(self, texts: Sequence[str], codes: np.ndarray) -> None:
+        self.texts, self.codes = texts, codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+
+    @overload
+    def __getitem__(self, row: slice | np.ndarray) -> RepeatedTexts: ...
+
+    def __getitem__(self, row: int | slice | np.ndarray) -> str | RepeatedTexts:
+        if isinstance(row, slice | np.ndarray):
+            return RepeatedTexts(self.texts, self.codes[row])
+        return self.texts[self.codes[row]]
+
+    def to_list(self) -> list[str]:
+        """The text of each row."""
+        return list(map(self.texts.__getitem__, self.codes.tolist()))
+
+    def distinct(self) -> tuple[Sequence[str], np.ndarray]:
+        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them."""
+        used, numbers = distinct_numbers(self.codes, len(self.texts))
+        if len(used) == len(self.texts):
+            return self.texts, numbers
+        return [self.texts[code] for code in used.tolist()], numbers
 
 
 def expand_ranges(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,17 +7,18 @@ them. What was not given stays missing: null, NaN, or code -1.
 from __future__ import annotations
 
 import reprlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import distinct_numbers, list_offsets, list_owner
+from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, list_owner, number_distinct
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "CandidateLists",
     "TypeSets",
     "as_serving_input",
+    "encoded_texts",
 ]
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
@@ -44,6 +46,11 @@ TEXT_KEYS = ("cui", *FIELDS)
 # Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types")
+
+# So many are sooner told apart by Python than by Arrow.
+FEW_TEXTS = 256
+# So many objects stay within a core's cache while one key after the other is read.
+ITEMS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,11 @@ class TypeSets:
             TypeError: a value is something else; its one argument is the row.
         """
         try:
-            keys = [value if value is None or type(value) is str else tuple(value) for value in values]
-            distinct = [key for key in dict.fromkeys(keys) if key is not None]
-            numbers = {key: number for number, key in enumerate(distinct)} | {None: -1}
-            codes = list(map(numbers.__getitem__, keys))
-            sets = [(key,) if isinstance(key, str) else key for key in distinct]
+            numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
+            codes = [
+                -1 if value is None else numbers[value if type(value) is str else tuple(value)] for value in values
+            ]
+            sets = [(key,) if isinstance(key, str) else key for key in numbers]
             is_fine = all(isinstance(name, str) for names in sets for name in names)
         except TypeError:
             is_fine = False
@@ -92,7 +99,7 @@ class TypeSets:
             codes[longer] = (
                 1 + codes.max() + codes[longer] * (len(encoded.dictionary) + 1) + names[starts[longer] + place]
             )
-            _, codes = np.unique(codes, return_inverse=True)
+            _, codes = distinct_numbers(codes, int(codes.max()) + 1)
         _, codes = distinct_numbers(codes, int(codes.max(initial=0)) + 1)
         first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
         first[codes[::-1]] = np.arange(len(codes))[::-1]
@@ -377,23 +384,23 @@ class CandidateLists:
         return list_owner(self.offsets)
 
     @cached_property
-    def encoded_names(self) -> pa.DictionaryArray:
+    def encoded_names(self) -> RepeatedTexts:
         """The names, equal ones once."""
-        return self.names.dictionary_encode()
+        return encoded_texts(self.names)
 
     @cached_property
-    def encoded_cuis(self) -> pa.DictionaryArray:
-        """The CUIs, equal ones once, null among them where one was not given."""
-        return self.cuis.dictionary_encode("encode")
+    def encoded_cuis(self) -> RepeatedTexts:
+        """The CUIs, equal ones once, None among them where one was not given."""
+        return encoded_texts(self.cuis)
 
     @cached_property
     def concepts(self) -> np.ndarray:
         """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
         named = self.encoded_cuis
-        if not all(named.dictionary.to_pylist()):
+        if not all(named.texts):
             is_given = pc.not_equal(self.cuis, "").fill_null(False)
-            named = pc.if_else(is_given, self.cuis, self.names).dictionary_encode()
-        return self.owner * (len(named.dictionary) + 1) + named.indices.to_numpy()
+            named = encoded_texts(pc.if_else(is_given, self.cuis, self.names))
+        return self.owner * (len(named.texts) + 1) + named.codes
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
@@ -502,6 +509,14 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
+def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
+    """A column with equal texts once, None among them where one is null."""
+    if len(texts) <= FEW_TEXTS:
+        return RepeatedTexts(*number_distinct(texts.to_pylist()))
+    encoded = texts.dictionary_encode("encode")
+    return RepeatedTexts(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
+
+
 def _strings(values: Sequence[str | None] | pa.Array) -> pa.StringArray:
     return values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
 
@@ -511,13 +526,14 @@ def _candidate_columns(
 ) -> tuple[pa.StringArray, pa.StringArray, pa.StringArray, pa.StringArray, TypeSets, dict[str, np.ndarray]]:
     """What `CandidateLists` holds of candidates, in its order."""
     kinds, score_keys = set(map(type, items)), {name: f"{name}_score" for name in scores}
-    keys = (*CANDIDATE_KEYS, *score_keys.values())
-    if kinds <= {str}:
-        columns = {"name": items}
-    elif kinds == {dict}:
-        columns = {key: [item.get(key) for item in items] for key in keys}
-    else:
-        columns = {key: [_read(item, key) for item in items] for key in keys}
+    columns: dict[str, list[Any]] = {"name": items}
+    if not kinds <= {str}:
+        read = dict.get if kinds == {dict} else _read
+        columns = {key: [] for key in (*CANDIDATE_KEYS, *score_keys.values())}
+        for start in range(0, len(items), ITEMS_AT_ONCE):
+            part = items[start : start + ITEMS_AT_ONCE]
+            for key, column in columns.items():
+                column.extend(map(read, part, repeat(key)))
     try:
         names = fault.texts("name", columns["name"])
     except LookupError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["hash_names", "normalize_name", "normalize_names"]
+__all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts"]
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 SPACE = ord(" ")
@@ -17,6 +18,7 @@ SPACE = ord(" ")
 NAMES_AT_ONCE = 16_384
 # So many are done sooner one by one.
 FEW_NAMES = 64
+KEPT_FORMS = 16_384
 # Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
@@ -34,6 +36,16 @@ def normalize_name(text: str) -> str:
     else:
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
+
+
+_remembered = lru_cache(maxsize=KEPT_FORMS)(normalize_name)
+
+
+def normalize_texts(texts: list[str]) -> list[str]:
+    """`normalize_name` of each text; few are remembered, many done at once."""
+    if len(texts) <= FEW_NAMES:
+        return list(map(_remembered, texts))
+    return normalize_names(pa.array(texts, pa.string())).to_pylist()
 
 
 def normalize_names(names: pa.StringArray) -> pa.StringArray:

@@ -219,7 +219,7 @@ def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
     names = encoder.template.candidate_texts(lists)
     chosen = np.linspace(0, len(names) - 1, min(QUANTIZATION_PAIRS, len(names))).astype(int)
     mentions = lists.mentions.take(pa.array(lists.owner[chosen])).to_pylist()
-    pairs = encoder.encode(mentions, names.take(pa.array(chosen)).to_pylist())
+    pairs = encoder.encode(mentions, names[chosen])
     names = input_names(encoder.tokenizer)
 
     def inputs(row: int) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from ..core.arguments import BACKENDS, EXPORTED_FILES
+from ..core.arrays import RepeatedTexts
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
@@ -20,7 +21,7 @@ from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
 from .runtimes import load_exported
 from .template import PairTemplate
-from .tokens import EncodedPairs, PairBatch, PairEncoder, RepeatedTexts
+from .tokens import EncodedPairs, PairBatch, PairEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -195,10 +196,9 @@ def load_network(
 def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
     """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
     template, owner = scorer.template, lists.owner
-    names = template.candidate_texts(lists)
     return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),
-        RepeatedTexts(names.dictionary.to_pylist(), names.indices.to_numpy().astype(np.int64)),
+        template.candidate_texts(lists),
         RepeatedTexts(lists.lefts.to_pylist(), owner),
         RepeatedTexts(lists.rights.to_pylist(), owner),
         desc,

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
     from ..core.arguments import ModelArguments
@@ -115,15 +115,13 @@ class PairTemplate:
         own = zip(lists.mentions.to_pylist(), lists.types, strict=True)
         return [self.mention_text(text, types, lists.hierarchy) for text, types in own]
 
-    def candidate_texts(self, lists: CandidateLists) -> pa.DictionaryArray:
+    def candidate_texts(self, lists: CandidateLists) -> RepeatedTexts:
         """`candidate_text` of m candidates, equal ones once."""
         if not self.candidate_fields:
             return lists.encoded_names
-        import pyarrow as pa
-
         columns = (lists.names, lists.preferred_names, lists.definitions)
         given = zip(*(column.to_pylist() for column in columns), strict=True)
-        return pa.array([self.candidate_text(*texts) for texts in given], pa.string()).dictionary_encode()
+        return RepeatedTexts(*number_distinct([self.candidate_text(*texts) for texts in given]))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"markers": list(self.markers), "candidate_fields": list(self.candidate_fields)}

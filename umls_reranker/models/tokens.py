@@ -10,18 +10,18 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..core.arrays import distinct_numbers
+from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
 from .template import PairTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "RepeatedTexts", "TokenCache"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache"]
 
 KEPT_TEXTS = 262_144
 # Of a number that stands for a pair; a further column of a chunk has fewer texts than 2^31.
@@ -74,7 +74,7 @@ class TokenCache(Generic[Text]):
     was not used since is forgotten.
 
     Args:
-        tokenize: gives the ids of each of some texts as bytes.
+        tokenize: gives the ids, or what else is remembered, of each of some texts as bytes.
         size: most texts remembered.
     """
 
@@ -94,6 +94,8 @@ class TokenCache(Generic[Text]):
         """Ids of each of n distinct texts."""
         with self._lock:
             found = list(map(self._young.get, texts))
+            if all(found):
+                return found
             for place, ids in enumerate(found):
                 if ids is None:
                     found[place] = self._recall(texts[place])
@@ -117,50 +119,6 @@ class TokenCache(Generic[Text]):
         if len(self._young) >= self.size // 2:
             self._old, self._young = self._young, {}
         self._young[text] = ids
-
-
-def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
-    """The distinct values in order of their first place, and the number of each value among them, (n,) int64.
-
-    >>> number_distinct(["b", "a", "b"])
-    (['b', 'a'], array([0, 1, 0]))
-    """
-    numbers: dict = {}
-    places = np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64, len(values))
-    return list(numbers), places
-
-
-class RepeatedTexts(Sequence[str]):
-    """A column of texts, each held once.
-
-    Args:
-        texts: k texts.
-        codes: (n,) int64, which of them each row holds.
-    """
-
-    def __init__(self, texts: Sequence[str], codes: np.ndarray) -> None:
-        self._texts, self._codes = texts, codes
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    @overload
-    def __getitem__(self, row: int) -> str: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> RepeatedTexts: ...
-
-    def __getitem__(self, row: int | slice) -> str | RepeatedTexts:
-        if isinstance(row, slice):
-            return RepeatedTexts(self._texts, self._codes[row])
-        return self._texts[self._codes[row]]
-
-    def distinct(self) -> tuple[list[str], np.ndarray]:
-        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them."""
-        used, numbers = distinct_numbers(self._codes, len(self._texts))
-        if len(used) == len(self._texts):
-            return list(self._texts), numbers
-        return [self._texts[code] for code in used.tolist()], numbers
 
 
 @dataclass(frozen=True)
@@ -328,8 +286,8 @@ def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.nd
     texts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
     pool, sizes = np.concatenate([part.ids for part in texts]), [len(part.ids) for part in texts]
     bases = np.cumsum(sizes) - sizes
-    starts = np.stack([part.starts + base for part, base in zip(texts, bases.tolist(), strict=True)], axis=1).ravel()
-    lengths = np.stack([part.lengths for part in texts], axis=1).ravel()
+    starts = np.array([part.starts + base for part, base in zip(texts, bases.tolist(), strict=True)]).ravel("F")
+    lengths = np.array([part.lengths for part in texts]).ravel("F")
     ends = np.cumsum(lengths)
     ids = pool[np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)]
     by_part = ends.reshape(rows, len(parts))

@@ -138,7 +138,7 @@ def mine_pairs(
                 lists = CandidateLists.from_concepts(
                     concepts, shown, offsets, rows[chosen], pairs["name"], {}, fields=template.candidate_fields
                 )
-                yield pairs | {"mention": shown, "name": template.candidate_texts(lists).dictionary_decode()}
+                yield pairs | {"mention": shown, "name": template.candidate_texts(lists).to_list()}
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)

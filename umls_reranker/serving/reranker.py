@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +208,9 @@ class UMLSReranker:
         tops = zip(
             *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True
         )
+        sets = [*lists.types.sets, ()]
         for types, place, size, (score, margin, tier, accepted) in zip(
-            lists.types, first.tolist(), sizes.tolist(), tops, strict=True
+            map(sets.__getitem__, lists.types.codes.tolist()), first.tolist(), sizes.tolist(), tops, strict=True
         ):
             self.monitor.record(types, size, None if place < 0 else (score, margin, TIERS[tier], accepted))
         self.monitor.add_truncated(decisions.truncated)
@@ -276,14 +277,10 @@ class UMLSReranker:
 def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) -> list[list[RankedCandidate]]:
     """The candidates of each mention with what was decided, best first."""
     order, offsets = decisions.order, lists.offsets
-    names, cuis = (
-        list(map(column.dictionary.to_pylist().__getitem__, column.indices.to_numpy()[order].tolist()))
-        for column in (lists.encoded_names, lists.encoded_cuis)
-    )
     columns = (
         list(map(candidates.__getitem__, order.tolist())),
-        names,
-        cuis,
+        lists.encoded_names[order].to_list(),
+        lists.encoded_cuis[order].to_list(),
         (np.arange(1, len(order) + 1) - offsets[:-1][lists.owner]).tolist(),
         decisions.logits[order].tolist(),
         decisions.probabilities[order].tolist(),
@@ -291,5 +288,6 @@ def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) 
         list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
         decisions.accepted[order].tolist(),
     )
-    ranked = list(map(RankedCandidate._make, zip(*columns, strict=True)))
+    # As `RankedCandidate._make`, without a call of Python for each.
+    ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(*columns, strict=True)))
     return [ranked[start:end] for start, end in pairwise(offsets.tolist())]

@@ -52,7 +52,7 @@ def dev_pairs(
     own = lists.owner.tolist()
     texts = ([column[row] for row in own] for column in (ids, template.mention_texts(lists), lefts, rights))
     labels = lists.labels.astype(np.int8)
-    names = template.candidate_texts(lists).to_pylist()
+    names = template.candidate_texts(lists).to_list()
     columns = (*texts, names, labels, np.ones(len(labels), np.float32))
     return Dataset.from_dict(dict(zip(REQUIRED_COLUMNS, columns, strict=True)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -87,19 +87,19 @@ class FiguresByType:
 
     def __init__(self) -> None:
         self.total = Figures()
-        self.per_type: dict[str, Figures] = {}
+        self.per_type: defaultdict[str, Figures] = defaultdict(Figures)
 
     def add(self, types: Sequence[str], candidates: int, top: Top | None) -> None:
         """Count one mention, in each of its types."""
         self.total.add(candidates, top)
         for name in set(map(self._name, types)):
-            self.per_type.setdefault(name, Figures()).add(candidates, top)
+            self.per_type[name].add(candidates, top)
 
     def merge(self, other: FiguresByType) -> None:
         """Add the sums of `other`."""
         self.total.merge(other.total)
         for name, figures in other.per_type.items():
-            self.per_type.setdefault(self._name(name), Figures()).merge(figures)
+            self.per_type[self._name(name)].merge(figures)
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all mentions, and under ``per_type`` those of each type seen."""
