@@ -53,9 +53,9 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
-        self._singles = TokenCache(lambda texts: self._find(SINGLE, map(_part, texts)), KEPT_COUNTS)
-        self._pairs = TokenCache(
-            lambda pairs: self._find(PAIRED, (_part(a) + _part(b) for a, b in pairs)), KEPT_COUNTS
+        self._singles: TokenCache[str] = TokenCache(lambda texts: self._find(SINGLE, map(_part, texts)), KEPT_COUNTS)
+        self._pairs: TokenCache[tuple[str, str]] = TokenCache(
+            lambda pairs: self._find(PAIRED, (_part(first) + _part(second) for first, second in pairs)), KEPT_COUNTS
         )
 
     @classmethod

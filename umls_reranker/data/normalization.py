@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,7 +42,7 @@ def normalize_name(text: str) -> str:
 _remembered = lru_cache(maxsize=KEPT_FORMS)(normalize_name)
 
 
-def normalize_texts(texts: list[str]) -> list[str]:
+def normalize_texts(texts: Sequence[str]) -> list[str]:
     """`normalize_name` of each text; few are remembered, many done at once."""
     if len(texts) <= FEW_NAMES:
         return list(map(_remembered, texts))

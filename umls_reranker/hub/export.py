@@ -216,10 +216,10 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
 def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
     import nncf
 
-    names = encoder.template.candidate_texts(lists)
-    chosen = np.linspace(0, len(names) - 1, min(QUANTIZATION_PAIRS, len(names))).astype(int)
+    texts = encoder.template.candidate_texts(lists)
+    chosen = np.linspace(0, len(texts) - 1, min(QUANTIZATION_PAIRS, len(texts))).astype(int)
     mentions = lists.mentions.take(pa.array(lists.owner[chosen])).to_pylist()
-    pairs = encoder.encode(mentions, names[chosen])
+    pairs = encoder.encode(mentions, texts[chosen])
     names = input_names(encoder.tokenizer)
 
     def inputs(row: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
@@ -26,7 +26,7 @@ __all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCach
 KEPT_TEXTS = 262_144
 # Of a number that stands for a pair; a further column of a chunk has fewer texts than 2^31.
 LARGEST_KEY = 1 << 31
-Text = TypeVar("Text", bound=str | bytes)
+Text = TypeVar("Text", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class TokenCache(Generic[Text]):
         with self._lock:
             found = list(map(self._young.get, texts))
             if all(found):
-                return found
+                return found  # type: ignore[return-value]
             for place, ids in enumerate(found):
                 if ids is None:
                     found[place] = self._recall(texts[place])

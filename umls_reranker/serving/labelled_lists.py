@@ -142,7 +142,7 @@ def _check_candidates(file: MentionFile, lists: CandidateLists) -> None:
             raise UserError(f"{file.place(row)}: candidate {number} {reason}; {remedy}")
 
     encoded = lists.encoded_cuis
-    codes, texts = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    codes, texts = encoded.codes, encoded.texts
     missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
     fault(missing, "has no cui", "give each candidate the CUI of its concept, by which the right one is found")
     wrong = np.array([not CUI.fullmatch((text or "C0000000").strip()) for text in texts], bool)[codes]
@@ -161,9 +161,9 @@ def _check_candidates(file: MentionFile, lists: CandidateLists) -> None:
 def _gold_places(lists: CandidateLists, gold: Sequence[str]) -> np.ndarray:
     """(n,) int64, the first candidate of each list with the gold concept, or -1."""
     encoded = lists.encoded_cuis
-    texts = [normalize_cui(text) for text in encoded.dictionary.to_pylist()]
+    texts = [normalize_cui(text) for text in encoded.texts]
     numbers = {text: number for number, text in enumerate(dict.fromkeys((*texts, *gold)))}
-    own = np.array([numbers[text] for text in texts], np.int64)[encoded.indices.to_numpy()]
+    own = np.array([numbers[text] for text in texts], np.int64)[encoded.codes]
     right = np.flatnonzero(own == np.array([numbers[text] for text in gold])[lists.owner])[::-1]
     places = np.full(len(lists), -1, np.int64)
     places[lists.owner[right]] = right - lists.offsets[:-1][lists.owner[right]]
