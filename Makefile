@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
+# The field has other words for these: features, character n-grams, bonus, next to, resumes, fallback, without, supports.
+HOUSE_WORDS = evidence|by letters|like training mentions|lead|beside|stands? in|goes? on|training had|poorer|richer|richest|rungs?|(does|do) without|is rid of|speaks? for
 PARALLEL = -n auto --dist loadfile
 
 quickstart: $(VENV)/.with-quickstart
@@ -38,6 +40,7 @@ quality: $(VENV)/.with-quality
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
+	! git grep -nwiE '$(HOUSE_WORDS)' -- '*.py' '*.md' '*.yaml' '*.html' '*.cfg'
 
 style: $(VENV)/.with-quality
 	$(VENV)/bin/ruff format $(CODE)

@@ -154,7 +154,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
 
     import numpy as np
 
-    from umls_reranker.calibration.evidence import fit_fusions
+    from umls_reranker.calibration.probabilities import fit_fusions
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.arrays import top_two
     from umls_reranker.data.normalization import normalize_name
@@ -180,8 +180,8 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     found = {"retriever": (gold, np.where(first >= 0, part.scores["retrieval"][first], np.nan))}
     for name in ("exact_match", "most_frequent_cui_else_retriever"):
         found[name.replace("_", " ")] = (answer_ranks(answers[name], part.annotations.cuis)[0], None)
-    evidence = list(reranker.calibration.fusions[0].weights) if reranker.calibration.fusions else ["cross_encoder"]
-    plain = [name for name in evidence if name != "cross_encoder"]
+    names = list(reranker.calibration.fusions[0].weights) if reranker.calibration.fusions else ["cross_encoder"]
+    plain = [name for name in names if name != "cross_encoder"]
 
     def fused(names, scores):
         fit = lists["calibration"]
@@ -190,11 +190,11 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
 
     if plain:
         nothing = {name: np.zeros(len(lists[name].names)) for name in lists}
-        found["evidence without a cross-encoder"] = fused(plain, nothing)
+        found["features without a cross-encoder"] = fused(plain, nothing)
     for name, scores in logits.items():
         found[f"cross-encoder alone, {name}"] = measured(scores[split])
         if plain:
-            found[f"all evidence, {name}"] = fused(evidence, scores)
+            found[f"all features, {name}"] = fused(names, scores)
     forms = [normalize_name(text) for text in texts]
     counted = counts.of_pairs(forms, part.types, part.annotations.cuis, *np.empty((2, 0), int))
     seen, known = counted.strings > 0, counted.concepts > 0

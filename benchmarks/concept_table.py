@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the way from a release to the concept table, beside the bare reading and filtering of other engines.
+"""Measure the way from a release to the concept table, compared with the bare reading and filtering of other engines.
 
     python benchmarks/rrf_release.py rrf1m --rows 1700000
     python benchmarks/rrf_release.py rrf17m --rows 17000000

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the bi-encoder beside sentence_transformers.SentenceTransformer: texts a second, and how far vectors differ.
+"""Measure the bi-encoder against sentence_transformers.SentenceTransformer: texts a second, whether vectors differ.
 
     python benchmarks/encoding.py RELEASE/META/MRCONSO.RRF corpus_pubtator.txt.gz
 

@@ -9,7 +9,7 @@ by concepts, some equal up to case and punctuation. Both sides get their vectors
 of nearest ones and of negatives: 64 nearest concepts here, which takes some 256 names, 64 nearest names there. Timed
 is what follows: search, guards, writing the pairs. Our index is loaded before; `mine_hard_negatives` makes its own (a
 copy of the vectors) each time, which is part of its time. Its search is exact, as ours with Flat; with another factory
-string the recall of the nearest names stands beside. On a busy machine compare the seconds of processors, which
+string the recall of the nearest names is given as well. On a busy machine compare the seconds of processors, which
 depend less on what else runs.
 """
 
@@ -68,7 +68,7 @@ class Clock:
 
 
 class ReadyVectors:
-    """Stands in for both bi-encoders: looks vectors up by string, and counts the seconds that it takes.
+    """A stand-in for both bi-encoders: looks vectors up by string, and counts the seconds that it takes.
 
     Args:
         texts: distinct strings.

@@ -94,7 +94,7 @@ def measure(factory, parameters, concepts, encoder, folder, queries, gold) -> li
 
 
 class MadeUpConcepts:
-    """As many concepts as have some number of names; stands in for a `ConceptTable`."""
+    """As many concepts as have some number of names; a stand-in for a `ConceptTable`."""
 
     def __init__(self, names: int, seed: int) -> None:
         owners, texts, first = [], [], 0
@@ -126,7 +126,7 @@ class MadeUpConcepts:
 
 
 class TrigramProjection:
-    """Unit vectors of texts: a random projection of their trigrams; stands in for a `BiEncoder`."""
+    """Unit vectors of texts: a random projection of their trigrams; a stand-in for a `BiEncoder`."""
 
     def __init__(self, dimension: int) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Measure scoring beside sentence_transformers.CrossEncoder: pairs a second, one mention's time, start, memory.
+"""Measure scoring against sentence_transformers.CrossEncoder: pairs a second, one mention's time, start, memory.
 
     python benchmarks/scoring.py RUN
     python benchmarks/scoring.py RUN --only memory
 
 RUN is a finished run whose template has no context, so that both read the same; its dev candidates give the pairs.
 Runs are interleaved, so that what else the machine does meets all alike; printed are the best and the median. The
-machine's peak stands beside: a product of 2048 x 2048 matrices, and the model's largest layer as it is computed here.
+machine's peak is given too: a product of 2048 x 2048 matrices, and the model's largest layer as it is computed here.
 """
 
 import argparse

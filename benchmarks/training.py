@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure training: pairs/s and the share of the machine's matrix multiplication peak, beside sentence-transformers.
+"""Measure training: pairs/s and the share of the machine's matrix multiplication peak, against sentence-transformers.
 
     python benchmarks/training.py --pairs runs/minilm-medmentions-cpu/pairs --max_length 48
 

@@ -4,7 +4,8 @@
     umls-reranker build_index quickstart
     umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
 
-Writes vectors/, index/, candidates/ and, where the recipe retrieves by letters or by training mentions too, lexical/
+Writes vectors/, index/, candidates/ and, where the recipe retrieves by character n-grams or by training mentions,
+lexical/
 and mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds
 again; the vectors are the same either way. Another index is built from them without encoding again. A gold concept
 that is not retrieved is never added to a list.

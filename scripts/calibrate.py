@@ -5,7 +5,7 @@
     umls-reranker calibrate MODEL --lists my_lists.parquet --output NEW_MODEL
 
 The first writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all
-evidence, the counts of the training split's strings, thresholds.json, recipe.yaml.
+features, the counts of the training split's strings, thresholds.json, recipe.yaml.
 
 The second needs no run. MODEL is a reranker or any sequence classifier of one logit, a folder or a Hub id. The lists
 are some hundred mentions of your own pipeline, as umls-reranker rerank reads them (JSON Lines, Parquet, Arrow), each
@@ -124,8 +124,8 @@ def make(recipe, run, stage) -> None:
         fusion = calibration.fusions[0]
         for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
             shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
-            print(f"evidence weighed for strings {strings}: {shown}")
-        print(f"lead of the first candidate: {fusion.lead:.3g}")
+            print(f"features weighed for strings {strings}: {shown}")
+        print(f"bonus of the top candidate: {fusion.bonus:.3g}")
     print(
         f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "

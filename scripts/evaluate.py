@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure the model folder on the test split's real candidate lists, beside the baselines.
+"""Measure the model folder on the test split's real candidate lists, next to the baselines.
 
     umls-reranker evaluate quickstart
 

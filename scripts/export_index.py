@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Copy what a deployment reads beside the model into one folder: concepts, indexes and encoder.
+"""Copy what a deployment reads besides the model into one folder: concepts, indexes and encoder.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Watch logged predictions: figures beside those of the model's own test split, drift, and what reviewers said.
+"""Watch logged predictions: figures compared with those of the model's own test split, drift, and what reviewers said.
 
     umls-reranker monitor MODEL predictions.jsonl
     umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl

@@ -3,7 +3,7 @@
 
     umls-reranker recalibrate quickstart --calibration_feedback corrections --name corrected
 
-Makes the run folder NAME beside the recipe's: the finished stages as links, and a new model/ whose calibrator.json
+Makes the run folder NAME next to the recipe's: the finished stages as links, and a new model/ whose calibrator.json
 names the version it comes from. The former run stays as it is. Then evaluate, validate --against and publish with
 --run_name NAME, as for any run.
 """
@@ -25,7 +25,7 @@ from umls_reranker.core.stages import LINEAGE, RunFolder
 class RecalibrationOptions:
     """Recalibration: what only this script takes."""
 
-    name: str | None = field(default=None, metadata={"help": "name of the new run, beside the recipe's run folder"})
+    name: str | None = field(default=None, metadata={"help": "name of the new run, next to the recipe's run folder"})
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Show a finished run on one screen: what was made, how good it is beside its baselines, examples, how to use it.
+"""Show a finished run on one screen: what was made, how good it is against its baselines, examples, how to use it.
 
     umls-reranker summarize quickstart
 

@@ -76,8 +76,8 @@ def test_the_wheel_lists_every_package():
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     folders = {path.parent for path in (ROOT / "umls_reranker").rglob("__init__.py")}
     found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    beside = {f"umls_reranker.{name}" for name in ("accelerate_configs", "recipes", "scripts")}
-    assert set(config["options"]["packages"].split()) == found | beside
+    extra = {f"umls_reranker.{name}" for name in ("accelerate_configs", "recipes", "scripts")}
+    assert set(config["options"]["packages"].split()) == found | extra
 
 
 def test_the_constraints_hold_a_version_of_every_requirement():

@@ -9,7 +9,7 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.decisions import RankedCandidate
-from umls_reranker.calibration.evidence import Calibration
+from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
@@ -66,7 +66,7 @@ def tiny_reranker(
 
 
 def as_rows(ranked: Sequence[RankedCandidate]) -> list[dict[str, Any]]:
-    """Ranked candidates of a mention as they stand in files."""
+    """Ranked candidates of a mention as they are in files."""
     keys = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
     values = [(r.name, r.cui, r.cross_encoder_score, r.margin, r.logit, r.tier, r.accepted) for r in ranked]
     return [dict(zip(keys, own, strict=True)) for own in values]

@@ -1,4 +1,4 @@
-"""A stand-in for the bi-encoder: counts of hashed letter trigrams, the same for a text whatever stands beside it."""
+"""A stand-in for the bi-encoder: counts of hashed letter trigrams, the same for a text whatever is next to it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
 
 
 def build_index(concepts: ConceptTable, encoder: TrigramEncoder, path: Path, **settings) -> NameIndex:
-    """Encode the names beside `path`, and write a `NameIndex` with these settings into it."""
+    """Encode the names next to `path`, and write a `NameIndex` with these settings into it."""
     path.mkdir(exist_ok=True)
     vectors = NameVectors.build(concepts, encoder, path.with_name(f"{path.name}-vectors"))
     return NameIndex.build(vectors, path, **settings)

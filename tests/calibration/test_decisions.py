@@ -5,7 +5,7 @@ from list_fixtures import make_lists
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.calibration.decisions import margins, rank
-from umls_reranker.calibration.evidence import Calibration
+from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.models.cross_encoder import Scores
 

@@ -40,8 +40,8 @@ def lists(n: int = 240, documents: int = 24, seed: int = 0) -> tuple[CandidateLi
 TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic_types": [["T121"]]})
 
 
-def fit(given, evidence=("cross_encoder", "retrieval"), calibrator="platt", reads=(), **settings):
-    settings = CalibrationArguments(evidence=list(evidence), calibrator=calibrator, **settings)
+def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", reads=(), **settings):
+    settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     return fit_parts(*given, TRAINING, settings, HIERARCHY, 13, reads)
 
 
@@ -75,7 +75,7 @@ def test_one_document_leaves_nothing_to_hold_out():
     assert fit(lists(documents=1))[2]["thresholds_on_held_out_documents"] is False
 
 
-def test_listwise_without_evidence_fuses_the_cross_encoder_alone():
+def test_listwise_without_features_fuses_the_cross_encoder_alone():
     calibration, _, _ = fit(lists(), (), "listwise")
     assert [list(fusion.weights) for fusion in calibration.fusions] == [["cross_encoder"]]
     assert calibration.calibrator.method == "listwise" and calibration.counts is not None

@@ -1,11 +1,11 @@
-"""Evidence fusion: exact probabilities, fitting, order, and its way through JSON."""
+"""Fusion of features: exact probabilities, fitting, order, and its way through JSON."""
 
 import json
 
 import numpy as np
 import pytest
 
-from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.core.errors import UserError
 
 OFFSETS = np.array([0, 2, 2, 5])
@@ -14,9 +14,9 @@ LISTS = {"string_count": np.array([0.0, 1.0, 2.0])}
 DISTINCT = np.arange(5)
 
 
-def fusion(**changes) -> EvidenceFusion:
+def fusion(**changes) -> FeatureFusion:
     state = {"weights": {"cross_encoder": 0.5, "exact_name": 1.0}, "none_weights": {"string_count": -0.5}}
-    return EvidenceFusion.from_dict(state | {"none_intercept": 0.25} | changes)
+    return FeatureFusion.from_dict(state | {"none_intercept": 0.25} | changes)
 
 
 def probabilities(log_odds: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ def simulated(n=3_000, size=4, seed=0):
 
 
 def test_fit_finds_the_weights_that_made_the_data():
-    fitted = EvidenceFusion.fit(*simulated())
+    fitted = FeatureFusion.fit(*simulated())
     assert fitted.weights["cross_encoder"] == pytest.approx(0.8, abs=0.06)
     assert fitted.weights["lexical"] == pytest.approx(1.5, abs=0.1)
     assert fitted.none_weights["string_count"] == pytest.approx(-0.7, abs=0.15)
@@ -68,14 +68,14 @@ def test_fit_finds_the_weights_that_made_the_data():
 
 def test_probabilities_of_a_list_sum_to_less_than_one_and_match_what_happens():
     candidates, lists, offsets, gold = simulated(seed=1)
-    fitted = EvidenceFusion.fit(*simulated(seed=0))
+    fitted = FeatureFusion.fit(*simulated(seed=0))
     sums = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4).sum(axis=1)
     assert sums.max() < 1
     assert sums.mean() == pytest.approx(np.mean(gold >= 0), abs=0.02)
 
 
 def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
-    plain, leading = fusion(), fusion(lead=2.0)
+    plain, leading = fusion(), fusion(top_candidate_bonus=2.0)
     gained = leading.utilities(CANDIDATES, LISTS, OFFSETS) - plain.utilities(CANDIDATES, LISTS, OFFSETS)
     np.testing.assert_allclose(gained, [2, 0, 0, 0, 2], atol=1e-12)
     equal = {name: np.zeros(5) for name in CANDIDATES}
@@ -84,53 +84,53 @@ def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
 
 
 def test_first_candidates_are_right_as_often_as_fitted_where_lists_are_of_two_kinds():
-    """In half of the lists the evidence decides, in the others nothing does."""
+    """In half of the lists the features decide, in the others nothing does."""
     candidates, lists, offsets, gold = simulated(n=6_000)
     rng = np.random.default_rng(7)
     gold = np.where(rng.random(len(gold)) < 0.5, gold, rng.integers(0, 4, len(gold)))
-    fitted = EvidenceFusion.fit(candidates, lists, offsets, gold)
+    fitted = FeatureFusion.fit(candidates, lists, offsets, gold)
     p = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4)
-    assert fitted.lead > 0.3
+    assert fitted.bonus > 0.3
     assert p.max(axis=1).mean() == pytest.approx((p.argmax(axis=1) == gold).mean(), abs=1e-6)
 
 
 def test_strings_that_calibration_never_saw_in_training_lend_their_weights_to_the_others():
     candidates, lists, offsets, gold = simulated()
-    fitted = EvidenceFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
+    fitted = FeatureFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
     for name, weight in fitted.weights.items():
         assert fitted.seen_weights[name] == pytest.approx(weight, rel=0.05)
 
 
-def test_evidence_against_a_candidate_gets_no_weight():
+def test_a_feature_against_a_candidate_gets_no_weight():
     candidates, lists, offsets, gold = simulated()
     candidates["retrieval"] = -candidates["lexical"]
     del candidates["lexical"]
-    assert EvidenceFusion.fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
+    assert FeatureFusion.fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
 
 
-def test_evidence_that_never_varies_gets_no_weight():
+def test_a_feature_that_never_varies_gets_no_weight():
     candidates, lists, offsets, gold = simulated()
-    fitted = EvidenceFusion.fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
+    fitted = FeatureFusion.fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
     assert fitted.weights["exact_name"] == pytest.approx(0, abs=1e-3)
 
 
-@pytest.mark.parametrize("lead", [0.0, 1.5])
-def test_a_better_candidate_never_loses(lead):
+@pytest.mark.parametrize("bonus", [0.0, 1.5])
+def test_a_better_candidate_never_loses(bonus):
     rng = np.random.default_rng(3)
     for _ in range(20):
         column = rng.normal(size=5)
         better = column.copy()
         better[3] += rng.exponential()
         before, after = (
-            fusion(lead=lead)(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT)
+            fusion(top_candidate_bonus=bonus)(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT)
             for values in (column, better)
         )
         assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()
 
 
 def test_round_trip_through_json_gives_equal_outputs():
-    fitted = EvidenceFusion.fit(*simulated())
-    again = EvidenceFusion.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    fitted = FeatureFusion.fit(*simulated())
+    again = FeatureFusion.from_dict(json.loads(json.dumps(fitted.to_dict())))
     candidates, lists, offsets, _ = simulated(seed=2)
     numbers = np.arange(offsets[-1])
     np.testing.assert_array_equal(
@@ -143,11 +143,11 @@ def test_round_trip_through_json_gives_equal_outputs():
     [
         ({"weights": {"cross_encoder": -1.0}}, "negative or not finite"),
         ({"weights": {"cross_encoder": "much"}}, "damaged"),
-        ({"weights": {"horoscope": 1.0}}, "unknown evidence horoscope"),
-        ({"none_weights": {"moon": 1.0}}, "unknown evidence moon"),
+        ({"weights": {"horoscope": 1.0}}, "unknown feature horoscope"),
+        ({"none_weights": {"moon": 1.0}}, "unknown feature moon"),
         ({"none_intercept": float("nan")}, "negative or not finite"),
         ({"none_intercept": None}, "damaged"),
-        ({"lead": -0.1}, "negative or not finite"),
+        ({"top_candidate_bonus": -0.1}, "negative or not finite"),
     ],
 )
 def test_a_damaged_fusion_is_refused(changes, message):
@@ -157,10 +157,10 @@ def test_a_damaged_fusion_is_refused(changes, message):
 
 def test_lists_without_any_gold_concept_are_refused():
     with pytest.raises(UserError, match="no calibration mention"):
-        EvidenceFusion.fit(CANDIDATES, LISTS, OFFSETS, np.array([-1, -1, -1]))
+        FeatureFusion.fit(CANDIDATES, LISTS, OFFSETS, np.array([-1, -1, -1]))
 
 
-def test_evidence_that_is_not_finite_is_named():
+def test_a_feature_that_is_not_finite_is_named():
     broken = CANDIDATES | {"exact_name": np.array([0, 0, np.nan, 0, 0])}
-    with pytest.raises(UserError, match="evidence 'exact_name'"):
-        EvidenceFusion.fit(broken, LISTS, OFFSETS, np.array([0, -1, 1]))
+    with pytest.raises(UserError, match="feature 'exact_name'"):
+        FeatureFusion.fit(broken, LISTS, OFFSETS, np.array([0, -1, 1]))

@@ -206,7 +206,7 @@ def test_high_is_the_certified_threshold_or_accept_where_that_is_higher():
     assert stricter.accept > 0.79 and stricter.accept <= stricter.high < stricter.accept + 0.01
 
 
-def test_own_evidence_against_an_inherited_certificate_wins():
+def test_own_errors_against_an_inherited_certificate_win():
     lists = make_lists({"T047": 4000, "T121": 120})
     drugs = np.arange(4120) >= 4000
     lists["top1_correct"][drugs] = np.arange(120) % 2
@@ -282,7 +282,7 @@ def test_for_type_falls_back_along_the_lineage():
     assert table.for_type(["nonsense", "T191", "T046"]).accept_level == "T047"
 
 
-def test_incomplete_evidence_is_never_high():
+def test_incomplete_inputs_are_never_high():
     table = ThresholdTable({"default": row()}, HIERARCHY, 0.95, 0.95)
     assert [table.for_type(None, complete).tier(0.95) for complete in (True, False)] == ["high", "medium"]
     assert table.for_type(None, complete=False).tier(0.2) == "low"

@@ -38,7 +38,7 @@ def test_the_result_is_the_exit_code(capsys, result, code):
         (UserError("two\nlines  and\tspaces"), "error: two lines and spaces\n"),
         (OSError(28, "No space left on device", "runs/a"), "error: [Errno 28] No space left on device: 'runs/a'\n"),
         (PermissionError(13, "Permission denied", "x"), "error: [Errno 13] Permission denied: 'x'\n"),
-        (KeyboardInterrupt(), "\nstopped; finished stages are kept, run the same command again to go on\n"),
+        (KeyboardInterrupt(), "\nstopped; finished stages are kept, run the same command again to resume\n"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(capsys, error, line):

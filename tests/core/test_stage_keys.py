@@ -45,7 +45,7 @@ STALE = {
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs": "checkpoints",
-    "evidence calibrator target_precision confidence scoring_precision": "model",
+    "features calibrator target_precision confidence scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
@@ -73,7 +73,7 @@ KEYS = {key: stages.split() for keys, stages in STALE.items() for key in keys.sp
 FILES = {"MRCONSO": "1", "MRREL": "2", "MRCUI": "3", "corpus": "4", "train_documents": "5", "feedback": "6"}
 # Everything that a recipe can have: all retrievers, an index that is not exact, an encoder of its own.
 WHOLE = {
-    "retrievers": ["dense", "lexical", "mentions"],
+    "retrievers": ["dense", "lexical", "nearest_mentions"],
     "encoder_training_steps": 5,
     "index_factory": "IVF64,Flat",
     "global_batch_size": 64,
@@ -228,7 +228,7 @@ def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
 RESUMED = {
     "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers torch_compile "
     "save_total_limit report_to logging_steps early_stopping_patience eval_on_start "
-    "scoring_precision bootstrap_resamples device evidence",
+    "scoring_precision bootstrap_resamples device features",
     "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
     "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
     "candidate_fields mention_types learning_rate",

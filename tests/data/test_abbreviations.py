@@ -21,7 +21,7 @@ from umls_reranker.data.pubtator import read_pubtator
         # No letter of the short form may be missing, and its first one starts a word.
         ("low back pain (XYZ)", {}),
         ("a superpath (UP)", {}),
-        # What stands in parentheses is no abbreviation.
+        # What is in parentheses is no abbreviation.
         ("in patients (n = 24) and mice (see Figure 3)", {}),
         ("a value (12)", {}),
         ("(HSP) alone, and an open bracket (HSP", {}),

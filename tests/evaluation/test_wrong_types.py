@@ -79,7 +79,7 @@ class CountingScorer:
 
 
 @pytest.mark.parametrize("reads_types", [False, True])
-def test_thresholds_and_evidence_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
+def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
     asked = []
 
     def decide(given, score):

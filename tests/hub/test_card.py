@@ -139,7 +139,7 @@ def test_metadata_holds_the_models_own_figures():
 
 
 def test_every_figure_comes_from_the_metrics():
-    """With all figures zero, no other number stands in the results."""
+    """With all figures zero, no other number is in the results."""
 
     def zeroed(part):
         if isinstance(part, dict):

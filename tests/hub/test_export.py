@@ -7,7 +7,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.evidence import COUNTS_FILE, Calibration
+from umls_reranker.calibration.probabilities import COUNTS_FILE, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.export import agreement, export_network, needs_calibrator, register

@@ -26,7 +26,7 @@ from umls_reranker.hub.model_folder import (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A model folder as after calibrate and evaluate, with what a stage or a user leaves beside the parts."""
+    """A model folder as after calibrate and evaluate, with what a stage or a user leaves next to the parts."""
     folder = tiny_reranker(tmp_path_factory.mktemp("finished") / "model")
     with changing(folder) as new:
         (new / "metrics.json").write_text("{}")

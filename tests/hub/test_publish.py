@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
     folder = make_model(tmp_path_factory.mktemp("finished") / "model")
     with changing(folder) as new:
         (new / "reliability.svg").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
-    # What a stage or a training library leaves beside the model.
+    # What a stage or a training library leaves next to the model.
     (folder / "training_args.bin").write_bytes(b"\x80\x04pickle")
     (folder / "manifest.json").write_text("{}")
     (folder / "README.md").write_text("the card of another version")

@@ -246,7 +246,7 @@ def test_a_changed_key_remakes_what_depends_on_it(scripts, finished, tmp_path):
         changes = {name.split("/")[0] for name, digest in contents(run).items() if before.get(name) != digest}
         return [stage for outcome in outcomes for stage in outcome.remade], changes
 
-    # The name of the repo stands in the card.
+    # The name of the repo is in the card.
     assert remade(repo_id="org/mini", tag="v1") == ([], {"model"})
     assert "org/mini" in (run / "model" / "README.md").read_text(encoding="utf-8")
     assert remade(bootstrap_resamples=60)[0] == ["report"]

@@ -1,4 +1,4 @@
-"""The road with everything that reads context: trained encoder, union of retrievers, cross-encoder, all evidence."""
+"""The road with everything that reads context: trained encoder, union of retrievers, cross-encoder, all features."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from datasets import load_from_disk
 
 from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.calibration.fusion import CANDIDATE_EVIDENCE
+from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
 from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -20,11 +20,11 @@ def run(scripts, tmp_path_factory):
         "encoder_training_steps": 4,
         "encoder_batch_size": 16,
         "encoder_context_tokens": 4,
-        "retrievers": ["dense", "context", "lexical", "mentions"],
+        "retrievers": ["dense", "context", "lexical", "nearest_mentions"],
         "max_steps": 10,
         "start_from_encoder": True,
         "context_tokens": 4,
-        "evidence": list(CANDIDATE_EVIDENCE),
+        "features": list(CANDIDATE_FEATURES),
     }
     names = ("prepare_data", "train_encoder", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
     for script in names:
@@ -39,14 +39,14 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
         sizes = {len(row[name]) for name in ("cuis", "retrieval_scores", "context_scores", "lexical_scores")}
         assert len(sizes) == 1
     summary = json.loads((run[0] / "candidates" / "manifest.json").read_text())["summary"]
-    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "mentions", "union"}
+    assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "nearest_mentions", "union"}
 
 
-def test_the_reranker_weighs_all_evidence_and_does_without_retrieval_scores(run):
+def test_the_reranker_weighs_all_features_and_falls_back_without_retrieval_scores(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
     retrieval = ["retrieval", "context", "lexical"]
     assert [list(fusion.weights) for fusion in reranker.calibration.fusions] == [
-        [name for name in CANDIDATE_EVIDENCE if name not in lacking]
+        [name for name in CANDIDATE_FEATURES if name not in lacking]
         for scores in ([], retrieval)
         for lacking in (scores, [*scores, "type_fit"], [*scores, "type_fit", "type_lift"])
     ]
@@ -84,7 +84,7 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
 
 def test_the_report_shows_the_cross_encoder_alone_beside_the_whole(run):
     report = json.loads((run[0] / "report" / "metrics.json").read_text())
-    assert {"reranker", "cross_encoder", "evidence_without_cross_encoder", "retriever"} <= set(report["linking"])
+    assert {"reranker", "cross_encoder", "features_without_cross_encoder", "retriever"} <= set(report["linking"])
 
 
 def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_path):

@@ -83,7 +83,7 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     # While the pairs are tokenized, and before the first checkpoint counts.
     assert killed_at("tokenized-dev/00000-of-00001.arrow") == []
     assert killed_at("checkpoint-20/complete") == [20]
-    # While the second checkpoint is written; training goes on from the first.
+    # While the second checkpoint is written; training resumes from the first.
     assert killed_at("checkpoint-40/trainer_state.json") == [20, 40]
     # While a checkpoint makes room for a newer one: what is left of it is no checkpoint.
     assert killed_at("os.remove model.safetensors")[0] == 40

@@ -53,7 +53,7 @@ class Setup:
 
 
 class Relations:
-    """Stands in for `RelationTable`: ``{(gold row, other row): kind}``."""
+    """A stand-in for `RelationTable`: ``{(gold row, other row): kind}``."""
 
     def __init__(self, pairs: dict[tuple[int, int], str]) -> None:
         self.pairs = pairs

@@ -137,7 +137,7 @@ def test_no_queries(toy):
 def test_trigrams_of_too_many_names_are_left_out(tmp_path, monkeypatch, toy):
     monkeypatch.setattr(lexical_index, "COMMON_STRINGS", 1)
     index = build(tmp_path / "index", toy[0])
-    # "cold" stands in four of six distinct names, " co" in three, " te" in one.
+    # "cold" is in four of six distinct names, " co" in three, " te" in one.
     assert index.search(["cold", "cold temperature"], 2).rows.tolist() == [[-1, -1], [1, -1]]
 
 

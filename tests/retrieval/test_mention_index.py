@@ -83,7 +83,7 @@ def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_pat
     retriever = Retriever(dense, encoder, mentions=build(concepts, tmp_path / "mentions"))
     retriever.require(concepts)
     found = retriever.search(["PbPS"], 1)
-    assert found.rows.tolist() == [[0]] and set(found.lists) == {"dense", "mentions", "union"}
+    assert found.rows.tolist() == [[0]] and set(found.lists) == {"dense", "nearest_mentions", "union"}
     # Names decide the order: what only a training mention leads to comes last.
     assert retriever.search(["PbPS mouse"], 3).rows[0, 0] == 1
     # Shown with its nearest name and the cosine of that, like any other.

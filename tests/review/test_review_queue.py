@@ -29,7 +29,7 @@ def test_disagreement_of_cross_encoder_and_retrieval():
 
     assert disagreement() == 0.0
     assert disagreement(retrieval=(0.8, 0.9)) == 1.0
-    # Both would have B; the evidence put A first.
+    # Both would have B; the features put A first.
     assert disagreement(logits=(1.0, 2.0), retrieval=(0.8, 0.9)) == 0.5
 
 

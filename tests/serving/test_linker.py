@@ -68,9 +68,9 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     queries = linker.read(["cold", "cold"], [document] * 2, [20, None])
     assert queries.lefts[0] == "Colds are common. A " and queries.rights[0] == ", or common cold, is mild."
     assert queries == linker.read(["cold"] * 2, lefts=[queries.lefts[0]] * 2, rights=[queries.rights[0]] * 2)
-    with pytest.raises(ValueError, match="'fever' does not stand in its document$"):
+    with pytest.raises(ValueError, match="'fever' is not in its document$"):
         linker.read(["fever"], [document])
-    with pytest.raises(ValueError, match="'cold' does not stand in its document at character 3"):
+    with pytest.raises(ValueError, match="'cold' is not in its document at character 3"):
         linker.read(["cold"], [document], [3])
     with pytest.raises(ValueError, match="blank"):
         linker.link("  ")
@@ -137,7 +137,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
         shutil.copytree(finished.folder / name, tmp_path / "mixed" / name)
     manifest = tmp_path / "mixed" / "concepts" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"key": "', '"key": "0'))
-    assert "index was built from another concepts/ than the one beside it" in refused(tmp_path / "mixed")
+    assert "index was built from another concepts/ than the one next to it" in refused(tmp_path / "mixed")
     # A later release in both is used, and said.
     manifest = tmp_path / "mixed" / "index" / "manifest.json"
     manifest.write_text(

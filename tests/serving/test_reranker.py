@@ -15,9 +15,9 @@ from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
 from umls_reranker.calibration.calibrators import IsotonicCalibrator
-from umls_reranker.calibration.evidence import Calibration
-from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
+from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.hub.model_folder import changing, model_files
@@ -385,8 +385,8 @@ READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), conte
 
 def reading_everything() -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
-    fusion = EvidenceFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
-    fallback = EvidenceFusion({"string_share": 1.0}, {}, -20.0)
+    fusion = FeatureFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
+    fallback = FeatureFusion({"string_share": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
     calibration = Calibration([fusion, fallback], counts, score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
     scorer = GivenScores(defaultdict(float), READ_ALL)

@@ -34,7 +34,7 @@ class OneConcept:
     def read(self, mentions, documents, starts, lefts, rights):
         for mention, document in zip(mentions, documents, strict=True):
             if document is not None and mention not in document:
-                raise ValueError(f"the mention {mention!r} does not stand in its document")
+                raise ValueError(f"the mention {mention!r} is not in its document")
         return MentionQueries(list(mentions), list(lefts), list(rights))
 
     def candidates(self, queries):
@@ -128,7 +128,7 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     rerank_batch = reranker.rerank_batch
 
     def fused(*arguments):
-        # As where evidence is weighed: the best by probability is the worst by the cross-encoder alone.
+        # As where features are weighed: the best by probability is the worst by the cross-encoder alone.
         return [[one._replace(logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments)]
 
     monkeypatch.setattr(reranker, "rerank_batch", fused)
@@ -352,7 +352,7 @@ def test_link_answers_for_each_mention(reranker):
     assert set(answer.json()[0][0]) == {
         *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted")
     }
-    assert refused(missing) == (422, "Validation", "the mention 'fever' does not stand in its document")
+    assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
     assert refused(none)[:2] == (422, "Validation")
     assert refused(ask(reranker, ("/link", request)))[:2] == (424, "Backend")
 

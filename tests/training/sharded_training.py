@@ -4,7 +4,7 @@
         tests/training/sharded_training.py MODEL FOLDER
 
 Writes gradient and loss of one step into FOLDER/step.safetensors; fine-tunes in FOLDER/whole, and in FOLDER/stopped
-with a stop after the first checkpoint, from which it goes on.
+with a stop after the first checkpoint, from which it resumes.
 """
 
 import json

@@ -54,5 +54,5 @@ def test_the_encoder_is_trained_by_one_process(tmp_path, processes):
     )
     refused = "error: umls-reranker train_encoder trains on one process; start it without a launcher"
     assert done.returncode != 0 and (refused in done.stderr) == (processes == "2")
-    # With one process it goes on to what it works from.
+    # With one process it gets to what it works from.
     assert ("run umls-reranker prepare_data" in done.stderr) == (processes == "1")

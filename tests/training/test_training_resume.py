@@ -16,7 +16,7 @@ from tiny_models import tiny_encoder
 TESTS = Path(__file__).resolve().parents[1]
 
 # Run -> processes, the steps after which one is killed, by rank, and what is special. Checkpoints are written at even
-# steps, epochs end at steps 4 and 8: so training starts anew, goes on from the end of an epoch and from inside one.
+# steps, epochs end at steps 4 and 8: so training starts anew, resumes from the end of an epoch and from inside one.
 CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
     "one, scaled": {"processes": 1, "kills": [(7, 0)], "scaler": True},

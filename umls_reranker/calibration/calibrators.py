@@ -119,7 +119,7 @@ class BetaCalibrator(Calibrator):
 
 
 class ListwiseCalibrator(Calibrator):
-    """The scores as they are: the fusion of evidence is itself a fitted choice among a list's candidates and none."""
+    """The scores as they are: the fusion of features is itself a fitted choice among a list's candidates and none."""
 
     method = "listwise"
     parameter_names = ()

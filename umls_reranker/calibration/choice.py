@@ -9,10 +9,10 @@ import numpy as np
 
 from ..core.arrays import list_owner, list_sizes
 
-__all__ = ["choice_log_odds", "leaders", "log_sums"]
+__all__ = ["choice_log_odds", "top_candidates", "log_sums"]
 
 
-def leaders(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(m,) bool, the candidates than which no other of their list has more `utility` (m,)."""
     sizes = list_sizes(offsets)
     filled = offsets[:-1][sizes > 0]

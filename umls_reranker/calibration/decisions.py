@@ -14,7 +14,7 @@ from .thresholds import TIERS, ThresholdTable
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
-    from .evidence import Calibration
+    from .probabilities import Calibration
 
 __all__ = ["Decisions", "RankedCandidate", "margins", "rank"]
 
@@ -28,7 +28,7 @@ class RankedCandidate(NamedTuple):
         cui: its CUI, or None when the candidate had none.
         rank: 1 for the best.
         logit: raw log-odds of the cross-encoder.
-        cross_encoder_score: calibrated probability that this candidate is the mention's concept, of all evidence that
+        cross_encoder_score: calibrated probability that this candidate is the mention's concept, of all features that
             the model weighs; candidates are ranked by it (by its unrounded log-odds).
         margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
             below the best concept, and the score itself when there is no other concept.
@@ -102,7 +102,7 @@ def rank(
         lists: of n mentions.
         score: gives the logits of their candidates.
         calibration, thresholds: of the model.
-        reads: inputs that the cross-encoder reads beside mention and name (`PairTemplate.reads`).
+        reads: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier whose first candidate is accepted.
     """
     scores = score(lists)

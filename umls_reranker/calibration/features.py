@@ -19,7 +19,7 @@ PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
 
 def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns by the names of `fusion.CANDIDATE_EVIDENCE`, (m,) float64, and `fusion.LIST_EVIDENCE`, (n,).
+    """Columns by the names of `fusion.CANDIDATE_FEATURES`, (m,) float64, and `fusion.LIST_FEATURES`, (n,).
 
     NaN where a list came without what a feature is made of; scores of retrievers that no candidate brought are left
     out.

@@ -13,7 +13,7 @@ import numpy as np
 from ..core.arrays import top_two
 from ..core.errors import UserError
 from .choice import log_sums
-from .evidence import CalibratedScores, Calibration, fit_fusions
+from .probabilities import CalibratedScores, Calibration, fit_fusions
 from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample, Types
@@ -71,7 +71,7 @@ def fit_with_counts(
 
     def fit(inside: np.ndarray, method: str, **kinds: bool) -> tuple[Calibration, dict[str, float]]:
         return _fit_calibration(
-            settings.evidence or (["cross_encoder"] if method == "listwise" else []),
+            settings.features or (["cross_encoder"] if method == "listwise" else []),
             method,
             lists.take(inside),
             logits[inside[rows]],
@@ -87,7 +87,7 @@ def fit_with_counts(
     calibration, losses = fit(np.ones(len(documents), bool), settings.calibrator)
     method = calibration.calibrator.method
     decided, held_out = _held_out(
-        lambda inside: fit(inside, method, richest_only=True)[0], calibration, lists, logits, reads, seed
+        lambda inside: fit(inside, method, full_only=True)[0], calibration, lists, logits, reads, seed
     )
     probabilities = decided.probabilities
     first, _ = top_two(decided.log_odds, lists.offsets)
@@ -205,7 +205,7 @@ def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
 
 
 def _fit_calibration(
-    evidence: Sequence[str],
+    names: Sequence[str],
     method: str,
     lists: AnnotatedLists,
     logits: np.ndarray,
@@ -215,19 +215,19 @@ def _fit_calibration(
     counts: StringCounts,
     hierarchy: TypeHierarchy,
     seed: int,
-    richest_only: bool = False,
+    full_only: bool = False,
 ) -> tuple[Calibration, dict[str, float]]:
     """Fusion and calibrator, and what `fit_calibrator` returns with it."""
     calibration, log_odds = Calibration(), logits
-    if evidence:
-        calibration = fit_fusions(evidence, lists, logits, gold, counts, richest_only=richest_only)
+    if names:
+        calibration = fit_fusions(names, lists, logits, gold, counts, full_only=full_only)
         log_odds, _ = calibration.utilities(lists, logits)
     calibration.calibrator, losses = fit_calibrator(
         method,
         log_odds,
         labels,
         documents[lists.owner],
-        offsets=lists.offsets if evidence else None,
+        offsets=lists.offsets if names else None,
         types=lists.types.take(lists.owner),
         hierarchy=hierarchy,
         seed=seed,

@@ -1,18 +1,18 @@
-"""Evidence fusion: one probability for each candidate out of all that is known about it.
+"""Fusion of features: one probability for each candidate out of all that is known about it.
 
 A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
-    utility of candidate c    u_c = sum of weight x evidence  (+ lead, if no other of its list has more)
+    utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
     utility of none           u_0 = intercept + sum of weight x what is known about the mention's string
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
-Every weight and the lead are >= 0. Without a lead, gold concepts that stand far down some lists flatten all of them;
+Every weight and the bonus are >= 0. Without a bonus, gold concepts that stand far down some lists flatten all of them;
 with it, the probabilities of first candidates are on average what share of them is right.
 
-Evidence weighs differently where training had the mention's string: how that was used then says much, and names say
+Features weigh differently where the mention's string was seen in training: its use there says much, names say
 less. So there is a second set of weights for such lists, held near the first as far as data do not speak.
 
-So more evidence for a candidate, all else equal, never lowers its probability: "none" does not depend on the
+So a higher feature of a candidate, all else equal, never lowers its probability: "none" does not depend on the
 candidates. The probabilities of a list's concepts sum to less than one, and what is left is the price of abstaining.
 The few weights are kept as JSON and can be read.
 """
@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from .choice import choice_log_odds, leaders, list_owner
+from .choice import choice_log_odds, list_owner, top_candidates
 from .logistic import fit_logistic
 
-__all__ = ["CANDIDATE_EVIDENCE", "EvidenceFusion"]
+__all__ = ["CANDIDATE_FEATURES", "FeatureFusion"]
 
-CANDIDATE_EVIDENCE = {
+CANDIDATE_FEATURES = {
     "cross_encoder": "log-odds of the cross-encoder",
     "retrieval": "cosine of mention and name in the dense index",
     "context": "cosine of mention in context and name in the dense index",
@@ -41,29 +41,29 @@ CANDIDATE_EVIDENCE = {
     "type_lift": "log of how much more often than others training mentions of this concept have the mention's type",
     "type_fit": "0 where the dictionary's types of this concept contradict the mention's, else 1",
 }
-LIST_EVIDENCE = {
+LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
-    "seen_string": "1 where training had this string",
+    "seen_string": "1 where this string was seen in training",
 }
 SEEN = "seen_string"
-# Of the standardized weights; keeps evidence that never varies at weight 0.
+# Of the standardized weights; keeps a feature that never varies at weight 0.
 RIDGE = 1e-5
 # Of the difference between the weights of seen strings and of others.
 RIDGE_BETWEEN = 1e-3
-# Of all utilities together, when the lead is fitted; and the largest lead.
+# Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
 LARGEST_LEAD = 30.0
 
 
-class EvidenceFusion:
+class FeatureFusion:
     """Fitted weights; made by `fit` or `from_dict`.
 
     Attributes:
-        weights: evidence of candidates -> weight >= 0, in the evidence's own unit, where training had not the string.
+        weights: feature of a candidate -> weight >= 0, in the feature's own unit, for strings not seen in training.
         seen_weights: the same where it had; `weights` unless given.
-        none_weights: evidence of lists -> weight.
-        none_intercept: utility of "none of these" where all its evidence is 0.
-        lead: added to the utility of the first candidate of each list, and of those that equal it.
+        none_weights: feature of a list -> weight.
+        none_intercept: utility of "none of these" where all its features are 0.
+        bonus: added to the utility of the first candidate of each list, and of those that equal it.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class EvidenceFusion:
         none_weights: dict[str, float],
         none_intercept: float,
         seen_weights: dict[str, float] | None = None,
-        lead: float = 0.0,
+        bonus: float = 0.0,
     ) -> None:
         self.weights = weights
         self.seen_weights = weights if seen_weights is None else seen_weights
         self.none_weights = none_weights
         self.none_intercept = none_intercept
-        self.lead = lead
+        self.bonus = bonus
 
     @classmethod
     def fit(
@@ -87,21 +87,21 @@ class EvidenceFusion:
         lists: Mapping[str, np.ndarray],
         offsets: np.ndarray,
         gold: np.ndarray,
-    ) -> EvidenceFusion:
+    ) -> FeatureFusion:
         """Maximize the likelihood of the gold concepts, and of "none" where the list lacks it.
 
-        First the weights, without a lead; then, with the first candidates that these give, the lead together with what
+        First the weights, without a bonus; then, with the top candidates that these give, the bonus together with what
         the whole is multiplied by and with the utility of none.
 
         Args:
-            candidates: evidence name -> (m,) values of the candidates of all n mentions.
-            lists: evidence name -> (n,) values of the mentions' lists; without ``seen_string`` there is one set of
+            candidates: feature -> (m,) values of the candidates of all n mentions.
+            lists: feature -> (n,) values of the mentions' lists; without ``seen_string`` there is one set of
                 weights.
             offsets: (n + 1,) where each mention's candidates start.
             gold: (n,) position of the gold concept in its list, -1 where it is not there.
 
         Raises:
-            UserError: no list holds its gold concept, or all do without any evidence varying.
+            UserError: no list holds its gold concept, or no feature varies in any.
         """
         if not np.any(np.asarray(gold) >= 0):
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
@@ -112,7 +112,7 @@ class EvidenceFusion:
         labels = np.zeros(len(owner))
         labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
         k, rest = len(center), len(list_center) + 1
-        # Two sets of weights for the same evidence: a candidate's features stand in the columns of its list's set.
+        # Two sets of weights for the same features: a candidate's features are in the columns of its list's set.
         # What adds to the utility of none takes from that of all candidates.
         rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
         ridge = np.zeros((2 * k + rest,) * 2)
@@ -130,15 +130,15 @@ class EvidenceFusion:
             named[SEEN] += float((seen_weights - weights) @ center)
         sets = [dict(zip(candidates, values.tolist(), strict=True)) for values in (weights, seen_weights)]
         utility = cls(sets[0], named, float(intercept), sets[1]).utilities(candidates, lists, offsets)
-        slope, shift, lead = _fit_lead(utility, offsets, labels)
+        slope, shift, bonus = _fit_bonus(utility, offsets, labels)
         own, seen_own, none_own = (
             {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
         )
-        return cls(own, none_own, slope * float(intercept) - shift, seen_own, lead)
+        return cls(own, none_own, slope * float(intercept) - shift, seen_own, bonus)
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The evidence of candidates that has any weight."""
+        """The features of candidates that have any weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
     def utilities(
@@ -154,7 +154,7 @@ class EvidenceFusion:
         seen = _seen(lists, len(none))[owner]
         own = (_weighted(weights, candidates, rows) for weights in (self.seen_weights, self.weights))
         utility = np.where(seen, *own) - none[owner]
-        return utility + self.lead * leaders(utility, offsets)
+        return utility + self.bonus * top_candidates(utility, offsets)
 
     def __call__(
         self,
@@ -174,66 +174,66 @@ class EvidenceFusion:
             "seen_weights": self.seen_weights,
             "none_weights": self.none_weights,
             "none_intercept": self.none_intercept,
-            "lead": self.lead,
+            "top_candidate_bonus": self.bonus,
         }
 
     @classmethod
-    def from_dict(cls, state: dict[str, Any], scores: Iterable[str] = ()) -> EvidenceFusion:
+    def from_dict(cls, state: dict[str, Any], scores: Iterable[str] = ()) -> FeatureFusion:
         """What `to_dict` wrote.
 
         Args:
             scores: names of further retrievers whose scores are weighed.
 
         Raises:
-            UserError: evidence that this version does not know, or a weight that is no number or negative.
+            UserError: a feature that this version does not know, or a weight that is no number or negative.
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
             seen_weights = {name: float(state.get("seen_weights", weights)[name]) for name in weights}
             none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
-            intercept, lead = float(state["none_intercept"]), float(state.get("lead", 0.0))
+            intercept, bonus = float(state["none_intercept"]), float(state.get("top_candidate_bonus", 0.0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
-        unknown = [name for name in weights if name not in {*CANDIDATE_EVIDENCE, *scores}]
-        unknown += [name for name in none_weights if name not in LIST_EVIDENCE]
+        unknown = [name for name in weights if name not in {*CANDIDATE_FEATURES, *scores}]
+        unknown += [name for name in none_weights if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
-                f"calibrator.json: unknown evidence {', '.join(unknown)}; update umls_reranker or calibrate again"
+                f"calibrator.json: unknown feature {', '.join(unknown)}; update umls_reranker or calibrate again"
             )
         if not (
-            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), lead])
+            all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), bonus])
             and np.isfinite([*none_weights.values(), intercept]).all()
         ):
             raise UserError(
                 "calibrator.json: a fusion weight is negative or not finite; run the calibrate stage again"
             )
-        return cls(weights, none_weights, intercept, seen_weights, lead)
+        return cls(weights, none_weights, intercept, seen_weights, bonus)
 
 
-def _fit_lead(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """What all utilities (m,) are multiplied by, what is added to them, and the lead of the first ones."""
+def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """What all utilities (m,) are multiplied by, what is added to them, and the bonus of the first ones."""
     scale = utility.std() or 1.0
-    features = np.column_stack([utility / scale, np.ones(len(utility)), leaders(utility, offsets)])
+    features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
-    slope, shift, lead = fit_logistic(features, labels, lower, upper, offsets=offsets)
-    return float(slope / scale), float(shift), float(lead)
+    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets)
+    return float(slope / scale), float(shift), float(bonus)
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, k) of mean 0 and deviation 1, and what that took; evidence that never varies becomes 0."""
+    """(rows, k) of mean 0 and deviation 1, and what that took; a feature that never varies becomes 0."""
     values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
     if not np.isfinite(values).all():
         name = next(name for name, column in columns.items() if not np.isfinite(column).all())
-        raise UserError(f"evidence {name!r} holds values that are not finite; look at the candidates or the model")
+        raise UserError(f"feature {name!r} holds values that are not finite; look at the candidates or the model")
     center, scale = values.mean(axis=0), values.std(axis=0)
     scale[scale == 0] = 1.0
     return (values - center) / scale, center, scale
 
 
 def _seen(lists: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
-    """(rows,) bool, whether training had the string of each list's mention; never where the lists do not say."""
+    """(rows,) bool, whether each list's string was seen in training; never where the lists do not say."""
     return np.asarray(lists[SEEN]) > 0 if SEEN in lists else np.zeros(rows, bool)
 
 

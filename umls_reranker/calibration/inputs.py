@@ -1,6 +1,6 @@
 """What a model reads of a mention and of its candidates, and who came without some of it.
 
-Calibration, evaluation and serving all ask `evidence.Calibration`, which decides by the rules of this module:
+Calibration, evaluation and serving all ask `probabilities.Calibration`, which decides by the rules of this module:
 
 * ``cui``, ``preferred_name``: a text that is not blank.
 * ``definition``, ``semantic_types``: given at all. A concept without any says so by "" or []; None is not given.
@@ -20,9 +20,9 @@ import numpy as np
 from ..core.arrays import RepeatedTexts, list_sizes
 from ..data.candidate_lists import CandidateLists, encoded_texts
 
-__all__ = ["INPUTS_OF_EVIDENCE", "ScoreRange", "lacking", "lists_with_any"]
+__all__ = ["INPUTS_OF_FEATURES", "ScoreRange", "lacking", "lists_with_any"]
 
-INPUTS_OF_EVIDENCE = {
+INPUTS_OF_FEATURES = {
     "retrieval": ("retrieval_score",),
     "context": ("context", "context_score"),
     "lexical": ("lexical_score",),

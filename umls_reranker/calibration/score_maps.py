@@ -136,7 +136,7 @@ class Calibrator(ABC):
         """
         if offsets is not None and not self.fits_lists:
             raise UserError(
-                f"calibrator: {self.method} works on the cross-encoder's logits alone; set `evidence: []`, or choose "
+                f"calibrator: {self.method} works on the cross-encoder's logits alone; set `features: []`, or choose "
                 f"from {', '.join(name for name, kind in Calibrator.kinds.items() if kind.fits_lists)}"
             )
         self._fit(Sample.checked(scores, labels, offsets, types, hierarchy))

@@ -36,7 +36,7 @@ class PairCounts(NamedTuple):
         type_lifts: (m,) float64, how much more often than others training mentions of the concept have the mention's
             semantic types, as a log. With n(t) training mentions of type t and p(t) its share of all,
             ``log((n(c, t) + k p) / ((n(c) + k) p))`` for concept c, k being `PRIOR_TYPED`; 0 for a concept or a type
-            that training had not, and for a mention without types.
+            not seen in training, and for a mention without types.
     """
 
     strings: np.ndarray
@@ -91,7 +91,7 @@ class StringCounts:
         """
         of_strings = _columns(self._singles(forms), SINGLE)[0]
         _, _, of_concepts, typed = _columns(self._singles(cuis), SINGLE)
-        # What training had not alone, it had not together.
+        # What was not seen alone was not seen together.
         places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
         pairs = zip(rows[places].tolist(), concepts[places].tolist(), strict=True)
         uses = np.zeros(len(rows), np.int64)

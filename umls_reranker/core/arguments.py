@@ -197,9 +197,9 @@ class IndexArguments:
     retrievers: list[str] = recipe_key(
         ["dense"],
         "dense: nearest vectors of the mention; context: of the mention in its text, by an encoder trained for it; "
-        "lexical: names most similar by letter trigrams; mentions: concepts of the most similar training mentions; of "
-        "several, their union",
-        ("dense", "context", "lexical", "mentions"),
+        "lexical: names most similar by letter trigrams; nearest_mentions: concepts of the most similar training "
+        "mentions; of several, their union",
+        ("dense", "context", "lexical", "nearest_mentions"),
     )
     candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention")
 
@@ -237,7 +237,8 @@ class MiningArguments:
     hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative")
     other_negative_weight: float = recipe_key(1.0, "weight of a same-type or random negative")
     typeless_share: float = recipe_key(
-        0.2, "with mention_types: share of the training mentions shown without their types, to do without them too"
+        0.2,
+        "with mention_types: share of the training mentions shown without their types, so that types may be missing",
     )
     feedback_weight: float = recipe_key(1.0, "factor to these weights for pairs of corrections (`feedback`)")
     max_train_mentions: int | None = recipe_key(
@@ -259,7 +260,7 @@ class ModelArguments:
     )
     candidate_fields: list[str] = recipe_key(
         [],
-        "shown of a candidate beside its best-matching name: preferred_name (tells concepts apart that share a name), "
+        "shown of a candidate besides its best-matching name: preferred_name (tells apart concepts with one name), "
         "definition (its first 160 characters)",
         ("preferred_name", "definition"),
     )
@@ -269,7 +270,7 @@ class ModelArguments:
 class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
-    evidence: list[str] = recipe_key(
+    features: list[str] = recipe_key(
         ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count", "type_lift", "type_fit"],
         "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
         "retrievers), exact_name, string_share, concept_count (training mentions), type_lift (training mentions with "
@@ -278,8 +279,8 @@ class CalibrationArguments:
     )
     calibrator: str = recipe_key(
         "auto",
-        "platt, temperature, beta, or with a line by semantic type hierarchical_beta; with evidence they work inside "
-        "a mention's list, where listwise leaves the fusion as it is; isotonic, without evidence; auto picks by "
+        "platt, temperature, beta, or with a line by semantic type hierarchical_beta; with features they work inside "
+        "a mention's list, where listwise leaves the fusion as it is; isotonic, without features; auto picks by "
         "cross-validated log-loss, documents kept together",
         ("platt", "temperature", "beta", "hierarchical_beta", "listwise", "isotonic", "auto"),
     )

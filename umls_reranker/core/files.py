@@ -51,13 +51,13 @@ FULL_DISK = re.compile("no space left|not enough free space|file write failed|di
 
 
 def partial_path(path: Path) -> Path:
-    """The hidden path beside `path` that holds it in the making."""
+    """The hidden path next to `path` that holds it in the making."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Give a hidden path beside `path`, for a file or a folder; it becomes `path` on success and goes on failure.
+    """Give a hidden path next to `path`, for a file or a folder; it becomes `path`, or is removed on failure.
 
     Args:
         shared: several processes may write `path` at once, so each has a hidden path of its own. What a killed one

@@ -127,7 +127,7 @@ def name_source(path: Path | Sequence[Path]) -> str:
 def open_binary(path: Path | Sequence[Path]) -> Iterator[io.BufferedIOBase]:
     """Open a file that may be gzip (told by its first bytes, not its name), or its parts as one stream.
 
-    Each part may be plain or gzip; a line may go on in the next part.
+    Each part may be plain or gzip; a line may continue in the next part.
 
     Raises:
         UserError: the file or a part is missing, a folder, unreadable or empty. While reading, `gzip.BadGzipFile`

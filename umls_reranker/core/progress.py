@@ -1,4 +1,4 @@
-"""What is shown on standard error while work goes on, so that standard output stays clean for tables and JSON."""
+"""What is shown on standard error while work is done, so that standard output stays clean for tables and JSON."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def run_script(main: Callable[[], int | None]) -> None:
         # A full disk, a missing permission: the operating system's own words name the file.
         message = str(error)
     except KeyboardInterrupt:
-        print("\nstopped; finished stages are kept, run the same command again to go on", file=sys.stderr)
+        print("\nstopped; finished stages are kept, run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

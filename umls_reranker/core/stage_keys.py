@@ -33,8 +33,8 @@ __all__ = [
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the index that searches exactly, and holds the vectors as they are.
 EXACT_INDEX = "Flat"
-# Retriever -> folder of the index that it reads beside the dense one.
-FURTHER = {"lexical": "lexical", "mentions": "mention_index"}
+# Retriever -> folder of the index that it reads besides the dense one.
+FURTHER = {"lexical": "lexical", "nearest_mentions": "mention_index"}
 # Stage -> the command that makes it.
 COMMANDS = {
     "concepts": "prepare_data",
@@ -76,7 +76,7 @@ STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
 
 def further_indexes(retrievers: Iterable[str]) -> list[str]:
-    """Folders of the indexes that the retrievers of a recipe read beside the dense one."""
+    """Folders of the indexes that the retrievers of a recipe read besides the dense one."""
     return [folder for name, folder in FURTHER.items() if name in retrievers]
 
 
@@ -123,7 +123,7 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     stages = {"vectors": vectors, "index": run.stage("index", settings, made | {"vectors": vectors.key})}
     if "lexical" in recipe.index.retrievers:
         stages["lexical"] = run.stage("lexical", {"schema_version": 2}, {"concepts": concepts})
-    if "mentions" in recipe.index.retrievers:
+    if "nearest_mentions" in recipe.index.retrievers:
         stages["mention_index"] = run.stage("mention_index", embedding, made | {"mentions": mentions})
     settings = {
         key: getattr(recipe.index, key) for key in ("candidates_per_mention", "retrievers", "index_parameters")

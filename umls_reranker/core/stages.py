@@ -1,6 +1,6 @@
 """Stages of a run: folders that are either finished, with a manifest, or not there.
 
-A stage writes into a hidden folder beside its own and is renamed when it is complete, so a killed run never leaves
+A stage writes into a hidden folder next to its own and is renamed when it is complete, so a killed run never leaves
 half-written output under a finished name, and a stage that fails leaves the former output untouched.
 
 Two questions are asked of a stage. Is its output up to date? The manifest holds a key: a SHA-256 over the settings

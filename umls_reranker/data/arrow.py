@@ -123,7 +123,7 @@ class DatasetWriter:
 
 
 def _save_empty(schema: pa.Schema, fingerprint: str, folder: Path) -> None:
-    """Let `datasets` write the files of a dataset without rows: all that lies beside the rows is the same."""
+    """Let `datasets` write the files of a dataset without rows: all that lies next to the rows is the same."""
     from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     is_quiet = are_progress_bars_disabled()

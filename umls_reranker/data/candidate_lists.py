@@ -40,7 +40,7 @@ __all__ = [
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
 SCORES = ("retrieval", "context", "lexical")
-# What a template may show of a candidate beside its name.
+# What a template may show of a candidate besides its name.
 FIELDS = ("preferred_name", "definition")
 TEXT_KEYS = ("cui", *FIELDS)
 # Of a mention, columns that a call of rerank takes.
@@ -152,7 +152,7 @@ class Annotations:
 
     Attributes:
         cuis, documents: (n,) the right concept, and the document of the mention.
-        starts, ends: (n,) where the mention stands in it.
+        starts, ends: (n,) where the mention is in it.
         gold: (n,) int64, place of the right concept in its list, or -1.
         in_dictionary: (n,) bool, whether the dictionary has it at all.
     """
@@ -305,7 +305,7 @@ class CandidateLists:
             names: m names that were found.
             scores: (m,) by the names of `SCORES`.
             cuis: m texts; by default those of the rows.
-            fields: what to read of each concept beside its types (`PairTemplate.candidate_fields`).
+            fields: what to read of each concept besides its types (`PairTemplate.candidate_fields`).
         """
         distinct, place = np.unique(rows, return_inverse=True)
         places = pa.array(place)

@@ -30,7 +30,7 @@ PIPES = csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False)
 
 
 def places_in(column: pa.Array, values: Sequence[str]) -> np.ndarray:
-    """Where each text stands in `values`, (n,), int64; after the last one where it is not among them."""
+    """Where each text is in `values`, (n,), int64; after the last one where it is not among them."""
     known = pa.array(values, column.type)
     return pc.index_in(column, known).fill_null(len(values)).to_numpy().astype(np.int64)
 

@@ -92,7 +92,7 @@ def release_files(
                 nearby = next((inner for inner in below if find_release_file(inner, file)), None)
                 hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
                 raise UserError(f"{folder / file} does not exist; {hint}")
-    # MetamorphoSys writes it beside META or into it.
+    # MetamorphoSys writes it next to META or into it.
     for path in (umls_dir / "release.dat", umls_dir.absolute().parent / "release.dat"):
         if path.is_file():
             return files | {"release.dat": (path,)}

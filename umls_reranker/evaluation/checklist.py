@@ -85,7 +85,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Check:
-    """One target beside what was measured; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
+    """One target compared with what was measured; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
 
     name: str
     value: float

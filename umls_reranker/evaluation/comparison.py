@@ -22,7 +22,7 @@ from .outcomes import Outcomes, right_answer_sums, sums_to_f1
 __all__ = ["compare"]
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
-# What two versions must share: a part of each one's mentions, or those that happen to be common speak for neither; and
+# What two versions must share: a part of each one's mentions, or those that happen to be common support neither; and
 # documents, below which the interval of a few large ones does not keep to its confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20

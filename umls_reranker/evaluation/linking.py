@@ -2,7 +2,7 @@
 
 Lists are flat: all candidates of all mentions in one array, cut by `offsets` (n_mentions + 1,), so that candidate
 ``offsets[i] + j`` is the j-th retrieved candidate of mention i. Mentions whose gold concept was not retrieved, or is
-not in the dictionary at all, count as errors; figures over in-dictionary mentions stand beside.
+not in the dictionary at all, count as errors; figures over in-dictionary mentions stand next to them.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The figures of a model on one split: pairs, linking beside baselines, calibration, tiers, and what was lost."""
+"""The figures of a model on one split: pairs, linking and its baselines, calibration, tiers, and what was lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-    from ..calibration.evidence import Calibration
+    from ..calibration.probabilities import Calibration
     from ..calibration.thresholds import ThresholdTable
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
@@ -81,7 +81,7 @@ def build_report(
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
     documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
     without = calibration.without_cross_encoder(lists)
-    rankings = {} if without is None else {"evidence_without_cross_encoder": without}
+    rankings = {} if without is None else {"features_without_cross_encoder": without}
     systems = _systems(lists, decided, rankings) | _baselines(lists, train_mentions, concepts)
     confidences = {
         "reranker": (outcomes.score, outcomes.correct),

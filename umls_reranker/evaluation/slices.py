@@ -1,4 +1,4 @@
-"""Figures of parts of a split: semantic groups and types, strings and concepts that training had or had not seen."""
+"""Figures of parts of a split: semantic groups and types, strings and concepts seen or not seen in training."""
 
 from __future__ import annotations
 

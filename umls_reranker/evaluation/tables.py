@@ -14,7 +14,7 @@ __all__ = ["examples_table", "figure_name", "figures_table", "linking_table"]
 
 SYSTEMS = (
     "reranker",
-    "evidence_without_cross_encoder",
+    "features_without_cross_encoder",
     "cross_encoder",
     "retriever",
     "exact_match",
@@ -35,7 +35,7 @@ NAMES = {
     "log_loss": "log-loss",
     "reranker": "this model",
     "cross_encoder": "cross-encoder alone",
-    "evidence_without_cross_encoder": "all evidence but the cross-encoder",
+    "features_without_cross_encoder": "all features but the cross-encoder",
     "retriever": "retriever alone",
     "exact_match": "exact name match",
     "most_frequent_cui": "most frequent CUI of the string",
@@ -73,7 +73,7 @@ def linking_table(report: dict[str, Any]) -> Table:
     table.add_column("system")
     for title in ("acc@1", "acc@1 in dictionary", "MRR", "recall@32", "answered"):
         table.add_column(title, justify="right")
-    # Without evidence there is no fusion that could do without the cross-encoder.
+    # Without features there is no fusion without the cross-encoder.
     for name in filter(report["linking"].__contains__, SYSTEMS):
         row, ranks_all = report["linking"][name], name in RANKS_ALL
         table.add_row(

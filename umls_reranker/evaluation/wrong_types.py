@@ -94,7 +94,7 @@ def wrong_type_figures(
 ) -> dict[str, dict[str, Any]]:
     """What a model answers where some mentions come with a wrong type.
 
-    Thresholds, evidence and, where its template shows types, the cross-encoder all go by the wrong type.
+    Thresholds, features and, where its template shows types, the cross-encoder all go by the wrong type.
 
     Args:
         lists: of the split, with the types of annotators.

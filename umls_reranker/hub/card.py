@@ -23,7 +23,7 @@ __all__ = ["folder_card", "model_card"]
 
 TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
-# The figures that stand in the card's metadata, by section of metrics.json.
+# The figures that are in the card's metadata, by section of metrics.json.
 INDEXED = {
     "linking": ("text-ranking", "Concept reranking", ("acc@1", "mrr", "recall@5")),
     "pair": ("text-classification", "Pair classification", ("f1", "roc_auc")),

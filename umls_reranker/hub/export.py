@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..calibration.evidence import COUNTS_FILE
+from ..calibration.probabilities import COUNTS_FILE
 from ..core.arguments import EXPORTED_FILES
 from ..core.arrays import top_two
 from ..core.errors import UserError
@@ -24,7 +24,7 @@ from ..models.tokens import PairBatch
 from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify_parts, write_calibration
 
 if TYPE_CHECKING:
-    from ..calibration.evidence import Calibration
+    from ..calibration.probabilities import Calibration
     from ..calibration.thresholds import ThresholdTable
     from ..data.candidate_lists import AnnotatedLists
     from ..models.tokens import PairEncoder

@@ -23,7 +23,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from ..calibration.evidence import COUNTS_FILE, Calibration
+from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import ThresholdTable
 from ..core.arguments import EXPORTED_FILES
 from ..core.errors import UserError
@@ -85,7 +85,7 @@ def _of_backend(part: str, backend: str) -> str:
     return part.replace(".json", f"_{backend}.json")
 
 
-# All that a model folder holds beside MANIFEST and CARD, by what makes it.
+# All that a model folder holds besides MANIFEST and CARD, by what makes it.
 NETWORK = (
     "config.json",
     WEIGHTS,
@@ -107,7 +107,7 @@ PARTS = {
 }
 
 NEEDED_TO_LOAD = (MANIFEST, *NETWORK[:4], CALIBRATOR, THRESHOLDS, RECIPE)
-SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 2, THRESHOLDS: 2}
+SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 3, THRESHOLDS: 2}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
@@ -298,7 +298,7 @@ def write_parts(
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
 ) -> None:
-    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json beside the network.
+    """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
         precision: in which the logits were computed that the calibrator was fitted on.

@@ -40,7 +40,7 @@ def publish(
 
     Everything that can be refused is refused before the first byte is sent. The commit is all or nothing, and is
     refused by the Hub when ``main`` has moved since it was looked at, so an upload that breaks leaves every earlier
-    version as it was; running the same command again goes on where it stopped.
+    version as it was; running the same command again resumes where it stopped.
 
     Args:
         folder: model folder, checked by `verify_parts`.
@@ -84,7 +84,7 @@ def publish(
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()
     ]
-    # A plot or a vocabulary of an earlier version must not stay beside the new parts.
+    # A plot or a vocabulary of an earlier version must not stay next to the new parts.
     stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
@@ -93,7 +93,7 @@ def publish(
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split one upload into several commits.
         with warnings.catch_warnings():
-            # The outcomes are data, and meant to be beside the model.
+            # The outcomes are data, and meant to be next to the model.
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)

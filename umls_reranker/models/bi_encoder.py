@@ -45,7 +45,7 @@ PREFIXES = ("", "bert.")
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
 # Texts tokenized and kept on the device together. Part of the last bits too (who shares a batch with whom), so fixed.
 CHUNK = 16_384
-# Beside the weights of an encoder that was trained on mentions in context.
+# Next to the weights of an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
 
 

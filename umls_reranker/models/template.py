@@ -4,7 +4,7 @@ Without context the input is what ``tokenizer(mention, name, truncation="longest
 
     [CLS] mention [SEP] name [SEP]
 
-With context the mention stands in its text, between two marker tokens:
+With context the mention is in its text, between two marker tokens:
 
     [CLS] left context <start> mention <end> right context [SEP] name [SEP]
 
@@ -51,7 +51,7 @@ class PairTemplate:
         max_length: most tokens of a pair, special tokens included.
         context_tokens: most tokens of text on each side of the mention; 0 leaves the context out.
         markers: the two tokens around a mention in context.
-        candidate_fields: what is shown of a candidate beside its best-matching name: ``preferred_name``,
+        candidate_fields: what is shown of a candidate besides its best-matching name: ``preferred_name``,
             ``definition``.
         mention_types: whether the names of the mention's semantic types are shown behind it.
     """
@@ -80,7 +80,7 @@ class PairTemplate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs that are shown beside mention and name: candidate fields, ``context``, ``entity_type``."""
+        """Inputs that are shown besides mention and name: candidate fields, ``context``, ``entity_type``."""
         further = (("context", self.context_tokens), ("entity_type", self.mention_types))
         return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
 
@@ -100,7 +100,7 @@ class PairTemplate:
         """
         shown = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
-            # As pyarrow below, this is what scoring pairs does without.
+            # As pyarrow below, this is what scoring pairs is without.
             from ..data.normalization import normalize_name
 
             shown += [preferred_name] * (normalize_name(preferred_name) != normalize_name(name))

@@ -4,7 +4,7 @@ An index folder has the concepts, indexes and encoder of one run, and nothing el
 
     concepts/       the dictionary: CUIs, names, semantic types
     index/          names and their vectors
-    lexical/        the lexical index, where the run retrieves by letters too
+    lexical/        the lexical index, where the run retrieves by character n-grams too
     mention_index/  vectors of training mentions, where it retrieves by these; no text
     encoder/        the bi-encoder: the one that the run trained, or a copy of the one that it took as it is
 
@@ -104,7 +104,7 @@ def require_one_run(folder: Path, names: list[str]) -> None:
         for other, key in manifest["inputs"].items():
             if other in manifests and manifests[other]["key"] != key:
                 raise UserError(
-                    f"{folder / name} was built from another {other}/ than the one beside it; "
+                    f"{folder / name} was built from another {other}/ than the one next to it; "
                     "run umls-reranker build_index again, or export the index anew"
                 )
 
@@ -147,5 +147,5 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
         load_encoder(run, encoder, index),
         lexical,
         in_context="context" in index.retrievers,
-        mentions=MentionIndex.load(run.run_dir / "mention_index") if "mentions" in index.retrievers else None,
+        mentions=MentionIndex.load(run.run_dir / "mention_index") if "nearest_mentions" in index.retrievers else None,
     )

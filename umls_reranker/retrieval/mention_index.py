@@ -65,7 +65,9 @@ class MentionIndex:
         """
         gold = concepts.rows(mentions["cui"].to_pylist())
         if not (gold >= 0).any():
-            raise UserError("retrievers: no training mention has its concept in the dictionary; leave out mentions")
+            raise UserError(
+                "retrievers: no training mention has its concept in the dictionary; leave out nearest_mentions"
+            )
         reads_context = encoder.queries.context_tokens > 0
         inverse, queries = distinct_queries(mentions, reads_context)
         # By concept, as `NameGrouping` wants them.
@@ -114,7 +116,7 @@ class MentionIndex:
 
         Args:
             vectors: (n, dimension) float32, L2-normalized.
-            k: concepts wanted; fewer are found where training had fewer. ``name_ids`` are numbers of mentions.
+            k: concepts wanted; fewer are found where training held fewer. ``name_ids`` are numbers of mentions.
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

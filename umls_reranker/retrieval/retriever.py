@@ -1,4 +1,4 @@
-"""Retrieval: by vectors of mentions, of mentions in their text, by letters, by training mentions, and their union."""
+"""Retrieval by vectors of mentions, also in their text, by character n-grams, by training mentions; their union."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Retriever:
 
     Args:
         index, encoder: dense retrieval.
-        lexical: retrieval by letters, where given.
+        lexical: retrieval by character n-grams, where given.
         in_context: retrieve by the mention in its text as well, for which the encoder was trained.
         mentions: retrieval by the most similar training mentions, where given.
 
@@ -110,7 +110,7 @@ class Retriever:
             lists["lexical"] = self.lexical.search(distinct, depth).rows[strings]
         by_names = list(lists.values())
         if self.mentions is not None:
-            lists["mentions"] = self.mentions.search(read, depth).rows
+            lists["nearest_mentions"] = self.mentions.search(read, depth).rows
         union = fuse(list(lists.values()), depth)
         rows = union[:, :k] if self.mentions is None else in_order_of(union[:, :k], fuse(by_names, depth))
         lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)

@@ -64,7 +64,7 @@ class PairSelector:
         pools: concepts of each type.
 
     Attributes:
-        sources: (w,) place in `SOURCES` of each pair that a mention can have; the last ones stand in for same-type
+        sources: (w,) place in `SOURCES` of each pair that a mention can have; the last ones replace same-type
             negatives that were not found.
         numbers: (w,) number of the pair among those of its source.
     """

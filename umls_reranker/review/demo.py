@@ -86,7 +86,7 @@ class Demo:
         """HTML of what every model says about a mention.
 
         Args:
-            text: that the mention stands in; may be empty.
+            text: that the mention is in; may be empty.
             start: where it was selected; where that is not (any longer) so, its first place is taken.
             types: ids of its semantic types.
             pasted: candidates as `parse_candidates` reads them; not read where there is an index.

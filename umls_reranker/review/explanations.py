@@ -25,7 +25,7 @@ class Explanation:
         rows: candidates as umls-reranker rerank writes them, best first.
         about: of each of them, its preferred name where it is another one, and its semantic types.
         reasons: sentences: why the first candidate is the answer, or why there is none, and what its tier takes.
-        inputs: what the model reads beside mention and names -> whether it was given.
+        inputs: what the model reads besides mention and names -> whether it was given.
     """
 
     model: str

@@ -65,7 +65,7 @@ class ReviewSheet:
         return bool(self._past)
 
     def choose(self, place: int, chosen: str | None) -> None:
-        """Write a choice and go on; None says that no concept is right.
+        """Write a choice and move to the next; None says that no concept is right.
 
         Raises:
             ValueError: the choice is blank.

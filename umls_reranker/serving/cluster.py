@@ -70,7 +70,7 @@ class RerankPartitions:
         reranker = _load(self.model, tuple(sorted(self.options.items())))
         for frame in frames:
             given = [name for name in MENTION_FIELDS if name in frame]
-            # Spark's arrays: an empty one is of floats, which Arrow refuses beside those of structs.
+            # Spark's arrays: an empty one is of floats, which Arrow refuses next to those of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[given].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())

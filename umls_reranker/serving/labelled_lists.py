@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.fusion import CANDIDATE_EVIDENCE
+from ..calibration.fusion import CANDIDATE_FEATURES
 from ..core.errors import UserError
 from ..data.candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists
 from ..data.cuis import normalize_cui
@@ -68,7 +68,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy) -> LabelledLists:
     except (TypeError, ValueError):
         row, reason = next(iter(file.faults(piece, hierarchy, scores).items()))
         raise UserError(f"{file.place(row)}: {reason}") from None
-    taken = next((name for name in scores if name in CANDIDATE_EVIDENCE and name not in SCORES), None)
+    taken = next((name for name in scores if name in CANDIDATE_FEATURES and name not in SCORES), None)
     if taken or "" in scores:
         raise UserError(f"{path}: no retriever can be called {taken!r}; give {taken or ''}{SUFFIX} another name")
     documents = [_document(file, row, item) for row, item in enumerate(rows)]

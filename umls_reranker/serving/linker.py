@@ -141,8 +141,8 @@ class ConceptLinker:
 
         Args:
             mention: its text.
-            document: the text it stands in, for its context and for abbreviations that are defined there.
-            start: where it stands in `document`, in characters; None takes the first place where its text is found.
+            document: the text it is in, for its context and for abbreviations that are defined there.
+            start: where it is in `document`, in characters; None takes the first place where its text is found.
             entity_type: as for `UMLSReranker.rerank`.
             left, right: text around it, where there is no `document`.
 
@@ -150,7 +150,7 @@ class ConceptLinker:
             one `LinkedConcept` for each candidate; at most one is accepted.
 
         Raises:
-            ValueError: the mention is blank, or does not stand in `document` at `start`.
+            ValueError: the mention is blank, or is not in `document` at `start`.
         """
         return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
 
@@ -181,7 +181,7 @@ class ConceptLinker:
         """Mentions with the text around them, and long forms for abbreviations; the arguments are those of `link`.
 
         Raises:
-            ValueError: a mention is blank, or does not stand in its document.
+            ValueError: a mention is blank, or is not in its document.
         """
         count = len(mentions)
         documents = [None] * count if documents is None else documents
@@ -199,7 +199,7 @@ class ConceptLinker:
                 place = document.find(mention) if start is None else start
                 if place < 0 or document[place : place + len(mention)] != mention:
                     where = "" if start is None else f" at character {start}"
-                    raise ValueError(f"the mention {mention!r} does not stand in its document{where}")
+                    raise ValueError(f"the mention {mention!r} is not in its document{where}")
                 left, right = text_around(document, place, place + len(mention), self.context_chars)
                 if self.expands_abbreviations:
                     if document not in long_forms:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..calibration.decisions import Decisions, margins, rank
-from ..calibration.evidence import Calibration
 from ..calibration.fitting import document_folds, fit_with_counts
-from ..calibration.fusion import CANDIDATE_EVIDENCE
-from ..calibration.inputs import INPUTS_OF_EVIDENCE, lacking
+from ..calibration.fusion import CANDIDATE_FEATURES
+from ..calibration.inputs import INPUTS_OF_FEATURES, lacking
+from ..calibration.probabilities import Calibration
 from ..calibration.score_maps import Calibrator
 from ..calibration.string_counts import StringCounts
 from ..calibration.thresholds import ThresholdTable
@@ -57,7 +57,7 @@ from .reranker import UMLSReranker
 __all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
-# Evidence that needs neither a retriever nor counts of training mentions.
+# Features that need neither a retriever nor counts of training mentions.
 OF_ANY_MODEL = ("cross_encoder", "exact_name", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
@@ -150,7 +150,7 @@ class Recalibrated:
 
     Attributes:
         lists: what it was fitted on, of several candidates of one concept the best.
-        settings: with the evidence that was weighed.
+        settings: with the features that were weighed.
         calibration, thresholds, fitted: of all documents; the last for ``calibrator.json``.
         after: decisions about each fifth of the documents by what was fitted on the others.
         metrics: their figures, for ``metrics.json``, and under ``before`` those of the model as it was.
@@ -171,7 +171,7 @@ def recalibrate(
     """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure before and after.
 
     Args:
-        settings: calibrator and what is to be certified; evidence is what the model weighs, as far as the lists carry
+        settings: calibrator and what is to be certified; features are what the model weighs, as far as the lists carry
             it, and all their scores.
         seed: of the folds of documents.
 
@@ -181,7 +181,7 @@ def recalibrate(
     scores = score_lists(source.scorer, given.lists, "scoring candidates")
     kept = best_of_each_concept(given.lists, scores.logits)
     lists, scores = given.lists.with_candidates(kept), replace(scores, logits=scores.logits[kept])
-    settings = replace(settings, evidence=_evidence(source, lists))
+    settings = replace(settings, features=_features(source, lists))
     counts, hierarchy, reads = source.counts, source.hierarchy, source.scorer.template.reads
 
     def fit(inside: np.ndarray) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
@@ -279,16 +279,16 @@ def _shown(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def _evidence(source: SourceModel, lists: CandidateLists) -> list[str]:
-    """What is weighed: evidence that the model knows and that no mention of the lists is without the means for."""
+def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
+    """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
     fusions = source.reranker.calibration.fusions if source.reranker else ()
     names = [*(fusions[0].weights if fusions else OF_ANY_MODEL)]
     usable = [
         name
         for name in names
-        if name in CANDIDATE_EVIDENCE
+        if name in CANDIDATE_FEATURES
         and name not in SCORES
-        and not any(lacking(lists, key, lists.scores).all() for key in INPUTS_OF_EVIDENCE.get(name, ()))
+        and not any(lacking(lists, key, lists.scores).all() for key in INPUTS_OF_FEATURES.get(name, ()))
     ]
     return [*usable, *lists.scores]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration.decisions import Decisions, RankedCandidate, rank
-from ..calibration.evidence import Calibration
+from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS, ThresholdTable
 from ..core.arrays import list_sizes
 from ..core.errors import UserError

@@ -3,7 +3,7 @@
     nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"})
 
 spaCy finds it through the entry point ``spacy_factories`` once the package is installed. It reads the entities that
-stand in ``doc.ents``; what finds them comes earlier in the pipeline. A saved pipeline holds the settings alone, so
+are in ``doc.ents``; what finds them comes earlier in the pipeline. A saved pipeline holds the settings alone, so
 loading it opens the same model and index again.
 """
 

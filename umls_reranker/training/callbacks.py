@@ -30,7 +30,7 @@ class CheckpointCallback(TrainerCallback):
     """Marks a checkpoint as complete once every process has written its part, and only then removes older ones.
 
     Args:
-        kept: newest checkpoints that stay, beside the best one.
+        kept: newest checkpoints that stay, besides the best one.
     """
 
     def __init__(self, kept: int) -> None:

@@ -115,7 +115,7 @@ class QueryCollator:
 
     Names are far shorter than mentions in context, so texts are padded in groups of equal length only. Gives
     ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``place`` (2 b,) int64, where each text
-    stands in the groups one after the other; and ``row`` (b,) int64, the concept rows.
+    is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
     """
 
     tokenizer: QueryTokenizer

@@ -31,7 +31,7 @@ def listwise_terms(
     Returns:
         (b,) float32, 0 for all pairs but the gold ones.
     """
-    # b is the size of a forward pass, so all rows beside all rows is a small matrix; and its sums have one order.
+    # b is the size of a forward pass, so all rows times all rows is a small matrix; and its sums have one order.
     others = lists[:, None] != lists
     normalizers = logits.expand(len(logits), -1).masked_fill(others, -torch.inf).logsumexp(dim=1)
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)

@@ -2,7 +2,7 @@
 
 An epoch's order is drawn first, from seed and epoch alone; it is cut into global batches of rows of similar length,
 and only then is each global batch cut over processes and accumulated passes. So a run is one sequence of global
-batches, however many processes work on it, and a run that was killed goes on inside that sequence. Where a loss
+batches, however many processes work on it, and a run that was killed resumes inside that sequence. Where a loss
 compares the pairs of a mention, mentions take the place of rows: a batch holds whole ones.
 """
 

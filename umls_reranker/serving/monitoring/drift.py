@@ -17,7 +17,7 @@ SMALLEST_PSI = 0.1
 
 @dataclass(frozen=True)
 class Drift:
-    """A window beside the reference.
+    """A window compared with the reference.
 
     Attributes:
         psi: population stability index, nats: the sum over cells of (q - p) log(q / p).

@@ -14,8 +14,8 @@ from ..data.candidate_lists import SCORES, CandidateLists
 from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds
 from .features import features
-from .fusion import CANDIDATE_EVIDENCE, EvidenceFusion
-from .inputs import INPUTS_OF_EVIDENCE, ScoreRange, lacking, lists_with_any
+from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .inputs import INPUTS_OF_FEATURES, ScoreRange, lacking, lists_with_any
 from .logistic import sigmoid
 from .score_maps import Calibrator
 from .string_counts import StringCounts
@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 COUNTS_FILE = "string_counts.safetensors"
-# Evidence that needs the mention's semantic type, and that which needs the candidate's as well.
-TYPE_EVIDENCE, FIT_EVIDENCE = ("type_lift", "type_fit"), ("type_fit",)
+# Features that need the mention's semantic type, and those that need the candidate's as well.
+TYPE_FEATURES, FIT_FEATURES = ("type_lift", "type_fit"), ("type_fit",)
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class CalibratedScores:
     """Scores of m candidates of n mentions.
 
     Attributes:
-        log_odds: (m,) what the candidates of a list are ranked by: the cross-encoder's own log-odds or, where evidence
-            is fused, those of each candidate against "none of these".
+        log_odds: (m,) what the candidates of a list are ranked by: the cross-encoder's own log-odds or, where features
+            are fused, those of each candidate against "none of these".
         probabilities: (m,) float64, calibrated.
         complete: (n,) bool, whether a mention and all its candidates came with all that the model reads.
         missing: inputs that the model reads -> (n,) bool, which mentions came without.
@@ -51,26 +51,26 @@ class CalibratedScores:
 
 
 class Calibration:
-    """The calibrator and, where evidence is fused, what comes before it.
+    """The calibrator and, where features are fused, what comes before it.
 
     Args:
-        fusions: richest first; the others do without the candidates' types, without the mention's, without what
+        fusions: the full one first; the others are without the candidates' types, without the mention's, without what
             retrieval gives, or without all of that, for mentions that come without it. None: the cross-encoder alone
             decides.
         counts: of the training split; needed with fusions, empty without.
         calibrator: of log-odds; the identity unless given. With fusions it works inside lists, on the candidates'
             log-odds against "none of these", so that a list's probabilities stay a choice.
-        baseline: the fusion of everything but the cross-encoder, which the report sets beside the whole.
+        baseline: the fusion of everything but the cross-encoder, which the report compares with the whole.
         score_ranges: of the scores of retrievers that the fusions weigh, by their names; scores beyond count as
             missing.
     """
 
     def __init__(
         self,
-        fusions: Sequence[EvidenceFusion] = (),
+        fusions: Sequence[FeatureFusion] = (),
         counts: StringCounts | None = None,
         calibrator: Calibrator | None = None,
-        baseline: EvidenceFusion | None = None,
+        baseline: FeatureFusion | None = None,
         score_ranges: Mapping[str, ScoreRange] | None = None,
     ) -> None:
         self.calibrator = calibrator or ListwiseCalibrator()
@@ -85,7 +85,7 @@ class Calibration:
         Args:
             lists: of n mentions.
             logits: (m,) raw log-odds of the cross-encoder.
-            reads: inputs that its template reads beside mention and name (`PairTemplate.reads`).
+            reads: inputs that its template reads besides mention and name (`PairTemplate.reads`).
         """
         scores = self._in_range(lists)
         missing = self._missing(lists, reads, scores)
@@ -95,10 +95,10 @@ class Calibration:
         types = lists.types.take(lists.owner)
         if not self.fusions:
             return CalibratedScores(logits, self.calibrator(logits, types), complete, missing)
-        utility, richest = self._utilities(lists, logits, scores)
+        utility, full = self._utilities(lists, logits, scores)
         calibrated = self.calibrator.log_odds(utility, types)
-        # The poorer fusion is itself a fitted probability; the calibrator belongs to the richer one.
-        calibrated = np.where(richest[lists.owner], calibrated, utility)
+        # A fallback is itself a fitted probability; the calibrator belongs to the full fusion.
+        calibrated = np.where(full[lists.owner], calibrated, utility)
         log_odds = choice_log_odds(calibrated, np.zeros(len(lists)), lists.offsets, lists.concepts)
         return CalibratedScores(utility, sigmoid(log_odds), complete, missing)
 
@@ -118,9 +118,9 @@ class Calibration:
         self, lists: CandidateLists, reads: Sequence[str], scores: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         names = list(reads)
-        for evidence in self.fusions[0].read if self.fusions else ():
-            own = (f"{evidence}_score",) if evidence in self.score_ranges else ()
-            names += INPUTS_OF_EVIDENCE.get(evidence, own)
+        for feature in self.fusions[0].read if self.fusions else ():
+            own = (f"{feature}_score",) if feature in self.score_ranges else ()
+            names += INPUTS_OF_FEATURES.get(feature, own)
         names += ["entity_type"] if self.calibrator.reads_types else []
         return {name: lacking(lists, name, scores) for name in dict.fromkeys(names)}
 
@@ -131,8 +131,8 @@ class Calibration:
         }
 
     def utilities(self, lists: CandidateLists, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of candidates against none, (m,), by the richest fusion that a list's evidence allows, else by the
-        poorest; and whether that is the first, (n,) bool."""
+        """Log-odds of candidates against none, (m,), by the first fusion that a list's features allow,
+        else by the last; and whether that is the first, (n,) bool."""
         return self._utilities(lists, logits, self._in_range(lists))
 
     def _utilities(
@@ -143,9 +143,9 @@ class Calibration:
         nothing = np.full(len(logits), np.nan)
         columns = {name: candidates.get(name, nothing) for fusion in self.fusions for name in fusion.weights}
         filled = {name: _filled(column) for name, column in columns.items()}
-        richest = _is_whole(self.fusions[0].read, columns, lists.offsets)
-        if richest.all():
-            return self.fusions[0].utilities(filled, about_lists, lists.offsets), richest
+        full = _is_whole(self.fusions[0].read, columns, lists.offsets)
+        if full.all():
+            return self.fusions[0].utilities(filled, about_lists, lists.offsets), full
         allowed = np.array([_is_whole(fusion.read, columns, lists.offsets) for fusion in self.fusions])
         allowed[-1] = True
         chosen = allowed.argmax(axis=0)
@@ -153,7 +153,7 @@ class Calibration:
         for number in np.unique(chosen):
             here = chosen[owner] == number
             utility[here] = self.fusions[number].utilities(filled, about_lists, lists.offsets)[here]
-        return utility, richest
+        return utility, full
 
     def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
         """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""
@@ -176,28 +176,28 @@ class Calibration:
 
     @classmethod
     def load(cls, state: dict[str, Any], folder: Path) -> Calibration:
-        """From the content of ``calibrator.json`` and the counts beside it.
+        """From the content of ``calibrator.json`` and the counts next to it.
 
         Raises:
             UserError: a part of it is missing or damaged.
         """
         ranges = state.get("score_ranges")
         scores = tuple(ranges) if isinstance(ranges, Mapping) else ()
-        fusions = [EvidenceFusion.from_dict(fusion, scores) for fusion in state.get("fusions", [])]
+        fusions = [FeatureFusion.from_dict(fusion, scores) for fusion in state.get("fusions", [])]
         counts = StringCounts.load(folder / COUNTS_FILE) if fusions else None
         baseline = state.get("without_cross_encoder")
         return cls(
             fusions,
             counts,
             Calibrator.from_dict(state),
-            baseline and EvidenceFusion.from_dict(baseline, scores),
+            baseline and FeatureFusion.from_dict(baseline, scores),
             _ranges(ranges, fusions[0].weights) if fusions else None,
         )
 
 
 def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
     """The ranges in ``calibrator.json`` of the scores among what is weighed."""
-    names = [name for name in weighed if name in SCORES or name not in CANDIDATE_EVIDENCE]
+    names = [name for name in weighed if name in SCORES or name not in CANDIDATE_FEATURES]
     try:
         ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}
         if not all(np.isfinite(found).all() and found.low <= found.high for found in ranges.values()):
@@ -217,58 +217,58 @@ def _filled(column: np.ndarray) -> np.ndarray:
 
 
 def _is_whole(names: Iterable[str], columns: Mapping[str, np.ndarray], offsets: np.ndarray) -> np.ndarray:
-    """(n,) bool, whether all candidates of a list have all of the named evidence."""
+    """(n,) bool, whether all candidates of a list have all of the named features."""
     lacking = np.isnan(sum((columns[name] for name in names), np.zeros(offsets[-1])))
     return ~lists_with_any(lacking, offsets)
 
 
 def fit_fusions(
-    evidence: Sequence[str],
+    names: Sequence[str],
     lists: CandidateLists,
     logits: np.ndarray,
     gold: np.ndarray,
     counts: StringCounts,
     *,
-    richest_only: bool = False,
+    full_only: bool = False,
 ) -> Calibration:
-    """Fit the fusion of the named evidence, and those that do without the part of it that serving may lack.
+    """Fit the fusion of the named features, and the fallbacks without those that serving may lack.
 
     Args:
-        evidence: names of `fusion.CANDIDATE_EVIDENCE`, or of further retrievers whose scores the lists carry.
+        names: features, of `fusion.CANDIDATE_FEATURES`, or of further retrievers whose scores the lists carry.
         lists: to fit on.
         logits: (m,) of their candidates.
         gold: (n,) place of the right concept in its list, -1 where it is not there.
         counts: of the training split.
-        richest_only: leave out the others and the baseline, where lists as whole as these are all there is to score.
+        full_only: leave out the others and the baseline, where lists as whole as these are all there is to score.
 
     Returns:
         The fusions with the baseline and an identity for calibrator.
 
     Raises:
-        UserError: evidence that does not exist, or that the candidate lists do not carry.
+        UserError: a feature that does not exist, or that the candidate lists do not carry.
     """
     candidates, about_lists = features(lists, counts)
     candidates["cross_encoder"] = logits
-    for name in evidence:
-        if name not in {*CANDIDATE_EVIDENCE, *lists.scores}:
-            raise UserError(f"evidence: {name!r} is unknown; choose from {', '.join(CANDIDATE_EVIDENCE)}")
+    for name in names:
+        if name not in {*CANDIDATE_FEATURES, *lists.scores}:
+            raise UserError(f"features: {name!r} is unknown; choose from {', '.join(CANDIDATE_FEATURES)}")
         if name not in candidates:
             raise UserError(
-                f"evidence: the candidate lists hold no {name} scores; name that retriever in `retrievers`"
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`"
             )
 
-    def fit(names: Sequence[str]) -> EvidenceFusion:
+    def fit(names: Sequence[str]) -> FeatureFusion:
         columns = {name: candidates[name] for name in names}
-        # A calibration mention without types speaks for no candidate.
-        columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_EVIDENCE if name in columns}
-        return EvidenceFusion.fit(columns, about_lists, lists.offsets, gold)
+        # A calibration mention without types supports no candidate.
+        columns |= {name: np.nan_to_num(columns[name]) for name in TYPE_FEATURES if name in columns}
+        return FeatureFusion.fit(columns, about_lists, lists.offsets, gold)
 
-    ranges = {name: ScoreRange.of(candidates[name]) for name in lists.scores if name in evidence}
-    if richest_only:
-        return Calibration([fit(evidence)], counts, score_ranges=ranges)
-    lacks = [(*types, *scores) for scores in ((), lists.scores) for types in ((), FIT_EVIDENCE, TYPE_EVIDENCE)]
-    rungs = dict.fromkeys(tuple(name for name in evidence if name not in lacking) for lacking in lacks)
-    rungs.pop((), None)
-    others = [name for name in evidence if name != "cross_encoder"]
-    baseline = fit(others) if others and len(others) < len(evidence) else None
-    return Calibration([fit(rung) for rung in rungs], counts, baseline=baseline, score_ranges=ranges)
+    ranges = {name: ScoreRange.of(candidates[name]) for name in lists.scores if name in names}
+    if full_only:
+        return Calibration([fit(names)], counts, score_ranges=ranges)
+    lacks = [(*types, *scores) for scores in ((), lists.scores) for types in ((), FIT_FEATURES, TYPE_FEATURES)]
+    fallbacks = dict.fromkeys(tuple(name for name in names if name not in lacking) for lacking in lacks)
+    fallbacks.pop((), None)
+    others = [name for name in names if name != "cross_encoder"]
+    baseline = fit(others) if others and len(others) < len(names) else None
+    return Calibration([fit(fallback) for fallback in fallbacks], counts, baseline=baseline, score_ranges=ranges)

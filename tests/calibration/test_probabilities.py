@@ -1,4 +1,4 @@
-"""Counts of the training split, the evidence made of them, and the calibration that weighs it."""
+"""Counts of the training split, the features made of them, and the calibration that weighs it."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     TypeLine,
 )
-from umls_reranker.calibration.evidence import Calibration, fit_fusions
 from umls_reranker.calibration.features import features, type_fits
-from umls_reranker.calibration.fusion import EvidenceFusion
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, lacking
+from umls_reranker.calibration.probabilities import Calibration, fit_fusions
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
@@ -82,7 +82,7 @@ def test_no_training_mentions_are_no_counts():
     assert StringCounts.fit([]).of_pairs(["cold"], TypeSets.missing(1), [], NONE, NONE).strings.tolist() == [0]
 
 
-def test_evidence_by_hand(counts):
+def test_features_by_hand(counts):
     candidates, about = features(lists(), counts)
     assert candidates["exact_name"].tolist() == [0, 1, 0]
     np.testing.assert_allclose(candidates["string_share"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
@@ -108,8 +108,8 @@ def test_mentions_without_types_have_no_type_lift(counts):
 
 
 def test_lists_without_types_are_scored_without_them(counts):
-    rich = EvidenceFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
-    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
+    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     fused = Calibration([rich, poor], counts)
     typed, without = fused(lists(types=[["T1"], None]), LOGITS), fused(lists(), LOGITS)
     assert typed.complete.tolist() == [True, False] and not without.complete.any()
@@ -133,8 +133,8 @@ def test_type_fits_by_hand():
 
 
 def test_candidates_without_types_are_scored_without_fit(counts):
-    rich = EvidenceFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
-    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
+    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     fused, types = Calibration([rich, poor], counts), [["T1"], ["T1"]]
     typed = fused(lists(types=types, kinds=["T2", "T1", None]), LOGITS)
     assert typed.complete.tolist() == [True, False] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
@@ -142,9 +142,9 @@ def test_candidates_without_types_are_scored_without_fit(counts):
 
 
 def calibration(counts) -> Calibration:
-    poor = EvidenceFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    rich = EvidenceFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
-    bare = EvidenceFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     platt, ranges = PlattCalibrator(slope=2.0, intercept=0.0), {"retrieval": ScoreRange(0.0, 1.0)}
     return Calibration([rich, poor], counts, platt, bare, ranges)
 
@@ -179,7 +179,7 @@ def reading(lacking=(), **columns) -> CandidateLists:
 
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
-    for fusions in ([], [EvidenceFusion({"cross_encoder": 1.0}, {}, 0.0)]):
+    for fusions in ([], [FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)]):
         fused, given = Calibration(fusions, StringCounts.fit(TRAINING)), reading([name])
         found = fused(given, LOGITS, [name])
         assert found.complete.tolist() == [True, False]
@@ -188,7 +188,7 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
 
 
 @pytest.mark.parametrize(
-    ("evidence", "missing"),
+    ("feature", "missing"),
     [
         ("string_share", ["cui"]),
         ("concept_count", ["cui"]),
@@ -200,8 +200,8 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
         ("exact_name", []),
     ],
 )
-def test_what_each_evidence_reads(counts, evidence, missing):
-    fused = Calibration([EvidenceFusion({evidence: 1.0}, {}, 0.0)], counts)
+def test_what_each_feature_reads(counts, feature, missing):
+    fused = Calibration([FeatureFusion({feature: 1.0}, {}, 0.0)], counts)
     scored = reading(["context"], cuis=["C1", "C2", " "])
     found = fused.missing_inputs(scored)
     assert list(found) == missing
@@ -212,10 +212,10 @@ def test_what_each_evidence_reads(counts, evidence, missing):
     assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
 
 
-def test_evidence_without_weight_is_not_read(counts):
-    seen = EvidenceFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
+def test_a_feature_without_weight_is_not_read(counts):
+    seen = FeatureFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
     assert list(Calibration([seen], counts).missing_inputs(lists())) == ["retrieval_score"]
-    found = Calibration([EvidenceFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists(), LOGITS)
+    found = Calibration([FeatureFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists(), LOGITS)
     assert found.missing == {} and found.complete.all()
 
 
@@ -282,7 +282,7 @@ def test_candidates_of_one_cui_are_one_concept():
 
 
 def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
-    sure = EvidenceFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
+    sure = FeatureFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
     once = Calibration([sure], counts)(lists(), LOGITS).probabilities[:2]
     twice = Calibration([sure], counts)(lists(cuis=("C1", "C1", "C9")), LOGITS).probabilities[:2]
     assert once.sum() < 1 < twice.sum() and twice.max() < 1
@@ -320,8 +320,8 @@ def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
         ["cross_encoder"],
     ]
     both = lists({"retrieval": [0.1, 0.9, 0.3]}, types=[["T1"], None], kinds=["T1", "T2", None])
-    rungs = fit_fusions(["retrieval", "type_lift", "type_fit"], both, LOGITS, np.array([1, -1]), counts).fusions
-    assert [list(fusion.weights) for fusion in rungs] == [
+    fallbacks = fit_fusions(["retrieval", "type_lift", "type_fit"], both, LOGITS, np.array([1, -1]), counts).fusions
+    assert [list(fusion.weights) for fusion in fallbacks] == [
         ["retrieval", "type_lift", "type_fit"],
         ["retrieval", "type_lift"],
         ["retrieval"],
@@ -342,7 +342,7 @@ def test_fit_makes_a_second_fusion_only_where_retrieval_is_weighed(counts):
     assert len(alone.fusions) == 1 and alone.baseline is None and alone.without_cross_encoder(scored) is None
 
 
-def test_unknown_or_missing_evidence_is_refused(counts):
+def test_an_unknown_or_missing_feature_is_refused(counts):
     with pytest.raises(UserError, match="'luck' is unknown"):
         fit_fusions(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
     with pytest.raises(UserError, match="hold no lexical scores"):
