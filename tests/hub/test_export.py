@@ -7,6 +7,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import COUNTS_FILE, Calibration
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
@@ -133,7 +134,8 @@ def test_registering_needs_the_training_mentions_of_the_calibration(tmp_path):
         (workspace / "onnx").mkdir(parents=True, exist_ok=True)
         (workspace / "onnx" / "model.onnx").write_bytes(b"network")
         counts = StringCounts.fit([mention])
-        calibration = Calibration(counts=counts, calibrator=PlattCalibrator(slope=0.5, intercept=0.25))
+        fusion = FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)
+        calibration = Calibration([fusion], counts, PlattCalibrator(slope=0.5, intercept=0.25))
         register(folder, workspace, "onnx", {}, (calibration, fit_thresholds(), {}))
 
     with pytest.raises(UserError, match="calibrated with other training mentions"):
