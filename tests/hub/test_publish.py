@@ -316,7 +316,9 @@ def test_a_local_folder_is_taken_as_it_is(folder):
 
 
 @pytest.mark.parametrize("path", ["./model", "/no/such/folder", "runs/quickstart/model", "model", "~/model"])
-def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, path):
+def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(hub, tmp_path, monkeypatch, path):
+    # A checkout may hold a quickstart's run.
+    monkeypatch.chdir(tmp_path)
     assert refused(download, path) == f"{path} is neither a local folder nor a Hub repo written as NAMESPACE/NAME"
     assert hub.log == []
 
