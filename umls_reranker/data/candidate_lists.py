@@ -9,7 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -373,7 +373,12 @@ class CandidateLists:
             table["gold"].to_numpy().astype(np.int64),
             concepts.rows(gold) >= 0,
         )
-        return AnnotatedLists(**vars(found), annotations=annotations)
+        return found.annotated(annotations)
+
+    def annotated(self, annotations: Annotations) -> AnnotatedLists:
+        """The same lists, of which the right concepts are known."""
+        own = {column.name: getattr(self, column.name) for column in fields(CandidateLists)}
+        return AnnotatedLists(**own, annotations=annotations)
 
     def __len__(self) -> int:
         return len(self.mentions)

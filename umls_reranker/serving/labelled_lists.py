@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy) -> LabelledLists:
     annotations = Annotations(np.array(gold, object), np.array(documents, object), numbers, numbers + 1, places, known)
     given = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     unread = tuple(key for key in keys if key not in KEYS and not key.endswith(SUFFIX))
-    own = {field.name: getattr(lists, field.name) for field in fields(lists)} | {"scores": given}
-    return LabelledLists(AnnotatedLists(**own, annotations=annotations), missing, unread)
+    return LabelledLists(replace(lists, scores=given).annotated(annotations), missing, unread)
 
 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray) -> np.ndarray:

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.decisions import Decisions, margins, rank
+from ..calibration.decisions import Decisions, rank
 from ..calibration.fitting import document_folds, fit_with_counts
 from ..calibration.fusion import CANDIDATE_FEATURES
 from ..calibration.inputs import INPUTS_OF_FEATURES, lacking
 from ..calibration.probabilities import Calibration
 from ..calibration.score_maps import Calibrator
 from ..calibration.string_counts import StringCounts
-from ..calibration.thresholds import ThresholdTable
+from ..calibration.thresholds import ThresholdTable, TypeThreshold
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
@@ -57,6 +57,8 @@ from .reranker import UMLSReranker
 __all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
+# Of a cross-encoder that has no thresholds: all candidates are of one tier.
+UNCERTIFIED = TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, "default", "default")
 # Features that need neither a retriever nor counts of training mentions.
 OF_ANY_MODEL = ("cross_encoder", "exact_name", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -125,23 +127,14 @@ class SourceModel:
         return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
 
     def decide(self, lists: CandidateLists, scores: Scores) -> Decisions:
-        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified."""
+        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
+        known = partial(_known, scores)
         if self.reranker is not None:
             calibration, thresholds = self.reranker.calibration, self.reranker.thresholds
-            known = partial(_known, scores)
             return rank(lists, known, calibration, thresholds, reads=self.scorer.template.reads)
         calibration = Calibration(calibrator=Calibrator.of("listwise"))
-        decided, order = calibration(lists, scores.logits), ranking(scores.logits, lists.offsets)
-        return Decisions(
-            lists.offsets,
-            scores.logits,
-            decided.log_odds,
-            decided.probabilities,
-            order,
-            margins(decided.probabilities, lists.concepts, lists.offsets),
-            np.ones(len(order), np.int64),
-            np.zeros(len(order), bool),
-        )
+        thresholds = ThresholdTable({"default": UNCERTIFIED}, self.hierarchy)
+        return rank(lists, known, calibration, thresholds, accept_tier="high")
 
 
 @dataclass(frozen=True)
