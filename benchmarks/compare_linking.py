@@ -202,16 +202,20 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
 
 
 def report(measured, lists) -> None:
+    import numpy as np
 
     from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics
 
     found, groups = measured
     documents, known = lists.annotations.documents, lists.annotations.in_dictionary
+    longest = int(np.diff(lists.offsets).max())
     print(f"\n{len(known):,} mentions, gold in the dictionary for {known.sum():,}; acc@1 over the latter:\n")
-    print("| system | acc@1 | " + " | ".join(groups) + " | recall@32 | coverage at precision 0.95 / 0.90 |")
+    print(
+        "| system | acc@1 | " + " | ".join([*groups, f"recall@{longest}"]) + " | coverage at precision 0.95 / 0.90 |"
+    )
     print("|---|" + "---|" * (len(groups) + 3))
     for name, (ranks, score) in found.items():
-        metrics = linking_metrics(ranks, known, documents)["in_dictionary"]
+        metrics = linking_metrics(ranks, known, documents, ks=(longest,))["in_dictionary"]
         accuracy = metrics["acc@1"]
         parts = [f"{(ranks[part & known] == 0).mean():.3f}" for part in groups.values()]
         coverage = (
@@ -222,7 +226,7 @@ def report(measured, lists) -> None:
                 for precision in (0.95, 0.90)
             )
         )
-        recall = "" if score is None else f"{metrics['recall@32']['value']:.3f}"
+        recall = "" if score is None else f"{metrics[f'recall@{longest}']['value']:.3f}"
         interval = f"{accuracy['value']:.3f} ({accuracy['low']:.3f}-{accuracy['high']:.3f})"
         print(f"| {name} | {interval} | {' | '.join(parts)} | {recall} | {coverage} |")
 

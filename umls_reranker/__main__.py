@@ -16,7 +16,7 @@ from umls_reranker.core.shipped import shipped
 from umls_reranker.core.version import __version__
 
 GROUPS = {
-    "Start here": ("recipes", "run"),
+    "Start here": ("quickstart", "recipes", "run"),
     "Stages of a run, in their order": (
         "prepare_data",
         "train_encoder",
@@ -32,16 +32,22 @@ GROUPS = {
     "Watch it, and learn from corrections": ("monitor", "select_for_review", "add_feedback", "recalibrate"),
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
+QUICKSTART = "quickstart"  # the recipe of this name, without a script of its own
+QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a processor."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 FIRST_STEPS = """\
 First steps, on open data and a processor:
 
     pip install "umls_reranker[quickstart]"
-    umls-reranker recipes copy quickstart
-    umls-reranker run quickstart
+    umls-reranker quickstart
 
-RECIPE is a YAML file, a folder that holds config.yaml, or the name of a recipe that comes with the package. Every
-key of it can be set as --key value. On all GPUs of a machine:
+Copy a recipe, change it, and run the copy:
+
+    umls-reranker recipes copy hpo-minilm
+    umls-reranker run hpo-minilm
+
+RECIPE is a YAML file, a folder with config.yaml, or the name of a recipe in the package or the working folder.
+--key value sets any key of a recipe. To use all GPUs of a machine:
 
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16"""
 
@@ -63,6 +69,8 @@ def dispatch() -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         ending = f"did you mean {near[0]}?" if near else "see umls-reranker --help"
         raise UserError(f"unknown command {name!r}; {ending}")
+    if name == QUICKSTART:
+        name, words = "run", [QUICKSTART, *words]
     script = shipped("scripts") / f"{name}.py"
     if name in LAUNCHED:
         options, words = launch_options(words)
@@ -83,7 +91,7 @@ def overview() -> str:
         lines.append(f"{group}:")
         for name in names:
             lines += textwrap.wrap(
-                summary(shipped("scripts") / f"{name}.py"),
+                QUICKSTART_SUMMARY if name == QUICKSTART else summary(shipped("scripts") / f"{name}.py"),
                 width=max(shutil.get_terminal_size().columns - 1, 60),
                 initial_indent=f"  {name:<{width - 2}}",
                 subsequent_indent=" " * width,

@@ -40,6 +40,14 @@ def test_a_bar_in_a_log_is_lines_and_only_of_long_work(screen, monkeypatch):
     assert lines[-1].startswith("long: 100%") and "2.00/2.00" in lines[-1]
 
 
+def test_no_thread_adds_lines_to_a_log(screen):
+    # What the monitoring thread of tqdm looks for: a bar that has not looked at the clock for a while.
+    screen(terminal=False)
+    with progress(total=10_000, desc="long") as bar:
+        bar.update(5_000)
+        assert bar.miniters == 1
+
+
 def test_a_bar_on_a_terminal_is_removed_at_its_end(screen):
     terminal = screen(terminal=True)
     with progress(total=1, desc="work") as bar:

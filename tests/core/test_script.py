@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,11 @@ def test_a_script_leaves_the_process_group_and_its_threads_before_python_ends(ca
     assert run(main, capsys)[0] == 0
     assert not dist.is_initialized()
     assert not any("gloo" in name for name in thread_names())
+
+
+def test_a_warning_is_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.raises(SystemExit):
+        run_script(lambda: 0)
+    assert warnings.formatwarning("no types", UserWarning, "a.py", 3) == "warning: no types\n"
+    assert warnings.formatwarning("old name", FutureWarning, "a.py", 3) == "FutureWarning: old name\n"

@@ -13,6 +13,7 @@ from umls_reranker.core.files import read_json, write_json
 from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.checklist import measured_figures
 from umls_reranker.evaluation.page import report_page
+from umls_reranker.evaluation.tables import linking_table
 
 LINKS = {"src", "href", "xlink:href", "srcset"}
 VOID = {"meta", "br", "link", "img"}
@@ -133,6 +134,17 @@ def test_a_whisker_stays_inside_its_scale():
     drawn = whisker({"value": 5.0, "low": -3.0, "high": 9.0}, -0.3, 0.3)
     assert all(2 <= float(x) <= 78 for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', drawn))
     assert whisker({"value": None}) == ""
+
+
+def test_recall_is_named_by_the_length_of_the_lists(report):
+    # Whole lists have the same recall whatever they are called; a shorter k comes first in the file.
+    systems = {
+        name: {key.replace("@32", "@16"): value for key, value in row.items()}
+        for name, row in report["linking"].items()
+    }
+    table = linking_table(report | {"linking": systems})
+    assert [column.header for column in table.columns][4] == "recall@16"
+    assert f"{systems['retriever']['recall@16']['value']:.3f}" in list(table.columns[4].cells)
 
 
 # Figures that targets name

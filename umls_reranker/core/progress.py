@@ -37,6 +37,8 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
         leave=not on_terminal,
         mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
         delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
+        # In a log each update looks at the clock; otherwise a thread of tqdm's adds lines in between.
+        miniters=None if on_terminal else 1,
         disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
         file=sys.stderr if on_terminal else _Lines(),
     )

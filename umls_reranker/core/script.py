@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +51,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = _one_line
     try:
         code = main() or 0
         leave_process_group()
@@ -64,6 +66,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(130)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+def _one_line(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+    """A warning for the user, without the line of code that gave it; other kinds keep their name."""
+    return f"{'warning' if category is UserWarning else category.__name__}: {message}\n"
 
 
 def leave_process_group() -> None:

@@ -203,7 +203,7 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
         f"candidate_{name}": _measured(entry, entry["population"], mentions)
         for name, entry in report["candidate_pair"].items()
     }
-    for name in ("acc@1", "mrr", "recall@5", "recall@32"):
+    for name in linking["in_dictionary"]:
         figures[name] = _measured(linking[name], *everywhere)
         figures[f"{name}_in_dictionary"] = _measured(linking["in_dictionary"][name], *known)
     figures["acc@1_gain_over_retriever"] = _measured(report["gain_over_retriever"], *known)

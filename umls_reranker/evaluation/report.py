@@ -151,6 +151,7 @@ def decided_figures(
     documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
     top = outcomes.select(outcomes.scored)
     systems = _systems(lists, decided, {}) if systems is None else systems
+    ks = sorted({1, 5, int(np.diff(lists.offsets).max(initial=1))})
     confidences = confidences or {"reranker": (outcomes.score, outcomes.correct)}
     return {
         "schema_version": 1,
@@ -159,7 +160,7 @@ def decided_figures(
         "documents": len(np.unique(documents)),
         "candidates": len(labels),
         "linking": {
-            name: linking_metrics(ranks, outcomes.in_dictionary, documents, answered=answered, **options)
+            name: linking_metrics(ranks, outcomes.in_dictionary, documents, ks=ks, answered=answered, **options)
             for name, (ranks, answered) in systems.items()
         },
         "calibration": _calibration(raw, decided.probabilities, labels, pair_documents, outcomes, options),

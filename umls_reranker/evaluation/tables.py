@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..calibration.decisions import RankedCandidate
 
-__all__ = ["examples_table", "figure_name", "figures_table", "linking_table"]
+__all__ = ["examples_table", "figure_name", "figures_table", "linking_table", "recall_in_list"]
 
 SYSTEMS = (
     "reranker",
@@ -59,9 +59,19 @@ def figure_name(key: str) -> str:
     return NAMES.get(key, key.replace("_", " "))
 
 
+def recall_in_list(row: Mapping[str, Any]) -> str:
+    """The key of a system's recall over whole lists.
+
+    >>> recall_in_list({"acc@1": ..., "recall@1": ..., "recall@5": ..., "recall@16": ...})
+    'recall@16'
+    """
+    return max((name for name in row if name.startswith("recall@")), key=lambda name: int(name.split("@")[1]))
+
+
 def linking_table(report: dict[str, Any]) -> Table:
     """acc@1, MRR and recall of every system over all mentions, and acc@1 over those the dictionary can answer."""
     losses = report["losses"]
+    recall = recall_in_list(report["linking"]["reranker"])
     table = Table(
         title=f"Linking, {report['mentions']:,} {report['split']} mentions in {report['documents']:,} documents "
         "(95 % intervals by document)",
@@ -71,7 +81,7 @@ def linking_table(report: dict[str, Any]) -> Table:
         caption_justify="left",
     )
     table.add_column("system")
-    for title in ("acc@1", "acc@1 in dictionary", "MRR", "recall@32", "answered"):
+    for title in ("acc@1", "acc@1 in dictionary", "MRR", recall, "answered"):
         table.add_column(title, justify="right")
     # Without features there is no fusion without the cross-encoder.
     for name in filter(report["linking"].__contains__, SYSTEMS):
@@ -81,7 +91,7 @@ def linking_table(report: dict[str, Any]) -> Table:
             _with_interval(row["acc@1"]),
             _with_interval(row["in_dictionary"]["acc@1"]),
             f"{row['mrr']['value']:.3f}" if ranks_all else "",
-            f"{row['recall@32']['value']:.3f}" if ranks_all else "",
+            f"{row[recall]['value']:.3f}" if ranks_all else "",
             f"{row['answered']['value']:.1%}" if "answered" in row else "100.0%",
             style="bold" if name == "reranker" else None,
         )
