@@ -50,8 +50,9 @@ def lists_parser() -> CommandParser:
 
 def calibrate_on_lists(options) -> None:
     from umls_reranker.calibration.calibrators import Calibrator
+    from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
     from umls_reranker.core.errors import UserError
-    from umls_reranker.serving.labelled_lists import read_labelled_lists
+    from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.serving.recalibration import SourceModel, before_and_after, recalibrate, save_recalibrated
 
     methods = ("auto", *(name for name, kind in Calibrator.kinds.items() if kind.fits_lists))
@@ -63,7 +64,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    given = read_labelled_lists(options.lists, source.hierarchy)
+    given = read_labelled_lists(options.lists, source.hierarchy, CANDIDATE_FEATURES)
     settings = CalibrationArguments(
         calibrator=options.calibrator, target_precision=options.target_precision, confidence=options.confidence
     )

@@ -10,7 +10,7 @@ from ..calibration.decisions import RankedCandidate
 from ..calibration.thresholds import TypeThreshold
 from ..data.candidate_lists import CandidateLists
 from ..data.semantic_types import TypeHierarchy
-from ..serving.mention_files import RANKED_FIELDS
+from ..serving.ranked_files import RANKED_FIELDS
 from ..serving.reranker import UMLSReranker
 
 __all__ = ["Explanation", "as_row", "describe", "explain", "parse_candidates"]

@@ -20,8 +20,9 @@ from ..core.files import file_sha256, json_sha256, naming_full_disk
 from ..core.locks import hold
 from ..core.progress import progress
 from ..core.version import __version__
+from ..data.mention_files import FORMATS, MentionFile, open_mentions
 from ..hub.model_folder import MANIFEST
-from .mention_files import FORMATS, MentionFile, check_columns, joined, open_mentions, ranked_column, write_shard
+from .ranked_files import check_columns, joined, ranked_column, write_shard
 
 if TYPE_CHECKING:
     from accelerate import PartialState

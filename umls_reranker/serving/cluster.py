@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
-from .mention_files import ranked_column, with_ranked
+from .ranked_files import ranked_column, with_ranked
 
 if TYPE_CHECKING:
     import pandas as pd

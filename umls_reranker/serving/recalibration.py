@@ -29,6 +29,7 @@ from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..data.candidate_lists import SCORES, AnnotatedLists, CandidateLists
+from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
@@ -50,7 +51,6 @@ from ..hub.model_folder import (
 )
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.template import PairTemplate
-from .labelled_lists import LabelledLists, best_of_each_concept
 from .monitoring.reference import Reference
 from .reranker import UMLSReranker
 

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from base64 import b64encode
-from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..calibration.decisions import Decisions
-from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import written
-from ..data.candidate_lists import MENTION_FIELDS, SCORES, CandidateLists
-from ..data.semantic_types import TypeHierarchy
+from .candidate_lists import MENTION_FIELDS, SCORES, CandidateLists
+from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "CHUNK_BYTES",
     "FORMATS",
-    "RANKED_FIELDS",
+    "RANKED",
+    "RERANKED",
+    "JsonLines",
     "MentionFile",
-    "check_columns",
-    "joined",
+    "Tables",
     "open_mentions",
-    "ranked_column",
-    "with_ranked",
-    "write_shard",
+    "open_tables",
 ]
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
-RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
+# The column that ranking adds.
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already: it was reranked; give what it was made from, or rename that column"
 CHUNK_BYTES = 1 << 22
@@ -121,9 +116,9 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
         raise UserError(f"{path} {reason}; give mentions as {', '.join(FORMATS)}")
     kind = formats.pop()
     if kind == "jsonl":
-        return _JsonLines(files, shard_rows)
+        return JsonLines(files, shard_rows)
     try:
-        tables = (_ParquetFiles if kind == "parquet" else _ArrowFiles)(files)
+        tables = open_tables(kind, files)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as {kind} ({error}); is it whole?") from None
     if RANKED in tables.schema.names:
@@ -131,7 +126,7 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
     return tables
 
 
-class _JsonLines(MentionFile):
+class JsonLines(MentionFile):
     def __init__(self, paths: list[Path], shard_rows: int) -> None:
         self.paths, self._shard_rows = paths, shard_rows
         # Where each shard starts, file and byte, so that any shard is found without reading those before it.
@@ -208,7 +203,7 @@ def _mention(line: bytes) -> dict[str, Any]:
     return row
 
 
-class _Tables(MentionFile):
+class Tables(MentionFile):
     """Columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name``), others as they are."""
 
     def __init__(self, paths: list[Path]) -> None:
@@ -280,7 +275,7 @@ class _Tables(MentionFile):
     def _tables(self, number: int, start: int, stop: int) -> Iterator[pa.Table]: ...
 
 
-class _ParquetFiles(_Tables):
+class _ParquetFiles(Tables):
     def _header(self, path: Path) -> tuple[pa.Schema, int]:
         import pyarrow.parquet as pq
 
@@ -304,7 +299,7 @@ class _ParquetFiles(_Tables):
                     return
 
 
-class _ArrowFiles(_Tables):
+class _ArrowFiles(Tables):
     def _header(self, path: Path) -> tuple[pa.Schema, int]:
         table = self._open(path)
         return table.schema, table.num_rows
@@ -322,119 +317,6 @@ class _ArrowFiles(_Tables):
             return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
-def check_columns(mentions: MentionFile, target: Path) -> None:
-    """Check that a file of mentions can be written to `target`, before there is anything to write.
-
-    Raises:
-        UserError: the formats do not go together, or a column has a type that the format lacks.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kind = FORMATS.get(target.suffix)
-    if kind is None:
-        raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
-    if kind != "jsonl" and isinstance(mentions, _JsonLines):
-        raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
-    if kind == "parquet" and isinstance(mentions, _Tables):
-        try:
-            pq.ParquetWriter(pa.BufferOutputStream(), mentions.schema).close()
-        except pa.ArrowNotImplementedError as error:
-            raise UserError(f"{target}: {error}; write .arrow, or leave that column out") from None
-
-
-def write_shard(path: Path, pieces: Iterator[tuple[Any, pa.ListArray]]) -> None:
-    """Write ranked pieces, whole or not at all.
-
-    Args:
-        path: by its ending one of `FORMATS`.
-        pieces: what was read, and the `ranked_column` of its rows.
-    """
-    # A process that outlives its run must not write into the next one's file.
-    with written(path, shared=True) as partial:
-        if FORMATS[path.suffix] == "jsonl":
-            with partial.open("wb") as stream:
-                for piece, ranked in pieces:
-                    rows = piece if isinstance(piece, list) else piece.to_pylist()
-                    stream.writelines(map(_line, rows, ranked.to_pylist()))
-        else:
-            tables = (with_ranked(piece, ranked) for piece, ranked in pieces)
-            first = next(tables)
-            _write_tables(partial, FORMATS[path.suffix], first.schema, chain([first], tables))
-
-
-def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:
-    """A row of JSON Lines as it is, or a row of a table, with its ranked candidates at the end."""
-    if isinstance(row, dict):
-        row = json.dumps(row, ensure_ascii=False, default=_as_text).encode()
-    ending = json.dumps(ranked, ensure_ascii=False).encode()
-    return b'%s, "%s": %s}\n' % (row.removeprefix(BOM_UTF8).strip().removesuffix(b"}"), RANKED.encode(), ending)
-
-
-def _as_text(value: Any) -> str:
-    """What JSON has no type for: bytes in base64, and dates, times and decimals as Python shows them."""
-    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
-
-
-def joined(shards: Sequence[Path], target: Path) -> int:
-    """Join shards into one file; memory holds a piece at a time. Returns the number of rows."""
-    kind = FORMATS[target.suffix]
-    if kind != "jsonl":
-        files = (_ParquetFiles if kind == "parquet" else _ArrowFiles)(list(shards))
-        _write_tables(target, kind, files.schema, (table for _, table in files.read(0, files.rows, 10_000)))
-        return files.rows
-    rows = 0
-    with target.open("wb") as stream:
-        for shard in shards:
-            with shard.open("rb") as source:
-                while chunk := source.read(CHUNK_BYTES):
-                    rows += chunk.count(b"\n")
-                    stream.write(chunk)
-    return rows
-
-
-def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if kind == "parquet":
-        with pq.ParquetWriter(path, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-        return
-    with pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as writer:
-        former = schema.empty_table()
-        for table in tables:
-            # Arrow files let a dictionary grow, not change.
-            try:
-                table = pa.concat_tables([former, table]).unify_dictionaries().slice(former.num_rows)
-                writer.write_table(table)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise UserError(f"{error}; an Arrow file cannot hold these columns, write .parquet") from None
-            former = table.slice(0, 1) if table.num_rows else former
-
-
-def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
-    """The candidates of each mention, best first, as structs of `RANKED_FIELDS`."""
-    import pyarrow as pa
-
-    order = pa.array(decisions.order)
-    columns = (
-        lists.names.take(order),
-        lists.cuis.take(order),
-        pa.array(decisions.probabilities[decisions.order]),
-        pa.array(decisions.margins[decisions.order]),
-        pa.array(decisions.logits[decisions.order].astype(np.float64)),
-        pa.array(TIERS).take(pa.array(decisions.tiers[decisions.order])),
-        pa.array(decisions.accepted[decisions.order]),
-    )
-    return pa.ListArray.from_arrays(
-        pa.array(lists.offsets, pa.int32()), pa.StructArray.from_arrays(columns, RANKED_FIELDS)
-    )
-
-
-def with_ranked(table: pa.Table, ranked: pa.ListArray) -> pa.Table:
-    """The table with the `ranked_column` of its rows."""
-    if RANKED in table.column_names:
-        raise UserError(f"the table {RERANKED}")
-    return table.append_column(RANKED, ranked)
+def open_tables(kind: str | None, paths: list[Path]) -> Tables:
+    """Files of one kind, "parquet" or "arrow", and one schema, one after the other."""
+    return (_ParquetFiles if kind == "parquet" else _ArrowFiles)(paths)

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.mention_files import open_mentions
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.serving.mention_files import open_mentions
 
 ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
 
@@ -61,7 +61,7 @@ def test_any_shard_in_any_pieces_is_the_rows(tmp_path, kind, shard):
 def test_small_chunks_find_the_same_lines(tmp_path, monkeypatch):
     path = write(tmp_path / "in", "jsonl")
     for size in (1, 2, 7, 64):
-        monkeypatch.setattr("umls_reranker.serving.mention_files.CHUNK_BYTES", size)
+        monkeypatch.setattr("umls_reranker.data.mention_files.CHUNK_BYTES", size)
         file = open_mentions(path, 5)
         assert file.rows == 23 and read(file, 10, 15, 3) == ROWS[10:15]
 

@@ -1,0 +1,243 @@
+"""Labelled candidate lists of somebody's own pipeline, from a file or folder, checked row by row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.errors import UserError
+from .candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists
+from .cuis import normalize_cui
+from .mention_files import MentionFile, open_mentions
+from .semantic_types import TypeHierarchy
+
+__all__ = ["LabelledLists", "best_of_each_concept", "labelled_pieces", "read_labelled_lists", "require_documents"]
+
+# With fewer, too little is left to fit on when a fifth is held out.
+FEWEST_DOCUMENTS = 10
+SUFFIX = "_score"
+# UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
+CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
+# Keys of a candidate that are no scores.
+KEYS = ("name", "cui", "preferred_name", "definition", "semantic_types")
+
+
+@dataclass(frozen=True)
+class LabelledLists:
+    """What a file holds, or a piece of it.
+
+    Attributes:
+        lists: with annotations, all CUIs in the form of `normalize_cui`; their scores are those that all candidates
+            have.
+        not_in_list: mentions whose gold concept is not among their candidates.
+        unread: keys of candidates that nothing reads.
+        file, first: what was read, and the number of the first row.
+        further: values of other columns, None where a row has none.
+    """
+
+    lists: AnnotatedLists
+    not_in_list: int
+    unread: tuple[str, ...]
+    file: MentionFile
+    first: int = 0
+    further: dict[str, list[Any]] = field(default_factory=dict)
+
+    def place(self, row: int) -> str:
+        """File and row of a mention, for messages."""
+        return self.file.place(self.first + row)
+
+
+def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collection[str] = ()) -> LabelledLists:
+    """Read a file or folder at once; arguments and errors are those of `labelled_pieces`.
+
+    Raises:
+        UserError: also where there are too few documents to fit on, or no gold concept is in its list.
+    """
+    (found,) = labelled_pieces(path, hierarchy, reserved, most=None)
+    require_documents(path, set(found.lists.annotations.documents))
+    if found.not_in_list == len(found.lists):
+        raise UserError(
+            f"{path}: no list holds its mention's cui (first: {found.lists.annotations.cuis[0]} of {found.place(0)}); "
+            "give candidates and cui ids of one vocabulary"
+        )
+    return found
+
+
+def require_documents(path: Path, documents: Collection[str]) -> None:
+    """Refuse lists of too few documents to hold some of them out."""
+    count = len(documents)
+    if count < FEWEST_DOCUMENTS:
+        raise UserError(
+            f"{path}: all mentions are of {count} document{'s' * (count > 1)}; a model is fitted on some documents "
+            f"and measured on others, so give {FEWEST_DOCUMENTS} or more, and each mention the doc_id of its own"
+        )
+
+
+def labelled_pieces(
+    path: Path,
+    hierarchy: TypeHierarchy,
+    reserved: Collection[str] = (),
+    further: Sequence[str] = (),
+    most: int | None = 4096,
+) -> Iterator[LabelledLists]:
+    """Read and check a file or a folder of mentions (`open_mentions`), each with ``doc_id`` and ``cui`` too.
+
+    Of candidates, ``NAME_score`` is the score of retriever NAME. Mentions whose gold concept is not in the list stay,
+    as ones that have no right answer there; it is never put in.
+
+    Args:
+        hierarchy: resolves the names of semantic types.
+        reserved: features that are no scores of retrievers, so that no retriever may have their names.
+        further: other columns to read.
+        most: mentions of a piece; None for all.
+
+    Raises:
+        UserError: the file cannot be read, or a row will not do; names the row and says what to do.
+    """
+    file = open_mentions(path, shard_rows=1 << 30)
+    if not file.rows:
+        raise UserError(f"{path} holds no mentions")
+    former: tuple[str, ...] | None = None
+    for first, piece in file.read(0, file.rows, most or file.rows):
+        found = _read(file, first, piece, hierarchy, reserved, further)
+        if len(found.lists.names):
+            given = tuple(found.lists.scores)
+            former = given if former is None else former
+            for name in {*former} ^ {*given}:
+                raise UserError(
+                    f"{found.place(0)}: candidates from here on have {'a' if name in given else 'no'} {name}{SUFFIX}, "
+                    "unlike those before; give all candidates one, or none"
+                )
+        yield found
+
+
+def _read(
+    file: MentionFile,
+    first: int,
+    piece: Any,
+    hierarchy: TypeHierarchy,
+    reserved: Collection[str],
+    further: Sequence[str],
+) -> LabelledLists:
+    scores: Iterable[str] = SCORES
+    try:
+        rows = piece if isinstance(piece, pa.Table) else file.objects(piece)
+        keys = _candidate_keys(rows)
+        scores = dict.fromkeys((*SCORES, *(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX))))
+        make = CandidateLists.from_table if isinstance(rows, pa.Table) else CandidateLists.from_rows
+        lists = make(hierarchy, rows, scores)
+    except (TypeError, ValueError):
+        row, reason = next(iter(file.faults(piece, hierarchy, scores).items()))
+        raise UserError(f"{file.place(first + row)}: {reason}") from None
+    taken = next((name for name in scores if name in reserved and name not in SCORES), None)
+    if taken or "" in scores:
+        raise UserError(
+            f"{file.paths[0]}: no retriever can be called {taken!r}; give {taken or ''}{SUFFIX} another name"
+        )
+    documents = [_document(file, first + row, value) for row, value in enumerate(_column(rows, "doc_id"))]
+    gold = [_gold(file, first + row, value) for row, value in enumerate(_column(rows, "cui"))]
+    _check_candidates(file, first, lists)
+    encoded = lists.encoded_cuis
+    texts = [normalize_cui(text) for text in encoded.texts]
+    lists = replace(lists, cuis=pa.array(texts, pa.string()).take(pa.array(encoded.codes)))
+    places = _gold_places(lists, gold)
+    numbers = np.arange(first, first + len(lists))
+    known = np.ones(len(lists), bool)
+    annotations = Annotations(np.array(gold, object), np.array(documents, object), numbers, numbers + 1, places, known)
+    given = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
+    return LabelledLists(
+        replace(lists, scores=given).annotated(annotations),
+        int((places < 0).sum()),
+        tuple(key for key in keys if key not in KEYS and not key.endswith(SUFFIX)),
+        file,
+        first,
+        {name: _column(rows, name) for name in further},
+    )
+
+
+def best_of_each_concept(lists: CandidateLists, scores: np.ndarray) -> np.ndarray:
+    """(m,) bool, of several candidates of one concept in a list the one with the highest score (m,).
+
+    Several names of one concept compete neither for probability nor for the margin when they are ranked.
+    """
+    order = np.lexsort((-scores, lists.concepts))
+    kept = np.zeros(len(order), bool)
+    kept[order[np.append(True, np.diff(lists.concepts[order]) > 0)]] = True
+    return kept
+
+
+def _candidate_keys(rows: pa.Table | Sequence[dict[str, Any]]) -> list[str]:
+    """Keys of all candidates, in order."""
+    if isinstance(rows, pa.Table):
+        kind = rows.schema.field("candidates").type
+        kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        return [part.name for part in kind] if pa.types.is_struct(kind) else []
+    items = (item for row in rows for item in row["candidates"] or () if isinstance(item, dict))
+    return list(dict.fromkeys(key for item in items for key in item))
+
+
+def _column(rows: pa.Table | Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """A value for each row, None where it has none."""
+    if not isinstance(rows, pa.Table):
+        return [row.get(name) for row in rows]
+    return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
+
+
+def _document(file: MentionFile, row: int, found: Any) -> str:
+    if found is None or found != found or not str(found).strip():
+        raise UserError(f"{file.place(row)}: doc_id is missing; give every mention the id of its document")
+    return str(found)
+
+
+def _gold(file: MentionFile, row: int, found: Any) -> str:
+    if found is None or found == "":
+        raise UserError(
+            f"{file.place(row)}: cui, the mention's right concept, is missing; leave out mentions that nobody labelled"
+        )
+    if not isinstance(found, str) or not CUI.fullmatch(found.strip()):
+        raise UserError(f"{file.place(row)}: cui is {found!r}, which is no CUI; write it as C0009443")
+    return normalize_cui(found)
+
+
+def _check_candidates(file: MentionFile, first: int, lists: CandidateLists) -> None:
+    """Refuse candidates without a CUI, and scores that only some have."""
+
+    def fault(wrong: np.ndarray, reason: str, remedy: str) -> None:
+        if wrong.any():
+            place = int(wrong.argmax())
+            row = int(lists.owner[place])
+            number = place - int(lists.offsets[row]) + 1
+            raise UserError(f"{file.place(first + row)}: candidate {number} {reason}; {remedy}")
+
+    encoded = lists.encoded_cuis
+    codes, texts = encoded.codes, encoded.texts
+    missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
+    fault(missing, "has no cui", "give each candidate the CUI of its concept, by which the right one is found")
+    wrong = np.array([not CUI.fullmatch((text or "C0000000").strip()) for text in texts], bool)[codes]
+    named = repr(lists.cuis[int(wrong.argmax())].as_py()) if len(wrong) else ""
+    fault(wrong, f"has the cui {named}, which is no CUI", "write it as C0009443")
+    for name, column in lists.scores.items():
+        lacking = ~np.isfinite(column)
+        if not np.isnan(column).all():
+            fault(
+                lacking,
+                f"has no {name}{SUFFIX} (or none that is finite), as others have",
+                "give all candidates one, the retriever's lowest where it did not find them, or none",
+            )
+
+
+def _gold_places(lists: CandidateLists, gold: Sequence[str]) -> np.ndarray:
+    """(n,) int64, the first candidate of each list with the gold concept, or -1."""
+    encoded = lists.encoded_cuis
+    numbers = {text: number for number, text in enumerate(dict.fromkeys((*encoded.texts, *gold)))}
+    own = np.array([numbers[text] for text in encoded.texts], np.int64)[encoded.codes]
+    right = np.flatnonzero(own == np.array([numbers[text] for text in gold])[lists.owner])[::-1]
+    places = np.full(len(lists), -1, np.int64)
+    places[lists.owner[right]] = right - lists.offsets[:-1][lists.owner[right]]
+    return places
