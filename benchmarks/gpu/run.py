@@ -237,7 +237,7 @@ class Pairs:
 
     def __init__(self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase) -> None:
         self.encoded: EncodedPairs = PairEncoder(tokenizer, TEMPLATE).encode(columns["mention"], columns["name"])
-        self.lengths = self.encoded.lengths
+        self.lengths, self.first_lengths = self.encoded.lengths, self.encoded.first_lengths
         self.labels = np.array(columns["label"], np.float32)
         weights = np.array(columns["weight"], np.float32)
         self.weights = weights / weights.mean()
@@ -246,11 +246,8 @@ class Pairs:
         return len(self.lengths)
 
     def __getitems__(self, rows: list[int]) -> RaggedPairs:
-        starts, ends = self.encoded.offsets[rows], self.encoded.offsets[np.add(rows, 1)]
-        tokens = [self.encoded.ids[start:end] for start, end in zip(starts, ends, strict=True)]
-        firsts = self.encoded.first_lengths[rows]
-        picked = (self.lengths[rows], firsts, self.labels[rows], self.weights[rows], np.array(rows))
-        return RaggedPairs(np.concatenate(tokens), *picked)
+        columns = (self.lengths, self.first_lengths, self.labels, self.weights)
+        return RaggedPairs(self.encoded.take(rows), *(column[rows] for column in columns), np.array(rows))
 
 
 class Watch(TrainerCallback):
@@ -459,7 +456,7 @@ def scoring(bench: Bench) -> Iterator[str]:
 
     encoded = PairEncoder(bench.tokenizer, TEMPLATE).encode(*texts)
     tokens = encoded.lengths.mean()
-    alone = bench.seconds(lambda: PairEncoder(bench.tokenizer, TEMPLATE).encode_distinct(*texts), 1)
+    alone = bench.seconds(lambda: PairEncoder(bench.tokenizer, TEMPLATE).encode(*texts).distinct(), 1)
     yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
     for name in ("minilm", "bert-base"):
         network = bench.minilm() if name == "minilm" else bench.bert_base()

@@ -217,11 +217,18 @@ def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
     columns = [random_texts(20, 12, seed) for seed in range(4)]
     order = np.random.default_rng(0).integers(0, 20, 300)
     columns = [[column[i] for i in order] for column in columns]
-    pairs, rows = encoder.encode_distinct(*columns)
+    pairs, rows = encoder.encode(*columns).distinct()
     ids, types = listed(pairs)
     everything = listed(encoder.encode(*columns))
     assert ([ids[row] for row in rows], [types[row] for row in rows]) == everything
     assert len(pairs) == len(set(zip(map(tuple, everything[0]), map(tuple, everything[1]), strict=True))) < 21
+
+
+def test_pairs_that_the_limit_makes_equal_are_one_and_all_counted_as_cut(tokenizer):
+    encoded = make_encoder(tokenizer, 16).encode(["m", "m", "m"], ["x " * 20, "x " * 30, "x"])
+    pairs, rows = encoded.distinct()
+    assert (len(pairs), rows.tolist(), encoded.truncated, pairs.cut.tolist()) == (2, [0, 0, 1], 2, [True, False])
+    assert pairs.take(rows).tolist() == encoded.ids.tolist()
 
 
 def test_texts_are_tokenized_once_and_contexts_not_kept(tokenizer, monkeypatch):

@@ -95,10 +95,13 @@ class RepeatedTexts(Sequence[str]):
         return list(map(self.texts.__getitem__, self.codes.tolist()))
 
     def distinct(self) -> tuple[Sequence[str], np.ndarray]:
-        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them."""
+        """As `number_distinct`, in the order of `texts`, and not looking for equal ones among them.
+
+        Where the texts are no more than the rows, those that no row holds may be among them.
+        """
+        if len(self.texts) <= len(self.codes):
+            return self.texts, self.codes
         used, numbers = distinct_numbers(self.codes, len(self.texts))
-        if len(used) == len(self.texts):
-            return self.texts, numbers
         return [self.texts[code] for code in used.tolist()], numbers
 
 

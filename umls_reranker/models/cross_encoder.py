@@ -131,10 +131,9 @@ class PairScorer:
         bar = progress(total=len(mentions), desc=desc, unit=" pairs") if desc else None
         for start in range(0, len(mentions), CHUNK_PAIRS):
             part = slice(start, start + CHUNK_PAIRS)
-            pairs, rows = self.encoder.encode_distinct(
-                mentions[part], names[part], lefts and lefts[part], rights and rights[part]
-            )
-            truncated += int(np.count_nonzero(pairs.cut[rows]))
+            encoded = self.encoder.encode(mentions[part], names[part], lefts and lefts[part], rights and rights[part])
+            truncated += encoded.truncated
+            pairs, rows = encoded.distinct()
             outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
             for batch, output in self._run(pairs):
                 outputs.append((batch, output))
@@ -196,12 +195,12 @@ def load_network(
 def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
     """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
     template, owner = scorer.template, lists.owner
+    sides = (lists.lefts, lists.rights) if template.context_tokens else ()
     return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),
         template.candidate_texts(lists),
-        RepeatedTexts(lists.lefts.to_pylist(), owner),
-        RepeatedTexts(lists.rights.to_pylist(), owner),
-        desc,
+        *(RepeatedTexts(side.to_pylist(), owner) for side in sides),
+        desc=desc,
     )
 
 

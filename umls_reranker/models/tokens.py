@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..core.arrays import RepeatedTexts, number_distinct
+from ..core.arrays import RepeatedTexts, list_offsets, number_distinct
 from ..core.errors import UserError
 from .template import PairTemplate
 
@@ -24,47 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache"]
 
 KEPT_TEXTS = 262_144
-# Of a number that stands for a pair; a further column of a chunk has fewer texts than 2^31.
-LARGEST_KEY = 1 << 31
 Text = TypeVar("Text", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Ids of n texts.
-
-    Attributes:
-        ids: (t,) int32 that the texts lie in.
-        starts, lengths: (n,) int64, where each lies.
-    """
-
-    ids: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
-
-    @classmethod
-    def distinct(cls, texts: Sequence[bytes]) -> tuple[Tokens, np.ndarray]:
-        """Texts given as bytes of int32, equal ones once; and the number of each among them, (n,) int64."""
-        distinct, numbers = number_distinct(texts)
-        lengths = np.fromiter(map(len, distinct), np.int64, len(distinct)) // 4
-        return cls(np.frombuffer(b"".join(distinct), np.int32), np.cumsum(lengths) - lengths, lengths), numbers
-
-    @classmethod
-    def constant(cls, ids: np.ndarray, rows: int) -> Tokens:
-        """The same ids for every row."""
-        return cls(ids, np.zeros(rows, np.int64), np.full(rows, len(ids)))
-
-    def take(self, rows: np.ndarray) -> Tokens:
-        """The texts of these numbers, (m,)."""
-        return replace(self, starts=self.starts[rows], lengths=self.lengths[rows])
-
-    def leading(self, lengths: np.ndarray) -> Tokens:
-        """The first ids of each text, (n,) at most as many as it has."""
-        return replace(self, lengths=lengths)
-
-    def trailing(self, lengths: np.ndarray) -> Tokens:
-        """The last ids of each text, (n,) at most as many as it has."""
-        return replace(self, starts=self.starts + self.lengths - lengths, lengths=lengths)
 
 
 class TokenCache(Generic[Text]):
@@ -123,27 +84,56 @@ class TokenCache(Generic[Text]):
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Token ids of n pairs, t in all.
+    """Token ids of n pairs, t in all, without padding.
 
     Attributes:
-        ids: (t,) int32, pair after pair, without padding.
-        offsets: (n + 1,) int64, where each pair starts.
-        first_lengths: (n,) int64, leading ids of a pair that belong to the first segment (token type 0).
+        firsts, seconds: distinct first segments (token type 0) and second ones, ids as bytes of int32.
+        first_of, second_of: (n,) int64, which of them each pair is made of.
         cut: (n,) bool, whether mention or name lost tokens.
     """
 
-    ids: np.ndarray
-    offsets: np.ndarray
-    first_lengths: np.ndarray
+    firsts: Sequence[bytes]
+    seconds: Sequence[bytes]
+    first_of: np.ndarray
+    second_of: np.ndarray
     cut: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cut)
 
+    def distinct(self) -> tuple[EncodedPairs, np.ndarray]:
+        """Equal pairs once, and the number of each pair among them, (n,) int64."""
+        keys, numbers = number_distinct((self.first_of * len(self.seconds) + self.second_of).tolist())
+        cut = np.zeros(len(keys), bool)
+        cut[numbers[self.cut]] = True
+        first, second = np.divmod(np.array(keys, np.int64), len(self.seconds))
+        return EncodedPairs(self.firsts, self.seconds, first, second, cut), numbers
+
+    def take(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """Ids of some pairs, pair after pair, int32."""
+        firsts = map(self.firsts.__getitem__, self.first_of[rows].tolist())
+        seconds = map(self.seconds.__getitem__, self.second_of[rows].tolist())
+        return np.frombuffer(bytearray().join(chain.from_iterable(zip(firsts, seconds, strict=True))), np.int32)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(t,) int32, pair after pair."""
+        return self.take(slice(None))
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64, where each pair starts in `ids`."""
+        return list_offsets(self.lengths)
+
+    @cached_property
+    def first_lengths(self) -> np.ndarray:
+        """(n,) int64, leading ids of a pair that belong to the first segment."""
+        return _lengths(self.firsts)[self.first_of]
+
     @cached_property
     def lengths(self) -> np.ndarray:
         """(n,) int64, tokens of each pair."""
-        return np.diff(self.offsets)
+        return self.first_lengths + _lengths(self.seconds)[self.second_of]
 
     @property
     def truncated(self) -> int:
@@ -165,12 +155,13 @@ class PairEncoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        head, middle, tail, self._first_segment_middle = _special_layout(tokenizer)
-        self._head, self._middle, self._tail = (np.array(ids, np.int32) for ids in (head, middle, tail))
+        head, middle, tail, first_middle = _special_layout(tokenizer)
         # Templates without context may name markers that the tokenizer does not know.
-        markers = map(tokenizer.convert_tokens_to_ids, template.markers if template.context_tokens else ())
-        self._markers = [np.array([token], np.int32) for token in markers]
-        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(self._markers)
+        markers = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
+        self._markers = [_bytes([token]) for token in markers]
+        self._head, self._tail = _bytes(head), _bytes(tail)
+        self._middle = _bytes(middle[:first_middle]), _bytes(middle[first_middle:])
         # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -191,7 +182,7 @@ class PairEncoder:
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
         encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
-        return [array("i", text.ids).tobytes() for text in encoded]
+        return [_bytes(text.ids) for text in encoded]
 
     def encode(
         self,
@@ -206,40 +197,6 @@ class PairEncoder:
             mentions, names: n texts each.
             lefts, rights: n texts before and after each mention; ignored when the template has no context.
         """
-        tables, columns = self._numbered(mentions, names, lefts, rights)
-        return self._join(tables, columns)
-
-    def encode_distinct(
-        self,
-        mentions: Sequence[str],
-        names: Sequence[str],
-        lefts: Sequence[str] | None = None,
-        rights: Sequence[str] | None = None,
-    ) -> tuple[EncodedPairs, np.ndarray]:
-        """As `encode`, each distinct pair once.
-
-        Returns:
-            The m distinct pairs, and for each of the n given its number among them, (n,) int64.
-        """
-        tables, columns = self._numbered(mentions, names, lefts, rights)
-        key, size = np.zeros(len(mentions), np.int64), 1
-        for table, column in zip(tables, columns, strict=True):
-            key, size = key * max(1, len(table.starts)) + column, size * max(1, len(table.starts))
-            if size > LARGEST_KEY:
-                # Numbered anew, so that the product of the sizes cannot overflow.
-                _, key = np.unique(key, return_inverse=True)
-                size = len(key)
-        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        return self._join(tables, [column[first] for column in columns]), inverse
-
-    def _numbered(
-        self,
-        mentions: Sequence[str],
-        names: Sequence[str],
-        lefts: Sequence[str] | None,
-        rights: Sequence[str] | None,
-    ) -> tuple[list[Tokens], list[np.ndarray]]:
-        """Distinct ids of each column of texts, and for each pair their number."""
         columns: list[tuple[Sequence[str], Callable[[Sequence[str]], list[bytes]]]]
         columns = [(mentions, self._kept), (names, self._kept)]
         if self.template.context_tokens:
@@ -248,50 +205,77 @@ class PairEncoder:
             columns += [(lefts or empty, partial(self.tokenize, from_end=True)), (rights or empty, self.tokenize)]
         if any(len(texts) != len(mentions) for texts, _ in columns):
             raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
-        tables, rows = [], []
-        for texts, tokenize in columns:
-            distinct, text_of = texts.distinct() if isinstance(texts, RepeatedTexts) else number_distinct(texts)
-            table, ids_of = Tokens.distinct(tokenize(distinct))
-            tables.append(table)
-            rows.append(ids_of[text_of])
-        return tables, rows
-
-    def _join(self, tables: list[Tokens], columns: list[np.ndarray]) -> EncodedPairs:
-        mention, name, *context = (table.take(column) for table, column in zip(tables, columns, strict=True))
-        keep_mention, keep_name = _longest_first(mention.lengths, name.lengths, self._budget)
-        cut = (keep_mention < mention.lengths) | (keep_name < name.lengths)
-        first: list[Tokens | np.ndarray] = [mention.leading(keep_mention)]
+        mention, name, *context = (_Column(texts, tokenize) for texts, tokenize in columns)
+        ending, opening = self._middle
+        kept_mention, kept_name = mention.lengths, name.lengths
+        cut = kept_mention + kept_name > self._budget
+        if cut.any():
+            kept_mention, kept_name = _longest_first(kept_mention, kept_name, self._budget)
         if context:
-            left, right = context
-            most = self.template.context_tokens
-            room = self._budget - keep_mention - keep_name
-            left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
-            keep_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
-            keep_right = np.minimum(right_most, room - keep_left)
-            start, end = self._markers
-            first = [left.trailing(keep_left), start, *first, end, right.leading(keep_right)]
-        ids, offsets, ends = _concatenate(
-            len(cut), [self._head, *first, self._middle, name.leading(keep_name), self._tail]
+            room = self._budget - kept_mention - kept_name
+            firsts, first_of = number_distinct(self._in_context(mention, kept_mention, *context, room))
+        else:
+            firsts, first_of = mention.framed(self._head, ending, kept_mention)
+        seconds, second_of = name.framed(opening, self._tail, kept_name)
+        return EncodedPairs(firsts, seconds, first_of, second_of, cut)
+
+    def _in_context(
+        self, mention: _Column, kept_mention: np.ndarray, left: _Column, right: _Column, room: np.ndarray
+    ) -> list[bytes]:
+        """First segments with as much context as there is room for, (n,) tokens."""
+        most = self.template.context_tokens
+        left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
+        kept_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
+        kept_right = np.minimum(right_most, room - kept_left)
+        texts = zip(
+            *(map(column.ids.__getitem__, column.of.tolist()) for column in (left, mention, right)), strict=True
         )
-        first_lengths = ends[len(first)] - offsets[:-1] + self._first_segment_middle
-        return EncodedPairs(ids, offsets, first_lengths, cut)
+        sizes = zip(
+            *((4 * kept).tolist() for kept in (left.lengths - kept_left, kept_mention, kept_right)), strict=True
+        )
+        start, end = self._markers
+        return [
+            b"".join((self._head, before[skipped:], start, text[:size], end, after[:following], self._middle[0]))
+            for (before, text, after), (skipped, size, following) in zip(texts, sizes, strict=True)
+        ]
 
 
-def _concatenate(rows: int, parts: Sequence[Tokens | np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Join parts row by row; an array is the same for every row.
+class _Column:
+    """Ids of n texts.
 
-    Returns:
-        ids, offsets of the rows (rows + 1,), and for each part where it ends in each row.
+    Attributes:
+        ids: distinct ones, as bytes of int32.
+        of: (n,) int64, which of them each text has.
+        lengths: (n,) int64, tokens of each text.
     """
-    texts = [part if isinstance(part, Tokens) else Tokens.constant(part, rows) for part in parts]
-    pool, sizes = np.concatenate([part.ids for part in texts]), [len(part.ids) for part in texts]
-    bases = np.cumsum(sizes) - sizes
-    starts = np.array([part.starts + base for part, base in zip(texts, bases.tolist(), strict=True)]).ravel("F")
-    lengths = np.array([part.lengths for part in texts]).ravel("F")
-    ends = np.cumsum(lengths)
-    ids = pool[np.arange(lengths.sum()) + np.repeat(starts - (ends - lengths), lengths)]
-    by_part = ends.reshape(rows, len(parts))
-    return ids, np.append(0, by_part[:, -1]), list(by_part.T)
+
+    def __init__(self, texts: Sequence[str], tokenize: Callable[[Sequence[str]], list[bytes]]) -> None:
+        distinct, text_of = texts.distinct() if isinstance(texts, RepeatedTexts) else number_distinct(texts)
+        self.ids, ids_of = number_distinct(tokenize(distinct))
+        self.of = ids_of[text_of]
+        self.lengths = _lengths(self.ids)[self.of]
+
+    def framed(self, before: bytes, after: bytes, kept: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """The first `kept` (n,) tokens of each text between other ids, equal ones once; and which each text has."""
+        texts, of = [before + ids + after for ids in self.ids], self.of
+        if kept is not self.lengths:
+            rows = np.flatnonzero(kept < self.lengths)
+            numbers = {text: number for number, text in enumerate(texts)}
+            of = of.copy()
+            for row, size in zip(rows.tolist(), kept[rows].tolist(), strict=True):
+                shortened = before + self.ids[of[row]][: 4 * size] + after
+                of[row] = numbers.setdefault(shortened, len(numbers))
+            texts = list(numbers)
+        return texts, of
+
+
+def _bytes(ids: Sequence[int]) -> bytes:
+    return array("i", ids).tobytes()
+
+
+def _lengths(texts: Sequence[bytes]) -> np.ndarray:
+    """(n,) int64, ids of each text."""
+    return np.fromiter(map(len, texts), np.int64, len(texts)) // 4
 
 
 def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int], int]:
@@ -390,10 +374,7 @@ class PairBatch(PackedTexts):
     @classmethod
     def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
         """The pairs of these numbers."""
-        lengths = pairs.lengths[rows]
-        first = np.cumsum(lengths) - lengths
-        tokens = np.arange(lengths.sum()) + np.repeat(pairs.offsets[rows] - first, lengths)
-        return cls(pairs.ids[tokens], lengths, pairs.first_lengths[rows])
+        return cls(pairs.take(rows), pairs.lengths[rows], pairs.first_lengths[rows])
 
     @property
     def types(self) -> np.ndarray:
