@@ -10,6 +10,7 @@ from ..core.arrays import distinct_numbers, number_distinct
 from ..data.candidate_lists import CandidateLists
 from ..data.normalization import normalize_texts
 from ..data.semantic_types import TypeHierarchy
+from .qualifiers import qualifier_fits
 from .string_counts import StringCounts
 
 __all__ = ["features"]
@@ -39,6 +40,7 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
         "concept_count": np.log1p(found.concepts)[concept],
         "type_lift": np.where(lists.types.is_known[owner], found.type_lifts, np.nan),
         "type_fit": type_fits(lists),
+        "qualifier_fit": qualifier_fits(forms, others, owner, names.codes),
     }
     return candidates, {"string_count": np.log1p(seen), "seen_string": np.minimum(seen, 1).astype(np.float64)}
 

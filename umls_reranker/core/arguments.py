@@ -271,11 +271,20 @@ class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
     features: list[str] = recipe_key(
-        ["cross_encoder", "retrieval", "exact_name", "string_share", "concept_count", "type_lift", "type_fit"],
+        [
+            "cross_encoder",
+            "retrieval",
+            "exact_name",
+            "qualifier_fit",
+            "string_share",
+            "concept_count",
+            "type_lift",
+            "type_fit",
+        ],
         "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
-        "retrievers), exact_name, string_share, concept_count (training mentions), type_lift (training mentions with "
-        "the mention's semantic type), type_fit (the dictionary's types do not contradict the mention's); empty: the "
-        "cross-encoder alone, without fusion",
+        "retrievers), exact_name, qualifier_fit (no left for right, no type 1 for 2), string_share, concept_count "
+        "(training mentions), type_lift (training mentions with the mention's semantic type), type_fit (the "
+        "dictionary's types do not contradict the mention's); empty: the cross-encoder alone, without fusion",
     )
     calibrator: str = recipe_key(
         "auto",

@@ -60,7 +60,7 @@ RESAMPLES = 1000
 # Of a cross-encoder that has no thresholds: all candidates are of one tier.
 UNCERTIFIED = TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, "default", "default")
 # Features that need neither a retriever nor counts of training mentions.
-OF_ANY_MODEL = ("cross_encoder", "exact_name", "type_fit")
+OF_ANY_MODEL = ("cross_encoder", "exact_name", "qualifier_fit", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
     "ECE of first candidates": lambda figures: figures["calibration"]["top1_ece"]["value"],

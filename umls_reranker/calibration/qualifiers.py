@@ -1,0 +1,124 @@
+"""Qualifiers of a text: what it says about direction, side, degree and number.
+
+Mention and name may be nearly the same text and still speak of opposites ("high serum calcitriol" and "low serum
+calcitriol", "wedging of T11" and "of T12"). Embeddings put such texts close together, so this is checked by word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+__all__ = ["qualifier_fits"]
+
+# One pair of opposites a line; words that end in "-" are prefixes.
+OPPOSITES = """
+increased increase elevated elevation high higher raised excess excessive hyper- | decreased decrease reduced reduction
+ low lower lowered diminished deficient deficiency hypo-
+large enlarged big long broad wide thick tall macro- mega- | small short narrow thin slender micro-
+left | right
+bilateral both | unilateral one
+upper superior | lower inferior
+anterior front | posterior back
+dorsal | ventral
+proximal | distal
+medial internal inner | lateral external outer
+horizontal | vertical
+acute | chronic
+early premature precocious | late delayed
+congenital neonatal | acquired adult
+with | without
+present positive | absent negative absence no non
+male men boys paternal | female women girls maternal
+primary | secondary
+benign | malignant
+active | inactive
+flexion flexed | extension extended
+adduction adducted | abduction abducted
+fast rapid tachy- | slow brady-
+soft | hard
+partial incomplete | complete total
+localized focal | generalized diffuse multifocal
+mild | severe
+progressive | nonprogressive
+systolic | diastolic
+systemic | pulmonary
+gain | loss
+dominant | recessive
+pre- | post-
+"""
+NUMBERS = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
+NUMBERS |= {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5}
+WORD = re.compile(r"[a-z]+|[0-9]+")
+KEPT_TEXTS = 65_536
+# The two sides of pair number p are bits p and p + 32.
+HALF = 32
+
+
+def _sides() -> tuple[dict[str, int], dict[str, int]]:
+    """Words, and prefixes, to the bits of what they say."""
+    words: dict[str, int] = {}
+    prefixes: dict[str, int] = {}
+    for pair, line in enumerate(OPPOSITES.replace("\n ", " ").strip().splitlines()):
+        for side, listed in enumerate(line.split("|")):
+            for word in listed.split():
+                kind = prefixes if word.endswith("-") else words
+                kind[word.rstrip("-")] = kind.get(word.rstrip("-"), 0) | 1 << (pair + HALF * side)
+    return words, prefixes
+
+
+WORDS, PREFIXES = _sides()
+
+
+@lru_cache(maxsize=KEPT_TEXTS)
+def _said(text: str) -> tuple[int, int]:
+    """Sides of opposites, and numbers modulo 64, as bits. A text that names both sides of a pair takes neither."""
+    sides = numbers = 0
+    for word in WORD.findall(text.lower()):
+        if word.isdigit() or word in NUMBERS:
+            numbers |= 1 << (NUMBERS.get(word) or int(word)) % 64
+        elif word in WORDS:
+            sides |= WORDS[word]
+        else:
+            for prefix, side in PREFIXES.items():
+                if word.startswith(prefix):
+                    sides |= side
+    both = sides & _other_sides(sides)
+    return sides & ~both, numbers
+
+
+def _other_sides(sides: int) -> int:
+    return sides >> HALF | (sides & (1 << HALF) - 1) << HALF
+
+
+def qualifier_fits(
+    mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
+) -> np.ndarray:
+    """Whether the qualifiers of names do not contradict those of their mentions.
+
+    They contradict each other where one says the opposite of the other, or where each has a number that the other
+    lacks. What only one of them mentions contradicts nothing.
+
+    >>> pair = np.array([0])
+    >>> [float(qualifier_fits(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
+    [0.0, 1.0]
+
+    Args:
+        mentions: n texts.
+        names: distinct names of candidates.
+        owner: (m,) mention of each candidate.
+        name_codes: (m,) place of each candidate's name in `names`.
+
+    Returns:
+        (m,) float64: 0 where they contradict each other, else 1.
+    """
+    own = np.array([_said(text) for text in mentions], np.uint64).reshape(-1, 2)
+    other = np.array([_said(text) for text in names], np.uint64).reshape(-1, 2)
+    swapped = other[:, 0] >> np.uint64(HALF) | other[:, 0] << np.uint64(HALF)
+    opposite = own[owner, 0] & swapped[name_codes]
+    numbers, others = own[owner, 1], other[name_codes, 1]
+    contradicts = (opposite != 0) | ((numbers & ~others != 0) & (others & ~numbers != 0))
+    return 1.0 - contradicts
