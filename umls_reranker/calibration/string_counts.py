@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import starmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ..core.arrays import distinct_numbers
 from ..core.errors import UserError
 from ..data.candidate_lists import TypeSets
 from ..data.normalization import normalize_name
@@ -22,9 +22,11 @@ __all__ = ["PairCounts", "StringCounts"]
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Mentions that a concept is credited with, spread over types as in all of training.
 PRIOR_TYPED = 2.0
-SINGLE, PAIRED = ("strings", "types", "concepts", "typed_concepts"), ("uses", "typed_uses")
+# Tables of a string or a concept alone.
+SINGLE = ("strings", "concepts", "typed_concepts")
 # Texts, and pairs of them, whose counts are remembered, about 250 bytes each.
 KEPT_COUNTS = 65_536
+T = TypeVar("T")
 
 
 class PairCounts(NamedTuple):
@@ -53,9 +55,14 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
-        self._singles: TokenCache[str] = TokenCache(lambda texts: self._find(SINGLE, map(_part, texts)), KEPT_COUNTS)
-        self._pairs: TokenCache[tuple[str, str]] = TokenCache(
-            lambda pairs: self._find(PAIRED, (_part(first) + _part(second) for first, second in pairs)), KEPT_COUNTS
+        self._singles: TokenCache[str] = TokenCache(
+            lambda texts: _rows(self._find(SINGLE, map(_part, texts))), KEPT_COUNTS
+        )
+        self._uses: TokenCache[tuple[str, str]] = TokenCache(
+            lambda pairs: _rows(self._find(("uses",), starmap(_parts, pairs))), KEPT_COUNTS
+        )
+        self._lifts: TokenCache[tuple[tuple[str, ...], str]] = TokenCache(
+            lambda pairs: _rows(self._type_lifts(pairs)), KEPT_COUNTS
         )
 
     @classmethod
@@ -89,39 +96,32 @@ class StringCounts:
             cuis: k concepts, "" for none.
             rows, concepts: (m,) the mention and the concept of each pair.
         """
-        of_strings = _columns(self._singles(forms), SINGLE)[0]
-        _, _, of_concepts, typed = _columns(self._singles(cuis), SINGLE)
+        of_strings, _, _ = _remembered(self._singles(forms), len(SINGLE))
+        _, of_concepts, typed = _remembered(self._singles(cuis), len(SINGLE))
         # What was not seen alone was not seen together.
         places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
-        pairs = zip(rows[places].tolist(), concepts[places].tolist(), strict=True)
-        uses = np.zeros(len(rows), np.int64)
-        uses[places] = _columns(self._pairs([(forms[row], cuis[concept]) for row, concept in pairs]), PAIRED)[0]
-        return PairCounts(of_strings, of_concepts, uses, self._type_lifts(types, cuis, typed, rows, concepts))
+        uses, lifts = np.zeros(len(rows), np.int64), np.zeros(len(rows))
+        uses[places] = _remembered(self._uses(_pairs(forms, rows[places], cuis, concepts[places])))
+        codes = types.codes[rows]
+        places = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
+        lifts[places] = _remembered(self._lifts(_pairs(types.sets, codes[places], cuis, concepts[places])), kind=float)
+        return PairCounts(of_strings, of_concepts, uses, lifts)
 
-    def _type_lifts(
-        self, types: TypeSets, cuis: Sequence[str], of_concepts: np.ndarray, rows: np.ndarray, concepts: np.ndarray
-    ) -> np.ndarray:
-        sets = [*types.sets, ()]
-        kinds = list(dict.fromkeys(kind for names in sets for kind in names))
-        of_kinds = dict(zip(kinds, _columns(self._singles(kinds), SINGLE)[1].tolist(), strict=True))
-        share = np.array([sum(map(of_kinds.__getitem__, names)) for names in sets]) / max(
-            1, self._tables["types"][1].sum()
+    def _type_lifts(self, pairs: Sequence[tuple[tuple[str, ...], str]]) -> np.ndarray:
+        """(m,) float64, of each pair of a set of types and a concept."""
+        owner = np.repeat(np.arange(len(pairs)), [len(kinds) for kinds, _ in pairs])
+        each = [(kind, cui) for kinds, cui in pairs for kind in kinds]
+        of_kinds, uses = (
+            np.bincount(owner, self._find((table,), parts)[:, 0], len(pairs))
+            for table, parts in (("types", (_part(kind) for kind, _ in each)), ("typed_uses", starmap(_parts, each)))
         )
-        # Each set of types with each concept once.
-        width = max(1, len(cuis))
-        pairs, place = distinct_numbers(types.codes[rows] % len(sets) * width + concepts, len(sets) * width)
-        row, concept = np.divmod(pairs, width)
-        known = np.flatnonzero(of_concepts[concept])
-        given = zip(row[known].tolist(), concept[known].tolist(), strict=True)
-        typed = _columns(self._pairs([(kind, cuis[other]) for own, other in given for kind in sets[own]]), PAIRED)[1]
-        sizes = np.array(list(map(len, sets)))
-        uses = np.bincount(known.repeat(sizes[row[known]]), typed, len(pairs))
-        share = share[row]
-        expected = (of_concepts[concept] + PRIOR_TYPED) * share
+        share = of_kinds / max(1, self._tables["types"][1].sum())
+        of_concepts = self._find(("typed_concepts",), (_part(cui) for _, cui in pairs))[:, 0]
+        expected = (of_concepts + PRIOR_TYPED) * share
         is_known = expected > 0
         lifts = np.zeros(len(pairs))
         lifts[is_known] = np.log((uses + PRIOR_TYPED * share)[is_known] / expected[is_known])
-        return lifts[place]
+        return lifts
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
@@ -148,8 +148,8 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
-    def _find(self, tables: Sequence[str], parts: Iterable[bytes]) -> list[bytes]:
-        """Counts of each part in these tables, as bytes of int64."""
+    def _find(self, tables: Sequence[str], parts: Iterable[bytes]) -> np.ndarray:
+        """Counts of n parts in these tables, (n, tables) int64."""
         wanted = np.frombuffer(b"".join(_digests(parts)), "<u8")
         found = np.zeros((len(wanted), len(tables)), np.int64)
         for place, (hashes, counts) in enumerate(map(self._tables.__getitem__, tables)):
@@ -157,17 +157,30 @@ class StringCounts:
                 places = hashes.searchsorted(wanted)
                 is_there = hashes.take(places, mode="clip") == wanted
                 found[is_there, place] = counts[places[is_there]]
-        return [row.tobytes() for row in found]
+        return found
 
 
-def _columns(counts: Sequence[bytes], tables: Sequence[str]) -> np.ndarray:
-    """(tables, n) of the bytes of n texts."""
-    return np.frombuffer(b"".join(counts), np.int64).reshape(-1, len(tables)).T
+def _rows(values: np.ndarray) -> list[bytes]:
+    return [row.tobytes() for row in values]
+
+
+def _remembered(found: Sequence[bytes], columns: int = 0, kind: type = np.int64) -> np.ndarray:
+    """(n,), or (columns, n), of the bytes of n texts."""
+    values = np.frombuffer(b"".join(found), kind)
+    return values.reshape(-1, columns).T if columns else values
+
+
+def _pairs(firsts: Sequence[T], rows: np.ndarray, seconds: Sequence[str], others: np.ndarray) -> list[tuple[T, str]]:
+    return list(zip(map(firsts.__getitem__, rows.tolist()), map(seconds.__getitem__, others.tolist()), strict=True))
 
 
 def _part(text: str) -> bytes:
     """Of what is hashed. A length before each text keeps ("a", "bc") apart from ("ab", "c")."""
     return f"{len(text)}:{text}".encode()
+
+
+def _parts(first: str, second: str) -> bytes:
+    return _part(first) + _part(second)
 
 
 def _digests(parts: Iterable[bytes]) -> list[bytes]:
