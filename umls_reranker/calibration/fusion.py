@@ -151,10 +151,12 @@ class FeatureFusion:
             candidates, lists, offsets: as in `fit`.
         """
         none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
-        owner, rows = list_owner(offsets), int(offsets[-1])
-        seen = _seen(lists, len(none))[owner]
-        own = (_weighted(weights, candidates, rows) for weights in (self.seen_weights, self.weights))
-        utility = np.where(seen, *own) - none[owner]
+        owner, names = list_owner(offsets), self.read
+        columns = np.array([candidates[name] for name in names]).reshape(len(names), len(owner))
+        weights = np.array([[column[name] for column in (self.weights, self.seen_weights)] for name in names])
+        seen = _seen(lists, len(none)).astype(int)[owner]
+        # Feature by feature: equal candidates have equal utilities, to the bit, in whatever lists they are.
+        utility = sum(weights.reshape(-1, 2)[:, seen] * columns) - none[owner]
         return utility + self.bonus * top_candidates(utility, offsets)
 
     def __call__(

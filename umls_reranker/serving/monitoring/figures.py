@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -100,6 +100,14 @@ class FiguresByType:
         self.total.merge(other.total)
         for name, figures in other.per_type.items():
             self.per_type[self._name(name)].merge(figures)
+
+    @classmethod
+    def merged(cls, parts: Iterable[FiguresByType]) -> FiguresByType:
+        """The sums of all parts."""
+        whole = cls()
+        for part in parts:
+            whole.merge(part)
+        return whole
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all mentions, and under ``per_type`` those of each type seen."""

@@ -94,7 +94,8 @@ class Monitor:
     def reset(self) -> None:
         """Forget everything seen so far."""
         with self._lock:
-            self._total = FiguresByType()
+            # Of the slices that are complete.
+            self._past = FiguresByType()
             self._truncated_pairs = 0
             self._slices: deque[FiguresByType] = deque([FiguresByType()], maxlen=SLICES)
             target = self.reference.target_precision if self.reference else USUAL_PRECISION
@@ -124,10 +125,10 @@ class Monitor:
         with self._lock:
             current = self._slices[-1]
             if current.total.mentions >= self.window // SLICES:
+                self._past.merge(current)
                 current = FiguresByType()
                 self._slices.append(current)
-            for figures in (self._total, current):
-                figures.add(types, candidates, decided)
+            current.add(types, candidates, decided)
             if self.reference:
                 self._scores[self.reference.score_cell(decided and decided.score)] += 1
                 self._types[self.reference.type_cell(types)] += 1
@@ -162,7 +163,7 @@ class Monitor:
     def totals(self) -> dict[str, Any]:
         """Figures since the start, and under ``per_type`` those of each type seen."""
         with self._lock:
-            figures = self._total.to_dict()
+            figures = FiguresByType.merged([self._past, self._slices[-1]]).to_dict()
             per_type = figures.pop("per_type")
             return figures | {"truncated_pairs": self._truncated_pairs, "per_type": per_type}
 
@@ -174,7 +175,7 @@ class Monitor:
         with self._lock:
             labels = self._labelled.kept()
             state = totals | {
-                "window": self._sliding().to_dict(),
+                "window": FiguresByType.merged(self._slices).to_dict(),
                 "windows": self._windows,
                 "drift": {name: asdict(drift) for name, drift in self._drift.items()},
                 "alarms": [asdict(alarm) for alarm in self._alarms],
@@ -184,11 +185,9 @@ class Monitor:
         # Outside the lock: no result waits for a bootstrap.
         return state | {"labelled": labelled_report(labels)}
 
-    def _sliding(self) -> FiguresByType:
-        merged = FiguresByType()
-        for part in self._slices:
-            merged.merge(part)
-        return merged
+    @property
+    def _mentions(self) -> int:
+        return self._past.total.mentions + self._slices[-1].total.mentions
 
     def _start_window(self) -> None:
         self._in_window = 0
@@ -211,8 +210,8 @@ class Monitor:
                 entries.append(self._raise(kind, self._explain(kind, self._drift[kind], level)))
             self._moved = moved
         entries.append(
-            {"event": "window", "window": self._windows, "mentions": self._total.total.mentions}
-            | {"figures": self._sliding().total.to_dict()}
+            {"event": "window", "window": self._windows, "mentions": self._mentions}
+            | {"figures": FiguresByType.merged(self._slices).total.to_dict()}
             | {"drift": {name: asdict(drift) for name, drift in self._drift.items()}}
         )
         self._start_window()
@@ -220,7 +219,7 @@ class Monitor:
         self._write(entries)
 
     def _explain(self, kind: str, drift: Drift, level: float) -> str:
-        end = self._total.total.mentions
+        end = self._mentions
         what, remedy = {
             "scores": ("top scores", "if candidates or texts have changed for good, calibrate again"),
             "types": ("semantic types", "look at what sends other mentions than those the model was tested on"),
@@ -233,7 +232,7 @@ class Monitor:
         )
 
     def _raise(self, kind: str, sentence: str) -> dict[str, Any]:
-        alarm = Alarm(kind, self._total.total.mentions, sentence)
+        alarm = Alarm(kind, self._mentions, sentence)
         self._alarms.append(alarm)
         self._alarm_count += 1
         return {"event": "alarm"} | asdict(alarm)
