@@ -9,25 +9,33 @@ PYTEST_DONT_REWRITE: test modules import from here before pytest takes it as a p
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from data_fixtures import PMIDS, write_pubtator, write_rrf, write_semantic_network
+from filelock import FileLock
 from tiny_models import tiny_cross_encoder, tiny_encoder
+
+from umls_reranker.core import fetch
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SCRIPTS = ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
@@ -36,9 +44,13 @@ SCRIPTS = (*STAGE_SCRIPTS, "summarize", "validate")
 COPIES = tuple(f"7{pmid[1:]}" for pmid in PMIDS)
 BOOKKEEPING = {".lock", "stages.jsonl"}
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+# Starts processes as a user does, but has its imports already when `Scripts.run` runs it.
+LAUNCHER = ROOT / "tests" / "accelerate_launch.py"
 PRELOADED = (
+    "accelerate.commands.launch",
     "faiss",
     "rich.console",
+    "torch.distributed.run",
     "torch.utils.tensorboard",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
@@ -101,7 +113,7 @@ class Scripts:
 
     def run(
         self,
-        script: str,
+        script: str | Path,
         *arguments: Any,
         watch: Path | None = None,
         kill_at: int | str | None = None,
@@ -111,6 +123,7 @@ class Scripts:
         """Run ``umls-reranker SCRIPT`` in a child of the server; without arguments with the recipe.
 
         Args:
+            script: name of one of ``scripts/``, or path of another.
             watch: a folder whose changes are recorded.
             kill_at: kill the process, as ``kill -9`` does, right before it makes this change to the watched folder:
                 the number of the change (from 0), or a part of its description.
@@ -118,18 +131,45 @@ class Scripts:
             overrides: recipe keys, as ``--key value``.
         """
         words = [str(word) for word in (arguments or [self.recipe])] + _options(overrides)
+        watched = None if watch is None else str(watch)
+        return self._run(script, words, [{}], watched, kill_at, hub)
+
+    def launch(self, script: str | Path, *words: Any, config: str = "cpu_two_processes") -> Outcome:
+        """Run a script in two children of the server, as ``accelerate launch`` does with one of the configurations."""
+        options = ["--config_file", ROOT / "accelerate_configs" / f"{config}.yaml", "--num_processes", 2]
+        options += ["--main_process_port", 0, "a script"]
+        launch = _validate_launch_command(launch_command_parser().parse_args([*map(str, options)]))[0]
+        common = {key: value for key, value in prepare_multi_gpu_env(launch).items() if os.environ.get(key) != value}
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": launch.master_port}
+        common |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        ranks = [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+        return self._run(script, [*map(str, words)], ranks)
+
+    def _run(self, script: str | Path, words: list[str], environments: list[dict], *options: Any) -> Outcome:
+        """A process for each environment; where one fails, the others are killed."""
+        path = str(script if isinstance(script, Path) else ROOT / "scripts" / f"{script}.py")
         with tempfile.TemporaryDirectory() as folder:
-            files = [str(Path(folder) / name) for name in ("out", "err", "changes")]
-            path = str(ROOT / "scripts" / f"{script}.py")
-            watched = None if watch is None else str(watch)
-            process = self._server.Process(target=_run_script, args=(path, words, files, watched, kill_at, hub))
-            process.start()
-            process.join(240)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-            out, err, changes = (Path(file).read_text(encoding="utf-8") for file in files)
-        return Outcome(process.exitcode, out, err, tuple(changes.splitlines()))
+            files = [
+                [str(Path(folder) / f"{name}-{n}") for name in ("out", "err", "changes")]
+                for n in range(len(environments))
+            ]
+            processes = [
+                self._server.Process(target=_run_script, args=(path, words, own, environment, *options))
+                for own, environment in zip(files, environments, strict=True)
+            ]
+            for process in processes:
+                process.start()
+            while alive := [process for process in processes if process.exitcode is None]:
+                failed = any(process.exitcode for process in processes)
+                if failed or not wait([process.sentinel for process in alive], 240):
+                    for process in alive:
+                        process.kill()
+                        process.join()
+            out, err, changes = (
+                "".join(Path(file).read_text("utf-8") for file in kind) for kind in zip(*files, strict=True)
+            )
+        code = next((process.exitcode for process in processes if process.exitcode), 0)
+        return Outcome(code, out, err, tuple(changes.splitlines()))
 
     def run_alone(
         self, script: str, *arguments: Any, env: Mapping[str, str] | None = None, **overrides: Any
@@ -154,7 +194,13 @@ def _options(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _run_script(
-    script: str, words: list[str], files: list[str], watched: str | None, kill_at: int | str | None, hub: str | None
+    script: str,
+    words: list[str],
+    files: list[str],
+    environment: dict[str, str],
+    watched: str | None = None,
+    kill_at: int | str | None = None,
+    hub: str | None = None,
 ) -> None:
     """Become ``python SCRIPT WORDS``; runs in a child of the server."""
     out, err, changes = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for file in files)
@@ -162,8 +208,10 @@ def _run_script(
     os.dup2(err, 2)
     if watched is not None:
         _watch(watched, changes, kill_at)
+    fetch.PAUSE_SECONDS = 0.0  # between its attempts
     if hub is not None:
         _connect(hub)
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     multiprocessing.set_start_method(None, force=True)  # not that of the server's children
     sys.argv = [script, *words]
     sys.path.insert(0, str(Path(script).parent))
@@ -269,9 +317,10 @@ def write_materials(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder, and how each script of it ended."""
+    """A run folder, the recipe it was made with, and how each script of it ended."""
 
     folder: Path
+    recipe: Path
     outcomes: Mapping[str, Outcome]
 
 
@@ -289,10 +338,26 @@ def scripts(tmp_path_factory) -> Iterator[Scripts]:
 
 
 @pytest.fixture(scope="session")
-def finished(scripts) -> FinishedRun:
-    """The whole road, each script started as a user does; tests must leave the folder as it is."""
-    outcomes = {}
-    for script in SCRIPTS:
-        outcomes[script] = scripts.run_alone(script)
-        assert outcomes[script].code == 0, outcomes[script].err
-    return FinishedRun(scripts.materials / "runs" / "mini", outcomes)
+def finished(scripts, tmp_path_factory) -> FinishedRun:
+    """The whole road, each script started as a user does; tests must leave the folder as it is.
+
+    One worker makes it, the others copy it to where their recipe has it.
+    """
+    shared = tmp_path_factory.getbasetemp() / "finished"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parents[1] / shared.name
+    folder, made = scripts.materials / "runs" / "mini", shared / "outcomes.json"
+    with FileLock(f"{shared}.lock"):
+        if made.exists():
+            shutil.copytree(shared / "mini", folder)
+        else:
+            outcomes = {}
+            for script in SCRIPTS:
+                outcomes[script] = scripts.run_alone(script)
+                assert outcomes[script].code == 0, outcomes[script].err
+            shutil.copytree(folder, shared / "mini", dirs_exist_ok=True)
+            ended = {script: asdict(outcome) for script, outcome in outcomes.items()}
+            made.write_text(json.dumps({"recipe": str(scripts.recipe), "outcomes": ended}), encoding="utf-8")
+    told = json.loads(made.read_text(encoding="utf-8"))
+    outcomes = {script: Outcome(**outcome) for script, outcome in told["outcomes"].items()}
+    return FinishedRun(folder, Path(told["recipe"]), outcomes)

@@ -11,6 +11,9 @@ from accelerate.commands.config import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_multi_gpu_env
+from pipeline_fixtures import LAUNCHER
+
+pytest_plugins = ["pipeline_fixtures"]
 
 FOLDER = Path(__file__).resolve().parents[2] / "accelerate_configs"
 
@@ -23,6 +26,7 @@ EXPECTED = {
     "cpu": (DistributedType.NO, 1, 1, "no", True),
     "cpu_two_processes": (DistributedType.MULTI_GPU, 1, 2, "no", True),
 }
+ON_ONE_MACHINE = [name for name in EXPECTED if name != "multi_node_fp16"]
 
 
 def launch_arguments(name, *options):
@@ -73,29 +77,22 @@ with open(f"{sys.argv[1]}.{os.environ.get('RANK', '0')}", "w") as file:
 """
 
 
-def start_launch(name, script, target, *options):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", FOLDER / f"{name}.yaml"]
-    return subprocess.Popen([*launch, *options, script, target], stderr=subprocess.PIPE, text=True)
-
-
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
+def launched(scripts, tmp_path_factory):
     """Configuration -> what each of its processes found in its environment."""
     folder = tmp_path_factory.mktemp("launched")
     script = folder / "report.py"
     script.write_text(REPORT)
-    launches = {
-        name: start_launch(name, script, folder / name, *(("--num_processes", "2") if EXPECTED[name][2] > 1 else ()))
-        for name in EXPECTED
-        if name != "multi_node_fp16"
-    }
-    for launch in launches.values():
-        assert launch.wait(timeout=280) == 0, launch.stderr.read()
-        launch.stderr.close()
-    return {name: [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}.[0-9]"))] for name in launches}
+    for name in ON_ONE_MACHINE:
+        options = ["--num_processes", 2] if EXPECTED[name][2] > 1 else []
+        config = FOLDER / f"{name}.yaml"
+        outcome = scripts.run(LAUNCHER, "--config_file", config, *options, script, folder / name)
+        assert outcome.code == 0, outcome.err
+    found = {name: sorted(folder.glob(f"{name}.[0-9]")) for name in ON_ONE_MACHINE}
+    return {name: [json.loads(path.read_text()) for path in paths] for name, paths in found.items()}
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "multi_node_fp16"])
+@pytest.mark.parametrize("name", ON_ONE_MACHINE)
 def test_a_configuration_starts_its_processes(launched, name):
     kind, _, processes, precision, on_processor = EXPECTED[name]
     found = launched[name]

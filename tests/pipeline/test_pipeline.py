@@ -127,7 +127,7 @@ def test_the_model_folder_is_complete(finished):
     calibrator = read_json(model / "calibrator.json")
     tried = calibrator["fitted_on"]["cross_validated_losses"]
     assert calibrator["method"] in tried and "isotonic" not in tried
-    assert load_recipe(model / "recipe.yaml") == load_recipe(finished.folder.parents[1] / "config.yaml")
+    assert load_recipe(model / "recipe.yaml") == load_recipe(finished.recipe)
     best = finished.folder / "checkpoints" / "checkpoint-best" / "model.safetensors"
     assert (model / "model.safetensors").read_bytes() == best.read_bytes()
     for name in REPORT_FILES & MODEL_FILES:

@@ -1,10 +1,9 @@
 """The sapbert-medmentions recipe as it stands, with overrides on the command line alone, trained by two processes."""
 
 import json
-import sys
 
 from datasets import load_from_disk
-from pipeline_fixtures import ROOT
+from pipeline_fixtures import LAUNCHER, ROOT
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -40,9 +39,9 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
         outcome = scripts.run(script, RECIPE, **overrides)
         assert (outcome.code, outcome.errors) == (0, []), outcome.err
     options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
     config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-    outcome = scripts.run_command(*launch, "--config_file", config, ROOT / "scripts" / "train.py", RECIPE, *options)
+    script = ROOT / "scripts" / "train.py"
+    outcome = scripts.run(LAUNCHER, "--config_file", config, script, RECIPE, *options)
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
 
     run = tmp_path / "sapbert-medmentions"

@@ -1,12 +1,11 @@
 """Mining in shards, by several processes and after a kill: always the same bytes."""
 
 import io
-import sys
 
 import numpy as np
 import pytest
 from mining_fixtures import Setup, make_mentions
-from pipeline_fixtures import ROOT, contents
+from pipeline_fixtures import contents
 from rich.console import Console
 
 from umls_reranker.retrieval import nearest
@@ -126,10 +125,6 @@ def test_two_processes_write_the_pairs_of_one(scripts, finished, tmp_path):
     run.mkdir()
     for stage in ("concepts", "mentions", "index"):
         (run / stage).symlink_to(finished.folder / stage)
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-    script = ROOT / "scripts" / "mine_negatives.py"
-    options = ["--output_dir", tmp_path, "--device", "cpu"]
-    outcome = scripts.run_command(*launch, "--config_file", config, script, scripts.recipe, *options)
+    outcome = scripts.launch("mine_negatives", scripts.recipe, "--output_dir", tmp_path, "--device", "cpu")
     assert (outcome.code, outcome.errors) == (0, []), outcome.err
     assert contents(run / "pairs") == contents(finished.folder / "pairs")

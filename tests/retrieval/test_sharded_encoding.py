@@ -1,12 +1,11 @@
 """Names encoded by several processes, and by processes that were killed, give the bytes of an undisturbed run."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline_fixtures import ROOT, contents
+from pipeline_fixtures import contents
 from tiny_models import tiny_encoder
 from trigram_encoder import TrigramEncoder, make_concepts
 
@@ -116,13 +115,11 @@ def test_two_launched_processes_one_of_them_killed(scripts, tmp_path, monkeypatc
     overrides = {"output_dir": tmp_path, "encoder": tiny_encoder(tmp_path / "encoder")}
     assert scripts.run("prepare_data", output_dir=tmp_path).code == 0
     run = tmp_path / "mini"
-    config = ROOT / "accelerate_configs" / "cpu_two_processes.yaml"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     options = [word for key, value in overrides.items() for word in (f"--{key}", value)]
 
     def start(lives):
         script = Path(__file__).with_name("build_index_in_shards.py")
-        return scripts.run_command(*launch, script, SHARD, lives, scripts.recipe, *options)
+        return scripts.launch(script, SHARD, lives, scripts.recipe, *options)
 
     assert start(lives=1).code != 0
     assert not (run / "vectors").exists()

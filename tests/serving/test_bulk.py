@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import date
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -16,11 +15,12 @@ import pytest
 from tiny_reranker import as_rows, tiny_reranker
 
 from umls_reranker import UMLSReranker
+from umls_reranker.core import locks
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.bulk import BulkJob
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "rerank.py"
+pytest_plugins = ["pipeline_fixtures"]
 
 
 def one_of(index, count, wait=lambda: None):
@@ -132,7 +132,8 @@ def test_processes_on_several_machines_are_refused(tmp_path, reranker, rows, mon
         job.run(reranker, one_of(0, 4))
 
 
-def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, reranker, rows, expected):
+def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, reranker, rows, expected, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
     source, target, refused = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", []
 
     def again():
@@ -146,7 +147,7 @@ def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, r
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
-def test_a_killed_run_blocks_nothing(tmp_path, model, reranker, rows, expected):
+def test_a_killed_run_blocks_nothing(tmp_path, reranker, rows, expected, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     holding = "import sys, time; from pathlib import Path; from umls_reranker.core.locks import hold\n"
     holding += "with hold(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(60)"
@@ -154,7 +155,8 @@ def test_a_killed_run_blocks_nothing(tmp_path, model, reranker, rows, expected):
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", holding, folder / "lock"], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match="by another run"):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="by another run"):
+            patch.setattr(locks, "PATIENCE_SECONDS", 0.0)
             BulkJob(source, target, 4, 5).run(reranker, ALONE)
         process.kill()
     BulkJob(source, target, 4, 5).run(reranker, ALONE)
@@ -455,26 +457,21 @@ def test_an_output_of_another_kind_is_refused(tmp_path, rows, target, reason):
         BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / target, 2, 4)
 
 
-def test_two_launched_processes_give_what_one_gives(tmp_path, model, rows, expected):
+def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, rows, expected):
     source, target = write(tmp_path / "in.parquet", rows), tmp_path / "out.jsonl"
-    config = SCRIPT.parents[1] / "accelerate_configs" / "cpu_two_processes.yaml"
-    launch = ["accelerate.commands.launch", "--config_file", config]
     options = ["--dtype", "float32", "--device", "cpu", "--shard_mentions", "5"]
-    subprocess.run([sys.executable, "-m", *launch, SCRIPT, model, source, target, *options], check=True, timeout=240)
+    outcome = scripts.launch("rerank", model, source, target, *options)
+    assert outcome.code == 0, outcome.err
     same(read(target), expected)
 
 
-def test_the_script_takes_a_recipe_that_names_the_model(tmp_path, model, rows, expected):
+def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model, rows, expected):
     recipe, source, target = tmp_path / "config.yaml", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     recipe.write_text(f"served_model: {model}\nscoring_precision: float32\ndevice: cpu\ntoken_budget: 77\n")
-    ended = subprocess.run(
-        [sys.executable, SCRIPT, recipe, source, target], capture_output=True, text=True, timeout=240
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == f"37 mentions in {target}, 0 left out\n"
+    ended = scripts.run("rerank", recipe, source, target)
+    assert ended.code == 0, ended.err
+    assert ended.out == f"37 mentions in {target}, 0 left out\n"
     same(read(target), expected)
     recipe.write_text("run_name: other\n")
-    ended = subprocess.run(
-        [sys.executable, SCRIPT, recipe, source, target], capture_output=True, text=True, timeout=240
-    )
-    assert (ended.returncode, ended.stderr.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])
+    ended = scripts.run("rerank", recipe, source, target)
+    assert (ended.code, ended.err.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])

@@ -1,9 +1,6 @@
 """The loss and the gradient of a global batch do not depend on how it is cut, ragged ones and single rows included."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +12,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from umls_reranker.training.collator import PairCollator
 
+pytest_plugins = ["pipeline_fixtures"]
+
 HERE = Path(__file__).resolve().parent
-TESTS = HERE.parent
 CURVES = json.loads((HERE / "loss_curve.json").read_text())
 
 
@@ -25,25 +23,12 @@ def model(tmp_path_factory):
     return str(tiny_cross_encoder(tmp_path_factory.mktemp("exact") / "model", spread=0.1))
 
 
-def launch(config, script, *arguments):
-    """Run a script on two processes."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
-    done = subprocess.run(
-        [*command, script, *arguments],
-        env=os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
-def two_processes(model, tmp_path_factory):
+def two_processes(scripts, model, tmp_path_factory):
     """Case -> gradients and losses of a run on two processes."""
     folder = tmp_path_factory.mktemp("two")
-    config = TESTS.parent / "accelerate_configs" / "cpu_two_processes.yaml"
-    launch(config, HERE / "loss_on_processes.py", model, folder)
+    outcome = scripts.launch(HERE / "loss_on_processes.py", model, folder)
+    assert outcome.code == 0, outcome.err
     cases = {name: load_file(folder / f"{name}.safetensors") for name in CASES}
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
@@ -108,10 +93,11 @@ def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, 
 
 
 @pytest.fixture(scope="module")
-def sharded(model, tmp_path_factory):
+def sharded(scripts, model, tmp_path_factory):
     """Folder that tests/training/sharded_training.py wrote into on two processes."""
     folder = tmp_path_factory.mktemp("sharded")
-    launch(TESTS.parent / "accelerate_configs" / "fsdp.yaml", HERE / "sharded_training.py", model, folder)
+    outcome = scripts.launch(HERE / "sharded_training.py", model, folder, config="fsdp")
+    assert outcome.code == 0, outcome.err
     return folder
 
 

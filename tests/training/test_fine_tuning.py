@@ -428,7 +428,7 @@ def test_workers_that_load_batches_change_nothing(model, tmp_path):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ for a processor")
 # The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the same without it.
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.extra)])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.extra)])
 def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path, backend):
     plain = run_training(model, tmp_path / "plain", max_steps=4, eval_steps=4)
     torch._dynamo.utils.counters.clear()
@@ -437,7 +437,9 @@ def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_pl
     )
     # One graph serves batches of all widths.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    # Compiled code draws its dropout otherwise.
-    assert compiled["dev"]["log_loss"] == pytest.approx(plain["dev"]["log_loss"], abs=0.2) and compiled["steps"] == 4
+    # Compiled code draws its dropout otherwise, what is only traced does not.
+    rounding = 0.2 if backend == "inductor" else 1e-4
+    assert compiled["dev"]["log_loss"] == pytest.approx(plain["dev"]["log_loss"], abs=rounding)
+    assert compiled["steps"] == 4
     best = load_file(tmp_path / "compiled" / "checkpoint-best" / "model.safetensors")
     assert best.keys() == load_file(model / "model.safetensors").keys()
