@@ -117,7 +117,9 @@ def make(recipe, run, stage) -> None:
             recipe.run.seed,
             template.reads,
         )
-        fitted |= corrections | {"index": run.key_of("index", "build_index")}
+        fitted |= corrections
+        if not recipe.mentions.candidate_lists:
+            fitted["index"] = run.key_of("index", "build_index")
         write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     default = thresholds.for_type()

@@ -35,6 +35,7 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
+    from umls_reranker.evaluation.baselines import notes_on_lists
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE
     from umls_reranker.evaluation.page import card_charts, report_page
     from umls_reranker.evaluation.report import build_report
@@ -65,6 +66,8 @@ def make(recipe, run, stage) -> None:
             resamples=recipe.evaluation.bootstrap_resamples,
             seed=recipe.run.seed,
         )
+        if recipe.mentions.candidate_lists:
+            report["notes"] = notes_on_lists(lists, recipe.concepts.names_dictionary)
         write_json(folder / METRICS, report)
         outcomes.save(folder / OUTCOMES_FILE)
         thresholds = reranker.thresholds

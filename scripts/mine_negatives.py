@@ -35,14 +35,14 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mining import search_share
-    from umls_reranker.retrieval.selection import mining_config
 
     state = sharing_processes(recipe.run.device)
+    if recipe.mentions.candidate_lists:
+        if state.is_main_process:
+            make_of_lists(recipe, run, stage)
+        return
     mentions = load_from_disk(str(run.path / "mentions"))
-    config = mining_config(recipe.mining, recipe.run.seed)
-    # Only training profits from seeing a string once; the test split counts every mention, as serving will.
-    held_out = replace(config, max_train_mentions=None, mine_per="mention", typeless_share=0.0)
-    configs = {split: config if split == "train" else held_out for split in SPLITS}
+    configs = split_configs(recipe)
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked(owner=state.is_main_process):
         searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")
@@ -57,21 +57,68 @@ def make(recipe, run, stage) -> None:
                 write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary)
 
 
+def split_configs(recipe) -> dict:
+    from umls_reranker.retrieval.selection import mining_config
+
+    config = mining_config(recipe.mining, recipe.run.seed)
+    # Only training profits from seeing a string once; the test split counts every mention, as serving will.
+    held_out = replace(config, max_train_mentions=None, mine_per="mention", typeless_share=0.0)
+    return {split: config if split == "train" else held_out for split in SPLITS}
+
+
 def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary) -> None:
     """Mine what all processes have searched, and say what came out."""
+    from umls_reranker.retrieval.mining import mine_pairs
+
+    for split in SPLITS:
+        where = folder / split, f"{stage.key}-{split}"
+        summary[split] = mine_pairs(mentions[split], *searched, configs[split], *where, **shown(recipe, run))
+    say(folder, summary)
+
+
+def make_of_lists(recipe, run, stage) -> None:
+    """Mine the candidate lists that the recipe brings."""
+    from datasets import load_from_disk
+
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.retrieval.mining import mine_listed_pairs
+
+    mentions, candidates = (load_from_disk(str(run.path / name)) for name in ("mentions", "candidates"))
+    concepts, configs = ConceptTable.load(run.path / "concepts"), split_configs(recipe)
+    with run.locked(), stage.writing(recipe.run.overwrite) as (folder, summary):
+        for split in SPLITS:
+            summary[split] = mine_listed_pairs(
+                mentions[split],
+                candidates[split],
+                concepts,
+                configs[split],
+                folder / split,
+                f"{stage.key}-{split}",
+                # What is evaluated is what the lists hold.
+                names_missing_gold=recipe.concepts.names_dictionary and split == "train",
+                **shown(recipe, run),
+            )
+        say(folder, summary)
+
+
+def shown(recipe, run) -> dict:
+    """What pairs are guarded by and shown as."""
+    from umls_reranker.data.relations import RelationTable
+    from umls_reranker.models.template import PairTemplate
+
+    return {
+        "relations": RelationTable.load(run.path / "concepts"),
+        "template": PairTemplate.from_recipe(recipe.model),
+    }
+
+
+def say(folder, summary) -> None:
+    """Complete the pairs' folder, and print what came out."""
     from rich.console import Console
 
     from umls_reranker.data.arrow import write_dataset_dict_index
-    from umls_reranker.data.relations import RelationTable
-    from umls_reranker.models.template import PairTemplate
-    from umls_reranker.retrieval.mining import mine_pairs
     from umls_reranker.retrieval.mining_report import mining_examples, mining_table
 
-    relations, template = RelationTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
-    for split in SPLITS:
-        where = folder / split, f"{stage.key}-{split}"
-        options = {"relations": relations, "template": template}
-        summary[split] = mine_pairs(mentions[split], *searched, configs[split], *where, **options)
     write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
     console = Console(width=None if Console().is_terminal else 120)

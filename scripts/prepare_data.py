@@ -3,7 +3,8 @@
 
     umls-reranker prepare_data quickstart
 
-Writes concepts/ and mentions/ into the run folder.
+Writes concepts/ and mentions/ into the run folder. A recipe with candidate_lists, mentions with candidates of your own
+pipeline, needs no index: the lists become candidates/ too, and umls-reranker mine_negatives comes next.
 """
 
 import sys
@@ -29,13 +30,13 @@ def main() -> None:
     if recipe.run.dry_run:
         for name, path in each_file(files):
             print(f"[{name}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
-    concepts, mentions = prepared_stages(
-        recipe, run, {name: fingerprint_path(path) for name, path in each_file(files)}
-    )
+    stages = prepared_stages(recipe, run, {name: fingerprint_path(path) for name, path in each_file(files)})
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):
-        due = [stage for stage in (concepts, mentions) if should_run(stage, **flags)]
-        if due:
+        due = [stage for stage in stages if should_run(stage, **flags)]
+        if due and recipe.mentions.candidate_lists:
+            make_of_lists(recipe, run, files, {stage.name: stage for stage in stages}, due)
+        elif due:
             make(recipe, run, files, due)
 
 
@@ -47,26 +48,43 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
 
     cache = Path(recipe.run.cache_dir)
     concepts, mentions = recipe.concepts, recipe.mentions
-    from_corpus = mentions.mention_source == "pubtator"
+    lists = mentions.candidate_lists
+    from_corpus = mentions.mention_source == "pubtator" and not lists
+    if lists:
+        refuse_with_lists(mentions)
     files: dict[str, tuple[Path, ...]] = {}
     if concepts.concept_source == "obo":
         locators = required(concepts.obo, "obo")
         locators = [locators] if isinstance(locators, str) else locators
         files["obo"] = tuple(fetch(one, cache, CONTENT_CHECKS["obo"]) for one in locators)
-    else:
+    elif concepts.names_dictionary or not lists:
         used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
         files |= release_files(
             Path(required(concepts.umls_dir, "umls_dir")),
             concepts.semantic_network_dir and Path(concepts.semantic_network_dir),
             unused=[name for name, is_used in used.items() if not is_used],
         )
-    if from_corpus:
-        names = ("corpus", "train_documents", "dev_documents", "test_documents")
+    by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
+    if from_corpus or (lists and by_documents):
+        names = ("corpus", "train_documents", "dev_documents", "test_documents")[bool(lists) :]
         for name in names if mentions.test_documents else names[:-1]:
             files[name] = (fetch(required(getattr(mentions, name), name), cache, CONTENT_CHECKS[name]),)
     if mentions.feedback:
         files["feedback"] = (Path(mentions.feedback),)
+    if lists:
+        files["candidate_lists"] = (Path(lists),)
     return files
+
+
+def refuse_with_lists(mentions: MentionArguments) -> None:
+    for key, remedy in (
+        ("corpus", "the lists hold the mentions"),
+        ("feedback", "write corrected mentions into the lists, in documents of the split train"),
+    ):
+        if getattr(mentions, key):
+            raise UserError(f"{key}: does not go together with candidate_lists; leave it out, {remedy}")
+    if mentions.mention_source != "pubtator":
+        raise UserError("mention_source: candidate_lists take its place; leave it out")
 
 
 def required(value: Any, key: str) -> Any:
@@ -113,6 +131,48 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
     Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
 
 
+def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str, Stage], due: list[Stage]) -> None:
+    from rich.console import Console
+
+    from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.reading_report import reading_table
+    from umls_reranker.data.semantic_types import TypeHierarchy
+    from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
+
+    has_dictionary = recipe.concepts.names_dictionary
+    makes_concepts = any(stage.name == "concepts" for stage in due)
+    source = ConceptSource((), TypeHierarchy.built_in(), (), {})
+    if has_dictionary and makes_concepts:
+        source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
+    elif has_dictionary:
+        source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
+    own = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, CANDIDATE_FEATURES)
+    lacking = [field for field in recipe.model.candidate_fields if field not in own.fields]
+    if lacking and not has_dictionary:
+        raise UserError(
+            f"candidate_fields: no candidate of {own.path} has a {lacking[0]}, and the recipe names no dictionary "
+            "(umls_dir or obo); give one of the two, or leave it out"
+        )
+    if makes_concepts:
+        make_concepts(stages["concepts"], source._replace(concepts=own.joined(source.concepts)))
+    names = ("mentions", "candidates")
+    if any(stage.name in names for stage in due):
+        mentions, candidates = (stages[name] for name in names)
+        with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
+            counts |= own.write(
+                folder,
+                lists_folder,
+                mentions.key,
+                context_chars=recipe.mentions.context_chars,
+                has_dictionary=has_dictionary,
+            )
+            summary |= {"lists": own.report} | counts
+            write_json(folder / "read_report.json", summary)
+    reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
+    Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
+
+
 def make_concepts(stage, source) -> None:
     from umls_reranker.core.lines import Reading
     from umls_reranker.data.concepts import ConceptTable, write_concepts
@@ -121,7 +181,9 @@ def make_concepts(stage, source) -> None:
     with stage.writing() as (folder, summary):
         report = source.report
         report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
-        report["relations"] = write_relations(source.relations, ConceptTable.load(folder).cui_numbers, folder)
+        table = ConceptTable.load(folder)
+        report.setdefault("typed", table.typed)
+        report["relations"] = write_relations(source.relations, table.cui_numbers, folder)
         if isinstance(source.relations, Reading):
             report["mrrel"] = source.relations.report
         write_json(folder / "read_report.json", report)

@@ -39,6 +39,10 @@ COMMAND = Path(umls_reranker.__file__).with_name("__main__.py")
 LOG = "run.log"
 
 
+# What candidate lists of one's own take the place of.
+RETRIEVAL = ("train_encoder", "build_index")
+
+
 def main() -> int:
     words = sys.argv[1:]
     _, without_launch = launch_options(words)
@@ -48,19 +52,22 @@ def main() -> int:
     def command(stage: str) -> list[str]:
         return [sys.executable, str(COMMAND), stage, *(words if stage in LAUNCHED else without_launch)]
 
+    stages = {
+        name: does for name, does in STAGES.items() if not (recipe.mentions.candidate_lists and name in RETRIEVAL)
+    }
     if recipe.run.dry_run:
-        return next((code for stage in STAGES if (code := shell_code(subprocess.call(command(stage))))), 0)
-    return run(recipe.run, command)
+        return next((code for stage in stages if (code := shell_code(subprocess.call(command(stage))))), 0)
+    return run(recipe.run, stages, command)
 
 
-def run(settings, command) -> int:
+def run(settings, stages, command) -> int:
     """Run the stages with one line each, then show the results."""
     folder, code = settings.run_dir, 0
-    lines = StageLines(STAGES, minutes(settings))
+    lines = StageLines(stages, minutes(settings))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"Everything is written to {folder}; what the stages print, to {folder / LOG}", file=sys.stderr)
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        for stage in STAGES:
+        for stage in stages:
             log.write(f"== {stage}\n")
             log.flush()
             begins, made = log.tell(), size(folder / "stages.jsonl")

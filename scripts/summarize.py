@@ -49,13 +49,18 @@ def main() -> None:
 
 def what_was_made(run) -> str:
     """Sizes and minutes, from the stages' manifests."""
-    made = {stage: read_json(run.path / stage / "manifest.json")["summary"] for stage in ("index", "checkpoints")}
-    index, training = made["index"], made["checkpoints"]
+    found = next(stage for stage in ("index", "candidates") if (run.path / stage).is_dir())
+    made = {stage: read_json(run.path / stage / "manifest.json")["summary"] for stage in (found, "checkpoints")}
+    training = made["checkpoints"]
+    if found == "index":
+        index = f"an index of {made['index']['names']:,} names of {made['index']['concepts']:,} concepts"
+    else:
+        index = f"of {sum(made['candidates']['mentions'].values()):,} given candidate lists"
     minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
-        f"Made: an index of {index['names']:,} names of {index['concepts']:,} concepts; a cross-encoder trained on "
-        f"{training['train_pairs']:,} pairs in {training['steps']:,} steps ({training['precision']}).\n"
+        f"Made: {index}; a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
+        f"({training['precision']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
     )
 

@@ -18,7 +18,7 @@ from umls_reranker.core.stages import RunFolder
 def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
     run = RunFolder(recipe.run.run_dir)
-    if not recipe.encoder.encoder_training_steps:
+    if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
         print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
         return
     from umls_reranker.training.processes import require_one_process

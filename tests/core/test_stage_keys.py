@@ -5,6 +5,7 @@ from dataclasses import fields
 import pytest
 
 from umls_reranker.core import stage_keys
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import SECTIONS, Recipe
 from umls_reranker.core.stages import RunFolder
 
@@ -49,7 +50,7 @@ STALE = {
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
-    "umls_dir semantic_network_dir obo corpus train_documents dev_documents test_documents feedback "
+    "umls_dir semantic_network_dir obo corpus candidate_lists train_documents dev_documents test_documents feedback "
     "calibration_feedback": "",
     # How a result is computed, and what is done with it.
     "per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size eval_accumulation_steps "
@@ -100,9 +101,10 @@ def plan(tmp_path, files=None, corrections=None, **values):
     recipe = Recipe.from_values(WHOLE | values)
     run = PlannedRun(tmp_path)
     stage_keys.prepared_stages(recipe, run, files or FILES)
-    if recipe.encoder.encoder_training_steps:
-        stage_keys.encoder_stage(recipe, run)
-    stage_keys.index_stages(recipe, run)
+    if not recipe.mentions.candidate_lists:
+        if recipe.encoder.encoder_training_steps:
+            stage_keys.encoder_stage(recipe, run)
+        stage_keys.index_stages(recipe, run)
     stage_keys.pairs_stage(recipe, run)
     stage_keys.checkpoints_stage(recipe, run)
     stage_keys.model_stage(recipe, run, corrections)
@@ -140,7 +142,9 @@ def test_the_table_names_every_key(section):
     assert {field.name for field in fields(section)} <= KEYS.keys() <= FIELDS.keys()
 
 
-@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+@pytest.mark.parametrize(
+    "field", [field for name, field in FIELDS.items() if name != "candidate_lists"], ids=lambda field: field.name
+)
 def test_a_key_makes_stale_what_it_decides(tmp_path, field):
     before = plan(tmp_path)
     value = Recipe.from_values(WHOLE).to_dict()[field.name]
@@ -160,6 +164,20 @@ def test_a_key_makes_stale_what_it_decides(tmp_path, field):
 def test_a_changed_file_makes_stale_what_is_read_from_it(tmp_path, file, stages):
     after = plan(tmp_path, FILES | {file: "changed"})
     assert stale(plan(tmp_path), after) == with_readers([stages])
+
+
+def test_lists_of_ones_own_take_the_place_of_retrieval(tmp_path):
+    def planned(content="7", **values):
+        return plan(tmp_path, FILES | {"candidate_lists": content}, **{"candidate_lists": "lists"} | values)
+
+    before = planned()
+    assert list(before) == ["concepts", "mentions", "candidates", "pairs", "checkpoints", "model", "report"]
+    assert stale(before, planned(candidate_lists="moved", retrievers=["dense"], encoder="other")) == set()
+    assert stale(before, planned(content="changed")) == set(before)
+    assert "concepts" not in stale(before, planned(dev_share=0.3)) >= {"mentions", "candidates", "pairs"}
+    for stages in (stage_keys.encoder_stage, stage_keys.index_stages):
+        with pytest.raises(UserError, match="candidate_lists, which take the place of encoder, index and retrieval"):
+            stages(Recipe.from_values({"candidate_lists": "lists"}), PlannedRun(tmp_path))
 
 
 def test_corrections_count_by_their_content(tmp_path):

@@ -97,7 +97,6 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
     feedback = load_feedback(tmp_path / "corrections")
     assert feedback.features == FEEDBACK_FEATURES
     (kept,) = feedback
-    assert kept.pop("retrieval_scores") == pytest.approx([0.9, 0.8])
     assert len(kept.pop("key")) == 16
     assert kept == {
         "doc_id": "d1",
@@ -107,8 +106,8 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
         "semantic_types": ["T047"],
         "cuis": ["C0009443", "C0009264"],
         "names": ["Common Cold", "Cold Temperature"],
-        "context_scores": [None, None],
-        "lexical_scores": [None, None],
+        "score_names": ["retrieval"],
+        "scores": [[0.9, 0.8]],
         "chosen": "C0009264",
         "note": "weather",
         "reason": "random draw",

@@ -7,16 +7,23 @@ from functools import lru_cache
 import numpy as np
 
 from ..core.arrays import distinct_numbers, number_distinct
-from ..data.candidate_lists import CandidateLists
+from ..data.candidate_lists import SCORES, CandidateLists
 from ..data.normalization import normalize_texts
 from ..data.semantic_types import TypeHierarchy
+from .fusion import CANDIDATE_FEATURES
 from .qualifiers import qualifier_fits
 from .string_counts import StringCounts
 
-__all__ = ["features"]
+__all__ = ["default_features", "features"]
 
 # Uses that a concept is credited with for a string, and mentions that the string is credited with.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
+
+
+def default_features(lists: CandidateLists) -> list[str]:
+    """What is weighed where a recipe does not say: all that needs no retriever, and the scores of the lists."""
+    others = (name for name in CANDIDATE_FEATURES if name not in ("cross_encoder", *SCORES))
+    return ["cross_encoder", *lists.scores, *others]
 
 
 def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

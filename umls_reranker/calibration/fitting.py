@@ -13,6 +13,7 @@ import numpy as np
 from ..core.arrays import top_two
 from ..core.errors import UserError
 from .choice import log_sums
+from .features import default_features
 from .probabilities import CalibratedScores, Calibration, fit_fusions
 from .reliability import log_loss
 from .resampling import document_index
@@ -68,10 +69,11 @@ def fit_with_counts(
     """
     labels, rows = lists.labels, lists.owner
     documents, gold = lists.annotations.documents, lists.annotations.gold
+    names = default_features(lists) if settings.features is None else settings.features
 
     def fit(inside: np.ndarray, method: str, **kinds: bool) -> tuple[Calibration, dict[str, float]]:
         return _fit_calibration(
-            settings.features or (["cross_encoder"] if method == "listwise" else []),
+            names or (["cross_encoder"] if method == "listwise" else []),
             method,
             lists.take(inside),
             logits[inside[rows]],

@@ -119,6 +119,11 @@ class ConceptArguments:
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(["EXACT"], "obo: synonym scopes kept (EXACT, NARROW, BROAD, RELATED)")
 
+    @property
+    def names_dictionary(self) -> bool:
+        """Whether there is one, which candidate lists can do without."""
+        return self.concept_source == "obo" or self.umls_dir is not None
+
 
 @dataclass
 class MentionArguments:
@@ -129,13 +134,26 @@ class MentionArguments:
         "pubtator: an annotated corpus; held_out_synonyms: names taken out of the concepts",
         ("pubtator", "held_out_synonyms"),
     )
+    candidate_lists: str | None = recipe_key(
+        None,
+        "in place of corpus, index and retrieval: file or folder of mentions with candidates of your own pipeline "
+        "(.jsonl, .parquet, .arrow), as umls-reranker rerank reads them, candidates best first, each mention with "
+        "doc_id, cui (the right concept) and, unless train_documents or the shares say it, split (train, dev, "
+        "calibration, test); scores of candidates are called NAME_score; a dictionary (umls_dir, obo) is optional",
+    )
     corpus: str | None = recipe_key(
         None, "pubtator: local path or URL of the corpus, plain or .gz; #sha256=HEX at its end checks the file"
     )
-    train_documents: str | None = recipe_key(None, "pubtator: file of document ids, one a line, used for training")
-    dev_documents: str | None = recipe_key(None, "pubtator: document ids shared out to dev, calibration and test")
+    train_documents: str | None = recipe_key(
+        None, "pubtator, candidate_lists: file of document ids, one a line, used for training"
+    )
+    dev_documents: str | None = recipe_key(
+        None, "pubtator, candidate_lists: document ids shared out to dev, calibration and test"
+    )
     test_documents: str | None = recipe_key(
-        None, "pubtator: document ids of the test split; without it the test split is a part of dev_documents"
+        None,
+        "pubtator, candidate_lists: document ids of the test split; without it the test split is a part of "
+        "dev_documents",
     )
     map_retired_cuis: bool = recipe_key(
         True,
@@ -146,7 +164,9 @@ class MentionArguments:
         None, "pubtator: number of annotations the whole corpus must have, as a check that the download is complete"
     )
     on_error: str = recipe_key("stop", "malformed lines: stop names file and line; skip counts them", ("stop", "skip"))
-    train_share: float = recipe_key(0.6, "held_out_synonyms: share of the concepts for training")
+    train_share: float = recipe_key(
+        0.6, "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents"
+    )
     dev_share: float = recipe_key(0.2, "share of the held-out documents for early stopping")
     calibration_share: float = recipe_key(0.4, "share of the held-out documents for calibrator and thresholds")
     context_chars: int = recipe_key(128, "characters of text kept on each side of a mention")
@@ -270,21 +290,13 @@ class ModelArguments:
 class CalibrationArguments:
     """Calibration: from logits to probabilities, thresholds and tiers."""
 
-    features: list[str] = recipe_key(
-        [
-            "cross_encoder",
-            "retrieval",
-            "exact_name",
-            "qualifier_fit",
-            "string_share",
-            "concept_count",
-            "type_lift",
-            "type_fit",
-        ],
+    features: list[str] | None = recipe_key(
+        None,
         "what the probability of a candidate is made of: cross_encoder, retrieval, context, lexical (scores of the "
-        "retrievers), exact_name, qualifier_fit (no left for right, no type 1 for 2), string_share, concept_count "
-        "(training mentions), type_lift (training mentions with the mention's semantic type), type_fit (the "
-        "dictionary's types do not contradict the mention's); empty: the cross-encoder alone, without fusion",
+        "retrievers; with candidate_lists the names of your own), exact_name, qualifier_fit (no left for right, no "
+        "type 1 for 2), string_share, concept_count (training mentions), type_lift (training mentions with the "
+        "mention's semantic type), type_fit (the dictionary's types do not contradict the mention's); not given: all "
+        "of these, with the scores that the lists carry; []: the cross-encoder alone, without fusion",
     )
     calibrator: str = recipe_key(
         "auto",

@@ -296,13 +296,13 @@ def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
     form = list if isinstance(raw, list) else plain
     if isinstance(raw, dict) and plain is dict:
         return _options(raw)
+    if raw in ("", "null", "~") and type(None) in forms:
+        return None
     if (form not in forms and raw != "") or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if list in forms else 'a single value'}")
     try:
         if isinstance(raw, list) or plain not in forms:
             return [_convert(item, plain, field) for item in raw]
-        if raw in ("", "null", "~") and type(None) in forms:
-            return None
         if raw == "":
             raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
         return _convert(raw, plain, field)

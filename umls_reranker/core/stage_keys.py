@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 from .files import model_sha256
 from .recipe import Recipe
 from .stages import RunFolder, Stage
@@ -52,7 +53,7 @@ COMMANDS = {
 MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents", "feedback")
 # Of files it counts what is in them, not where they lie.
 CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
-MENTION_PATHS = ("corpus", "train_documents", "dev_documents", "test_documents", "feedback")
+MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents", "feedback")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 # What the searches depend on that mining leaves behind when it is killed; numbers and weights of negatives come later.
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "mine_per", "max_train_mentions", "seed")
@@ -80,8 +81,8 @@ def further_indexes(retrievers: Iterable[str]) -> list[str]:
     return [folder for name, folder in FURTHER.items() if name in retrievers]
 
 
-def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, Stage]:
-    """``concepts`` and ``mentions``.
+def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, ...]:
+    """``concepts`` and ``mentions``, and of lists of one's own ``candidates``.
 
     Args:
         files: name, with a number behind it where there are several, -> fingerprint of every file that is read.
@@ -96,11 +97,15 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     concepts = run.stage("concepts", settings, _without(files, of_mentions))
     settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
     inputs = {name: files[name] for name in sorted(of_mentions)} | {"concepts": concepts.key}
-    return concepts, run.stage("mentions", settings, inputs)
+    mentions = run.stage("mentions", settings, inputs)
+    if recipe.mentions.candidate_lists:
+        return concepts, mentions, run.stage("candidates", {}, {"mentions": mentions.key})
+    return concepts, mentions
 
 
 def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``encoder``, where the recipe trains one."""
+    _require_retrieval(recipe)
     settings = _without(asdict(recipe.encoder), ("encoder_save_steps",)) | _encoder_settings(recipe)
     settings |= {"seed": recipe.run.seed}
     inputs = _made(run, "concepts", "mentions")
@@ -111,6 +116,7 @@ def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     """``vectors``, ``index``, the further indexes of the recipe's retrievers, and ``candidates``, in this order."""
+    _require_retrieval(recipe)
     made = _made(run, "concepts", "mentions", *([ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []))
     concepts, mentions = made["concepts"], made.pop("mentions")
     embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
@@ -135,8 +141,10 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
 def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``pairs``."""
     settings = asdict(recipe.mining) | {"seed": recipe.run.seed}
-    settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
     settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
+    if recipe.mentions.candidate_lists:
+        return run.stage("pairs", settings, _made(run, "mentions", "candidates"))
+    settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
     searched = _made(run, "index", "mentions", *further_indexes(recipe.index.retrievers))
     return run.stage("pairs", settings, searched, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
 
@@ -172,6 +180,14 @@ def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``report``."""
     settings = {"bootstrap_resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
     return run.stage("report", settings, _made(run, "model", "candidates", "pairs"))
+
+
+def _require_retrieval(recipe: Recipe) -> None:
+    if recipe.mentions.candidate_lists:
+        raise UserError(
+            "the recipe has candidate_lists, which take the place of encoder, index and retrieval; after "
+            "umls-reranker prepare_data comes umls-reranker mine_negatives"
+        )
 
 
 def _encoder_settings(recipe: Recipe) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MENTION_FIELDS",
     "SCORES",
+    "SCORES_SUFFIX",
     "AnnotatedLists",
     "Annotations",
     "CandidateLists",
@@ -40,6 +41,8 @@ __all__ = [
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
 SCORES = ("retrieval", "context", "lexical")
+# Ends the columns of candidates in a run: a list of each retriever's scores for each mention.
+SCORES_SUFFIX = "_scores"
 # What a template may show of a candidate besides its name.
 FIELDS = ("preferred_name", "definition")
 TEXT_KEYS = ("cui", *FIELDS)
@@ -303,7 +306,7 @@ class CandidateLists:
             offsets: (n + 1,).
             rows: (m,) of the candidates; -1 where the dictionary lacks a concept.
             names: m names that were found.
-            scores: (m,) by the names of `SCORES`.
+            scores: (m,) by the names of retrievers.
             cuis: m texts; by default those of the rows.
             fields: what to read of each concept besides its types (`PairTemplate.candidate_fields`).
         """
@@ -355,9 +358,9 @@ class CandidateLists:
             concepts.rows(cuis),
             _whole(table["names"]).flatten(),
             {
-                name: _whole(table[f"{name}_scores"]).flatten().to_numpy(zero_copy_only=False)
-                for name in SCORES
-                if f"{name}_scores" in table.column_names
+                column.removesuffix(SCORES_SUFFIX): _whole(table[column]).flatten().to_numpy(zero_copy_only=False)
+                for column in table.column_names
+                if column.endswith(SCORES_SUFFIX)
             },
             given["semantic_types"].to_pylist(),
             _whole(given["left"]),
@@ -371,7 +374,8 @@ class CandidateLists:
             given["start"].to_numpy(),
             given["end"].to_numpy(),
             table["gold"].to_numpy().astype(np.int64),
-            concepts.rows(gold) >= 0,
+            # Lists without a dictionary say it themselves.
+            table["in_dictionary"].to_numpy() if "in_dictionary" in table.column_names else concepts.rows(gold) >= 0,
         )
         return found.annotated(annotations)
 
@@ -664,9 +668,9 @@ def _type_column(column: pa.Array | None, rows: int) -> TypeSets:
 def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptTable) -> list[dict[str, Any]]:
     """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with all it may read."""
     columns = {"cui": candidates["cuis"], "name": candidates["names"]}
-    for name in SCORES:
-        if f"{name}_scores" in candidates:
-            columns[f"{name}_score"] = candidates[f"{name}_scores"]
+    for name, scores in candidates.items():
+        if name.endswith(SCORES_SUFFIX):
+            columns[name.removesuffix("s")] = scores
     rows = concepts.rows(candidates["cuis"])
     columns["preferred_name"] = concepts.preferred_names(rows).to_pylist()
     columns["definition"] = [concepts.definition(row) for row in rows.tolist()]

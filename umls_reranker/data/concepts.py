@@ -175,6 +175,11 @@ class ConceptTable:
         """Number of names of each concept, the preferred one included, (n,), int64."""
         return 1 + pc.list_value_length(self._synonyms).to_numpy().astype(np.int64)
 
+    @property
+    def typed(self) -> int:
+        """Number of concepts with a semantic type."""
+        return int(pc.sum(pc.greater(pc.list_value_length(self._types), 0)).as_py())
+
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
         wanted = cuis.cast(pa.large_string()) if isinstance(cuis, pa.Array) else pa.array(cuis, pa.large_string())
@@ -219,6 +224,10 @@ class ConceptTable:
             names and offsets: those of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
         """
         return self._names.all(rows)
+
+    def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
+        """One name of each of `rows`, (n,): 0 is the preferred one, 1 the first synonym."""
+        return self._names.at(rows, positions)
 
     def names(self, row: int) -> list[str]:
         """All names, the preferred one first."""

@@ -22,6 +22,8 @@ __all__ = ["LabelledLists", "best_of_each_concept", "labelled_pieces", "read_lab
 # With fewer, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
 SUFFIX = "_score"
+# Mentions of a piece.
+PIECE = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
 CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
 # Keys of a candidate that are no scores.
@@ -59,7 +61,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collecti
     Raises:
         UserError: also where there are too few documents to fit on, or no gold concept is in its list.
     """
-    (found,) = labelled_pieces(path, hierarchy, reserved, most=None)
+    (found,) = labelled_pieces(path, hierarchy, reserved, at_once=True)
     require_documents(path, set(found.lists.annotations.documents))
     if found.not_in_list == len(found.lists):
         raise UserError(
@@ -84,7 +86,8 @@ def labelled_pieces(
     hierarchy: TypeHierarchy,
     reserved: Collection[str] = (),
     further: Sequence[str] = (),
-    most: int | None = 4096,
+    *,
+    at_once: bool = False,
 ) -> Iterator[LabelledLists]:
     """Read and check a file or a folder of mentions (`open_mentions`), each with ``doc_id`` and ``cui`` too.
 
@@ -95,7 +98,7 @@ def labelled_pieces(
         hierarchy: resolves the names of semantic types.
         reserved: features that are no scores of retrievers, so that no retriever may have their names.
         further: other columns to read.
-        most: mentions of a piece; None for all.
+        at_once: give one piece in place of pieces of `PIECE` mentions.
 
     Raises:
         UserError: the file cannot be read, or a row will not do; names the row and says what to do.
@@ -104,7 +107,7 @@ def labelled_pieces(
     if not file.rows:
         raise UserError(f"{path} holds no mentions")
     former: tuple[str, ...] | None = None
-    for first, piece in file.read(0, file.rows, most or file.rows):
+    for first, piece in file.read(0, file.rows, file.rows if at_once else PIECE):
         found = _read(file, first, piece, hierarchy, reserved, further)
         if len(found.lists.names):
             given = tuple(found.lists.scores)

@@ -78,7 +78,7 @@ def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         if key == "names_kept":
             yield from ((f"  dropped by {name}", count) for name, count in report.get("dropped", {}).items() if count)
         if key == "skipped":
-            yield from ((f"  {reason}", count) for reason, count in report["reasons"].items())
+            yield from ((f"  {reason}", count) for reason, count in report.get("reasons", {}).items())
     yield "concepts", report["concepts"]
     yield "  with a semantic type", report["typed"]
 
@@ -96,10 +96,26 @@ def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
         for key, title in (("mentions_in_no_list", "in no list of documents"), ("skipped", "malformed lines skipped")):
             if corpus[key]:
                 yield f"  {title}", corpus[key]
+    if lists := report.get("lists"):
+        scores = ", ".join(f"{name}_score" for name in lists["scores"])
+        yield "documents of the lists", lists["documents"]
+        yield "mentions", lists["mentions"]
+        yield "  without their gold concept in the list", lists["not_in_list"]
+        if lists["mentions_in_no_list"]:
+            yield "  in no list of documents", lists["mentions_in_no_list"]
+        yield "candidates", lists["candidates"]
+        if report["repeated_candidates"]:
+            yield "  left out: a concept of their list once more", report["repeated_candidates"]
+        yield "scores of candidates", scores or "none"
+        if lists["unread_keys"]:
+            yield "not read of candidates (a score is called NAME_score)", ", ".join(lists["unread_keys"])
+        if lists["unknown_types"]:
+            yield "types of mentions that the vocabulary lacks", ", ".join(lists["unknown_types"])
     retired = report.get("retired_cuis", {}).get("mentions", {})
     if outside := sum(retired.values()):
         yield "mentions whose CUI the dictionary lacks", outside
         yield from ((f"  {ENDS[end]}", count) for end, count in retired.items())
+    place, counted = ("its list", "in_list") if "in_list" in report else ("the dictionary", "in_dictionary")
     for split, count in report["mentions"].items():
-        known = report["in_dictionary"][split]
-        yield f"{split} mentions; gold concept in the dictionary", f"{count:,}; {known:,} ({known / count:.1%})"
+        known = report[counted][split]
+        yield f"{split} mentions; gold concept in {place}", f"{count:,}; {known:,} ({known / count:.1%})"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ..core.lines import reading
 from .columns import Concept
 from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts
+from .own_lists import OwnLists, SplitOf
 from .pubtator import Mention, read_pmids, read_pubtator
 from .relations import Relations, read_relations
 from .release import read_release
@@ -22,6 +24,7 @@ __all__ = [
     "CONTENT_CHECKS",
     "corpus_mentions",
     "describe_dictionary",
+    "own_lists",
     "read_concepts",
     "split_shares",
 ]
@@ -112,11 +115,15 @@ def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     """Where a dictionary comes from, for the model's folder: ``concepts``, and ``release`` or ``vocabularies``.
 
+    Lists of one's own without a dictionary have neither.
+
     Args:
         report: what `read_concepts` and the script reported of it.
     """
     if "vocabularies" in report:
         return {"concepts": report["concepts"], "vocabularies": report["vocabularies"]}
+    if "release" not in report:
+        return {"concepts": report["concepts"]}
     told = ("name", "name_from", "date", "highest_restriction_level", "sources")
     release = {key: report["release"][key] for key in told if key in report["release"]}
     return {"concepts": report["concepts"], "release": release}
@@ -138,20 +145,28 @@ def _held_out_shares(mentions: MentionArguments, whole: float) -> dict[str, floa
     }
 
 
-@reading
-def corpus_mentions(
-    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
-) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
-    """Stream ``(split, mention)`` from an annotated corpus.
+def own_lists(
+    mentions: MentionArguments,
+    files: Mapping[str, tuple[Path, ...]],
+    seed: int,
+    hierarchy: TypeHierarchy,
+    reserved: Collection[str],
+) -> OwnLists:
+    """The recipe's ``candidate_lists``, read and checked (`OwnLists.read`).
 
-    Returns:
-        a `Reading`; its report is that of `read_pubtator`, ``mentions_in_no_list`` and
-        ``listed_documents_without_mentions``.
-
-    Raises:
-        UserError: a document is in two lists, a listed document is not in the corpus, or the corpus does not have
-            the expected number of mentions.
+    Splits go by a column ``split``, by lists of documents, or else by the recipe's shares.
     """
+    (path,) = files["candidate_lists"]
+    listed = "train_documents" in files
+    if listed:
+        split_of: SplitOf = _listed_documents(mentions, files, seed).get
+    else:
+        split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
+    return OwnLists.read(path, hierarchy, reserved, split_of, listed)
+
+
+def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
+    """Document -> split, by the recipe's lists of documents."""
     shares = _held_out_shares(mentions, 1.0)
     listed = {
         name: read_pmids(files[name][0])
@@ -167,6 +182,24 @@ def corpus_mentions(
                 raise UserError(f"document {doc_id} is in two of the document lists; splits must not share documents")
             fixed = {"train_documents": "train", "test_documents": "test"}.get(name)
             split_of[doc_id] = fixed or assign_split(doc_id, shares, seed)
+    return split_of
+
+
+@reading
+def corpus_mentions(
+    mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int
+) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
+    """Stream ``(split, mention)`` from an annotated corpus.
+
+    Returns:
+        a `Reading`; its report is that of `read_pubtator`, ``mentions_in_no_list`` and
+        ``listed_documents_without_mentions``.
+
+    Raises:
+        UserError: a document is in two lists, a listed document is not in the corpus, or the corpus does not have
+            the expected number of mentions.
+    """
+    split_of = _listed_documents(mentions, files, seed)
     unlisted = 0
     seen: set[str] = set()
     corpus = read_pubtator(

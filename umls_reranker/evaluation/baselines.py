@@ -3,14 +3,20 @@
 Each gives one answer per mention, a CUI or None for "no answer".
 """
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..data.normalization import normalize_name
 
-__all__ = ["StringFrequency", "answer_ranks", "baseline_answers", "exact_match", "retriever"]
+if TYPE_CHECKING:
+    from ..data.candidate_lists import CandidateLists
+
+__all__ = ["StringFrequency", "answer_ranks", "baseline_answers", "exact_match", "notes_on_lists", "retriever"]
 
 Answers = list[str | None]
 
@@ -25,7 +31,7 @@ class StringFrequency:
         self._best: dict[str, str] = {}
 
     @classmethod
-    def fit(cls, mentions: Iterable[tuple[str, str]]) -> "StringFrequency":
+    def fit(cls, mentions: Iterable[tuple[str, str]]) -> StringFrequency:
         """Count (mention text, gold CUI) pairs of the training split."""
         counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for text, cui in mentions:
@@ -108,3 +114,20 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
     right = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
     answered = np.array([answer is not None for answer in answers], dtype=bool)
     return np.where(right, 0, -1).astype(np.int64), answered
+
+
+def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
+    """What a report about candidate lists of somebody's own cannot compare with, in sentences."""
+    notes = ["The retriever alone is the order in which the lists came."]
+    if lists.scores:
+        notes[0] += f" Its confidence is their first score, {next(iter(lists.scores))}_score."
+    else:
+        notes.append("The lists carry no scores, so nothing is known of the confidence of the retriever.")
+    if not has_dictionary:
+        notes.append(
+            "There is no dictionary: exact match knows only names in the lists, near misses only names that concepts "
+            "share there, and every right concept counts as one that could be found."
+        )
+    if not lists.types.is_known.any():
+        notes.append("The mentions came without semantic types, so nothing is measured by type.")
+    return notes

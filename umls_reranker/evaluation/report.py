@@ -83,10 +83,9 @@ def build_report(
     without = calibration.without_cross_encoder(lists)
     rankings = {} if without is None else {"features_without_cross_encoder": without}
     systems = _systems(lists, decided, rankings) | _baselines(lists, train_mentions, concepts)
-    confidences = {
-        "reranker": (outcomes.score, outcomes.correct),
-        "retriever": _retrieved_first(lists),
-    }
+    confidences = {"reranker": (outcomes.score, outcomes.correct)}
+    if lists.scores:
+        confidences["retriever"] = _retrieved_first(lists)
     hierarchy = thresholds.hierarchy
     report = decided_figures(lists, decided, outcomes, systems, confidences, split, options) | {
         "in_dictionary": int(outcomes.in_dictionary.sum()),
@@ -180,9 +179,10 @@ def decided_figures(
 
 
 def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine of each mention's first candidate in the dense index, NaN without one, and whether it is right."""
+    """The first retriever's score of each mention's first candidate, NaN without one, and whether it is right."""
     first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
-    return np.where(first >= 0, lists.scores["retrieval"][first], np.nan), lists.is_right(first)
+    scores = next(iter(lists.scores.values()))
+    return np.where(first >= 0, np.append(scores, np.nan)[first], np.nan), lists.is_right(first)
 
 
 def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.ndarray]) -> Systems:

@@ -94,7 +94,7 @@ def model_card(
         is_plain=is_plain,
         load_arguments=", ".join(location),
         type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
-        population=_population(metrics),
+        population=" ".join([_population(metrics), *map(_as_text, metrics.get("notes", ()))]),
         linking_table=_systems_table(linking),
         in_dictionary_table=_systems_table(known),
         subset_table=_subset_table(metrics.get("subsets", {})),
@@ -262,7 +262,12 @@ def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["input", f"{shown}; at most {recipe['max_length']} tokens"],
         ["training mentions", _as_text(_corpus_name(recipe))],
-        ["candidates", f"{recipe['candidates_per_mention']} concepts nearest by {_linked_model(recipe['encoder'])}"],
+        [
+            "candidates",
+            "those of the lists"
+            if recipe.get("candidate_lists")
+            else f"{recipe['candidates_per_mention']} concepts nearest by {_linked_model(recipe['encoder'])}",
+        ],
         [
             "negatives per positive",
             f"{recipe['semantic_negatives']} semantic (cosine from {recipe['cosine_floor']}), "
@@ -321,6 +326,8 @@ def _known(locator: str) -> tuple[str, str] | None:
 
 def _corpus_name(recipe: Mapping[str, Any]) -> str:
     """What the mentions were taken from."""
+    if recipe.get("candidate_lists"):
+        return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
         return f"held-out synonyms of {_ontology(recipe)[0]}"
     locator = recipe.get("corpus") or "corpus"
@@ -339,6 +346,8 @@ def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
 
 def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
     concepts, terms = _ontology(recipe)
+    if recipe.get("candidate_lists") and recipe["concept_source"] == "rrf" and not recipe["umls_dir"]:
+        return [["concepts: those that the candidate lists name", OWN_LICENSE]]
     if recipe["concept_source"] == "rrf":
         release = dictionary.get("release") or {}
         concepts += f" {_as_text(release['name'])}" if release.get("name") else ""

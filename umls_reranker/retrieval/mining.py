@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from ..data.normalization import normalize_name
 from ..models.template import PairTemplate
 from .candidates import gold_positions
 from .guards import ConceptGuards, SharedNames
+from .listed import ListedConcepts
 from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
 from .nearest import NearestConcepts
 from .negatives import TypePools, random_bits
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
+    from ..models.bi_encoder import BiEncoder
+    from .concept_search import Candidates
     from .retriever import Retriever
+    from .selection import Names
 
-__all__ = ["PAIR_FEATURES", "mine_pairs", "search_share"]
+__all__ = ["PAIR_FEATURES", "mine_listed_pairs", "mine_pairs", "search_share"]
 
 PAIR_FEATURES = Features(
     {
@@ -73,7 +77,7 @@ def search_share(
         mentions, retriever, concepts, config, path: as for `mine_pairs`.
         process, processes: number of this process, from 0, and how many share the work.
     """
-    _Task(mentions, retriever, concepts, config, path).nearest.search_share(process, processes)
+    _Searched(_Task(mentions, concepts, config), retriever, config, path).nearest.search_share(process, processes)
 
 
 def mine_pairs(
@@ -113,14 +117,84 @@ def mine_pairs(
     Raises:
         UserError: the index was built with another encoder or other concepts.
     """
-    template = template or PairTemplate()
-    task = _Task(mentions, retriever, concepts, config, path)
-    task.nearest.search()
-    gold_names, gold_cosines, missed = task.gold_names()
+    task = _Task(mentions, concepts, config)
+    near = _Searched(task, retriever, config, path)
+    near.nearest.search()
+    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
+    near.nearest.remove_shards()
+    return report
+
+
+def mine_listed_pairs(
+    mentions: Dataset,
+    candidates: Dataset,
+    concepts: ConceptTable,
+    config: MiningConfig,
+    path: Path,
+    fingerprint: str,
+    *,
+    names_missing_gold: bool,
+    relations: RelationTable | None = None,
+    template: PairTemplate | None = None,
+    chunk: int = 8_192,
+) -> dict[str, Any]:
+    """`mine_pairs` where the near concepts are those of given candidate lists, in their order.
+
+    Args:
+        candidates: lists of the mentions, row by row, best first.
+        concepts: a dictionary that knows the concepts of the lists.
+        names_missing_gold: a mention whose gold concept is not in its list gets the name of the dictionary that is
+            most similar to it; else it is left out.
+
+    Returns:
+        The report of `mine_pairs`, without cosines; and ``gold_concept_not_in_list``, mentions left out for that.
+    """
+    gold = candidates.with_format("arrow")[:]["gold"].to_numpy()
+    task = _Task(mentions, concepts, config, None if names_missing_gold else gold >= 0)
+    near = ListedConcepts(candidates, concepts, task.table["mention"], task.gold, task.kept)
+    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
+    return report | {"gold_concept_not_in_list": task.left_out}
+
+
+class _Near(Protocol):
+    """Where near concepts come from.
+
+    Attributes:
+        names: by number.
+        encoder: for the cosines of the report; None where there are none.
+    """
+
+    @property
+    def names(self) -> Names: ...
+
+    @property
+    def encoder(self) -> BiEncoder | None: ...
+
+    def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """The name shown for each gold concept, its cosine or score, and how many concepts were not near."""
+
+    def take(self, numbers: np.ndarray) -> Candidates:
+        """The concepts near to some mentions, by number."""
+
+    def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
+        """Look further where the guards left too little; returns how often, by the concepts looked at."""
+
+
+def _write_pairs(
+    task: _Task,
+    near: _Near,
+    path: Path,
+    fingerprint: str,
+    relations: RelationTable | None,
+    template: PairTemplate,
+    chunk: int,
+) -> dict[str, Any]:
+    concepts, config = task.concepts, task.config
+    gold_names, gold_cosines, missed = near.gold_names()
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
     guards = ConceptGuards(SharedNames(concepts, task.gold), relations, config.guard_relations)
-    selector, report = PairSelector(config, retriever.index, guards, pools), MiningReport(len(task.gold))
-    deeper = _search_deeper(task, selector, gold_cosines, chunk)
+    selector, report = PairSelector(config, near.names, guards, pools), MiningReport(len(task.gold))
+    deeper = near.deepen(selector, gold_cosines, chunk)
     ids = task.table["mention_id"].to_numpy()
 
     def batches() -> Iterator[dict[str, Any]]:
@@ -128,11 +202,13 @@ def mine_pairs(
             for start in range(0, len(ids), chunk):
                 part = np.arange(start, min(start + chunk, len(ids)))
                 gold = task.gold[part], gold_names[part], gold_cosines[part]
-                near = task.nearest.take(task.queries[part])
-                rows, name_ids, cosines = selector.select(part, ids[part], gold, near, report)
+                rows, name_ids, cosines = selector.select(part, ids[part], gold, near.take(part), report)
                 mention, column = chosen = np.nonzero(rows >= 0)
-                pairs = task.columns(part[mention], selector.sources[column], rows[chosen], name_ids[chosen])
-                report.count_pairs(pairs, part[mention], cosines[chosen], retriever.index.name_array(gold[1][mention]))
+                names = near.names.name_array(name_ids[chosen])
+                pairs = task.columns(part[mention], selector.sources[column], rows[chosen], names)
+                if near.encoder is None:
+                    cosines = np.full_like(cosines, np.nan)
+                report.count_pairs(pairs, part[mention], cosines[chosen], near.names.name_array(gold[1][mention]))
                 shown, offsets = task.shown(template, part[mention]), np.arange(len(mention) + 1)
                 # A pair is a list of one candidate.
                 lists = CandidateLists.from_concepts(
@@ -142,14 +218,13 @@ def mine_pairs(
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
-    task.nearest.remove_shards()
     wanted = {
         "semantic": config.semantic_negatives,
         "type": config.same_type_negatives,
         "random": config.random_negatives,
     }
     return {
-        "mentions": len(mentions),
+        "mentions": task.mentions,
         "gold_concept_unknown": task.unknown,
         "repeated_mentions": task.repeated,
         "repeated_pairs": task.repeated * (1 + sum(wanted.values())),
@@ -159,7 +234,7 @@ def mine_pairs(
         "relations": 0 if relations is None else len(relations),
         "searched_deeper": deeper,
         **report.to_dict(
-            retriever.encoder,
+            near.encoder,
             wanted={kind: count * len(ids) for kind, count in wanted.items()},
             cosine_floor=config.cosine_floor,
         ),
@@ -169,107 +244,111 @@ def mine_pairs(
 class _Task:
     """The mentions to mine and what to search for them: the same in every process.
 
+    Args:
+        usable: (n,) bool, which of them may be mined; None for all.
+
     Attributes:
-        table, gold, queries: n mentions, the rows of their gold concepts, the numbers of their queries.
-        nearest: of the distinct queries.
-        unknown, repeated, not_drawn: numbers of mentions left out.
+        table, gold: n mentions, and the rows of their gold concepts.
+        kept: (n,) their numbers among those given.
+        mentions: number of those given.
+        unknown, left_out, repeated, not_drawn: numbers of mentions left out; `left_out` are not usable.
     """
 
     def __init__(
-        self,
-        mentions: Dataset,
-        retriever: Retriever,
-        concepts: ConceptTable,
-        config: MiningConfig,
-        path: Path,
+        self, mentions: Dataset, concepts: ConceptTable, config: MiningConfig, usable: np.ndarray | None = None
     ) -> None:
-        retriever.require(concepts)
-        self._index, self._concepts, self._config = retriever.index, concepts, config
+        self.concepts, self.config, self.mentions = concepts, config, len(mentions)
         table = mentions.with_format("arrow")[:]
         gold = concepts.rows(table["cui"].to_pylist())
-        kept = np.flatnonzero(gold >= 0)
-        self.unknown = len(gold) - len(kept)
+        known = gold >= 0
+        kept = np.flatnonzero(known if usable is None else known & usable)
+        self.unknown = int((~known).sum())
+        self.left_out = int(known.sum()) - len(kept)
         if config.mine_per == "string":
             texts = pc.dictionary_encode(table["mention"].combine_chunks())
             forms = pa.array([normalize_name(text) for text in texts.dictionary.to_pylist()], pa.string())
             codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
             kept = kept[np.sort(np.unique((codes * len(concepts) + gold)[kept], return_index=True)[1])]
-        self.repeated = len(gold) - self.unknown - len(kept)
+        self.repeated = len(gold) - self.unknown - self.left_out - len(kept)
         self.not_drawn = 0
         most = config.max_train_mentions
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
             kept = kept[np.sort(np.random.default_rng(config.seed).permutation(len(kept))[:most])]
-        self.table, self.gold = table.take(pa.array(kept)), gold[kept]
-        self.queries, distinct = distinct_queries(self.table, retriever.reads_context)
-        self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)
-
-    def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """The name shown for each gold concept, its cosine, and how many concepts were not among the nearest."""
-        found = self.nearest.first
-        position = gold_positions(self.gold, found.rows, self.queries)
-        names, cosines = found.name_ids[self.queries, position], found.scores[self.queries, position]
-        missed = np.flatnonzero(position < 0)
-        # Each pair of query and concept once.
-        pairs, inverse = np.unique(
-            np.stack([self.queries[missed], self.gold[missed]], axis=1), axis=0, return_inverse=True
-        )
-        best = []
-        for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
-            vectors, owners = self.nearest.encode(part[:, 0])
-            best.append(self._index.best_names(vectors, part[:, 1:], owners))
-        for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
-            values[missed] = np.concatenate(column)[inverse.ravel(), 0]
-        return names, cosines, len(missed)
+        self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
 
     def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
         """What the model reads of mentions (by number), some of them without their types."""
         distinct, place = np.unique(mentions, return_inverse=True)
         rows = self.table.select(["mention_id", "mention", "semantic_types"]).take(pa.array(distinct))
         ids, texts, types = (column.to_pylist() for column in rows.columns)
-        share = random_bits(np.array(ids, np.int64), self._config.seed, TYPELESS) / 2.0**64
-        typeless = share < self._config.typeless_share
+        share = random_bits(np.array(ids, np.int64), self.config.seed, TYPELESS) / 2.0**64
+        typeless = share < self.config.typeless_share
         shown = [
-            template.mention_text(text, () if without else kinds, self._concepts.hierarchy)
+            template.mention_text(text, () if without else kinds, self.concepts.hierarchy)
             for text, kinds, without in zip(texts, types, typeless, strict=True)
         ]
         return [shown[number] for number in place]
 
     def columns(
-        self, mentions: np.ndarray, sources: np.ndarray, rows: np.ndarray, name_ids: np.ndarray
+        self, mentions: np.ndarray, sources: np.ndarray, rows: np.ndarray, names: pa.ChunkedArray
     ) -> dict[str, Any]:
-        """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts."""
+        """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts with their names."""
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
-        weights = np.full(len(SOURCES), self._config.other_negative_weight, np.float32)
-        weights[[POSITIVE, SEMANTIC]] = self._config.positive_weight, self._config.hard_negative_weight
+        weights = np.full(len(SOURCES), self.config.other_negative_weight, np.float32)
+        weights[[POSITIVE, SEMANTIC]] = self.config.positive_weight, self.config.hard_negative_weight
         weights = weights[sources]
-        if self._config.feedback_weight != 1.0:
+        if self.config.feedback_weight != 1.0:
             corrected = pc.starts_with(self.table["doc_id"], FEEDBACK_PREFIX).to_numpy()[mentions]
-            weights = np.where(corrected, weights * np.float32(self._config.feedback_weight), weights)
+            weights = np.where(corrected, weights * np.float32(self.config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
-            "cui": self._concepts.cuis[rows],
-            "name": self._index.name_array(name_ids),
+            "cui": self.concepts.cuis[rows],
+            "name": names,
             "label": (sources == POSITIVE).astype(np.int8),
             "weight": weights,
             "source": sources,
         }
 
 
-def _search_deeper(task: _Task, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
-    """Search deeper for mentions that the guards left too little; returns how many, by the concepts searched."""
-    counts: dict[str, int] = {}
-    short, searched = np.arange(len(task.gold)), task.nearest.k
-    for _ in range(DEEPER_SEARCHES):
-        parts = [short[start : start + chunk] for start in range(0, len(short), chunk)]
-        short = np.concatenate(
-            [
-                part[~selector.has_enough(task.gold[part], gold_cosines[part], task.nearest.take(task.queries[part]))]
-                for part in parts
-            ]
-            or [short]
-        )
-        if not len(short) or searched >= len(task._concepts):
-            break
-        searched = task.nearest.search_deeper(np.unique(task.queries[short]))
-        counts[str(searched)] = len(short)
-    return counts
+class _Searched:
+    """Near concepts as the retriever finds them for the distinct queries of the mentions."""
+
+    def __init__(self, task: _Task, retriever: Retriever, config: MiningConfig, path: Path) -> None:
+        retriever.require(task.concepts)
+        self.names, self.encoder, self._task = retriever.index, retriever.encoder, task
+        self._queries, distinct = distinct_queries(task.table, retriever.reads_context)
+        self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)
+
+    def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
+        found, queries, gold = self.nearest.first, self._queries, self._task.gold
+        position = gold_positions(gold, found.rows, queries)
+        names, cosines = found.name_ids[queries, position], found.scores[queries, position]
+        missed = np.flatnonzero(position < 0)
+        # Each pair of query and concept once.
+        pairs, inverse = np.unique(np.stack([queries[missed], gold[missed]], axis=1), axis=0, return_inverse=True)
+        best = []
+        for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
+            vectors, owners = self.nearest.encode(part[:, 0])
+            best.append(self.names.best_names(vectors, part[:, 1:], owners))
+        for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
+            values[missed] = np.concatenate(column)[inverse.ravel(), 0]
+        return names, cosines, len(missed)
+
+    def take(self, numbers: np.ndarray) -> Candidates:
+        return self.nearest.take(self._queries[numbers])
+
+    def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        gold = self._task.gold
+        short, searched = np.arange(len(gold)), self.nearest.k
+        for _ in range(DEEPER_SEARCHES):
+            parts = [short[start : start + chunk] for start in range(0, len(short), chunk)]
+            short = np.concatenate(
+                [part[~selector.has_enough(gold[part], gold_cosines[part], self.take(part))] for part in parts]
+                or [short]
+            )
+            if not len(short) or searched >= len(self._task.concepts):
+                break
+            searched = self.nearest.search_deeper(np.unique(self._queries[short]))
+            counts[str(searched)] = len(short)
+        return counts

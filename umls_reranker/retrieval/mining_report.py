@@ -76,17 +76,19 @@ class MiningReport:
             entry |= {"name": str(pairs["name"][row]), "cui": str(pairs["cui"][row]), "cosine": float(cosines[row])}
             self._sampled.append(entry | {"source": int(source[row]), "number": int(mentions[row])})
 
-    def to_dict(self, encoder: BiEncoder, *, wanted: dict[str, int], cosine_floor: float) -> dict[str, Any]:
+    def to_dict(self, encoder: BiEncoder | None, *, wanted: dict[str, int], cosine_floor: float) -> dict[str, Any]:
         """The JSON-able report.
 
         Args:
-            encoder: for the cosines of a sample of the same-type and random negatives.
+            encoder: for the cosines of a sample of the same-type and random negatives; None leaves cosines out.
             wanted: negatives asked for in all, by kind.
             cosine_floor: what a semantic negative's cosine should have reached.
         """
-        self._encode_sample(encoder)
+        if encoder is not None:
+            self._encode_sample(encoder)
         pairs = dict(zip(SOURCES, self._pairs.tolist(), strict=True))
         cosines = np.concatenate(self._semantic_cosines)
+        cosines = cosines[~np.isnan(cosines)]
         quantiles = np.quantile(cosines, QUANTILES).round(4).tolist() if len(cosines) else [None] * len(QUANTILES)
         replaced = wanted["type"] - pairs["type"]
         return {
@@ -129,7 +131,8 @@ class MiningReport:
         chosen = [numbers[len(numbers) * (2 * i + 1) // (2 * EXAMPLES)] for i in range(EXAMPLES)] if numbers else []
         keys = ("mention", "gold_name", "name", "cui")
         return [
-            {key: firsts[n][key] for key in keys} | {"cosine": round(firsts[n]["cosine"], 4)}
+            {key: firsts[n][key] for key in keys}
+            | {"cosine": None if np.isnan(firsts[n]["cosine"]) else round(firsts[n]["cosine"], 4)}
             for n in dict.fromkeys(chosen)
         ]
 
@@ -146,6 +149,8 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
 
     add("mentions", "mentions")
     add("  gold concept not in the dictionary", "gold_concept_unknown")
+    if any("gold_concept_not_in_list" in report for report in reports.values()):
+        add("  left out, since the gold concept is not in the list", "gold_concept_not_in_list")
     add("  same string and gold concept as a former one", "repeated_mentions")
     add("  left out by max_train_mentions", "mentions_not_drawn")
     add("  gold concept not among the nearest", "gold_concept_not_retrieved")
@@ -179,7 +184,8 @@ def mining_examples(report: dict[str, Any]) -> Table:
     for kind in SOURCES[1:]:
         for place, own in enumerate(report["examples"][kind]):
             names = own["mention"], own["gold_name"], own["name"], own["cui"]
-            table.add_row("" if place else kind, *map(escape, names), f"{own['cosine']:.2f}")
+            cosine = "" if own["cosine"] is None else f"{own['cosine']:.2f}"
+            table.add_row("" if place else kind, *map(escape, names), cosine)
         table.add_section()
     return table
 

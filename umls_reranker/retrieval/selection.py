@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,13 +14,14 @@ from .mining_report import SEMANTIC, SOURCES, TYPE
 from .negatives import random_below, random_bits
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .concept_search import Candidates
     from .guards import ConceptGuards
     from .mining_report import MiningReport
-    from .name_index import NameIndex
     from .negatives import TypePools
 
-__all__ = ["MiningConfig", "PairSelector", "mining_config"]
+__all__ = ["MiningConfig", "Names", "PairSelector", "mining_config"]
 
 # Draws per negative before it is given up, which only a dictionary or type of a handful of concepts comes to.
 ATTEMPTS = 32
@@ -54,6 +55,20 @@ def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
     return MiningConfig(**asdict(mining), seed=seed)
 
 
+class Names(Protocol):
+    """Names by number, concept after concept.
+
+    Attributes:
+        offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
+    """
+
+    @property
+    def offsets(self) -> np.ndarray: ...
+
+    def name_array(self, name_ids: np.ndarray) -> pa.ChunkedArray:
+        """The strings of names."""
+
+
 class PairSelector:
     """Chooses the pairs of many mentions at once.
 
@@ -69,7 +84,7 @@ class PairSelector:
         numbers: (w,) number of the pair among those of its source.
     """
 
-    def __init__(self, config: MiningConfig, index: NameIndex, guards: ConceptGuards, pools: TypePools) -> None:
+    def __init__(self, config: MiningConfig, index: Names, guards: ConceptGuards, pools: TypePools) -> None:
         self._config, self._index, self._guards, self._pools = config, index, guards, pools
         counts = [
             1,

@@ -18,8 +18,8 @@ from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..core.lines import reading
-from ..data import candidate_lists
 from ..data.arrow import write_dataset
+from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.pubtator import Mention
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "is_right", "load_feedback", "training_mentions"]
 
-SCORES = tuple(f"{name}_scores" for name in candidate_lists.SCORES)
 FEEDBACK_FEATURES = Features(
     {
         "key": Value("string"),
@@ -42,7 +41,8 @@ FEEDBACK_FEATURES = Features(
         "semantic_types": List(Value("string")),
         "cuis": List(Value("string")),
         "names": List(Value("string")),
-        **{name: List(Value("float32")) for name in SCORES},
+        "score_names": List(Value("string")),
+        "scores": List(List(Value("float64"))),
         "chosen": Value("string"),
         "note": Value("string"),
         "reason": Value("string"),
@@ -173,8 +173,8 @@ def calibration_rows(
     table = candidates.with_format("arrow")[:]
     ranges = {
         name: ScoreRange.of(table[name].combine_chunks().flatten().to_numpy())
-        for name in SCORES
-        if name in table.column_names
+        for name in table.column_names
+        if name.endswith(SCORES_SUFFIX)
     }
     test, train = set(test_documents), set(train_documents)
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
@@ -188,7 +188,8 @@ def calibration_rows(
             continue
         number = len(mentions) + len(rows["mention_id"])
         gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
-        found = row | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
+        found = row | _scores(row) | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
+        found["in_dictionary"] = row["chosen"] is not None
         found |= {"end": len(row["mention"]), "doc_id": FEEDBACK_PREFIX + _document(row)}
         found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
         for target in (lists, rows):
@@ -215,7 +216,10 @@ def _reason_to_leave_out(
         return "trained_on"
     if not row["cuis"]:
         return "without_candidates"
-    if any(np.isnan(known.inside(np.array(row[name], np.float64))).any() for name, known in ranges.items()):
+    scores, nothing = _scores(row), [None] * len(row["cuis"])
+    if any(
+        np.isnan(known.inside(np.array(scores.get(name, nothing), np.float64))).any() for name, known in ranges.items()
+    ):
         return "without_scores"
     if concepts is not None and (concepts.rows(row["cuis"]) < 0).any():
         return "unknown_candidates"
@@ -231,6 +235,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
     given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
     known = (logged.document, logged.mention_id) if logged.mention_id else (*texts, *logged.types)
     best = row["ranked"][0] if row["ranked"] else None
+    names = list(dict.fromkeys(key.removesuffix("_score") for item in given for key in item if key.endswith("_score")))
     return {
         "key": json_sha256(known)[:16],
         "doc_id": logged.document,
@@ -240,7 +245,8 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "semantic_types": logged.types,
         "cuis": [concept_of(item) for item in given],
         "names": [item["name"] for item in given],
-        **{f"{name}_scores": [item.get(f"{name}_score") for item in given] for name in candidate_lists.SCORES},
+        "score_names": names,
+        "scores": [[_number(item.get(f"{name}_score")) for item in given] for name in names],
         "chosen": chosen and normalize_cui(chosen),
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
@@ -248,6 +254,15 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "score": best and best["score"],
         "tier": best and best["tier"],
     }
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
+    """Scores of a correction by their column among the candidates of a run."""
+    return {f"{name}{SCORES_SUFFIX}": own for name, own in zip(row["score_names"], row["scores"], strict=True)}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _document(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,212 @@
+"""Candidate lists of one's own: what is read of them, what is written, and what is refused in one sentence."""
+
+import json
+import re
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_from_disk
+
+from umls_reranker.core.errors import UserError
+from umls_reranker.data import labelled_lists
+from umls_reranker.data.columns import Concept
+from umls_reranker.data.mentions import SPLITS, assign_split
+from umls_reranker.data.own_lists import OwnLists
+from umls_reranker.data.semantic_types import TypeHierarchy
+
+RESERVED = ("cross_encoder", "exact_name", "retrieval")
+SHARES = {"train": 0.4, "dev": 0.2, "calibration": 0.2, "test": 0.2}
+NAMES = ("cold", "Common Cold", "cold", "Influenza")
+CUIS = ("c0009443", "C0009443", "C0009264", "C0021400")
+
+
+def make_rows(count=24):
+    """Mention i is of document i // 2; its list is NAMES from i % 4 on, its concept the list's second."""
+    rows = []
+    for row in range(count):
+        at = [(row + place) % 4 for place in range(3)]
+        candidates = [{"name": NAMES[a], "cui": CUIS[a], "my_score": 10.0 - a, "page": a} for a in at]
+        candidates[0] |= {"semantic_types": ["Disease or Syndrome"], "definition": "gloss"}
+        rows.append(
+            {"entity": f"m{row}", "candidates": candidates, "doc_id": f"d{row // 2}", "cui": CUIS[at[1]].upper()}
+        )
+    return rows
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def read(path, *, listed=None):
+    split_of = listed.get if listed is not None else partial(assign_split, shares=SHARES, seed=3)
+    return OwnLists.read(path, TypeHierarchy.built_in(), RESERVED, split_of, listed is not None)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(labelled_lists, "PIECE", 5)
+    rows = make_rows()
+    own = read(write(tmp_path / f"own{ending}", rows))
+    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "print", context_chars=8, has_dictionary=False)
+    mentions, lists = (load_from_disk(str(tmp_path / name)) for name in ("mentions", "candidates"))
+    given = {row["entity"]: row for row in rows}
+    seen = []
+    for split in SPLITS:
+        assert counts["mentions"][split] == len(mentions[split]) > 0
+        assert mentions[split]["mention_id"][:] == list(range(len(mentions[split])))
+        for mention, found in zip(mentions[split], lists[split], strict=True):
+            row = given[mention["mention"]]
+            seen.append(mention["mention"])
+            assert assign_split(row["doc_id"], SHARES, 3) == split
+            assert mention["cui"] == row["cui"] and (mention["start"], mention["doc_id"]) == (
+                int(row["entity"][1:]) % 2,
+                row["doc_id"],
+            )
+            # Of two names of one concept the first stays.
+            first = {}
+            for item in row["candidates"]:
+                first.setdefault(item["cui"].upper(), item)
+            assert dict(zip(found["cuis"], found["names"], strict=True)) == {
+                cui: item["name"] for cui, item in first.items()
+            }
+            assert found["my_scores"] == [item["my_score"] for item in first.values()]
+            assert found["cuis"][found["gold"]] == row["cui"] and found["in_dictionary"]
+    assert sorted(seen) == sorted(given)
+    assert counts["repeated_candidates"] == sum(
+        len(row["candidates"]) - len({item["cui"].upper() for item in row["candidates"]}) for row in rows
+    )
+    assert own.scores == ("my",) and own.report["unread_keys"] == ["page"] and own.report["not_in_list"] == 0
+    assert own.fields == ("definition",)
+
+
+def test_concepts_are_those_of_the_lists_and_join_a_dictionary(tmp_path):
+    own = read(write(tmp_path / "own.jsonl", make_rows()))
+    assert own.concepts == {
+        "C0009443": Concept("C0009443", "cold", ("Common Cold",), ("T047",), "gloss"),
+        "C0009264": Concept("C0009264", "cold", (), ("T047",), "gloss"),
+        "C0021400": Concept("C0021400", "Influenza", (), ("T047",), "gloss"),
+    }
+    dictionary = [Concept("C0000001", "other"), Concept("C0009443", "Common Cold", ("a cold",), ("T033",))]
+    first, second, *rest = own.joined(dictionary)
+    assert first == dictionary[0] and [concept.cui for concept in rest] == ["C0009264", "C0021400"]
+    assert second == Concept("C0009443", "Common Cold", ("a cold", "cold"), ("T033",), "gloss")
+
+
+def test_a_gold_concept_that_is_not_in_its_list_is_counted_and_never_put_there(tmp_path):
+    rows = make_rows()
+    rows[5]["cui"] = "C9999999"
+    own = read(write(tmp_path / "own.jsonl", rows))
+    assert own.report["not_in_list"] == 1 and "C9999999" not in own.concepts
+    counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "p", context_chars=8, has_dictionary=True)
+    assert sum(counts["in_list"].values()) == 23
+    (split,) = [split for split in SPLITS if counts["mentions"][split] > counts["in_list"][split]]
+    lists = load_from_disk(str(tmp_path / "candidates"))[split]
+    (row,) = [row for row in lists if row["gold"] < 0]
+    assert "C9999999" not in row["cuis"] and "in_dictionary" not in row
+
+
+def test_a_column_split_decides(tmp_path):
+    rows = make_rows()
+    for number, row in enumerate(rows):
+        row["split"] = SPLITS[number // 2 % 4]
+    own = read(write(tmp_path / "own.jsonl", rows))
+    assert own.splits == {f"d{number}": SPLITS[number % 4] for number in range(12)}
+
+
+def test_documents_in_no_list_are_left_out_and_counted(tmp_path):
+    listed = {f"d{number}": SPLITS[number % 4] for number in range(11)}
+    own = read(write(tmp_path / "own.jsonl", make_rows()), listed=listed)
+    assert own.splits == listed and own.report["mentions_in_no_list"] == 2
+
+
+def all_in(split):
+    return lambda rows: [row.update(split=split) for row in rows]
+
+
+def split_of_all_but(number):
+    def change(rows):
+        for row, own in enumerate(rows):
+            own["split"] = SPLITS[row // 2 % 4]
+        del rows[number]["split"]
+
+    return change
+
+
+def in_two_splits(rows):
+    for row, own in enumerate(rows):
+        own["split"] = SPLITS[row // 2 % 4]
+    rows[7]["split"] = "train"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows[3].pop("doc_id"), ":4: doc_id is missing; give every mention the id of its document"),
+        (lambda rows: rows[3].pop("cui"), ":4: cui, the mention's right concept, is missing; leave out mentions"),
+        (lambda rows: rows[3].pop("candidates"), ":4: expected a JSON object with .entity. and .candidates."),
+        (lambda rows: rows[3].update(cui="the cold"), ":4: cui is 'the cold', which is no CUI; write it as"),
+        (lambda rows: rows[3].update(cui="C12"), ":4: cui is 'C12', which is no CUI; write it as C0009443"),
+        (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 2 has the cui 'C12', which is no"),
+        (
+            lambda rows: rows[3]["candidates"][1].update(cui="HP:0000001"),
+            ":4: .* 'HP:0000001'.* at most 8 bytes; give",
+        ),
+        (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 2 has no cui; give each candidate the CUI"),
+        (lambda rows: rows[3]["candidates"][1].pop("my_score"), ":4: candidate 2 has no my_score .* give all"),
+        (
+            lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]],
+            ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",
+        ),
+        (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), "no retriever can be called 'exact_name'"),
+        (lambda rows: rows.__delitem__(slice(2, None)), "all mentions are of 1 document; .* give 10 or more"),
+        (
+            lambda rows: [row.update(cui="C7777777") for row in rows],
+            "no list holds its mention's cui; give candidates",
+        ),
+        (all_in("validation"), ":1: split is 'validation'; write one of train, dev, calibration, test"),
+        (split_of_all_but(9), ":10: split is missing, though others have one; write one of train"),
+        (lambda rows: rows[22].update(split="dev"), ":23: split is 'dev', and rows before have none; write one"),
+        (in_two_splits, ":8: document d3 is in the split train, and at .*:7 in test; splits must not share documents"),
+        (lambda rows: [row.update(mention_id=n % 23) for n, row in enumerate(rows)], None),
+        (
+            lambda rows: [row.update(mention_id=n // 2) for n, row in enumerate(rows)],
+            ":2: mention_id 0 of document d0 was there before; give each mention once",
+        ),
+        (lambda rows: rows.clear(), "own.jsonl holds no mentions"),
+    ],
+)
+def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
+    monkeypatch.setattr(labelled_lists, "PIECE", 10)
+    rows = make_rows()
+    change(rows)
+    path = write(tmp_path / "own.jsonl", rows)
+    if reason is None:
+        read(path)
+        return
+    with pytest.raises(UserError) as found:
+        read(path)
+    assert re.search(reason, str(found.value)) and "\n" not in str(found.value)
+
+
+def test_a_column_split_next_to_lists_of_documents_is_refused(tmp_path):
+    path = write(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
+    with pytest.raises(UserError, match="has a column split, and the recipe names lists of documents; keep one"):
+        read(path, listed={"d0": "train"})
+
+
+def test_a_split_without_mentions_is_named_with_the_counts(tmp_path):
+    own = read(write(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()]))
+    with pytest.raises(UserError, match=r"no mention fell into the split 'dev' \(mentions by split: .*'train': 24"):
+        own.write(tmp_path / "mentions", tmp_path / "candidates", "p", context_chars=8, has_dictionary=False)
+
+
+def test_a_table_without_a_column_names_it(tmp_path):
+    path = write(tmp_path / "own.parquet", [{"entity": "a", "doc_id": "d", "cui": "C0009443"}])
+    with pytest.raises(UserError, match="own.parquet: the columns candidates are missing"):
+        read(path)

@@ -1,0 +1,225 @@
+"""The road from candidate lists of a pipeline of one's own to a served model, with and without a dictionary."""
+
+import json
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from data_fixtures import VOCABULARY
+from datasets import load_from_disk
+from pipeline_fixtures import COPIES
+
+from umls_reranker import UMLSReranker
+from umls_reranker.core.files import read_json
+from umls_reranker.data.pubtator import read_pubtator
+from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.hub.model_folder import published_files
+
+pytest_plugins = ["pipeline_fixtures"]
+
+STAGES = ("prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "summarize", "validate")
+RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_precision")
+DICTIONARY_KEYS = ("umls_dir", "semantic_network_dir")
+SPLITS = ("train", "dev", "calibration", "test")
+# Concepts that the retriever of this pipeline never finds.
+UNFOUND = ("C9000004",)
+
+
+def own_lists(materials):
+    """The corpus' mentions with what a retriever of another project found for them."""
+    rows = []
+    for mention in read_pubtator(materials / "corpus.txt", context_chars=40):
+        names = {
+            cui: max((SequenceMatcher(None, mention.text, name).ratio(), name) for name in names)
+            for cui, (_, names) in VOCABULARY.items()
+            if cui not in UNFOUND
+        }
+        found = sorted(names.items(), key=lambda item: (-item[1][0], item[0]))[:6]
+        held_out = mention.doc_id in COPIES
+        rows.append(
+            {
+                "entity": mention.text,
+                "left": mention.left,
+                "right": mention.right,
+                "entity_type": list(mention.semantic_types),
+                "doc_id": mention.doc_id,
+                "cui": mention.cui,
+                "split": SPLITS[1 + COPIES.index(mention.doc_id) % 3] if held_out else "train",
+                "candidates": [
+                    {
+                        "name": name,
+                        "cui": cui,
+                        "semantic_types": [VOCABULARY[cui][0]],
+                        "bm25_score": 20 * ratio,
+                        "sapbert_score": ratio**2,
+                    }
+                    for cui, (ratio, name) in found
+                ],
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class ListRun:
+    folder: Path
+    recipe: Path
+    rows: list
+    outcomes: dict
+    has_dictionary: bool
+
+
+@pytest.fixture(scope="module", params=["alone", "with_dictionary"])
+def made(request, scripts):
+    """All stages on lists: as JSON Lines with a column split, or as Parquet by lists of documents."""
+    has_dictionary = request.param == "with_dictionary"
+    rows, folder = own_lists(scripts.materials), scripts.materials / request.param
+    folder.mkdir()
+    left_out = (*RETRIEVAL_KEYS, *(() if has_dictionary else (*DICTIONARY_KEYS, "train_documents", "dev_documents")))
+    keys = {key: value for key, value in yaml.safe_load(scripts.recipe.read_text()).items() if key not in left_out}
+    if has_dictionary:
+        for row in rows:
+            del row["split"]
+            for candidate in row["candidates"]:
+                del candidate["semantic_types"]
+        keys["candidate_lists"] = str(folder / "own.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), keys["candidate_lists"])
+    else:
+        keys["candidate_lists"] = str(folder / "own.jsonl")
+        Path(keys["candidate_lists"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keys |= {"run_name": request.param, "max_steps": 20, "eval_steps": 10}
+    recipe = folder / "config.yaml"
+    recipe.write_text(yaml.safe_dump(keys, sort_keys=False))
+    outcomes = {}
+    for stage in STAGES:
+        outcomes[stage] = scripts.run(stage, recipe)
+        assert outcomes[stage].code == 0 and not outcomes[stage].errors, outcomes[stage].err
+    return ListRun(scripts.materials / "runs" / request.param, recipe, rows, outcomes, has_dictionary)
+
+
+def test_there_is_no_index_and_every_stage_is_made(made):
+    assert {path.name for path in made.folder.iterdir() if path.is_dir()} == {
+        *("concepts", "mentions", "candidates", "pairs", "checkpoints", "model", "report")
+    }
+    assert made.outcomes["prepare_data"].remade == ["concepts", "mentions", "candidates"]
+    assert "given candidate lists" in made.outcomes["summarize"].out
+
+
+def test_the_lists_are_those_that_were_given(made):
+    given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
+    mentions, candidates = (load_from_disk(str(made.folder / name)) for name in ("mentions", "candidates"))
+    assert sum(map(len, mentions.values())) == len(made.rows)
+    for split in SPLITS:
+        for mention, lists in zip(mentions[split], candidates[split], strict=True):
+            row = given[mention["doc_id"], mention["mention"], mention["left"]]
+            assert row.get("split", split) == split and mention["right"] == row["right"]
+            assert mention["cui"] == row["cui"]
+            assert mention["semantic_types"] == [kind for kind in row["entity_type"] if kind != "UnknownType"]
+            for column, key in (("cuis", "cui"), ("names", "name"), ("bm25_scores", "bm25_score")):
+                assert lists[column] == [item[key] for item in row["candidates"]]
+            gold = lists["cuis"].index(row["cui"]) if row["cui"] in lists["cuis"] else -1
+            assert lists["gold"] == gold and (gold >= 0 or row["cui"] not in lists["cuis"])
+    missing = sum(row["cui"] in UNFOUND for row in made.rows)
+    assert missing and read_json(made.folder / "mentions" / "read_report.json")["lists"]["not_in_list"] >= missing
+
+
+def test_pairs_come_from_the_lists(made):
+    pairs = load_from_disk(str(made.folder / "pairs"))
+    reports = read_json(made.folder / "pairs" / "mining_report.json")
+    in_list = read_json(made.folder / "mentions" / "read_report.json")["in_list"]
+    listed = {
+        (row["doc_id"], row["entity"], row["left"]): {item["cui"]: item["name"] for item in row["candidates"]}
+        for row in made.rows
+    }
+    for split in ("train", "test"):
+        mentions = load_from_disk(str(made.folder / "mentions"))[split]
+        named_by_dictionary = 0
+        for pair in pairs[split]:
+            mention = mentions[pair["mention_id"]]
+            own = listed[mention["doc_id"], mention["mention"], mention["left"]]
+            source = pairs[split].features["source"].int2str(pair["source"])
+            if source == "semantic" or (source == "positive" and pair["cui"] in own):
+                assert own[pair["cui"]] == pair["name"]
+            elif source == "positive":
+                named_by_dictionary += 1
+                assert pair["name"] in VOCABULARY[pair["cui"]][1]
+        assert reports[split]["pairs"]["semantic"] > reports[split]["pairs"]["positive"]
+        # Gold concepts that are not in the list get a name of the dictionary to train on, and never to be judged by.
+        assert (named_by_dictionary > 0) == (made.has_dictionary and split == "train")
+        known = reports[split]["mentions"] - reports[split]["gold_concept_unknown"]
+        wanted = known if made.has_dictionary and split == "train" else in_list[split]
+        assert reports[split]["pairs"]["positive"] == wanted
+
+
+def test_scores_are_weighed_under_their_own_names(made):
+    calibrator = read_json(made.folder / "model" / "calibrator.json")
+    scores = [item["bm25_score"] for row in made.rows for item in row["candidates"]]
+    assert set(calibrator["score_ranges"]) == {"bm25", "sapbert"}
+    low, high = (calibrator["score_ranges"]["bm25"][edge] for edge in ("low", "high"))
+    assert min(scores) <= low < high <= max(scores)
+    assert "index" not in calibrator["fitted_on"]
+
+
+def test_the_report_says_what_it_cannot_compare_with(made):
+    report = read_json(made.folder / "report" / "metrics.json")
+    assert "bm25_score" in report["notes"][0]
+    assert any("no dictionary" in note for note in report["notes"]) == (not made.has_dictionary)
+    page = (made.folder / "report" / "report.html").read_text()
+    card = (made.folder / "model" / "README.md").read_text()
+    assert report["notes"][0] in page and report["notes"][0] in card
+    assert ("UMLS" in re.search(r"\| concepts: .*", card)[0]) == made.has_dictionary
+    if not made.has_dictionary:
+        assert report["in_dictionary"] == report["mentions"]
+
+
+@pytest.mark.filterwarnings("ignore:mentions or candidates came without")
+def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
+    outcomes = Outcomes.load(made.folder / "report" / "outcomes.parquet")
+    mentions = load_from_disk(str(made.folder / "mentions"))["test"]
+    given = {(row["doc_id"], row["entity"], row["left"]): row for row in made.rows}
+    rows = [given[key] for key in zip(mentions["doc_id"], mentions["mention"], mentions["left"], strict=True)]
+    if made.has_dictionary:
+        # Requests bring the types that calibration took from the dictionary.
+        for row in rows:
+            row["candidates"] = [item | {"semantic_types": [VOCABULARY[item["cui"]][0]]} for item in row["candidates"]]
+    reranker = UMLSReranker.from_pretrained(made.folder / "model", device="cpu", dtype="float32")
+    for row, score, tier in zip(rows, outcomes.score, outcomes.tier, strict=True):
+        ranked = reranker.rerank(
+            row["entity"], row["candidates"], entity_type=row["entity_type"], left=row["left"], right=row["right"]
+        )
+        assert ranked[0].cross_encoder_score == pytest.approx(score, abs=1e-6) and ranked[0].tier == tier
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = scripts.run("rerank", made.folder / "model", source, target, device="cpu")
+    assert done.code == 0, done.err
+    assert [json.loads(line)["ranked"][0]["score"] for line in target.read_text().splitlines()] == pytest.approx(
+        outcomes.score.tolist(), abs=1e-3
+    )
+
+
+def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
+    again = scripts.run("prepare_data", made.recipe)
+    assert again.skipped == ["concepts", "mentions", "candidates"] and again.remade == []
+    for command in ("build_index", "train_encoder"):
+        refused = scripts.run(command, made.recipe)
+        assert refused.code == 2
+        assert refused.err.splitlines()[-1] == (
+            "error: the recipe has candidate_lists, which take the place of encoder, index and retrieval; after "
+            "umls-reranker prepare_data comes umls-reranker mine_negatives"
+        )
+    refused = scripts.run("prepare_data", made.recipe, corpus=scripts.materials / "corpus.txt")
+    assert refused.code == 2 and "corpus: does not go together with candidate_lists" in refused.err
+
+
+def test_what_is_published_names_no_path(made, scripts):
+    files = published_files(made.folder / "model")
+    texts = [
+        file.decode() if isinstance(file, bytes) else file.read_bytes().decode("latin-1") for file in files.values()
+    ]
+    assert not [name for name, text in zip(files, texts, strict=True) if str(scripts.materials) in text]
+    assert re.search(r"candidate_lists: own\.(jsonl|parquet)", files["recipe.yaml"].decode())
