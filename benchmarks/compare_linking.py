@@ -164,7 +164,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     part, counts = lists[split], StringCounts.fit(zip(*columns, strict=True))
     pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
-    cuis, texts, gold = part.cuis.to_pylist(), part.mentions.to_pylist(), part.annotations.gold
+    cuis, texts, gold = part.cuis.to_list(), part.mentions, part.annotations.gold
     answers = baseline_answers(
         texts,
         [cuis[start:end] for start, end in pairwise(part.offsets.tolist())],

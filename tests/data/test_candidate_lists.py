@@ -39,7 +39,7 @@ ROWS = [
 def content(lists):
     """Everything in a form that can be compared."""
     texts = ("mentions", "lefts", "rights", "names", "cuis", "preferred_names", "definitions")
-    columns = {name: getattr(lists, name).to_pylist() for name in texts}
+    columns = {name: pa.array(getattr(lists, name), pa.string()).to_pylist() for name in texts}
     kinds = zip(lists.candidate_types, lists.candidate_types.codes, strict=True)
     return columns | {
         "types": list(lists.types),
@@ -185,7 +185,7 @@ def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
     assert lists.annotations.in_dictionary.tolist() == [True, False, True]
     assert lists.is_right(np.array([1, -1, 3])).tolist() == [True, False, False]
     part = lists.take(np.array([False, True, True]))
-    assert part.offsets.tolist() == [0, 0, 2] and part.names.to_pylist() == ["gone", "cold"]
+    assert part.offsets.tolist() == [0, 0, 2] and part.names.to_list() == ["gone", "cold"]
     assert part.annotations.documents.tolist() == ["d", "e"] and content(lists.take(np.arange(3))) == found
 
 
@@ -203,8 +203,8 @@ def test_scores_of_a_pipelines_own_retrievers_are_read_where_they_are_asked_for(
 def test_some_candidates_of_the_same_mentions():
     given = make_lists(["a", "b", "c"], [["p", "q", "r"], ["s"], ["t", "u"]], gold=[2, 0, -1], hierarchy=HIERARCHY)
     found = given.with_candidates(np.array([False, True, True, False, True, True]))
-    assert found.names.to_pylist() == ["q", "r", "t", "u"] and found.offsets.tolist() == [0, 2, 2, 4]
+    assert found.names.to_list() == ["q", "r", "t", "u"] and found.offsets.tolist() == [0, 2, 2, 4]
     assert found.annotations.gold.tolist() == [1, -1, -1] and found.labels.tolist() == [0, 1, 0, 0]
     assert given.with_candidates(np.ones(6, bool)).annotations.gold.tolist() == [2, 0, -1]
     part = given.take(np.array([1, 2]))
-    assert part.annotations.gold.tolist() == [0, -1] and part.names.to_pylist() == ["s", "t", "u"]
+    assert part.annotations.gold.tolist() == [0, -1] and part.names.to_list() == ["s", "t", "u"]

@@ -37,7 +37,7 @@ def read(file, start, stop, most):
     for first, piece in file.read(start, stop, most):
         assert first == start + len(rows) and len(piece) <= most
         lists = file.lists(piece, TypeHierarchy.built_in())
-        assert len(lists) == len(piece) and lists.mentions.to_pylist() == [row["entity"] for row in as_rows(piece)]
+        assert len(lists) == len(piece) and lists.mentions == [row["entity"] for row in as_rows(piece)]
         rows += as_rows(piece)
     return rows
 

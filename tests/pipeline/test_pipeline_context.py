@@ -78,7 +78,7 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
         rights=list(mentions["right"]),
     )
     by_cui = [{item.cui: item.score for item in items} for items in linked]
-    found = [by_cui[row][cui] for row, cui in zip(lists.owner.tolist(), lists.cuis.to_pylist(), strict=True)]
+    found = [by_cui[row][cui] for row, cui in zip(lists.owner.tolist(), lists.cuis.to_list(), strict=True)]
     assert found == pytest.approx(expected, abs=1e-4)
 
 

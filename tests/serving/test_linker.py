@@ -32,13 +32,13 @@ def evaluated(folder, reranker):
 
 def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
     mentions, lists, decided = evaluated(finished.folder, linker.reranker)
-    cuis = lists.cuis.to_pylist()
+    cuis = lists.cuis.to_list()
     columns = mentions.with_format("arrow")[:].to_pydict()
     queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
     found = linker.candidates(queries)
     assert np.cumsum([len(items) for items in found]).tolist() == lists.offsets[1:].tolist()
     assert [item["cui"] for items in found for item in items] == cuis
-    assert [item["name"] for items in found for item in items] == lists.names.to_pylist()
+    assert [item["name"] for items in found for item in items] == lists.names.to_list()
     ranked = linker.reranker.rerank_batch(
         queries.texts, found, columns["semantic_types"], queries.lefts, queries.rights
     )

@@ -32,12 +32,12 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     NaN where a list came without what a feature is made of; scores of retrievers that no candidate brought are left
     out.
     """
-    owner, names, concept = lists.owner, lists.encoded_names, lists.encoded_cuis.codes
-    forms, others = normalize_texts(lists.mentions.to_pylist()), normalize_texts(names.texts)
+    owner, names, concept = lists.owner, lists.names, lists.cuis.codes
+    forms, others = normalize_texts(lists.mentions), normalize_texts(names.texts)
     distinct, form = number_distinct(forms)
     numbers = {text: number for number, text in enumerate(distinct)}
     exact = np.array([numbers.get(text, -1) for text in others], np.int64)[names.codes] == form[owner]
-    ids = [cui or "" for cui in lists.encoded_cuis.texts]
+    ids = [cui or "" for cui in lists.cuis.texts]
     found = counts.of_pairs(forms, lists.types, ids, owner, concept)
     seen = found.strings
     candidates = {

@@ -72,7 +72,7 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
         scores: of retrievers, in place of those of the lists: NaN where they are out of range.
     """
     if name == "context":
-        sides = zip(lists.lefts.to_pylist(), lists.rights.to_pylist(), strict=True)
+        sides = zip(lists.lefts, lists.rights, strict=True)
         return np.array([not (left + right).strip() for left, right in sides], bool)
     if name == "entity_type":
         return ~lists.types.is_known
@@ -80,7 +80,7 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
         # Of a mention without types it is not known whether its candidates had any.
         return lists.types.is_known & lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
     if name == "cui":
-        lacks = _blank(lists.encoded_cuis)
+        lacks = _blank(lists.cuis)
     elif name == "preferred_name":
         lacks = _blank(encoded_texts(lists.preferred_names))
     elif name == "definition":

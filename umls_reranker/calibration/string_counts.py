@@ -166,7 +166,7 @@ def _rows(values: np.ndarray) -> list[bytes]:
 
 def _remembered(found: Sequence[bytes], columns: int = 0, kind: type = np.int64) -> np.ndarray:
     """(n,), or (columns, n), of the bytes of n texts."""
-    values = np.frombuffer(b"".join(found), kind)
+    values: np.ndarray = np.frombuffer(b"".join(found), kind)
     return values.reshape(-1, columns).T if columns else values
 
 

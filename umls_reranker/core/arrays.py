@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -24,7 +24,9 @@ __all__ = [
 
 def list_offsets(lengths: Sequence[int]) -> np.ndarray:
     """(n + 1,) int64 offsets of lists with these lengths."""
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def list_sizes(offsets: np.ndarray) -> np.ndarray:
@@ -65,7 +67,7 @@ def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
     return list(numbers), places
 
 
-class RepeatedTexts(Sequence[str]):
+class RepeatedTexts(Sequence[Any]):
     """A column of texts, each held once; None where a row has none.
 
     Attributes:
@@ -73,7 +75,7 @@ class RepeatedTexts(Sequence[str]):
         codes: (n,) int64, which of them each row holds.
     """
 
-    def __init__(self, texts: Sequence[str], codes: np.ndarray) -> None:
+    def __init__(self, texts: Sequence[Any], codes: np.ndarray) -> None:
         self.texts, self.codes = texts, codes
 
     def __len__(self) -> int:

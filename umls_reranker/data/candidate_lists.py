@@ -45,10 +45,9 @@ SCORES = ("retrieval", "context", "lexical")
 SCORES_SUFFIX = "_scores"
 # What a template may show of a candidate besides its name.
 FIELDS = ("preferred_name", "definition")
-TEXT_KEYS = ("cui", *FIELDS)
 # Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
-CANDIDATE_KEYS = ("name", *TEXT_KEYS, "semantic_types")
+CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 
 # So many are sooner told apart by Python than by Arrow.
 FEW_TEXTS = 256
@@ -180,8 +179,8 @@ class CandidateLists:
         mentions, lefts, rights: n texts, and the text around them.
         types: of n mentions, ids of `hierarchy`.
         offsets: (n + 1,) int64, where each mention's candidates start.
-        names: m texts.
-        cuis, preferred_names, definitions: m texts, null where a candidate came without.
+        names, cuis: m texts; no CUI is None where a candidate came without.
+        preferred_names, definitions: m texts, null where a candidate came without.
         candidate_types: of m candidates, ids of `hierarchy`.
         scores: (m,) float64 by the names of retrievers, `SCORES` or a pipeline's own; NaN where a candidate came
             without.
@@ -189,13 +188,13 @@ class CandidateLists:
         unknown_types: what was given as a mention's type and is not among them.
     """
 
-    mentions: pa.StringArray
-    lefts: pa.StringArray
-    rights: pa.StringArray
+    mentions: Sequence[str]
+    lefts: Sequence[str]
+    rights: Sequence[str]
     types: TypeSets
     offsets: np.ndarray
-    names: pa.StringArray
-    cuis: pa.StringArray
+    names: RepeatedTexts
+    cuis: RepeatedTexts
     preferred_names: pa.StringArray
     definitions: pa.StringArray
     candidate_types: TypeSets
@@ -290,7 +289,7 @@ class CandidateLists:
         mentions: Sequence[str],
         offsets: np.ndarray,
         rows: np.ndarray,
-        names: Sequence[str],
+        names: Sequence[str] | pa.StringArray,
         scores: Mapping[str, np.ndarray],
         types: Sequence[Iterable[str] | None] | None = None,
         lefts: Sequence[str] | None = None,
@@ -311,29 +310,28 @@ class CandidateLists:
             fields: what to read of each concept besides its types (`PairTemplate.candidate_fields`).
         """
         distinct, place = np.unique(rows, return_inverse=True)
-        places = pa.array(place)
         kinds, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
         # A concept that is not there has no types, as one that the dictionary gives none.
         kinds = TypeSets([*kinds.sets, ()], np.where(distinct < 0, len(kinds.sets), kinds.codes)[place])
         columns = {"preferred_name": "name", "definition": "definition"}
         preferred_names, definitions = (
-            concepts.column(column, distinct).take(places) if key in fields else pa.nulls(len(rows), pa.string())
+            concepts.column(column, distinct).take(pa.array(place)) if key in fields else _nothing(len(rows))
             for key, column in columns.items()
         )
-        if cuis is None:
-            cuis = concepts.column("cui", distinct).take(places)
         own, unknown = (TypeSets.missing(len(mentions)) if types is None else TypeSets.of(types)).resolved(
             concepts.hierarchy
         )
         empty = [""] * len(mentions)
         return cls(
-            _strings(mentions),
-            _strings(empty if lefts is None else lefts),
-            _strings(empty if rights is None else rights),
+            mentions,
+            empty if lefts is None else lefts,
+            empty if rights is None else rights,
             own,
             offsets,
-            _strings(names),
-            cuis,
+            encoded_texts(names) if isinstance(names, pa.Array) else RepeatedTexts(*number_distinct(names)),
+            RepeatedTexts(concepts.column("cui", distinct).to_pylist(), place)
+            if cuis is None
+            else encoded_texts(cuis),
             preferred_names,
             definitions,
             kinds,
@@ -353,7 +351,7 @@ class CandidateLists:
         gold = given["cui"].to_pylist()
         found = cls.from_concepts(
             concepts,
-            _whole(given["mention"]),
+            given["mention"].to_pylist(),
             list_offsets(lists.value_lengths().to_numpy()),
             concepts.rows(cuis),
             _whole(table["names"]).flatten(),
@@ -363,8 +361,8 @@ class CandidateLists:
                 if column.endswith(SCORES_SUFFIX)
             },
             given["semantic_types"].to_pylist(),
-            _whole(given["left"]),
-            _whole(given["right"]),
+            given["left"].to_pylist(),
+            given["right"].to_pylist(),
             cuis=cuis,
             fields=fields,
         )
@@ -393,31 +391,23 @@ class CandidateLists:
         return list_owner(self.offsets)
 
     @cached_property
-    def encoded_names(self) -> RepeatedTexts:
-        """The names, equal ones once."""
-        return encoded_texts(self.names)
-
-    @cached_property
-    def encoded_cuis(self) -> RepeatedTexts:
-        """The CUIs, equal ones once, None among them where one was not given."""
-        return encoded_texts(self.cuis)
-
-    @cached_property
     def concepts(self) -> np.ndarray:
         """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
-        named = self.encoded_cuis
-        if not all(named.texts):
-            is_given = pc.not_equal(self.cuis, "").fill_null(False)
-            named = encoded_texts(pc.if_else(is_given, self.cuis, self.names))
-        return self.owner * (len(named.texts) + 1) + named.codes
+        texts, codes = self.cuis.texts, self.cuis.codes
+        if not all(texts):
+            named = zip(self.cuis.to_list(), self.names.to_list(), strict=True)
+            texts, codes = number_distinct([cui or name for cui, name in named])
+        return self.owner * (len(texts) + 1) + codes
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         rows = np.arange(len(self))[rows]
-        own, inside = pa.array(rows), np.isin(self.owner, rows)
+        own, inside = rows.tolist(), np.isin(self.owner, rows)
         return replace(
             self.with_candidates(inside),
-            **{name: getattr(self, name).take(own) for name in ("mentions", "lefts", "rights")},
+            mentions=[self.mentions[row] for row in own],
+            lefts=[self.lefts[row] for row in own],
+            rights=[self.rights[row] for row in own],
             types=self.types.take(rows),
             offsets=list_offsets(np.diff(self.offsets)[rows]),
         )
@@ -428,7 +418,10 @@ class CandidateLists:
         inside = pa.array(places)
         return replace(
             self,
-            **{name: getattr(self, name).take(inside) for name in ("names", "cuis", "preferred_names", "definitions")},
+            names=self.names[places],
+            cuis=self.cuis[places],
+            preferred_names=self.preferred_names.take(inside),
+            definitions=self.definitions.take(inside),
             offsets=np.append(0, np.cumsum(kept))[self.offsets],
             candidate_types=self.candidate_types.take(places),
             scores={name: column[places] for name, column in self.scores.items()},
@@ -487,27 +480,48 @@ class _Faults:
             reason = f"candidate {place - self.offsets[row]} {reason}"
         raise kind(f"mention {row}: {reason}" if self.mentions > 1 else reason) from None
 
-    def texts(self, key: str, values: Sequence[Any], *, may_lack: bool = False, keep: bool = True) -> pa.StringArray:
-        """A column of texts, or `may_lack` of None as well; without `keep`, of nulls."""
-        if isinstance(values, pa.Array):
-            return values
-        wanted = (str, type(None)) if may_lack else str
-        if not all(issubclass(kind, wanted) for kind in set(map(type, values))):
-            place = next(place for place, text in enumerate(values) if not isinstance(text, wanted))
-            found = values[place]
-            if key == "name":
-                raise LookupError(place)
-            if self.offsets is None:
-                self(place, TypeError, f"{key} must be text, not {type(found).__name__}")
-            self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None")
-        if not keep:
-            return pa.nulls(len(values), pa.string())
-        try:
-            return _strings(values)
-        except UnicodeEncodeError:
-            place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
+    def texts(self, key: str, values: Sequence[Any]) -> Sequence[str]:
+        """The values, which are texts."""
+        self._check_kinds(key, values, str)
+        self._check_characters(key, values, values)
+        return values
+
+    def repeated(self, key: str, values: Sequence[Any], *, may_lack: bool = False) -> RepeatedTexts:
+        """A column of texts, or `may_lack` of None as well, equal ones once."""
+        self._check_kinds(key, values, (str, type(None)) if may_lack else str)
+        column = RepeatedTexts(*number_distinct(values))
+        self._check_characters(key, values, column.texts)
+        return column
+
+    def shown(self, key: str, values: Sequence[Any], is_read: bool) -> pa.StringArray:
+        """A column of texts or None; of nulls where nothing reads it."""
+        self._check_kinds(key, values, (str, type(None)))
+        if not is_read:
+            return _nothing(len(values))
+        self._check_characters(key, values, values)
+        return pa.array(values, pa.string())
+
+    def _check_kinds(self, key: str, values: Sequence[Any], wanted: type | tuple[type, ...]) -> None:
+        if all(issubclass(kind, wanted) for kind in set(map(type, values))):
+            return
+        place = next(place for place, text in enumerate(values) if not isinstance(text, wanted))
+        found = values[place]
+        if key == "name":
+            raise LookupError(place)
+        if self.offsets is None:
+            self(place, TypeError, f"{key} must be text, not {type(found).__name__}")
+        self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None")
+
+    def _check_characters(self, key: str, values: Sequence[str | None], distinct: Sequence[str | None]) -> None:
+        if _is_encodable("".join(filter(None, distinct))):
+            return
+        place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
         subject = key if self.offsets is None else f"has a {key} that"
         self(place, ValueError, f"{subject} holds half of a surrogate pair, which is no character")
+
+
+def _nothing(rows: int) -> pa.StringArray:
+    return pa.nulls(rows, pa.string())
 
 
 def _is_encodable(text: str) -> bool:
@@ -526,13 +540,9 @@ def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
     return RepeatedTexts(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
 
 
-def _strings(values: Sequence[str | None] | pa.Array) -> pa.StringArray:
-    return values if isinstance(values, pa.StringArray) else pa.array(values, pa.string())
-
-
 def _candidate_columns(
     items: list[Any], fault: _Faults, hierarchy: TypeHierarchy, fields: Sequence[str], scores: Iterable[str]
-) -> tuple[pa.StringArray, pa.StringArray, pa.StringArray, pa.StringArray, TypeSets, dict[str, np.ndarray]]:
+) -> tuple[RepeatedTexts, RepeatedTexts, pa.StringArray, pa.StringArray, TypeSets, dict[str, np.ndarray]]:
     """What `CandidateLists` holds of candidates, in its order."""
     kinds, score_keys = set(map(type, items)), {name: f"{name}_score" for name in scores}
     columns: dict[str, list[Any]] = {"name": items}
@@ -544,7 +554,7 @@ def _candidate_columns(
             for key, column in columns.items():
                 column.extend(map(read, part, repeat(key)))
     try:
-        names = fault.texts("name", columns["name"])
+        names = fault.repeated("name", columns["name"])
     except LookupError as error:
         (place,) = error.args
         fault(
@@ -554,11 +564,9 @@ def _candidate_columns(
             "object with .name and .cui",
         )
     nothing = [None] * len(items)
-    cuis, preferred_names, definitions = (
-        fault.texts(key, columns[key], may_lack=True, keep=key in ("cui", *fields))
-        if key in columns
-        else pa.nulls(len(items), pa.string())
-        for key in TEXT_KEYS
+    cuis = fault.repeated("cui", columns.get("cui", nothing), may_lack=True)
+    preferred_names, definitions = (
+        fault.shown(key, columns[key], key in fields) if key in columns else _nothing(len(items)) for key in FIELDS
     )
     try:
         types, _ = TypeSets.of(columns.get("semantic_types", nothing)).resolved(hierarchy)
@@ -598,14 +606,12 @@ class _OtherwiseError(Exception):
 
 
 def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], scores: Iterable[str]) -> CandidateLists:
-    mentions = _text_column(columns["entity"])
-    count, lists = len(mentions), columns["candidates"]
-    if mentions.null_count or lists.null_count or not _is_list(lists.type):
+    mentions, lists = _text_column(columns["entity"]).to_pylist(), columns["candidates"]
+    if not all(text and text.strip() for text in mentions) or lists.null_count or not _is_list(lists.type):
         raise _OtherwiseError
-    if not all(map(str.strip, mentions.to_pylist())):
-        raise _OtherwiseError
+    count = len(mentions)
     left, right = (
-        pc.fill_null(_text_column(columns[side]), "") if side in columns else pa.repeat("", count)
+        [text or "" for text in _text_column(columns[side]).to_pylist()] if side in columns else [""] * count
         for side in ("left", "right")
     )
     types, unknown = _type_column(columns.get("entity_type"), count).resolved(hierarchy)
@@ -614,11 +620,11 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
         parts = dict(zip((part.name for part in items.type), items.flatten(), strict=True))
     else:
         parts = {"name": items}
-    names = _text_column(parts.get("name", pa.nulls(len(items))))
+    names = _text_column(parts.get("name", _nothing(len(items))))
     if names.null_count:
         raise _OtherwiseError
     cuis, preferred, definitions = (
-        _text_column(parts[key]) if key in parts else pa.nulls(len(items), pa.string()) for key in TEXT_KEYS
+        _text_column(parts[key]) if key in parts else _nothing(len(items)) for key in ("cui", *FIELDS)
     )
     kinds, _ = _type_column(parts.get("semantic_types"), len(items)).resolved(hierarchy)
     numbers = {
@@ -627,7 +633,7 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
         else np.full(len(items), np.nan)
         for name in scores
     }
-    candidates = names, cuis, preferred, definitions, kinds, numbers
+    candidates = encoded_texts(names), encoded_texts(cuis), preferred, definitions, kinds, numbers
     return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, unknown)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
 from .candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
@@ -146,9 +147,9 @@ def _read(
     documents = [_document(file, first + row, value) for row, value in enumerate(_column(rows, "doc_id"))]
     gold = [_gold(file, first + row, value) for row, value in enumerate(_column(rows, "cui"))]
     _check_candidates(file, first, lists)
-    encoded = lists.encoded_cuis
-    texts = [normalize_cui(text) for text in encoded.texts]
-    lists = replace(lists, cuis=pa.array(texts, pa.string()).take(pa.array(encoded.codes)))
+    lists = replace(
+        lists, cuis=RepeatedTexts(*number_distinct([normalize_cui(text) for text in lists.cuis.to_list()]))
+    )
     places = _gold_places(lists, gold)
     numbers = np.arange(first, first + len(lists))
     known = np.ones(len(lists), bool)
@@ -218,12 +219,11 @@ def _check_candidates(file: MentionFile, first: int, lists: CandidateLists) -> N
             number = place - int(lists.offsets[row]) + 1
             raise UserError(f"{file.place(first + row)}: candidate {number} {reason}; {remedy}")
 
-    encoded = lists.encoded_cuis
-    codes, texts = encoded.codes, encoded.texts
+    codes, texts = lists.cuis.codes, lists.cuis.texts
     missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
     fault(missing, "has no cui", "give each candidate the CUI of its concept, by which the right one is found")
     wrong = np.array([not CUI.fullmatch((text or "C0000000").strip()) for text in texts], bool)[codes]
-    named = repr(lists.cuis[int(wrong.argmax())].as_py()) if len(wrong) else ""
+    named = repr(lists.cuis[int(wrong.argmax())]) if len(wrong) else ""
     fault(wrong, f"has the cui {named}, which is no CUI", "write it as C0009443")
     for name, column in lists.scores.items():
         lacking = ~np.isfinite(column)
@@ -237,9 +237,8 @@ def _check_candidates(file: MentionFile, first: int, lists: CandidateLists) -> N
 
 def _gold_places(lists: CandidateLists, gold: Sequence[str]) -> np.ndarray:
     """(n,) int64, the first candidate of each list with the gold concept, or -1."""
-    encoded = lists.encoded_cuis
-    numbers = {text: number for number, text in enumerate(dict.fromkeys((*encoded.texts, *gold)))}
-    own = np.array([numbers[text] for text in encoded.texts], np.int64)[encoded.codes]
+    numbers = {text: number for number, text in enumerate(dict.fromkeys((*lists.cuis.texts, *gold)))}
+    own = np.array([numbers[text] for text in lists.cuis.texts], np.int64)[lists.cuis.codes]
     right = np.flatnonzero(own == np.array([numbers[text] for text in gold])[lists.owner])[::-1]
     places = np.full(len(lists), -1, np.int64)
     places[lists.owner[right]] = right - lists.offsets[:-1][lists.owner[right]]

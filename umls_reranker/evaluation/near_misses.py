@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from ..calibration.resampling import bootstrap_by_document
 from ..core.arrays import top_two
@@ -47,7 +46,7 @@ def near_misses(
     """
     best, _ = top_two(scores, lists.offsets)
     answered = np.full(len(best), -1, np.int64)
-    answered[best >= 0] = concepts.rows(lists.cuis.take(pa.array(best[best >= 0])))
+    answered[best >= 0] = concepts.rows(lists.cuis[best[best >= 0]].to_list())
     gold = concepts.rows(lists.annotations.cuis)
     wrong = np.flatnonzero((answered >= 0) & (gold >= 0) & (answered != gold))
     gold, answered = gold[wrong], answered[wrong]

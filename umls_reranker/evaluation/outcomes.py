@@ -89,7 +89,6 @@ class Outcomes:
             result[has_any] = column[first[has_any]]
             return result
 
-        answers = lists.cuis.take(pa.array(first, mask=~has_any)).fill_null("")
         return cls(
             document=annotations.documents,
             start=annotations.starts,
@@ -97,7 +96,7 @@ class Outcomes:
             types=list(lists.types),
             gold=annotations.cuis,
             in_dictionary=annotations.in_dictionary,
-            answer=answers.to_numpy(zero_copy_only=False),
+            answer=top(np.array([cui or "" for cui in lists.cuis.texts], object)[lists.cuis.codes], ""),
             rank=gold_ranks(decisions.log_odds, lists.offsets, annotations.gold),
             score=top(decisions.probabilities, np.nan),
             margin=top(decisions.margins, np.nan),

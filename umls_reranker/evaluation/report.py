@@ -195,7 +195,7 @@ def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.n
 
 def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: ConceptTable) -> Systems:
     """Those that give one answer or none."""
-    annotations, texts, cuis = lists.annotations, lists.mentions.to_pylist(), lists.cuis.to_pylist()
+    annotations, texts, cuis = lists.annotations, lists.mentions, lists.cuis.to_list()
     frequency = StringFrequency.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
 
     def names_of(cui: str) -> list[str]:
@@ -235,7 +235,7 @@ def _subsets(
     """
     strings = {normalize_name(text) for text in train_mentions["mention"]}
     cuis = set(train_mentions["cui"])
-    seen_string = np.array([normalize_name(text) in strings for text in lists.mentions.to_pylist()])
+    seen_string = np.array([normalize_name(text) in strings for text in lists.mentions])
     seen_cui = np.array([cui in cuis for cui in outcomes.gold])
     parts = {
         "seen_string": seen_string,

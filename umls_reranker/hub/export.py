@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from ..calibration.probabilities import COUNTS_FILE
@@ -218,7 +217,7 @@ def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
 
     texts = encoder.template.candidate_texts(lists)
     chosen = np.linspace(0, len(texts) - 1, min(QUANTIZATION_PAIRS, len(texts))).astype(int)
-    mentions = lists.mentions.take(pa.array(lists.owner[chosen])).to_pylist()
+    mentions = [lists.mentions[row] for row in lists.owner[chosen].tolist()]
     pairs = encoder.encode(mentions, texts[chosen])
     names = input_names(encoder.tokenizer)
 

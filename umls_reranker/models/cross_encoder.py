@@ -195,12 +195,12 @@ def load_network(
 def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
     """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
     template, owner = scorer.template, lists.owner
-    sides = (lists.lefts, lists.rights) if template.context_tokens else ()
     return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),
         template.candidate_texts(lists),
-        *(RepeatedTexts(side.to_pylist(), owner) for side in sides),
-        desc=desc,
+        RepeatedTexts(lists.lefts, owner),
+        RepeatedTexts(lists.rights, owner),
+        desc,
     )
 
 

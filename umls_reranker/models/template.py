@@ -108,19 +108,19 @@ class PairTemplate:
             shown.append(definition[:DEFINITION_CHARS])
         return SEPARATOR.join(shown)
 
-    def mention_texts(self, lists: CandidateLists) -> list[str]:
+    def mention_texts(self, lists: CandidateLists) -> Sequence[str]:
         """`mention_text` of n mentions."""
         if not self.mention_types:
-            return lists.mentions.to_pylist()
-        own = zip(lists.mentions.to_pylist(), lists.types, strict=True)
+            return lists.mentions
+        own = zip(lists.mentions, lists.types, strict=True)
         return [self.mention_text(text, types, lists.hierarchy) for text, types in own]
 
     def candidate_texts(self, lists: CandidateLists) -> RepeatedTexts:
         """`candidate_text` of m candidates, equal ones once."""
         if not self.candidate_fields:
-            return lists.encoded_names
-        columns = (lists.names, lists.preferred_names, lists.definitions)
-        given = zip(*(column.to_pylist() for column in columns), strict=True)
+            return lists.names
+        shown = (lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
+        given = zip(lists.names.to_list(), *shown, strict=True)
         return RepeatedTexts(*number_distinct([self.candidate_text(*texts) for texts in given]))
 
     def to_dict(self) -> dict[str, Any]:

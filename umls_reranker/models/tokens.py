@@ -212,8 +212,9 @@ class PairEncoder:
         if cut.any():
             kept_mention, kept_name = _longest_first(kept_mention, kept_name, self._budget)
         if context:
+            left, right = context
             room = self._budget - kept_mention - kept_name
-            firsts, first_of = number_distinct(self._in_context(mention, kept_mention, *context, room))
+            firsts, first_of = number_distinct(self._in_context(mention, kept_mention, left, right, room))
         else:
             firsts, first_of = mention.framed(self._head, ending, kept_mention)
         seconds, second_of = name.framed(opening, self._tail, kept_name)

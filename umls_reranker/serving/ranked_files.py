@@ -123,10 +123,11 @@ def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
     """The candidates of each mention, best first, as structs of `RANKED_FIELDS`."""
     import pyarrow as pa
 
-    order = pa.array(decisions.order)
     columns = (
-        lists.names.take(order),
-        lists.cuis.take(order),
+        *(
+            pa.array(texts.texts, pa.string()).take(pa.array(texts.codes[decisions.order]))
+            for texts in (lists.names, lists.cuis)
+        ),
         pa.array(decisions.probabilities[decisions.order]),
         pa.array(decisions.margins[decisions.order]),
         pa.array(decisions.logits[decisions.order].astype(np.float64)),

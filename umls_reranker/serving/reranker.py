@@ -279,8 +279,8 @@ def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) 
     order, offsets = decisions.order, lists.offsets
     columns = (
         list(map(candidates.__getitem__, order.tolist())),
-        lists.encoded_names[order].to_list(),
-        lists.encoded_cuis[order].to_list(),
+        lists.names[order].to_list(),
+        lists.cuis[order].to_list(),
         (np.arange(1, len(order) + 1) - offsets[:-1][lists.owner]).tolist(),
         decisions.logits[order].tolist(),
         decisions.probabilities[order].tolist(),
