@@ -56,11 +56,15 @@ PRELOADED = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
+    "umls_reranker.calibration.fitting",
+    "umls_reranker.data.sources",
     "umls_reranker.evaluation.page",
     "umls_reranker.evaluation.report",
     "umls_reranker.serving.reranker",
     "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",
+    "umls_reranker.review.corrections",
+    "umls_reranker.serving.replay",
     "umls_reranker.training.fine_tuning",
 )
 

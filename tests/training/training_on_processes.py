@@ -9,6 +9,7 @@ to its end. Prints the summary of each last run. Processes are forked, so torch 
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -98,6 +99,7 @@ def run(
 if __name__ == "__main__":
     model, folder, runs = sys.argv[1:]
     os.environ["ACCELERATE_USE_CPU"] = "1"
+    gc.freeze()  # what is imported is no garbage, and every training looks for some
     plain = fine_tuning.RerankerTrainer
     for name, case in json.loads(runs).items():
         fine_tuning.RerankerTrainer = ScalingTrainer if case.get("scaler") else plain

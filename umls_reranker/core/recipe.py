@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import json
 import re
 import sys
@@ -87,7 +88,9 @@ class Recipe:
         return "\n".join(parts)
 
 
-SECTIONS = tuple(typing.get_type_hints(Recipe).values())
+# Class -> field -> type; found out once, since it takes milliseconds.
+_types_of = functools.cache(typing.get_type_hints)
+SECTIONS = tuple(_types_of(Recipe).values())
 
 
 def portable_locator(locator: str) -> str:
@@ -169,7 +172,7 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
     for section in ((extra,) if extra else ()) + SECTIONS:
         shown = section is extra or section in sections
         groups: dict[str, Any] = {}
-        types_of = typing.get_type_hints(section)
+        types_of = _types_of(section)
         for field in fields(section):
             title = field.metadata.get("group") or section.__doc__.rstrip(".")
             if shown and title not in groups:
@@ -277,11 +280,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path} must be lines of `key: value`")
-    known = {
-        field.name: (field, typing.get_type_hints(section)[field.name])
-        for section in SECTIONS
-        for field in fields(section)
-    }
+    known = {field.name: (field, _types_of(section)[field.name]) for section in SECTIONS for field in fields(section)}
     values = {}
     for key, raw in content.items():
         if key not in known:
