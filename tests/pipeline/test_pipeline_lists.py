@@ -14,11 +14,13 @@ from data_fixtures import VOCABULARY
 from datasets import load_from_disk
 from pipeline_fixtures import COPIES
 
-from umls_reranker import UMLSReranker
+from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.data.pubtator import read_pubtator
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
+from umls_reranker.review.demo import Demo
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -200,6 +202,8 @@ def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
     assert [json.loads(line)["ranked"][0]["score"] for line in target.read_text().splitlines()] == pytest.approx(
         outcomes.score.tolist(), abs=1e-3
     )
+    watched = scripts.run("monitor", made.folder / "model", target)
+    assert watched.code == 0 and watched.out.startswith(f"{len(rows)} mentions"), watched.err
 
 
 def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
@@ -214,6 +218,12 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
         )
     refused = scripts.run("prepare_data", made.recipe, corpus=scripts.materials / "corpus.txt")
     assert refused.code == 2 and "corpus: does not go together with candidate_lists" in refused.err
+
+
+def test_no_index_belongs_to_the_model(made):
+    with pytest.raises(UserError, match="ranks the candidate lists of the pipeline that it was trained for, and no"):
+        ConceptLinker.from_run(made.folder, device="cpu")
+    assert Demo.open(str(made.folder), device="cpu").linker is None
 
 
 def test_what_is_published_names_no_path(made, scripts):

@@ -276,6 +276,22 @@ def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
     assert joined["cuis"][1] == ["Common Cold"]
 
 
+def test_scores_of_ones_own_retrievers_go_along(tmp_path):
+    given = [item | {"bm25_score": 7 + place} for place, item in enumerate(CANDIDATES)]
+    add(
+        tmp_path,
+        line(candidates=given, chosen="C0009264"),
+        line("too high", candidates=[given[0] | {"bm25_score": 99}], chosen=None),
+    )
+    lists, mentions = split_of(2)
+    columns = {**lists.to_dict(), "bm25_scores": [[5.0], [9.0]], "in_dictionary": [True, True]}
+    del columns["retrieval_scores"]
+    joined, _, lost = calibration_rows(
+        load_feedback(tmp_path / "corrections"), Dataset.from_dict(columns), mentions, [], [], CONCEPTS
+    )
+    assert joined["bm25_scores"][2:] == [[7.0, 8.0]] and joined["in_dictionary"][2] and lost["without_scores"] == 1
+
+
 def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path):
     add(tmp_path, line(chosen=None), line("flu", candidates=CANDIDATES[:1], chosen=None))
     joined, _, lost = calibration_rows(

@@ -147,9 +147,8 @@ def _read(
     documents = [_document(file, first + row, value) for row, value in enumerate(_column(rows, "doc_id"))]
     gold = [_gold(file, first + row, value) for row, value in enumerate(_column(rows, "cui"))]
     _check_candidates(file, first, lists)
-    lists = replace(
-        lists, cuis=RepeatedTexts(*number_distinct([normalize_cui(text) for text in lists.cuis.to_list()]))
-    )
+    cuis, codes = number_distinct([normalize_cui(text) for text in lists.cuis.texts])
+    lists = replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]))
     places = _gold_places(lists, gold)
     numbers = np.arange(first, first + len(lists))
     known = np.ones(len(lists), bool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Features, List, Value
 
 from ..core.errors import UserError
@@ -255,7 +254,7 @@ def _refuse_repeated(piece: LabelledLists, ids: set[tuple[str, Any]]) -> None:
 
 
 def _refuse_long_ids(piece: LabelledLists) -> None:
-    encoded = piece.lists.encoded_cuis
+    encoded = piece.lists.cuis
     is_long = np.array([len(text.encode()) > CUI_BYTES for text in encoded.texts], bool)
     if is_long.any():
         code = int(is_long.argmax())
@@ -268,11 +267,16 @@ def _refuse_long_ids(piece: LabelledLists) -> None:
 
 def _named(lists: AnnotatedLists) -> pa.Table:
     """The distinct rows of what the lists say about concepts."""
-    sets = pa.array([BETWEEN_TYPES.join(names) for names in lists.candidate_types.sets], pa.string())
-    codes = lists.candidate_types.codes
-    types = sets.take(pa.array(codes, mask=codes < 0))
-    columns = (lists.cuis, lists.names, lists.preferred_names, lists.definitions, types)
+    types = lists.candidate_types
+    kinds = _column([BETWEEN_TYPES.join(names) for names in types.sets], types.codes)
+    texts = (_column(column.texts, column.codes) for column in (lists.cuis, lists.names))
+    columns = (*texts, lists.preferred_names, lists.definitions, kinds)
     return _distinct([pa.table(dict(zip(NAMED, columns, strict=True)))])
+
+
+def _column(texts: Sequence[str], codes: np.ndarray) -> pa.StringArray:
+    """The text of each code, null for -1."""
+    return pa.array(texts, pa.string()).take(pa.array(codes, mask=codes < 0))
 
 
 def _distinct(tables: list[pa.Table]) -> pa.Table:
@@ -326,8 +330,8 @@ def _mention_columns(lists: AnnotatedLists, ids: np.ndarray, places: np.ndarray,
         "start": places,
         "end": places + 1,
         "mention": lists.mentions,
-        "left": pc.utf8_slice_codeunits(lists.lefts, -context_chars) if context_chars else [""] * len(lists),
-        "right": pc.utf8_slice_codeunits(lists.rights, 0, context_chars),
+        "left": [text[max(0, len(text) - context_chars) :] for text in lists.lefts],
+        "right": [text[:context_chars] for text in lists.rights],
         "cui": annotations.cuis.tolist(),
         "semantic_types": list(map(list, lists.types)),
     }
@@ -335,7 +339,7 @@ def _mention_columns(lists: AnnotatedLists, ids: np.ndarray, places: np.ndarray,
 
 def _candidate_columns(lists: AnnotatedLists, ids: np.ndarray, scores: Iterable[str]) -> dict[str, Any]:
     offsets = pa.array(lists.offsets, pa.int32())
-    columns = {"cuis": lists.cuis, "names": lists.names}
+    columns = {key: _column(own.texts, own.codes) for key, own in (("cuis", lists.cuis), ("names", lists.names))}
     columns |= {f"{name}_scores": pa.array(lists.scores.get(name, np.empty(0))) for name in scores}
     return {
         "mention_id": ids,

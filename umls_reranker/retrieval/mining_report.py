@@ -176,7 +176,7 @@ def mining_examples(report: dict[str, Any]) -> Table:
     """Examples of each kind, and how the cosines of the semantic negatives are distributed."""
     quantiles = ((f"{float(share):.0%}", value) for share, value in report["semantic_cosine"].items())
     shown = ", ".join(f"{share} {value:.2f}" for share, value in quantiles if value is not None)
-    table = Table(title="Examples", caption=f"Quantiles of the semantic negatives' cosines: {shown or 'none'}")
+    table = Table(title="Examples", caption=shown and f"Quantiles of the semantic negatives' cosines: {shown}")
     table.title_justify = table.caption_justify = "left"
     for title in ("kind", "mention", "gold concept's name", "name of the pair", "CUI"):
         table.add_column(title)

@@ -60,7 +60,8 @@ class Demo:
         """Load everything.
 
         Args:
-            model: a run folder, whose model and index are taken; a model folder; or a Hub id, ``ID@REVISION``.
+            model: a run folder, whose model and (where there is one) index are taken; a model folder; or a Hub id,
+                ``ID@REVISION``.
             index: as `ConceptLinker.from_pretrained` takes it.
             against: another version, given as `model` is.
 
@@ -69,7 +70,7 @@ class Demo:
         """
         run = Path(model) if (Path(model) / "model").is_dir() else None
         name, revision = located(model)
-        found = index or run
+        found = index or (run if run and (run / "index").is_dir() else None)
         linker = ConceptLinker.from_pretrained(name, found, revision, device=device) if found else None
         loaded = linker.reranker if linker else UMLSReranker.from_pretrained(name, revision, device=device)
         models = {model: loaded}

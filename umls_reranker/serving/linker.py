@@ -13,6 +13,7 @@ import numpy as np
 
 from ..calibration.decisions import RankedCandidate
 from ..core.arguments import RunArguments
+from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.recipe import Recipe
 from ..core.stages import STAGE_MANIFEST
@@ -122,6 +123,11 @@ class ConceptLinker:
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         recipe, folder = model_recipe(reranker.folder), Path(index).expanduser().resolve()
+        if recipe.mentions.candidate_lists:
+            raise UserError(
+                f"{id_or_path} ranks the candidate lists of the pipeline that it was trained for, and no index makes "
+                "those; rank them with UMLSReranker, and leave the index out"
+            )
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         _warn_of_other_index(reranker, folder)
