@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def list_offsets(lengths: Sequence[int]) -> np.ndarray:
+def list_offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """(n + 1,) int64 offsets of lists with these lengths."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])

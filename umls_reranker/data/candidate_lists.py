@@ -35,6 +35,7 @@ __all__ = [
     "Annotations",
     "CandidateLists",
     "TypeSets",
+    "as_arrow",
     "as_serving_input",
     "encoded_texts",
 ]
@@ -538,6 +539,11 @@ def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
         return RepeatedTexts(*number_distinct(texts.to_pylist()))
     encoded = texts.dictionary_encode("encode")
     return RepeatedTexts(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
+
+
+def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
+    """The inverse of `encoded_texts`."""
+    return pa.array(texts.texts, pa.string()).take(pa.array(texts.codes))
 
 
 def _candidate_columns(

@@ -157,7 +157,7 @@ class PairEncoder:
         self.template = template
         head, middle, tail, first_middle = _special_layout(tokenizer)
         # Templates without context may name markers that the tokenizer does not know.
-        markers = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        markers: Any = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
         self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
         self._markers = [_bytes([token]) for token in markers]
         self._head, self._tail = _bytes(head), _bytes(tail)

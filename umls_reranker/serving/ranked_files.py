@@ -16,7 +16,7 @@ from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import written
-from ..data.candidate_lists import CandidateLists
+from ..data.candidate_lists import CandidateLists, as_arrow
 from ..data.mention_files import CHUNK_BYTES, FORMATS, RANKED, RERANKED, JsonLines, MentionFile, Tables, open_tables
 
 if TYPE_CHECKING:
@@ -124,10 +124,8 @@ def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
     import pyarrow as pa
 
     columns = (
-        *(
-            pa.array(texts.texts, pa.string()).take(pa.array(texts.codes[decisions.order]))
-            for texts in (lists.names, lists.cuis)
-        ),
+        as_arrow(lists.names[decisions.order]),
+        as_arrow(lists.cuis[decisions.order]),
         pa.array(decisions.probabilities[decisions.order]),
         pa.array(decisions.margins[decisions.order]),
         pa.array(decisions.logits[decisions.order].astype(np.float64)),
