@@ -290,7 +290,7 @@ class CandidateLists:
         mentions: Sequence[str],
         offsets: np.ndarray,
         rows: np.ndarray,
-        names: Sequence[str] | pa.StringArray,
+        names: Sequence[str] | pa.StringArray | pa.ChunkedArray,
         scores: Mapping[str, np.ndarray],
         types: Sequence[Iterable[str] | None] | None = None,
         lefts: Sequence[str] | None = None,
@@ -329,7 +329,9 @@ class CandidateLists:
             empty if rights is None else rights,
             own,
             offsets,
-            encoded_texts(names) if isinstance(names, pa.Array) else RepeatedTexts(*number_distinct(names)),
+            encoded_texts(_whole(names))
+            if isinstance(names, pa.Array | pa.ChunkedArray)
+            else RepeatedTexts(*number_distinct(names)),
             RepeatedTexts(concepts.column("cui", distinct).to_pylist(), place)
             if cuis is None
             else encoded_texts(cuis),

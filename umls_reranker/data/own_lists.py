@@ -86,6 +86,8 @@ class OwnLists:
         scores: tuple[str, ...] = ()
         unknown_types: Counter[str] = Counter()
         counts: Counter[str] = Counter()
+        found: Counter[str | None] = Counter()
+        limit = NAMES_AT_ONCE
         unread: dict[str, None] = {}
         has_column = None
         for piece in labelled_pieces(path, hierarchy, reserved, ("split", "mention_id")):
@@ -102,15 +104,21 @@ class OwnLists:
             unread |= dict.fromkeys(piece.unread)
             scores = scores or tuple(piece.lists.scores)
             counts["mentions"] += len(piece.lists)
-            counts["mentions_in_no_list"] += sum(
-                splits[document][0] is None for document in piece.lists.annotations.documents
-            )
+            found.update(splits[document][0] for document in piece.lists.annotations.documents)
             counts["candidates"] += len(piece.lists.names)
             counts["not_in_list"] += piece.not_in_list
             tables.append(_named(piece.lists))
-            if sum(map(len, tables)) > NAMES_AT_ONCE:
+            if sum(map(len, tables)) > limit:
                 tables = [_distinct(tables)]
+                limit = max(NAMES_AT_ONCE, 2 * len(tables[0]))
         require_documents(path, splits)
+        by_split = {split: found[split] for split in SPLITS}
+        empty = next((split for split, count in by_split.items() if not count), None)
+        if empty:
+            raise UserError(
+                f"{path}: no mention fell into the split {empty!r} (mentions by split: {by_split}); check the column "
+                "split or the document lists, give more documents, or take another seed"
+            )
         if counts["not_in_list"] == counts["mentions"]:
             raise UserError(f"{path}: no list holds its mention's cui; give candidates and cui ids of one vocabulary")
         named = _distinct(tables)
@@ -125,6 +133,7 @@ class OwnLists:
             {
                 "documents": len(splits),
                 **counts,
+                "mentions_in_no_list": found[None],
                 "scores": list(scores),
                 "unread_keys": list(unread),
                 "unknown_types": sorted(unknown_types),
@@ -191,13 +200,6 @@ class OwnLists:
                     writers[candidates, split].write(_candidate_columns(part, ids, self.scores))
                     counts["mentions"][split] += len(part)
                     counts["in_list"][split] += int((part.annotations.gold >= 0).sum())
-            empty = next((split for split, count in counts["mentions"].items() if not count), None)
-            if empty:
-                raise UserError(
-                    f"{self.path}: no mention fell into the split {empty!r} (mentions by split: "
-                    f"{counts['mentions']}); check the column split or the document lists, give more documents, or "
-                    "take another seed"
-                )
         for folder in features:
             write_dataset_dict_index(folder, SPLITS)
         return counts | {"repeated_candidates": repeated}
