@@ -66,6 +66,15 @@ def test_fit_finds_the_weights_that_made_the_data():
     assert fitted.none_intercept == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, np.log(0.1)])
+def test_a_feature_that_never_varies_has_no_weight(value):
+    candidates, lists, offsets, gold = simulated(n=300)
+    candidates["string_share"] = np.full(offsets[-1], value)
+    fitted = FeatureFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
+    assert fitted.weights["string_share"] == fitted.seen_weights["string_share"] == 0
+    assert abs(fitted.none_weights["seen_string"]) < 10
+
+
 def test_probabilities_of_a_list_sum_to_less_than_one_and_match_what_happens():
     candidates, lists, offsets, gold = simulated(seed=1)
     fitted = FeatureFusion.fit(*simulated(seed=0))

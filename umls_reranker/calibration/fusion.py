@@ -231,7 +231,9 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
         name = next(name for name, column in columns.items() if not np.isfinite(column).all())
         raise UserError(f"feature {name!r} holds values that are not finite; look at the candidates or the model")
     center, scale = values.mean(axis=0), values.std(axis=0)
-    scale[scale == 0] = 1.0
+    # The deviation of a constant is a rounding error, and not 0.
+    constant = values.min(axis=0) == values.max(axis=0)
+    center[constant], scale[constant] = values[0, constant], 1.0
     return (values - center) / scale, center, scale
 
 

@@ -81,7 +81,7 @@ class OwnLists:
                 two, a mention comes twice, or there are too few documents.
         """
         splits: dict[str, tuple[str | None, str]] = {}
-        ids: set[tuple[str, Any]] = set()
+        ids: set[tuple[str, str]] = set()
         tables: list[pa.Table] = []
         scores: tuple[str, ...] = ()
         unknown_types: Counter[str] = Counter()
@@ -243,13 +243,16 @@ def _add_splits(
             )
 
 
-def _refuse_repeated(piece: LabelledLists, ids: set[tuple[str, Any]]) -> None:
-    for row, key in enumerate(zip(piece.lists.annotations.documents, piece.further["mention_id"], strict=True)):
-        if key[1] is None:
+def _refuse_repeated(piece: LabelledLists, ids: set[tuple[str, str]]) -> None:
+    documents = piece.lists.annotations.documents
+    for row, (document, given) in enumerate(zip(documents, piece.further["mention_id"], strict=True)):
+        # Also where a table of floats has no id.
+        if given is None or given != given:
             continue
+        key = document, str(given)
         if key in ids:
             raise UserError(
-                f"{piece.place(row)}: mention_id {key[1]!r} of document {key[0]} was there before; give each mention "
+                f"{piece.place(row)}: mention_id {given!r} of document {document} was there before; give each mention "
                 "once, and an id of its own or none"
             )
         ids.add(key)
