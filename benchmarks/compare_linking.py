@@ -154,7 +154,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
 
     import numpy as np
 
-    from umls_reranker.calibration.probabilities import fit_fusions
+    from umls_reranker.calibration.fitting import fit_fusion
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.arrays import top_two
     from umls_reranker.data.normalization import normalize_name
@@ -180,13 +180,14 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     found = {"retriever": (gold, np.where(first >= 0, part.scores["retrieval"][first], np.nan))}
     for name in ("exact_match", "most_frequent_cui_else_retriever"):
         found[name.replace("_", " ")] = (answer_ranks(answers[name], part.annotations.cuis)[0], None)
-    names = list(reranker.calibration.fusions[0].weights) if reranker.calibration.fusions else ["cross_encoder"]
+    fusion = reranker.calibration.models[0].fusion
+    names = list(fusion.weights) if fusion else ["cross_encoder"]
     plain = [name for name in names if name != "cross_encoder"]
 
     def fused(names, scores):
         fit = lists["calibration"]
-        calibration = fit_fusions(names, fit, scores["calibration"], fit.annotations.gold, counts)
-        return measured(calibration(part, scores[split]).log_odds)
+        calibration = fit_fusion(names, fit, scores["calibration"], fit.annotations.gold, counts)
+        return measured(calibration(part, scores[split], np.zeros(len(part), int)).log_odds)
 
     if plain:
         nothing = {name: np.zeros(len(lists[name].names)) for name in lists}

@@ -87,7 +87,7 @@ def calibrate(recipe) -> None:
 def make(recipe, run, stage) -> None:
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.fitting import fit_parts, score_inputs
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
@@ -107,10 +107,12 @@ def make(recipe, run, stage) -> None:
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
-        scores = score_lists(scorer, lists, "scoring calibration candidates")
-        calibration, thresholds, fitted = fit_parts(
+        title = "scoring calibration candidates"
+        scores = score_lists(scorer, lists, title)
+        logits = score_inputs(scorer, lists, scores.logits, recipe.calibration.features, title)
+        calibration, fitted = fit_parts(
             lists,
-            scores.logits,
+            logits,
             mentions["train"],
             recipe.calibration,
             concepts.hierarchy,
@@ -120,20 +122,22 @@ def make(recipe, run, stage) -> None:
         fitted |= corrections
         if not recipe.mentions.candidate_lists:
             fitted["index"] = run.key_of("index", "build_index")
-        write_parts(folder, recipe, template, scorer.precision, calibration, thresholds, fitted, dictionary)
+        write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
+    thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()
-    if calibration.fusions:
-        fusion = calibration.fusions[0]
+    if fusion:
         for strings, weights in (("seen in training", fusion.seen_weights), ("new", fusion.weights)):
             shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
             print(f"features weighed for strings {strings}: {shown}")
         print(f"bonus of the top candidate: {fusion.bonus:.3g}")
     print(
-        f"{calibration.calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
+        f"{calibration.models[0].calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
     )
+    for model in calibration.models[1:]:
+        print(f"{model.name}: high confidence {model.thresholds.certificate}")
 
 
 def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:

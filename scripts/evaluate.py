@@ -55,7 +55,6 @@ def make(recipe, run, stage) -> None:
         report, outcomes = build_report(
             reranker.scorer,
             reranker.calibration,
-            reranker.thresholds,
             lists,
             pairs,
             mentions["train"],

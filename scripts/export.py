@@ -46,7 +46,7 @@ def main() -> None:
 def make(recipe, run, options) -> None:
     from datasets import load_from_disk
 
-    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.fitting import fit_parts, score_inputs
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.hub.export import export_network, needs_calibrator, register
@@ -70,10 +70,12 @@ def make(recipe, run, options) -> None:
             )
             calibration = None
             if needs_calibrator(figures):
-                logits = score_lists(scorer, fitting, "scoring calibration candidates").logits
+                features, title = recipe.calibration.features, "scoring calibration candidates"
+                logits = score_lists(scorer, fitting, title).logits
+                logits_by_input = score_inputs(scorer, fitting, logits, features, title)
                 calibration = fit_parts(
                     fitting,
-                    logits,
+                    logits_by_input,
                     mentions["train"],
                     recipe.calibration,
                     concepts.hierarchy,

@@ -9,7 +9,7 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.decisions import RankedCandidate
-from umls_reranker.calibration.probabilities import Calibration
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
@@ -59,14 +59,14 @@ def tiny_reranker(
     tiny_cross_encoder(folder, seed)
     recipe = recipe or Recipe.from_values({"run_name": "tiny"})
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
-    calibration = Calibration(calibrator=PlattCalibrator(slope=0.8, intercept=0.5))
-    parts = calibration, fit_thresholds(), fitted, dictionary
+    model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
+    parts = Calibration([model]), fitted, dictionary
     write_parts(folder, recipe, template or PairTemplate(32), "float32", *parts)
     return folder
 
 
 def as_rows(ranked: Sequence[RankedCandidate]) -> list[dict[str, Any]]:
     """Ranked candidates of a mention as they are in files."""
-    keys = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
-    values = [(r.name, r.cui, r.cross_encoder_score, r.margin, r.logit, r.tier, r.accepted) for r in ranked]
+    keys = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs")
+    values = [(r.name, r.cui, r.cross_encoder_score, r.margin, r.logit, r.tier, r.accepted, r.inputs) for r in ranked]
     return [dict(zip(keys, own, strict=True)) for own in values]

@@ -5,14 +5,15 @@ from list_fixtures import make_lists
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.calibration.decisions import margins, rank
-from umls_reranker.calibration.probabilities import Calibration
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.models.cross_encoder import Scores
 
 
 def decide(probabilities, lists, **options):
     p = np.array(probabilities)
-    return rank(lists, lambda _: Scores(np.log(p / (1 - p)), 3), Calibration(), fit_thresholds(), **options)
+    calibration = Calibration([InputModel(thresholds=fit_thresholds())])
+    return rank(lists, lambda _: Scores(np.log(p / (1 - p)), 3), calibration, **options)
 
 
 def test_margins_are_to_the_best_other_concept():
@@ -35,10 +36,10 @@ def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_ac
 
 def test_a_mention_without_what_the_model_reads_is_never_high():
     lists = make_lists(["m", "m"], [["a"], ["a"]], ["T047", "T047"], HIERARCHY, lefts=["text", ""])
-    decided = decide([0.99, 0.99], lists, reads=["context"])
+    decided = decide([0.99, 0.99], lists, shown=["context"])
     assert [TIERS[tier] for tier in decided.tiers] == ["high", "medium"]
     assert decided.missing["context"].tolist() == [False, True] and decided.accepted.all()
-    strict = decide([0.99, 0.99], lists, reads=["context"], accept_tier="high")
+    strict = decide([0.99, 0.99], lists, shown=["context"], accept_tier="high")
     assert strict.accepted.tolist() == [True, False]
 
 

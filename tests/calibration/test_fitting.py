@@ -1,16 +1,21 @@
 """Fusion, calibrator and thresholds from candidate lists, thresholds on held-out documents."""
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.fitting import fit_parts
+from umls_reranker.calibration.fitting import fit_parts, score_inputs
+from umls_reranker.calibration.inputs import without
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
@@ -40,21 +45,28 @@ def lists(n: int = 240, documents: int = 24, seed: int = 0) -> tuple[CandidateLi
 TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic_types": [["T121"]]})
 
 
-def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", reads=(), **settings):
+def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(), **settings):
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
-    return fit_parts(*given, TRAINING, settings, HIERARCHY, 13, reads)
+    lists, logits = given
+    scored = logits if isinstance(logits, dict) else defaultdict(lambda: logits)
+    return fit_parts(lists, scored, TRAINING, settings, HIERARCHY, 13, shown)
+
+
+def probabilities(calibration, lists, logits, shown=()):
+    models = calibration.choose(lists, shown).models
+    return calibration(calibration.as_read(lists, models), logits, models).probabilities
 
 
 def test_thresholds_rest_on_documents_that_were_not_fitted_on():
     given = lists()
-    calibration, thresholds, fitted = fit(given)
+    calibration, fitted = fit(given)
     assert fitted["thresholds_on_held_out_documents"] is True
-    own = calibration(*given).probabilities
+    own = probabilities(calibration, *given)
     # The acceptance threshold lies between two probabilities of the folds' fits, not of the one that is served.
-    assert 0 < thresholds.rows["default"].accept < 1
-    again = fit(given)
-    assert again[1].to_dict() == thresholds.to_dict() and again[0].to_dict() == calibration.to_dict()
-    np.testing.assert_array_equal(again[0](*given).probabilities, own)
+    assert 0 < calibration.thresholds.rows["default"].accept < 1
+    again, _ = fit(given)
+    assert again.thresholds.to_dict() == calibration.thresholds.to_dict() and again.to_dict() == calibration.to_dict()
+    np.testing.assert_array_equal(probabilities(again, *given), own)
 
 
 def test_a_calibrator_that_memorizes_gets_no_credit_for_it():
@@ -62,52 +74,118 @@ def test_a_calibrator_that_memorizes_gets_no_credit_for_it():
     given, logits = lists()
     rng = np.random.default_rng(5)
     logits = np.where(given.labels == 1, 0.3, 0.0) + rng.normal(0, 1, len(logits))
-    calibration, thresholds, _ = fit((given, logits), (), "isotonic")
-    p, labels = calibration(given, logits).probabilities, given.labels
+    calibration, _ = fit((given, logits), (), "isotonic")
+    p, labels = probabilities(calibration, given, logits), given.labels
 
     def f1(threshold):
         return 2 * labels[p >= threshold].sum() / (np.count_nonzero(p >= threshold) + labels.sum())
 
-    assert thresholds.rows["default"].own_f1 < max(f1(t) for t in np.unique(p))
+    assert calibration.thresholds.rows["default"].own_f1 < max(f1(t) for t in np.unique(p))
 
 
 def test_one_document_leaves_nothing_to_hold_out():
-    assert fit(lists(documents=1))[2]["thresholds_on_held_out_documents"] is False
+    assert fit(lists(documents=1))[1]["thresholds_on_held_out_documents"] is False
 
 
 def test_listwise_without_features_fuses_the_cross_encoder_alone():
-    calibration, _, _ = fit(lists(), (), "listwise")
-    assert [list(fusion.weights) for fusion in calibration.fusions] == [["cross_encoder"]]
-    assert calibration.calibrator.method == "listwise" and calibration.counts is not None
+    calibration, _ = fit(lists(), (), "listwise")
+    assert [list(model.fusion.weights) for model in calibration.models] == [["cross_encoder"]]
+    assert calibration.models[0].calibrator.method == "listwise"
 
 
 def test_auto_says_what_every_method_lost():
-    calibration, _, fitted = fit(lists(), calibrator="auto")
+    calibration, fitted = fit(lists(), calibrator="auto")
     losses = fitted["cross_validated_losses"]
-    assert losses[calibration.calibrator.method] == min(losses.values())
+    assert losses[calibration.models[0].calibrator.method] == min(losses.values())
 
 
 def test_lists_keep_below_one_whatever_the_calibrator():
     given, logits = lists()
     for method in ("beta", "hierarchical_beta"):
-        calibration, _, _ = fit((given, logits), calibrator=method)
-        p = calibration(given, logits).probabilities
+        p = probabilities(fit((given, logits), calibrator=method)[0], given, logits)
         assert np.add.reduceat(p, given.offsets[:-1]).max() <= 1
 
 
-def test_mentions_that_lack_what_the_template_reads_certify_nothing():
+def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fallback_without():
     given, logits = lists(400, 40)
-    whole, reads = replace(given, lefts=pa.array(["before"] * 400)), ["context"]
-    cases = ((given, ()), (whole, reads), (given, reads))
-    fits = [fit((one, logits), ("cross_encoder",), "listwise", asked, target_precision=0.5) for one, asked in cases]
-    tables = [thresholds for _, thresholds, _ in fits]
+    whole, shown = replace(given, lefts=pa.array(["before"] * 400)), ["context"]
+    cases = ((given, ()), (whole, shown), (given, shown))
+    fits = [fit((one, logits), ("cross_encoder",), "listwise", asked, target_precision=0.5)[0] for one, asked in cases]
+    tables = [calibration.thresholds for calibration in fits]
     assert tables[0].to_dict() == tables[1].to_dict() and tables[1].for_type().high is not None
     assert tables[2].for_type().high is None and tables[2].for_type().accept == tables[1].for_type().accept
-    served = fits[1][0]
-    assert not served(given, logits, reads).complete.any() and served(whole, logits, reads).complete.all()
+    assert [[model.name for model in calibration.models] for calibration in fits] == [
+        ["all"],
+        ["all", "no context", "no type, no context"],
+        ["all", "no context", "no type, no context"],
+    ]
+    # Without context all of these are alike.
+    assert fits[2].models[1].thresholds.to_dict() == fits[1].models[1].thresholds.to_dict() == tables[0].to_dict()
+    chosen = fits[1].choose(given, shown)
+    assert chosen.complete.all() and set(chosen.models) == {1}
 
 
 def test_thresholds_go_by_the_types_that_the_lists_were_given():
     given, logits = lists()
-    _, thresholds, _ = fit((given.with_types([["T121"]] * len(given)), logits))
-    assert set(thresholds.rows) == {"default", "T121"}
+    calibration, _ = fit((given.with_types([["T121"]] * len(given)), logits))
+    assert set(calibration.thresholds.rows) == {"default", "T121"}
+    untyped = [model for model in calibration.models if "entity_type" in model.removed]
+    assert [model.name for model in untyped] == ["names, no type"]
+    assert set(untyped[0].thresholds.rows) == {"default"}
+
+
+class CountingScorer:
+    """Logits that tell what the network saw; remembers what it was asked."""
+
+    template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
+
+    def __init__(self):
+        self.asked = []
+
+    def score(self, mentions, names, lefts, rights, desc):
+        self.asked.append((mentions[0], names[0]))
+        return Scores(np.array([len(mention + name) for mention, name in zip(mentions, names, strict=True)]), 0)
+
+
+def test_each_input_of_the_network_is_scored_once():
+    items = [[{"name": "a", "cui": "C1", "preferred_name": "b", "retrieval_score": 0.5}]]
+    given, scorer, features = (
+        make_lists(["m"], items, ["Drug"], HIERARCHY),
+        CountingScorer(),
+        ["cross_encoder", "retrieval"],
+    )
+    found = score_inputs(scorer, given, np.array([7.0]), features, "scoring")
+    assert scorer.asked == [("m ; Drug", "a"), ("m", "a ; b"), ("m", "a")]
+    unseen = [(), ("preferred_name",), ("entity_type",), ("preferred_name", "entity_type")]
+    assert {key: column.tolist() for key, column in found.items()} == dict(
+        zip(unseen, [[7.0], [9.0], [6.0], [2.0]], strict=True)
+    )
+
+
+def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
+    """The network sees types; without them its logits say less."""
+    given, logits = lists(800, 200)
+    noise = np.random.default_rng(3).normal(0, 4, len(logits))
+    scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
+    calibration, _ = fit((given, scored), calibrator="beta", shown=["entity_type"], target_precision=0.6)
+    models = {model.name: model for model in calibration.models}
+    assert list(models) == ["all", "names", "no type", "names, no type"]
+    assert models["no type"].removed == ("entity_type",)
+    assert models["names, no type"].removed == ("entity_type", "retrieval_score")
+    assert list(models["names"].fusion.weights) == ["cross_encoder"]
+    weights = [models[name].fusion.weights["cross_encoder"] for name in ("all", "no type")]
+    assert weights[0] == pytest.approx(1 / 3, abs=0.06) and weights[1] == pytest.approx(1 / 5, abs=0.06)
+    shares = {name: model.thresholds.certificate.share for name, model in models.items()}
+    assert shares["all"] > 2 * shares["no type"] and shares["all"] == pytest.approx(shares["names"], abs=0.05)
+    chosen = calibration.choose(given.with_types([None] * len(given)), ["entity_type"])
+    assert chosen.complete.all() and {calibration.models[number].name for number in chosen.models} == {"no type"}
+
+
+def test_a_fallback_is_fitted_as_if_the_lists_had_never_had_its_inputs():
+    given, logits = lists()
+    calibration, _ = fit((given, logits))
+    bare, _ = fit((without(given, ("retrieval_score", "entity_type")), logits), ("cross_encoder",))
+    poorest = calibration.models[-1]
+    assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
+    assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
+    assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()

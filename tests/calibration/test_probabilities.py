@@ -10,14 +10,17 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.calibrators import (
     BetaCalibrator,
     HierarchicalBetaCalibrator,
+    ListwiseCalibrator,
     PlattCalibrator,
     TypeLine,
 )
 from umls_reranker.calibration.features import features, type_fits
+from umls_reranker.calibration.fitting import fit_fusion
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.inputs import ScoreRange, lacking
-from umls_reranker.calibration.probabilities import Calibration, fit_fusions
+from umls_reranker.calibration.inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
@@ -47,6 +50,21 @@ def lists(retrieval=None, cuis=("C1", "C2", None), types=None, kinds=(None, None
     items = [{"name": name, "cui": cui, "semantic_types": kind} for name, cui, kind in columns]
     found = make_lists(["COLD", "never seen"], [items[:2], items[2:]], types, KINDS, **sides)
     return replace(found, scores={name: np.array(column, float) for name, column in (retrieval or {}).items()})
+
+
+def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
+    """A model for each fusion, the poorer ones without what the first reads more."""
+    first, models = fusions[0], []
+    for fusion in fusions:
+        gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
+        models.append(InputModel(calibrator or ListwiseCalibrator(), fusion, removed=tuple(sorted(gone))))
+    return Calibration(models, counts, **options)
+
+
+def decide(calibration, lists, logits=LOGITS, shown=()):
+    """Scores, and what decided."""
+    choice = calibration.choose(lists, shown)
+    return calibration(calibration.as_read(lists, choice.models), logits, choice.models), choice
 
 
 def test_counts_by_hand(counts):
@@ -110,11 +128,12 @@ def test_mentions_without_types_have_no_type_lift(counts):
 def test_lists_without_types_are_scored_without_them(counts):
     rich = FeatureFusion({"cross_encoder": 1.0, "type_lift": 3.0}, {"string_count": 0.0}, 0.0)
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    fused = Calibration([rich, poor], counts)
-    typed, without = fused(lists(types=[["T1"], None]), LOGITS), fused(lists(), LOGITS)
-    assert typed.complete.tolist() == [True, False] and not without.complete.any()
+    fused = of(rich, poor, counts=counts)
+    (typed, first), (untyped, second) = decide(fused, lists(types=[["T1"], None])), decide(fused, lists())
+    assert first.models.tolist() == [0, 1] and second.models.tolist() == [1, 1] and first.complete.all()
+    assert first.missing["entity_type"].tolist() == [False, True]
     assert typed.log_odds[0] == 1.0 + 3.0 * np.log(3.2 / 2.4)
-    assert typed.log_odds[2] == 0.0 and without.log_odds.tolist() == [1.0, 0.5, 0.0]
+    assert typed.log_odds[2] == 0.0 and untyped.log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
 def test_type_fits_by_hand():
@@ -135,32 +154,37 @@ def test_type_fits_by_hand():
 def test_candidates_without_types_are_scored_without_fit(counts):
     rich = FeatureFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    fused, types = Calibration([rich, poor], counts), [["T1"], ["T1"]]
-    typed = fused(lists(types=types, kinds=["T2", "T1", None]), LOGITS)
-    assert typed.complete.tolist() == [True, False] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
-    assert fused(lists(types=types), LOGITS).log_odds.tolist() == [1.0, 0.5, 0.0]
+    fused, types = of(rich, poor, counts=counts), [["T1"], ["T1"]]
+    typed, choice = decide(fused, lists(types=types, kinds=["T2", "T1", None]))
+    assert choice.models.tolist() == [0, 1] and typed.log_odds.tolist() == [1.0, 3.5, 0.0]
+    assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
 def calibration(counts) -> Calibration:
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
-    platt, ranges = PlattCalibrator(slope=2.0, intercept=0.0), {"retrieval": ScoreRange(0.0, 1.0)}
-    return Calibration([rich, poor], counts, platt, bare, ranges)
+    ranges = {"retrieval": ScoreRange(0.0, 1.0)}
+    models = [
+        InputModel(PlattCalibrator(slope=2.0, intercept=0.0), rich),
+        InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
+    ]
+    return Calibration(models, counts, bare, ranges)
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     scored = lists({"retrieval": [0.1, 0.9, np.nan]})
-    found = calibration(counts)(scored, LOGITS)
-    assert found.complete.tolist() == [True, False]
+    found, choice = decide(calibration(counts), scored)
+    assert choice.models.tolist() == [0, 1] and choice.complete.all()
     # The calibrator's slope of 2 works on utilities, inside the list.
     utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
     expected = np.exp(utility) / (1 + np.exp(utility).sum())
     np.testing.assert_allclose(found.probabilities[:2], expected)
     np.testing.assert_allclose(found.probabilities[2], 0.5)
-    none = calibration(counts)(lists(), LOGITS)
-    assert none.complete.tolist() == [False, False]
+    none, _ = decide(calibration(counts), lists())
     assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
+    # With the fallback's own slope.
+    np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
 
 
 # What a model reads, and who came without
@@ -179,12 +203,12 @@ def reading(lacking=(), **columns) -> CandidateLists:
 
 @pytest.mark.parametrize("name", ["preferred_name", "definition", "context"])
 def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
-    for fusions in ([], [FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)]):
-        fused, given = Calibration(fusions, StringCounts.fit(TRAINING)), reading([name])
-        found = fused(given, LOGITS, [name])
+    for fusion in (None, FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)):
+        fused, given = Calibration([InputModel(fusion=fusion)], StringCounts.fit(TRAINING)), reading([name])
+        found = fused.choose(given, [name])
         assert found.complete.tolist() == [True, False]
         assert {key: lacking.tolist() for key, lacking in found.missing.items()} == {name: [False, True]}
-        assert fused(given, LOGITS).complete.all()
+        assert fused.choose(given).complete.all()
 
 
 @pytest.mark.parametrize(
@@ -201,29 +225,29 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
     ],
 )
 def test_what_each_feature_reads(counts, feature, missing):
-    fused = Calibration([FeatureFusion({feature: 1.0}, {}, 0.0)], counts)
+    fused = of(FeatureFusion({feature: 1.0}, {}, 0.0), counts=counts)
     scored = reading(["context"], cuis=["C1", "C2", " "])
-    found = fused.missing_inputs(scored)
+    found = fused.choose(scored).missing
     assert list(found) == missing
     expected = {"cui": [False, True], "context": [False, True], "entity_type": [False, False]}
     for name, column in found.items():
         assert column.tolist() == expected.get(name, [True, True])
-    untyped = fused.missing_inputs(scored.with_types([None, None]))
+    untyped = fused.choose(scored.with_types([None, None])).missing
     assert untyped.get("entity_type", np.ones(2)).all() and not untyped.get("semantic_types", np.zeros(2)).any()
 
 
 def test_a_feature_without_weight_is_not_read(counts):
     seen = FeatureFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
-    assert list(Calibration([seen], counts).missing_inputs(lists())) == ["retrieval_score"]
-    found = Calibration([FeatureFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0)], counts)(lists(), LOGITS)
+    assert list(of(seen, counts=counts).choose(lists()).missing) == ["retrieval_score"]
+    found = of(FeatureFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0), counts=counts).choose(lists())
     assert found.missing == {} and found.complete.all()
 
 
 def test_a_calibrator_with_lines_of_its_own_for_types_reads_them():
     calibrator = HierarchicalBetaCalibrator()
-    assert Calibration(calibrator=calibrator)(lists(), LOGITS).complete.all()
+    assert Calibration([InputModel(calibrator)]).choose(lists()).complete.all()
     calibrator.lines["T1"] = TypeLine(1.0, 0.0, 5)
-    found = Calibration(calibrator=calibrator)(lists(types=[["T1"], ["UnknownType"]]), LOGITS)
+    found = Calibration([InputModel(calibrator)]).choose(lists(types=[["T1"], ["UnknownType"]]))
     assert found.complete.tolist() == [True, False]
 
 
@@ -243,22 +267,27 @@ def test_an_empty_definition_is_given_and_text_on_one_side_is_context():
 
 @pytest.mark.parametrize("score", [25.1, 1e308, np.inf, -np.inf, np.nan, 1.11, -0.11])
 def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
-    usual = calibration(counts)(lists({"retrieval": [0.1, 0.9, 1.1]}), LOGITS)
-    assert usual.complete.tolist() == [True, True]
+    usual, choice = decide(calibration(counts), lists({"retrieval": [0.1, 0.9, 1.1]}))
+    assert choice.models.tolist() == [0, 0]
     scored = lists({"retrieval": np.array([0.1, 0.9, score])})
-    found = calibration(counts)(scored, LOGITS)
-    assert found.complete.tolist() == [True, False] and found.missing["retrieval_score"].tolist() == [False, True]
+    found, choice = decide(calibration(counts), scored)
+    assert choice.models.tolist() == [0, 1] and choice.missing["retrieval_score"].tolist() == [False, True]
     np.testing.assert_allclose(found.probabilities, [*usual.probabilities[:2], 0.5])
     assert np.isfinite(calibration(counts).without_cross_encoder(scored)).all()
 
 
+def content(calibration):
+    """Of calibrator.json and thresholds.json."""
+    return calibration.to_dict(), thresholds_content({model.name: model.thresholds for model in calibration.models})
+
+
 def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
     scored = lists({"retrieval": np.array([0.1, 0.9, 0.3]), "lexical": np.array([5.0, 2.0, 2.0])})
-    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, LOGITS, np.array([1, -1]), counts)
+    fitted = fit_fusion(["cross_encoder", "retrieval"], scored, LOGITS, np.array([1, -1]), counts)
     assert fitted.score_ranges == {"retrieval": (0.1, 0.9)}
     assert fitted.score_ranges["retrieval"].bounds == pytest.approx((0.02, 0.98))
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(fitted.to_dict(), tmp_path)
+    again = Calibration.load(*content(fitted), tmp_path)
     assert again.score_ranges == fitted.score_ranges
 
 
@@ -266,12 +295,13 @@ def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
 def test_a_calibration_without_the_range_of_its_scores_is_refused(counts, tmp_path, ranges):
     counts.save(tmp_path / "string_counts.safetensors")
     with pytest.raises(UserError, match=r"score_ranges.* is missing or damaged .*; run umls-reranker calibrate again"):
-        Calibration.load(calibration(counts).to_dict() | {"score_ranges": ranges}, tmp_path)
+        state, thresholds = content(calibration(counts))
+        Calibration.load(state | {"score_ranges": ranges}, thresholds, tmp_path)
 
 
 def test_without_fusion_the_logits_decide():
-    found = Calibration(calibrator=PlattCalibrator(slope=1.0, intercept=0.0))(lists(), LOGITS)
-    assert found.log_odds.tolist() == [1.0, 0.5, 0.0] and found.complete.all()
+    found, choice = decide(Calibration([InputModel(PlattCalibrator(slope=1.0, intercept=0.0))]), lists())
+    assert found.log_odds.tolist() == [1.0, 0.5, 0.0] and choice.complete.all()
     np.testing.assert_allclose(found.probabilities, 1 / (1 + np.exp(-found.log_odds)))
 
 
@@ -283,8 +313,8 @@ def test_candidates_of_one_cui_are_one_concept():
 
 def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
     sure = FeatureFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
-    once = Calibration([sure], counts)(lists(), LOGITS).probabilities[:2]
-    twice = Calibration([sure], counts)(lists(cuis=("C1", "C1", "C9")), LOGITS).probabilities[:2]
+    once = decide(of(sure, counts=counts), lists())[0].probabilities[:2]
+    twice = decide(of(sure, counts=counts), lists(cuis=("C1", "C1", "C9")))[0].probabilities[:2]
     assert once.sum() < 1 < twice.sum() and twice.max() < 1
 
 
@@ -302,58 +332,122 @@ def test_a_name_equal_to_the_mention_never_lowers_a_probability(counts, calibrat
         items = [[{"name": name, "cui": f"C{place}"} for place, name in enumerate(own)] for own in names]
         return make_lists(["cold"] * n, items)
 
-    fitted = fit_fusions(["cross_encoder", "exact_name"], scored(exact), logits.ravel(), gold, counts)
-    fused = Calibration(fitted.fusions, counts, calibrator)
+    fitted = fit_fusion(["cross_encoder", "exact_name"], scored(exact), logits.ravel(), gold, counts)
+    fused = of(fitted.models[0].fusion, counts=counts, calibrator=calibrator)
     given = (np.zeros_like(exact), np.eye(size, dtype=bool)[np.arange(n) % size])
-    before, after = (fused(scored(one), logits.ravel()) for one in given)
+    before, after = (decide(fused, scored(one), logits.ravel())[0] for one in given)
     gained = (after.probabilities - before.probabilities).reshape(n, size)[np.arange(n), np.arange(n) % size]
     assert gained.min() >= 0
 
 
-def test_fit_makes_a_fusion_for_all_that_serving_may_lack(counts):
-    scored = lists({"retrieval": np.array([0.1, 0.9, 0.3])}, types=[["T1"], None])
-    fitted = fit_fusions(["cross_encoder", "retrieval", "type_lift"], scored, LOGITS, np.array([1, -1]), counts)
-    assert [list(fusion.weights) for fusion in fitted.fusions] == [
-        ["cross_encoder", "retrieval", "type_lift"],
-        ["cross_encoder", "retrieval"],
-        ["cross_encoder", "type_lift"],
-        ["cross_encoder"],
-    ]
-    both = lists({"retrieval": [0.1, 0.9, 0.3]}, types=[["T1"], None], kinds=["T1", "T2", None])
-    fallbacks = fit_fusions(["retrieval", "type_lift", "type_fit"], both, LOGITS, np.array([1, -1]), counts).fusions
-    assert [list(fusion.weights) for fusion in fallbacks] == [
-        ["retrieval", "type_lift", "type_fit"],
-        ["retrieval", "type_lift"],
-        ["retrieval"],
-        ["type_lift", "type_fit"],
-        ["type_lift"],
-    ]
-    assert np.isfinite(fitted.without_cross_encoder(scored)).all()
+ALL = ("cross_encoder", "retrieval", "bm25", "string_share", "type_lift", "type_fit")
+SCORES_READ = ("retrieval_score", "bm25_score")
 
 
-def test_fit_makes_a_second_fusion_only_where_retrieval_is_weighed(counts):
-    scored, gold = lists({"retrieval": np.array([0.1, 0.9, 0.3])}), np.array([1, -1])
-    fitted = fit_fusions(["cross_encoder", "retrieval"], scored, LOGITS, gold, counts)
-    assert [list(fusion.weights) for fusion in fitted.fusions] == [["cross_encoder", "retrieval"], ["cross_encoder"]]
-    assert list(fitted.baseline.weights) == ["retrieval"]
-    assert fitted.without_cross_encoder(scored).shape == (3,)
-    assert len(fit_fusions(["cross_encoder", "exact_name"], scored, LOGITS, gold, counts).fusions) == 1
-    alone = fit_fusions(["retrieval"], scored, LOGITS, gold, counts)
-    assert len(alone.fusions) == 1 and alone.baseline is None and alone.without_cross_encoder(scored) is None
+@pytest.mark.parametrize(
+    ("features", "shown", "expected"),
+    [
+        (
+            ALL,
+            ("preferred_name", "entity_type"),
+            {
+                "all": (),
+                "no scores": SCORES_READ,
+                "no candidate types": ("semantic_types",),
+                "no scores, no candidate types": (*SCORES_READ, "semantic_types"),
+                "names and CUIs": ("preferred_name", *SCORES_READ, "semantic_types"),
+                "names": ("preferred_name", *SCORES_READ, "cui", "semantic_types"),
+                "no type": ("entity_type",),
+                "no scores, no type": ("entity_type", *SCORES_READ),
+                "names and CUIs, no type": ("preferred_name", "entity_type", *SCORES_READ, "semantic_types"),
+                "names, no type": ("preferred_name", "entity_type", *SCORES_READ, "cui", "semantic_types"),
+            },
+        ),
+        (
+            ("cross_encoder", "retrieval"),
+            (),
+            {
+                "all": (),
+                "names": ("retrieval_score",),
+                "no type": ("entity_type",),
+                "names, no type": ("retrieval_score", "entity_type"),
+            },
+        ),
+        (
+            (),
+            ("context",),
+            {"all": (), "no type": ("entity_type",), "no context": ("context",)}
+            | {"no type, no context": ("context", "entity_type")},
+        ),
+        ((), (), {"all": (), "no type": ("entity_type",)}),
+        # Nothing is left to rank by.
+        (("retrieval",), (), {"all": (), "no type": ("entity_type",)}),
+    ],
+)
+def test_what_requests_may_lack(features, shown, expected):
+    found = fallback_inputs(features, shown)
+    named = {inputs_name(features, shown, removed): set(removed) for removed in found}
+    assert named == {name: set(removed) for name, removed in expected.items()} and list(named) == list(expected)
+    assert len(named) == len(found)
+
+
+def test_lists_without_inputs_are_as_if_these_had_not_been_given():
+    whole = reading(retrieval={"retrieval": [0.1, 0.2, 0.3]}, cuis=("C1", "C2", "C3"), kinds=["T1", "T2", "T1"])
+    inputs = ("cui", *READ, "context", "entity_type", "semantic_types", "retrieval_score")
+    for name in inputs:
+        bare, half = without(whole, [name]), without(whole, [name], np.array([False, True]))
+        assert lacking(bare, name, bare.scores).all()
+        assert lacking(half, name, half.scores).tolist() == [False, True]
+        others = [other for other in inputs if other != name]
+        assert not any(lacking(bare, other, bare.scores).any() for other in others)
+    assert without(whole, ["semantic_types"]).candidate_types.codes.tolist() == [-1] * 3
+    assert without(whole, []) is whole and without(whole, inputs, np.zeros(2, bool)) is whole
+
+
+def test_the_richest_model_of_which_all_inputs_are_there_decides(counts):
+    names = ("retrieval_score", "cui")
+    poorest = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "string_share": 1.0}, {}, 0.0)
+    with_cuis = FeatureFusion({"cross_encoder": 2.0, "string_share": 1e-9}, {}, 0.0)
+    models = [
+        InputModel(fusion=rich),
+        InputModel(fusion=with_cuis, removed=names[:1], name="names and CUIs"),
+        InputModel(fusion=poorest, removed=names, name="names"),
+    ]
+    fused = Calibration(models, counts)
+    scored = {"retrieval": [0.1, 0.9, 0.5]}
+    # A score that one candidate lacks is one that the list lacks; so is a CUI.
+    cases = [
+        (lists(scored, cuis=("C1", "C2", "C3")), [0, 0]),
+        (lists({"retrieval": [0.1, np.nan, 0.5]}, cuis=("C1", "C2", "C3")), [1, 0]),
+        (lists(scored, cuis=("C1", None, "C3")), [2, 0]),
+        (lists(cuis=("C1", "", None)), [2, 2]),
+    ]
+    for given, models in cases:
+        found, choice = decide(fused, given)
+        assert choice.models.tolist() == models and choice.complete.all()
+    assert found.log_odds.tolist() == [4.0, 2.0, 0.0]
 
 
 def test_an_unknown_or_missing_feature_is_refused(counts):
     with pytest.raises(UserError, match="'luck' is unknown"):
-        fit_fusions(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
+        fit_fusion(["luck"], lists(), LOGITS, np.array([1, -1]), counts)
     with pytest.raises(UserError, match="hold no lexical scores"):
-        fit_fusions(["lexical"], lists(), LOGITS, np.array([1, -1]), counts)
+        fit_fusion(["lexical"], lists(), LOGITS, np.array([1, -1]), counts)
 
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(calibration(counts).to_dict(), tmp_path)
+    again = Calibration.load(*content(calibration(counts)), tmp_path)
     scored = lists({"retrieval": [0.1, 0.9, np.nan]})
-    np.testing.assert_array_equal(
-        again(scored, LOGITS).probabilities, calibration(counts)(scored, LOGITS).probabilities
-    )
-    assert again.baseline.weights == {"retrieval": 5.0}
+    (found, choice), (before, same) = decide(again, scored), decide(calibration(counts), scored)
+    np.testing.assert_array_equal(found.probabilities, before.probabilities)
+    assert choice.models.tolist() == same.models.tolist() == [0, 1]
+    assert again.baseline.weights == {"retrieval": 5.0} and [m.name for m in again.models] == ["all", "names"]
+
+
+def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):
+    state, thresholds = content(calibration(counts))
+    for damaged in ({}, {"inputs": state["inputs"][:1]}, {"inputs": [{"fusion": None}]}, {"inputs": 1}):
+        with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
+            Calibration.load(damaged, thresholds, tmp_path)

@@ -5,7 +5,13 @@ import pytest
 from sklearn.metrics import f1_score
 
 from umls_reranker.calibration.lineage import lineage, memberships
-from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold, f1_threshold
+from umls_reranker.calibration.thresholds import (
+    ThresholdTable,
+    TypeThreshold,
+    f1_threshold,
+    load_thresholds,
+    thresholds_content,
+)
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
@@ -282,12 +288,6 @@ def test_for_type_falls_back_along_the_lineage():
     assert table.for_type(["nonsense", "T191", "T046"]).accept_level == "T047"
 
 
-def test_incomplete_inputs_are_never_high():
-    table = ThresholdTable({"default": row()}, HIERARCHY, 0.95, 0.95)
-    assert [table.for_type(None, complete).tier(0.95) for complete in (True, False)] == ["high", "medium"]
-    assert table.for_type(None, complete=False).tier(0.2) == "low"
-
-
 def test_tiers():
     thresholds = row(accept=0.4, high=0.9, low=0.1)
     tiers = [thresholds.tier(p) for p in (0.95, 0.9, 0.89, 0.4, 0.39, 0.1, 0.09)]
@@ -297,21 +297,26 @@ def test_tiers():
 
 def test_json_round_trip():
     table = ThresholdTable.fit(**make_lists({"T047": 500, "T191": 200, "T121": 40}), target_precision=0.9)
-    state = table.to_dict()
-    assert state["schema_version"] == 2 and state["tiers"] == ["high", "medium", "low", "reject"]
-    loaded = ThresholdTable.from_dict(json.loads(json.dumps(state, allow_nan=False)))
-    assert loaded.rows == table.rows
+    other = ThresholdTable({"default": row()}, table.hierarchy, 0.9)
+    state = thresholds_content({"all": table, "no type": other})
+    assert state["schema_version"] == 3 and state["tiers"] == ["high", "medium", "low", "reject"]
+    tables = load_thresholds(json.loads(json.dumps(state, allow_nan=False)))
+    loaded = tables["all"]
+    assert loaded.rows == table.rows and loaded.reads_types and tables["no type"].rows == other.rows
     assert (loaded.target_precision, loaded.confidence) == (0.9, 0.95)
     assert loaded.certificate == table.certificate
     assert loaded.for_type("Neoplastic Process") == table.for_type("T191") == table.rows["T191"]
-    assert loaded.to_dict() == state
+    assert thresholds_content(tables) == state
 
 
 def test_damaged_or_other_state_is_a_user_error():
-    state = ThresholdTable({"default": row()}, HIERARCHY).to_dict()
-    with pytest.raises(UserError, match="schema_version 1, .* run the calibrate stage again"):
-        ThresholdTable.from_dict({**state, "schema_version": 1})
-    swapped = {**state, "default": {**state["default"], "low": 0.5}}
-    for damaged in ({k: v for k, v in state.items() if k != "default"}, {**state, "default": {"accept": 1}}, swapped):
+    state = thresholds_content({"all": ThresholdTable({"default": row()}, HIERARCHY)})
+    with pytest.raises(UserError, match="schema_version 2, .* run the calibrate stage again"):
+        load_thresholds({**state, "schema_version": 2})
+    (entry,) = state["inputs"]
+    swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
+    for damaged in ({k: v for k, v in entry.items() if k != "default"}, {**entry, "default": {"accept": 1}}, swapped):
         with pytest.raises(UserError, match="damaged"):
-            ThresholdTable.from_dict(damaged)
+            load_thresholds({**state, "inputs": [damaged]})
+    with pytest.raises(UserError, match="damaged"):
+        load_thresholds({**state, "inputs": []})

@@ -8,7 +8,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 from umls_reranker import UMLSReranker
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
-from umls_reranker.calibration.probabilities import COUNTS_FILE, Calibration
+from umls_reranker.calibration.probabilities import COUNTS_FILE, Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.export import agreement, export_network, needs_calibrator, register
@@ -39,7 +39,8 @@ def exported(tmp_path_factory, lists):
         _, figures[backend] = export_network(folder, backend, reference, lists, 100.0, workspace)
         calibration = None
         if needs_calibrator(figures[backend]):
-            calibration = Calibration(calibrator=PlattCalibrator(slope=0.5, intercept=0.25)), fit_thresholds(), {}
+            model = InputModel(PlattCalibrator(slope=0.5, intercept=0.25), thresholds=fit_thresholds())
+            calibration = Calibration([model]), {}
         register(folder, workspace, backend, figures[backend], calibration)
     return folder, figures
 
@@ -61,8 +62,9 @@ def test_int8_networks_are_close_and_come_with_their_own_calibrator(exported, ba
     assert 1e-3 < figures[backend]["largest_logit_difference"] < 5
     reranker = UMLSReranker.from_pretrained(folder, backend=backend)
     assert reranker.scorer.precision == "int8"
-    assert (reranker.calibration.calibrator.slope, reranker.calibration.calibrator.intercept) == (0.5, 0.25)
-    assert UMLSReranker.from_pretrained(folder, backend="onnx").calibration.calibrator.slope == 0.8
+    own = reranker.calibration.models[0].calibrator
+    assert (own.slope, own.intercept) == (0.5, 0.25)
+    assert UMLSReranker.from_pretrained(folder, backend="onnx").calibration.models[0].calibrator.slope == 0.8
     ranked = reranker.rerank("cold", ["common cold", "cough"])
     assert ranked[0].cross_encoder_score == pytest.approx(1 / (1 + np.exp(-(0.5 * ranked[0].logit + 0.25))), abs=1e-6)
 
@@ -135,8 +137,8 @@ def test_registering_needs_the_training_mentions_of_the_calibration(tmp_path):
         (workspace / "onnx" / "model.onnx").write_bytes(b"network")
         counts = StringCounts.fit([mention])
         fusion = FeatureFusion({"cross_encoder": 1.0}, {}, 0.0)
-        calibration = Calibration([fusion], counts, PlattCalibrator(slope=0.5, intercept=0.25))
-        register(folder, workspace, "onnx", {}, (calibration, fit_thresholds(), {}))
+        model = InputModel(PlattCalibrator(slope=0.5, intercept=0.25), fusion, fit_thresholds())
+        register(folder, workspace, "onnx", {}, (Calibration([model], counts), {}))
 
     with pytest.raises(UserError, match="calibrated with other training mentions"):
         add("flu", "C2", ["T047"])

@@ -80,8 +80,8 @@ def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
 
 def test_a_calibrator_of_the_format_before_is_made_again(folder):
     content = json.loads((folder / "calibrator.json").read_text())
-    (folder / "calibrator.json").write_text(json.dumps(content | {"schema_version": 2}))
-    assert "calibrator.json has schema_version 2, not 3; run umls-reranker calibrate again" in refused(
+    (folder / "calibrator.json").write_text(json.dumps(content | {"schema_version": 3}))
+    assert "calibrator.json has schema_version 3, not 4; run umls-reranker calibrate again" in refused(
         verify_parts, folder
     )
 
@@ -154,7 +154,7 @@ def retrieve_more(folder):
         ("tokenizer.json", swap_two_letters),
         ("tokenizer_config.json", lambda folder: edit(folder / "tokenizer_config.json", do_lower_case=False)),
         ("thresholds.json", lower_the_thresholds),
-        ("calibrator.json", lambda folder: edit(folder / "calibrator.json", parameters={"slope": 2, "intercept": 0})),
+        ("calibrator.json", lambda folder: edit(folder / "calibrator.json", fitted_on={"mentions": 2})),
         ("recipe.yaml", retrieve_more),
         ("metrics.json", lambda folder: (folder / "metrics.json").write_text("[]")),
     ],

@@ -42,14 +42,19 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
     assert set(summary["test"]["recall"]) == {"dense", "context", "lexical", "nearest_mentions", "union"}
 
 
-def test_the_reranker_weighs_all_features_and_falls_back_without_retrieval_scores(run):
+def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
-    retrieval = ["retrieval", "context", "lexical"]
-    assert [list(fusion.weights) for fusion in reranker.calibration.fusions] == [
-        [name for name in CANDIDATE_FEATURES if name not in lacking]
-        for scores in ([], retrieval)
-        for lacking in (scores, [*scores, "type_fit"], [*scores, "type_fit", "type_lift"])
-    ]
+    models = {model.name: model for model in reranker.calibration.models}
+    assert list(models["all"].fusion.weights) == list(CANDIDATE_FEATURES)
+    without = {
+        "no scores": ("retrieval", "context", "lexical"),
+        "no context": ("context",),
+        "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_fit"),
+        "names, no type, no context": ("string_share", "concept_count", "retrieval", "context", "lexical")
+        + ("type_lift", "type_fit"),
+    }
+    for name, gone in without.items():
+        assert set(models[name].fusion.weights) == {*CANDIDATE_FEATURES} - {*gone}
     row = load_from_disk(str(run[0] / "candidates"))["test"][0]
     columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
     scored = [
@@ -58,7 +63,7 @@ def test_the_reranker_weighs_all_features_and_falls_back_without_retrieval_score
     ]
     bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in scored]
     with_scores, without = reranker.rerank("fever", scored), reranker.rerank("fever", bare)
-    assert "high" not in {item.tier for item in without}
+    assert {item.inputs for item in without} == {"names and CUIs, no type, no context"}
     found = {item.cui: item.cross_encoder_score for item in with_scores}
     assert found != {item.cui: item.cross_encoder_score for item in without}
 

@@ -76,7 +76,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
-    assert calibrator["parameters"] != former["parameters"]
+    assert calibrator["inputs"][0]["parameters"] != former["inputs"][0]["parameters"]
     again = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
     assert (again.code, again.skipped) == (0, ["model"])
 

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from tiny_reranker import fit_thresholds, tiny_reranker
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
-from umls_reranker.calibration.calibrators import IsotonicCalibrator
+from umls_reranker.calibration.calibrators import IsotonicCalibrator, ListwiseCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
-from umls_reranker.calibration.probabilities import Calibration
+from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
@@ -51,7 +52,8 @@ class GivenScores:
 
 def given(calibrator=None, **logits):
     """A reranker with these logits by name, and the identity of log-odds as calibrator."""
-    return UMLSReranker(GivenScores(logits), Calibration(calibrator=calibrator), fit_thresholds(), None, {})
+    model = InputModel(calibrator or ListwiseCalibrator(), thresholds=fit_thresholds())
+    return UMLSReranker(GivenScores(logits), Calibration([model]), None, {})
 
 
 def logit(p):
@@ -66,7 +68,7 @@ def probabilities(**values):
 def test_a_template_that_shows_preferred_names_reads_them_where_they_differ():
     template = PairTemplate(candidate_fields=("preferred_name", "definition"))
     scorer = GivenScores({"cold ; Common Cold": 2.0, "Cold": 1.0, "flu ; a virus": 0.0}, template)
-    reranker = UMLSReranker(scorer, Calibration(), fit_thresholds(), None, {})
+    reranker = UMLSReranker(scorer, Calibration([InputModel(thresholds=fit_thresholds())]), None, {})
     candidates = [{"name": "cold", "preferred_name": "Common Cold"}, {"name": "Cold", "preferred_name": "cold"}]
     ranked = reranker.rerank("cold", [*candidates, {"name": "flu", "definition": "a virus"}])
     assert [(item.name, item.logit) for item in ranked] == [("cold", 2.0), ("Cold", 1.0), ("flu", 0.0)]
@@ -74,7 +76,7 @@ def test_a_template_that_shows_preferred_names_reads_them_where_they_differ():
 
 def test_a_template_that_shows_types_reads_their_names():
     scorer = GivenScores({"flu": 0.0}, PairTemplate(mention_types=True))
-    reranker = UMLSReranker(scorer, Calibration(), fit_thresholds(), None, {})
+    reranker = UMLSReranker(scorer, Calibration([InputModel(thresholds=fit_thresholds())]), None, {})
     type_id = next(iter(reranker.thresholds.hierarchy))
     for given in (type_id, "UnknownType", None):
         reranker.rerank("cold", ["flu"], given)
@@ -380,6 +382,7 @@ def test_context_reaches_the_scorer():
 
 
 FULL = {"name": "cold", "cui": "C1", "preferred_name": "Common Cold", "definition": "", "retrieval_score": 0.5}
+ALL_BUT_CUIS = ("preferred_name", "definition", "context", "entity_type", "retrieval_score")
 READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), context_tokens=8, mention_types=True)
 
 
@@ -388,9 +391,20 @@ def reading_everything() -> UMLSReranker:
     fusion = FeatureFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
     fallback = FeatureFusion({"string_share": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
-    calibration = Calibration([fusion, fallback], counts, score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+    nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
+    models = [
+        InputModel(fusion=fusion, thresholds=fit_thresholds()),
+        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="no scores"),
+        InputModel(fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"),
+        InputModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
+    ]
     scorer = GivenScores(defaultdict(float), READ_ALL)
-    return UMLSReranker(scorer, calibration, fit_thresholds(), None, {})
+    calibration = Calibration(models, counts, score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+    return UMLSReranker(scorer, calibration, None, {})
+
+
+def uncertified(table: ThresholdTable) -> ThresholdTable:
+    return ThresholdTable({node: replace(row, high=None) for node, row in table.rows.items()}, table.hierarchy)
 
 
 def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
@@ -400,31 +414,62 @@ def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
     assert best.tier == "high" and not recwarn.list
 
 
-@pytest.mark.parametrize("key", ["cui", "preferred_name", "definition", "retrieval_score"])
+DECIDES = {"retrieval_score": "no scores", "definition": "names and CUIs, no type", "cui": "names, no type"}
+
+
+@pytest.mark.parametrize("key", DECIDES)
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_mention_is_never_high_where_a_candidate_lacks_what_is_read(key, place):
+def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, place):
     candidates = [FULL, FULL | {"cui": "C2", "retrieval_score": 0.0}]
     candidates[place] = {name: value for name, value in candidates[place].items() if name != key}
     reranker = reading_everything()
     shown = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
     with pytest.warns(UserWarning, match=f"came without what this model reads: {re.escape(shown)}; ") as caught:
         best = reranker.rerank("cold", candidates, DISEASE, "a ", "")[0]
-    assert best.tier == "medium" and best.accepted
+    assert best.inputs == DECIDES[key] and best.inputs in str(caught[0].message)
+    assert best.tier == ("high" if key == "definition" else "medium") and best.accepted
     assert len(caught) == 1 and caught[0].filename == __file__
 
 
-def test_nor_without_type_or_context_and_all_that_is_missing_is_named_at_once():
+def test_the_network_sees_nothing_that_the_model_which_decides_was_fitted_without():
     reranker = reading_everything()
-    with pytest.warns(UserWarning, match="reads: entity_type; "):
-        assert reranker.rerank("cold", [FULL], None, "a ", "")[0].tier == "medium"
-    with pytest.warns(UserWarning, match="reads: context; "):
-        assert reranker.rerank("cold", [FULL], DISEASE, " ", "")[0].tier == "medium"
+    reranker.rerank("cold", [FULL], DISEASE, "a ", "")
+    with pytest.warns(UserWarning, match="definition"):
+        ranked = reranker.rerank("cold", [FULL, FULL | {"definition": None}], DISEASE, "a ", "")
+    whole, fallback = reranker.scorer.calls
+    assert whole == [("cold ; Disease or Syndrome", "cold ; Common Cold", "a ", "")]
+    assert fallback == [("cold", "cold", "", "")] * 2
+    assert {item.inputs for item in ranked} == {"names and CUIs, no type"} and ranked[0].cui == "C1"
+
+
+def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
+    rows = [
+        ("cold", [FULL], DISEASE, "a ", ""),
+        ("cold", [FULL | {"retrieval_score": None}, FULL | {"cui": "C2"}], DISEASE, "a ", ""),
+        ("cold", ["cold", "flu"], None, "", ""),
+        ("cold", [], None, "", ""),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        together = reading_everything().rerank_batch(*zip(*rows, strict=True))
+        alone = [reading_everything().rerank(*row) for row in rows]
+    assert together == alone
+    assert [{item.inputs for item in ranked} for ranked in alone] == [
+        {"all"},
+        {"no scores"},
+        {"names, no type"},
+        set(),
+    ]
+    assert [ranked[0].tier for ranked in alone[:3]] == ["high", "medium", "medium"]
+
+
+def test_all_that_is_missing_is_named_at_once_with_what_decided():
+    reranker = reading_everything()
     with pytest.warns(UserWarning) as caught:
-        rows = reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
-    assert [row[0].tier for row in rows[:2]] == ["medium", "high"]
+        reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
     (message,) = (str(warning.message) for warning in caught)
-    named = "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; "
-    assert named in message
+    assert "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; " in message
+    assert "all (certified); names, no type (never in the tier high)" in message
 
 
 @pytest.mark.parametrize("score", [25.1, 1e308, float("inf"), float("nan")])
@@ -463,7 +508,7 @@ def test_evaluation_and_serving_find_the_same_missing(tmp_path):
     # As in a run, whose thresholds go by the types of its dictionary.
     concepts.hierarchy = reranker.thresholds.hierarchy
     lists = CandidateLists.from_run(candidates, mentions, concepts, READ_ALL.candidate_fields)
-    evaluated = reranker.calibration.missing_inputs(lists, READ_ALL.reads)
+    evaluated = reranker.calibration.choose(lists, READ_ALL.reads).missing
     for number, row in enumerate(candidates):
         given = as_serving_input(row, concepts)
         with warnings.catch_warnings(record=True) as caught:

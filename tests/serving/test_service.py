@@ -329,12 +329,13 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
     assert second == [] and len(first) == 3
     for row, item in zip(first, expected, strict=True):
         assert row["score"] == pytest.approx(item.cross_encoder_score, abs=1e-6)
-        assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted")] == [
+        assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted", "inputs")] == [
             item.cui,
             item.name,
             item.rank,
             item.tier,
             item.accepted,
+            "all",
         ]
 
 
@@ -350,7 +351,7 @@ def test_link_answers_for_each_mention(reranker):
     )
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
-        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted")
+        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted", "inputs")
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
     assert refused(none)[:2] == (422, "Validation")

@@ -10,11 +10,11 @@ import numpy as np
 
 from ..core.arrays import list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
-from .thresholds import TIERS, ThresholdTable
+from .thresholds import TIERS
 
 if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
-    from .probabilities import Calibration
+    from .probabilities import Calibration, Choice
 
 __all__ = ["Decisions", "RankedCandidate", "margins", "rank"]
 
@@ -32,11 +32,12 @@ class RankedCandidate(NamedTuple):
             the model weighs; candidates are ranked by it (by its unrounded log-odds).
         margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
             below the best concept, and the score itself when there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type. Never
-            ``high`` where mention or candidates came without anything that the model reads: what certifies the tier
-            was measured with all of it.
+        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type; ``high``
+            by the certificate of the model that decided.
         accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
             that the deployment accepts (`UMLSReranker.accept_tier`).
+        inputs: which inputs decided, the same for all candidates of a mention: "all", or what a fallback model reads,
+            such as "no type" or "names and CUIs".
     """
 
     candidate: Any
@@ -48,6 +49,7 @@ class RankedCandidate(NamedTuple):
     margin: float
     tier: str
     accepted: bool
+    inputs: str = "all"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Decisions:
         margins: (m,) float64, `margins` of the probabilities.
         tiers: (m,) int64, places in `TIERS`.
         accepted: (m,) bool, of first candidates only.
-        missing: inputs that the model reads -> (n,) bool, which mentions came without.
+        models: (n,) int64, what decided, as places in `Calibration.models`.
+        missing: inputs that the model of all inputs reads -> (n,) bool, which mentions came without.
         truncated: pairs of which mention or name was cut to fit the model's length.
     """
 
@@ -75,6 +78,7 @@ class Decisions:
     margins: np.ndarray
     tiers: np.ndarray
     accepted: np.ndarray
+    models: np.ndarray
     missing: Mapping[str, np.ndarray] = field(default_factory=dict)
     truncated: int = 0
 
@@ -91,24 +95,25 @@ def rank(
     lists: CandidateLists,
     score: Callable[[CandidateLists], Scores],
     calibration: Calibration,
-    thresholds: ThresholdTable,
     *,
-    reads: Sequence[str] = (),
+    shown: Sequence[str] = (),
     accept_tier: str = "medium",
 ) -> Decisions:
     """Decide about all candidates.
 
     Args:
         lists: of n mentions.
-        score: gives the logits of their candidates.
-        calibration, thresholds: of the model.
-        reads: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
+        score: gives the logits of their candidates, of lists without what the models that decide do not read.
+        calibration: of the model.
+        shown: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier whose first candidate is accepted.
     """
+    choice = calibration.choose(lists, shown)
+    lists = calibration.as_read(lists, choice.models)
     scores = score(lists)
-    decided = calibration(lists, scores.logits, reads)
+    decided = calibration(lists, scores.logits, choice.models)
     order = ranking(decided.log_odds, lists.offsets)
-    tiers = _tiers(lists, decided.probabilities, decided.complete, thresholds)
+    tiers = _tiers(lists, decided.probabilities, choice, calibration)
     first = order[lists.offsets[:-1][list_sizes(lists.offsets) > 0]]
     accepted = np.zeros(len(order), bool)
     accepted[first] = tiers[first] <= TIERS.index(accept_tier)
@@ -121,7 +126,8 @@ def rank(
         margins(decided.probabilities, lists.concepts, lists.offsets),
         tiers,
         accepted,
-        decided.missing,
+        choice.models,
+        choice.missing,
         scores.truncated,
     )
 
@@ -147,13 +153,14 @@ def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray
     return probabilities - np.where(leads, second[owner], best[owner])
 
 
-def _tiers(
-    lists: CandidateLists, probabilities: np.ndarray, complete: np.ndarray, thresholds: ThresholdTable
-) -> np.ndarray:
+def _tiers(lists: CandidateLists, probabilities: np.ndarray, choice: Choice, calibration: Calibration) -> np.ndarray:
     """(m,) places in `TIERS`."""
-    rows = [thresholds.for_type(types) for types in (*lists.types.sets, ())]
-    edges = np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])
-    edges = edges[lists.types.codes]
+    edges = np.empty((len(lists), 3))
+    for number in np.unique(choice.models).tolist():
+        thresholds, inside = calibration.models[number].thresholds, choice.models == number
+        rows = [thresholds.for_type(types) for types in (*lists.types.sets, ())]
+        own = np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])
+        edges[inside] = own[lists.types.codes[inside]]
     # What certifies the tier "high" was measured on mentions with all that the model reads.
-    edges[~complete, 2] = np.inf
+    edges[~choice.complete, 2] = np.inf
     return 3 - (probabilities[:, None] >= edges[lists.owner]).sum(axis=1)

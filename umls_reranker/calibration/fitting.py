@@ -5,16 +5,20 @@ The calibrator is given by name, or is the one that predicts held-out documents 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import top_two
+from ..core.arrays import list_offsets, list_sizes, top_two
 from ..core.errors import UserError
+from ..models.cross_encoder import PairScorer, score_lists
 from .choice import log_sums
-from .features import default_features
-from .probabilities import CalibratedScores, Calibration, fit_fusions
+from .features import default_features, features
+from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
+from .probabilities import CalibratedScores, Calibration, InputModel
 from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample, Types
@@ -25,17 +29,67 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..core.arguments import CalibrationArguments
-    from ..data.candidate_lists import AnnotatedLists
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator", "fit_parts", "fit_with_counts"]
+__all__ = [
+    "Logits",
+    "cross_validated_losses",
+    "document_folds",
+    "fit_calibrator",
+    "fit_fusion",
+    "fit_parts",
+    "fit_with_counts",
+    "logits_as_decided",
+    "score_inputs",
+]
 
 FOLDS = 5
+# Features that need the mention's semantic type.
+TYPE_FEATURES = ("type_lift", "type_fit")
+# Of the network, (m,) by what it did not see of that which it reads; () where it saw all.
+Logits = Mapping[tuple[str, ...], np.ndarray]
+
+
+def score_inputs(
+    scorer: PairScorer, lists: CandidateLists, logits: np.ndarray, features: Sequence[str] | None, desc: str
+) -> Logits:
+    """Score candidates once more for each other input of the network that a fallback model leaves of them.
+
+    Args:
+        logits: (m,) of the lists as they are.
+        features: as in a recipe's section.
+        desc: title of the progress bars.
+    """
+    shown = scorer.template.reads
+    found: dict[tuple[str, ...], np.ndarray] = {(): logits}
+    for removed in fallback_inputs(default_features(lists) if features is None else features, shown):
+        unseen = _unseen(removed, shown)
+        if unseen not in found:
+            title = f"{desc} without {' and '.join(unseen)}"
+            found[unseen] = score_lists(scorer, without(lists, unseen), title).logits
+    return found
+
+
+def logits_as_decided(
+    logits: Logits, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
+) -> np.ndarray:
+    """(m,) logits of what the network sees of each list where `calibration` decides (`Calibration.as_read`)."""
+    models, found = calibration.choose(lists, shown).models, np.array(logits[()])
+    for number in np.unique(models).tolist():
+        rows = (models == number)[lists.owner]
+        # Where no fallback weighs the cross-encoder, nothing was scored for it.
+        found[rows] = logits.get(_unseen(calibration.models[number].removed, shown), found)[rows]
+    return found
+
+
+def _unseen(removed: Sequence[str], shown: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in shown if name in removed)
 
 
 def fit_parts(
-    lists: AnnotatedLists, logits: np.ndarray, train_mentions: Dataset, *options: Any
-) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
+    lists: AnnotatedLists, logits: Logits, train_mentions: Dataset, *options: Any
+) -> tuple[Calibration, dict[str, Any]]:
     """`fit_with_counts` of the strings and concepts of the training split."""
     columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
     return fit_with_counts(lists, logits, StringCounts.fit(zip(*columns, strict=True)), *options)
@@ -43,79 +97,238 @@ def fit_parts(
 
 def fit_with_counts(
     lists: AnnotatedLists,
-    logits: np.ndarray,
+    logits: Logits,
     counts: StringCounts,
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
     seed: int,
-    reads: Sequence[str] = (),
-) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
-    """Fit fusion, calibrator and thresholds on real lists, whose class balance is what serving sees.
+    shown: Sequence[str] = (),
+) -> tuple[Calibration, dict[str, Any]]:
+    """Fit the model of all inputs and its fallbacks on real lists, whose class balance is what serving sees.
 
     Thresholds and certificates rest on probabilities of held-out documents: each fold's are those of a fusion and a
-    calibrator of the same kind that were fitted on the other folds. What is served is fitted on all.
+    calibrator of the same kind that were fitted on the other folds. What is served is fitted on all. Each fallback is
+    fitted in the same way, on the lists without its inputs, with a calibrator of the same kind.
 
     Args:
         lists: the calibration split.
-        logits: (m,) float32 raw scores of its candidates.
+        logits: of its candidates, by what the network sees of them (`score_inputs`).
         counts: of the training split.
         settings: the recipe's section.
         hierarchy: type tree that thresholds fall back along.
         seed: of the folds of documents.
-        reads: as for `decisions.rank`.
+        shown: what the network reads (`PairTemplate.reads`).
 
     Returns:
-        calibration, thresholds, and what they were fitted on (for ``calibrator.json``).
+        calibration, and what it was fitted on (for ``calibrator.json``).
+
+    Raises:
+        UserError: too little to fit the model of all inputs on, or a feature that is unknown or that the lists lack.
     """
-    labels, rows = lists.labels, lists.owner
-    documents, gold = lists.annotations.documents, lists.annotations.gold
     names = default_features(lists) if settings.features is None else settings.features
+    names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
+    columns, about = features(lists, counts) if names else ({}, {})
+    _check_features(names, columns)
+    folds = document_folds(lists.annotations.documents, seed)
 
-    def fit(inside: np.ndarray, method: str, **kinds: bool) -> tuple[Calibration, dict[str, float]]:
-        return _fit_calibration(
-            names or (["cross_encoder"] if method == "listwise" else []),
-            method,
-            lists.take(inside),
-            logits[inside[rows]],
-            gold[inside],
-            labels[inside[rows]],
-            documents[inside],
-            counts,
+    def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
+        left = [name for name in names if not {*removed} & {*inputs_of([name])}]
+        given = {name: columns[name] for name in left if name != "cross_encoder"}
+        part = without(lists, removed)
+        fitting = _Fitting(part, logits[_unseen(removed, shown)], left, given, about, hierarchy, seed, removed)
+        model, losses = fitting.model(np.ones(len(lists), bool), method)
+        scores, complete, held_out = fitting.held_out(model, folds, shown)
+        first, _ = top_two(scores.log_odds, lists.offsets)
+        thresholds = ThresholdTable.fit(
+            scores.probabilities,
+            lists.labels,
+            lists.owner,
+            np.where(first >= 0, scores.probabilities[first], np.nan),
+            lists.is_right(first),
+            part.types,
             hierarchy,
-            seed,
-            **kinds,
+            groups=lists.annotations.documents,
+            complete=complete,
+            target_precision=settings.target_precision,
+            confidence=settings.confidence,
         )
+        return replace(model, thresholds=thresholds, name=inputs_name(names, shown, removed)), losses, held_out
 
-    calibration, losses = fit(np.ones(len(documents), bool), settings.calibrator)
-    method = calibration.calibrator.method
-    decided, held_out = _held_out(
-        lambda inside: fit(inside, method, full_only=True)[0], calibration, lists, logits, reads, seed
-    )
-    probabilities = decided.probabilities
-    first, _ = top_two(decided.log_odds, lists.offsets)
-    thresholds = ThresholdTable.fit(
-        probabilities,
-        labels,
-        rows,
-        np.where(first >= 0, probabilities[first], np.nan),
-        lists.is_right(first),
-        lists.types,
-        hierarchy,
-        groups=documents,
-        complete=decided.complete,
-        target_precision=settings.target_precision,
-        confidence=settings.confidence,
-    )
+    first, losses, held_out = fit((), settings.calibrator)
+    models = [first]
+    for removed in fallback_inputs(names, shown)[1:]:
+        # Where nothing goes by types but thresholds, those of all inputs are for mentions without a type too.
+        if removed == ("entity_type",) and removed[0] not in first.reads(shown):
+            continue
+        try:
+            models.append(fit(removed, first.calibrator.method)[0])
+        except UserError:
+            # What is left says nothing; mentions that come with no more are never in the tier high.
+            continue
+    others = [name for name in names if name != "cross_encoder"]
+    baseline = None
+    if others and len(others) < len(names):
+        baseline = _fusion(others, columns, about, lists.offsets, lists.annotations.gold)
+    ranges = _ranges({name: columns[name] for name in names if name in lists.scores})
     fitted = {
         "split": "calibration",
         "mentions": len(lists),
-        "pairs": len(labels),
-        "positives": int(labels.sum()),
+        "pairs": len(lists.labels),
+        "positives": int(lists.labels.sum()),
         "thresholds_on_held_out_documents": held_out,
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return calibration, thresholds, fitted
+    return Calibration(models, counts, baseline, ranges), fitted
+
+
+def fit_fusion(
+    names: Sequence[str], lists: CandidateLists, logits: np.ndarray, gold: np.ndarray, counts: StringCounts
+) -> Calibration:
+    """Fit the weights of some features, with no calibrator after them, no thresholds and no fallbacks.
+
+    Args:
+        names: features, of `fusion.CANDIDATE_FEATURES`, or of further retrievers whose scores the lists carry.
+        lists: to fit on.
+        logits: (m,) of their candidates.
+        gold: (n,) place of the right concept in its list, -1 where it is not there.
+        counts: of the training split.
+
+    Raises:
+        UserError: a feature that does not exist, or that the candidate lists do not carry.
+    """
+    columns, about = features(lists, counts)
+    _check_features(names, columns)
+    columns["cross_encoder"] = logits
+    ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
+    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, None, ranges)
+
+
+def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
+    for name in names:
+        if name not in {*CANDIDATE_FEATURES, *columns}:
+            raise UserError(f"features: {name!r} is unknown; choose from {', '.join(CANDIDATE_FEATURES)}")
+        if name not in {"cross_encoder", *columns}:
+            raise UserError(
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`"
+            )
+
+
+def _fusion(
+    names: Sequence[str],
+    columns: Mapping[str, np.ndarray],
+    about: Mapping[str, np.ndarray],
+    offsets: np.ndarray,
+    gold: np.ndarray,
+) -> FeatureFusion:
+    # A calibration mention without types supports no candidate.
+    given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
+    return FeatureFusion.fit(given, about, offsets, gold)
+
+
+def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
+    return {name: ScoreRange.of(column) for name, column in scores.items()}
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """The calibration lists without some inputs, to fit one model on.
+
+    Attributes:
+        lists: without `removed`.
+        logits: (m,).
+        names: of the features that are weighed; none where the cross-encoder alone decides.
+        columns, about: these features but the cross-encoder, and those of lists.
+    """
+
+    lists: AnnotatedLists
+    logits: np.ndarray
+    names: Sequence[str]
+    columns: Mapping[str, np.ndarray]
+    about: Mapping[str, np.ndarray]
+    hierarchy: TypeHierarchy
+    seed: int
+    removed: tuple[str, ...]
+
+    def model(self, inside: np.ndarray, method: str) -> tuple[InputModel, dict[str, float]]:
+        """Fusion and calibrator of some of the mentions, (n,) bool, and what `fit_calibrator` returns with it."""
+        lists = self.lists
+        rows, offsets = inside[lists.owner], list_offsets(list_sizes(lists.offsets)[inside])
+        log_odds, fusion = self.logits[rows], None
+        if self.names:
+            columns = _part(self.columns, rows) | {"cross_encoder": log_odds}
+            about = _part(self.about, inside)
+            fusion = _fusion(self.names, columns, about, offsets, lists.annotations.gold[inside])
+            bare = InputModel(fusion=fusion)
+            log_odds = bare.scores(
+                columns, about, log_odds, lists.types.take(lists.owner[rows]), offsets, lists.concepts[rows]
+            ).log_odds
+        calibrator, losses = fit_calibrator(
+            method,
+            log_odds,
+            lists.labels[rows],
+            lists.annotations.documents[lists.owner[rows]],
+            offsets=offsets if self.names else None,
+            types=lists.types.take(lists.owner[rows]),
+            hierarchy=self.hierarchy,
+            seed=self.seed,
+        )
+        return InputModel(calibrator, fusion, removed=self.removed), losses
+
+    def held_out(
+        self, model: InputModel, folds: np.ndarray, shown: Sequence[str]
+    ) -> tuple[CalibratedScores, np.ndarray, bool]:
+        """Scores of every list by what was fitted on other documents, as `model` was; (n,) bool, which mentions came
+        with all that is read; and True.
+
+        Where some fold has too little to fit on: those of `model`, and False.
+        """
+        everywhere = np.ones(len(self.lists), bool)
+        parts = []
+        try:
+            for number in range(folds.max() + 1) if folds.any() else ():
+                inside = folds == number
+                fitted, _ = self.model(~inside, model.calibrator.method)
+                parts.append((inside, *self._scored(fitted, ~inside, inside, shown)))
+        except UserError:
+            parts = []
+        if not parts:
+            return *self._scored(model, everywhere, everywhere, shown), False
+        scores = CalibratedScores(np.empty(len(self.logits)), np.empty(len(self.logits)))
+        complete = np.empty(len(self.lists), bool)
+        for inside, part, own in parts:
+            complete[inside] = own
+            for column, values in zip(scores, part, strict=True):
+                column[inside[self.lists.owner]] = values
+        return scores, complete, True
+
+    def _scored(
+        self, model: InputModel, fitted: np.ndarray, inside: np.ndarray, shown: Sequence[str]
+    ) -> tuple[CalibratedScores, np.ndarray]:
+        """Scores of some mentions, (n,) bool, by what was fitted on others, and which have all that it reads."""
+        lists, columns = self.lists, dict(self.columns)
+        rows = inside[lists.owner]
+        for name in {*lists.scores} & {*columns}:
+            columns[name] = ScoreRange.of(columns[name][fitted[lists.owner]]).inside(columns[name])
+        lacks = [lacking(lists, name, columns) for name in self._reads(model, shown)]
+        scores = model.scores(
+            _part(columns, rows),
+            _part(self.about, inside),
+            self.logits[rows],
+            lists.types.take(lists.owner[rows]),
+            list_offsets(list_sizes(lists.offsets)[inside]),
+            lists.concepts[rows],
+        )
+        return scores, ~np.logical_or.reduce([np.zeros(len(lists), bool), *lacks])[inside]
+
+    def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
+        # As `InputModel.reads` once there are thresholds.
+        by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
+        return [*model.reads(shown), *(["entity_type"] if by_type else [])]
+
+
+def _part(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: column[rows] for name, column in columns.items()}
 
 
 def fit_calibrator(
@@ -204,68 +417,3 @@ def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
     """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
     index, documents = document_index(groups)
     return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
-
-
-def _fit_calibration(
-    names: Sequence[str],
-    method: str,
-    lists: AnnotatedLists,
-    logits: np.ndarray,
-    gold: np.ndarray,
-    labels: np.ndarray,
-    documents: np.ndarray,
-    counts: StringCounts,
-    hierarchy: TypeHierarchy,
-    seed: int,
-    full_only: bool = False,
-) -> tuple[Calibration, dict[str, float]]:
-    """Fusion and calibrator, and what `fit_calibrator` returns with it."""
-    calibration, log_odds = Calibration(), logits
-    if names:
-        calibration = fit_fusions(names, lists, logits, gold, counts, full_only=full_only)
-        log_odds, _ = calibration.utilities(lists, logits)
-    calibration.calibrator, losses = fit_calibrator(
-        method,
-        log_odds,
-        labels,
-        documents[lists.owner],
-        offsets=lists.offsets if names else None,
-        types=lists.types.take(lists.owner),
-        hierarchy=hierarchy,
-        seed=seed,
-    )
-    return calibration, losses
-
-
-def _held_out(
-    fit: Callable[[np.ndarray], Calibration],
-    calibration: Calibration,
-    lists: AnnotatedLists,
-    logits: np.ndarray,
-    reads: Sequence[str],
-    seed: int,
-) -> tuple[CalibratedScores, bool]:
-    """Scores of every list by what was fitted on other documents, and True.
-
-    Where some fold has too little to fit on: those of `calibration`, and False.
-    """
-    fold = document_folds(lists.annotations.documents, seed)
-    parts = []
-    try:
-        for number in range(fold.max() + 1) if fold.any() else ():
-            inside = fold == number
-            parts.append((inside, fit(~inside)(lists.take(inside), logits[inside[lists.owner]], reads)))
-    except UserError:
-        parts = []
-    if not parts:
-        return calibration(lists, logits, reads), False
-    log_odds, probabilities = np.empty(len(logits)), np.empty(len(logits))
-    complete = np.empty(len(lists), bool)
-    for inside, decided in parts:
-        rows = inside[lists.owner]
-        log_odds[rows], probabilities[rows], complete[inside] = (
-            decided.log_odds,
-            decided.probabilities,
-            decided.complete,
-        )
-    return CalibratedScores(log_odds, probabilities, complete), True

@@ -12,15 +12,21 @@ Calibration, evaluation and serving all ask `probabilities.Calibration`, which d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_sizes
 from ..data.candidate_lists import CandidateLists, encoded_texts
+from .fusion import CANDIDATE_FEATURES
 
-__all__ = ["INPUTS_OF_FEATURES", "ScoreRange", "lacking", "lists_with_any"]
+__all__ = ["ScoreRange", "fallback_inputs", "inputs_name", "inputs_of", "lacking", "lists_with_any", "without"]
+
+Lists = TypeVar("Lists", bound=CandidateLists)
 
 INPUTS_OF_FEATURES = {
     "retrieval": ("retrieval_score",),
@@ -31,8 +37,99 @@ INPUTS_OF_FEATURES = {
     "type_lift": ("entity_type", "cui"),
     "type_fit": ("entity_type", "semantic_types"),
 }
+# Of a candidate, what a template may show.
+TEXTS = ("preferred_name", "definition")
 # Share of a score's range that serving may go beyond it on either side.
 MARGIN = 0.1
+
+
+def inputs_of(features: Sequence[str]) -> list[str]:
+    """What features are made of; one that has no entry of its own is the score of a retriever."""
+    names = [
+        name
+        for feature in features
+        for name in INPUTS_OF_FEATURES.get(feature, () if feature in CANDIDATE_FEATURES else (f"{feature}_score",))
+    ]
+    return list(dict.fromkeys(names))
+
+
+def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """What requests are expected to lack, the richest first, each as the inputs that are removed.
+
+    Of candidates: the scores of retrievers, the semantic types, both, all but names and CUIs, all but names. With each
+    of these the mention's type, and its context where the network reads it and candidates are whole, names and CUIs,
+    or names. Of several that leave the same features and the same input of the network one is kept.
+
+    Args:
+        features: all that are weighed; none where the cross-encoder alone decides.
+        shown: inputs that the network reads (`PairTemplate.reads`).
+    """
+    read = list(dict.fromkeys([*shown, *inputs_of(features), "entity_type"]))
+    scores = [name for name in read if name.endswith("_score")]
+    names_and_cuis = [*scores, "semantic_types", *TEXTS]
+    bare: list[list[str]] = [names_and_cuis, [*names_and_cuis, "cui"]]
+    candidates = [[], scores, ["semantic_types"], [*scores, "semantic_types"], *bare]
+    found: dict[tuple, tuple[str, ...]] = {}
+    for context in ((), ("context",)) if "context" in shown else ((),):
+        for own in ((), ("entity_type",)):
+            for others in [[], *bare] if context else candidates:
+                removed = {*own, *context, *others}
+                left = [feature for feature in features if removed.isdisjoint(inputs_of([feature]))]
+                kept = (tuple(left), tuple(name for name in shown if name not in removed), own)
+                if left or not features:
+                    found.setdefault(kept, tuple(name for name in read if name in removed))
+    return list(found.values())
+
+
+def inputs_name(features: Sequence[str], shown: Sequence[str], removed: Sequence[str]) -> str:
+    """What is left without the removed inputs, in a few words, such as "names and CUIs, no type".
+
+    Args:
+        features, shown: as of `fallback_inputs`.
+    """
+    of_mention = {"entity_type": "no type", "context": "no context"}
+    left = inputs_of([feature for feature in features if not {*removed} & {*inputs_of([feature])}])
+    kept = {name for name in (*left, *shown) if name not in (*removed, *of_mention)}
+    gone = [name for name in removed if name not in of_mention]
+    parts = []
+    if gone and kept <= {"cui"}:
+        parts = ["names and CUIs" if kept else "names"]
+    elif gone:
+        parts = ["no scores"] if any(name.endswith("_score") for name in gone) else []
+        parts += ["no candidate types"] if "semantic_types" in gone else []
+        parts += ["no candidate texts"] if {*gone} & {*TEXTS} else []
+    return ", ".join([*parts, *(word for name, word in of_mention.items() if name in removed)]) or "all"
+
+
+def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:
+    """The lists as if some mentions, (n,) bool, or all of them, had come without these inputs."""
+    here = np.ones(len(lists), bool) if mentions is None else mentions
+    if not removed or not here.any():
+        return lists
+    rows, changed = here[lists.owner], dict[str, Any]()
+    if "cui" in removed:
+        changed["cuis"] = RepeatedTexts(
+            [*lists.cuis.texts, None], np.where(rows, len(lists.cuis.texts), lists.cuis.codes)
+        )
+    for name in TEXTS:
+        if name in removed:
+            column = getattr(lists, f"{name}s")
+            changed[f"{name}s"] = pc.if_else(pa.array(rows), pa.scalar(None, pa.string()), column)
+    if "context" in removed:
+        for side in ("lefts", "rights"):
+            pairs = zip(getattr(lists, side), here.tolist(), strict=True)
+            changed[side] = ["" if is_removed else text for text, is_removed in pairs]
+    if "entity_type" in removed:
+        changed["types"] = replace(lists.types, codes=np.where(here, -1, lists.types.codes))
+    if "semantic_types" in removed:
+        changed["candidate_types"] = replace(
+            lists.candidate_types, codes=np.where(rows, -1, lists.candidate_types.codes)
+        )
+    changed["scores"] = {
+        name: np.where(rows, np.nan, column) if f"{name}_score" in removed else column
+        for name, column in lists.scores.items()
+    }
+    return replace(lists, **changed)
 
 
 class ScoreRange(NamedTuple):

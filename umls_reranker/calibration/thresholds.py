@@ -11,7 +11,7 @@ A type falls back along its lineage: itself, the ancestors of its own semantic g
 Loading and looking up need numpy alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,9 +24,9 @@ from .lineage import DEFAULT, lineage, memberships
 from .resampling import document_index
 from .score_maps import Types
 
-__all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold"]
+__all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold", "load_thresholds", "thresholds_content"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
 
@@ -206,20 +206,27 @@ class ThresholdTable:
             rows = _with_high(rows, hierarchy, certificate.threshold, tops, inside, target_precision, min_mentions)
         return cls(rows, hierarchy, target_precision, confidence, certificate)
 
-    def for_type(self, types: str | Sequence[str] | None = None, complete: bool = True) -> TypeThreshold:
+    @classmethod
+    def uncertified(cls) -> "ThresholdTable":
+        """Of a model that has none: all candidates are of one tier."""
+        return cls({DEFAULT: TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, DEFAULT, DEFAULT)}, TypeHierarchy([]))
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether any mention can be in the tier high."""
+        return self.certificate is not None and self.certificate.threshold is not None
+
+    @property
+    def reads_types(self) -> bool:
+        """Whether any type, ancestor or group has thresholds of its own."""
+        return len(self.rows) > 1
+
+    def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
 
         A type that the calibration split did not hold takes those of its nearest ancestor; an unknown type, or None,
         takes the default.
-
-        Args:
-            complete: whether the mention came with all that the model reads; without, nothing is called high, since
-                what certifies the tier was measured with it.
         """
-        found = self._of_type(types)
-        return found if complete else replace(found, high=None)
-
-    def _of_type(self, types: str | Sequence[str] | None) -> TypeThreshold:
         names = [types] if isinstance(types, str) else types
         for known in filter(None, map(self.hierarchy.resolve, () if names is None else names)):
             if known not in self._found:
@@ -230,42 +237,55 @@ class ThresholdTable:
         return self.rows[DEFAULT]
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``thresholds.json``."""
+        """Its entry in ``thresholds.json``."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "target_precision": self.target_precision,
-            "confidence": self.confidence,
             "certificate": None if self.certificate is None else asdict(self.certificate),
-            "tiers": list(TIERS),
             "default": asdict(self.rows[DEFAULT]),
             "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
-            "hierarchy": self.hierarchy.to_dict(),
         }
 
-    @classmethod
-    def from_dict(cls, state: dict[str, Any]) -> "ThresholdTable":
-        """The table that `to_dict` wrote.
 
-        Raises:
-            UserError: another schema, or a key that is missing or does not fit.
-        """
-        version = state.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"thresholds.json has schema_version {version}, this version reads {SCHEMA_VERSION}; "
-                "run the calibrate stage again, or install the version of umls_reranker that wrote it"
-            )
-        try:
-            rows = {node: TypeThreshold(**row) for node, row in {**state["types"], DEFAULT: state["default"]}.items()}
+def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
+    """The content of ``thresholds.json``: the tables of all models by their names, of one promise and hierarchy."""
+    first = next(iter(tables.values()))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "target_precision": first.target_precision,
+        "confidence": first.confidence,
+        "tiers": list(TIERS),
+        "inputs": [{"name": name} | table.to_dict() for name, table in tables.items()],
+        "hierarchy": first.hierarchy.to_dict(),
+    }
+
+
+def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
+    """The tables that `thresholds_content` wrote, that of all inputs first.
+
+    Raises:
+        UserError: another schema, or a key that is missing or does not fit.
+    """
+    version = state.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"thresholds.json has schema_version {version}, this version reads {SCHEMA_VERSION}; "
+            "run the calibrate stage again, or install the version of umls_reranker that wrote it"
+        )
+    try:
+        hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
+        promise = float(state["target_precision"]), float(state["confidence"])
+        tables = {}
+        for entry in state["inputs"]:
+            rows = {node: TypeThreshold(**row) for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()}
             for node, row in rows.items():
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
-            hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
-            certificate = state["certificate"] and Certificate(**state["certificate"])
-            promise = float(state["target_precision"]), float(state["confidence"])
-            return cls(rows, hierarchy, *promise, certificate)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
+            certificate = entry["certificate"] and Certificate(**entry["certificate"])
+            tables[str(entry["name"])] = ThresholdTable(rows, hierarchy, *promise, certificate)
+        if not tables:
+            raise TypeError("inputs is empty")
+        return tables
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .curves import BINS, histogram, reliability_points, risk_coverage
 from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
+from .missing_inputs import missing_input_figures
 from .near_misses import near_misses
 from .outcomes import Outcomes, answering_metrics
 from .pair_metrics import pair_report
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..calibration.probabilities import Calibration
-    from ..calibration.thresholds import ThresholdTable
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
@@ -43,7 +43,6 @@ Systems = dict[str, tuple[np.ndarray, np.ndarray | None]]
 def build_report(
     scorer: PairScorer,
     calibration: Calibration,
-    thresholds: ThresholdTable,
     lists: AnnotatedLists,
     pairs: Dataset,
     train_mentions: Dataset,
@@ -58,7 +57,7 @@ def build_report(
     """Score a split and measure everything.
 
     Args:
-        scorer, calibration, thresholds: of the model, as `UMLSReranker` loads them.
+        scorer, calibration: of the model, as `UMLSReranker` loads them.
         lists: real candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
@@ -71,10 +70,10 @@ def build_report(
         The content of ``metrics.json``, and what was answered for each mention.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    reads = scorer.template.reads
+    shown, thresholds = scorer.template.reads, calibration.thresholds
 
     def decide(given: AnnotatedLists, score: Callable[[CandidateLists], Scores]) -> Decisions:
-        return rank(given, score, calibration, thresholds, reads=reads)
+        return rank(given, score, calibration, shown=shown)
 
     decided = decide(lists, lambda lists: score_lists(scorer, lists, f"scoring {split} candidates"))
     calibrated, labels = decided.probabilities, lists.labels
@@ -110,6 +109,7 @@ def build_report(
             name: near_misses(lists, scores, concepts, relations, **options)
             for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
         },
+        "inputs": missing_input_figures(lists, decided.logits, scorer, calibration, **options),
         "wrong_types": wrong_type_figures(
             lists,
             decided.logits,

@@ -24,7 +24,6 @@ from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify
 
 if TYPE_CHECKING:
     from ..calibration.probabilities import Calibration
-    from ..calibration.thresholds import ThresholdTable
     from ..data.candidate_lists import AnnotatedLists
     from ..models.tokens import PairEncoder
 
@@ -146,7 +145,7 @@ def register(
     workspace: Path,
     backend: str,
     figures: dict[str, float],
-    calibration: tuple[Calibration, ThresholdTable, dict[str, Any]] | None,
+    calibration: tuple[Calibration, dict[str, Any]] | None,
 ) -> None:
     """Put a measured network into the model folder and say so in ``backends.json``.
 

@@ -24,7 +24,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
-from ..calibration.thresholds import ThresholdTable
+from ..calibration.thresholds import thresholds_content
 from ..core.arguments import EXPORTED_FILES
 from ..core.errors import UserError
 from ..core.files import (
@@ -107,7 +107,7 @@ PARTS = {
 }
 
 NEEDED_TO_LOAD = (MANIFEST, *NETWORK[:4], CALIBRATOR, THRESHOLDS, RECIPE)
-SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 3, THRESHOLDS: 2}
+SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 4, THRESHOLDS: 3}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
@@ -294,7 +294,6 @@ def write_parts(
     template: PairTemplate,
     precision: str,
     calibration: Calibration,
-    thresholds: ThresholdTable,
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
 ) -> None:
@@ -305,7 +304,7 @@ def write_parts(
         fitted_on: split and counts.
         dictionary: which release or ontologies the concepts came from (`sources.describe_dictionary`).
     """
-    write_calibration(folder, calibration, thresholds, fitted_on)
+    write_calibration(folder, calibration, fitted_on)
     (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
@@ -321,11 +320,7 @@ def write_parts(
 
 
 def write_calibration(
-    folder: Path,
-    calibration: Calibration,
-    thresholds: ThresholdTable,
-    fitted_on: dict[str, Any],
-    backend: str | None = None,
+    folder: Path, calibration: Calibration, fitted_on: dict[str, Any], backend: str | None = None
 ) -> None:
     """Write calibrator.json, the counts that it needs and thresholds.json.
 
@@ -333,11 +328,12 @@ def write_calibration(
         fitted_on: split and counts.
         backend: an exported one, where its scores differ from PyTorch's.
     """
-    if calibration.fusions:
+    if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
     names = [_of_backend(part, backend) if backend else part for part in (CALIBRATOR, THRESHOLDS)]
-    for name, part in zip(names, (content, thresholds.to_dict()), strict=True):
+    thresholds = thresholds_content({model.name: model.thresholds for model in calibration.models})
+    for name, part in zip(names, (content, thresholds), strict=True):
         write_json(folder / name, part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..calibration.decisions import RankedCandidate
@@ -60,22 +60,40 @@ def explain(
         ValueError: the mention is blank.
     """
     ranked = reranker.rerank(mention, candidates, list(types) or None, left, right)
-    thresholds = reranker.thresholds
+    calibration = reranker.calibration
     lists = CandidateLists.from_objects(
-        thresholds.hierarchy, [mention], [candidates], [types or None], [left], [right]
+        reranker.thresholds.hierarchy,
+        [mention],
+        [candidates],
+        [types or None],
+        [left],
+        [right],
+        scores=calibration.scores,
     )
-    lacking = reranker.calibration.missing_inputs(lists, reranker.scorer.template.reads)
-    inputs = {name: not lacks[0] for name, lacks in lacking.items()}
-    about = [describe(item.candidate, thresholds.hierarchy) for item in ranked]
+    choice = calibration.choose(lists, reranker.scorer.template.reads)
+    thresholds = calibration.models[choice.models[0]].thresholds
+    inputs = {name: not lacks[0] for name, lacks in choice.missing.items()}
+    about = [describe(item.candidate, reranker.thresholds.hierarchy) for item in ranked]
     missing = [name for name, given in inputs.items() if not given]
     found = thresholds.for_type(list(types))
-    reasons = _reasons(ranked, found, missing, reranker.accept_tier, thresholds.target_precision)
+    if not choice.complete[0]:
+        found = replace(found, high=None)
+    reasons = _reasons(ranked, found, missing, reranker.accept_tier, reranker.thresholds.target_precision)
     return Explanation(model, list(map(as_row, ranked)), about, reasons, inputs)
 
 
 def as_row(item: RankedCandidate) -> dict[str, Any]:
     """A ranked candidate as umls-reranker rerank writes it."""
-    values = (item.name, item.cui, item.cross_encoder_score, item.margin, item.logit, item.tier, item.accepted)
+    values = (
+        item.name,
+        item.cui,
+        item.cross_encoder_score,
+        item.margin,
+        item.logit,
+        item.tier,
+        item.accepted,
+        item.inputs,
+    )
     return dict(zip(RANKED_FIELDS, values, strict=True))
 
 
@@ -130,10 +148,10 @@ def _reasons(
         reasons.append(f"It leads {rival.name} by {best.margin:.3f}.")
     if best.tier == "high":
         reasons.append(f"It is in the tier high: {target_precision:.0%} of such answers are right, as certified.")
-    elif missing:
-        reasons.append(f"It cannot be in the tier high without all inputs; missing: {', '.join(missing)}.")
     elif thresholds.high is None:
-        reasons.append("No answer of this type is in the tier high: it is not certified.")
+        reasons.append("No answer of this type from these inputs is in the tier high: it is not certified.")
     elif best.accepted:
         reasons.append(f"The tier high begins at {thresholds.high:.3f}.")
+    if missing:
+        reasons.append(f"The model decided by these inputs: {best.inputs}; missing: {', '.join(missing)}.")
     return reasons

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.thresholds import ThresholdTable
+from ..calibration.thresholds import load_thresholds
 from ..core.files import read_json, written
 from ..data.normalization import normalize_name
 from ..hub.model_folder import REFERENCE, THRESHOLDS, verify_files
@@ -89,13 +89,16 @@ def judge_of(model: Path) -> Callable[[LoggedMention], Reasons]:
         UserError: thresholds.json or reference.json is missing, or of another version.
     """
     verify_files(model, [REFERENCE, THRESHOLDS])
-    thresholds = ThresholdTable.from_dict(read_json(model / THRESHOLDS))
+    tables = load_thresholds(read_json(model / THRESHOLDS))
+    usual = next(iter(tables.values()))
     types = Reference.load(model / REFERENCE).types
     shares = dict(zip(types.cells[:-1], types.shares, strict=False))
 
     def judge(mention: LoggedMention) -> Reasons:
-        known = map(thresholds.hierarchy.resolve, mention.types)
+        known = map(usual.hierarchy.resolve, mention.types)
         share = min((shares.get(name or "", 0.0) for name in known), default=1.0)
+        ranked = mention.row["ranked"]
+        thresholds = tables.get(ranked[0].get("inputs"), usual) if ranked else usual
         return reasons_of(mention, thresholds.for_type(mention.types).accept, share)
 
     return judge

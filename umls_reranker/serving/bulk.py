@@ -150,7 +150,10 @@ class BulkJob:
         with naming_full_disk(self.target), progress(total=rows, desc="reranking", unit=" mentions") as bar:
             for path, span in shards.items():
                 pieces = self._pieces(reranker, span, bar)
-                ranked = ((piece, ranked_column(lists, reranker.rank(lists))) for piece, lists, _ in pieces)
+                ranked = (
+                    (piece, ranked_column(lists, reranker.rank(lists), reranker.input_names))
+                    for piece, lists, _ in pieces
+                )
                 write_shard(path, ranked)
         return rows
 

@@ -78,7 +78,7 @@ class RerankPartitions:
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
     lists = CandidateLists.from_table(reranker.thresholds.hierarchy, table, reranker.calibration.scores)
-    return ranked_column(lists, reranker.rank(lists))
+    return ranked_column(lists, reranker.rank(lists), reranker.input_names)
 
 
 @cache

@@ -39,7 +39,7 @@ class LinkedConcept:
         name: the one of its names that is nearest to the mention; what the cross-encoder read.
         preferred_name: its preferred name.
         semantic_types: its type ids; may be empty.
-        rank, score, margin, tier, accepted: as in `RankedCandidate`; `score` is the calibrated probability.
+        rank, score, margin, tier, accepted, inputs: as in `RankedCandidate`; `score` is the calibrated probability.
     """
 
     cui: str
@@ -51,6 +51,7 @@ class LinkedConcept:
     margin: float
     tier: str
     accepted: bool
+    inputs: str = "all"
 
 
 class MentionQueries(NamedTuple):
@@ -259,6 +260,7 @@ class ConceptLinker:
                     item.margin,
                     item.tier,
                     item.accepted,
+                    item.inputs,
                 )
                 for item in items
             ]

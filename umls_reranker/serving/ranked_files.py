@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANKED_FIELDS", "check_columns", "joined", "ranked_column", "with_ranked", "write_shard"]
 
-RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted")
+RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs")
 
 
 def check_columns(mentions: MentionFile, target: Path) -> None:
@@ -119,8 +119,8 @@ def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.
             former = table.slice(0, 1) if table.num_rows else former
 
 
-def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
-    """The candidates of each mention, best first, as structs of `RANKED_FIELDS`."""
+def ranked_column(lists: CandidateLists, decisions: Decisions, inputs: Sequence[str]) -> pa.ListArray:
+    """The candidates of each mention, best first, as structs of `RANKED_FIELDS`; `inputs` names the models."""
     import pyarrow as pa
 
     columns = (
@@ -131,6 +131,7 @@ def ranked_column(lists: CandidateLists, decisions: Decisions) -> pa.ListArray:
         pa.array(decisions.logits[decisions.order].astype(np.float64)),
         pa.array(TIERS).take(pa.array(decisions.tiers[decisions.order])),
         pa.array(decisions.accepted[decisions.order]),
+        pa.array(inputs, pa.string()).take(pa.array(decisions.models[lists.owner])),
     )
     return pa.ListArray.from_arrays(
         pa.array(lists.offsets, pa.int32()), pa.StructArray.from_arrays(columns, RANKED_FIELDS)

@@ -7,22 +7,19 @@ on all documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import document_folds, fit_with_counts
+from ..calibration.fitting import Logits, document_folds, fit_with_counts, logits_as_decided, score_inputs
 from ..calibration.fusion import CANDIDATE_FEATURES
-from ..calibration.inputs import INPUTS_OF_FEATURES, lacking
+from ..calibration.inputs import inputs_of, lacking
 from ..calibration.probabilities import Calibration
-from ..calibration.score_maps import Calibrator
 from ..calibration.string_counts import StringCounts
-from ..calibration.thresholds import ThresholdTable, TypeThreshold
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
@@ -57,8 +54,6 @@ from .reranker import UMLSReranker
 __all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
-# Of a cross-encoder that has no thresholds: all candidates are of one tier.
-UNCERTIFIED = TypeThreshold(0.0, None, 0.0, None, None, 0, 0, 0, "default", "default")
 # Features that need neither a retriever nor counts of training mentions.
 OF_ANY_MODEL = ("cross_encoder", "exact_name", "qualifier_fit", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
@@ -126,15 +121,11 @@ class SourceModel:
         """What it knows of training mentions."""
         return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
 
-    def decide(self, lists: CandidateLists, scores: Scores) -> Decisions:
+    def decide(self, lists: CandidateLists, logits: Logits) -> Decisions:
         """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
-        known = partial(_known, scores)
         if self.reranker is not None:
-            calibration, thresholds = self.reranker.calibration, self.reranker.thresholds
-            return rank(lists, known, calibration, thresholds, reads=self.scorer.template.reads)
-        calibration = Calibration(calibrator=Calibrator.of("listwise"))
-        thresholds = ThresholdTable({"default": UNCERTIFIED}, self.hierarchy)
-        return rank(lists, known, calibration, thresholds, accept_tier="high")
+            return _decide(lists, logits, self.reranker.calibration, self.scorer.template.reads)
+        return _decide(lists, logits, Calibration(), (), accept_tier="high")
 
 
 @dataclass(frozen=True)
@@ -144,7 +135,7 @@ class Recalibrated:
     Attributes:
         lists: what it was fitted on, of several candidates of one concept the best.
         settings: with the features that were weighed.
-        calibration, thresholds, fitted: of all documents; the last for ``calibrator.json``.
+        calibration, fitted: of all documents; the last for ``calibrator.json``.
         after: decisions about each fifth of the documents by what was fitted on the others.
         metrics: their figures, for ``metrics.json``, and under ``before`` those of the model as it was.
     """
@@ -152,7 +143,6 @@ class Recalibrated:
     lists: AnnotatedLists
     settings: CalibrationArguments
     calibration: Calibration
-    thresholds: ThresholdTable
     fitted: dict[str, Any]
     after: Decisions
     metrics: dict[str, Any]
@@ -171,25 +161,27 @@ def recalibrate(
     Raises:
         UserError: too little to fit on.
     """
-    scores = score_lists(source.scorer, given.lists, "scoring candidates")
+    title, shown = "scoring candidates", source.scorer.template.reads
+    scores = score_lists(source.scorer, given.lists, title)
     kept = best_of_each_concept(given.lists, scores.logits)
     lists, scores = given.lists.with_candidates(kept), replace(scores, logits=scores.logits[kept])
     settings = replace(settings, features=_features(source, lists))
-    counts, hierarchy, reads = source.counts, source.hierarchy, source.scorer.template.reads
+    logits = score_inputs(source.scorer, lists, scores.logits, settings.features, title)
 
-    def fit(inside: np.ndarray) -> tuple[Calibration, ThresholdTable, dict[str, Any]]:
-        part, logits = lists.take(inside), scores.logits[inside[lists.owner]]
-        return fit_with_counts(part, logits, counts, settings, hierarchy, seed, reads)
+    def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
+        part = lists.take(inside)
+        return fit_with_counts(part, within(inside), source.counts, settings, source.hierarchy, seed, shown)
+
+    def within(inside: np.ndarray) -> Logits:
+        return {unseen: column[inside[lists.owner]] for unseen, column in logits.items()}
 
     def held_out() -> Iterator[tuple[np.ndarray, Decisions]]:
         fold = document_folds(lists.annotations.documents, seed)
         for number in range(fold.max() + 1):
             inside = fold == number
-            known = partial(_known, Scores(scores.logits[inside[lists.owner]], 0))
-            calibration, thresholds, _ = fit(~inside)
-            yield inside, rank(lists.take(inside), known, calibration, thresholds, reads=reads)
+            yield inside, _decide(lists.take(inside), within(inside), fit(~inside)[0], shown)
 
-    calibration, thresholds, fitted = fit(np.ones(len(lists), bool))
+    calibration, fitted = fit(np.ones(len(lists), bool))
     after = _joined(lists, scores, held_out())
     facts = {
         "source": portable_locator(source.name),
@@ -204,10 +196,10 @@ def recalibrate(
     options = {"resamples": RESAMPLES, "seed": seed}
     figures = [
         decided_figures(lists, decided, Outcomes.of(lists, decided), None, None, "own lists", options)
-        for decided in (after, source.decide(lists, scores))
+        for decided in (after, source.decide(lists, logits))
     ]
-    metrics = figures[0] | {"lists": facts, "before": figures[1]}
-    return Recalibrated(lists, settings, calibration, thresholds, fitted, after, metrics)
+    metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
+    return Recalibrated(lists, settings, calibration, fitted, after, metrics)
 
 
 def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) -> None:
@@ -222,7 +214,7 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
     recipe = replace(recipe, run=replace(recipe.run, run_name=folder.name), calibration=found.settings)
     dictionary = source.reranker.info.get("dictionary") if source.reranker else None
     outcomes = Outcomes.of(found.lists, found.after)
-    target = found.thresholds.target_precision
+    target = found.calibration.thresholds.target_precision
     documents = outcomes.document.tolist()
     reference = Reference.fit(outcomes.score, outcomes.types, documents, found.metrics["serving"], target)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -233,14 +225,14 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
         write_json(new / REFERENCE, reference.to_dict())
         for name, chart in zip((RELIABILITY, RISK_COVERAGE), card_charts(found.metrics, target), strict=True):
             (new / name).write_text(chart, encoding="utf-8")
-        parts = found.calibration, found.thresholds, found.fitted
+        parts = found.calibration, found.fitted
         write_parts(new, recipe, source.scorer.template, source.scorer.precision, *parts, dictionary)
         (new / CARD).write_text(folder_card(new), encoding="utf-8")
 
 
 def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
     """What a person wants to know of the new model, in lines."""
-    facts, thresholds = found.metrics["lists"], found.thresholds
+    facts, full = found.metrics["lists"], found.calibration.models[0]
     lines = [
         f"{facts['mentions']:,} mentions of {facts['documents']:,} documents; {facts['not_in_list']:,} without their "
         "right concept among the candidates, which counts as wrong",
@@ -249,7 +241,8 @@ def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
         lines.append(f"{facts['repeated_candidates']:,} candidates name a concept of their list once more")
     if given.unread:
         lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
-    fusion = found.calibration.fusions[0]
+    fusion = full.fusion
+    assert fusion is not None  # features are never empty here
     lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
     for name in found.lists.scores:
         low, high = found.calibration.score_ranges[name]
@@ -259,12 +252,13 @@ def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
     for label, read in FIGURES.items():
         before, after = (_shown(read(figures)) for figures in (found.metrics["before"], found.metrics))
         lines.append(f"{label:<34}{before:<10}{after}")
-    tier = thresholds.certificate
-    if tier is not None and tier.precision is not None:
-        ending = f"; {tier.share:.1%} of these mentions, of which {tier.precision:.1%} are right"
-    else:
+    for model in found.calibration.models:
+        tier = model.thresholds.certificate
         ending = ""
-    lines.append(f"high from, by all documents: {tier}{ending}")
+        if tier is not None and tier.precision is not None:
+            ending = f"; {tier.share:.1%} of these mentions, of which {tier.precision:.1%} are right"
+        of_inputs = "" if model is full else f" with {model.name}"
+        lines.append(f"high{of_inputs} from, by all documents: {tier}{ending}")
     return "\n".join(lines)
 
 
@@ -274,14 +268,14 @@ def _shown(value: float) -> str:
 
 def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
     """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
-    fusions = source.reranker.calibration.fusions if source.reranker else ()
-    names = [*(fusions[0].weights if fusions else OF_ANY_MODEL)]
+    fusion = source.reranker.calibration.models[0].fusion if source.reranker else None
+    names = [*(fusion.weights if fusion else OF_ANY_MODEL)]
     usable = [
         name
         for name in names
         if name in CANDIDATE_FEATURES
         and name not in SCORES
-        and not any(lacking(lists, key, lists.scores).all() for key in INPUTS_OF_FEATURES.get(name, ()))
+        and not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
     ]
     return [*usable, *lists.scores]
 
@@ -301,14 +295,33 @@ def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndar
         margins=column(float),
         tiers=column(int),
         accepted=column(bool),
+        models=np.empty(len(lists), int),
         truncated=scores.truncated,
     )
     for inside, decided in parts:
+        joined.models[inside] = decided.models
         for name in ("log_odds", "probabilities", "margins", "tiers", "accepted"):
             getattr(joined, name)[inside[lists.owner]] = getattr(decided, name)
     return replace(joined, order=ranking(joined.log_odds, lists.offsets))
 
 
-def _known(scores: Scores, lists: CandidateLists) -> Scores:
-    """Scores that are there already, as `rank` asks for them."""
-    return scores
+def _decide(
+    lists: CandidateLists, logits: Logits, calibration: Calibration, shown: Sequence[str], **options: str
+) -> Decisions:
+    """Decide by scores that are there already."""
+    scores = Scores(logits_as_decided(logits, calibration, lists, shown), 0)
+    return rank(lists, lambda _: scores, calibration, shown=shown, **options)
+
+
+def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
+    """Of each set of inputs, whether its tier high is certified, and share and precision on held-out documents."""
+    certificates = {model.name: model.thresholds.certificate for model in calibration.models}
+    return {
+        name: {
+            "certified": found.threshold is not None,
+            "high_share": {"value": found.share},
+            "high_precision": {"value": float("nan") if found.precision is None else found.precision},
+        }
+        for name, found in certificates.items()
+        if found is not None
+    }

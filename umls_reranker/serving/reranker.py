@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..calibration.decisions import Decisions, RankedCandidate, rank
 from ..calibration.probabilities import Calibration
-from ..calibration.thresholds import TIERS, ThresholdTable
+from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
 from ..core.errors import UserError
 from ..core.files import read_json
@@ -49,7 +49,6 @@ class UMLSReranker:
         self,
         scorer: PairScorer,
         calibration: Calibration,
-        thresholds: ThresholdTable,
         folder: Path,
         info: dict[str, Any],
         accept_tier: str = "medium",
@@ -59,7 +58,7 @@ class UMLSReranker:
         self.accept_tier = accept_tier
         self.scorer = scorer
         self.calibration = calibration
-        self.thresholds = thresholds
+        self.thresholds = calibration.thresholds
         self.folder = folder
         self.info = info
         self.monitor = Monitor.of_model(folder)
@@ -104,8 +103,7 @@ class UMLSReranker:
         calibrator, thresholds = calibration_files(folder, backend)
         return cls(
             PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
-            Calibration.load(read_json(calibrator), folder),
-            ThresholdTable.from_dict(read_json(thresholds)),
+            Calibration.load(read_json(calibrator), read_json(thresholds), folder),
             folder,
             info,
             accept_tier,
@@ -129,7 +127,8 @@ class UMLSReranker:
                 where the dictionary has none, and None where it is not known.
                 ``retrieval_score``, ``context_score`` and ``lexical_score``, or those of a pipeline's own such as
                 ``bm25_score``, are the scores of the retrievers that the model was calibrated with; a list that lacks
-                one it weighs, or has one far outside of what calibration saw, is scored without any of them.
+                one it weighs, or has one far outside of what calibration saw, is decided without any of them. So is
+                one that lacks other inputs in a candidate: by the fallback model of what all of them have.
                 ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
                 contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
@@ -180,7 +179,7 @@ class UMLSReranker:
             self.calibration.scores,
         )
         decisions = self.rank(lists, desc)
-        return _ranked(lists, decisions, list(chain.from_iterable(candidates)))
+        return _ranked(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def rank(self, lists: CandidateLists, desc: str | None = None) -> Decisions:
         """Decide about candidates that lie in columns; the monitor sees the results.
@@ -196,13 +195,12 @@ class UMLSReranker:
             lists,
             lambda lists: score_lists(self.scorer, lists, desc),
             self.calibration,
-            self.thresholds,
-            reads=self.scorer.template.reads,
+            shown=self.scorer.template.reads,
             accept_tier=self.accept_tier,
         )
         self._warn_of_types(lists.unknown_types)
         sizes = list_sizes(lists.offsets)
-        self._warn_of_missing(decisions.missing, sizes > 0)
+        self._warn_of_missing(decisions, sizes > 0)
         first = decisions.first
         columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
         tops = zip(
@@ -216,8 +214,13 @@ class UMLSReranker:
         self.monitor.add_truncated(decisions.truncated)
         return decisions
 
+    @property
+    def input_names(self) -> list[str]:
+        """Of the models that decide, as results name them (`RankedCandidate.inputs`)."""
+        return [model.name for model in self.calibration.models]
+
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
-        """Tier of a calibrated probability: ``high``, ``medium``, ``low`` or ``reject``."""
+        """Tier of a calibrated probability of all inputs: ``high``, ``medium``, ``low`` or ``reject``."""
         lists = CandidateLists.from_objects(self.thresholds.hierarchy, ["mention"], [[]], [entity_type])
         self._warn_of_types(lists.unknown_types, stacklevel=3)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
@@ -242,18 +245,23 @@ class UMLSReranker:
         """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
-    def _warn_of_missing(self, missing: Mapping[str, np.ndarray], asked: np.ndarray) -> None:
-        """One warning that names what any of the mentions with candidates came without."""
+    def _warn_of_missing(self, decisions: Decisions, asked: np.ndarray) -> None:
+        """One warning that names what any of the mentions with candidates came without, and what decided instead."""
         bounds = {f"{name}_score": found.bounds for name, found in self.calibration.score_ranges.items()}
         named = [
             f"{name} (from {bounds[name][0]:.3g} to {bounds[name][1]:.3g})" if name in bounds else name
-            for name, lacking in missing.items()
+            for name, lacking in decisions.missing.items()
             if (lacking & asked).any()
         ]
         if named:
+            models = [self.calibration.models[number] for number in np.unique(decisions.models[asked])]
+            used = "; ".join(
+                f"{model.name} ({'certified' if model.thresholds.is_certified else 'never in the tier high'})"
+                for model in models
+            )
             warnings.warn(
-                f"mentions or candidates came without what this model reads: {', '.join(named)}; such mentions are "
-                "never in the tier high. docs/INTEGRATION_GUIDE.md says what counts as given",
+                f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the "
+                f"models of these inputs: {used}. docs/INTEGRATION_GUIDE.md says what counts as given",
                 stacklevel=5,
             )
 
@@ -274,8 +282,10 @@ class UMLSReranker:
         )
 
 
-def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) -> list[list[RankedCandidate]]:
-    """The candidates of each mention with what was decided, best first."""
+def _ranked(
+    lists: CandidateLists, decisions: Decisions, candidates: list[Any], names: list[str]
+) -> list[list[RankedCandidate]]:
+    """The candidates of each mention with what was decided, best first; names of the models that decide."""
     order, offsets = decisions.order, lists.offsets
     columns = (
         list(map(candidates.__getitem__, order.tolist())),
@@ -287,6 +297,7 @@ def _ranked(lists: CandidateLists, decisions: Decisions, candidates: list[Any]) 
         decisions.margins[order].tolist(),
         list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
         decisions.accepted[order].tolist(),
+        np.array(names, object)[decisions.models][lists.owner].tolist(),
     )
     # As `RankedCandidate._make`, without a call of Python for each.
     ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(*columns, strict=True)))

@@ -102,7 +102,7 @@ class Engine:
         """A row of ``/rank`` or ``/link``."""
         if isinstance(item, LinkedConcept):
             return asdict(item)
-        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier", "accepted")}
+        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier", "accepted", "inputs")}
         return row | {"score": item.cross_encoder_score}
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:

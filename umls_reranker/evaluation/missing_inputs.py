@@ -1,0 +1,56 @@
+"""What is certified and right where requests bring less than the model reads: test lists with inputs removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..calibration.decisions import rank
+from ..calibration.inputs import without
+from ..calibration.probabilities import Calibration
+from ..data.candidate_lists import AnnotatedLists, CandidateLists
+from ..models.cross_encoder import PairScorer, Scores, score_lists
+from .outcomes import Outcomes
+from .slices import slice_figures
+
+__all__ = ["missing_input_figures"]
+
+FIGURES = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
+
+
+def missing_input_figures(
+    lists: AnnotatedLists,
+    logits: np.ndarray,
+    scorer: PairScorer,
+    calibration: Calibration,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """What a model answers with all inputs, and with those of each of its fallback models.
+
+    Args:
+        lists: of the split.
+        logits: (m,) of its candidates.
+        scorer: of the model; scores again where the network sees less.
+
+    Returns:
+        name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `FIGURES` of
+        `slice_figures` over all mentions.
+    """
+    shown, report = scorer.template.reads, {}
+    known: dict[tuple[str, ...], np.ndarray] = {(): logits}
+    for model in calibration.models:
+        given = without(lists, model.removed)
+        unseen = tuple(name for name in shown if name in model.removed)
+        if unseen not in known:
+            known[unseen] = score_lists(scorer, given, f"scoring without {' and '.join(unseen)}").logits
+
+        def score(_: CandidateLists, unseen: tuple[str, ...] = unseen) -> Scores:
+            return Scores(known[unseen], 0)
+
+        decided = rank(given, score, calibration, shown=shown)
+        figures = slice_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
+        report[model.name] = {"certified": model.thresholds.is_certified} | {name: figures[name] for name in FIGURES}
+    return report
