@@ -36,6 +36,7 @@ def make_parser() -> CommandParser:
 
 def main() -> int:
     options = make_parser().parse_args()
+    from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files
     from umls_reranker.serving.monitoring.monitor import Monitor
@@ -53,7 +54,9 @@ def main() -> int:
             raise UserError(f"--window {window}: {error}") from None
         for mention in read_predictions(options.predictions):
             types = [known for known in map(hierarchy.resolve, mention.types) if known]
-            monitor.record(types, len(mention.row["ranked"]), mention.top)
+            ranked = mention.row["ranked"]
+            inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS
+            monitor.record(types, len(ranked), mention.top, inputs)
         monitor.finish()
         if options.feedback:
             add_labels(monitor, options.feedback)

@@ -89,6 +89,10 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             name: {"wrong": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 wrong answers"}}
             for name in ("reranker", "retriever")
         },
+        "inputs": {
+            name: slice_figures(outcomes, **options) | {"certified": name == "all"}
+            for name in ("all", "no type", "names, no type")
+        },
         "wrong_types": {
             level: slice_figures(outcomes, **options) | {"replaced": replaced}
             for level, replaced in (("0.00", 0), ("0.10", 7))

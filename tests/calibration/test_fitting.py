@@ -4,7 +4,6 @@ from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
@@ -108,7 +107,7 @@ def test_lists_keep_below_one_whatever_the_calibrator():
 
 def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fallback_without():
     given, logits = lists(400, 40)
-    whole, shown = replace(given, lefts=pa.array(["before"] * 400)), ["context"]
+    whole, shown = replace(given, lefts=["before"] * 400), ["context"]
     cases = ((given, ()), (whole, shown), (given, shown))
     fits = [fit((one, logits), ("cross_encoder",), "listwise", asked, target_precision=0.5)[0] for one, asked in cases]
     tables = [calibration.thresholds for calibration in fits]

@@ -111,6 +111,12 @@ def test_wrong_types_have_a_row_a_level_where_there_are_types(report, page):
     assert "semantic types are wrong" not in report_page(report | {"wrong_types": {}}, "run", 0.95, 0.4)
 
 
+def test_each_set_of_inputs_has_a_row_that_says_whether_it_is_certified(report, page):
+    right = f"{100 * report['linking']['reranker']['acc@1']['value']:.1f}"
+    for row in ("all, type given yes", "all, no type no", "names, no type no"):
+        assert re.search(row.replace(" no", r"\s+no") + r"\s+" + right, page.words)
+
+
 def test_figures_are_those_of_the_report(report, page):
     high = report["tiers"]["high"]
     assert f" {100 * high['precision']['value']:.1f}\u00a0%" in page.words

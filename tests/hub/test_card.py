@@ -52,6 +52,10 @@ METRICS = {
         "ece": figure(0.01, 0.005, 0.02),
         "top1_ece": figure(0.02),
     },
+    "inputs": {
+        "all": {"certified": True, "acc@1": figure(0.71), "high_share": figure(0.3), "high_precision": figure(0.96)},
+        "no type": {"certified": False, "high_share": figure(0.0), "high_precision": figure(float("nan"))},
+    },
     "wrong_types": {"0.10": {"replaced": 700, "high_share": figure(0.4), "high_precision": figure(0.93, 0.9, 0.95)}},
     "tiers": {"high": {"count": 3000, "share": figure(0.499, 0.4, 0.6), "precision": figure(float("nan"))}},
     "serving": {"mean_margin": figure(0.3, 0.2, 0.4, population="6,012 test mentions")},
@@ -98,6 +102,11 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
         "| high | 3,000 | 0.499 [0.400, 0.600] | – |",
         "| metric | value | over |",
         "| mean margin | 0.300 [0.200, 0.400] | 6,012 test mentions |",
+    ]
+    assert found["Where inputs are missing or wrong"] == [
+        "| inputs | certified | acc@1 | share of high | precision of high |",
+        "| all, type given | yes | 0.710 | 0.300 | 0.960 |",
+        "| all, no type | no | – | 0.000 | – |",
         "| wrong types | share of high | precision of high | share answered | precision of answers |",
         "| 10% | 0.400 | 0.930 [0.900, 0.950] | – | – |",
     ]
@@ -153,7 +162,7 @@ def test_every_figure_comes_from_the_metrics():
 
 def test_what_was_not_measured_is_said():
     card = model_card({"schema_version": 1, "split": "dev"}, recipe())
-    assert card.count("Not measured.") == 9
+    assert card.count("Not measured.") == 10
     assert "All figures are of the dev split. No part" in card
     assert "model-index" not in card
 

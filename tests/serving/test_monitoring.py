@@ -23,6 +23,7 @@ NOTHING = {
     "without_candidates": 0,
     "candidates": 0,
     "truncated_pairs": 0,
+    "inputs": {},
     "high_confidence_share": None,
     "tier_shares": dict.fromkeys(TIERS),
     "accepted_share": None,
@@ -56,7 +57,7 @@ def test_figures_by_hand():
     monitor = Monitor()
     monitor.record(["T047"], 3, (0.9, 0.5, "high", True))
     monitor.record(["T047", "T121"], 2, (0.4, 0.2, "medium", True))
-    monitor.record([], 4, (0.1, -0.1, "reject", False))
+    monitor.record([], 4, (0.1, -0.1, "reject", False), "names")
     monitor.record(["T121"], 0, None)
     monitor.add_truncated(2)
     monitor.add_truncated(0)
@@ -68,6 +69,7 @@ def test_figures_by_hand():
         "without_candidates": 1,
         "candidates": 9,
         "truncated_pairs": 2,
+        "inputs": {"all": 3, "names": 1},
         "high_confidence_share": 0.25,
         "tier_shares": {"high": 0.25, "medium": 0.25, "low": 0.0, "reject": 0.25},
         "accepted_share": 0.5,

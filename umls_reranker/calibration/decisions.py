@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.arrays import list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
+from .inputs import ALL_INPUTS
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class RankedCandidate(NamedTuple):
     margin: float
     tier: str
     accepted: bool
-    inputs: str = "all"
+    inputs: str = ALL_INPUTS
 
 
 @dataclass(frozen=True)

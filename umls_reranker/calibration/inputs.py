@@ -24,7 +24,16 @@ from ..core.arrays import RepeatedTexts, list_sizes
 from ..data.candidate_lists import CandidateLists, encoded_texts
 from .fusion import CANDIDATE_FEATURES
 
-__all__ = ["ScoreRange", "fallback_inputs", "inputs_name", "inputs_of", "lacking", "lists_with_any", "without"]
+__all__ = [
+    "ALL_INPUTS",
+    "ScoreRange",
+    "fallback_inputs",
+    "inputs_name",
+    "inputs_of",
+    "lacking",
+    "lists_with_any",
+    "without",
+]
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 
@@ -37,6 +46,8 @@ INPUTS_OF_FEATURES = {
     "type_lift": ("entity_type", "cui"),
     "type_fit": ("entity_type", "semantic_types"),
 }
+# Name of the model that reads everything.
+ALL_INPUTS = "all"
 # Of a candidate, what a template may show.
 TEXTS = ("preferred_name", "definition")
 # Share of a score's range that serving may go beyond it on either side.
@@ -98,7 +109,7 @@ def inputs_name(features: Sequence[str], shown: Sequence[str], removed: Sequence
         parts = ["no scores"] if any(name.endswith("_score") for name in gone) else []
         parts += ["no candidate types"] if "semantic_types" in gone else []
         parts += ["no candidate texts"] if {*gone} & {*TEXTS} else []
-    return ", ".join([*parts, *(word for name, word in of_mention.items() if name in removed)]) or "all"
+    return ", ".join([*parts, *(word for name, word in of_mention.items() if name in removed)]) or ALL_INPUTS
 
 
 def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:

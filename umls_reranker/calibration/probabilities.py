@@ -23,7 +23,7 @@ from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds
 from .features import features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
-from .inputs import ScoreRange, inputs_of, lacking, lists_with_any, without
+from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
 from .logistic import sigmoid
 from .score_maps import Calibrator, Types
 from .string_counts import StringCounts
@@ -64,7 +64,7 @@ class InputModel:
     fusion: FeatureFusion | None = None
     thresholds: ThresholdTable = field(default_factory=ThresholdTable.uncertified)
     removed: tuple[str, ...] = ()
-    name: str = "all"
+    name: str = ALL_INPUTS
 
     def reads(self, shown: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention has to have.

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .charts import STYLE, chart_file, histogram_chart, reliability_chart, risk_coverage_chart, whisker
-from .tables import figure_name, recall_in_list
+from .tables import figure_name, inputs_label, recall_in_list
 
 __all__ = ["card_charts", "number", "report_page"]
 
@@ -38,7 +38,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": _percent, "interval": _interval, "name": figure_name}
-    environment.filters["recall_in_list"] = recall_in_list
+    environment.filters |= {"recall_in_list": recall_in_list, "inputs_label": inputs_label}
     environment.globals["whisker"] = whisker
     curves = report["curves"]
     charts = {

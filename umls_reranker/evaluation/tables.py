@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..calibration.decisions import RankedCandidate
 
-__all__ = ["examples_table", "figure_name", "figures_table", "linking_table", "recall_in_list"]
+__all__ = ["examples_table", "figure_name", "figures_table", "inputs_label", "linking_table", "recall_in_list"]
 
 SYSTEMS = (
     "reranker",
@@ -57,6 +57,20 @@ def figure_name(key: str) -> str:
         if affix in key:
             return figure_name(key.replace(affix, "")) + note
     return NAMES.get(key, key.replace("_", " "))
+
+
+def inputs_label(name: str, names: Iterable[str]) -> str:
+    """The name of an input model in a table, which says of each whether the mention's type is given.
+
+    >>> [inputs_label(name, ["all", "no type"]) for name in ("all", "no type")]
+    ['all, type given', 'all, no type']
+    """
+    parts = name.split(", ")
+    if not any("no type" in other.split(", ") for other in names):
+        return name
+    if "no type" not in parts:
+        return f"{name}, type given"
+    return name if parts[0] != "no type" else f"all, {name}"
 
 
 def recall_in_list(row: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
 from ..evaluation.page import number
-from ..evaluation.tables import figure_name
+from ..evaluation.tables import figure_name, inputs_label
 from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
@@ -102,6 +102,7 @@ def model_card(
         pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
         calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
         tier_table=_tier_table(metrics.get("tiers", {})),
+        inputs_table=_inputs_table(metrics.get("inputs", {})),
         wrong_types_table=_wrong_types_table(metrics.get("wrong_types", {})),
         serving_table=_figures_table([metrics.get("serving", {})]),
         target_precision=recipe["target_precision"],
@@ -216,6 +217,15 @@ def _tier_table(tiers: Mapping[str, Mapping[str, Any]]) -> str:
         for tier, part in tiers.items()
     ]
     return _table(["tier", "mentions", "share of all mentions", "precision"], rows)
+
+
+def _inputs_table(models: Mapping[str, Mapping[str, Any]]) -> str:
+    names = ("acc@1", "high_share", "high_precision")
+    rows = [
+        [inputs_label(name, models), "yes" if part["certified"] else "no", *(_cell(part.get(key)) for key in names)]
+        for name, part in models.items()
+    ]
+    return _table(["inputs", "certified", "acc@1", "share of high", "precision of high"], rows)
 
 
 def _wrong_types_table(levels: Mapping[str, Mapping[str, Any]]) -> str:

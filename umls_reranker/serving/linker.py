@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..calibration.decisions import RankedCandidate
+from ..calibration.inputs import ALL_INPUTS
 from ..core.arguments import RunArguments
 from ..core.errors import UserError
 from ..core.files import read_json
@@ -51,7 +52,7 @@ class LinkedConcept:
     margin: float
     tier: str
     accepted: bool
-    inputs: str = "all"
+    inputs: str = ALL_INPUTS
 
 
 class MentionQueries(NamedTuple):

@@ -1,8 +1,8 @@
 """Logged predictions: the JSON lines that umls-reranker rerank writes, or a service in the same form.
 
 One object a line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
-``margin``, ``logit``, ``tier``, ``accepted``) and, where known, ``entity_type``, ``left``, ``right``, ``mention_id``,
-``doc_id``.
+``margin``, ``logit``, ``tier``, ``accepted``, ``inputs``) and, where known, ``entity_type``, ``left``, ``right``,
+``mention_id``, ``doc_id``.
 """
 
 from __future__ import annotations

@@ -207,10 +207,13 @@ class UMLSReranker:
             *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True
         )
         sets = [*lists.types.sets, ()]
-        for types, place, size, (score, margin, tier, accepted) in zip(
-            map(sets.__getitem__, lists.types.codes.tolist()), first.tolist(), sizes.tolist(), tops, strict=True
+        names, models = self.input_names, decisions.models.tolist()
+        own = map(sets.__getitem__, lists.types.codes.tolist())
+        for types, place, size, number, (score, margin, tier, accepted) in zip(
+            own, first.tolist(), sizes.tolist(), models, tops, strict=True
         ):
-            self.monitor.record(types, size, None if place < 0 else (score, margin, TIERS[tier], accepted))
+            top = None if place < 0 else (score, margin, TIERS[tier], accepted)
+            self.monitor.record(types, size, top, names[number])
         self.monitor.add_truncated(decisions.truncated)
         return decisions
 

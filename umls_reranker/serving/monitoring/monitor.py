@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from ...calibration.inputs import ALL_INPUTS
 from ...hub.model_folder import REFERENCE
 from .drift import SMALLEST_PSI, Drift, drift_of, spent
 from .figures import FiguresByType, Top
@@ -97,6 +98,7 @@ class Monitor:
             # Of the slices that are complete.
             self._past = FiguresByType()
             self._truncated_pairs = 0
+            self._inputs = Counter[str]()
             self._slices: deque[FiguresByType] = deque([FiguresByType()], maxlen=SLICES)
             target = self.reference.target_precision if self.reference else USUAL_PRECISION
             self._labelled = LabelledAnswers(target, self.alpha)
@@ -111,15 +113,22 @@ class Monitor:
         """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
         best = ranked[0] if ranked else None
         top = None if best is None else Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
-        self.record(types, len(ranked), top)
+        self.record(types, len(ranked), top, best.inputs if best else ALL_INPUTS)
 
-    def record(self, types: Sequence[str], candidates: int, top: tuple[float, float, str, bool] | None) -> None:
+    def record(
+        self,
+        types: Sequence[str],
+        candidates: int,
+        top: tuple[float, float, str, bool] | None,
+        inputs: str = ALL_INPUTS,
+    ) -> None:
         """Count one mention.
 
         Args:
             types: semantic type ids of the mention; it counts in each, and by the first in the type distribution.
             candidates: number of candidates it came with.
             top: (score, margin, tier, accepted) of the best candidate, or None when there was none.
+            inputs: which decided (`RankedCandidate.inputs`); the reference is of mentions with all of them.
         """
         decided = None if top is None else Top(*top)
         with self._lock:
@@ -132,6 +141,8 @@ class Monitor:
             if self.reference:
                 self._scores[self.reference.score_cell(decided and decided.score)] += 1
                 self._types[self.reference.type_cell(types)] += 1
+            self._inputs[inputs] += 1
+            self._lacking += inputs != ALL_INPUTS
             self._in_window += 1
             if self._in_window == self.window:
                 self._end_window()
@@ -161,11 +172,12 @@ class Monitor:
             return list(self._alarms)
 
     def totals(self) -> dict[str, Any]:
-        """Figures since the start, and under ``per_type`` those of each type seen."""
+        """Figures since the start; ``inputs``, mentions by what decided; ``per_type``, those of each type seen."""
         with self._lock:
             figures = FiguresByType.merged([self._past, self._slices[-1]]).to_dict()
             per_type = figures.pop("per_type")
-            return figures | {"truncated_pairs": self._truncated_pairs, "per_type": per_type}
+            inputs = dict(self._inputs)
+            return figures | {"truncated_pairs": self._truncated_pairs, "inputs": inputs, "per_type": per_type}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything: `totals`; ``window``, the figures over the latest mentions, `window` of them or up to a
@@ -190,7 +202,7 @@ class Monitor:
         return self._past.total.mentions + self._slices[-1].total.mentions
 
     def _start_window(self) -> None:
-        self._in_window = 0
+        self._in_window = self._lacking = 0
         if self.reference:
             self._scores = np.zeros(len(self.reference.scores.cells), np.int64)
             self._types = np.zeros(len(self.reference.types.cells), np.int64)
@@ -229,6 +241,7 @@ class Monitor:
             f"the {what} of mentions {end - self._in_window + 1:,} to {end:,} differ from the model's test split "
             f"(population stability index {drift.psi:.2f}, p = {drift.p_value:.1g}, tested at {level:.1g}): "
             f"{drift.share:.0%} are {cell} where {drift.reference_share:.0%} were; {remedy}"
+            + (f"; {self._lacking:,} of them lack inputs that the model reads" if self._lacking else "")
         )
 
     def _raise(self, kind: str, sentence: str) -> dict[str, Any]:
