@@ -113,8 +113,8 @@ def test_wrong_types_have_a_row_a_level_where_there_are_types(report, page):
 
 def test_each_set_of_inputs_has_a_row_that_says_whether_it_is_certified(report, page):
     right = f"{100 * report['linking']['reranker']['acc@1']['value']:.1f}"
-    for row in ("all, type given yes", "all, no type no", "names, no type no"):
-        assert re.search(row.replace(" no", r"\s+no") + r"\s+" + right, page.words)
+    for label, certified in (("all, type given", "yes"), ("all, no type", "no"), ("names, no type", "no")):
+        assert re.search(rf"{label}\s+{certified}\s+{right}", page.words)
 
 
 def test_figures_are_those_of_the_report(report, page):

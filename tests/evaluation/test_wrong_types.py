@@ -86,7 +86,8 @@ def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read
         wrong, logits = np.array([types == ("T103",) for types in given.types]), score(given).logits
         asked.append((wrong, type_fits(given), logits))
         tiers, ones = np.where(wrong, TIERS.index("medium"), TIERS.index("high")), np.ones(len(wrong))
-        return Decisions(given.offsets, logits, ones, ones, np.arange(len(wrong)), ones, tiers, ones.astype(bool))
+        order, accepted, models = np.arange(len(wrong)), ones.astype(bool), np.zeros(len(wrong), int)
+        return Decisions(given.offsets, logits, ones, ones, order, ones, tiers, accepted, models)
 
     scorer = CountingScorer(PairTemplate(mention_types=reads_types))
     figures = wrong_type_figures(lists(), np.ones(100), scorer, decide, SEEN, resamples=20, seed=0)

@@ -469,7 +469,7 @@ def test_all_that_is_missing_is_named_at_once_with_what_decided():
         reranker.rerank_batch(["cold"] * 3, [["cold"], [FULL], []], [None, DISEASE, None], ["", "a", ""])
     (message,) = (str(warning.message) for warning in caught)
     assert "preferred_name, definition, context, entity_type, retrieval_score (from -0.1 to 1.1), cui; " in message
-    assert "all (certified); names, no type (never in the tier high)" in message
+    assert "of these inputs: names, no type (never in the tier high). docs" in message
 
 
 @pytest.mark.parametrize("score", [25.1, 1e308, float("inf"), float("nan")])

@@ -257,10 +257,13 @@ class UMLSReranker:
             if (lacking & asked).any()
         ]
         if named:
-            models = [self.calibration.models[number] for number in np.unique(decisions.models[asked])]
+            lacking = np.logical_or.reduce([*decisions.missing.values()])
+            models = [self.calibration.models[number] for number in np.unique(decisions.models[asked & lacking])]
+            # The first one decides where there is none without.
+            certified = [model.thresholds.is_certified and model is not self.calibration.models[0] for model in models]
             used = "; ".join(
-                f"{model.name} ({'certified' if model.thresholds.is_certified else 'never in the tier high'})"
-                for model in models
+                f"{model.name} ({'certified' if is_certified else 'never in the tier high'})"
+                for model, is_certified in zip(models, certified, strict=True)
             )
             warnings.warn(
                 f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the "
