@@ -575,6 +575,7 @@ def test_statistics_by_hand():
         "without_candidates": 1,
         "candidates": 5,
         "truncated_pairs": 2,
+        "inputs": {"all": 4},
         "high_confidence_share": 0.25,
         "tier_shares": {"high": 0.25, "medium": 0.25, "low": 0.0, "reject": 0.25},
         "accepted_share": 0.5,
