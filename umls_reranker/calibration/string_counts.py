@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.memory import Memory
 from ..data.candidate_lists import TypeSets
 from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
-from ..models.tokens import TokenCache
 
 __all__ = ["PairCounts", "StringCounts"]
 
@@ -55,13 +55,13 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
-        self._singles: TokenCache[str] = TokenCache(
+        self._singles: Memory[str, bytes] = Memory(
             lambda texts: _rows(self._find(SINGLE, map(_part, texts))), KEPT_COUNTS
         )
-        self._uses: TokenCache[tuple[str, str]] = TokenCache(
+        self._uses: Memory[tuple[str, str], bytes] = Memory(
             lambda pairs: _rows(self._find(("uses",), starmap(_parts, pairs))), KEPT_COUNTS
         )
-        self._lifts: TokenCache[tuple[tuple[str, ...], str]] = TokenCache(
+        self._lifts: Memory[tuple[tuple[str, ...], str], bytes] = Memory(
             lambda pairs: _rows(self._type_lifts(pairs)), KEPT_COUNTS
         )
 

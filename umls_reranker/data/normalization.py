@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
+
+from ..core.memory import Memory
 
 __all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts"]
 
@@ -19,7 +20,8 @@ SPACE = ord(" ")
 NAMES_AT_ONCE = 16_384
 # So many are done sooner one by one.
 FEW_NAMES = 64
-KEPT_FORMS = 16_384
+# Forms that are remembered, about 200 bytes each.
+KEPT_FORMS = 65_536
 # Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
@@ -39,16 +41,6 @@ def normalize_name(text: str) -> str:
     return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
 
 
-_remembered = lru_cache(maxsize=KEPT_FORMS)(normalize_name)
-
-
-def normalize_texts(texts: Sequence[str]) -> list[str]:
-    """`normalize_name` of each text; few are remembered, many done at once."""
-    if len(texts) <= FEW_NAMES:
-        return list(map(_remembered, texts))
-    return normalize_names(pa.array(texts, pa.string())).to_pylist()
-
-
 def normalize_names(names: pa.StringArray) -> pa.StringArray:
     """`normalize_name` of each name, (n,).
 
@@ -64,6 +56,14 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     return pa.concat_arrays(
         _normalized(names.slice(start, NAMES_AT_ONCE)) for start in range(0, len(names), NAMES_AT_ONCE)
     )
+
+
+def _forms(texts: Sequence[str]) -> list[str]:
+    return normalize_names(pa.array(texts, pa.string())).to_pylist()
+
+
+# `normalize_name` of each text, and remembered.
+normalize_texts = Memory(_forms, KEPT_FORMS)
 
 
 def _normalized(names: pa.StringArray) -> pa.StringArray:

@@ -5,81 +5,26 @@ Mention and name are tokenized once each, kept, and joined as ids; a name that m
 
 from __future__ import annotations
 
-import threading
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..core.arrays import RepeatedTexts, list_offsets, number_distinct
 from ..core.errors import UserError
+from ..core.memory import Memory
 from .template import PairTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "TokenCache"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder"]
 
 KEPT_TEXTS = 262_144
-Text = TypeVar("Text", bound=Hashable)
-
-
-class TokenCache(Generic[Text]):
-    """Calls `tokenize` for texts it does not remember; may be used from several threads.
-
-    Memory is bounded by two generations: when the young one is full it becomes the old one, and what of the old one
-    was not used since is forgotten.
-
-    Args:
-        tokenize: gives the ids, or what else is remembered, of each of some texts as bytes.
-        size: most texts remembered.
-    """
-
-    def __init__(self, tokenize: Callable[[Sequence[Text]], list[bytes]], size: int) -> None:
-        if size < 2:
-            raise ValueError(f"a cache of {size} texts is none; give 2 or more")
-        self.size = size
-        self._tokenize = tokenize
-        self._young: dict[Text, bytes] = {}
-        self._old: dict[Text, bytes] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
-
-    def __call__(self, texts: Sequence[Text]) -> list[bytes]:
-        """Ids of each of n distinct texts."""
-        with self._lock:
-            found = list(map(self._young.get, texts))
-            if all(found):
-                return found  # type: ignore[return-value]
-            for place, ids in enumerate(found):
-                if ids is None:
-                    found[place] = self._recall(texts[place])
-        missing = [place for place, ids in enumerate(found) if ids is None]
-        if missing:
-            new = self._tokenize([texts[place] for place in missing])
-            with self._lock:
-                for place, ids in zip(missing, new, strict=True):
-                    found[place] = ids
-                    self._keep(texts[place], ids)
-        # The cache's own gaps are filled by now.
-        return found  # type: ignore[return-value]
-
-    def _recall(self, text: Text) -> bytes | None:
-        ids = self._young.get(text)
-        if ids is None and (ids := self._old.pop(text, None)) is not None:
-            self._keep(text, ids)
-        return ids
-
-    def _keep(self, text: Text, ids: bytes) -> None:
-        if len(self._young) >= self.size // 2:
-            self._old, self._young = self._young, {}
-        self._young[text] = ids
 
 
 @dataclass(frozen=True)
@@ -165,7 +110,7 @@ class PairEncoder:
         # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-        self._kept = TokenCache(self.tokenize, kept_texts)
+        self._kept = Memory(self.tokenize, kept_texts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PairEncoder, (self.tokenizer, self.template, self._kept.size)

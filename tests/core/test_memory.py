@@ -1,16 +1,16 @@
-"""The bounded memory of tokenized texts."""
+"""The bounded memory of what was made of texts."""
 
 import pytest
 
-from umls_reranker.models.tokens import TokenCache
+from umls_reranker.core.memory import Memory
 
 
 def counted(size):
     asked = []
-    return TokenCache(lambda texts: asked.extend(texts) or [text.encode() for text in texts], size), asked
+    return Memory(lambda texts: asked.extend(texts) or [text.encode() for text in texts], size), asked
 
 
-def test_a_text_is_tokenized_once():
+def test_a_value_is_made_once():
     cache, asked = counted(10)
     assert cache(["a", "b"]) == [b"a", b"b"] and cache(["b", "c", "a"]) == [b"b", b"c", b"a"]
     assert asked == ["a", "b", "c"]
@@ -32,6 +32,6 @@ def test_more_texts_than_are_kept():
     assert cache(texts) == [text.encode() for text in texts] and len(cache) <= 4
 
 
-def test_a_cache_of_nothing_is_refused():
+def test_a_memory_of_nothing_is_refused():
     with pytest.raises(ValueError, match="2 or more"):
         counted(1)
