@@ -9,6 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain, count, repeat
@@ -329,9 +330,7 @@ class CandidateLists:
             empty if rights is None else rights,
             own,
             offsets,
-            encoded_texts(_whole(names))
-            if isinstance(names, pa.Array | pa.ChunkedArray)
-            else RepeatedTexts(*number_distinct(names)),
+            encoded_texts(names),
             RepeatedTexts(concepts.column("cui", distinct).to_pylist(), place)
             if cuis is None
             else encoded_texts(cuis),
@@ -486,23 +485,23 @@ class _Faults:
     def texts(self, key: str, values: Sequence[Any]) -> Sequence[str]:
         """The values, which are texts."""
         self._check_kinds(key, values, str)
-        self._check_characters(key, values, values)
+        with self._characters(key, values):
+            "".join(values).encode()
         return values
 
     def repeated(self, key: str, values: Sequence[Any], *, may_lack: bool = False) -> RepeatedTexts:
         """A column of texts, or `may_lack` of None as well, equal ones once."""
         self._check_kinds(key, values, (str, type(None)) if may_lack else str)
-        column = RepeatedTexts(*number_distinct(values))
-        self._check_characters(key, values, column.texts)
-        return column
+        with self._characters(key, values):
+            return encoded_texts(values)
 
     def shown(self, key: str, values: Sequence[Any], is_read: bool) -> pa.StringArray:
         """A column of texts or None; of nulls where nothing reads it."""
         self._check_kinds(key, values, (str, type(None)))
         if not is_read:
             return _nothing(len(values))
-        self._check_characters(key, values, values)
-        return pa.array(values, pa.string())
+        with self._characters(key, values):
+            return pa.array(values, pa.string())
 
     def _check_kinds(self, key: str, values: Sequence[Any], wanted: type | tuple[type, ...]) -> None:
         if all(issubclass(kind, wanted) for kind in set(map(type, values))):
@@ -515,12 +514,14 @@ class _Faults:
             self(place, TypeError, f"{key} must be text, not {type(found).__name__}")
         self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None")
 
-    def _check_characters(self, key: str, values: Sequence[str | None], distinct: Sequence[str | None]) -> None:
-        if _is_encodable("".join(filter(None, distinct))):
-            return
-        place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
-        subject = key if self.offsets is None else f"has a {key} that"
-        self(place, ValueError, f"{subject} holds half of a surrogate pair, which is no character")
+    @contextmanager
+    def _characters(self, key: str, values: Sequence[str | None]) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeEncodeError:
+            place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
+            subject = key if self.offsets is None else f"has a {key} that"
+            self(place, ValueError, f"{subject} holds half of a surrogate pair, which is no character")
 
 
 def _nothing(rows: int) -> pa.StringArray:
@@ -535,11 +536,18 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def encoded_texts(texts: pa.StringArray) -> RepeatedTexts:
-    """A column with equal texts once, None among them where one is null."""
+def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray) -> RepeatedTexts:
+    """A column with equal texts once, None among them where one has none.
+
+    Raises:
+        UnicodeEncodeError: a text holds half of a surrogate pair.
+    """
     if len(texts) <= FEW_TEXTS:
-        return RepeatedTexts(*number_distinct(texts.to_pylist()))
-    encoded = texts.dictionary_encode("encode")
+        distinct, codes = number_distinct(texts if isinstance(texts, Sequence) else texts.to_pylist())
+        "".join(filter(None, distinct)).encode()
+        return RepeatedTexts(distinct, codes)
+    column = pa.array(texts, pa.string()) if isinstance(texts, Sequence) else _whole(texts)
+    encoded = column.dictionary_encode("encode")
     return RepeatedTexts(encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64))
 
 
