@@ -1,7 +1,7 @@
-"""The training section of a recipe: `transformers.TrainingArguments`, and keys for what it has no field for.
+"""The training section of a recipe: `transformers.TrainingArguments`, and keys that it has no field for.
 
-The fields are listed here, so that a recipe is read and ``--help`` is printed without loading transformers. A test
-compares the list with the class: every field of it is either offered, or reserved with the reason.
+The fields are listed here so that a recipe is read and ``--help`` is printed without loading transformers. A test
+compares the list with the class: each of its fields is either offered, or reserved with a reason.
 """
 
 from __future__ import annotations
@@ -24,25 +24,23 @@ LOG_LEVELS = ("passive", "debug", "detail", "info", "warning", "error", "critica
 
 @dataclass
 class TrainingStageArguments:
-    """Training: the loss, and what else transformers.TrainingArguments has no field for."""
+    """Training: the loss and other keys that transformers.TrainingArguments has no field for."""
 
     loss: str = recipe_key(
         "bce",
-        "bce: binary cross-entropy of every pair; listwise: softmax over the pairs of a mention, so that batches hold "
-        "whole mentions; mixed: both",
+        "bce: binary cross-entropy of each pair; listwise: softmax over the pairs of a mention, with whole mentions "
+        "in a batch; mixed: both",
         ("bce", "listwise", "mixed"),
     )
-    listwise_weight: float = recipe_key(
-        0.5, "mixed: share of the list-wise loss; the rest is the binary cross-entropy's"
-    )
+    listwise_weight: float = recipe_key(0.5, "mixed: weight of the list-wise loss; the rest is binary cross-entropy")
     global_batch_size: int | None = recipe_key(
         None,
-        "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so that a run is the same on "
-        "any number of devices",
+        "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so a run is the same on any "
+        "number of devices",
     )
     max_dev_pairs: int = recipe_key(
         50_000,
-        "candidates of dev mentions, drawn from all documents, that checkpoints are compared by, at most",
+        "maximum number of dev candidates, drawn from all documents, for comparing checkpoints",
     )
     early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops")
 
@@ -51,10 +49,10 @@ class TrainingStageArguments:
     max_steps: int = _schedule(-1, "stop after this many optimizer steps; -1: by epochs")
     per_device_train_batch_size: int = _schedule(
         64,
-        "pairs per forward pass on one device (the library's default is 8); lower it when memory runs out, and resume",
+        "pairs per forward pass on one device (the library's default is 8); lower it if memory runs out, then resume",
     )
     gradient_accumulation_steps: int | None = _schedule(
-        None, "forward passes per optimizer step; empty: 1, or what global_batch_size makes it"
+        None, "forward passes per optimizer step; empty: 1, or as global_batch_size requires"
     )
     lr_scheduler_type: str = _schedule("linear", "linear, cosine, constant_with_warmup, polynomial and so on")
     lr_scheduler_kwargs: dict | None = _schedule(None, 'options of that schedule, e.g. {"num_cycles": 0.5}')
@@ -73,13 +71,13 @@ class TrainingStageArguments:
 
     bf16: bool | None = _compute(
         None,
-        "bfloat16; empty: where the hardware computes in it and fp16 is not set (the library's default is false)",
+        "bfloat16; empty: if the hardware supports it and fp16 is not set (the library's default is false)",
     )
     fp16: bool = _compute(False, "float16 with a scaled loss; needs a GPU")
     tf32: bool | None = _compute(None, "TF32 matrix products on Ampere and newer GPUs; empty: as torch is set")
     gradient_checkpointing: bool = _compute(False, "less memory for some 20 % more time")
     gradient_checkpointing_kwargs: dict | None = _compute(None, "its options")
-    torch_compile: bool = _compute(False, "compile the model; on a processor it needs a C++ compiler")
+    torch_compile: bool = _compute(False, "compile the model; needs a C++ compiler on a CPU")
     torch_compile_backend: str | None = _compute(None, "backend of torch.compile; empty: inductor")
     torch_compile_mode: str | None = _compute(None, "mode of torch.compile, e.g. max-autotune")
     torch_empty_cache_steps: int | None = _compute(None, "steps between calls of torch.cuda.empty_cache")
@@ -97,17 +95,17 @@ class TrainingStageArguments:
     eval_on_start: bool = _watch(False, "evaluate before the first step too")
     metric_for_best_model: str = _watch(
         "roc_auc",
-        "dev metric that picks the best checkpoint; list_loss: cross-entropy of the gold pair in the softmax",
+        "dev metric that selects the best checkpoint; list_loss: cross-entropy of the gold pair in the softmax",
         ("roc_auc", "f1", "acc@1", "log_loss", "list_loss"),
     )
-    save_total_limit: int = _watch(2, "checkpoints kept next to the best one (the library's default is all)")
+    save_total_limit: int = _watch(2, "checkpoints kept in addition to the best one (the library's default is all)")
     report_to: str | list[str] = _watch(
         "tensorboard",
-        "where the log goes besides the console; wandb and trackio: pip install (the library's default is none)",
+        "where to log in addition to the console; install wandb and trackio yourself (the library's default is none)",
         ("tensorboard", "wandb", "trackio", "none"),
     )
-    project: str = _watch("huggingface", "project of trackio; that of wandb is the environment's WANDB_PROJECT")
-    trackio_space_id: str | None = _watch(None, "Hub Space that trackio logs to; empty: on this machine")
+    project: str = _watch("huggingface", "project of trackio; for wandb, set WANDB_PROJECT in the environment")
+    trackio_space_id: str | None = _watch(None, "Hub Space that trackio logs to; empty: this machine")
     trackio_bucket_id: str | None = _watch(None, "Hub bucket of that Space")
     trackio_static_space_id: str | None = _watch(None, "Space that keeps the finished run")
     logging_strategy: str = _watch("steps", "when the loss is logged", ("no", "steps", "epoch"))
@@ -116,29 +114,31 @@ class TrainingStageArguments:
     )
     logging_first_step: bool = _watch(False, "log the first step too")
     logging_nan_inf_filter: bool = _watch(
-        False, "log the former loss in place of one that is not a number (the library's default is true)"
+        False, "log the previous loss instead of NaN (the library's default is true)"
     )
-    log_on_each_node: bool = _watch(True, "false logs on the first machine alone")
-    log_level: str = _watch("passive", "what transformers reports; passive leaves it as it is", LOG_LEVELS)
-    log_level_replica: str = _watch("warning", "the same for all processes but the first", LOG_LEVELS)
+    log_on_each_node: bool = _watch(True, "false logs on the first machine only")
+    log_level: str = _watch("passive", "log level of transformers; passive leaves it unchanged", LOG_LEVELS)
+    log_level_replica: str = _watch("warning", "log level of all processes but the first", LOG_LEVELS)
     include_num_input_tokens_seen: str = _watch("no", "log how many tokens were seen", ("no", "all", "non_padding"))
     disable_tqdm: bool = _watch(
-        False, "print the log in place of a progress bar (the library's default depends on the log level)"
+        False, "print the log instead of a progress bar (the library's default depends on the log level)"
     )
 
     dataloader_num_workers: int = _load(0, "processes that load batches; 0 loads in the training process")
-    dataloader_prefetch_factor: int | None = _load(None, "batches that each of them loads in advance; empty: 2")
-    dataloader_persistent_workers: bool = _load(False, "keep these processes from one epoch to the next")
-    dataloader_multiprocessing_context: str | None = _load(None, "how they start", ("fork", "spawn", "forkserver"))
-    dataloader_pin_memory: bool = _load(True, "batches for a GPU lie in pinned memory")
-    ddp_find_unused_parameters: bool = _load(False, "look for weights without a gradient at every step")
-    ddp_bucket_cap_mb: int | None = _load(None, "megabytes of gradients that are exchanged at once; empty: 25")
-    ddp_broadcast_buffers: bool | None = _load(None, "send buffers from the first process at every step")
+    dataloader_prefetch_factor: int | None = _load(None, "batches that each process loads in advance; empty: 2")
+    dataloader_persistent_workers: bool = _load(False, "keep these processes between epochs")
+    dataloader_multiprocessing_context: str | None = _load(
+        None, "how these processes start", ("fork", "spawn", "forkserver")
+    )
+    dataloader_pin_memory: bool = _load(True, "keep batches for a GPU in pinned memory")
+    ddp_find_unused_parameters: bool = _load(False, "search for weights without a gradient at every step")
+    ddp_bucket_cap_mb: int | None = _load(None, "megabytes of gradients exchanged at once; empty: 25")
+    ddp_broadcast_buffers: bool | None = _load(None, "broadcast buffers from the first process at every step")
     ddp_static_graph: bool | None = _load(None, "the same weights are used at every step")
     ddp_timeout: int = _load(1800, "seconds that processes wait for each other")
 
     def pairs_per_step(self, processes: int) -> int:
-        """Pairs that an optimizer step asks for, over all processes."""
+        """Pairs per optimizer step, over all processes."""
         passes = self.gradient_accumulation_steps or 1
         return self.global_batch_size or self.per_device_train_batch_size * passes * processes
 
@@ -150,9 +150,9 @@ class TrainingStageArguments:
 # Keys that `transformers.TrainingArguments` does not have.
 OWN = ("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "early_stopping_patience")
 
-# Fields of `transformers.TrainingArguments` that a recipe cannot set, by the reason.
+# Fields of `transformers.TrainingArguments` that a recipe cannot set, by reason.
 _REASONS = {
-    "evaluations and checkpoints come together, every eval_steps, and the best one is kept": (
+    "evaluations and checkpoints happen together, every eval_steps, and the best checkpoint is kept": (
         "eval_strategy save_strategy save_steps load_best_model_at_end eval_delay"
     ),
     "it follows from metric_for_best_model": "greater_is_better",
@@ -161,23 +161,23 @@ _REASONS = {
         "bf16_full_eval fp16_full_eval"
     ),
     "the loss counts pairs and lists over all processes itself": "average_tokens_across_devices",
-    "the loss tells right pairs from wrong ones; calibration makes probabilities of it": "label_smoothing_factor",
+    "the loss separates right from wrong pairs; calibration makes them probabilities": "label_smoothing_factor",
     "the loss needs columns of its own": "remove_unused_columns label_names",
-    "every pair comes once an epoch, in batches of similar length, in an order that the key seed decides": (
+    "each pair comes once per epoch, in batches of similar length; the key seed decides the order": (
         "dataloader_drop_last dataloader_in_order train_sampling_strategy length_column_name accelerator_config "
         "data_seed ignore_data_skip"
     ),
-    "lower per_device_train_batch_size by hand and give the same command; training resumes": "auto_find_batch_size",
-    "a killed run resumes by itself, from its last whole checkpoint": (
+    "lower per_device_train_batch_size yourself and repeat the command; training resumes": "auto_find_batch_size",
+    "a killed run resumes automatically from its last complete checkpoint": (
         "save_only_model resume_from_checkpoint restore_callback_states_from_checkpoint enable_jit_checkpoint"
     ),
-    "the run folder lies on storage that all machines share": "save_on_each_node",
+    "the run folder is on storage that all machines share": "save_on_each_node",
     "umls-reranker publish does that, by the keys repo_id, tag and private": (
         "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision"
     ),
-    "the key of this name holds for the whole run": "output_dir run_name seed",
+    "the key of this name applies to the whole run": "output_dir run_name seed",
     "the key device decides": "use_cpu ddp_backend",
-    "accelerate launch decides, by its --config_file (see accelerate_configs/)": (
+    "accelerate launch decides, with its --config_file (see accelerate_configs/)": (
         "fsdp fsdp_config deepspeed parallelism_config local_rank"
     ),
     "it is not made for text encoders": "use_liger_kernel liger_kernel_config use_cache",
