@@ -3,9 +3,9 @@
 
     umls-reranker add_feedback corrections reviewed.jsonl
 
-A reviewed line is one of umls-reranker select_for_review with "chosen": the CUI of the right concept (the name of a
-candidate that has none), or null where no concept is right, and "note" where there is something to say. Lines without
-"chosen" are left out. A mention reviewed again replaces what was there.
+A reviewed line is a line of umls-reranker select_for_review with "chosen" added: the CUI of the right concept (or the
+name of a candidate without CUI), or null if no concept is right. "note" is optional. Lines without "chosen" are
+skipped. A second review of a mention replaces the first.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from umls_reranker.core.script import CommandParser, run_script
 
 def main() -> None:
     parser = CommandParser(__doc__)
-    parser.add_argument("corrections", type=Path, help="folder of the dataset, made where there is none")
+    parser.add_argument("corrections", type=Path, help="folder of the dataset; created if missing")
     parser.add_argument(
         "reviewed", type=Path, nargs="+", help="JSON Lines files of reviewed predictions, oldest first"
     )

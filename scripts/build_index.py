@@ -4,11 +4,10 @@
     umls-reranker build_index quickstart
     umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
 
-Writes vectors/, index/, candidates/ and, where the recipe retrieves by character n-grams or by training mentions,
-lexical/
-and mention_index/ into the run folder. Several processes share the embedding, whose finished shards a killed run finds
-again; the vectors are the same either way. Another index is built from them without encoding again. A gold concept
-that is not retrieved is never added to a list.
+Writes vectors/, index/ and candidates/ into the run folder, and lexical/ and mention_index/ if the recipe uses these
+retrievers. Several processes can share the embedding; the vectors do not depend on their number. A killed run reuses
+its finished shards, and another index is built without encoding again. A gold concept that is not retrieved is never
+added to a list.
 """
 
 from umls_reranker.core.arguments import IndexArguments, RunArguments
@@ -26,7 +25,7 @@ def main() -> None:
     stages = index_stages(recipe, run)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     vectors = stages.pop("vectors")
-    # An exact index holds the vectors themselves: once it is built, theirs may be removed.
+    # An exact index holds the vectors themselves, so vectors/ may be removed once it is built.
     reads_vectors = [stages["index"]] + [stages["candidates"]] * (recipe.index.index_factory != EXACT_INDEX)
     due = []
     if vectors.is_done() or recipe.run.overwrite or not all(stage.is_done() for stage in reads_vectors):
@@ -46,7 +45,7 @@ def make_stages(recipe, run, due) -> None:
         "candidates": make_candidates,
     }
     state = sharing_processes(recipe.run.device)
-    # One process owns the run folder and does all that is not shared out.
+    # One process owns the run folder and does everything that is not shared.
     with run.locked(owner=state.is_main_process):
         for stage in due:
             if stage.name == "vectors":
@@ -62,7 +61,7 @@ def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.retrieval.name_vectors import NameVectors
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
-    # What FAISS does not know, and too few names for it, are said before hours of encoding.
+    # Report an unknown factory or too few names before hours of encoding.
     index = new_index(encoder.dimension, recipe.index.index_factory, recipe.index.index_parameters or "")
     main = state.is_main_process
     with stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):

@@ -1,17 +1,17 @@
 #!/usr/bin/env python
-"""Fit calibrator and thresholds on the calibration split's real candidate lists, and assemble the model folder.
+"""Fit calibrator and thresholds on the candidate lists of the calibration split, and write the model folder.
 
     umls-reranker calibrate quickstart
     umls-reranker calibrate MODEL --lists my_lists.parquet --output NEW_MODEL
 
-The first writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the weights of all
-features, the counts of the training split's strings, thresholds.json, recipe.yaml.
+The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
+weights, the counts of the training split's strings, thresholds.json, and recipe.yaml.
 
-The second needs no run. MODEL is a reranker or any sequence classifier of one logit, a folder or a Hub id. The lists
-are some hundred mentions of your own pipeline, as umls-reranker rerank reads them (JSON Lines, Parquet, Arrow), each
-with doc_id and cui, its right concept. Scores of your retrievers are weighed too: candidates bring them as NAME_score.
-It prints what the model was worth on them before, and what it is worth on documents that it was not fitted on.
-umls-reranker calibrate MODEL --lists FILE --help lists its options.
+The second form needs no run. MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id. The
+lists are a few hundred mentions of your own pipeline, in the format of umls-reranker rerank (JSON Lines, Parquet,
+Arrow), each with doc_id and cui, its right concept. Scores of your retrievers are features too; name them NAME_score
+in the candidates. The command compares the model before, and after on documents that it was not fitted on.
+umls-reranker calibrate MODEL --lists FILE --help lists the options of this form.
 """
 
 import sys
@@ -34,17 +34,21 @@ def main() -> None:
 
 def lists_parser() -> CommandParser:
     parser = CommandParser(__doc__)
-    parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier of one logit")
+    parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier with one logit")
     parser.add_argument("--lists", type=Path, required=True, help="file or folder: .jsonl, .parquet, .arrow")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the new model, which must not be there")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     usual = CalibrationArguments()
     parser.add_argument("--calibrator", default=usual.calibrator, help="as in a recipe (default: auto)")
     for name in ("target_precision", "confidence"):
-        parser.add_argument(f"--{name}", type=float, default=getattr(usual, name), help="of the tier high (0.95)")
-    parser.add_argument("--seed", type=int, default=RunArguments().seed, help="of the folds of documents")
+        parser.add_argument(
+            f"--{name}", type=float, default=getattr(usual, name), help="target precision of the tier high (0.95)"
+        )
+    parser.add_argument(
+        "--seed", type=int, default=RunArguments().seed, help="seed for splitting the documents into folds"
+    )
     return parser
 
 
@@ -60,7 +64,7 @@ def calibrate_on_lists(options) -> None:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
     for name in ("target_precision", "confidence"):
         if not 0 < getattr(options, name) < 1:
-            raise UserError(f"{name}: {getattr(options, name)} must lie between 0 and 1, such as 0.95")
+            raise UserError(f"{name}: {getattr(options, name)} must be between 0 and 1, such as 0.95")
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
@@ -75,7 +79,7 @@ def calibrate_on_lists(options) -> None:
 
 
 def calibrate(recipe) -> None:
-    """The whole stage; recalibrate.py calls it for a new run."""
+    """Run the whole stage; recalibrate.py calls it for a new run."""
     run = RunFolder(recipe.run.run_dir)
     corrections = recipe.calibration.calibration_feedback
     stage = model_stage(recipe, run, fingerprint_path(Path(corrections)) if corrections else None)
@@ -141,7 +145,7 @@ def make(recipe, run, stage) -> None:
 
 
 def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
-    """Lists and mentions of the calibration split with the corrections, and what calibrator.json says about them."""
+    """Lists and mentions of the calibration split plus the corrections, and what calibrator.json says about them."""
     from umls_reranker.review.corrections import calibration_rows, load_feedback
 
     feedback = load_feedback(Path(recipe.calibration.calibration_feedback))
@@ -156,7 +160,7 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())
-    print(f"{used:,} corrections join {len(candidates):,} mentions; left out: {lost}")
+    print(f"{used} corrections added to {len(candidates):,} mentions; left out: {lost}")
     facts = {"corrections": {"used": used, "left_out": lost}}
     if (run.path / LINEAGE).is_file():
         facts |= read_json(run.path / LINEAGE)

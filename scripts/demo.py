@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Open a page to try a model, and to review its answers.
+"""Open a page to try a model and review its answers.
 
     umls-reranker demo runs/quickstart
     umls-reranker demo org/my-reranker@v1.0.0 --index my-index --review to_review.jsonl
     umls-reranker demo org/my-reranker@v1.0.0 --export_space my-space
 
-Needs the extra demo: pip install "umls_reranker[demo]". MODEL is a run folder, a model folder or a Hub id; without an
-index, candidates are pasted. --review takes the queue of umls-reranker select_for_review; each choice is written to a
-file next to it at once, for umls-reranker add_feedback. A run folder without --review gets a queue of its own dev
-split. Nothing is uploaded, and only this machine sees the page unless --host says otherwise.
+Needs the extra demo: pip install "umls_reranker[demo]". MODEL is a run folder, a model folder or a Hub id. Without an
+index, you paste the candidates. --review takes the queue of umls-reranker select_for_review. Each choice is written at
+once to a file next to it, for umls-reranker add_feedback. A run folder without --review gets a queue from its own dev
+split. Nothing is uploaded, and only this machine can see the page unless --host is given.
 """
 
 import warnings
@@ -21,13 +21,15 @@ from umls_reranker.core.script import CommandParser, run_script
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="run folder, model folder, or Hub id as ID or ID@REVISION")
-    parser.add_argument("--index", help="folder of umls-reranker export_index, or a run folder")
-    parser.add_argument("--against", help="another version to compare with, given as MODEL is")
+    parser.add_argument("--index", help="folder made by umls-reranker export_index, or a run folder")
+    parser.add_argument("--against", help="another version to compare with, given like MODEL")
     parser.add_argument("--review", type=Path, help="queue to review (default: RUN.review.jsonl for a run folder)")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU when there is one)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: 7860)")
-    parser.add_argument("--export_space", type=Path, help="write a Hugging Face Space of the page here, and end")
+    parser.add_argument(
+        "--export_space", type=Path, help="write a Hugging Face Space of the page to this folder, and exit"
+    )
     return parser
 
 
@@ -43,7 +45,7 @@ def main() -> None:
 
     if options.export_space:
         export_space(options.model, options.export_space)
-        print(f"{options.export_space}: upload this folder as a Space of the Gradio SDK")
+        print(f"{options.export_space}: upload this folder as a Space with the Gradio SDK")
         return
     # The page says it, next to the answer.
     warnings.filterwarnings("ignore", message="mentions or candidates came without")
@@ -58,7 +60,9 @@ def main() -> None:
     try:
         launch(build_page(demo, sheet), demo, server_name=options.host, server_port=options.port, quiet=True)
     except OSError:
-        raise UserError(f"port {options.port} of {options.host} is not to be had; give another with --port") from None
+        raise UserError(
+            f"port {options.port} of {options.host} is not available; choose another with --port"
+        ) from None
 
 
 if __name__ == "__main__":

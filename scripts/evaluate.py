@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Measure the model folder on the test split's real candidate lists, next to the baselines.
+"""Measure the model folder and the baselines on the candidate lists of the test split.
 
     umls-reranker evaluate quickstart
 
-Writes report/ into the run folder: metrics.json, report.html to look at, plots, outcomes.parquet (what was answered
-for each mention) and reference.json (what monitoring compares with). Puts what belongs to the model, and its card,
-into model/.
+Writes report/ into the run folder: metrics.json, report.html, plots, outcomes.parquet (the answer for each mention)
+and reference.json (the reference for monitoring). Copies the parts that belong to the model, and its card, into
+model/.
 """
 
 import shutil
@@ -84,7 +84,7 @@ def make(recipe, run, stage) -> None:
 
 
 def complete_model_folder(recipe, run) -> None:
-    """Make the new version of the model folder, with what belongs to it and its card."""
+    """Write the new version of the model folder, with its card and the files of the evaluation."""
     from umls_reranker.hub.card import folder_card
     from umls_reranker.hub.model_folder import CARD, EVALUATED, changing
 

@@ -4,7 +4,7 @@
     umls-reranker export quickstart --backends onnx onnx_int8
 
 Writes onnx/ and openvino/ into the model folder as sentence-transformers and Optimum expect them, and backends.json.
-A network that loses more than MOST_POINTS_LOST of acc@1 is refused; one whose scores differ gets its own calibrator
+A network that loses more than MOST_POINTS_LOST of acc@1 is refused. If its scores differ, it gets its own calibrator
 and thresholds. `UMLSReranker.from_pretrained(..., backend="onnx_int8")` loads it.
 """
 
@@ -21,13 +21,13 @@ from umls_reranker.core.stages import RunFolder
 
 @dataclass
 class ExportOptions:
-    """Export: which networks, and what they may lose."""
+    """Export: which networks to make, and how much they may lose."""
 
     backends: list[str] = field(
         default_factory=lambda: ["onnx", "onnx_int8"], metadata={"help": ", ".join(EXPORTED_FILES), "choices": None}
     )
     most_points_lost: float = field(
-        default=0.2, metadata={"help": "percentage points of acc@1 on the dev lists", "choices": None}
+        default=0.2, metadata={"help": "largest loss of acc@1 on the dev lists, in percentage points", "choices": None}
     )
 
 

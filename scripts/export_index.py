@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Copy what a deployment reads besides the model into one folder: concepts, indexes and encoder.
+"""Copy concepts, indexes and encoder into one folder: all that a deployment needs in addition to the model.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and umls-reranker serve open it. The folder holds the names of the release that it
-was built from: it goes where that release's licence allows, never to the Hub.
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. The folder holds names of the release that it was
+built from: store it where that release's licence allows, never on the Hub.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from umls_reranker.core.script import run_script
 
 @dataclass
 class ExportArguments:
-    """Export: where to."""
+    """Export: the target folder."""
 
     index_folder: str | None = field(default=None, metadata={"help": "folder to make"})
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Mine training pairs: for every mention its gold concept and semantic, same-type and random negatives.
+"""Mine training pairs: the gold concept of each mention, and semantic, same-type and random negatives.
 
     umls-reranker mine_negatives quickstart
     umls-reranker mine_negatives RECIPE --accelerate_config multi_gpu_fp16
 
-Writes pairs/ into the run folder, with mining_report.json: what each guard dropped, what fell short of the recipe.
-Several processes share the search, whose finished parts a killed run finds again; the pairs are the same either way.
+Writes pairs/ into the run folder, with mining_report.json: what each guard dropped, and where the recipe's numbers
+were not reached. Several processes can share the search; the pairs do not depend on their number. A killed run reuses
+its finished parts.
 """
 
 from dataclasses import replace
@@ -61,7 +62,7 @@ def split_configs(recipe) -> dict:
     from umls_reranker.retrieval.selection import mining_config
 
     config = mining_config(recipe.mining, recipe.run.seed)
-    # Only training profits from seeing a string once; the test split counts every mention, as serving will.
+    # Only training uses each string once; the test split counts every mention, as serving does.
     held_out = replace(config, max_train_mentions=None, mine_per="mention", typeless_share=0.0)
     return {split: config if split == "train" else held_out for split in SPLITS}
 

@@ -5,8 +5,8 @@
     umls-reranker monitor MODEL predictions.jsonl --feedback corrections --lines windows.jsonl
 
 Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
-thresholds.json, or a recipe that names one (umls-reranker recipes copy production). With --feedback, only those
-corrections count that are of the random draw. Ends with exit code 1 when there is an alarm.
+thresholds.json, or a recipe that names one (umls-reranker recipes copy production). --feedback uses only corrections
+from the random sample. The exit code is 1 if there is an alarm.
 """
 
 import json
@@ -24,13 +24,11 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
-    parser.add_argument(
-        "--window", type=int, help="mentions of a window of the tests (default: the recipe's, or 2000)"
-    )
+    parser.add_argument("--window", type=int, help="mentions per tested window (default: the recipe's, or 2000)")
     parser.add_argument("--alpha", type=float, help="probability of any false alarm (default: the recipe's, or 0.05)")
     parser.add_argument("--feedback", type=Path, help="folder of corrections (umls-reranker add_feedback)")
-    parser.add_argument("--lines", type=Path, help="write every window and alarm to this file, as JSON lines")
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON, per semantic type too")
+    parser.add_argument("--lines", type=Path, help="write every window and alarm to this file as JSON lines")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON, also per semantic type")
     return parser
 
 
@@ -61,20 +59,20 @@ def main() -> int:
         if options.feedback:
             add_labels(monitor, options.feedback)
         state = monitor.to_dict()
-        # Before the file is closed, which raises where the disk is full: the figures do not depend on it.
+        # Before the file is closed, which fails if the disk is full: the figures do not depend on it.
         print(json.dumps(state, indent=2) if options.json else table(state, reference))
     return 1 if state["alarm_count"] else 0
 
 
 def watched(options) -> tuple[Path, int, float]:
-    """Folder of the model, window and alpha: as a recipe says where one is given, and the command line before it."""
+    """Folder of the model, window and alpha: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.recipe import Recipe, load_recipe
     from umls_reranker.hub.download import download
 
     is_recipe = options.model.endswith((".yaml", ".yml"))
     recipe = load_recipe(options.model) if is_recipe else Recipe.from_values({"served_model": options.model})
     if not recipe.serving.served_model:
-        raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
+        raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
     folder = download(recipe.serving.served_model, recipe.serving.served_revision)
     settings = recipe.monitoring
     window = settings.monitor_window if options.window is None else options.window

@@ -4,8 +4,8 @@
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run
 
-Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run makes every check and sends nothing. A model
-that is worse than what the repo holds, on the same test mentions, is refused unless --force_worse says otherwise.
+Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing. A model
+that is worse than the one in the repo, on the same test mentions, is refused unless --force_worse is given.
 """
 
 import sys

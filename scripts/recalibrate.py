@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Fit calibrator and thresholds of a finished run anew, with a reviewer's corrections: minutes, no training.
+"""Fit calibrator and thresholds of a finished run again, with reviewers' corrections: minutes, no training.
 
     umls-reranker recalibrate quickstart --calibration_feedback corrections --name corrected
 
-Makes the run folder NAME next to the recipe's: the finished stages as links, and a new model/ whose calibrator.json
-names the version it comes from. The former run stays as it is. Then evaluate, validate --against and publish with
---run_name NAME, as for any run.
+Creates the run folder NAME next to the recipe's, with links to the finished stages and a new model/, whose
+calibrator.json names the version it comes from. The former run is not changed. Then run evaluate, validate --against
+and publish with --run_name NAME, as for any run.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from umls_reranker.core.stages import LINEAGE, RunFolder
 
 @dataclass
 class RecalibrationOptions:
-    """Recalibration: what only this script takes."""
+    """Recalibration: options of this script only."""
 
     name: str | None = field(default=None, metadata={"help": "name of the new run, next to the recipe's run folder"})
 

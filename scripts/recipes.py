@@ -5,8 +5,8 @@
     umls-reranker recipes copy quickstart
     umls-reranker recipes copy multi_gpu_fp16
 
-A recipe is a folder with config.yaml and a README that tells what the recipe gave. Commands take a copy before the
-recipe of the same name that comes with the package.
+A recipe is a folder with config.yaml and a README with its results. Commands prefer a copy in the working folder to
+the recipe of the same name in the package.
 """
 
 import shutil
@@ -19,7 +19,9 @@ from umls_reranker.core.shipped import shipped_configs, shipped_recipes
 
 def main() -> None:
     parser = CommandParser(__doc__)
-    parser.add_argument("action", nargs="?", choices=("list", "copy"), default="list", help="list is the default")
+    parser.add_argument(
+        "action", nargs="?", choices=("list", "copy"), default="list", help="list (the default) or copy"
+    )
     parser.add_argument("name", nargs="?", help="what to copy")
     options = parser.parse_args()
     if options.action == "copy":
@@ -47,11 +49,11 @@ def first_comment(file: Path) -> str:
 def copy(name: str | None) -> None:
     known = shipped_recipes() | shipped_configs()
     if name not in known:
-        raise UserError(f"there is nothing named {name} to copy; choose from {', '.join(known)}")
+        raise UserError(f"there is no recipe or configuration {name} to copy; choose from {', '.join(known)}")
     source = known[name]
     target = Path(source.name)
     if target.exists():
-        raise UserError(f"{target} is here already; move it away to get a fresh copy")
+        raise UserError(f"{target} exists already; move it away to get a fresh copy")
     if source.is_dir():
         shutil.copytree(source, target)
     else:

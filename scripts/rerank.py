@@ -4,11 +4,11 @@
     umls-reranker rerank MODEL input.jsonl output.jsonl
     umls-reranker rerank MODEL input.parquet output.parquet --accelerate_config multi_gpu_fp16
 
-One line (or row) a mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three may be left out. MODEL is a folder, a Hub id, or a
-recipe that names one (umls-reranker recipes copy production); the input may be a folder of files. Each output line
-repeats the input line and adds "ranked". The output appears only when it is complete; run again after a kill, the
-command resumes with the shards that are not there yet.
+One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
+"entity_type": "T047", "left": "", "right": ""}; the last three are optional. MODEL is a folder, a Hub id, or a recipe
+that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output line repeats
+the input line and adds "ranked". The output appears only when it is complete. After a kill, the same command makes
+only the missing shards.
 """
 
 from pathlib import Path
@@ -20,22 +20,20 @@ def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
     parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .parquet, .arrow")
-    parser.add_argument("output", type=Path, help="file to write, in the input's format or, by its ending, another")
+    parser.add_argument("output", type=Path, help="file to write; its ending sets the format")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU when there is one)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if there is one)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
-    parser.add_argument(
-        "--backend", help="torch, torch_compile, or one that umls-reranker export made (default: torch)"
-    )
-    parser.add_argument("--token_budget", type=int, help="tokens of a forward pass (default: 1024, on a GPU 65536)")
+    parser.add_argument("--backend", help="torch, torch_compile, or one made by umls-reranker export (default: torch)")
+    parser.add_argument("--token_budget", type=int, help="tokens per forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
-    parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions a shard (default: 4096)")
+    parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions per shard (default: 4096)")
     parser.add_argument(
         "--on_error",
         choices=("raise", "skip"),
         default="raise",
-        help="at a row that cannot be ranked: raise (default) ends before any is; skip leaves such rows out",
+        help="rows that cannot be ranked: raise (default) stops before any scoring; skip leaves them out",
     )
     return parser
 
@@ -58,7 +56,7 @@ def main() -> None:
 
 
 def served(options) -> dict:
-    """What to load: as the recipe says where one is given, and the command line before it."""
+    """What to load: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.recipe import load_recipe
 
@@ -67,7 +65,7 @@ def served(options) -> dict:
     if options.model.endswith((".yaml", ".yml")):
         run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
         if not serving.served_model:
-            raise UserError(f"{options.model} names no served_model; give one, or a model in place of the recipe")
+            raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
         usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget, serving.accept_tier)
         recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
         given = {name: recipes[name] if value is None else value for name, value in given.items()}

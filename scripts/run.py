@@ -4,11 +4,10 @@
     umls-reranker run quickstart
     umls-reranker run RECIPE --accelerate_config multi_gpu_fp16
 
-Shows one line a stage, with the time that is left where the recipe says how long stages take (stage_minutes). What
-the stages print is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a
-stop. With --accelerate_config, a file or the name of one that comes with the package, embedding, mining and training
-are launched with accelerate. The exit code is that of the validation: 0 when all targets of the recipe are met, 1 when
-one is missed.
+Shows one line per stage, with the time left if the recipe says how long stages take (stage_minutes). The output of the
+stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a stop.
+--accelerate_config, a file or the name of one in the package, launches embedding, mining and training with accelerate.
+The exit code is 0 if all targets of the recipe are met, and 1 if one is missed.
 """
 
 import contextlib
@@ -39,14 +38,14 @@ COMMAND = Path(umls_reranker.__file__).with_name("__main__.py")
 LOG = "run.log"
 
 
-# What candidate lists of one's own take the place of.
+# The stages that given candidate lists replace.
 RETRIEVAL = ("train_encoder", "build_index")
 
 
 def main() -> int:
     words = sys.argv[1:]
     _, without_launch = launch_options(words)
-    # What is wrong with the recipe is said before the first stage.
+    # Errors in the recipe are reported before the first stage.
     recipe = parse_recipe(__doc__, (RunArguments,), without_launch)
 
     def command(stage: str) -> list[str]:
@@ -65,7 +64,7 @@ def run(settings, stages, command) -> int:
     folder, code = settings.run_dir, 0
     lines = StageLines(stages, minutes(settings))
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"Everything is written to {folder}; what the stages print, to {folder / LOG}", file=sys.stderr)
+    print(f"Output goes to {folder}, the log of the stages to {folder / LOG}", file=sys.stderr)
     with (folder / LOG).open("a", encoding="utf-8") as log:
         for stage in stages:
             log.write(f"== {stage}\n")
@@ -74,7 +73,7 @@ def run(settings, stages, command) -> int:
             lines.begin(stage)
             code = wait(command(stage), log, lines)
             lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
-            # A missed target ends the run once the results are shown.
+            # A missed target ends the run after the results are shown.
             if code and (stage, code) != ("validate", 1):
                 print(reason(folder / LOG, begins), file=sys.stderr)
                 return code
@@ -85,11 +84,11 @@ def minutes(settings) -> dict[str, float]:
     try:
         return {stage: float(value) for stage, value in (settings.stage_minutes or {}).items()}
     except (TypeError, ValueError):
-        raise UserError("stage_minutes: has to map commands to numbers of minutes") from None
+        raise UserError("stage_minutes must map commands to numbers of minutes") from None
 
 
 def wait(command, log, lines) -> int:
-    """Run a command to its end, the line of its stage redrawn every second."""
+    """Run a command to its end, and redraw the line of its stage every second."""
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
         try:
@@ -104,10 +103,10 @@ def wait(command, log, lines) -> int:
 
 
 def reason(log: Path, begins: int) -> str:
-    """Why a stage failed: its line of error, or the end of what it printed."""
+    """Why a stage failed: its error line, or the end of its output."""
     printed = log.read_bytes()[begins:].decode("utf-8", errors="replace").splitlines()
     errors = [line for line in printed[-1:] if line.startswith("error: ")]
-    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; all that it printed is in {log}"])
+    return "\n".join(errors or [*printed[-20:], f"error: this stage failed; its output is in {log}"])
 
 
 def size(path: Path) -> int:

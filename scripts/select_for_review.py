@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Pick the logged predictions that are most worth a person's minute.
+"""Select the logged predictions whose review helps most.
 
     umls-reranker select_for_review MODEL predictions.jsonl to_review.jsonl --count 200
 
-Reads the output of umls-reranker rerank. A share of the lines is a random draw, for measuring (umls-reranker monitor
---feedback); the others are near the threshold, ranked differently by cross-encoder and retrieval, or of rare types,
-each string once. Every line says why it was picked; the reviewer adds "chosen" (a CUI, or null) and
-umls-reranker add_feedback takes it.
+Reads the output of umls-reranker rerank. A share of the lines is a random sample, for measuring (umls-reranker monitor
+--feedback). The others are near the threshold, ranked differently by cross-encoder and retrieval, or of rare types;
+each string is selected once. Every line says why it was selected. The reviewer adds "chosen" (a CUI, or null), and
+umls-reranker add_feedback reads the result.
 """
 
 from collections import Counter
@@ -20,9 +20,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("model", type=Path, help="model folder with thresholds.json and reference.json")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument("output", type=Path, help="JSON Lines file to write")
-    parser.add_argument("--count", type=int, default=200, help="lines to pick (default: 200)")
-    parser.add_argument("--random_share", type=float, default=0.2, help="share of a random draw (default: 0.2)")
-    parser.add_argument("--seed", type=int, default=13, help="of the random draw (default: 13)")
+    parser.add_argument("--count", type=int, default=200, help="lines to select (default: 200)")
+    parser.add_argument("--random_share", type=float, default=0.2, help="share of the random sample (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=13, help="seed of the random sample (default: 13)")
     return parser
 
 

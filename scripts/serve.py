@@ -3,8 +3,9 @@
 
     umls-reranker serve production --served_revision v1.0.0
 
-Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM ends it: no new connection is taken, and
-requests in flight are answered, for at most stop_seconds. One process serves one model; put several behind a balancer.
+Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM stops it: it accepts no new connections
+and finishes the requests in progress, for at most stop_seconds. One process serves one model; put several behind a
+load balancer.
 """
 
 import signal
@@ -31,7 +32,7 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     reranker, linker = load(recipe)
-    # The first call is slow; no request should wait for it. That it lacks what the model reads is no news.
+    # The first call is slow, so no request should wait for it. Its warning about missing inputs is expected.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reranker.rerank("warm-up", ["warm", "up"])
@@ -47,14 +48,14 @@ def main() -> None:
             timeout_graceful_shutdown=serving.stop_seconds,
             access_log=False,
         )
-        # Uvicorn ends in good order and then sends itself the signal again; that must not look like a crash.
+        # Uvicorn shuts down cleanly and then sends itself the signal again; that must not look like a crash.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         uvicorn.Server(config).run()
 
 
 def load(recipe):
-    """The reranker, and the linker where the recipe names an index."""
+    """The reranker, and the linker if the recipe names an index."""
     from umls_reranker import ConceptLinker, UMLSReranker
 
     serving, linker = recipe.serving, None
@@ -70,7 +71,7 @@ def load(recipe):
 
 
 def open_log(recipe):
-    """The monitor's log, where the recipe names one."""
+    """The monitor's log, if the recipe names one."""
     if not recipe.monitoring.monitor_log:
         return nullcontext()
     path = Path(recipe.monitoring.monitor_log)
@@ -79,7 +80,7 @@ def open_log(recipe):
 
 
 def make_monitor(recipe, model: Path, log):
-    """The monitor that the recipe asks for, with the reference of the model that is served."""
+    """The monitor set by the recipe, with the reference of the served model."""
     from umls_reranker.serving.monitoring.monitor import Monitor
 
     settings = recipe.monitoring

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Show a finished run on one screen: what was made, how good it is against its baselines, examples, how to use it.
+"""Show a finished run on one screen: what was made, results next to the baselines, examples, and how to use it.
 
     umls-reranker summarize quickstart
 
-Reads what the stages before it made, and changes nothing.
+Reads the output of the other stages and changes nothing.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def main() -> None:
 
     report = read_json(run.path / "report" / METRICS)
     console = Console(width=None if Console().is_terminal else 120)
-    # Some mentions have no type and the call below gives no scores of the retriever, which is meant.
+    # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))
@@ -66,7 +66,7 @@ def what_was_made(run) -> str:
 
 
 def checklist_line(run) -> str:
-    """What umls-reranker validate found, when it has run."""
+    """The results of umls-reranker validate, if it has run."""
     path = run.path / "checklist.json"
     if not path.is_file():
         return "Targets: not checked yet, run umls-reranker validate"
@@ -80,7 +80,7 @@ def checklist_line(run) -> str:
 
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
-    """Test mentions from the most to the least confident, reranked by the model folder as a user loads it."""
+    """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     from datasets import load_from_disk
 
     from umls_reranker.data.candidate_lists import as_serving_input
@@ -108,7 +108,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
 
 
 def example_call(model, texts: list[str], ranked: list[list]) -> str:
-    """Lines that can be pasted: they rerank three names for an accepted example, when there is one."""
+    """Lines to paste that rerank three names for an accepted example, if there is one."""
     chosen = next((row for row, items in enumerate(ranked) if items and items[0].accepted), 0)
     names = sorted(dict.fromkeys(item.name for item in ranked[chosen][:3]))
     return (

@@ -4,7 +4,7 @@
     umls-reranker train quickstart
     umls-reranker train RECIPE --accelerate_config multi_gpu_fp16
 
-Writes checkpoints/ into the run folder, checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
+Writes checkpoints/ into the run folder, with checkpoint-best in it. TensorBoard: tensorboard --logdir RUN/checkpoints
 """
 
 from dataclasses import replace
@@ -48,7 +48,7 @@ def train(recipe, run, stage) -> None:
     model = recipe.model
     if model.start_from_encoder:
         model = replace(model, model=str(run.path / "encoder"), model_revision=None)
-    # One process owns the run folder; the others only read it, once it is ready for them.
+    # One process owns the run folder; the others only read it when it is ready.
     main = state.is_main_process
     with run.locked(owner=main), stage.writing(recipe.run.overwrite, owner=main) as (folder, summary):
         state.wait_for_everyone()

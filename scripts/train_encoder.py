@@ -3,9 +3,9 @@
 
     umls-reranker train_encoder minilm-medmentions-cpu
 
-Writes encoder/ into the run folder; build_index then embeds names and mentions with it. A killed run resumes from
-its last checkpoint. It trains on one process. A recipe with encoder_training_steps: 0 takes the encoder as it is, and
-there is nothing to do.
+Writes encoder/ into the run folder; build_index then uses it to embed names and mentions. A killed run resumes from
+its last checkpoint. Training uses one process. With encoder_training_steps: 0, the encoder is used as it is, and there
+is nothing to do.
 """
 
 from umls_reranker.core.arguments import EncoderArguments, RunArguments
@@ -19,7 +19,7 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EncoderArguments))
     run = RunFolder(recipe.run.run_dir)
     if not recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists:
-        print("the recipe takes the encoder as it is (encoder_training_steps: 0)")
+        print("the recipe uses the encoder as it is (encoder_training_steps: 0)")
         return
     from umls_reranker.training.processes import require_one_process
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Check a finished run as a deployment would: load its model folder, rerank held-out mentions, compare with targets.
+"""Check a finished run like a deployment: load its model folder, rerank held-out mentions, compare with targets.
 
     umls-reranker validate quickstart
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
-Prints every target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL
-or CANNOT TELL; with --against, whether the model is worse than a former version on the same mentions. Writes
-checklist.json into the run folder. Ends with exit code 1 when a check fails or the model got worse.
+Prints each target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL or
+CANNOT TELL. With --against, also says whether the model is worse than a former version on the same mentions. Writes
+checklist.json into the run folder. The exit code is 1 if a check fails or the model got worse.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ from umls_reranker.core.stages import RunFolder
 
 @dataclass
 class ValidationOptions:
-    """Validation: what only this script takes."""
+    """Validation: options of this script only."""
 
     against: str | None = field(
         default=None,

@@ -57,7 +57,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
         (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
         (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: hpo-minilm, minilm-"),
         (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
-        (["recipes", "copy", "quick"], "there is nothing named quick to copy; choose from hpo-minilm, minilm-"),
+        (["recipes", "copy", "quick"], "there is no recipe or configuration quick to copy; choose from hpo-minilm, minilm-"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, words, reason):
@@ -80,7 +80,7 @@ def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
         assert run("recipes", "copy", name, cwd=tmp_path).returncode == 0
     assert {path.name for path in Path("quickstart").iterdir()} == {"README.md", "config.yaml"}
     assert Path("multi_gpu_fp16.yaml").read_text() == (CONFIGS / "multi_gpu_fp16.yaml").read_text()
-    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart is here already")
+    assert run("recipes", "copy", "quickstart", cwd=tmp_path).stderr.startswith("error: quickstart exists already")
     # The copy comes first, as a folder and as a name.
     Path("quickstart/config.yaml").write_text("run_name: mine\n")
     assert load_recipe("quickstart").run.run_name == load_recipe(tmp_path / "quickstart").run.run_name == "mine"
@@ -181,7 +181,7 @@ def test_run_shows_one_line_a_stage(monkeypatch, tmp_path, capsys, failing, code
     ]
     first, *lines = capsys.readouterr().err.splitlines(keepends=True)
     folder = Path("runs/quickstart")
-    assert first == f"Everything is written to {folder}; what the stages print, to {folder / 'run.log'}\n"
+    assert first == f"Output goes to {folder}, the log of the stages to {folder / 'run.log'}\n"
     shown = [stage for stage in started if stage != "summarize"]
     assert [line.split()[0] for line in lines[: len(shown)]] == [f"{n}/8" for n in range(1, len(shown) + 1)]
     assert "".join(lines[len(shown) :]) == error and "\r" not in "".join(lines)
@@ -204,7 +204,7 @@ def test_run_ends_with_what_a_stage_printed_where_it_says_no_reason(monkeypatch,
     assert ended.value.code == 1
     told = capsys.readouterr().err.splitlines()[2:]
     log = Path("runs/quickstart/run.log")
-    assert told == ["Traceback ...", "boom", f"error: this stage failed; all that it printed is in {log}"]
+    assert told == ["Traceback ...", "boom", f"error: this stage failed; its output is in {log}"]
 
 
 @pytest.mark.parametrize("words", [["run", "quickstart"], ["quickstart"]])
@@ -223,4 +223,4 @@ def test_a_dry_run_prints_what_the_stages_say_and_writes_nothing(monkeypatch, tm
 
 def test_minutes_of_stages_are_numbers(tmp_path):
     ended = run("run", "quickstart", "--stage_minutes", '{"train": "long"}', cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes: has to map commands to numbers of minutes\n")
+    assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes must map commands to numbers of minutes\n")

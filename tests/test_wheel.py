@@ -60,7 +60,7 @@ def test_the_commands_are_there_after_pip_install(source, environment):
             files = {path.relative_to(source): path.read_bytes() for path in (source / name).rglob("*.*")}
             assert files == {path: (site / "umls_reranker" / path).read_bytes() for path in files}
     refused = run(command, "quickstart", "--stage_minutes", '{"train": "long"}', cwd=empty)
-    assert refused.stderr == "error: stage_minutes: has to map commands to numbers of minutes\n"
+    assert refused.stderr == "error: stage_minutes must map commands to numbers of minutes\n"
     copied = run(command, "recipes", "copy", "quickstart", cwd=empty)
     assert copied.stdout == f"{Path('quickstart') / 'config.yaml'}\n", copied.stderr
     made = run(command, "prepare_data", "quickstart", cwd=empty)

@@ -1,4 +1,4 @@
-"""The command ``umls-reranker``: every script is a subcommand of the same name."""
+"""The command ``umls-reranker``: each script is a subcommand with the same name."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ GROUPS = {
 }
 COMMANDS = [name for names in GROUPS.values() for name in names]
 QUICKSTART = "quickstart"  # the recipe of this name, without a script of its own
-QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a processor."
+QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
 FIRST_STEPS = """\
-First steps, on open data and a processor:
+First steps, on open data and a CPU:
 
     pip install "umls_reranker[quickstart]"
     umls-reranker quickstart
@@ -53,7 +53,7 @@ RECIPE is a YAML file, a folder with config.yaml, or the name of a recipe in the
 
 
 def main() -> None:
-    """Run the subcommand that the command line names; its exit code is that of the process."""
+    """Run the subcommand that the command line names, and exit with its code."""
     run_script(dispatch)
 
 
@@ -76,7 +76,7 @@ def dispatch() -> int:
         options, words = launch_options(words)
         if options:
             return start(script, words, options)
-    # From here on as if Python had been started with the script.
+    # From here on, as if Python had been started with the script.
     sys.argv = [str(script), *words]
     sys.path[0] = str(script.parent)
     runpy.run_path(str(script), run_name="__main__")
@@ -84,7 +84,7 @@ def dispatch() -> int:
 
 
 def overview() -> str:
-    """The subcommands with the first sentence of each script, and the first steps."""
+    """The subcommands with the first line of each script, and the first steps."""
     width = max(map(len, COMMANDS)) + 4
     lines = [USAGE, ""]
     for group, names in GROUPS.items():
