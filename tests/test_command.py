@@ -57,7 +57,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
         (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
         (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: hpo-minilm, minilm-"),
         (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
-        (["recipes", "copy", "quick"], "there is no recipe or configuration quick to copy; choose from hpo-minilm, minilm-"),
+        (["recipes", "copy", "quick"], "there is no quick to copy; choose from hpo-minilm, minilm-"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, words, reason):

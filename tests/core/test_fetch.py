@@ -85,7 +85,7 @@ def test_a_local_file_that_is_not_there(tmp_path):
         fetch(str(tmp_path / "absent"), tmp_path)
     with pytest.raises(UserError, match="is a folder; the recipe needs a file"):
         fetch(str(tmp_path), tmp_path)
-    with pytest.raises(UserError, match=r"ftp://host/x is no local path, http\(s\) URL or package:NAME/FILE"):
+    with pytest.raises(UserError, match=r"ftp://host/x is not a local path, http\(s\) URL or package:NAME/FILE"):
         fetch("ftp://host/x", tmp_path)
 
 
@@ -174,7 +174,7 @@ def test_what_is_right_passes_the_checks(server, tmp_path, name, kind):
     ("path", "message", "attempts"),
     [
         ("/missing", "/missing: the server answered 404 Not Found; check the address", 1),
-        ("/cut/9/x", "/cut/9/x: .*broke off.* of 1280000 bytes|IncompleteRead", 5),
+        ("/cut/9/x", "/cut/9/x: .*stopped after.* of 1280000 bytes|IncompleteRead", 5),
         ("/x#sha256=" + "0" * 64, "/x: .*has SHA-256 .*, expected 0000", 1),
     ],
 )

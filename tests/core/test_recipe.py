@@ -113,7 +113,7 @@ def test_lists_are_not_shared_between_recipes():
         ("model: {name: x}", "model must be a single value"),
         ("targets: [f1: 0.9]", "targets must be a list, e.g. [a, b]"),
         ("max_length:", "max_length: has no value; give one, or leave the key out"),
-        ("lr_scheduler_kwargs: cosine", "lr_scheduler_kwargs: has to be a mapping, as JSON on the command line"),
+        ("lr_scheduler_kwargs: cosine", "lr_scheduler_kwargs: must be a mapping, given as JSON on the command line"),
         ("lr_scheduler_kwargs: [a]", "lr_scheduler_kwargs must be a single value"),
         ("report_to: mlflow", "report_to: 'mlflow' is not one of tensorboard, wandb, trackio, none"),
         ("model: ''", "model: has no value; give one, or leave the key out"),
@@ -134,7 +134,7 @@ def test_a_value_that_does_not_fit_is_named(write, line, reason):
 )
 def test_a_key_given_twice_is_refused_with_its_line(write, text, line):
     path = write(text)
-    assert refused(load_recipe, path) == f"{path}: line {line}: the key 'seed' is there already; give each key once"
+    assert refused(load_recipe, path) == f"{path}: line {line}: the key 'seed' is repeated; give each key once"
 
 
 def test_an_unknown_key_is_refused_with_the_nearest(write):
@@ -193,7 +193,7 @@ def test_one_value_or_several_where_the_field_takes_both(write):
 def test_options_of_a_schedule_are_json_on_the_command_line(write):
     given = '{"min_lr_rate": 0.1, "a": "b", "c": true}'
     assert parse(write(""), "--lr_scheduler_kwargs", given).training.lr_scheduler_kwargs == OPTIONS
-    assert "--lr_scheduler_kwargs: has to be a mapping" in refused(parse, write(""), "--lr_scheduler_kwargs", "a=b")
+    assert "--lr_scheduler_kwargs: must be a mapping" in refused(parse, write(""), "--lr_scheduler_kwargs", "a=b")
 
 
 def test_keys_of_other_stages_are_accepted(write):

@@ -176,7 +176,7 @@ def test_lists_of_ones_own_take_the_place_of_retrieval(tmp_path):
     assert stale(before, planned(content="changed")) == set(before)
     assert "concepts" not in stale(before, planned(dev_share=0.3)) >= {"mentions", "candidates", "pairs"}
     for stages in (stage_keys.encoder_stage, stage_keys.index_stages):
-        with pytest.raises(UserError, match="candidate_lists, which take the place of encoder, index and retrieval"):
+        with pytest.raises(UserError, match="candidate_lists, which replace encoder, index and retrieval"):
             stages(Recipe.from_values({"candidate_lists": "lists"}), PlannedRun(tmp_path))
 
 

@@ -186,8 +186,8 @@ def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, n
         with pytest.raises(UserError) as told:
             ask()
         assert str(told.value) == (
-            f"{changed.partial} holds what a killed run made with {named}; set this back to resume from it, or give "
-            "--overwrite to drop it and start anew"
+            f"{changed.partial} holds output of a killed run with {named}; set this back to resume, or use "
+            "--overwrite to drop it and start over"
         )
     assert resumable(tmp_path).resumes()
     assert break_off(changed, "2", overwrite=True) == ["resume.json"]
@@ -208,7 +208,7 @@ def test_checkpoints_of_which_nothing_is_known_are_kept(tmp_path, content):
     facts.unlink()
     if content is not None:
         facts.write_text(content)
-    with pytest.raises(UserError, match="holds what a killed run of another version made; give --overwrite"):
+    with pytest.raises(UserError, match="holds output of a killed run of another version; use --overwrite"):
         resumable(tmp_path).resumes()
 
 
@@ -235,7 +235,7 @@ def test_a_stage_that_does_not_resume_leaves_nothing_behind(tmp_path):
 def test_a_stage_that_was_not_run_names_its_script(tmp_path):
     with pytest.raises(UserError) as caught:
         RunFolder(tmp_path).key_of("index", "build_index")
-    expected = f"{tmp_path / 'index'} is not there yet; run umls-reranker build_index with the same recipe first"
+    expected = f"{tmp_path / 'index'} does not exist yet; run umls-reranker build_index with the same recipe first"
     assert str(caught.value) == expected
 
 

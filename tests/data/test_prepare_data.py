@@ -221,7 +221,7 @@ def test_without_a_semantic_network_the_one_built_in_serves(prepare):
 @pytest.mark.parametrize("key", ["corpus", "train_documents", "dev_documents"])
 def test_a_download_of_another_kind_is_not_kept(prepare, url, tmp_path, key):
     write(tmp_path / "list.txt", "not a corpus and no list")
-    with pytest.raises(UserError, match="list.txt: what came is not what is meant"):
+    with pytest.raises(UserError, match="list.txt: the download has the wrong content"):
         prepare(**{key: f"{url}/list.txt", "cache_dir": tmp_path / "cache"})
     assert not list((tmp_path / "cache").iterdir())
 

@@ -140,7 +140,7 @@ def test_a_damaged_raw_file(scripts, raw, tmp_path):
 @pytest.mark.parametrize("script", ["build_index", "mine_negatives", "train", "calibrate", "evaluate", "validate"])
 def test_a_stage_before_the_one_that_it_needs(scripts, tmp_path, script):
     outcome = scripts.run(script, output_dir=tmp_path / "runs")
-    assert_refused(outcome, "is not there yet; run umls-reranker ")
+    assert_refused(outcome, "does not exist yet; run umls-reranker ")
     assert not (tmp_path / "runs").exists()
 
 

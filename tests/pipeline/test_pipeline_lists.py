@@ -213,8 +213,8 @@ def test_what_retrieval_would_make_is_skipped_and_refused(made, scripts):
         refused = scripts.run(command, made.recipe)
         assert refused.code == 2
         assert refused.err.splitlines()[-1] == (
-            "error: the recipe has candidate_lists, which take the place of encoder, index and retrieval; after "
-            "umls-reranker prepare_data comes umls-reranker mine_negatives"
+            "error: the recipe has candidate_lists, which replace encoder, index and retrieval; after "
+            "umls-reranker prepare_data run umls-reranker mine_negatives"
         )
     refused = scripts.run("prepare_data", made.recipe, corpus=scripts.materials / "corpus.txt")
     assert refused.code == 2 and "corpus: does not go together with candidate_lists" in refused.err

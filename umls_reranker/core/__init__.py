@@ -1,1 +1,1 @@
-"""What every part stands on: errors, files and stages of a run, recipes, downloads, devices."""
+"""Basics for all other rooms: errors, files and stages of a run, recipes, downloads, devices."""

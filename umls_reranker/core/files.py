@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all; JSON; SHA-256."""
+"""Atomic writing of files and folders, JSON, and SHA-256."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ MODEL_PATTERNS = (
     "vocab*",
     "merges.txt",
     "*.model",
-    "context.json",  # what an encoder of ours was trained to read
+    "context.json",  # what our trained encoder reads
 )
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 
 
 def partial_path(path: Path) -> Path:
-    """The hidden path next to `path` that holds it in the making."""
+    """The hidden path next to `path` that holds it until it is complete."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Give a hidden path next to `path`, for a file or a folder; it becomes `path`, or is removed on failure.
+    """Yield a hidden path next to `path`, for a file or folder; it becomes `path`, or is removed on failure.
 
     Args:
-        shared: several processes may write `path` at once, so each has a hidden path of its own. What a killed one
-            leaves is then not dropped by the next one.
+        shared: several processes may write `path` at once, so each has its own hidden path. The remains of a killed
+            process then stay.
     """
     partial = partial_path(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     _remove(partial)
@@ -81,10 +81,10 @@ def _remove(path: Path) -> None:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another, which goes.
+    """Replace a folder by a finished one.
 
-    Linux exchanges the two names in one step, so that `folder` is whole at every moment. Where the system or the file
-    system cannot, a process killed between two renames leaves the former one as ``.NAME.former``.
+    Linux exchanges the two names in one step, so `folder` is complete at every moment. Elsewhere, a process killed
+    between the two renames leaves the old folder as ``.NAME.former``.
     """
     former = folder.with_name(f".{folder.name}.former")
     _remove(former)
@@ -98,7 +98,7 @@ def replace_folder(new: Path, folder: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names; False where that is not to be had."""
+    """Exchange two names; False if the system cannot."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
     current_folder, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of renameat2(2)
     names = os.fsencode(first), os.fsencode(second)
@@ -106,7 +106,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Give a file a second name, or a copy where the file system has no hard links."""
+    """Link a file, or copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -115,7 +115,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn the error about a full disk, whichever library met it, into one that says what was being written."""
+    """Turn any library's error about a full disk into one that names the file."""
     try:
         yield
     except Exception as error:
@@ -127,10 +127,10 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Write JSON, whole or not at all; a number that is not finite becomes null.
+    """Write JSON atomically; numbers that are not finite become null.
 
     Args:
-        default: JSON of what has none; by default that is a TypeError.
+        default: converts values without a JSON form; None raises TypeError.
     """
     text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
     with written(path) as partial:
@@ -156,13 +156,13 @@ def read_json(path: Path) -> Any:
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:
-    """Refuse the content of a file whose ``schema_version`` is not the one that is read.
+    """Refuse a file with another ``schema_version``.
 
     Args:
         command: the subcommand that writes the file.
 
     Raises:
-        UserError: it is newer, older, or not there; the message says the way out.
+        UserError: it is newer, older or missing; the message says what to do.
     """
     found = content.get("schema_version") if isinstance(content, dict) else None
     if type(found) is int and found > version:
@@ -175,7 +175,7 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
 
 
 def json_sha256(content: Any) -> str:
-    """SHA-256 of a JSON-able value, hexadecimal; the order of keys does not count."""
+    """SHA-256 of a JSON-able value, hexadecimal; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Scripts in several processes, on GPUs and machines, through accelerate."""
+"""Launch scripts in several processes, on GPUs and machines, with accelerate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .shipped import shipped_configs
 
 __all__ = ["LAUNCHED", "launch_options", "shell_code", "start"]
 
-# The scripts whose work can be shared among processes.
+# Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
-# Options of `accelerate launch` that a command takes as well, and their types.
+# Options of `accelerate launch` that commands accept, and their types.
 OPTIONS = {
     "num_processes": int,
     "num_machines": int,
@@ -29,14 +29,13 @@ OPTIONS = {
 
 
 def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Options of the launcher, empty where nothing is to be launched, and the other words.
+    """Options of the launcher, empty if nothing is to be launched, and the other words.
 
-    A configuration that comes with the package takes as many processes as there are GPUs, on one machine or several
-    alike; a file is taken as it is.
+    A configuration of the package uses one process per GPU, on one machine or several. A file is used unchanged.
 
     Raises:
-        UserError: an option has a value of the wrong type, or belongs to ``--accelerate_config``, which is not there;
-            there is no such configuration, or it needs GPUs that are not there.
+        UserError: an option has a value of the wrong type or needs ``--accelerate_config``, or the configuration does
+            not exist or needs missing GPUs.
     """
     parser = CommandParser(add_help=False)
     for name, kind in {"accelerate_config": str, **OPTIONS}.items():
@@ -72,7 +71,7 @@ def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int
 
 
 def shell_code(code: int) -> int:
-    """An exit code of Python's `subprocess` as a shell has it: of a killed process 128 and the signal's number."""
+    """An exit code of `subprocess` as a shell reports it: for a killed process, 128 plus the signal's number."""
     return code if code >= 0 else 128 - code
 
 
@@ -105,5 +104,5 @@ def _processes(name: str, config: Path, machines: int | None) -> int:
 
     gpus = torch.cuda.device_count()
     if not gpus:
-        raise UserError(f"--accelerate_config {name} needs GPUs, and none is visible; on a processor take cpu")
+        raise UserError(f"--accelerate_config {name} needs GPUs, and none is visible; on a CPU use cpu")
     return gpus * (machines or settings["num_machines"])

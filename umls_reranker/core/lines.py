@@ -1,4 +1,4 @@
-"""Numbered lines of a text file, plain or gzip, whole or in parts; the malformed ones; and reports of reading."""
+"""Numbered lines of a text file, plain or gzip, whole or in parts; malformed lines; and reports of reading."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Arguments = ParamSpec("Arguments")
 
 
 class Malformed(Exception):
-    """A line that breaks its format: `reason` is what gets counted, `detail` completes the message."""
+    """A malformed line: `reason` is counted, `detail` completes the message."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}{detail}")
@@ -46,7 +46,7 @@ class Malformed(Exception):
 
 
 class Faults:
-    """What happens to the malformed lines of one file: the first one stops the reading, or all are counted.
+    """Handles the malformed lines of one file: the first one stops the reading, or all are counted.
 
     Args:
         path: the file or its parts, for messages.
@@ -64,9 +64,9 @@ class Faults:
         self.reasons: Counter[str] = Counter()
 
     def add(self, place: int | str, problem: Malformed, lines: int = 1) -> None:
-        """Report line `place` (from 1), or another place in the file; in all, `lines` lines are passed over for it."""
+        """Report line `place` (from 1), or another place in the file; `lines` lines are skipped because of it."""
         if self.stops:
-            raise UserError(f"{self.name}:{place}: {problem}; mend the line, or skip it with on_error: skip")
+            raise UserError(f"{self.name}:{place}: {problem}; fix the line, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
 
 
@@ -78,13 +78,13 @@ def skipped_lines(*faults: Faults) -> dict[str, Any]:
 
 
 class Reading(Iterator[Item], Generic[Item]):
-    """Items one after the other, and when all are given out, a report of what was read and lost.
+    """Items one by one, and at the end a report of what was read and lost.
 
     Args:
-        items: gives out the items and returns the report.
+        items: yields the items and returns the report.
 
     Attributes:
-        report: JSON-able; is there once the last item was given out, and not before.
+        report: JSON-able; available after the last item.
     """
 
     report: dict[str, Any]
@@ -104,7 +104,7 @@ class Reading(Iterator[Item], Generic[Item]):
 def reading(
     read: Callable[Arguments, Generator[Item, None, dict[str, Any]]],
 ) -> Callable[Arguments, Reading[Item]]:
-    """Make a generator function that returns a report give a `Reading`."""
+    """Make a generator function that returns a report return a `Reading`."""
 
     @wraps(read)
     def start(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Reading[Item]:
@@ -114,7 +114,7 @@ def reading(
 
 
 def name_source(path: Path | Sequence[Path]) -> str:
-    """A file as messages name it; for parts the file they make up, since lines are counted through all of them."""
+    """The name of a file in messages; for parts, of the file they form, since lines are counted across parts."""
     if isinstance(path, Path):
         return str(path)
     if len(path) == 1:
@@ -125,7 +125,7 @@ def name_source(path: Path | Sequence[Path]) -> str:
 
 @contextmanager
 def open_binary(path: Path | Sequence[Path]) -> Iterator[io.BufferedIOBase]:
-    """Open a file that may be gzip (told by its first bytes, not its name), or its parts as one stream.
+    """Open a file, plain or gzip (detected by its first bytes), or its parts as one stream.
 
     Each part may be plain or gzip; a line may continue in the next part.
 
@@ -162,7 +162,7 @@ def _open_part(path: Path) -> Iterator[io.BufferedIOBase]:
 
 
 class _Joined(io.RawIOBase):
-    """Parts of a file one after the other, each opened when its turn comes."""
+    """Parts of a file as one stream, each opened when it is needed."""
 
     def __init__(self, parts: Sequence[Path]) -> None:
         self._parts = iter(parts)
@@ -196,7 +196,7 @@ class _Joined(io.RawIOBase):
 
 
 def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
-    r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line; parts are counted through.
+    r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line; lines are counted across parts.
 
     Raises:
         UserError: as `open_binary`, or the gzip stream is cut short or corrupt.
@@ -213,14 +213,14 @@ def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
 
 
 def broken_gzip(path: Path | Sequence[Path], number: int, error: Exception) -> UserError:
-    """The error for a gzip stream that ends or breaks about line `number`."""
+    """The error for a gzip stream that ends or breaks near line `number`."""
     return UserError(
         f"{name_source(path)}:{number}: the gzip stream is cut short or corrupt ({error}); get the file again"
     )
 
 
 def decode(line: bytes) -> str:
-    """Decode UTF-8; raises `Malformed` naming the first byte that does not fit."""
+    """Decode UTF-8; raises `Malformed` with the first invalid byte."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -228,5 +228,5 @@ def decode(line: bytes) -> str:
 
 
 def shown(text: str) -> str:
-    """A piece of the input as a message quotes it: short and printable on one line."""
+    """A piece of the input for messages: short, printable, one line."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

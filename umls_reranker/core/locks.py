@@ -12,17 +12,17 @@ from .errors import UserError
 
 __all__ = ["hold"]
 
-# Workers of a killed process have inherited its lock, and take up to five seconds to notice that it is gone.
+# Workers of a killed process inherit its lock, and take up to five seconds to notice that it is gone.
 PATIENCE_SECONDS = 10.0
 
 
 @contextmanager
 def hold(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock `path`, waiting a few seconds for it; it goes away with the processes that hold it.
+    """Hold the lock `path`, waiting a few seconds for it. It disappears with the processes that hold it.
 
     Args:
-        path: of the lock's own file, which may stay behind; its folder must exist.
-        refusal: what the error says when another process holds the lock.
+        path: the lock file, which may remain; its folder must exist.
+        refusal: text of the error if another process holds the lock.
 
     Raises:
         UserError: another process holds it.

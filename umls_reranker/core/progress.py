@@ -1,4 +1,4 @@
-"""What is shown on standard error while work is done, so that standard output stays clean for tables and JSON."""
+"""Progress on standard error, so that standard output stays clean for tables and JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 def progress(iterable: Iterable | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
-    """A `tqdm` bar: on a terminal redrawn in place and removed at the end, in a log one line every half minute.
+    """A `tqdm` bar: redrawn in place and then removed on a terminal, one line every half minute in a log.
 
     Args:
-        iterable: what to iterate over, or None for a bar moved by ``bar.update(n)``.
-        total: number of units expected; taken from ``len(iterable)`` when it has one.
+        iterable: to iterate over, or None for a bar moved by ``bar.update(n)``.
+        total: expected number of units; by default ``len(iterable)``.
         desc: short name of the work, shown before the bar.
         unit: what is counted, e.g. ``" names"``.
 
@@ -37,7 +37,7 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
         leave=not on_terminal,
         mininterval=0.2 if on_terminal else SECONDS_BETWEEN_LINES,
         delay=0 if on_terminal else SECONDS_BETWEEN_LINES,
-        # In a log each update looks at the clock; otherwise a thread of tqdm's adds lines in between.
+        # In a log, check the clock at each update; otherwise a thread of tqdm adds lines in between.
         miniters=None if on_terminal else 1,
         disable=os.environ.get("UMLS_RERANKER_PROGRESS") == "0",
         file=sys.stderr if on_terminal else _Lines(),
@@ -56,12 +56,12 @@ class _Lines:
 
 
 class StageLines:
-    """One line for each stage of a run: what it does, how long it took, how long the others will take.
+    """One line per stage of a run: what it does, how long it took, and the time left.
 
     Args:
         titles: stage -> what it does, in order.
-        minutes: stage -> minutes that it took elsewhere. The time left is estimated from them, and from how much
-            faster or slower the stages that have run here were; without any, nothing is said about it.
+        minutes: stage -> minutes it took elsewhere. The time left is estimated from them and from the speed of the
+            finished stages here. Without minutes, no time is shown.
         clock: seconds.
     """
 
@@ -81,7 +81,7 @@ class StageLines:
         self.show()
 
     def show(self) -> None:
-        """Redraw the line of the current stage; nothing where there is no terminal."""
+        """Redraw the line of the current stage; does nothing without a terminal."""
         if sys.stderr.isatty():
             seconds = self._clock() - self._started
             own = max(self._pace() * self._expected[self._stage] - seconds, 0.0)
@@ -91,7 +91,7 @@ class StageLines:
         """Write the final line of the current stage.
 
         Args:
-            worked: False where its output was there already, which says nothing about the machine.
+            worked: False if its output existed already, which says nothing about the machine's speed.
         """
         seconds = self._clock() - self._started
         if worked:
@@ -100,7 +100,7 @@ class StageLines:
         self._write(f"\r{line:<80}\n" if sys.stderr.isatty() else f"{line}\n")
 
     def _pace(self) -> float:
-        """How many times as long as expected the stages took that have run."""
+        """The ratio of actual to expected time over the finished stages."""
         expected = sum(self._expected[stage] for stage in self._took)
         return sum(self._took[stage] for stage in self._took if self._expected[stage]) / expected if expected else 1.0
 

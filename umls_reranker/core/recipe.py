@@ -1,4 +1,4 @@
-"""Recipes: one flat YAML file is one run; the command line wins over it, and unknown keys are refused by name."""
+"""Recipes: one flat YAML file is one run. The command line overrides it, and unknown keys are refused by name."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Recipe:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:
-        """Build the sections from flat, already typed values; missing keys take their defaults."""
+        """Build the sections from flat, typed values; missing keys get their defaults."""
         sections = []
         for section in SECTIONS:
             names = {field.name for field in fields(section)}
@@ -71,7 +71,7 @@ class Recipe:
         return {name: value for section in asdict(self).values() for name, value in section.items()}
 
     def portable(self) -> Recipe:
-        """The recipe without what concerns this machine alone: of each path the last part, of each URL no password."""
+        """The recipe without details of this machine: only the last part of each path, no passwords in URLs."""
 
         def short(value: Any) -> Any:
             if isinstance(value, list):
@@ -94,9 +94,9 @@ SECTIONS = tuple(_types_of(Recipe).values())
 
 
 def portable_locator(locator: str) -> str:
-    """What may be published of a path or URL; a relative path, a Hub id and any other text stay as they are."""
+    """The publishable part of a path or URL; relative paths, Hub ids and other text are unchanged."""
     if re.match(r"https?://", locator):
-        # A query may hold a signature.
+        # A query may contain a signature.
         return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
     path = PureWindowsPath(locator) if PureWindowsPath(locator).drive else PurePosixPath(locator)
     is_local = path.is_absolute() or locator.startswith(("~", "file:")) or ".." in path.parts
@@ -138,7 +138,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 class _OneOrList(argparse.Action):
-    """Keeps a single value as it is, for a field that takes one value or a list."""
+    """Keeps a single value unchanged, for a field with one value or a list."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
@@ -152,7 +152,7 @@ class _Parser(CommandParser):
 
 
 def _not_known(word: str, known: Iterable[str], kind: str) -> str:
-    """Why there is no such key or argument, and which one is meant."""
+    """Why a key or argument is unknown, and which one was probably meant."""
     name = word.removeprefix("--").split("=")[0]
     if name in RESERVED:
         return f"{name} cannot be set: {RESERVED[name]}"
@@ -168,7 +168,7 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
         argument_default=argparse.SUPPRESS,
         epilog="Every key of the recipe can be set as --key value; the command line wins over the recipe.",
     )
-    parser.add_argument("recipe", help="file or folder of the recipe, or the name of one that comes with the package")
+    parser.add_argument("recipe", help="file or folder of the recipe, or the name of one in the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
         shown = section is extra or section in sections
         groups: dict[str, Any] = {}
@@ -204,7 +204,7 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
 
 
 def _plain_type(kind: Any) -> tuple[type, set[type]]:
-    """Type of a single value, and the forms allowed, of `list` (of such values), the type itself and `NoneType`.
+    """Type of a single value, and the allowed forms: `list` of such values, the type itself, `NoneType`.
 
     ``list[str]`` -> (str, {list}); ``int | None`` -> (int, {int, NoneType}).
     """
@@ -235,7 +235,7 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
 
 
 def _options(given: Any) -> dict[str, Any]:
-    """A mapping of YAML, whose values are texts yet, or JSON of the command line."""
+    """A mapping from YAML, with values that are still text, or JSON from the command line."""
     if isinstance(given, str):
         try:
             given = json.loads(given)
@@ -243,7 +243,7 @@ def _options(given: Any) -> dict[str, Any]:
             given = None
         if isinstance(given, dict):
             return given
-        raise argparse.ArgumentTypeError("has to be a mapping, as JSON on the command line")
+        raise argparse.ArgumentTypeError("must be a mapping, given as JSON on the command line")
 
     def read(value: Any) -> Any:
         try:
@@ -255,15 +255,15 @@ def _options(given: Any) -> dict[str, Any]:
 
 
 class _Loader(yaml.BaseLoader):
-    """Keeps every scalar the text that was written (2e-5, no), so that the field decides its type."""
+    """Keeps every scalar as written (2e-5, no), so that the field decides its type."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys differ; plain YAML silently takes the last of equal ones."""
+        """A mapping with distinct keys; plain YAML silently takes the last of equal ones."""
         given = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in given:
                 line = key.start_mark.line + 1
-                raise UserError(f"line {line}: the key {key.value!r} is there already; give each key once")
+                raise UserError(f"line {line}: the key {key.value!r} is repeated; give each key once")
             given.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 

@@ -1,4 +1,4 @@
-"""What every script shares: its command line, one-line errors, skip-or-run of a stage."""
+"""Shared by all scripts: the command line, one-line errors, and skipping of finished stages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["CommandParser", "leave_process_group", "run_script", "should_run"]
 
 
 class CommandParser(argparse.ArgumentParser):
-    """The command line of ``umls-reranker SCRIPT``; options are spelled out, and mistakes are one line.
+    """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are one line.
 
     Args:
         description: the script's docstring.
@@ -40,16 +40,18 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`; what the user can mend ends as ``error: ...`` and exit code 2, without a traceback."""
-    # Python puts the script's own folder first on the path, where evaluate.py would hide the library `evaluate`.
+    """Run a script's `main`; errors that users can fix are printed as ``error: ...``, with exit code 2 and no
+    traceback.
+    """
+    # Python puts the script's folder first on the path, where evaluate.py would hide the library `evaluate`.
     here = Path(sys.argv[0]).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # A fresh head on a base model is meant; transformers would print a report about it.
+    # A new head on a base model is intended; transformers would print a report about it.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Bars of downloads and, with them, those of loading weights and writing shards; 0 in the environment shows them.
+    # Hides bars of downloads, of loading weights and of writing shards; set 0 to show them.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Threads that spin while they wait make training many times slower as soon as anything else uses a core.
+    # Threads that spin while waiting make training many times slower if anything else uses a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = _one_line
     try:
@@ -59,7 +61,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     except UserError as error:
         message = str(error)
     except OSError as error:
-        # A full disk, a missing permission: the operating system's own words name the file.
+        # A full disk or a missing permission: the operating system's message names the file.
         message = str(error)
     except KeyboardInterrupt:
         print("\nstopped; finished stages are kept, run the same command again to resume", file=sys.stderr)
@@ -69,31 +71,31 @@ def run_script(main: Callable[[], int | None]) -> None:
 
 
 def _one_line(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
-    """A warning for the user, without the line of code that gave it; other kinds keep their name."""
+    """A warning for users, without its line of code; other categories keep their name."""
     return f"{'warning' if category is UserWarning else category.__name__}: {message}\n"
 
 
 def leave_process_group() -> None:
-    """Leave the group of a launch, all processes together, and end its threads.
+    """Leave the process group of a launch, all processes together, and end its threads.
 
-    A thread of the group that still runs when Python ends can abort a process that is done.
+    A thread of the group that still runs when Python exits can abort a finished process.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return
-    # Who leaves first closes connections on which another may still be reading.
+    # A process that leaves first closes connections that others may still read.
     with contextlib.suppress(RuntimeError):
         distributed.barrier()
     distributed.destroy_process_group()
-    # The threads end with the last reference to the group, and a trainer that is done is part of a cycle.
+    # The threads end with the last reference to the group, and a finished trainer is part of a reference cycle.
     gc.collect()
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
-    """Whether the stage has to be run; says on standard error what happens and why, once for all processes.
+    """Whether the stage must run; prints what happens and why to standard error, once for all processes.
 
     Raises:
-        UserError: a killed run left something that this run neither resumes nor was told to drop.
+        UserError: a killed run left something that this run cannot resume and was not told to drop.
     """
     needed = overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":

@@ -1,4 +1,4 @@
-"""What comes with the package: scripts, recipes and accelerate configurations."""
+"""Files in the package: scripts, recipes and accelerate configurations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["find_recipe", "shipped", "shipped_configs", "shipped_recipes"]
 def shipped(folder: str) -> Path:
     """One of the folders ``scripts``, ``recipes`` and ``accelerate_configs``.
 
-    A wheel holds it inside the package, a checkout next to it.
+    In a wheel it is inside the package, in a checkout next to it.
     """
     package = Path(__file__).resolve().parents[1]
     inside = package / folder
@@ -31,7 +31,7 @@ def shipped_configs() -> dict[str, Path]:
 def find_recipe(recipe: str) -> Path:
     """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a shipped recipe.
 
-    What lies in the working folder comes before what is shipped.
+    The working folder comes before the package.
     """
     path = Path(recipe)
     if not path.exists():

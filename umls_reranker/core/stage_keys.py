@@ -1,8 +1,8 @@
-"""The stages of a run, and what each of them depends on: the one place that says which recipe key makes what stale.
+"""The stages of a run and their dependencies: the only place that says which recipe key makes which stage stale.
 
-A key of the recipe is in the settings of the stages whose output it decides, and nowhere else. How a result is
-computed (batch size on a device, processes, workers, compilation, checkpoints kept) decides none. What must not change
-for a killed run to be resumed is listed by name.
+A recipe key is in the settings of the stages whose output it decides, and nowhere else. How a result is computed
+(batch size per device, processes, workers, compilation, number of checkpoints) is in none. Settings that must not
+change when a killed run resumes are listed by name.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 ENCODER_FOLDER = "encoder"
-# FAISS factory string of the index that searches exactly, and holds the vectors as they are.
+# FAISS factory string of the exact index, which stores the vectors unchanged.
 EXACT_INDEX = "Flat"
-# Retriever -> folder of the index that it reads besides the dense one.
+# Retriever -> folder of the index it needs in addition to the dense one.
 FURTHER = {"lexical": "lexical", "nearest_mentions": "mention_index"}
-# Stage -> the command that makes it.
+# Stage -> the command that writes it.
 COMMANDS = {
     "concepts": "prepare_data",
     "mentions": "prepare_data",
@@ -49,13 +49,13 @@ COMMANDS = {
     "checkpoints": "train",
     "model": "calibrate",
 }
-# Files, by name, that only the mentions are read from.
+# Names of files that only the mentions are read from.
 MENTION_FILES = ("MRCUI", "corpus", "train_documents", "dev_documents", "test_documents", "feedback")
-# Of files it counts what is in them, not where they lie.
+# Files count by content, not by path.
 CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
 MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents", "feedback")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
-# What the searches depend on that mining leaves behind when it is killed; numbers and weights of negatives come later.
+# What the searches of a killed mining depend on; numbers and weights of negatives are used later.
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "mine_per", "max_train_mentions", "seed")
 CHECKPOINT_KEYS = (
     # the model, and what it reads
@@ -69,30 +69,30 @@ CHECKPOINT_KEYS = (
     *("max_grad_norm", "neftune_noise_alpha"),
     # precision
     *("bf16", "fp16", "tf32"),
-    # what checkpoints are compared by
+    # how checkpoints are compared
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
 )
-# Decide which checkpoint is the last, but not what is in one.
+# They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
 
 def further_indexes(retrievers: Iterable[str]) -> list[str]:
-    """Folders of the indexes that the retrievers of a recipe read besides the dense one."""
+    """Folders of the indexes that a recipe's retrievers need in addition to the dense one."""
     return [folder for name, folder in FURTHER.items() if name in retrievers]
 
 
 def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, ...]:
-    """``concepts`` and ``mentions``, and of lists of one's own ``candidates``.
+    """``concepts`` and ``mentions``, and ``candidates`` for given candidate lists.
 
     Args:
-        files: name, with a number behind it where there are several, -> fingerprint of every file that is read.
+        files: name, numbered if there are several, -> fingerprint of each file that is read.
     """
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
     settings = _without(asdict(recipe.concepts), CONCEPT_PATHS)
     # Version 2: names are hashed by XXH3.
     settings |= {"on_error": recipe.mentions.on_error, "schema_version": 2}
     if recipe.mentions.mention_source == "held_out_synonyms":
-        # They leave the dictionary.
+        # Held-out synonyms leave the dictionary.
         settings["held_out_synonyms"] = {"seed": recipe.run.seed}
     concepts = run.stage("concepts", settings, _without(files, of_mentions))
     settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
@@ -104,7 +104,7 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
 
 
 def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
-    """``encoder``, where the recipe trains one."""
+    """``encoder``, if the recipe trains one."""
     _require_retrieval(recipe)
     settings = _without(asdict(recipe.encoder), ("encoder_save_steps",)) | _encoder_settings(recipe)
     settings |= {"seed": recipe.run.seed}
@@ -152,7 +152,7 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
     values = recipe.to_dict() | {"model": _model(recipe.model.model)}
-    # Where the recipe leaves it to the processes of this launch, their number decides the result.
+    # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
     settings = {key: values[key] for key in (*CHECKPOINT_KEYS, *STOPPING_KEYS)}
     names = ["pairs", "candidates"]
@@ -185,8 +185,8 @@ def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
 def _require_retrieval(recipe: Recipe) -> None:
     if recipe.mentions.candidate_lists:
         raise UserError(
-            "the recipe has candidate_lists, which take the place of encoder, index and retrieval; after "
-            "umls-reranker prepare_data comes umls-reranker mine_negatives"
+            "the recipe has candidate_lists, which replace encoder, index and retrieval; after umls-reranker "
+            "prepare_data run umls-reranker mine_negatives"
         )
 
 
@@ -196,7 +196,7 @@ def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _model(model: str) -> str:
-    """What a model is: of a local folder what its files hold, wherever it lies; else its name on the Hub."""
+    """Identity of a model: the content of a local folder, wherever it is, or the name on the Hub."""
     folder = Path(model).expanduser()
     return f"sha256:{model_sha256(folder)}" if folder.is_dir() else model
 

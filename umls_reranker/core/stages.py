@@ -1,12 +1,12 @@
-"""Stages of a run: folders that are either finished, with a manifest, or not there.
+"""Stages of a run: each is a folder that is either finished, with a manifest, or missing.
 
-A stage writes into a hidden folder next to its own and is renamed when it is complete, so a killed run never leaves
-half-written output under a finished name, and a stage that fails leaves the former output untouched.
+A stage writes into a hidden folder next to its own, which is renamed when it is complete. So a killed run never leaves
+incomplete output under a finished name, and a failed stage leaves the former output untouched.
 
-Two questions are asked of a stage. Is its output up to date? The manifest holds a key: a SHA-256 over the settings
-that decide the output, its inputs' fingerprints and the package version. A stage whose key has not changed is skipped.
-May a killed run be resumed? The hidden folder says what its content is made with; only what the stage names must be
-the same. What is worth keeping is never dropped without being told to.
+A stage answers two questions. Is its output up to date? The manifest holds a key: a SHA-256 over the settings that
+decide the output, the fingerprints of its inputs and the package version. A stage with the same key is skipped. Can a
+killed run be resumed? The hidden folder records what its content was made with; only the listed settings must be the
+same. Nothing worth keeping is dropped without --overwrite.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from .version import __version__
 __all__ = ["LINEAGE", "RunFolder", "Stage"]
 
 STAGE_MANIFEST = "manifest.json"
-# Written first: what the content of the folder is made with, for a run that finds it unfinished.
+# Written first: what the folder is made with, for a run that finds it incomplete.
 RESUME_FILE = "resume.json"
-# What a forked run says about the run it comes from.
+# Where a forked run comes from.
 LINEAGE = "lineage.json"
-# Library -> the names under which it may be installed: FAISS has one for each build.
+# Library -> its possible package names: FAISS has one for each build.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")
 }
@@ -49,12 +49,12 @@ LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy number as Python's, anything else as text."""
+    """A NumPy number as a Python number, anything else as text."""
     return value.item() if getattr(value, "size", None) == 1 else str(value)
 
 
 def library_versions() -> dict[str, str | None]:
-    """Library -> version, None where nothing says which one is installed."""
+    """Library -> version, None if unknown."""
     found: dict[str, str | None] = dict.fromkeys(LIBRARIES)
     for library, names in LIBRARIES.items():
         for name in names:
@@ -68,12 +68,12 @@ class Stage:
     """One step of a run and the folder it owns.
 
     Args:
-        folder: where the finished output lies, e.g. ``runs/quickstart/index``.
+        folder: of the finished output, e.g. ``runs/quickstart/index``.
         settings: the part of the recipe that decides the output; must be JSON-able.
         inputs: name -> fingerprint of everything the stage reads.
-        resumes_with: the settings and inputs that must be the same to resume a killed run; None: the stage is always
-            made from its beginning.
-        keeps: pattern of files, one of which in the hidden folder makes it worth keeping.
+        resumes_with: the settings and inputs that must be the same to resume a killed run; None: the stage always
+            starts over.
+        keeps: pattern of files that make the hidden folder worth keeping.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Stage:
 
     @property
     def partial(self) -> Path:
-        """The hidden folder that holds output in the making."""
+        """The hidden folder with incomplete output."""
         return partial_path(self.folder)
 
     def is_done(self) -> bool:
@@ -111,10 +111,10 @@ class Stage:
         return manifest.is_file() and read_json(manifest).get("key") == self.key
 
     def resumes(self) -> bool:
-        """Whether the hidden folder holds something that a run of this stage takes up.
+        """Whether the hidden folder holds something that this stage can resume from.
 
         Raises:
-            UserError: it holds something worth keeping that was made with other settings or inputs; names them.
+            UserError: it holds something worth keeping that was made with other settings or inputs, which are named.
         """
         if self.facts is None or next(self.partial.glob(self.keeps), None) is None:
             return False
@@ -123,8 +123,8 @@ class Stage:
             changed = [name for name, fact in self.facts.items() if former[name] != fact]
         except (UserError, KeyError, TypeError):
             raise UserError(
-                f"{self.partial} holds what a killed run of another version made; give --overwrite to drop it and "
-                "start anew"
+                f"{self.partial} holds output of a killed run of another version; use --overwrite to drop it and "
+                "start over"
             ) from None
         if changed:
             named = "; ".join(
@@ -132,19 +132,19 @@ class Stage:
                 for name in changed
             )
             raise UserError(
-                f"{self.partial} holds what a killed run made with {named}; set this back to resume from it, or give "
-                "--overwrite to drop it and start anew"
+                f"{self.partial} holds output of a killed run with {named}; set this back to resume, or use "
+                "--overwrite to drop it and start over"
             )
         return True
 
     @contextmanager
     def writing(self, overwrite: bool = False, *, owner: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Give a folder to write into and a dict for the summary; on success the folder becomes the output.
+        """Yield a folder to write into and a dict for the summary; on success the folder becomes the output.
 
         Args:
-            overwrite: drop what a killed run left, also where it could be resumed.
-            owner: False in all processes of a launch but one: they write into the same folder, which the owner makes
-                and turns into the output; only the owner's summary counts.
+            overwrite: drop the remains of a killed run, even if it could be resumed.
+            owner: False in all processes of a launch but one. All write into the same folder; the owner creates it,
+                turns it into the output, and provides the summary.
 
         Raises:
             UserError: as for `resumes`.
@@ -163,7 +163,7 @@ class Stage:
         try:
             with naming_full_disk(self.partial):
                 yield self.partial, summary
-                # What a summary cannot say is no reason to lose the output.
+                # A value that JSON cannot hold is no reason to lose the output.
                 write_json(self.partial / STAGE_MANIFEST, self._manifest(summary), default=_plain)
         except BaseException:
             if not resumable:
@@ -204,28 +204,28 @@ class RunFolder:
         manifest = self.path / stage / STAGE_MANIFEST
         if not manifest.is_file():
             raise UserError(
-                f"{self.path / stage} is not there yet; run umls-reranker {made_by} with the same recipe first"
+                f"{self.path / stage} does not exist yet; run umls-reranker {made_by} with the same recipe first"
             )
         return read_json(manifest)["key"]
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
-        """A stage of this run; `resuming` is what `Stage` takes beyond settings and inputs."""
+        """A stage of this run; `resuming` holds the other arguments of `Stage`."""
         return Stage(self.path / name, settings, inputs, **resuming)
 
     def fork(self, path: Path, leave_out: Sequence[str]) -> RunFolder:
-        """A new run folder with this run's finished stages, as links to their files: no copy, no second making.
+        """A new run folder with links to this run's finished stages.
 
-        Output is never changed in place, so neither run sees what becomes of the other.
+        Output is never changed in place, so the two runs do not affect each other.
 
         Args:
             path: of the new run folder, on the same file system.
-            leave_out: stages that are not taken along.
+            leave_out: stages to leave out.
 
         Raises:
-            UserError: there is something at `path`.
+            UserError: `path` exists.
         """
         if path.exists():
-            raise UserError(f"{path} is there already; choose another name")
+            raise UserError(f"{path} exists already; choose another name")
         with written(path) as partial:
             for manifest in sorted(self.path.glob(f"*/{STAGE_MANIFEST}")):
                 stage = manifest.parent.name
@@ -234,18 +234,18 @@ class RunFolder:
         return RunFolder(path)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds that the latest run of each stage took."""
+        """Seconds of the latest run of each stage."""
         log = self.path / "stages.jsonl"
         entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
         return {entry["stage"]: entry["seconds"] for entry in entries}
 
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:
-        """Hold the run folder against a second process; the lock goes away with the process, however it ends.
+        """Lock the run folder against a second process; the lock ends with the process.
 
         Args:
-            dry_run: nothing will be written, so neither folder nor lock is made.
-            owner: False in all processes of a launch but one, which holds the lock for them all.
+            dry_run: nothing will be written, so create neither folder nor lock.
+            owner: False in all processes of a launch but one, which holds the lock for all.
         """
         if dry_run or not owner:
             yield
