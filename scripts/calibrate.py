@@ -160,7 +160,7 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())
-    print(f"{used} corrections added to {len(candidates):,} mentions; left out: {lost}")
+    print(f"{used:,} corrections added to {len(candidates):,} mentions; left out: {lost}")
     facts = {"corrections": {"used": used, "left_out": lost}}
     if (run.path / LINEAGE).is_file():
         facts |= read_json(run.path / LINEAGE)
