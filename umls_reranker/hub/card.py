@@ -97,19 +97,28 @@ def model_card(
         population=" ".join([_population(metrics), *map(_as_text, metrics.get("notes", ()))]),
         linking_table=_systems_table(linking),
         in_dictionary_table=_systems_table(known),
-        subset_table=_subset_table(metrics.get("subsets", {})),
         coverage_table=_systems_table(metrics.get("coverage", {}), "precision {}"),
         pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
         calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
-        tier_table=_tier_table(metrics.get("tiers", {})),
-        inputs_table=_inputs_table(metrics.get("inputs", {})),
-        wrong_types_table=_wrong_types_table(metrics.get("wrong_types", {})),
         serving_table=_figures_table([metrics.get("serving", {})]),
         target_precision=recipe["target_precision"],
         confidence=recipe["confidence"],
         plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
-        training_table=_table(["setting", "value"], _lists_rows(lists) + ([] if is_plain else _training_rows(recipe))),
-        context_limit=_context_limit(recipe),
+        metrics=metrics,
+        recipe=recipe,
+        lists=lists,
+        corpus=_corpus_name(recipe),
+        subsets=metrics.get("subsets", {}),
+        subset_systems=list(
+            dict.fromkeys(key for part in metrics.get("subsets", {}).values() for key in part["acc@1"])
+        ),
+        cell=_cell,
+        number=number,
+        figure_name=figure_name,
+        inputs_label=inputs_label,
+        system=_system,
+        as_text=_as_text,
+        linked_model=_linked_model,
         source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
@@ -179,15 +188,6 @@ def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") 
     return _table(["system", *(title.format(figure_name(column)) for column in columns)], rows)
 
 
-def _subset_table(subsets: Mapping[str, Mapping[str, Any]]) -> str:
-    systems = list(dict.fromkeys(system for part in subsets.values() for system in part["acc@1"]))
-    rows = [
-        [figure_name(subset), f"{part['mentions']:,}", *(number(part["acc@1"].get(system), 3) for system in systems)]
-        for subset, part in subsets.items()
-    ]
-    return _table(["subset", "mentions", *map(_system, systems)], rows)
-
-
 def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over: str = "–") -> str:
     rows = [
         [
@@ -206,36 +206,6 @@ def _candidates(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['candidates']:,} candidates" if "candidates" in metrics else "–"
 
 
-def _tier_table(tiers: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = [
-        [
-            tier,
-            f"{part['count']:,}" if "count" in part else "–",
-            _cell(part.get("share")),
-            _cell(part.get("precision")),
-        ]
-        for tier, part in tiers.items()
-    ]
-    return _table(["tier", "mentions", "share of all mentions", "precision"], rows)
-
-
-def _inputs_table(models: Mapping[str, Mapping[str, Any]]) -> str:
-    names = ("acc@1", "high_share", "high_precision")
-    rows = [
-        [inputs_label(name, models), "yes" if part["certified"] else "no", *(_cell(part.get(key)) for key in names)]
-        for name, part in models.items()
-    ]
-    return _table(["inputs", "certified", "acc@1", "share of high", "precision of high"], rows)
-
-
-def _wrong_types_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
-    names = ("high_share", "high_precision", "accepted_share", "accepted_precision")
-    rows = [[f"{float(level):.0%}", *(_cell(part.get(name)) for name in names)] for level, part in levels.items()]
-    return _table(
-        ["wrong types", "share of high", "precision of high", "share answered", "precision of answers"], rows
-    )
-
-
 def _population(metrics: Mapping[str, Any]) -> str:
     split = "lists that it was calibrated on" if "lists" in metrics else f"{metrics.get('split', 'test')} split"
     parts = [f"All figures are of the {split}"]
@@ -249,57 +219,6 @@ def _population(metrics: Mapping[str, Any]) -> str:
     if "lists" in metrics:
         return "".join(parts) + ". Those of each document are by a calibration fitted on the others."
     return "".join(parts) + ". No part of the model was fitted or chosen on it."
-
-
-def _lists_rows(lists: Mapping[str, Any]) -> list[list[str]]:
-    """What a model without a run of its own was calibrated on; nothing for others."""
-    if not lists:
-        return []
-    return [
-        [
-            "calibrated on",
-            f"{lists['mentions']:,} mentions of {lists['documents']:,} documents, with their candidates",
-        ],
-        ["right concept not among the candidates", f"{lists['not_in_list']:,} mentions"],
-        ["scores of retrievers", ", ".join(_as_text(f"{name}_score") for name in lists["scores"]) or "none"],
-        ["network and training", _as_text(lists["source"])],
-    ]
-
-
-def _training_rows(recipe: Mapping[str, Any]) -> list[list[str]]:
-    context = recipe.get("context_tokens") or 0
-    shown = "mention, concept name" if not context else f"mention with {context} tokens on each side, concept name"
-    return [
-        ["input", f"{shown}; at most {recipe['max_length']} tokens"],
-        ["training mentions", _as_text(_corpus_name(recipe))],
-        [
-            "candidates",
-            "those of the lists"
-            if recipe.get("candidate_lists")
-            else f"{recipe['candidates_per_mention']} concepts nearest by {_linked_model(recipe['encoder'])}",
-        ],
-        [
-            "negatives per positive",
-            f"{recipe['semantic_negatives']} semantic (cosine from {recipe['cosine_floor']}), "
-            f"{recipe['same_type_negatives']} of the same semantic type, {recipe['random_negatives']} random",
-        ],
-        [
-            "weights in the loss",
-            f"positive {recipe['positive_weight']}, semantic {recipe['hard_negative_weight']}, "
-            f"other {recipe['other_negative_weight']}",
-        ],
-        ["learning rate", f"{recipe['learning_rate']:g}"],
-        ["pairs per step", str(recipe["global_batch_size"])],
-        ["epochs", f"at most {recipe['num_train_epochs']:g}; best checkpoint by {recipe['metric_for_best_model']}"],
-        ["calibrator", str(recipe["calibrator"])],
-        ["seed", str(recipe["seed"])],
-    ]
-
-
-def _context_limit(recipe: Mapping[str, Any]) -> str:
-    if recipe.get("context_tokens"):
-        return "It was trained to see text around the mention; without `left` and `right` its scores are off."
-    return "It sees the mention without its text, so it cannot tell homonyms apart."
 
 
 def _as_text(text: str) -> str:
