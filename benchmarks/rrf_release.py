@@ -3,197 +3,68 @@
 
     python benchmarks/rrf_release.py OUT --rows 17000000 --seed 13
 
-Writes MRCONSO, MRSTY, MRDEF and MRSAB (and MRREL with --relations) with the columns and the proportions of a licensed
-release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept. The same
-arguments give the same bytes. Names are composed from word elements; no name is taken from a vocabulary.
+Writes MRCONSO, MRSTY, MRDEF, MRCUI and MRSAB (and MRREL with --relations 9) with the columns and the proportions of a
+licensed release: 5 names a concept, two thirds English, one name in eight suppressible, 1.2 types a concept, 127
+types, and a retired CUI for one concept in 25. The same arguments give the same bytes. Names are composed from word
+elements; no name is taken from a vocabulary.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umls_reranker.data import semantic_types
+
 CONCEPTS_PER_CHUNK = 50_000
 
-MODIFIERS = (
-    *(
-        "acute",
-        "chronic",
-        "severe",
-        "mild",
-        "primary",
-        "secondary",
-        "congenital",
-        "hereditary",
-        "idiopathic",
-        "benign",
-    ),
-    *("malignant", "recurrent", "bilateral", "diffuse", "focal", "early-onset", "juvenile", "familial", "atypical"),
-    *("post-traumatic", "drug-induced", "X-linked", "autosomal dominant", "non-specific", "refractory", "latent"),
+
+def parted(by: str, text: str) -> list[str]:
+    return text.split(by)
+
+
+MODIFIERS = parted(
+    ", ",
+    "acute, chronic, severe, mild, primary, secondary, congenital, hereditary, idiopathic, benign, malignant, "
+    "recurrent, bilateral, diffuse, focal, early-onset, juvenile, familial, atypical, post-traumatic, drug-induced, "
+    "X-linked, autosomal dominant, non-specific, refractory, latent",
 )
-SITES = (
-    *(
-        "left ventricle",
-        "right kidney",
-        "liver",
-        "upper lobe of lung",
-        "frontal cortex",
-        "lumbar spine",
-        "skin",
-        "retina",
-    ),
-    *(
-        "thyroid gland",
-        "small intestine",
-        "bone marrow",
-        "aortic valve",
-        "cervix",
-        "pancreas",
-        "spleen",
-        "tongue",
-        "knee",
-    ),
-    *(
-        "femoral artery",
-        "optic nerve",
-        "hard palate",
-        "left index finger",
-        "mitral valve",
-        "gallbladder",
-        "adrenal cortex",
-    ),
+SITES = parted(
+    ", ",
+    "left ventricle, right kidney, liver, upper lobe of lung, frontal cortex, lumbar spine, skin, retina, thyroid "
+    "gland, small intestine, bone marrow, aortic valve, cervix, pancreas, spleen, tongue, knee, femoral artery, optic"
+    " nerve, hard palate, left index finger, mitral valve, gallbladder, adrenal cortex",
 )
-ROOTS = (
-    *(
-        "cardi",
-        "nephr",
-        "hepat",
-        "neur",
-        "gastr",
-        "oste",
-        "arthr",
-        "dermat",
-        "encephal",
-        "my",
-        "pneum",
-        "hemat",
-        "angi",
-    ),
-    *(
-        "lymph",
-        "aden",
-        "chondr",
-        "cyst",
-        "enter",
-        "fibr",
-        "gli",
-        "kerat",
-        "mening",
-        "pancreat",
-        "splen",
-        "thyr",
-        "vascul",
-    ),
-    *(
-        "bronch",
-        "col",
-        "derm",
-        "esophag",
-        "laryng",
-        "mast",
-        "ophthalm",
-        "phleb",
-        "rhin",
-        "spondyl",
-        "tendin",
-        "trache",
-    ),
+ROOTS = parted(
+    " ",
+    "cardi nephr hepat neur gastr oste arthr dermat encephal my pneum hemat angi lymph aden chondr cyst enter fibr "
+    "gli kerat mening pancreat splen thyr vascul bronch col derm esophag laryng mast ophthalm phleb rhin spondyl "
+    "tendin trache",
 )
-PREFIXES = (
-    *(
-        "",
-        "peri",
-        "hyper",
-        "hypo",
-        "endo",
-        "poly",
-        "pan",
-        "micro",
-        "macro",
-        "para",
-        "sub",
-        "pseudo",
-        "neo",
-        "dys",
-        "auto",
-    ),
-    *(
-        "immuno",
-        "lipo",
-        "myelo",
-        "cyto",
-        "histo",
-        "toxo",
-        "retino",
-        "uro",
-        "thrombo",
-        "sclero",
-        "pyo",
-        "oligo",
-        "xantho",
-    ),
+PREFIXES = parted(
+    "|",
+    "|peri|hyper|hypo|endo|poly|pan|micro|macro|para|sub|pseudo|neo|dys|auto|immuno|lipo|myelo|cyto|histo|toxo|"
+    "retino|uro|thrombo|sclero|pyo|oligo|xantho",
 )
-SUFFIXES = (
-    *(
-        "itis",
-        "opathy",
-        "oma",
-        "osis",
-        "algia",
-        "ectomy",
-        "oplasty",
-        "oscopy",
-        "emia",
-        "uria",
-        "odynia",
-        "ostomy",
-        "ogram",
-    ),
-    *(
-        "azole",
-        "amide",
-        "ofloxacin",
-        "idine",
-        "ostatin",
-        "otropin",
-        "ase",
-        "ogen",
-        "oxane",
-        "ylate",
-        "aldehyde",
-        "onium",
-    ),
+SUFFIXES = parted(
+    " ",
+    "itis opathy oma osis algia ectomy oplasty oscopy emia uria odynia ostomy ogram azole amide ofloxacin idine "
+    "ostatin otropin ase ogen oxane ylate aldehyde onium",
 )
-ENDINGS = (
-    *("", "", "", ", NOS", " (disorder)", " syndrome", " disease", " procedure", " 20 MG oral tablet", " measurement"),
-    *(" [Ambiguous]", " gene", " protein, human", " (finding)", " in remission", " without complication"),
+ENDINGS = parted(
+    "|",
+    "|||, NOS| (disorder)| syndrome| disease| procedure| 20 MG oral tablet| measurement| [Ambiguous]| gene|"
+    " protein, human| (finding)| in remission| without complication",
 )
-FOREIGN_ENDINGS = (
-    "a cr\u00f3nica",
-    "\u00f6se",
-    "ite aigu\u00eb",
-    "\u00e7\u00e3o",
-    "\u75c5",
-    "\u043e\u0437",
-    " sin especificaci\u00f3n",
-    "-Sch\u00e4digung",
-)
+FOREIGN_ENDINGS = parted("|", "a crónica|öse|ite aiguë|ção|病|оз| sin especificación|-Schädigung")
 # LAT -> share of the names
 LANGUAGES = {"ENG": 66, "SPA": 11, "FRE": 5, "POR": 4, "GER": 4, "JPN": 3, "RUS": 3, "DUT": 2, "CZE": 2}
 # SAB and TTY -> share of the English names
@@ -216,25 +87,10 @@ TERMS = {
     ("MDR", "LLT"): 3,
 }
 FOREIGN_SOURCES = ("SCTSPA", "MSHSPA", "MSHFRE", "MDRPOR", "MSHGER", "MDRJPN", "MSHRUS", "MSHDUT", "MSHCZE")
-# TUI -> tree number, name
-TYPES = {
-    "T002": ("A1.1.3.3", "Plant"),
-    "T007": ("A1.1.2", "Bacterium"),
-    "T023": ("A1.2.3.1", "Body Part, Organ, or Organ Component"),
-    "T028": ("A1.2.3.5", "Gene or Genome"),
-    "T033": ("A2.2", "Finding"),
-    "T037": ("B2.3", "Injury or Poisoning"),
-    "T047": ("B2.2.1.2.1", "Disease or Syndrome"),
-    "T059": ("B1.3.1.1", "Laboratory Procedure"),
-    "T061": ("B1.3.1.3", "Therapeutic or Preventive Procedure"),
-    "T109": ("A1.4.1.2.1", "Organic Chemical"),
-    "T116": ("A1.4.1.2.1.7", "Amino Acid, Peptide, or Protein"),
-    "T121": ("A1.4.1.1.1", "Pharmacologic Substance"),
-    "T184": ("A2.2.2", "Sign or Symptom"),
-    "T191": ("B2.2.1.2.1.2", "Neoplastic Process"),
-    "T200": ("A1.3.3", "Clinical Drug"),
-    "T204": ("A1.1.3", "Eukaryote"),
-}
+NETWORK = json.loads(Path(semantic_types.__file__).with_name("semantic_network.json").read_text(encoding="utf-8"))
+# (TUI, name, tree number, group) of all 127 semantic types; the share of concepts falls from one to the next.
+TYPES = NETWORK["types"]
+TYPE_SHARES = [1 / (rank + 3) for rank in range(len(TYPES))]
 RELATIONS = {("PAR", "inverse_isa"): 2, ("CHD", "isa"): 2, ("RO", "associated_with"): 4, ("SY", ""): 1, ("SIB", ""): 3}
 NAME_FORMS = (0.30, 0.16, 0.14, 0.18, 0.06, 0.13, 0.03)
 FOREIGN_FORM = len(NAME_FORMS)
@@ -374,15 +230,13 @@ def mrconso(concepts: Concepts, first_atom: int, seed: int) -> bytes:
 
 
 def mrsty(concepts: Concepts, first: int, seed: int) -> bytes:
-    """One or two types a concept, in order of TUI."""
+    """One or two types a concept, the second one close to the first in the network."""
     draws = Draws(len(concepts.cuis), seed, 2, first)
-    types = draws.codes([1] * len(TYPES))
+    types = draws.codes(TYPE_SHARES)
     second = (types < len(TYPES) - 1) & draws.chance(0.2)
     concept = np.repeat(np.arange(draws.size), 1 + second)
     kind = pa.array(types[concept] + (np.diff(concept, prepend=-1) == 0))
-    tuis, trees, names = (
-        pa.array(column).take(kind) for column in zip(*((t, *of) for t, of in TYPES.items()), strict=True)
-    )
+    tuis, names, trees, _ = (pa.array(column).take(kind) for column in zip(*TYPES, strict=True))
     ids = numbered("AT", 2 * first + np.arange(len(concept)), 8)
     return lines(concepts.cuis.take(pa.array(concept)), tuis, trees, names, ids, pa.repeat("256", len(concept)))
 
@@ -403,17 +257,30 @@ def mrdef(concepts: Concepts, first: int, seed: int) -> bytes:
     return lines(cuis, ids, ids, "", some.of(["NCI", "MSH", "CSP", "HPO"]), text, some.of(["N", "O"], [9, 1]), "")
 
 
-def mrrel(concepts: Concepts, first: int, seed: int) -> bytes:
-    """Two relations a concept, to concepts of the same chunk."""
-    draws = Draws(2 * len(concepts.cuis), seed, 5, first)
+def mrrel(concepts: Concepts, first: int, seed: int, number: int) -> bytes:
+    """So many relations a concept, to concepts of the same chunk."""
+    draws = Draws(number * len(concepts.cuis), seed, 5, first)
     kind = pa.array(draws.codes(list(RELATIONS.values())))
     relations, attributes = (pa.array([relation[part] for relation in RELATIONS]).take(kind) for part in (0, 1))
     other = concepts.cuis.take(pa.array(draws.random.integers(0, len(concepts.cuis), draws.size)))
-    cuis = concepts.cuis.take(pa.array(np.arange(draws.size) // 2))
-    ids = numbered("R", 2 * first + np.arange(draws.size), 9)
+    cuis = concepts.cuis.take(pa.array(np.arange(draws.size) // number))
+    ids = numbered("R", number * first + np.arange(draws.size), 9)
     sources = draws.of(["SNOMEDCT_US", "MSH", "NCI"])
     tail = (ids, "", sources, sources, "", "", draws.of(["N", "O"], [9, 1]), "")
     return lines(cuis, "", "CUI", relations, other, "", "CUI", attributes, *tail)
+
+
+def mrcui(concepts: Concepts, first: int, seed: int) -> bytes:
+    """A CUI that was merged into a concept, or that was deleted, for one concept in 25."""
+    draws = Draws(len(concepts.cuis), seed, 6, first)
+    own = np.flatnonzero(draws.chance(1 / 25))
+    some = Draws(len(own), seed, 7, first)
+    numbers = pc.cast(pc.utf8_slice_codeunits(concepts.cuis.take(pa.array(own)), 1), pa.int64()).to_numpy()
+    # Of each two numbers one is in use.
+    retired, deleted = numbered("C", numbers ^ 1, 7), some.chance(1 / 6)
+    into = pc.if_else(deleted, "", concepts.cuis.take(pa.array(own)))
+    kinds, place = pc.if_else(deleted, "DEL", "SY"), pc.if_else(deleted, "", "Y")
+    return lines(retired, some.of(["2018AA", "2021AB"]), kinds, "", "", into, place)
 
 
 def mrsab() -> Iterator[bytes]:
@@ -424,10 +291,21 @@ def mrsab() -> Iterator[bytes]:
         yield ("|".join(fields) + "|\n").encode()
 
 
-def write_release(folder: Path, rows: int, seed: int, with_relations: bool) -> None:
-    """Write the release; MRCONSO has exactly `rows` lines."""
+def write_network(folder: Path) -> None:
+    """SRDEF and SemGroups.txt, as in a release's NET folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    makers = {"MRSTY": mrsty, "MRDEF": mrdef} | ({"MRREL": mrrel} if with_relations else {})
+    srdef = [f"STY|{tui}|{name}|{tree}|Made up.||NULL||{tui}||\n" for tui, name, tree, _ in TYPES]
+    groups = [f"{group}|{NETWORK['groups'][group]}|{tui}|{name}\n" for tui, name, _, group in TYPES]
+    (folder / "SRDEF").write_text("".join(srdef), encoding="utf-8")
+    (folder / "SemGroups.txt").write_text("".join(groups), encoding="utf-8")
+
+
+def write_release(folder: Path, rows: int, seed: int, relations: int) -> None:
+    """Write the release; MRCONSO has exactly `rows` lines, MRREL `relations` a concept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    makers = {"MRSTY": mrsty, "MRDEF": mrdef, "MRCUI": mrcui}
+    if relations:
+        makers["MRREL"] = partial(mrrel, number=relations)
     (folder / "MRSAB.RRF").write_bytes(b"".join(mrsab()))
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.RRF").open("wb")) for name in ("MRCONSO", *makers)}
@@ -448,7 +326,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write into")
     parser.add_argument("--rows", type=int, default=17_000_000, help="lines of MRCONSO")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--relations", action="store_true", help="write MRREL too, two lines a concept")
+    parser.add_argument("--relations", type=int, default=0, help="lines of MRREL a concept (default: no MRREL)")
     arguments = parser.parse_args()
     write_release(arguments.out, arguments.rows, arguments.seed, arguments.relations)
 
