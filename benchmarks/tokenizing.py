@@ -31,7 +31,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     from umls_reranker.core.fetch import resolve_model
-    from umls_reranker.data.parallel import usable_cores
+    from umls_reranker.core.launch import usable_cores
     from umls_reranker.models.pretrained import load_pretrained
     from umls_reranker.models.template import PairTemplate
     from umls_reranker.models.tokens import PairEncoder

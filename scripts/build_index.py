@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def make_stages(recipe, run, due) -> None:
-    from umls_reranker.core.devices import sharing_processes
+    from umls_reranker.core.devices import sharing_processes, work_alone
 
     makers = {
         "index": make_index,
@@ -51,6 +51,7 @@ def make_stages(recipe, run, due) -> None:
             if stage.name == "vectors":
                 make_vectors(recipe, run, stage, state)
             elif state.is_main_process:
+                work_alone()
                 makers[stage.name](recipe, run, stage)
 
 

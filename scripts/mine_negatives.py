@@ -69,8 +69,10 @@ def split_configs(recipe) -> dict:
 
 def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary) -> None:
     """Mine what all processes have searched, and say what came out."""
+    from umls_reranker.core.devices import work_alone
     from umls_reranker.retrieval.mining import mine_pairs
 
+    work_alone()
     for split in SPLITS:
         where = folder / split, f"{stage.key}-{split}"
         summary[split] = mine_pairs(mentions[split], *searched, configs[split], *where, **shown(recipe, run))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from umls_reranker import __main__ as command
+from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.launch import LAUNCHED, launch_options, start
 from umls_reranker.core.recipe import load_recipe
@@ -108,17 +109,22 @@ SCRIPT = """
 import os, sys
 rank = os.environ.get("RANK", "alone")
 with open(f"rank-{rank}", "w") as file:
-    print(os.environ.get("WORLD_SIZE"), os.environ.get("ACCELERATE_MIXED_PRECISION"), sys.argv[1:], file=file)
+    names = "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "OMP_NUM_THREADS"
+    print(*map(os.environ.get, names), sys.argv[1:], file=file)
 sys.exit(int(sys.argv[1]))
 """
 
 
 @pytest.mark.parametrize(
     ("config", "found"),
-    [("cpu", {"alone": "None no"}), ("cpu_two_processes", {"0": "2 no", "1": "2 no"})],
+    [("cpu", {"alone": "None no None"}), ("cpu_two_processes", {"0": "2 no 4", "1": "2 no 4"})],
 )
 def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
     monkeypatch.chdir(tmp_path)
+    # Set and removed again, so that it is gone afterwards whatever the launcher does.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(launch, "usable_cores", lambda: 9)
     Path("script.py").write_text(SCRIPT)
     options = launch_options(["--accelerate_config", config])[0]
     words = ["0", "--targets", "acc@1 >= 0.5"]
@@ -128,7 +134,7 @@ def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, f
     assert start(Path("script.py"), ["2"], options) == 2
 
 
-@pytest.mark.parametrize("content", ["num_processes: [", "distributed_type: NONSENSE\n", "surprise: 1\n"])
+@pytest.mark.parametrize("content", ["num_processes: [", "distributed_type: NONSENSE\n", "surprise: 1\n", "- cpu\n"])
 def test_a_configuration_that_accelerate_refuses(tmp_path, content):
     (tmp_path / "bad.yaml").write_text(content)
     (tmp_path / "script.py").write_text("")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from umls_reranker.core.devices import resolve_device, resolve_precision, sharing_processes
+from umls_reranker.core.devices import resolve_device, resolve_precision, sharing_processes, work_alone
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
 
@@ -105,6 +105,18 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(UserError, match="'cuda:7' is not available: this machine has 2 GPUs"):
         resolve_device("cuda:7")
     assert resolve_device("cuda:1").index == 1
+
+
+@pytest.mark.parametrize(("processes", "threads"), [(None, []), ("1", []), ("4", [12, 12])])
+def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, threads):
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    work_alone()
+    work_alone()
+    assert given == threads
 
 
 def test_processes_that_share_shards_wait_for_days(monkeypatch):

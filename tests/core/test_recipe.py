@@ -257,6 +257,21 @@ def test_shipped_recipes_load(path):
     assert set(written) <= set(recipe.to_dict())
 
 
+def differing(name, reference):
+    """Keys in which one shipped recipe differs from another."""
+    values, others = (load_recipe(ROOT / "recipes" / one / "config.yaml").to_dict() for one in (name, reference))
+    return {key for key, value in values.items() if value != others[key]}
+
+
+def test_variants_of_the_reference_recipe_differ_in_what_they_are_about():
+    data = {"run_name", "corpus", "expected_mentions"}
+    assert differing("sapbert-medmentions-st21pv", "sapbert-medmentions") == data
+    stand_ins = {"umls_dir", "semantic_network_dir", "corpus", "encoder", "encoder_pooling", "model"}
+    lists = {"train_documents", "dev_documents", "test_documents"}
+    hardware = {"device", "fp16", "bf16", "max_steps", "eval_steps"}
+    assert differing("rehearsal", "sapbert-medmentions") == {"run_name", "targets"} | stand_ins | lists | hardware
+
+
 def test_recipes_are_shipped():
     assert {path.parent.name for path in SHIPPED} >= {"quickstart", "sapbert-medmentions"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ from accelerate import PartialState
 
 from .errors import UserError
 
-__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device"]
+__all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device", "work_alone"]
 
 
 def resolve_device(device: str | None = "auto") -> torch.device:
@@ -46,6 +47,13 @@ def sharing_processes(device: str) -> PartialState:
         UserError: the device is not on this machine.
     """
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timedelta(days=7))
+
+
+def work_alone() -> None:
+    """Take the cores of the other processes on this machine too, which wait until this one is done."""
+    processes, threads = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"))
+    if processes > 1:
+        torch.set_num_threads(processes * threads)
 
 
 def resolve_precision(

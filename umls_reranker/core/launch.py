@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from .errors import UserError
 from .script import CommandParser
 from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "launch_options", "shell_code", "start"]
+__all__ = ["LAUNCHED", "launch_options", "shell_code", "start", "usable_cores"]
 
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
@@ -54,6 +55,12 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return options, others
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int:
     """Launch a script with accelerate and wait for its end.
 
@@ -84,6 +91,7 @@ def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> i
     others = [word for name in OPTIONS if name in options for word in (f"--{name}", str(options[name]))]
     arguments = launch_command_parser().parse_args(["--config_file", config, *others, str(script), *words])
     try:
+        _share_cores({**yaml.safe_load(Path(config).read_text(encoding="utf-8")), **options})
         launch_command(arguments)
     except subprocess.CalledProcessError as error:
         return error.returncode
@@ -91,9 +99,16 @@ def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> i
         return error.get_first_failure()[1].exitcode
     except SignalException as error:
         return -error.sigval
-    except (ValueError, yaml.YAMLError) as error:
+    except (TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"accelerate refuses {config}: {error}") from None
     return 0
+
+
+def _share_cores(settings: Mapping[str, Any]) -> None:
+    """Give each of several processes its share of the cores, where torch would give it one."""
+    here = settings.get("num_processes", 1) // settings.get("num_machines", 1)
+    if here > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // here)))
 
 
 def _processes(name: str, config: Path, machines: int | None) -> int:

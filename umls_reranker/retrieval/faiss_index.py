@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import faiss
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.progress import progress
 
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
@@ -117,13 +119,16 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
         on_gpu = _to_gpu(index)
     filled = index if on_gpu is None else on_gpu
     if not filled.is_trained:
+        print(f"training the index on {size:,} names", file=sys.stderr)
         try:
             filled.train(vectors.take(vectors.sample(size)))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None
-    for _, shard in vectors.shards():
-        filled.add(shard)
+    with progress(total=len(vectors), desc="filling the index", unit=" names") as bar:
+        for _, shard in vectors.shards():
+            filled.add(shard)
+            bar.update(len(shard))
     return filled if on_gpu is None else faiss.index_gpu_to_cpu(filled)
 
 
@@ -161,14 +166,16 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
     exact = np.full(found.shape, -np.inf, np.float32)
     nearest = np.full((len(asked), 0), -np.inf, np.float32)
     rows = np.arange(len(asked))
-    for start, shard in vectors.shards():
-        scores = queries @ shard.T
-        query, rank = np.nonzero((found >= start) & (found < start + len(shard)))
-        exact[query, rank] = scores[query, found[query, rank] - start]
-        own = (asked >= start) & (asked < start + len(shard))
-        scores[rows[own], asked[own] - start] = -np.inf
-        merged = np.concatenate([nearest, scores], axis=1)
-        nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
+    with progress(total=len(vectors), desc="comparing with exact search", unit=" names") as bar:
+        for start, shard in vectors.shards():
+            scores = queries @ shard.T
+            query, rank = np.nonzero((found >= start) & (found < start + len(shard)))
+            exact[query, rank] = scores[query, found[query, rank] - start]
+            own = (asked >= start) & (asked < start + len(shard))
+            scores[rows[own], asked[own] - start] = -np.inf
+            merged = np.concatenate([nearest, scores], axis=1)
+            nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
+            bar.update(len(shard))
     nearest = -np.sort(-nearest, axis=1)
     # The query itself goes to the end, which is not looked at: it is no answer.
     order = np.argsort(found == asked[:, None], axis=1, kind="stable")

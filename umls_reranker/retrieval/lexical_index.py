@@ -19,10 +19,10 @@ from sklearn.preprocessing import normalize
 from ..core.arrays import expand_ranges
 from ..core.errors import UserError
 from ..core.files import read_json, require_format, write_json
+from ..core.launch import usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name
-from ..data.parallel import usable_cores
 from .concept_search import Candidates, NameGrouping, write_names
 
 if TYPE_CHECKING:

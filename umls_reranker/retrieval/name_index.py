@@ -89,6 +89,7 @@ class NameIndex:
             UserError: FAISS does not know the factory string or a parameter, IVF comes without ``nprobe``, or there
                 are too few names to train on.
         """
+        faiss.omp_set_num_threads(torch.get_num_threads())
         index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
         faiss.write_index(index, str(path / FAISS_FILE))
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)

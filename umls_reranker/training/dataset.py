@@ -17,9 +17,9 @@ from datasets import Dataset
 
 from ..core.errors import UserError
 from ..core.files import written
+from ..core.launch import usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..data.parallel import usable_cores
 from ..models.tokens import PairEncoder
 from .collator import RaggedPairs
 

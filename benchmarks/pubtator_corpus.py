@@ -1,0 +1,166 @@
+#!/usr/bin/env python
+"""Write a made-up corpus in the format of full MedMentions that annotates the concepts of a made-up release.
+
+    python benchmarks/rrf_release.py META --rows 17000000 --relations 9
+    python benchmarks/pubtator_corpus.py META CORPUS --documents 4392 --mentions 352496
+
+Writes corpus_pubtator.txt and the document lists of the three parts (60, 20 and 20 %). A mention has a bare CUI and
+one type or several; one in twenty is UnknownType with a CUI that the release lacks, some have a retired CUI. Mentions
+are names of their concept, as they are or changed a little, or abbreviations that their document defines; few concepts
+are frequent and most are rare. The same arguments give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset as ds
+
+FIELDS = {"MRCONSO": 18, "MRSTY": 6, "MRCUI": 7}
+FILLERS = (
+    "was seen in most of the patients with",
+    "did not change the course of",
+    "at 20 \u00b5g/ml, in na\u00efve mice, preceded",
+    "(p < 0.05) correlated with",
+    "of Sj\u00f6gren\u2019s cohort; \u03b1-synuclein aside,",
+    "was therefore compared with",
+)
+PARTS = {"trng": 0.6, "dev": 0.2, "test": 0.2}
+
+
+class Release:
+    """The concepts of a release that the corpus annotates.
+
+    Attributes:
+        cuis: some of its CUIs, evenly spread.
+        names, types: of each.
+        retired: CUI -> a CUI that was merged into it.
+    """
+
+    def __init__(self, folder: Path, concepts: int) -> None:
+        types = defaultdict(list)
+        table = read(folder, "MRSTY", (0, 1))
+        known = table["f0"].unique()
+        chosen = known.take(pa.array(np.arange(0, len(known), max(1, len(known) // concepts))[:concepts]))
+        for cui, tui in zip(*(column.to_pylist() for column in kept(table, chosen).columns), strict=True):
+            types[cui].append(tui)
+        names = defaultdict(list)
+        wanted = (ds.field("f1") == "ENG") & (ds.field("f16") == "N") & ds.field("f0").isin(chosen)
+        table = read(folder, "MRCONSO", (0, 14), wanted)
+        for cui, name in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            names[cui].append(name)
+        table = kept(read(folder, "MRCUI", (5, 0)), chosen)
+        self.retired = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        self.cuis = sorted(names)
+        self.names, self.types = ([of[cui] for cui in self.cuis] for of in (names, types))
+
+
+def read(folder: Path, name: str, columns: tuple[int, ...], where: ds.Expression | None = None) -> pa.Table:
+    fields = [f"f{number}" for number in range(FIELDS[name] + 1)]
+    form = ds.CsvFileFormat(
+        read_options=pa.csv.ReadOptions(column_names=fields),
+        parse_options=pa.csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False),
+        convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(fields, pa.string())),
+    )
+    table = ds.dataset(folder / f"{name}.RRF", format=form)
+    return table.to_table(columns=[f"f{number}" for number in columns], filter=where)
+
+
+def kept(table: pa.Table, cuis: pa.Array) -> pa.Table:
+    return table.filter(pc.is_in(table.column(0), cuis))
+
+
+class Writer:
+    """Documents, one after another, from one seeded generator."""
+
+    def __init__(self, release: Release, seed: int) -> None:
+        self.release, self.random = release, np.random.default_rng(seed)
+        self.unknown = 0
+
+    def document(self, doc_id: int, mentions: int) -> str:
+        """A title with one mention and an abstract with the others."""
+        random, release = self.random, self.release
+        text, rows, left = "", [], mentions
+        # Of 35,000 concepts the most frequent thousand make up a third.
+        drawn = (len(release.cuis) * random.random(mentions) ** 3).astype(int).tolist()
+        chances, fillers = random.random((mentions, 3)).tolist(), random.integers(0, len(FILLERS), mentions).tolist()
+        for concept, (kind, change, pick), filler in zip(drawn, chances, fillers, strict=True):
+            if not left:
+                break
+            names = release.names[concept]
+            shown = self.changed(names[int(pick * len(names))], change)
+            cui, types = release.cuis[concept], ",".join(release.types[concept])
+            if kind < 0.05:
+                self.unknown += 1
+                cui, types = f"C{9_500_000 + self.unknown % 400_000}", "UnknownType"
+            elif kind < 0.5:
+                cui = release.retired.get(cui, cui)
+            rows.append((len(text), shown, types, cui))
+            text += shown
+            left -= 1
+            words = shown.split()
+            short = "".join(word[0] for word in words).upper()
+            if change > 0.85 and left and len(words) > 2 and short.isalpha():
+                rows.append((len(text) + 2, short, types, cui))
+                text += f" ({short})"
+                left -= 1
+            if len(rows) < 3 and "\n" not in text:
+                text += "\n"
+            else:
+                text += f" {FILLERS[filler]} "
+        # The title ends where the abstract begins, with one character between them.
+        title, _, abstract = text.partition("\n")
+        lines = [f"{doc_id}|t|{title}", f"{doc_id}|a|{abstract.rstrip()}."]
+        lines += [f"{doc_id}\t{at}\t{at + len(of)}\t{of}\t{types}\t{cui}" for at, of, types, cui in rows]
+        return "\n".join(lines) + "\n\n"
+
+    @staticmethod
+    def changed(name: str, change: float) -> str:
+        """A name as a text has it: most often in lower case, sometimes a plural or a misspelling."""
+        name = name.split(" (")[0].split(", NOS")[0].replace(" [Ambiguous]", "")
+        if change < 0.5 or name.isupper():
+            return name if change < 0.2 or name.isupper() else name.lower()
+        if change < 0.65:
+            return f"{name.lower()}s"
+        if change < 0.75 and len(name) > 6:
+            middle = len(name) // 2
+            return name[:middle] + name[middle + 1] + name[middle] + name[middle + 2 :]
+        return name.lower()
+
+
+def write_corpus(release: Path, folder: Path, documents: int, mentions: int, seed: int) -> None:
+    """Write the corpus; it has exactly so many documents and mentions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng((seed, documents, mentions))
+    # MedMentions: 34,724 concepts.
+    writer = Writer(Release(release, max(200, mentions // 10)), seed)
+    sizes = 2 + random.multinomial(mentions - 2 * documents, random.dirichlet(np.full(documents, 8.0)))
+    ids = (20_000_000 + random.permutation(5 * documents)[:documents]).tolist()
+    with (folder / "corpus_pubtator.txt").open("w", encoding="utf-8", newline="\n") as corpus:
+        for doc_id, size in zip(ids, sizes.tolist(), strict=True):
+            corpus.write(writer.document(doc_id, size))
+    ends = np.cumsum([round(share * documents) for share in PARTS.values()])[:-1]
+    for part, own in zip(PARTS, np.split(np.array(ids), ends), strict=True):
+        (folder / f"corpus_pubtator_pmids_{part}.txt").write_text("".join(f"{doc_id}\n" for doc_id in own.tolist()))
+    print(f"{mentions:,} mentions of {len(writer.release.cuis):,} concepts in {documents:,} documents in {folder}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("release", type=Path, help="folder that rrf_release.py wrote")
+    parser.add_argument("out", type=Path, help="folder to write into")
+    parser.add_argument("--documents", type=int, default=4_392)
+    parser.add_argument("--mentions", type=int, default=352_496)
+    parser.add_argument("--seed", type=int, default=13)
+    arguments = parser.parse_args()
+    write_corpus(arguments.release, arguments.out, arguments.documents, arguments.mentions, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

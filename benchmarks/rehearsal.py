@@ -1,0 +1,485 @@
+#!/usr/bin/env python
+"""Rehearse the reference training from end to end on made-up data: every stage to a published and served model.
+
+    python benchmarks/rehearsal.py WORK                      # the size of UMLS and MedMentions
+    python benchmarks/rehearsal.py WORK --dry_run            # what that needs
+    python benchmarks/rehearsal.py small --scale 0.01
+    python benchmarks/rehearsal.py grown --scale 0.01 --grow names
+
+Runs recipes/rehearsal. A BERT of two layers and 64 dimensions stands in for the cross-encoder; word pieces with random
+vectors, averaged, for SapBERT: 768 dimensions, so that index and memory are those of the real run. Two processes do
+what can be shared. Training is killed twice and resumed, once by one process. Prints Markdown: minutes, processor
+minutes, peak anonymous memory and disk of each stage, the longest time without a line of progress, and the thresholds
+of all semantic types. A rehearsal that was killed goes on where it was, with the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
+COMMAND = [sys.executable, str(ROOT / "umls_reranker" / "__main__.py")]
+SCRIPTS = ROOT / "scripts"
+ROWS, DOCUMENTS, MENTIONS, PAIRS, LINKED = 17_000_000, 4_392, 352_496, 1_000_000, 2_000
+RELATIONS = 9
+REPO, TAG = "org/rehearsal", "v1.0.0"
+TICKS = os.sysconf("SC_CLK_TCK")
+SECONDS_BETWEEN_SAMPLES = 0.25
+# Bytes on disk of a row of the release with what is made of it, of a distinct name (its vector in single and in half
+# precision), and of a mention with its candidates and pairs; as found at a thousandth.
+BYTES = {"rows": 330, "names": 4_900, "mentions": 6_000}
+# Of 100 rows so many give a distinct name, and of 100 mentions so many a distinct string.
+DISTINCT_NAMES, DISTINCT_STRINGS = 50, 33
+# A core that compares a query with a vector of 768 dimensions in half precision, seconds; its float32 products.
+COMPARISON, CORE_FLOPS = 168e-9, 4e10
+# BERT-base without embeddings; tokens of a name and of a pair; an A100 in fp16 and the share of its peak assumed.
+WEIGHTS, NAME_TOKENS, PAIR_TOKENS, A100_FLOPS, SHARE = 85e6, 10, 20, 312e12, 0.3
+
+
+class Sampler(threading.Thread):
+    """Follows a process and its descendants: anonymous memory, processor time, and which part of the work is done.
+
+    Args:
+        process: number of the first of them.
+        parts: name -> file that is there once this part is done, in order.
+
+    Attributes:
+        figures: part -> ``seconds``, ``cpu`` (seconds), ``peak`` (bytes of anonymous memory of all together).
+        seen: numbers of all processes.
+    """
+
+    def __init__(self, process: int, parts: Mapping[str, Path]) -> None:
+        super().__init__(daemon=True)
+        self._root, self._parts = process, dict(parts)
+        self.figures = {part: {"seconds": 0.0, "cpu": 0.0, "peak": 0} for part in parts}
+        self.seen: dict[int, float] = {}
+        self._ended = threading.Event()
+        self._part, self._since = "", time.monotonic()
+
+    def run(self) -> None:
+        while not self._ended.wait(SECONDS_BETWEEN_SAMPLES):
+            self.sample()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def sample(self) -> None:
+        part = next((name for name, file in self._parts.items() if not file.is_file()), list(self._parts)[-1])
+        before, now = sum(self.seen.values()), time.monotonic()
+        memory = 0
+        for process in descendants(self._root):
+            try:
+                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                self.seen[process] = (int(fields[11]) + int(fields[12])) / TICKS
+                memory += anonymous(process)
+            except (OSError, IndexError):
+                continue
+        own = self.figures[part]
+        own["seconds"] += now - self._since
+        own["cpu"] += sum(self.seen.values()) - before
+        own["peak"] = max(own["peak"], memory)
+        self._since = now
+
+
+def descendants(process: int) -> list[int]:
+    """The process and all that came from it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, IndexError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, [])
+    return found
+
+
+def anonymous(process: int) -> int:
+    """Bytes of memory that is not pages of files; what processes share is shared out to them."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    found = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
+    return 1024 * int(found.get("Pss_Anon", found["Anonymous"]))
+
+
+def disk(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+
+
+def measured(
+    command: Sequence[Any],
+    log: Path,
+    parts: Mapping[str, Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    kill_when: Callable[[], bool] = lambda: False,
+    meanwhile: Callable[[], None] | None = None,
+    codes: Sequence[int] = (0,),
+) -> dict[str, dict[str, float]]:
+    """Run a command, its output in a log, and return what each part took.
+
+    Args:
+        parts: as for `Sampler`.
+        kill_when: kills the command and all that came from it as soon as this is true.
+        meanwhile: what is done while the command runs, which is then asked to end.
+        codes: exit codes that are as they should be.
+    """
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
+    silences, last = [], time.monotonic()
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    ) as process:
+        sampler = Sampler(process.pid, parts)
+        sampler.start()
+        killed = threading.Event()
+
+        def watch() -> None:
+            while process.poll() is None and not killed.wait(0.1):
+                if kill_when():
+                    killed.set()
+                    for one in reversed(descendants(process.pid)):
+                        os.kill(one, signal.SIGKILL)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        helper = threading.Thread(target=lambda: (meanwhile(), process.terminate())) if meanwhile else None
+        if helper:
+            helper.start()
+        with log.open("ab") as stream:
+            for line in process.stdout:
+                silences.append(time.monotonic() - last)
+                last = time.monotonic()
+                stream.write(line)
+                stream.flush()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        silences.append(time.monotonic() - last)
+        sampler.stop()
+        watcher.join()
+    if not killed.is_set() and process.returncode not in codes:
+        raise SystemExit(f"{' '.join(map(str, command))} failed with {process.returncode}; see {log}")
+    figures = sampler.figures
+    # What ended between two samples.
+    missed = usage.ru_utime + usage.ru_stime - sum(own["cpu"] for own in figures.values())
+    figures[list(parts)[-1]]["cpu"] += max(0.0, missed)
+    for own in figures.values():
+        own["silence"] = max(silences)
+    return figures
+
+
+def word_pieces() -> list[str]:
+    """A vocabulary of the elements that the made-up names consist of, and of letter trigrams: 30,522 as BERT's."""
+    from itertools import product
+    from string import ascii_lowercase, digits, punctuation
+
+    import rrf_release as names
+
+    listed = (names.MODIFIERS, names.SITES, names.ROOTS, names.PREFIXES, names.SUFFIXES, names.ENDINGS)
+    words = {word for texts in listed for text in texts for word in re.findall(r"[a-z]+", text.lower())}
+    letters = [*ascii_lowercase, *digits, *punctuation]
+    pieces = [*sorted(words), *letters, *(first + second for first, second in product(ascii_lowercase, repeat=2))]
+    pieces = [*pieces, *("".join(letters) for letters in product(ascii_lowercase, repeat=3))]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]", "[unused2]"]
+    return list(dict.fromkeys([*special, *(prefix + piece for piece in pieces for prefix in ("", "##"))]))[:30_522]
+
+
+def write_models(folder: Path) -> None:
+    """Stand-ins of the bi-encoder (word pieces, averaged) and of the cross-encoder, as ordinary model folders."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
+
+    torch.manual_seed(13)
+    pieces = word_pieces()
+    sizes = {"vocab_size": len(pieces), "max_position_embeddings": 128}
+    encoder = BertModel(BertConfig(hidden_size=768, num_hidden_layers=0, **sizes), add_pooling_layer=False)
+    for part in (encoder.embeddings.position_embeddings, encoder.embeddings.token_type_embeddings):
+        part.weight.data.zero_()
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, num_labels=1, **sizes
+    )
+    for name, model in {"encoder": encoder, "model": BertForSequenceClassification(config)}.items():
+        path = folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+        BertTokenizerFast(str(path / "vocab.txt"), model_max_length=128).save_pretrained(path)
+        model.save_pretrained(path)
+
+
+class Rehearsal:
+    """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.work: Path = options.work
+        self.run = self.work / "runs" / "rehearsal"
+        names, mentions = (10 if options.grow == axis else 1 for axis in ("names", "mentions"))
+        self.rows = round(ROWS * options.scale * names)
+        self.documents = max(60, round(DOCUMENTS * options.scale * mentions))
+        self.mentions = max(10 * self.documents, round(MENTIONS * options.scale * mentions))
+        self.pairs = max(1_000, round(PAIRS * options.scale * mentions))
+        self.linked = max(20, round(LINKED * min(1, options.scale)))
+        self.steps = options.steps
+        # The recipe's clusters for a whole release, fewer in step with the root of the scale: as many when names grow.
+        self.shrink = math.sqrt(min(1.0, options.scale))
+        self.file = self.work / "measured.json"
+        self.size = {"scale": options.scale, "grow": options.grow, "steps": options.steps}
+
+    def overrides(self) -> dict[str, Any]:
+        """Recipe keys that depend on the folder and the scale."""
+        from umls_reranker.core.recipe import load_recipe
+
+        index = load_recipe(RECIPE).index
+        clusters, probed = (int(re.search(r"\d+", text)[0]) for text in (index.index_factory, index.index_parameters))
+        clusters, probed = (max(4, round(number * self.shrink)) for number in (clusters, probed))
+        corpus = self.work / "corpus"
+        return {
+            "output_dir": self.work / "runs",
+            "umls_dir": self.work / "META",
+            "semantic_network_dir": self.work / "NET",
+            "corpus": corpus / "corpus_pubtator.txt",
+            "train_documents": corpus / "corpus_pubtator_pmids_trng.txt",
+            "dev_documents": corpus / "corpus_pubtator_pmids_dev.txt",
+            "test_documents": corpus / "corpus_pubtator_pmids_test.txt",
+            "expected_mentions": self.mentions,
+            "encoder": self.work / "models" / "encoder",
+            "model": self.work / "models" / "model",
+            "index_factory": re.sub(r"\d+", str(clusters), index.index_factory, count=1),
+            "index_parameters": f"nprobe={probed}",
+            "max_steps": self.steps,
+            "eval_steps": max(1, self.steps // 4),
+        }
+
+    def script(self, name: str, processes: int = 1, **more: Any) -> list[Any]:
+        launch = ["--accelerate_config", "cpu_two_processes"] if processes == 2 else []
+        words = [word for key, value in (self.overrides() | more).items() for word in (f"--{key}", value)]
+        return [*COMMAND, name, RECIPE, *words, *launch]
+
+    def stages(self) -> Iterator[tuple[str, Sequence[Any], dict[str, Any]]]:
+        """Title, command and options of `measured`, in order."""
+        meta, here = self.work / "META", ROOT / "benchmarks"
+        release = [sys.executable, here / "rrf_release.py", meta, "--rows", self.rows, "--relations", RELATIONS]
+        size = ["--documents", self.documents, "--mentions", self.mentions]
+        yield "made-up release", release, {}
+        yield "made-up corpus", [sys.executable, here / "pubtator_corpus.py", meta, self.work / "corpus", *size], {}
+        yield "prepare_data", self.script("prepare_data"), self.parts("concepts", "mentions")
+        yield "prepare_data again, nothing to do", self.script("prepare_data"), {}
+        yield "build_index, 2 processes", self.script("build_index", 2), self.parts("vectors", "index", "candidates")
+        yield "mine_negatives, 2 processes", self.script("mine_negatives", 2), self.parts("pairs")
+        for number, processes in enumerate((2, 1), start=1):
+            yield f"train, {processes} processes, killed", self.script("train", processes), self.until(number)
+        yield "train, 2 processes, to the end", self.script("train", 2), self.parts("checkpoints")
+        yield "calibrate", self.script("calibrate"), self.parts("model")
+        yield "evaluate", self.script("evaluate"), self.parts("report")
+        yield "validate", self.script("validate"), {"codes": (0, 1)}
+        yield "publish", self.script("publish", repo_id=REPO, tag=TAG), {"env": self.hub}
+        output = self.work / "reranked.parquet"
+        rerank = [*COMMAND, "rerank", REPO, self.work / "lists.parquet", output, "--revision", TAG, "--device", "cpu"]
+        launch = ["--accelerate_config", "cpu_two_processes"]
+        yield f"rerank {self.pairs:,} pairs by revision, 2 processes", [*rerank, *launch], {"env": self.hub}
+        port = free_port()
+        served = {"served_model": REPO, "served_revision": TAG, "served_index": self.run, "port": port}
+        words = [word for key, value in served.items() for word in (f"--{key}", value)]
+        serve = [*COMMAND, "serve", ROOT / "recipes" / "production" / "config.yaml", *words, "--device", "cpu"]
+        link = {"env": self.hub, "meanwhile": lambda: self.link(port), "codes": (0, -signal.SIGTERM)}
+        yield f"serve, {self.linked:,} mentions linked by HTTP", serve, link
+
+    def parts(self, *names: str) -> dict[str, Any]:
+        return {"parts": {name: self.run / name / "manifest.json" for name in names}}
+
+    def until(self, checkpoint: int) -> dict[str, Any]:
+        """Options to kill training as soon as so many checkpoints were written."""
+
+        def written() -> bool:
+            steps = [int(path.parent.name.split("-")[1]) for path in self.checkpoints().glob("*/trainer_state.json")]
+            return max(steps, default=0) >= checkpoint * max(1, self.steps // 4)
+
+        return {"kill_when": written} | self.parts("checkpoints")
+
+    def checkpoints(self) -> Path:
+        from umls_reranker.core.files import partial_path
+
+        return partial_path(self.run / "checkpoints")
+
+    def go(self) -> dict[str, Any]:
+        """Run what was not yet run; returns title -> part -> figures."""
+        sys.path.insert(0, str(ROOT / "tests"))
+        from hub_server import WRITER, HubServer
+
+        self.work.mkdir(parents=True, exist_ok=True)
+        done = json.loads(self.file.read_text()) if self.file.is_file() else {"size": self.size, "stages": {}}
+        if done["size"] != self.size:
+            raise SystemExit(f"{self.file} is of a rehearsal with {done['size']}; name another folder, or remove it")
+        with HubServer() as hub:
+            self.hub = hub.environment(self.work / "hub", WRITER)
+            for title, command, options in self.stages():
+                # The Hub forgets; publishing is short.
+                if title in done["stages"] and title != "publish":
+                    continue
+                print(f"== {title}", file=sys.stderr, flush=True)
+                self.prepare(title)
+                used, log = disk(self.work), self.work / "rehearsal.log"
+                parts = options.pop("parts", {title: self.work / "none"})
+                figures = measured(command, log, parts, **options)
+                for part, own in figures.items():
+                    own["disk"] = disk(self.run / part) if len(figures) > 1 else disk(self.work) - used
+                done["stages"][title] = figures
+                self.file.write_text(json.dumps(done, indent=1))
+        return done["stages"]
+
+    def prepare(self, title: str) -> None:
+        """What a stage needs that no command makes."""
+        if title == "prepare_data":
+            import rrf_release
+
+            rrf_release.write_network(self.work / "NET")
+            write_models(self.work / "models")
+        elif title == "publish":
+            shutil.rmtree(self.work / "hub", ignore_errors=True)
+        elif title.startswith("rerank"):
+            self.write_lists()
+
+    def write_lists(self) -> None:
+        """Test mentions with their candidates, some again until there are pairs enough, as a pipeline gives them."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+        from datasets import load_from_disk
+
+        candidates, mentions = (load_from_disk(str(self.run / name))["test"] for name in ("candidates", "mentions"))
+        lists, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
+        cuis = lists["cuis"].combine_chunks()
+        values = [lists[name].combine_chunks().values for name in ("cuis", "names", "retrieval_scores")]
+        rows = pa.StructArray.from_arrays(values, ["cui", "name", "retrieval_score"])
+        columns = {"entity": given["mention"], "entity_type": given["semantic_types"]}
+        table = pa.table(columns | {"candidates": pa.ListArray.from_arrays(cuis.offsets, rows)})
+        wanted = max(1, round(self.pairs * len(table) / len(rows)))
+        pq.write_table(table.take(pa.array(np.arange(wanted) % len(table))), self.work / "lists.parquet")
+
+    def link(self, port: int) -> None:
+        """Wait for the service, link test mentions by ten, and see that each has an answer."""
+        from datasets import load_from_disk
+
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(6_000):
+            try:
+                urlopen(f"{address}/health", timeout=5).close()
+                break
+            except (URLError, OSError):
+                time.sleep(0.1)
+        rows = load_from_disk(str(self.run / "mentions"))["test"].to_list()
+        answered = 0
+        for start in range(0, self.linked, 10):
+            some = [rows[number % len(rows)] for number in range(start, min(start + 10, self.linked))]
+            mentions = [{name: row[name] for name in ("mention", "left", "right")} for row in some]
+            body = json.dumps({"mentions": mentions, "top": 3}).encode()
+            request = Request(f"{address}/link", body, {"Content-Type": "application/json"})
+            with urlopen(request, timeout=600) as answer:
+                answered += sum(map(bool, json.load(answer)))
+        assert answered == self.linked, f"{answered} of {self.linked} mentions were linked"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def stages_table(stages: Mapping[str, Any]) -> str:
+    head = "| stage | minutes | processor minutes | peak anonymous memory, MB | disk, MB | longest silence, s |"
+    lines = [head, "|---|---:|---:|---:|---:|---:|"]
+    for title, parts in stages.items():
+        for part, own in parts.items():
+            name = title if len(parts) == 1 else f"{title}: {part}"
+            figures = own["seconds"] / 60, own["cpu"] / 60, own["peak"] / 1e6, own["disk"] / 1e6
+            lines.append(f"| {name} | " + " | ".join(f"{f:,.1f}" for f in figures) + f" | {own['silence']:.0f} |")
+    return "\n".join(lines)
+
+
+def thresholds_table(model: Path) -> str:
+    """Acceptance threshold of every semantic type and the level that it comes from."""
+    from umls_reranker.calibration.thresholds import ThresholdTable
+    from umls_reranker.core.files import read_json
+
+    state = read_json(model / "thresholds.json")
+    table = ThresholdTable.from_dict(state)
+    lines = ["| type | gold pairs | accept | from | low | from |", "|---|---:|---:|---|---:|---|"]
+    for kind in sorted(kind["id"] for kind in state["hierarchy"]["types"]):
+        row = table.for_type(kind)
+        support = table.rows[kind].support_positives if kind in table.rows else 0
+        levels = [level if level != kind else "its own" for level in (row.accept_level, row.low_level)]
+        lines.append(f"| {kind} | {support:,} | {row.accept:.3f} | {levels[0]} | {row.low:.3f} | {levels[1]} |")
+    return "\n".join(lines)
+
+
+def needs(rehearsal: Rehearsal) -> str:
+    """What a rehearsal will write and take, by arithmetic."""
+    names = DISTINCT_NAMES / 100 * rehearsal.rows
+    keys = rehearsal.overrides()
+    clusters, probed = (int(re.search(r"\d+", keys[key])[0]) for key in ("index_factory", "index_parameters"))
+    # Training and test mentions when mining, all that is held out for candidates: the test mentions twice.
+    searched = 1.2 * DISTINCT_STRINGS / 100 * rehearsal.mentions
+    searching = searched * names * probed / clusters * COMPARISON / 2
+    products = 2 * 768 * clusters * (names + 10 * max(262_144, 64 * clusters))
+    parts = {"rows": rehearsal.rows, "names": names, "mentions": rehearsal.mentions}
+    size = sum(BYTES[name] * number for name, number in parts.items())
+    free = shutil.disk_usage(rehearsal.work if rehearsal.work.exists() else Path.cwd()).free
+    return (
+        f"{rehearsal.rows:,} rows of MRCONSO, about {names:,.0f} distinct names, {rehearsal.mentions:,} mentions in "
+        f"{rehearsal.documents:,} documents; about {size / 1e9:.1f} GB on disk ({free / 1e9:.1f} GB are free). On two idle cores "
+        f"clustering and filling the index take about {products / CORE_FLOPS / 2 / 60:.0f} minutes, searching "
+        f"{searching / 60:.0f}; the other stages are not estimated"
+    )
+
+
+def on_one_a100(rehearsal: Rehearsal) -> str:
+    """What SapBERT-base adds on one A100, by arithmetic: operations and hours."""
+    forward = 2 * WEIGHTS
+    names, mentions = DISTINCT_NAMES / 100 * rehearsal.rows, rehearsal.mentions
+    work = {
+        "encoding all names": names * NAME_TOKENS * forward,
+        "training, 3 epochs of ten pairs a training mention": 3 * 0.6 * mentions * 10 * PAIR_TOKENS * 3 * forward,
+        "scoring 32 candidates of all held-out mentions": 0.4 * mentions * 32 * PAIR_TOKENS * forward,
+    }
+    head = f"| SapBERT-base on one A100, {SHARE:.0%} of its peak | PFLOP | hours |\n|---|---:|---:|\n"
+    lines = [f"| {name} | {f / 1e15:.1f} | {f / A100_FLOPS / SHARE / 3600:.2f} |" for name, f in work.items()]
+    return head + "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="folder for everything that is made")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
+    parser.add_argument("--grow", choices=("names", "mentions"), help="ten times as many of these at this scale")
+    parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
+    parser.add_argument("--dry_run", action="store_true", help="say what is needed, and stop")
+    options = parser.parse_args()
+    rehearsal = Rehearsal(options)
+    print(needs(rehearsal), file=sys.stderr)
+    if options.dry_run:
+        return
+    stages = rehearsal.go()
+    print(f"{stages_table(stages)}\n\n{on_one_a100(rehearsal)}\n\n{thresholds_table(rehearsal.run / 'model')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The rehearsal in small: its made-up data reads as a release and as full MedMentions, and every stage runs."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from umls_reranker.data.pubtator import read_pmids, read_pubtator
+from umls_reranker.data.relations import read_relations
+from umls_reranker.data.release import release_files
+from umls_reranker.data.retired import RetiredCuis
+from umls_reranker.data.rrf import read_rrf_concepts
+from umls_reranker.data.semantic_types import TypeHierarchy
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+from pubtator_corpus import write_corpus  # noqa: E402
+from rrf_release import write_network, write_release  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made-up")
+    write_release(folder / "META", 8_000, seed=13, relations=9)
+    write_network(folder / "NET")
+    write_corpus(folder / "META", folder / "corpus", documents=20, mentions=600, seed=13)
+    return folder
+
+
+def test_the_release_has_names_types_relations_and_retired_cuis(made_up):
+    files = release_files(made_up / "META", made_up / "NET")
+    concepts, report = read_rrf_concepts(files)
+    assert (report["names_read"], report["skipped"]) == (8_000, 0)
+    types = set(concepts.types.values.to_pylist())
+    assert len(types) > 100 and types <= set(TypeHierarchy.from_umls(files["SRDEF"][0]).ids)
+    retired, counts = RetiredCuis.read(files["MRCUI"])
+    assert counts["lines"] > 30 and counts["skipped"] == 0
+    relations = read_relations(files["MRREL"], kinds=["PAR", "CHD"], keep_suppressed=False, on_error="stop")
+    assert sum(1 for _ in relations) > 0
+
+
+def test_the_corpus_is_in_the_format_of_full_medmentions(made_up):
+    corpus = made_up / "corpus" / "corpus_pubtator.txt"
+    reading = read_pubtator(corpus, expand_abbreviations=True)
+    mentions = list(reading)
+    assert (reading.report["documents"], reading.report["mentions"]) == (20, 600)
+    assert reading.report["expanded_abbreviations"] > 10
+    assert "UMLS:" not in corpus.read_text("utf-8") and not corpus.read_text("utf-8").isascii()
+    assert {len(mention.semantic_types) for mention in mentions} == {1, 2}
+    kinds = Counter(mention.semantic_types == ("UnknownType",) for mention in mentions)
+    assert 0.02 < kinds[True] / 600 < 0.1
+    known = set(read_rrf_concepts(release_files(made_up / "META", None))[0].cuis.to_pylist())
+    assert any(mention.cui not in known and mention.semantic_types != ("UnknownType",) for mention in mentions)
+    lists = [read_pmids(made_up / "corpus" / f"corpus_pubtator_pmids_{part}.txt") for part in ("trng", "dev", "test")]
+    assert list(map(len, lists)) == [12, 4, 4] and len({*lists[0], *lists[1], *lists[2]}) == 20
+
+
+def test_the_same_arguments_give_the_same_bytes(made_up, tmp_path):
+    write_release(tmp_path / "META", 8_000, seed=13, relations=9)
+    write_corpus(tmp_path / "META", tmp_path / "corpus", documents=20, mentions=600, seed=13)
+    for file in (*(tmp_path / "META").iterdir(), *(tmp_path / "corpus").iterdir()):
+        assert file.read_bytes() == (made_up / file.relative_to(tmp_path)).read_bytes(), file.name
+
+
+@pytest.mark.extra
+@pytest.mark.timeout(1800)
+def test_a_thousandth_is_published_and_served(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "rehearsal.py", tmp_path, "--scale", "0.001", "--steps", "16"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" | ")[0].removeprefix("| ") for line in done.stdout.splitlines()]
+    assert {"publish", "calibrate", "serve, 20 mentions linked by HTTP"} <= set(lines)
+    assert sum(line.startswith("T") and len(line) == 4 for line in lines) == 127
