@@ -445,9 +445,9 @@ def needs(rehearsal: Rehearsal) -> str:
     free = shutil.disk_usage(rehearsal.work if rehearsal.work.exists() else Path.cwd()).free
     return (
         f"{rehearsal.rows:,} rows of MRCONSO, about {names:,.0f} distinct names, {rehearsal.mentions:,} mentions in "
-        f"{rehearsal.documents:,} documents; about {size / 1e9:.1f} GB on disk ({free / 1e9:.1f} GB are free). On two idle cores "
-        f"clustering and filling the index take about {products / CORE_FLOPS / 2 / 60:.0f} minutes, searching "
-        f"{searching / 60:.0f}; the other stages are not estimated"
+        f"{rehearsal.documents:,} documents; about {size / 1e9:.1f} GB on disk ({free / 1e9:.1f} GB are free). "
+        f"On two idle cores clustering and filling the index take about {products / CORE_FLOPS / 2 / 60:.0f} minutes, "
+        f"searching {searching / 60:.0f}; the other stages are not estimated"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from umls_reranker.data.cuis import cui_strings
 from umls_reranker.data.pubtator import read_pmids, read_pubtator
 from umls_reranker.data.relations import read_relations
 from umls_reranker.data.release import release_files
@@ -34,8 +35,10 @@ def test_the_release_has_names_types_relations_and_retired_cuis(made_up):
     files = release_files(made_up / "META", made_up / "NET")
     concepts, report = read_rrf_concepts(files)
     assert (report["names_read"], report["skipped"]) == (8_000, 0)
+    hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], files["SemGroups"][0]).to_dict()
+    assert len(hierarchy["types"]) == 127
     types = set(concepts.types.values.to_pylist())
-    assert len(types) > 100 and types <= set(TypeHierarchy.from_umls(files["SRDEF"][0]).ids)
+    assert len(types) > 100 and types <= {kind["id"] for kind in hierarchy["types"]}
     retired, counts = RetiredCuis.read(files["MRCUI"])
     assert counts["lines"] > 30 and counts["skipped"] == 0
     relations = read_relations(files["MRREL"], kinds=["PAR", "CHD"], keep_suppressed=False, on_error="stop")
@@ -52,7 +55,7 @@ def test_the_corpus_is_in_the_format_of_full_medmentions(made_up):
     assert {len(mention.semantic_types) for mention in mentions} == {1, 2}
     kinds = Counter(mention.semantic_types == ("UnknownType",) for mention in mentions)
     assert 0.02 < kinds[True] / 600 < 0.1
-    known = set(read_rrf_concepts(release_files(made_up / "META", None))[0].cuis.to_pylist())
+    known = set(cui_strings(read_rrf_concepts(release_files(made_up / "META", None))[0].cuis).to_pylist())
     assert any(mention.cui not in known and mention.semantic_types != ("UnknownType",) for mention in mentions)
     lists = [read_pmids(made_up / "corpus" / f"corpus_pubtator_pmids_{part}.txt") for part in ("trng", "dev", "test")]
     assert list(map(len, lists)) == [12, 4, 4] and len({*lists[0], *lists[1], *lists[2]}) == 20
