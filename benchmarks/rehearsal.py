@@ -417,13 +417,13 @@ def stages_table(stages: Mapping[str, Any]) -> str:
 
 def thresholds_table(model: Path) -> str:
     """Acceptance threshold of every semantic type and the level that it comes from."""
-    from umls_reranker.calibration.thresholds import ThresholdTable
+    from umls_reranker.calibration.thresholds import load_thresholds
     from umls_reranker.core.files import read_json
 
-    state = read_json(model / "thresholds.json")
-    table = ThresholdTable.from_dict(state)
+    # The first is for mentions with all inputs.
+    table = next(iter(load_thresholds(read_json(model / "thresholds.json")).values()))
     lines = ["| type | gold pairs | accept | from | low | from |", "|---|---:|---:|---|---:|---|"]
-    for kind in sorted(kind["id"] for kind in state["hierarchy"]["types"]):
+    for kind in sorted(kind["id"] for kind in table.hierarchy.to_dict()["types"]):
         row = table.for_type(kind)
         support = table.rows[kind].support_positives if kind in table.rows else 0
         levels = [level if level != kind else "its own" for level in (row.accept_level, row.low_level)]
