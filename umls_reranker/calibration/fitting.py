@@ -17,7 +17,7 @@ from ..models.cross_encoder import PairScorer, score_lists
 from .choice import log_sums
 from .features import default_features, features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
-from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
+from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .probabilities import CalibratedScores, Calibration, InputModel
 from .reliability import log_loss
 from .resampling import document_index
@@ -131,12 +131,30 @@ def fit_with_counts(
     _check_features(names, columns)
     folds = document_folds(lists.annotations.documents, seed)
 
-    def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
+    everywhere = np.ones(len(lists), bool)
+
+    def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
-        given = {name: columns[name] for name in left if name != "cross_encoder"}
+        own = {name: columns[name] for name in left if name != "cross_encoder"}
         part = without(lists, removed)
-        fitting = _Fitting(part, logits[_unseen(removed, shown)], left, given, about, hierarchy, seed, removed)
-        model, losses = fitting.model(np.ones(len(lists), bool), method)
+        return _Fitting(part, logits[_unseen(removed, shown)], left, own, about, hierarchy, seed, removed)
+
+    def without_types() -> np.ndarray | None:
+        """(m,) log-odds of lists that lack types by what decides about them; NaN of others, None where all have."""
+        lacks = np.isnan(sum((columns[name] for name in TYPE_FEATURES if name in names), np.zeros(len(lists.owner))))
+        if not lacks.any():
+            return None
+        found, untyped = np.full(len(lacks), np.nan), ~lists.types.is_known[lists.owner]
+        lacks = lists_with_any(lacks, lists.offsets)[lists.owner]
+        for removed, rows in ((("entity_type",), untyped), (("semantic_types",), lacks & ~untyped)):
+            if rows.any():
+                found[rows] = given(removed).fused(everywhere)[1][rows]
+        return found
+
+    def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
+        fitting = given(removed)
+        part = fitting.lists
+        model, losses = fitting.model(everywhere, method, None if removed else without_types())
         scores, complete, held_out = fitting.held_out(model, folds, shown)
         first, _ = top_two(scores.log_odds, lists.offsets)
         thresholds = ThresholdTable.fit(
@@ -250,19 +268,30 @@ class _Fitting:
     seed: int
     removed: tuple[str, ...]
 
-    def model(self, inside: np.ndarray, method: str) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of some of the mentions, (n,) bool, and what `fit_calibrator` returns with it."""
-        lists = self.lists
-        rows, offsets = inside[lists.owner], list_offsets(list_sizes(lists.offsets)[inside])
-        log_odds, fusion = self.logits[rows], None
-        if self.names:
-            columns = _part(self.columns, rows) | {"cross_encoder": log_odds}
-            about = _part(self.about, inside)
-            fusion = _fusion(self.names, columns, about, offsets, lists.annotations.gold[inside])
-            bare = InputModel(fusion=fusion)
-            log_odds = bare.scores(
-                columns, about, log_odds, lists.types.take(lists.owner[rows]), offsets, lists.concepts[rows]
-            ).log_odds
+    def fused(self, inside: np.ndarray) -> tuple[FeatureFusion | None, np.ndarray]:
+        """Fusion of some of the mentions, (n,) bool, and the log-odds of their candidates by it."""
+        lists, rows = self.lists, inside[self.lists.owner]
+        if not self.names:
+            return None, self.logits[rows]
+        offsets, about = list_offsets(list_sizes(lists.offsets)[inside]), _part(self.about, inside)
+        columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
+        fusion = _fusion(self.names, columns, about, offsets, lists.annotations.gold[inside])
+        filled = {name: np.nan_to_num(column) for name, column in columns.items()}
+        return fusion, fusion.utilities(filled, about, offsets)
+
+    def model(
+        self, inside: np.ndarray, method: str, instead: np.ndarray | None = None
+    ) -> tuple[InputModel, dict[str, float]]:
+        """Fusion and calibrator of some of the mentions, (n,) bool, and what `fit_calibrator` returns with it.
+
+        Args:
+            instead: (m,) log-odds of candidates that another model decides about, NaN of others; for the calibrator.
+        """
+        lists, rows = self.lists, inside[self.lists.owner]
+        offsets = list_offsets(list_sizes(lists.offsets)[inside])
+        fusion, log_odds = self.fused(inside)
+        if instead is not None:
+            log_odds = np.where(np.isnan(instead[rows]), log_odds, instead[rows])
         calibrator, losses = fit_calibrator(
             method,
             log_odds,
