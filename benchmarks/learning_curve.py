@@ -1,0 +1,105 @@
+#!/usr/bin/env python
+"""How a cross-encoder gets better with the pairs it has seen: each kept checkpoint of a run, on its dev split.
+
+    umls-reranker run RECIPE --eval_steps 625 --save_total_limit 100
+    python benchmarks/learning_curve.py RECIPE
+
+Reads the run's checkpoints, candidate lists and mentions; the run may still be training. For each checkpoint: acc@1
+of the cross-encoder alone and of all features of the recipe, among dev mentions with their concept in the dictionary.
+The weights of the features are fitted on dev as well, each fold of documents by those of the others, so that the
+calibration split need not be scored for every checkpoint. Logits are kept in `--keep`. Prints Markdown.
+"""
+
+import argparse
+import platform
+from datetime import date
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--output_dir", default=None, help="folder that holds the runs (default: the recipe's)")
+    parser.add_argument("--keep", type=Path, required=True, help="folder for the logits of each checkpoint")
+    parser.add_argument("--most", type=int, default=None, help="score so many dev mentions (default: all)")
+    arguments = parser.parse_args()
+
+    import numpy as np
+    from datasets import load_from_disk
+
+    from umls_reranker.calibration.string_counts import StringCounts
+    from umls_reranker.core.files import read_json
+    from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.data.candidate_lists import CandidateLists
+    from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.models.cross_encoder import PairScorer, score_lists
+    from umls_reranker.models.template import PairTemplate
+
+    recipe = load_recipe(arguments.recipe)
+    run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
+    concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
+    pairs = len(load_from_disk(str(run / "pairs"))["train"])
+    template = PairTemplate.from_recipe(recipe.model)
+    candidates, dev = load_from_disk(str(run / "candidates"))["dev"], mentions["dev"]
+    if arguments.most:
+        drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(dev))[: arguments.most])
+        candidates, dev = candidates.select(drawn), dev.select(drawn)
+    lists = CandidateLists.from_run(candidates, dev, concepts, template.candidate_fields)
+    columns = (mentions["train"][name] for name in ("mention", "cui", "semantic_types"))
+    counts = StringCounts.fit(zip(*columns, strict=True))
+    features = recipe.calibration.features or ["cross_encoder"]
+    without = accuracy(lists, np.zeros(len(lists.names), np.float32), counts, features, recipe.run.seed, drop=True)
+    print(
+        f"retriever alone {in_dictionary(lists, lists.offsets[:-1]):.3f}, "
+        f"all features but the cross-encoder {without:.3f}\n"
+    )
+    print("| pairs seen | step | cross-encoder alone | all features | its gain |\n|---|---|---|---|---|")
+    arguments.keep.mkdir(parents=True, exist_ok=True)
+    states = {path.parent: read_json(path) for path in (run / "checkpoints").glob("checkpoint-*/trainer_state.json")}
+    for checkpoint, state in sorted(states.items(), key=lambda item: item[1]["global_step"]):
+        kept = arguments.keep / f"{checkpoint.name}.npy"
+        if not kept.exists():
+            scorer = PairScorer.from_folder(checkpoint, template, recipe.run.device)
+            np.save(kept, score_lists(scorer, lists, checkpoint.name).logits)
+        logits = np.load(kept)
+        alone = in_dictionary(lists, first_places(logits, lists))
+        fused = accuracy(lists, logits, counts, features, recipe.run.seed)
+        print(
+            f"| {round(state['epoch'] * pairs):,} | {state['global_step']:,} | {alone:.3f} | {fused:.3f} | "
+            f"{100 * (fused - without):+.1f} |",
+            flush=True,
+        )
+    print(f"\n{platform.processor() or platform.machine()}, {date.today()}; {len(lists):,} dev mentions.")
+
+
+def first_places(log_odds, lists):
+    from umls_reranker.core.arrays import top_two
+
+    return top_two(log_odds, lists.offsets)[0]
+
+
+def in_dictionary(lists, first) -> float:
+    """acc@1 among mentions with their concept in the dictionary."""
+    return float(lists.is_right(first)[lists.annotations.in_dictionary].mean())
+
+
+def accuracy(lists, logits, counts, features, seed, drop=False) -> float:
+    """acc@1 of a fusion of features, every mention by weights that were fitted on other documents."""
+    import numpy as np
+
+    from umls_reranker.calibration.fitting import document_folds, fit_fusion
+
+    names = [name for name in features if not (drop and name == "cross_encoder")]
+    fold = document_folds(lists.annotations.documents, seed)
+    log_odds = np.empty(len(logits))
+    for number in range(fold.max() + 1):
+        inside = fold == number
+        rows, part = inside[lists.owner], lists.take(inside)
+        rest = lists.take(~inside)
+        fitted = fit_fusion(names, rest, logits[~rows], rest.annotations.gold, counts)
+        log_odds[rows] = fitted(part, logits[rows], np.zeros(len(part), int)).log_odds
+    return in_dictionary(lists, first_places(log_odds, lists))
+
+
+if __name__ == "__main__":
+    main()
