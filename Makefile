@@ -12,6 +12,7 @@ CODE = umls_reranker scripts tests benchmarks
 # The field has other words for these: features, character n-grams, bonus, next to, resumes, fallback, without, supports.
 HOUSE_WORDS = evidence|by letters|like training mentions|lead|beside|stands? in|goes? on|training had|poorer|richer|richest|rungs?|(does|do) without|is rid of|speaks? for
 PARALLEL = -n auto --dist loadfile
+EXTRAS = quickstart onnx openvino spark ray demo browser
 
 quickstart: $(VENV)/.with-quickstart
 	$(VENV)/bin/umls-reranker run $(RECIPE)
@@ -19,15 +20,15 @@ quickstart: $(VENV)/.with-quickstart
 test: $(VENV)/.with-test
 	$(VENV)/bin/python -m pytest $(PARALLEL)
 
-# One by one, so that what cannot be installed here is named and the rest is tested all the same.
+# One by one where not all can be installed, so that it is named what cannot, and the rest is tested all the same.
 test-extra: $(VENV)/.with-test
-	@for extra in quickstart onnx openvino spark ray demo browser; do \
+	@$(VENV)/bin/python -m pip install --quiet --editable ".[$$(echo $(EXTRAS) | tr ' ' ,)]" || for extra in $(EXTRAS); do \
 		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
-	@command -v chromium chromedriver >/dev/null || echo "there is no Chromium with its driver, the page's test is left out"
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo "there is no Chromium with its driver, the page's test is left out"
 	@java -version >/dev/null 2>&1 || echo "there is no Java, Spark's test is left out"
-	$(VENV)/bin/python -m pytest -rs -m extra
+	$(VENV)/bin/python -m pytest -rs -m extra $(PARALLEL)
 	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py
 
 test-lowest: $(VENV)/.with-lowest

@@ -426,9 +426,11 @@ def test_workers_that_load_batches_change_nothing(model, tmp_path):
     assert len({path.read_bytes() for path in paths}) == 1
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ for a processor")
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ for a processor")
+
+
 # The Trainer compiles with inductor, whose C++ compiler takes a minute; what is traced is the same without it.
-@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.extra)])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=[pytest.mark.extra, NEEDS_COMPILER])])
 def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_plain_one(model, tmp_path, backend):
     plain = run_training(model, tmp_path / "plain", max_steps=4, eval_steps=4)
     torch._dynamo.utils.counters.clear()
