@@ -53,13 +53,13 @@ def what_was_made(run) -> str:
     made = {stage: read_json(run.path / stage / "manifest.json")["summary"] for stage in (found, "checkpoints")}
     training = made["checkpoints"]
     if found == "index":
-        index = f"an index of {made['index']['names']:,} names of {made['index']['concepts']:,} concepts"
+        index = f"Made: an index of {made['index']['names']:,} names of {made['index']['concepts']:,} concepts;"
     else:
-        index = f"of {sum(made['candidates']['mentions'].values()):,} given candidate lists"
+        index = f"Made from {sum(made['candidates']['mentions'].values()):,} candidate lists:"
     minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
-        f"Made: {index}; a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
+        f"{index} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
         f"({training['precision']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
     )
