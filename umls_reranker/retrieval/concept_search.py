@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Features, Value
 
 from ..core.arrays import expand_ranges
+from ..core.errors import UserError
+from ..core.files import read_json, require_format
 from ..data.arrow import open_table, write_dataset
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = ["Candidates", "NameGrouping", "write_names"]
+__all__ = ["Candidates", "NameGrouping", "opened_index", "write_names"]
 
 # The most results (queries x strings) that one thread holds, some 100 bytes each.
 SEARCH_CELLS = 1 << 20
@@ -215,3 +218,22 @@ def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
 def open_strings(path: Path) -> pa.ChunkedArray:
     """The strings that `write_strings` wrote."""
     return open_table(path)["string"]
+
+
+@contextmanager
+def opened_index(file: Path, schema_version: int) -> Iterator[dict[str, Any]]:
+    """Give the description of an index, by which its other files are then opened.
+
+    Raises:
+        UserError: one of them is missing or cannot be read, or the index is of another version.
+    """
+    description = read_json(file)
+    require_format(file, description, schema_version, "build_index")
+    try:
+        yield description
+    # FAISS raises a RuntimeError, and Arrow a ValueError.
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[-1]
+        raise UserError(
+            f"{file.parent} holds no readable index ({reason}); run umls-reranker build_index again"
+        ) from None

@@ -18,12 +18,12 @@ from sklearn.preprocessing import normalize
 
 from ..core.arrays import expand_ranges
 from ..core.errors import UserError
-from ..core.files import read_json, require_format, write_json
+from ..core.files import write_json
 from ..core.launch import usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name
-from .concept_search import Candidates, NameGrouping, write_names
+from .concept_search import Candidates, NameGrouping, opened_index, write_names
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -125,15 +125,8 @@ class LexicalIndex:
         Raises:
             UserError: a part is missing or cannot be read.
         """
-        description = read_json(path / INDEX_FILE)
-        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
-        try:
+        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
             return cls(path, description)
-        except (OSError, ValueError, pa.ArrowInvalid) as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
-            ) from None
 
     def require(self, concepts: ConceptTable) -> None:
         """Refuse concepts other than those the index was built over.

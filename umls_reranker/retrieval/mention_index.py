@@ -14,9 +14,9 @@ import pyarrow as pa
 import torch
 
 from ..core.errors import UserError
-from ..core.files import read_json, require_format, write_json
+from ..core.files import write_json
 from ..models.batching import batch_mapper
-from .concept_search import Candidates, NameGrouping
+from .concept_search import Candidates, NameGrouping, opened_index
 from .faiss_index import search_exactly
 from .queries import distinct_queries
 
@@ -87,13 +87,9 @@ class MentionIndex:
         Raises:
             UserError: a part is missing or cannot be read.
         """
-        description = read_json(path / INDEX_FILE)
-        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
-        try:
+        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
             vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
             return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path} holds no readable index ({error}); run umls-reranker build_index again") from None
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
         """Refuse concepts or an encoder other than those the index was built with.

@@ -13,11 +13,11 @@ import pyarrow as pa
 import torch
 
 from ..core.errors import UserError
-from ..core.files import read_json, require_format, write_json
+from ..core.files import write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
-from .concept_search import Candidates, NameGrouping
+from .concept_search import Candidates, NameGrouping, opened_index
 from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters
 
 if TYPE_CHECKING:
@@ -108,16 +108,9 @@ class NameIndex:
             UserError: a part is missing or cannot be read, FAISS does not know a parameter, or IVF comes without
                 ``nprobe``.
         """
-        description = read_json(path / INDEX_FILE)
-        require_format(path / INDEX_FILE, description, SCHEMA_VERSION, "build_index")
-        try:
+        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
             vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
             names = open_table(path / NAMES_FOLDER)
-        except (RuntimeError, OSError, pa.ArrowInvalid) as error:
-            reason = str(error).splitlines()[-1]
-            raise UserError(
-                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
-            ) from None
         set_parameters(vectors, description["factory"], search_parameters)
         return cls(vectors, names, description)
 
