@@ -552,8 +552,8 @@ def encoded_texts(texts: Sequence[str | None] | pa.StringArray | pa.ChunkedArray
 
 
 def as_arrow(texts: RepeatedTexts) -> pa.StringArray:
-    """The inverse of `encoded_texts`."""
-    return pa.array(texts.texts, pa.string()).take(pa.array(texts.codes))
+    """The inverse of `encoded_texts`; null where a row's code is -1."""
+    return pa.array(texts.texts, pa.string()).take(pa.array(texts.codes, mask=texts.codes < 0))
 
 
 def _candidate_columns(

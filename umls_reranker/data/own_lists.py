@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +18,16 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features, List, Value
 
+from ..core.arrays import RepeatedTexts
 from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
+from .candidate_lists import AnnotatedLists, as_arrow
 from .columns import Concept
 from .cuis import CUI_BYTES
 from .labelled_lists import LabelledLists, labelled_pieces, require_documents
 from .mentions import MENTION_FEATURES, SPLITS
 
 if TYPE_CHECKING:
-    from .candidate_lists import AnnotatedLists
     from .semantic_types import TypeHierarchy
 
 __all__ = ["OwnLists", "SplitOf"]
@@ -273,15 +274,9 @@ def _refuse_long_ids(piece: LabelledLists) -> None:
 def _named(lists: AnnotatedLists) -> pa.Table:
     """The distinct rows of what the lists say about concepts."""
     types = lists.candidate_types
-    kinds = _column([BETWEEN_TYPES.join(names) for names in types.sets], types.codes)
-    texts = (_column(column.texts, column.codes) for column in (lists.cuis, lists.names))
-    columns = (*texts, lists.preferred_names, lists.definitions, kinds)
+    kinds = RepeatedTexts([BETWEEN_TYPES.join(names) for names in types.sets], types.codes)
+    columns = (as_arrow(lists.cuis), as_arrow(lists.names), lists.preferred_names, lists.definitions, as_arrow(kinds))
     return _distinct([pa.table(dict(zip(NAMED, columns, strict=True)))])
-
-
-def _column(texts: Sequence[str], codes: np.ndarray) -> pa.StringArray:
-    """The text of each code, null for -1."""
-    return pa.array(texts, pa.string()).take(pa.array(codes, mask=codes < 0))
 
 
 def _distinct(tables: list[pa.Table]) -> pa.Table:
@@ -344,7 +339,7 @@ def _mention_columns(lists: AnnotatedLists, ids: np.ndarray, places: np.ndarray,
 
 def _candidate_columns(lists: AnnotatedLists, ids: np.ndarray, scores: Iterable[str]) -> dict[str, Any]:
     offsets = pa.array(lists.offsets, pa.int32())
-    columns = {key: _column(own.texts, own.codes) for key, own in (("cuis", lists.cuis), ("names", lists.names))}
+    columns = {"cuis": as_arrow(lists.cuis), "names": as_arrow(lists.names)}
     columns |= {f"{name}_scores": pa.array(lists.scores.get(name, np.empty(0))) for name in scores}
     return {
         "mention_id": ids,

@@ -83,17 +83,12 @@ class Target:
         return not is_inside and not is_outside
 
 
-@dataclass(frozen=True)
-class Check:
-    """One target compared with what was measured; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
+@dataclass(frozen=True, kw_only=True)
+class Check(Measured):
+    """What was measured, compared with one target; `result` is PASS, FAIL or CANNOT TELL (`result_of`)."""
 
     name: str
-    value: float
-    low: float | None
-    high: float | None
     target: str
-    population: str
-    support: int | None
     result: str
 
 
@@ -141,18 +136,7 @@ def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) 
             hint = f"did you mean '{nearest[0]}'?" if nearest else "nothing was measured"
             raise UserError(f"target '{name}' is not a measured figure; {hint}")
         found = measured[name]
-        checks.append(
-            Check(
-                name=name,
-                value=found.value,
-                low=found.low,
-                high=found.high,
-                target=str(text).strip(),
-                population=found.population,
-                support=found.support,
-                result=result_of(found, target),
-            )
-        )
+        checks.append(Check(**vars(found), name=name, target=str(text).strip(), result=result_of(found, target)))
     return checks
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.candidate_lists import CandidateLists
-from ..evaluation.checklist import FAIL, PASS, Check
+from ..evaluation.checklist import Check, Measured, check_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,14 +44,11 @@ def replay_checks(
     whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))
     in_range = ((ranked >= 0.0) & (ranked <= 1.0)).all()
     ordered = (np.diff(ranked) <= 0)[np.diff(lists.owner) == 0].all()
-    sound = float(whole and in_range and ordered)
-    return [
-        _check(
-            "every_candidate_ranked_with_probability", sound, ">= 1", f"{len(lists)} replayed test mentions", sound
-        ),
-        _check("largest_score_gap_single_vs_batch", gap, f"<= {LARGEST_GAP}", f"{count} of them", gap <= LARGEST_GAP),
-    ]
-
-
-def _check(name: str, value: float, target: str, population: str, passed: bool | float) -> Check:
-    return Check(name, value, None, None, target, population, None, PASS if passed else FAIL)
+    sound = Measured(float(whole and in_range and ordered), population=f"{len(lists)} replayed test mentions")
+    targets = {
+        "every_candidate_ranked_with_probability": ">= 1",
+        "largest_score_gap_single_vs_batch": f"<= {LARGEST_GAP}",
+    }
+    return check_targets(
+        targets, dict(zip(targets, (sound, Measured(gap, population=f"{count} of them")), strict=True))
+    )
