@@ -51,12 +51,16 @@ def main() -> int:
     def command(stage: str) -> list[str]:
         return [sys.executable, str(COMMAND), stage, *(words if stage in LAUNCHED else without_launch)]
 
-    stages = {
-        name: does for name, does in STAGES.items() if not (recipe.mentions.candidate_lists and name in RETRIEVAL)
-    }
+    stages = stages_of(recipe)
     if recipe.run.dry_run:
         return next((code for stage in stages if (code := shell_code(subprocess.call(command(stage))))), 0)
     return run(recipe.run, stages, command)
+
+
+def stages_of(recipe) -> dict[str, str]:
+    """The stages of a recipe, in order, and what they do."""
+    left_out = RETRIEVAL if recipe.mentions.candidate_lists else ()
+    return {name: does for name, does in STAGES.items() if name not in left_out}
 
 
 def run(settings, stages, command) -> int:

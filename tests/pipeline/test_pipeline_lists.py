@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import yaml
 from data_fixtures import VOCABULARY
 from datasets import load_from_disk
-from pipeline_fixtures import COPIES
+from pipeline_fixtures import COPIES, ROOT
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
+from umls_reranker.core.recipe import load_recipe
 from umls_reranker.data.pubtator import read_pubtator
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
@@ -165,6 +167,23 @@ def test_scores_are_weighed_under_their_own_names(made):
     low, high = (calibrator["score_ranges"]["bm25"][edge] for edge in ("low", "high"))
     assert min(scores) <= low < high <= max(scores)
     assert "index" not in calibrator["fitted_on"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "reason"),
+    [
+        ("bm26", r"'bm26' is unknown; choose from .*, bm25, sapbert"),
+        ("lexical", "give the .* of your own lists lexical_"),
+    ],
+)
+def test_features_that_the_lists_lack_are_refused(made, scripts, feature, reason):
+    refused = scripts.run("calibrate", made.recipe, features=["cross_encoder", feature])
+    assert refused.code == 2 and re.search(reason, refused.errors[-1]), refused.err
+
+
+def test_a_run_leaves_out_what_retrieval_would_make(made):
+    names = runpy.run_path(str(ROOT / "scripts" / "run.py"))["stages_of"](load_recipe(made.recipe))
+    assert list(names) == ["prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "validate"]
 
 
 def test_the_report_says_what_it_cannot_compare_with(made):

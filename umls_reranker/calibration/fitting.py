@@ -225,10 +225,12 @@ def fit_fusion(
 def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
     for name in names:
         if name not in {*CANDIDATE_FEATURES, *columns}:
-            raise UserError(f"features: {name!r} is unknown; choose from {', '.join(CANDIDATE_FEATURES)}")
+            known = ", ".join(dict.fromkeys((*CANDIDATE_FEATURES, *columns)))
+            raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name not in {"cross_encoder", *columns}:
             raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`"
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`, or give "
+                f"the candidates of your own lists {name}_score"
             )
 
 
