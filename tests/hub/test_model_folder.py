@@ -66,7 +66,7 @@ def edit(path: Path, **changes) -> None:
 @pytest.mark.parametrize("name", NEEDED_TO_LOAD)
 def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     (folder / name).unlink()
-    assert refused(verify_parts, folder) == f"{folder / name} is missing; umls-reranker calibrate makes it"
+    assert refused(verify_parts, folder) == f"{folder / name} is missing; umls-reranker calibrate writes it"
 
 
 @pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])

@@ -209,7 +209,7 @@ def test_parts_that_do_not_belong_together_are_not_published(hub, folder):
 @pytest.mark.parametrize(("name", "script"), [("metrics.json", "evaluate"), ("recipe.yaml", "calibrate")])
 def test_a_model_that_was_not_evaluated_is_not_published(hub, folder, name, script):
     (folder / name).unlink()
-    assert refused(publish, folder, REPO, "v1.0.0") == f"{folder / name} is missing; umls-reranker {script} makes it"
+    assert refused(publish, folder, REPO, "v1.0.0") == f"{folder / name} is missing; umls-reranker {script} writes it"
 
 
 def test_a_dry_run_checks_and_sends_nothing(hub, folder):

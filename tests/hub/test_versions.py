@@ -96,7 +96,7 @@ def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):
 def test_places_without_outcomes(hub, tmp_path):
     assert (
         refused(find_outcomes, str(tmp_path))
-        == f"{tmp_path} holds no outcomes.parquet; umls-reranker evaluate makes it"
+        == f"{tmp_path} holds no outcomes.parquet; umls-reranker evaluate writes it"
     )
     assert "is neither a local folder nor a Hub repo" in refused(find_outcomes, "nowhere/at/all")
     assert "org/nothing" in refused(find_outcomes, "org/nothing")

@@ -223,7 +223,7 @@ def test_a_damaged_model_folder(scripts, finished, run, tmp_path):
     calibrator.write_text(text[:100])
     assert_all_refuse(str(calibrator), "is not valid JSON")
     calibrator.unlink()
-    assert_all_refuse(str(calibrator), "is missing; umls-reranker calibrate makes it")
+    assert_all_refuse(str(calibrator), "is missing; umls-reranker calibrate writes it")
     calibrator.write_text(text)
     assert scripts.run("rerank", *commands[1][1]).code == 0
 

@@ -184,7 +184,7 @@ def test_the_reference_puts_scores_where_its_counts_have_them():
 
 def test_a_reference_that_cannot_be_read(tmp_path):
     path = tmp_path / "reference.json"
-    with pytest.raises(UserError, match=r"reference\.json is missing; umls-reranker evaluate makes it"):
+    with pytest.raises(UserError, match=r"reference\.json is missing; umls-reranker evaluate writes it"):
         Reference.load(path)
     path.write_text('{"schema_version": 2}')
     with pytest.raises(UserError, match="schema_version 2"):

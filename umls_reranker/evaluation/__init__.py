@@ -1,1 +1,1 @@
-"""Judging a reranker on real candidate lists: linking metrics, baselines on the same lists, and target checks."""
+"""Evaluate a reranker on candidate lists: linking metrics, baselines on the same lists, and target checks."""

@@ -1,6 +1,6 @@
-"""What a reranker has to beat: simple systems on the same candidate lists.
+"""Baselines: simple systems on the same candidate lists.
 
-Each gives one answer per mention, a CUI or None for "no answer".
+Each gives one answer per mention: a CUI, or None for no answer.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Answers = list[str | None]
 
 
 class StringFrequency:
-    """Remembers which concept each string of the training split stood for most often.
+    """Remembers the most frequent concept of each string in the training split.
 
-    Strings are compared normalized (`normalize_name`); of concepts equally frequent the smaller CUI wins.
+    Strings are compared normalized (`normalize_name`); among equally frequent concepts the smaller CUI wins.
     """
 
     def __init__(self) -> None:
@@ -47,19 +47,19 @@ class StringFrequency:
         return len(self._best)
 
     def predict(self, mentions: Sequence[str]) -> Answers:
-        """The most frequent CUI of each string, None where the string was never seen."""
+        """The most frequent CUI of each string, None for unseen strings."""
         return [self._best.get(normalize_name(mention)) for mention in mentions]
 
 
 def retriever(cuis: Sequence[Sequence[str]]) -> Answers:
-    """The candidate retrieved first, None for an empty list."""
+    """The first retrieved candidate, None for an empty list."""
     return [candidates[0] if len(candidates) else None for candidates in cuis]
 
 
 def exact_match(
     mentions: Sequence[str], cuis: Sequence[Sequence[str]], names_of: Callable[[str], Iterable[str]]
 ) -> Answers:
-    """The first candidate that bears the mention as a name (both normalized), None where none does.
+    """The first candidate with the mention as a name (both normalized), or None.
 
     Args:
         mentions: (n,) mention texts.
@@ -91,7 +91,7 @@ def baseline_answers(
 
     Returns:
         ``retriever``, ``exact_match``, ``most_frequent_cui`` (no answer for unseen strings) and
-        ``most_frequent_cui_else_retriever``, the strong one: it knows the corpus' habits and always answers.
+        ``most_frequent_cui_else_retriever``, the strongest: it knows the corpus and always answers.
     """
     first = retriever(cuis)
     frequent = frequency.predict(mentions)
@@ -117,7 +117,7 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
 
 
 def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
-    """What a report about candidate lists of somebody's own cannot compare with, in sentences."""
+    """Sentences about what a report on given candidate lists cannot compare with."""
     notes = ["The retriever alone is the order in which the lists came."]
     if lists.scores:
         notes[0] += f" Its confidence is their first score, {next(iter(lists.scores))}_score."

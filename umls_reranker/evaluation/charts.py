@@ -1,7 +1,7 @@
-"""Charts of a report as SVG, in the page or as files of their own: no library, no script, no network; light or dark.
+"""Charts of a report as SVG, inside the page or as files: no library, no script, no network; light or dark.
 
-Every chart is an image with a title and a description for those who do not see it; the page sets its numbers next to
-it. Points and bars carry a tooltip.
+Every chart is an image with a title and a description for screen readers; the page shows its numbers next to it.
+Points and bars have a tooltip.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 __all__ = ["STYLE", "chart_file", "histogram_chart", "reliability_chart", "risk_coverage_chart", "whisker"]
 
-# Drawn small, so that text stays readable where a phone shows the chart at its own width.
+# Drawn small, so that text stays readable on a phone.
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 40
 MARK_RADIUS = 3.2
-# Of a line of the title and legend above a chart in a file of its own.
+# Height of a line of title and legend above a chart in its own file.
 LINE_HEIGHT = 18
 # Two colors that color-blind readers can tell apart (after Okabe & Ito).
 STYLE = """\
@@ -115,8 +115,8 @@ def chart_file(chart: str, title: str, legend: Mapping[str, str]) -> str:
     """A chart as the content of an SVG file, with a title and a legend above it.
 
     Args:
-        chart: what one of the functions below made.
-        legend: label -> class of what it explains: ``series1``, ``series2``, ``ideal`` or ``noise``.
+        chart: from one of the functions below.
+        legend: label -> class of its element: ``series1``, ``series2``, ``ideal`` or ``noise``.
     """
     height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', chart)[0])
     top = LINE_HEIGHT * (len(legend) + 1) + TOP
@@ -233,7 +233,7 @@ def histogram_chart(key: str, counts: Mapping[str, Sequence], what: str, marks: 
 
 
 def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: float = 1.0) -> str:
-    """A dot for a value and a line for its interval, on a scale from `lowest` to `highest`; decoration of a number."""
+    """A dot for a value and a line for its interval, on a scale from `lowest` to `highest`; decorates a number."""
     low, value, high = (figure.get(key) for key in ("low", "value", "high"))
     if low is None or value is None or high is None:
         return ""

@@ -1,7 +1,7 @@
-"""Two versions of a model on the same mentions: is the new one worse?
+"""Compare two versions of a model on the same mentions: is the new one worse?
 
-Both answered the very same mentions, so differences are taken mention by mention, and documents are drawn whole: that
-sees differences that the two versions' own intervals would hide.
+Differences are taken mention by mention, and documents are resampled as a whole. This finds differences that the
+separate intervals of the two versions would hide.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .outcomes import Outcomes, right_answer_sums, sums_to_f1
 __all__ = ["compare"]
 
 BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
-# What two versions must share: a part of each one's mentions, or those that happen to be common support neither; and
-# documents, below which the interval of a few large ones does not keep to its confidence.
+# Two versions must share a minimum part of each one's mentions, because a few common mentions prove nothing, and a
+# minimum number of documents, below which the interval does not keep its confidence.
 SMALLEST_OVERLAP = 0.5
 FEWEST_DOCUMENTS = 20
 
@@ -35,8 +35,8 @@ class Difference:
     Attributes:
         name: the figure.
         former, present: its values.
-        low, high: interval of present less former.
-        verdict: ``worse`` or ``better`` where the interval lies wholly on that side of 0.
+        low, high: interval of present minus former.
+        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Comparison:
     """All differences, over the mentions that both versions answered.
 
     Attributes:
-        mentions, documents: compared. only_former, only_present: mentions that one version alone has, or for which the
-            gold concepts differ.
-        gained, lost: mentions that only the present version, or only the former one, ranked rightly.
-        mcnemar_p: two-sided exact McNemar test of those two counts; it takes mentions as independent, which mentions
-            of one document are not, so the verdict rests on `differences`.
-        differences: the verdict's figures. confidence: of their intervals, all together.
+        mentions, documents: compared. only_former, only_present: mentions that only one version has, or whose gold
+            concepts differ.
+        gained, lost: mentions that only the present, or only the former, version ranked correctly.
+        mcnemar_p: two-sided exact McNemar test of these counts. It treats mentions as independent, which mentions of
+            one document are not, so `differences` decide.
+        differences: of the deciding figures. confidence: of their intervals together.
     """
 
     mentions: int
@@ -105,11 +105,11 @@ class Comparison:
 def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
-    Judged by three figures that a service feels: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
-    abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which both a worse order
-    and a worse calibration raise. The three share the error probability (Bonferroni), so a version that is as good as
-    the former is called worse with probability ``1 - confidence`` at most. Intervals are those of the jackknife by
-    document (`jackknife_sums`).
+    Three figures that matter to a service decide: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
+    abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which rises with a worse
+    order or calibration. The three share the error probability (Bonferroni), so an equally good version is called
+    worse with probability ``1 - confidence`` at most. Intervals come from the jackknife by document
+    (`jackknife_sums`).
 
     Raises:
         UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than

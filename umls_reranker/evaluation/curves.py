@@ -1,6 +1,6 @@
-"""The points that a report's charts are drawn from: reliability, risk against coverage, histograms.
+"""Points of a report's charts: reliability, risk against coverage, histograms.
 
-They are part of ``metrics.json``, so charts can be drawn again from it alone.
+They are part of ``metrics.json``, so the charts can be redrawn from it alone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ __all__ = ["BINS", "histogram", "reliability_points", "risk_coverage"]
 
 BINS = 15
 HISTOGRAM_BINS = 20
-# Points of a risk-coverage curve that are kept, at most: more cannot be seen.
+# Maximum number of points of a risk-coverage curve: more cannot be seen.
 CURVE_POINTS = 200
 
 
 def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray) -> dict[str, Any]:
-    """A reliability diagram: per equal-width bin that holds any pair, how often its pairs are right.
+    """A reliability diagram: how often the pairs of each non-empty equal-width bin are right.
 
-    The noise band (``band_low`` to ``band_high``, 95 %) is where the share of right pairs of a perfectly calibrated
-    model would lie. Its width counts documents, not pairs: errors of one document resemble each other.
+    A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %). Its width counts
+    documents, not pairs, because errors within a document are correlated.
 
     Args:
         p, y: (n,) probabilities and labels. groups: (n,) document of each.
@@ -53,7 +53,7 @@ def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
     """Precision of the answers against the share of mentions answered, most confident first; ties are one point.
 
     Args:
-        score: (n,) -inf or NaN where there is no answer. correct: (n,) whether it is right.
+        score: (n,) -inf or NaN for no answer. correct: (n,) whether it is right.
 
     Returns:
         lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, the last one always; and

@@ -1,8 +1,8 @@
-"""Entity-linking metrics over real candidate lists, where the gold concept may be missing.
+"""Entity-linking metrics over candidate lists, in which the gold concept may be missing.
 
-Lists are flat: all candidates of all mentions in one array, cut by `offsets` (n_mentions + 1,), so that candidate
-``offsets[i] + j`` is the j-th retrieved candidate of mention i. Mentions whose gold concept was not retrieved, or is
-not in the dictionary at all, count as errors; figures over in-dictionary mentions stand next to them.
+Lists are flat: one array holds the candidates of all mentions, and `offsets` (n_mentions + 1,) divides it. Candidate
+``offsets[i] + j`` is the j-th retrieved candidate of mention i. A mention counts as an error if its gold concept was
+not retrieved or is not in the dictionary; figures over in-dictionary mentions are given too.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,12 +26,12 @@ Measure = dict[str, float]
 
 
 def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Rank (0 is best) that the gold concept gets when each list is sorted by score.
+    """Rank (0 is best) of the gold concept in each list sorted by score.
 
     Args:
-        scores: (n_candidates,) raw logits, or any score where higher is better.
+        scores: (n_candidates,) raw logits, or any score for which higher is better.
         offsets: (n_mentions + 1,).
-        gold: (n_mentions,) position of the gold concept in the retrieved list, -1 when it is not there.
+        gold: (n_mentions,) position of the gold concept in the retrieved list, -1 if missing.
 
     Returns:
         (n_mentions,) int64, -1 where `gold` is.
@@ -59,12 +59,12 @@ def linking_metrics(
     """acc@1, MRR and recall@k with 95 % intervals by document.
 
     Args:
-        ranks: (n,) rank of the gold concept in the system's list, -1 when it is not there; for a system that gives one
-            answer, 0 where it is right and -1 elsewhere.
+        ranks: (n,) rank of the gold concept in the system's list, -1 if missing; for a system with one answer, 0 if it
+            is right, else -1.
         in_dictionary: (n,) whether the gold concept is in the dictionary.
         groups: (n,) document of each mention.
-        answered: (n,) whether the system answered, for one that may not; adds ``answered`` (share of all mentions)
-            and ``precision`` (right among answered).
+        answered: (n,) whether the system answered, if it may abstain; adds ``answered`` (share of all mentions) and
+            ``precision`` (right among answered).
 
     Returns:
         dict of ``{"value", "low", "high"}`` by metric over all mentions; the same over in-dictionary mentions under
@@ -103,15 +103,15 @@ def coverage_at_precision(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Measure:
-    """The largest share of mentions that can be answered by score at this precision: a figure to compare systems by.
+    """The largest share of mentions that a system can answer at this precision, for comparing systems.
 
-    The threshold is chosen on the very mentions it is reported for, so it flatters every system alike; what a system
-    may promise is the certified threshold's business. Mentions of equal score are answered together.
+    The threshold is chosen on the same mentions, so the figure is optimistic for every system. For a promise, use a
+    certified threshold. Mentions with equal scores are answered together.
 
     Args:
-        score: (n,) score of each mention's top candidate; -inf or NaN where the system gives no answer.
+        score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no answer.
         correct: (n,) whether it is the gold concept.
-        groups: (n,) document of each mention; without them the interval is left out.
+        groups: (n,) document of each mention; None: no interval.
     """
     score = np.asarray(score, dtype=np.float64)
     score = np.where(np.isnan(score), -np.inf, score)
@@ -122,7 +122,7 @@ def coverage_at_precision(
     def coverage(weight: np.ndarray) -> np.ndarray:
         answered = np.cumsum(weight, axis=-1)
         right = np.cumsum(weight * correct, axis=-1)
-        # The slack is for sums of weights that are not exact in floating point.
+        # The slack allows for rounding in sums of weights.
         fine = last_of_tie & (answered > 0) & (right >= precision * answered - 1e-9)
         return np.max(np.where(fine, answered, 0.0), axis=-1) / answered[..., -1]
 
@@ -147,7 +147,7 @@ def tier_metrics(
 ) -> dict[str, dict]:
     """Per tier of the top candidates: ``count``, ``share`` of all mentions and ``precision``, intervals by document.
 
-    A mention without any candidate belongs to "reject" with `correct` false.
+    A mention without candidates belongs to "reject", with `correct` false.
     """
     index, documents = document_index(groups)
     given, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How near the wrong answers are: what share of them names the gold concept too, or a concept related to it."""
+"""Near misses: the share of wrong answers that share a name with the gold concept or are related to it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def near_misses(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Count the wrong top candidates that are near the gold concept, of mentions whose concept is in the dictionary.
+    """Count wrong top candidates that are near the gold concept, over mentions whose concept is in the dictionary.
 
     Args:
         lists: of n mentions, m candidates in all.
         scores: (m,) by which the lists are ranked; retrieval order breaks ties.
-        concepts, relations: the dictionary; without relations only shared names are known.
+        concepts, relations: the dictionary; without relations only shared names count.
         resamples, seed: of the bootstrap by document.
 
     Returns:
         ``wrong``, the number of wrong top candidates; ``kinds``, how many of them share a normalized name with the
-        gold concept (``shared_name``), or else what they are to it, by the closest kind of `RELATION_KINDS` (a top
+        gold concept (``shared_name``), or else their closest relation of `RELATION_KINDS` (a top
         candidate that is its parent: ``PAR``); and ``share``, near ones among the wrong, ``{"value", "low", "high",
         "population"}``, the value NaN where none is wrong.
     """

@@ -1,7 +1,7 @@
-"""What a model answered for each mention of a split: one row a mention, without any text.
+"""The answers of a model for the mentions of a split: one row per mention, without text.
 
-The rows of two versions on the same mentions are what a comparison needs, and they may travel with the model: document
-ids, offsets, CUIs and type ids, no name of a vocabulary.
+Two versions are compared by these rows. They may be published with the model: they hold document ids, offsets, CUIs
+and type ids, but no names of a vocabulary.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class Outcomes:
     """Columns over n mentions.
 
     Attributes:
-        document: (n,) ids. start, end: (n,) where the mention lies in it.
-        types: per mention its semantic type ids.
+        document: (n,) ids. start, end: (n,) offsets of the mention in it.
+        types: semantic type ids of each mention.
         gold: (n,) CUIs. in_dictionary: (n,) bool, whether the dictionary has them.
         answer: (n,) CUI ranked first, "" without candidates.
-        rank: (n,) that of the gold concept, 0 for the best, -1 where it is not in the list.
+        rank: (n,) rank of the gold concept, 0 is best, -1 if it is not in the list.
         score: (n,) calibrated probability of the answer, NaN without candidates.
-        margin: (n,) score less the best of any other concept.
+        margin: (n,) score minus the best score of any other concept.
         tier: (n,) of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is given.
     """
@@ -80,7 +80,7 @@ class Outcomes:
 
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
-        """What was decided about the first candidate of each mention."""
+        """The decision about the first candidate of each mention."""
         first, annotations = decisions.first, lists.annotations
         has_any = first >= 0
 
@@ -121,7 +121,7 @@ class Outcomes:
         return Outcomes(types=[self.types[row] for row in rows.tolist()], **columns)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file, whole or not at all."""
+        """Write a Parquet file atomically."""
         columns = [pa.array(getattr(self, field.name), field.type, from_pandas=True) for field in SCHEMA]
         with written(path) as partial:
             pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), partial, compression="zstd")
@@ -139,7 +139,7 @@ class Outcomes:
             require_format(path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate")
             columns = {field.name: table[field.name].cast(field.type) for field in SCHEMA}
         except FileNotFoundError:
-            raise UserError(f"{path} is missing; umls-reranker evaluate makes it") from None
+            raise UserError(f"{path} is missing; umls-reranker evaluate writes it") from None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
         return cls(
@@ -151,14 +151,13 @@ class Outcomes:
 
 
 def answering_metrics(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, dict]:
-    """Answering or abstaining: is a mention given an answer where, and only where, the dictionary holds one?
+    """Answering or abstaining: does a mention get an answer if, and only if, the dictionary holds one?
 
-    A mention whose gold concept the dictionary lacks cannot be answered rightly; the service should abstain from it.
-    Three readings, each ``{"precision", "recall", "f1"}`` of ``{"value", "low", "high"}`` and its counts:
+    A mention whose gold concept the dictionary lacks has no right answer; the service should abstain. Three views,
+    each ``{"precision", "recall", "f1"}`` of ``{"value", "low", "high"}`` and its counts:
 
-    * ``answering``: answered mentions against those that the dictionary can answer, right or wrong;
-    * ``abstaining``: the same seen from the other side, abstentions against mentions out of the dictionary (NIL
-      detection);
+    * ``answering``: answered mentions, right or wrong, against those that the dictionary can answer;
+    * ``abstaining``: abstentions against mentions out of the dictionary (NIL detection);
     * ``right_answers``: right answers among those given, and among the mentions that have one: the end-to-end figure.
 
     A ratio without a denominator is NaN; intervals are 95 %, by document.

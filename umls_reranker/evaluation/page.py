@@ -1,4 +1,4 @@
-"""``report.html``, what a person looks at: one file out of metrics.json that a browser opens without a network."""
+"""``report.html``: one file, made from metrics.json, that a browser opens without a network."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
     """Write the page.
 
     Args:
-        report: content of ``metrics.json``, as written or as read.
+        report: content of ``metrics.json``.
         title: name of the run.
-        target_precision: what the high tier is certified for.
+        target_precision: certified precision of the high tier.
         accept: default threshold of acceptance, marked in the histogram of the scores.
 
     Returns:
-        HTML text without references to anything outside it.
+        HTML text without external references.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -61,7 +61,7 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
 
 
 def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
-    """Reliability, and risk and coverage, as contents of SVG files: for the model card, which cannot hold a page."""
+    """Reliability and risk-coverage charts as SVG files for the model card, which cannot hold a page."""
     curves = report["curves"]
     legend = {
         "after calibration": "series1",
@@ -102,7 +102,7 @@ def _is_there(value: float | None) -> TypeGuard[float]:
 
 
 def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
-    """A figure as text, a dash where there is none."""
+    """A figure as text, a dash if there is none."""
     value = figure["value"] if isinstance(figure, Mapping) else figure
     return f"{value:.{digits}f}" if _is_there(value) else "–"
 

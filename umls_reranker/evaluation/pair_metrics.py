@@ -1,8 +1,8 @@
-"""Pair metrics: how well probabilities tell right candidates from wrong ones.
+"""Pair metrics: how well probabilities separate right from wrong candidates.
 
-They depend on how the negatives were chosen; read them next to the linking metrics on real candidate lists. Training
-and report take them from `PairMetrics`, a metric of the library `evaluate` that needs no network: make an instance
-instead of calling ``evaluate.load``.
+They depend on the choice of negatives, so read them together with the linking metrics. Training and report use
+`PairMetrics`, a metric of the library `evaluate` that needs no network: create an instance instead of calling
+``evaluate.load``.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class PairMetrics(evaluate.Metric):
     """Precision, recall and F1 of ``p >= threshold``, ROC-AUC, ECE (15 equal-width bins) and Brier score.
 
     ``compute(predictions=p, references=y, threshold=0.5)``, or ``add_batch`` and ``compute``: `p` (n,) float in
-    [0, 1], `y` (n,) 0 or 1. Precision, recall and F1 are 0 where they have no denominator; ROC-AUC is NaN when a class
-    is missing.
+    [0, 1], `y` (n,) 0 or 1. Precision, recall and F1 are 0 without a denominator; ROC-AUC is NaN if a class is
+    missing.
 
     >>> figures = PairMetrics().compute(predictions=[0.9, 0.8, 0.2], references=[1, 0, 1], threshold=0.5)
     >>> figures["precision"], figures["recall"], figures["roc_auc"]
@@ -49,7 +49,7 @@ class PairMetrics(evaluate.Metric):
         )
 
     def _build_data_dir(self) -> str:
-        # What is kept in memory needs no folder in the home.
+        # With everything in memory, no folder in the home directory is needed.
         return "" if self.keep_in_memory else super()._build_data_dir()
 
     def _compute(self, predictions: Sequence, references: Sequence, threshold: float = 0.5) -> dict[str, float]:

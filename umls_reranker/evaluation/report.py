@@ -1,4 +1,4 @@
-"""The figures of a model on one split: pairs, linking and its baselines, calibration, tiers, and what was lost."""
+"""The figures of a model on one split: pairs, linking with baselines, calibration, tiers, and losses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["build_report", "decided_figures", "serving_figures"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
-# Per system the rank of the gold concept and, for those that may be silent, who was answered.
+# Per system, the rank of the gold concept and, if it may abstain, which mentions it answered.
 Systems = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -54,20 +54,20 @@ def build_report(
     resamples: int,
     seed: int,
 ) -> tuple[dict[str, Any], Outcomes]:
-    """Score a split and measure everything.
+    """Score a split and compute all figures.
 
     Args:
         scorer, calibration: of the model, as `UMLSReranker` loads them.
-        lists: real candidate lists of the split, gold not injected.
+        lists: candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         train_mentions: for the string-frequency baseline and for what counts as seen.
-        calibration_mentions: whose types are those that a wrong type is drawn from.
-        concepts, relations: for the exact-match baseline, and for what is a near miss.
+        calibration_mentions: wrong types are drawn from their types.
+        concepts, relations: for the exact-match baseline and for near misses.
         split: name written into the report.
         resamples, seed: of the bootstrap by document.
 
     Returns:
-        The content of ``metrics.json``, and what was answered for each mention.
+        The content of ``metrics.json``, and the outcomes of the mentions.
     """
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     shown, thresholds = scorer.template.reads, calibration.thresholds
@@ -136,14 +136,14 @@ def decided_figures(
     split: str,
     options: dict[str, Any],
 ) -> dict[str, Any]:
-    """The part of a report that needs no more than lists and what was decided about them.
+    """The part of a report that needs only lists and decisions.
 
     Args:
         outcomes: of the decisions.
         systems: name -> rank of the gold concept, and for those that may be silent who was answered; None: reranker,
             cross-encoder, and the order in which the candidates came.
         confidences: name -> score of each mention's answer and whether it is right; None: of the reranker.
-        split: name of what the lists are.
+        split: name of the lists.
         options: ``resamples`` and ``seed`` of the bootstrap by document.
     """
     raw, labels = sigmoid(decided.logits), lists.labels
@@ -186,7 +186,7 @@ def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.ndarray]) -> Systems:
-    """What orders the candidates, and the order that they came in."""
+    """The systems that rank the candidates, and the retrieved order."""
     rankings = {"reranker": decided.log_odds, "cross_encoder": decided.logits} | rankings
     gold = lists.annotations.gold
     ranked: Systems = {name: (gold_ranks(scores, lists.offsets, gold), None) for name, scores in rankings.items()}
@@ -194,7 +194,7 @@ def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.n
 
 
 def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: ConceptTable) -> Systems:
-    """Those that give one answer or none."""
+    """Systems with one answer or none."""
     annotations, texts, cuis = lists.annotations, lists.mentions, lists.cuis.to_list()
     frequency = StringFrequency.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
 
@@ -229,7 +229,7 @@ def _subsets(
     train_mentions: Dataset,
     options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """acc@1 of every system over in-dictionary mentions whose string, or concept, training has or has not seen.
+    """acc@1 of every system over in-dictionary mentions, by whether training has seen the string or the concept.
 
     Under ``figures``, those of the reranker over all mentions of the part (`slice_figures`).
     """
@@ -297,7 +297,7 @@ def _ece_reduction(
 
 
 def _gain(outcomes: Outcomes, retrieved_first: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
-    """acc@1 less that of the retriever, over in-dictionary mentions."""
+    """acc@1 minus that of the retriever, over in-dictionary mentions."""
     known = outcomes.in_dictionary
     index, documents = document_index(outcomes.document)
     gain = (outcomes.correct.astype(np.int64) - retrieved_first) * known

@@ -1,4 +1,4 @@
-"""Figures of parts of a split: semantic groups and types, strings and concepts seen or not seen in training."""
+"""Figures for parts of a split: semantic groups and types, strings and concepts seen or unseen in training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .outcomes import Outcomes
 
 __all__ = ["SMALLEST_SLICE", "group_slices", "slice_figures", "type_slices"]
 
-# Mentions below which a type is not listed by itself, and no calibration figure is given.
+# With fewer mentions, a type is not listed and no calibration figure is given.
 SMALLEST_SLICE = 50
 WITHOUT_TYPE = "without type"
 
@@ -23,8 +23,8 @@ WITHOUT_TYPE = "without type"
 def group_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) -> dict[str, dict[str, Any]]:
     """Figures of every semantic group, the largest first; a mention counts in the group of each of its types.
 
-    In a hierarchy without groups the broadest ancestors stand for them. Mentions whose types are unknown to the
-    hierarchy are a group of their own.
+    In a hierarchy without groups, the broadest ancestors take their role. Mentions with unknown types form their own
+    group.
 
     Returns:
         group id -> `slice_figures` with its ``name``.
@@ -34,7 +34,7 @@ def group_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) -
 
 
 def type_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) -> dict[str, dict[str, Any]]:
-    """Figures of every semantic type with `SMALLEST_SLICE` mentions or more, the surest excess of errors first.
+    """Figures of every semantic type with at least `SMALLEST_SLICE` mentions, the most certain excess of errors first.
 
     Returns:
         type id -> `slice_figures` with its ``name``, ordered by the lower end of the interval of ``excess_error``.
@@ -49,9 +49,9 @@ def slice_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str,
 
     Returns:
         Counts ``mentions``, ``documents``, ``in_dictionary``; ``acc@1``; ``acc@1_in_dictionary``; ``accepted_share``
-        and ``accepted_precision``; ``high_share`` and ``high_precision``; ``excess_error``, the share of wrong
-        answers beyond the one that the scores own up to (mean score less share of right answers; positive: too
-        confident); and, from `SMALLEST_SLICE` mentions with candidates up, ``debiased_ece`` of the top scores.
+        and ``accepted_precision``; ``high_share`` and ``high_precision``; ``excess_error``, the share of wrong answers
+        beyond what the scores predict (mean score minus share of right answers; positive: too confident); and, with at
+        least `SMALLEST_SLICE` mentions with candidates, ``debiased_ece`` of the top scores.
     """
     correct, scored, accepted = outcomes.correct, outcomes.scored, outcomes.accepted
     high, known = outcomes.tier == "high", outcomes.in_dictionary

@@ -1,4 +1,4 @@
-"""What figures are called, and tables of them for a terminal: results next to baselines, decisions, examples."""
+"""Names of figures, and tables for a terminal: results next to baselines, decisions, examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SYSTEMS = (
 )
 RANKS_ALL = SYSTEMS[:4]
 SHOWN_CANDIDATES = 3
-# What figures and systems of ``metrics.json`` are called where people read them.
+# Readable names for figures and systems of ``metrics.json``.
 NAMES = {
     "f1": "F1",
     "roc_auc": "ROC-AUC",
@@ -83,7 +83,7 @@ def recall_in_list(row: Mapping[str, Any]) -> str:
 
 
 def linking_table(report: dict[str, Any]) -> Table:
-    """acc@1, MRR and recall of every system over all mentions, and acc@1 over those the dictionary can answer."""
+    """acc@1, MRR and recall of every system over all mentions, and acc@1 over those in the dictionary."""
     losses = report["losses"]
     recall = recall_in_list(report["linking"]["reranker"])
     table = Table(
@@ -113,7 +113,7 @@ def linking_table(report: dict[str, Any]) -> Table:
 
 
 def figures_table(report: dict[str, Any]) -> Table:
-    """Pair metrics, calibration before and after, and what serving would show."""
+    """Pair metrics, calibration before and after, and serving figures."""
     pair, calibration, serving = report["pair"], report["calibration"], report["serving"]
     high = report["tiers"]["high"]
     table = Table(title="Scores and decisions", title_justify="left")
@@ -146,7 +146,7 @@ def figures_table(report: dict[str, Any]) -> Table:
 def examples_table(
     mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[RankedCandidate]]
 ) -> Table:
-    """The best candidates of some mentions, the gold concept marked."""
+    """The best candidates of some mentions, with the gold concept marked."""
     table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")

@@ -1,4 +1,4 @@
-"""What wrong semantic types cost: pipelines predict them, while test mentions have those of annotators."""
+"""The effect of wrong semantic types: pipelines predict types, while test mentions have annotated ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]
 
-# Shares of the mentions with types that get a wrong one.
+# Shares of typed mentions that get a wrong type.
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 FIGURES = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
 
@@ -36,19 +36,19 @@ def replaced_types(
     hierarchy: TypeHierarchy,
     seed: int,
 ) -> dict[float, list[tuple[str, ...]]]:
-    """Types of n mentions of which a share is wrong, in a plausible way.
+    """Types of n mentions, a share of which is replaced by plausible wrong ones.
 
-    A wrong type is drawn from those of the candidates in the mention's own list, in the words of the annotators (the
-    nearest broader type that `seen` holds); where none of them contradicts the mention's own types, by frequency from
+    A wrong type is drawn from the types of the candidates in the mention's list, mapped to the annotators' types (the
+    nearest broader type in `seen`). If none of them contradicts the mention's types, it is drawn by frequency from
     `seen`.
 
     Args:
-        types: n lists of ids or names, those of annotators.
-        candidate_types: m lists of ids, those of the dictionary.
+        types: n lists of annotated ids or names.
+        candidate_types: m lists of ids from the dictionary.
         offsets: (n + 1,) where each mention's candidates start.
         seen: types of other mentions, such as the calibration split's.
         hierarchy: of the types.
-        seed: of what is drawn.
+        seed: of the draws.
 
     Returns:
         level (`LEVELS`) -> n lists; a mention whose type is wrong at one level has the same one at the next.
@@ -92,16 +92,16 @@ def wrong_type_figures(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """What a model answers where some mentions come with a wrong type.
+    """Figures of a model if some mentions have a wrong type.
 
-    Thresholds, features and, where its template shows types, the cross-encoder all go by the wrong type.
+    Thresholds, features and, if its template shows types, the cross-encoder use the wrong type.
 
     Args:
-        lists: of the split, with the types of annotators.
+        lists: of the split, with annotated types.
         logits: (m,) of its candidates.
-        scorer: of the model; scores again what reads a wrong type.
+        scorer: of the model; scores lists with a wrong type again.
         decide: `decisions.rank` with calibration and thresholds of the model.
-        seen: types of other mentions, as of `replaced_types`.
+        seen: types of other mentions, as for `replaced_types`.
 
     Returns:
         level -> ``replaced``, the number of mentions with a wrong type, and `FIGURES` of `slice_figures` over all

@@ -1,1 +1,1 @@
-"""The model folder, which is the Hub repo: its parts, its card, and its publication."""
+"""The model folder and Hub repo: parts, model card, publishing."""

@@ -1,6 +1,6 @@
-"""The model card, written from a run's own ``metrics.json`` and recipe: it says nothing that the run did not measure.
+"""The model card, written from a run's ``metrics.json`` and recipe. It contains only what the run measured.
 
-It holds figures, settings and identifiers, and no name from a licensed vocabulary.
+It holds figures, settings and identifiers, but no names from a licensed vocabulary.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["folder_card", "model_card"]
 
 TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
-# The figures that are in the card's metadata, by section of metrics.json.
+# Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
     "linking": ("text-ranking", "Concept reranking", ("acc@1", "mrr", "recall@5")),
     "pair": ("text-classification", "Pair classification", ("f1", "roc_auc")),
     "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
 }
 
-# What a locator contains -> what it is, and its license.
+# Part of a locator -> name and license.
 KNOWN_SOURCES = {
     "medmentions": ("MedMentions", "CC0 1.0"),
     "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
@@ -47,7 +47,7 @@ def folder_card(
     """The card of a model folder, from its ``metrics.json``, ``recipe.yaml`` and plots.
 
     Args:
-        evaluated: where the files of an evaluation lie that `folder` does not hold yet.
+        evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
     metrics, recipe = read_json(evaluated / METRICS), model_recipe(folder)
@@ -68,13 +68,13 @@ def model_card(
     """Write the card.
 
     Args:
-        metrics: content of ``metrics.json``. A figure is ``{"value", "low", "high", "population"}``, of which only
-            the value is needed; what is not measured is left out of the card.
+        metrics: content of ``metrics.json``. A figure is ``{"value", "low", "high", "population"}``, of which only the
+            value is required; figures that were not measured are left out.
         recipe: the flat recipe (`Recipe.to_dict`).
-        repo_id: Hub repo, for the lines on how to load it; None writes a placeholder.
-        tag: version that these lines pin.
+        repo_id: Hub repo, for the loading example; None writes a placeholder.
+        tag: version that the example pins.
         plots: SVG files next to the card.
-        dictionary: which release or ontologies the concepts came from, of ``reranker.json``; None where not known.
+        dictionary: release or ontologies of the concepts, from ``reranker.json``; None if unknown.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -222,16 +222,16 @@ def _population(metrics: Mapping[str, Any]) -> str:
 
 
 def _as_text(text: str) -> str:
-    """Text from data as one line of Markdown that shows just that: no heading, HTML, link or table cell."""
+    """Text from data as one line of plain Markdown: no heading, HTML, link or table cell."""
     line = "".join(character for character in " ".join(str(text).split()) if character.isprintable())
     if re.fullmatch(r"[\w ,:;.()/+-]*", line, re.ASCII) and not re.search(r"\b_|_\b|://|www\.", line):
         return line
-    # Markdown reads nothing in code but the backtick that ends it, and a table the bar that ends its cell.
+    # In code, Markdown interprets only the closing backtick, and a table the bar that ends a cell.
     return "`" + line.replace("`", "'").replace("|", "\\|") + "`"
 
 
 def _is_hub_id(model: str) -> bool:
-    """Whether a base model is named by its place on the Hub, not by a folder."""
+    """Whether a base model is a Hub id, not a folder."""
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
 
 
@@ -245,7 +245,7 @@ def _linked_model(model: str) -> str:
 
 
 def _file_name(locator: str) -> str:
-    """The last part of a path or URL: where the data lay on someone's disk is nobody's business."""
+    """The last part of a path or URL: paths on someone's disk are private."""
     return Path(urlsplit(locator).path).name or locator
 
 
@@ -254,7 +254,7 @@ def _known(locator: str) -> tuple[str, str] | None:
 
 
 def _corpus_name(recipe: Mapping[str, Any]) -> str:
-    """What the mentions were taken from."""
+    """Source of the mentions."""
     if recipe.get("candidate_lists"):
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
@@ -297,8 +297,8 @@ def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_pl
 
     Args:
         recipe: the flat recipe.
-        dictionary: ``release`` or ``vocabularies`` of the concepts, where known (`sources.describe_dictionary`).
-        is_plain: whether the network was not trained on concepts and mentions of the recipe.
+        dictionary: ``release`` or ``vocabularies`` of the concepts, if known (`sources.describe_dictionary`).
+        is_plain: whether the network was trained elsewhere, not on the recipe's concepts and mentions.
     """
     rows = [] if is_plain else _concept_rows(recipe, dictionary)
     if recipe["mention_source"] == "pubtator" and not is_plain:

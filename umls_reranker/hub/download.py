@@ -1,4 +1,4 @@
-"""A reranker's folder, wherever it is: local, or one snapshot of a Hub repo."""
+"""Find a reranker's folder: local, or one snapshot of a Hub repo."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def download(
     files: Sequence[str] | None = None,
     is_plain: bool = False,
 ) -> Path:
-    """Folder of a reranker: a local one as it is, else one snapshot of a Hub repo at one revision.
+    """Folder of a reranker: a local one unchanged, or one snapshot of a Hub repo at one revision.
 
     Args:
         repo_or_path: local folder, or Hub repo as ``NAMESPACE/NAME``.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
-        token: Hub token; None takes the one of the environment or of ``hf auth login``.
-        cache_dir: the Hub cache, by default the one that all Hugging Face libraries share.
-        backend: whose files are fetched too, when it is an exported one.
-        files: what is taken from the Hub, by default all that a reranker loads; a local folder is given whole.
-        is_plain: whether a network without calibration will do.
+        token: Hub token; None uses the environment or ``hf auth login``.
+        cache_dir: the Hub cache; by default the one shared by all Hugging Face libraries.
+        backend: if exported, its files are downloaded too.
+        files: files to download, by default all that a reranker loads; a local folder is not filtered.
+        is_plain: whether a network without calibration is accepted.
 
     Raises:
-        UserError: no such folder, repo or revision, no access to it, or the Hub cannot be reached.
+        UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
     path = Path(repo_or_path).expanduser()
     if path.is_dir():
@@ -72,5 +72,5 @@ def download(
 
 
 def hub_api(token: str | bool | None) -> HfApi:
-    """The Hub's client, which names this library in its requests."""
+    """The Hub client; its requests name this library."""
     return HfApi(token=token, library_name="umls_reranker", library_version=__version__)

@@ -1,4 +1,4 @@
-"""Networks for other runtimes: exported from a model folder, measured against PyTorch, refused when they are worse."""
+"""Export networks for other runtimes, compare them with PyTorch, and refuse those that are worse."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["agreement", "export_network", "needs_calibrator", "register"]
 
-# Logits further apart than this are other scores, which need a calibrator of their own.
+# Logits that differ by more need a calibrator of their own.
 SAME_SCORES = 1e-3
 OPSET = 18
-# Real pairs that OpenVINO's static quantization takes the ranges of activations from.
+# Real pairs for the activation ranges of OpenVINO's static quantization.
 QUANTIZATION_PAIRS = 300
 
 
 def agreement(lists: AnnotatedLists, reference: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """How far a network's scores are from the reference's, and what that costs.
+    """How much a network's scores differ from the reference, and the effect on accuracy.
 
     Args:
         lists: real candidate lists, n mentions with m candidates.
@@ -73,21 +73,21 @@ def export_network(
     most_points_lost: float,
     workspace: Path,
 ) -> tuple[PairScorer, dict[str, float]]:
-    """Export a network into `workspace` and measure it on real candidate lists.
+    """Export a network into `workspace` and measure it on candidate lists.
 
     Args:
         folder: model folder.
         backend: one of `EXPORTED_FILES`.
         reference: scores in PyTorch.
         lists: of the dev split.
-        most_points_lost: of acc@1, in percentage points, before the network is refused.
-        workspace: becomes a model folder with this network alone.
+        most_points_lost: largest accepted loss of acc@1, in percentage points.
+        workspace: becomes a model folder with only this network.
 
     Returns:
         A scorer of the network, and its `agreement`.
 
     Raises:
-        UserError: it loses more than that, or the libraries that export need are not installed.
+        UserError: it loses more, or a library required for the export is not installed.
     """
     for name in NETWORK:
         if name != WEIGHTS and (folder / name).is_file():
@@ -128,8 +128,8 @@ def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: Anno
     elif backend == "onnx_int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # Weights of seven bits: with eight, sums overflow on processors without VNNI, so that scores, and the
-        # calibrator fitted on them, would be those of one kind of processor.
+        # Seven-bit weights: with eight, sums overflow on CPUs without VNNI, so scores and calibrator would hold for
+        # one kind of CPU only.
         quantize_dynamic(plain, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     else:
         import openvino
@@ -147,11 +147,11 @@ def register(
     figures: dict[str, float],
     calibration: tuple[Calibration, dict[str, Any]] | None,
 ) -> None:
-    """Put a measured network into the model folder and say so in ``backends.json``.
+    """Add a measured network to the model folder and to ``backends.json``.
 
     Args:
         figures: its `agreement`.
-        calibration: of its own, where its scores differ, with what it was fitted on.
+        calibration: its own, if its scores differ, with what it was fitted on.
     """
     known = exported(folder)
     known[backend] = {"is_recalibrated": calibration is not None, "agreement": figures}
@@ -176,7 +176,7 @@ def _refuse_other_counts(folder: Path, new: Path) -> None:
 
 
 def _has_network(folder: Path, backend: str) -> bool:
-    """Whether a backend was exported, from the weights that the folder holds."""
+    """Whether a backend was exported from the folder's weights."""
     try:
         verify_parts(folder, backend)
     except UserError:
@@ -192,7 +192,7 @@ def needs_calibrator(figures: dict[str, float]) -> bool:
 def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
     model = load_model(folder)
     names = input_names(encoder.tokenizer)
-    # Two rows and more columns than one: a dimension of one would be taken for a constant.
+    # Two rows and several columns: a dimension of one would be treated as a constant.
     inputs = {name: torch.ones(2, 8, dtype=torch.int64) for name in names}
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=encoder.template.max_length)}
     with warnings.catch_warnings():
@@ -225,7 +225,7 @@ def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
         return {name: arrays[name] for name in names}
 
     data = nncf.Dataset(list(range(len(pairs))), inputs)
-    # As for ONNX: weights of seven bits, for the same scores with and without VNNI.
+    # As for ONNX: seven-bit weights, for the same scores with and without VNNI.
     advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
     return nncf.quantize(
         model,

@@ -1,12 +1,11 @@
-"""The model folder: what it holds, whether its parts belong together, and how they are written.
+"""The model folder: its parts, whether they belong together, and how they are written.
 
-A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and what
-monitoring compares with; parts of two versions together would give wrong probabilities without an error. So one
-manifest, ``sha256`` of ``reranker.json``, holds the SHA-256 of every part and of that file's own settings. Nothing is
-loaded or published before `verify_parts` has compared them. Who changes a part does so by `changing`, which renews the
-manifest.
+A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and a
+reference for monitoring. Parts of different versions would silently give wrong probabilities. So one manifest,
+``sha256`` in ``reranker.json``, holds the SHA-256 of every part and of that file's own settings. Before anything is
+loaded or published, `verify_parts` compares them. Code that changes a part uses `changing`, which renews the manifest.
 
-It guards against mistakes, not against an adversary, who can write a manifest too.
+It protects against mistakes, not against an attacker, who can also write a manifest.
 """
 
 from __future__ import annotations
@@ -76,16 +75,16 @@ MANIFEST, CARD, WEIGHTS = "reranker.json", "README.md", "model.safetensors"
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
-# One entry for each exported backend: whether it has a calibrator of its own, and its agreement with PyTorch.
+# One entry per exported backend: whether it has its own calibrator, and its agreement with PyTorch.
 REGISTER = "backends.json"
 
 
 def _of_backend(part: str, backend: str) -> str:
-    """Name of a part that a backend has for itself."""
+    """Name of a backend's own part."""
     return part.replace(".json", f"_{backend}.json")
 
 
-# All that a model folder holds besides MANIFEST and CARD, by what makes it.
+# All parts of a model folder except MANIFEST and CARD, with the command that writes them.
 NETWORK = (
     "config.json",
     WEIGHTS,
@@ -96,7 +95,7 @@ NETWORK = (
     "added_tokens.json",
 )
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
-# Only the first two are read when a model is loaded.
+# Loading a model reads only the first two.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
 NETWORKS_EXPORTED = tuple(name for names in EXPORTED_FILES.values() for name in names)
 RECALIBRATED = tuple(_of_backend(part, backend) for part in (CALIBRATOR, THRESHOLDS) for backend in EXPORTED_FILES)
@@ -111,27 +110,27 @@ SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 4, THRESHOLDS: 3}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
-    """Names of the parts that a reranker reads with this backend."""
+    """Names of the parts that a reranker loads with this backend."""
     left_out = {*EVALUATED[2:], *NETWORKS_EXPORTED} - set(EXPORTED_FILES.get(backend, ()))
     return tuple(name for name in PARTS if name not in left_out)
 
 
 def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
-    """Check that a model folder is complete and that its parts were made for each other.
+    """Check that a model folder is complete and that its parts belong together.
 
     Args:
         folder: the model folder.
-        backend: which network will be loaded; what others need is not read. None: all parts that are there.
+        backend: the network to load; parts of other backends are not read. None: check all existing parts.
 
     Returns:
         The content of ``reranker.json``.
 
     Raises:
-        UserError: a part is missing, unreadable, of another format, not listed, or not the one that is listed.
+        UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a model folder; umls-reranker calibrate makes one")
+        raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
     for name in NEEDED_TO_LOAD:
         _require(folder, name)
     listed = _read_manifest(folder)["sha256"]
@@ -155,10 +154,10 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Check that some parts are those that the manifest lists; returns the content of ``reranker.json``.
+    """Check some parts against the manifest; returns the content of ``reranker.json``.
 
     Raises:
-        UserError: one is missing, or not the one that is listed.
+        UserError: one is missing or different from the listed one.
     """
     _require(folder, MANIFEST)
     info = _read_manifest(folder)
@@ -174,17 +173,17 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that belong to the model; only they are saved and published."""
+    """The files of a model folder that belong to the model; only these are saved and published."""
     listed = _read_manifest(folder)["sha256"]
     names = (MANIFEST, CARD, *(name for name in PARTS if name in listed))
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
 def model_recipe(folder: Path) -> Recipe:
-    """The recipe that a model folder carries.
+    """The recipe in a model folder.
 
     Raises:
-        UserError: it has keys or values of another version; the message says which one wrote it, and the way out.
+        UserError: it has keys or values of another version; the message names the version and says what to do.
     """
     try:
         return load_recipe(folder / RECIPE)
@@ -196,7 +195,7 @@ def model_recipe(folder: Path) -> Recipe:
 
 
 def published_files(folder: Path) -> dict[str, Path | bytes]:
-    """What is published of a model folder: its files by name, with no path of this machine in recipe and manifest."""
+    """The files to publish by name, without paths of this machine in recipe and manifest."""
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
     info, recipe = _read_manifest(folder), model_recipe(folder)
     if recipe.portable() != recipe:
@@ -209,10 +208,10 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder for new versions of some parts or the card; at the end they are part of `folder`.
+    """Yield an empty folder for new versions of some parts or the card; at the end they become part of `folder`.
 
-    A whole new folder, with links to the parts that stay, takes the place of the former one: a process killed at any
-    moment leaves one of the two.
+    A complete new folder, with links to the unchanged parts, replaces the old one. A process killed at any moment
+    leaves one of the two.
     """
     folder = Path(folder).resolve()
     info = _read_manifest(folder)
@@ -236,13 +235,13 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def save_copy(source: Path, folder: Path) -> Path:
-    """Write the parts of a model folder to another place, which then loads; returns it as it was given.
+    """Write the parts of a model folder to another folder; returns that folder as given.
 
-    Files there that are not of a reranker stay. Parts of the model that was there go.
+    Files that do not belong to a reranker stay. Parts of a former model are removed.
 
     Raises:
-        UserError: the parts do not belong together, the place cannot be written, or it holds files by the names of
-            parts that are not of a reranker.
+        UserError: the parts do not belong together, the folder cannot be written, or it holds other files with the
+            names of parts.
     """
     verify_parts(source)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
@@ -264,7 +263,8 @@ def save_copy(source: Path, folder: Path) -> Path:
             shutil.copyfile(path, new / name)
         for path in stale:
             path.unlink(missing_ok=True)
-        # Into a clone or a working directory files move one by one; the manifest, last, shows a save that broke off.
+        # In a clone or a working directory files are moved one by one; the manifest comes last and reveals an
+        # incomplete save.
         for name in sorted(files, key=MANIFEST.__eq__):
             (target / name).parent.mkdir(exist_ok=True)
             os.replace(new / name, target / name)
@@ -276,7 +276,7 @@ def save_copy(source: Path, folder: Path) -> Path:
 
 
 def copy_network(checkpoint: Path, folder: Path) -> None:
-    """Copy weights and tokenizer of a checkpoint, and nothing else of it.
+    """Copy only weights and tokenizer of a checkpoint.
 
     Raises:
         UserError: the checkpoint has no safetensors weights.
@@ -300,9 +300,9 @@ def write_parts(
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
-        precision: in which the logits were computed that the calibrator was fitted on.
+        precision: of the logits that the calibrator was fitted on.
         fitted_on: split and counts.
-        dictionary: which release or ontologies the concepts came from (`sources.describe_dictionary`).
+        dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
     write_calibration(folder, calibration, fitted_on)
     (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
@@ -322,11 +322,11 @@ def write_parts(
 def write_calibration(
     folder: Path, calibration: Calibration, fitted_on: dict[str, Any], backend: str | None = None
 ) -> None:
-    """Write calibrator.json, the counts that it needs and thresholds.json.
+    """Write calibrator.json, its counts, and thresholds.json.
 
     Args:
         fitted_on: split and counts.
-        backend: an exported one, where its scores differ from PyTorch's.
+        backend: an exported one, if its scores differ from PyTorch's.
     """
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE)
@@ -338,7 +338,7 @@ def write_calibration(
 
 
 def calibration_files(folder: Path, backend: str) -> tuple[Path, Path]:
-    """Calibrator and thresholds for a backend: its own, or those of PyTorch where its scores do not differ.
+    """Calibrator and thresholds for a backend: its own, or those of PyTorch if its scores do not differ.
 
     Raises:
         UserError: the backend was not exported.
@@ -357,14 +357,14 @@ def calibration_files(folder: Path, backend: str) -> tuple[Path, Path]:
 
 
 def exported(folder: Path) -> dict[str, Any]:
-    """Exported backend -> what ``backends.json`` says about it."""
+    """Exported backend -> its entry in ``backends.json``."""
     return read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
 
 
 def _require(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
         maker = PARTS.get(name, "umls-reranker calibrate")
-        raise UserError(f"{folder / name} is missing; {maker} makes it")
+        raise UserError(f"{folder / name} is missing; {maker} writes it")
 
 
 def _check_header(weights: Path) -> None:
@@ -391,13 +391,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _own_sha256(info: Mapping[str, Any]) -> str:
-    """Of everything in ``reranker.json`` but this number."""
+    """SHA-256 of everything else in ``reranker.json``."""
     parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
     return json_sha256({**info, "sha256": parts})
 
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Write ``reranker.json`` for the parts in `folder` and those known otherwise."""
+    """Write ``reranker.json`` for the parts in `folder` and other known parts."""
     found = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
     write_json(folder / MANIFEST, _sealed(settings, {**known, **found}))
 

@@ -1,7 +1,6 @@
-"""The Hub repo of a reranker: checked as a whole, published as one commit and a tag, loaded as one snapshot.
+"""Publishing a reranker: checked as a whole, then sent as one commit and one tag.
 
-What is published is what the model folder's manifest lists, and the card: nothing else that lies there. A version gets
-its tag once and for all.
+Only the card and the files in the model folder's manifest are published. A tag is never moved.
 """
 
 from __future__ import annotations
@@ -38,27 +37,26 @@ def publish(
 ) -> str:
     """Publish a model folder as one commit on ``main`` and a new tag on that commit.
 
-    Everything that can be refused is refused before the first byte is sent. The commit is all or nothing, and is
-    refused by the Hub when ``main`` has moved since it was looked at, so an upload that breaks leaves every earlier
-    version as it was; running the same command again resumes where it stopped.
+    All checks run before the first byte is sent. The commit is atomic, and the Hub refuses it if ``main`` has moved in
+    the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
 
     Args:
         folder: model folder, checked by `verify_parts`.
-        repo_id: Hub repo, ``NAMESPACE/NAME``; made when it does not exist.
-        tag: name of the version; an existing tag or branch of that name is never touched.
+        repo_id: Hub repo, ``NAMESPACE/NAME``; created if it does not exist.
+        tag: name of the version; an existing tag or branch of that name is never changed.
         private: make a new repo private, and refuse to publish to an existing one that is public.
-        token: Hub token with write access; None takes the one of the environment or of ``hf auth login``.
+        token: Hub token with write access; None uses the environment or ``hf auth login``.
         message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
-        force_worse: publish even what is worse than what the repo holds (`_refuse_worse`).
-        dry_run: make every check, on the Hub too, and send nothing.
+        force_worse: publish even if it is worse than the version in the repo (`_refuse_worse`).
+        dry_run: run all checks, also on the Hub, and send nothing.
 
     Returns:
         URL of the commit; in a dry run, of the repo.
 
     Raises:
-        UserError: the folder, the names, the tag or the token will not do, the model is worse than what the repo
-            holds, or the Hub cannot be reached.
+        UserError: the folder, names, tag or token are not acceptable, the model is worse than the version in the repo,
+            or the Hub cannot be reached.
     """
     folder = Path(folder)
     verify_parts(folder)
@@ -84,16 +82,16 @@ def publish(
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()
     ]
-    # A plot or a vocabulary of an earlier version must not stay next to the new parts.
+    # A plot or vocabulary of an earlier version must not remain next to the new parts.
     stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
     message = message or f"Publish {tag}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
-        # Not upload_folder: with hf_xet it may split one upload into several commits.
+        # Not upload_folder: with hf_xet it may split an upload into several commits.
         with warnings.catch_warnings():
-            # The outcomes are data, and meant to be next to the model.
+            # The outcomes are data that belong next to the model.
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             commit = api.create_commit(repo_id, operations, commit_message=message, parent_commit=head)
         api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit.oid, exist_ok=False)
@@ -103,7 +101,7 @@ def publish(
 def _check_names(repo_id: str, tag: str) -> None:
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"repo_id {repo_id!r} must be written as NAMESPACE/NAME, e.g. org/sapbert-umls-reranker")
-    # A safe part of what git allows (git-check-ref-format): a tag that git refused would surface after the upload.
+    # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag) or ".." in tag or tag.endswith(".lock"):
         raise UserError(f"tag {tag!r} must be letters, digits, dots, dashes and underscores, e.g. v1.0.0")
     if re.fullmatch(r"[0-9a-f]{5,40}", tag):
@@ -111,7 +109,7 @@ def _check_names(repo_id: str, tag: str) -> None:
 
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
-    """Commit at the head of ``main``, or None when there is no such repo; refuses what must not be published."""
+    """Commit at the head of ``main``, or None if the repo does not exist; raises if publishing is not allowed."""
     try:
         info = api.model_info(repo_id)
         refs = api.list_repo_refs(repo_id)
@@ -132,20 +130,20 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
 
 
 def find_outcomes(place: str) -> Path:
-    """What a version answered on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
+    """The answers of a version on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
 
     Args:
         place: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
 
     Raises:
-        UserError: there is no such place, or it holds no outcomes.
+        UserError: the place does not exist or holds no outcomes.
     """
     path = Path(place).expanduser()
     for found in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
         if found.is_file():
             return found
     if path.exists():
-        raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate makes it")
+        raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
     repo_id, _, revision = place.partition("@")
     published = _published(repo_id, revision or None)
     if published is None:
@@ -154,13 +152,13 @@ def find_outcomes(place: str) -> Path:
 
 
 def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:
-    """Refuse a model folder that is worse than a published version on the mentions that both were evaluated on.
+    """Refuse a model folder that is worse than a published version on their common mentions.
 
-    Where the published version has no outcomes there is nothing to compare; where the two share too little for
-    `compare`, a warning says so.
+    If the published version has no outcomes, nothing is compared. If the two share too little for `compare`, a warning
+    says so.
 
     Raises:
-        UserError: it is worse in a figure of `compare`; the message names figure, difference and the way out.
+        UserError: a figure of `compare` is worse; the message names figure, difference and what to do.
     """
     published = _published(repo_id, revision, token)
     if published is None or not (folder / OUTCOMES_FILE).is_file():

@@ -148,7 +148,7 @@ class Reference:
             UserError: the file is missing, damaged or of another format.
         """
         if not path.is_file():
-            raise UserError(f"{path} is missing; umls-reranker evaluate makes it")
+            raise UserError(f"{path} is missing; umls-reranker evaluate writes it")
         content = read_json(path)
         require_format(path, content, SCHEMA_VERSION, "evaluate")
         state = {name: value for name, value in content.items() if name != "schema_version"}
