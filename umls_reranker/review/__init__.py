@@ -1,1 +1,1 @@
-"""What people do: pages to review answers on, and the corrections that come of it."""
+"""Review by people: pages to review answers, and the resulting corrections."""

@@ -1,8 +1,8 @@
-"""Corrections: what a reviewer chose for a mention, as an Arrow dataset, and its way into calibration and training.
+"""Corrections: reviewers' choices as an Arrow dataset, and their use in calibration and training.
 
-A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, whether
-it is among the candidates or not (the name of a candidate that has no CUI), or null where no concept is right; and, if
-they like, ``note``. Everything is compared and stored in the form of `normalize_cui`.
+A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, among
+the candidates or not (the name of a candidate without CUI), or null if no concept is right; ``note`` is optional. CUIs
+are compared and stored in the form of `normalize_cui`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ FEEDBACK_FEATURES = Features(
 
 
 def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
-    """Add reviewed lines to a dataset of corrections, which is made where there is none.
+    """Add reviewed lines to a dataset of corrections, which is created if missing.
 
-    A mention is known by its document and id, or else by its text, context and types; what comes later replaces what
-    was there. Lines without ``chosen`` are left out.
+    A mention is identified by document and id, or by text, context and types. A later review replaces an earlier one.
+    Lines without ``chosen`` are skipped.
 
     Args:
         folder: of the dataset.
@@ -68,7 +68,7 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
         ``corrections`` in all.
 
     Raises:
-        UserError: a file or a line that is no reviewed prediction (names the line).
+        UserError: a file or line is not a reviewed prediction (names the line).
     """
     rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
     counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed"), 0)
@@ -92,7 +92,7 @@ def load_feedback(folder: Path) -> Dataset:
     """Open a dataset of corrections.
 
     Raises:
-        UserError: the folder is missing, or holds something else.
+        UserError: the folder is missing or holds something else.
     """
     try:
         feedback = load_from_disk(str(folder))
@@ -107,7 +107,7 @@ def load_feedback(folder: Path) -> Dataset:
 
 
 def is_right(row: Mapping[str, Any]) -> bool:
-    """Whether the top answer of a correction is what the reviewer chose; never where no concept is right."""
+    """Whether the reviewer chose the top answer; False if no concept is right."""
     return row["chosen"] is not None and row["answer"] == row["chosen"]
 
 
@@ -115,10 +115,10 @@ def is_right(row: Mapping[str, Any]) -> bool:
 def training_mentions(
     found: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy
 ) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
-    """Corpus mentions, and after them the corrections as mentions of the training split.
+    """Corpus mentions, followed by the corrections as mentions of the training split.
 
-    Corrections without a concept have no positive pair, and those in documents of the other splits would be trained on
-    what the model is judged by: both are left out.
+    Corrections without a concept have no positive pair, and those in documents of other splits would leak into the
+    evaluation. Both are left out.
 
     Args:
         found: ``(split, mention)`` of the corpus.
@@ -155,15 +155,15 @@ def calibration_rows(
     *,
     reads_concepts: bool = False,
 ) -> tuple[Dataset, Dataset, dict[str, int]]:
-    """Candidate lists and mentions of a split with the corrections after them.
+    """Candidate lists and mentions of a split, followed by the corrections.
 
     Args:
         candidates, mentions: of the calibration split, row by row.
-        test_documents: corrections in them are left out, or the report would be about what was fitted.
-        train_documents: those whose corrections the model was trained on are left out: it is surer of them than of
-            others.
-        concepts: of the lists; corrections are given its types.
-        reads_concepts: the model reads more of a candidate than its name, so the dictionary must hold it.
+        test_documents: corrections in them are left out, because the report is measured on them.
+        train_documents: corrections in them are left out, because the model was trained on them and is overconfident
+            there.
+        concepts: of the lists; corrections get its types.
+        reads_concepts: whether the model reads more than the candidate's name, so that the dictionary must hold it.
 
     Returns:
         lists, mentions, and how many corrections were left out: ``in_test_documents``, ``trained_on``,
@@ -209,7 +209,7 @@ def _reason_to_leave_out(
     ranges: Mapping[str, ScoreRange],
     concepts: ConceptTable | None,
 ) -> str | None:
-    """The first of the reasons why a correction cannot be fitted on; None for one that can."""
+    """Why a correction cannot be used for fitting, or None if it can."""
     if row["doc_id"] in test_documents:
         return "in_test_documents"
     if row["doc_id"] in train_documents or FEEDBACK_PREFIX + _document(row) in train_documents:
@@ -257,7 +257,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Scores of a correction by their column among the candidates of a run."""
+    """Scores of a correction by their column in a run's candidates."""
     return {f"{name}{SCORES_SUFFIX}": own for name, own in zip(row["score_names"], row["scores"], strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""What the demo's page shows, as HTML in which all text is escaped, and what its buttons do."""
+"""Content of the demo page, as HTML with escaped text, and the actions of its buttons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .review_sheet import ReviewSheet
 
 __all__ = ["Demo", "act", "located", "make_queue", "recalibrate", "review_html"]
 
-# Of a run's dev split: mentions that are ranked, and those of them that are picked for review.
+# Numbers of mentions of a run's dev split that are ranked, and that are selected for review.
 RANKED, PICKED = 100, 30
 
 _environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -39,12 +39,12 @@ _environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, 
 
 @dataclass
 class Demo:
-    """Models and what is needed to ask them.
+    """Models and what they need to answer.
 
     Attributes:
-        models: name -> reranker; the first one is the one that is reviewed, a second one is compared with it.
-        linker: finds candidates; without one, people paste them.
-        run: folder of the run that the first model belongs to.
+        models: name -> reranker; the first is reviewed, a second one is compared with it.
+        linker: finds candidates; None: users paste them.
+        run: run folder of the first model.
         device: as for `UMLSReranker.from_pretrained`.
     """
 
@@ -62,8 +62,8 @@ class Demo:
         Args:
             model: a run folder, whose model and (where there is one) index are taken; a model folder; or a Hub id,
                 ``ID@REVISION``.
-            index: as `ConceptLinker.from_pretrained` takes it.
-            against: another version, given as `model` is.
+            index: as for `ConceptLinker.from_pretrained`.
+            against: another version, given like `model`.
 
         Raises:
             UserError: as `UMLSReranker.from_pretrained` and `ConceptLinker.from_pretrained`.
@@ -84,13 +84,13 @@ class Demo:
         return next(iter(self.models.values()))
 
     def answer(self, text: str, mention: str, start: int | None, types: Sequence[str], pasted: str) -> str:
-        """HTML of what every model says about a mention.
+        """HTML with the answer of every model for a mention.
 
         Args:
-            text: that the mention is in; may be empty.
-            start: where it was selected; where that is not (any longer) so, its first place is taken.
+            text: around the mention; may be empty.
+            start: offset of the selection; if the mention is not there, its first occurrence is used.
             types: ids of its semantic types.
-            pasted: candidates as `parse_candidates` reads them; not read where there is an index.
+            pasted: candidates for `parse_candidates`; ignored if there is an index.
 
         Raises:
             ValueError: the mention is blank, or not in the text.
@@ -115,7 +115,7 @@ class Demo:
 
 
 def located(model: str) -> tuple[str, str | None]:
-    """Id or folder, and revision, of a model as people name it."""
+    """Id or folder, and revision, of a model as users write it."""
     if (Path(model) / "model").is_dir():
         return str(Path(model) / "model"), None
     if Path(model).exists() or "@" not in model:
@@ -125,7 +125,7 @@ def located(model: str) -> tuple[str, str | None]:
 
 
 def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
-    """Write a queue of a run's own dev split, to try a review with: corrections of it may enter calibration.
+    """Write a review queue from a run's dev split; its corrections may be used in calibration.
 
     Raises:
         UserError: the model has no reference yet.
@@ -153,7 +153,7 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
 
 
 def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy) -> str:
-    """The mention under review, its candidates and the buttons; or that all are done.
+    """The mention under review with candidates and buttons, or a message that all are done.
 
     Args:
         hierarchy: names the semantic types.
@@ -167,10 +167,10 @@ def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy) -> str:
 
 
 def act(sheet: ReviewSheet, place: int, choice: str) -> None:
-    """Do what a button says.
+    """Perform the action of a button.
 
     Args:
-        place: of the mention that was shown with it.
+        place: of the mention shown with the button.
         choice: ``none``, ``skip``, ``undo``, or the number of a ranked candidate, from 0.
     """
     if choice == "undo":
@@ -183,13 +183,13 @@ def act(sheet: ReviewSheet, place: int, choice: str) -> None:
 
 
 def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
-    """Fit calibrator and thresholds of the run anew with the choices so far; the new run is NAME-reviewed.
+    """Fit calibrator and thresholds of the run again with the choices so far; the new run is NAME-reviewed.
 
     Returns:
         HTML of the figures before and after.
 
     Raises:
-        UserError: there are no choices, or a script ends with an error.
+        UserError: there are no choices, or a script fails.
     """
     if not sheet.chosen:
         raise UserError("nothing is reviewed yet; choose for some mentions first")
@@ -214,7 +214,7 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
 
 
 def _figures(reranker: UMLSReranker, sheet: ReviewSheet) -> dict[str, str]:
-    """What a model makes of the reviewed mentions, and its default thresholds."""
+    """A model's figures on the reviewed mentions, and its default thresholds."""
     rows = [sheet.mentions[place].row for place in sheet.chosen]
     types = [row.get("entity_type") for row in rows]
     lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))

@@ -1,4 +1,4 @@
-"""The demo's page on Gradio; nothing that it shows or keeps leaves the machine."""
+"""The demo page with Gradio; no data leaves the machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def build_page(demo: Demo, sheet: ReviewSheet | None = None) -> gr.Blocks:
 
     Args:
         demo: models to try.
-        sheet: of the queue to review; None leaves that tab out.
+        sheet: of the queue to review; None hides that tab.
     """
     names = " and ".join(demo.models)
     with gr.Blocks(analytics_enabled=False, title=f"umls_reranker: {names}") as page:
@@ -67,7 +67,7 @@ def launch(page: gr.Blocks, demo: Demo, **options: Any) -> None:
         footer_links=[],
         app_kwargs={"routes": routes},
         css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
-        # The usual themes load fonts from elsewhere.
+        # The default themes load fonts from the web.
         theme=gr.themes.Base(font=font, font_mono=["ui-monospace", "monospace"]),
         **options,
     )
@@ -135,7 +135,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
 
 
 def _said(function: Any, *values: Any) -> Any:
-    """What a function returns; what people can mend is shown to them."""
+    """The result of a function; errors that users can fix are shown on the page."""
     try:
         return function(*values)
     except (UserError, ValueError) as error:

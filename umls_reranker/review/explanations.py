@@ -1,4 +1,4 @@
-"""What a model answers for one mention, and why: plain values, for the page to show."""
+"""A model's answer for one mention, and the reasons for it, as plain values for the page."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Explanation", "as_row", "describe", "explain", "parse_candidates"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one model says about one mention.
+    """The answer of one model for one mention.
 
     Attributes:
         model: name of the model.
         rows: candidates as umls-reranker rerank writes them, best first.
-        about: of each of them, its preferred name where it is another one, and its semantic types.
-        reasons: sentences: why the first candidate is the answer, or why there is none, and what its tier takes.
-        inputs: what the model reads besides mention and names -> whether it was given.
+        about: per candidate, its preferred name if different, and its semantic types.
+        reasons: sentences: why the first candidate is accepted or not, and what its tier requires.
+        inputs: inputs that the model reads in addition to mention and names -> whether given.
     """
 
     model: str
@@ -36,7 +36,7 @@ class Explanation:
 
     @property
     def accepted(self) -> bool:
-        """Whether the mention is mapped to the first candidate."""
+        """Whether the first candidate is accepted."""
         return bool(self.rows) and self.rows[0]["accepted"]
 
 
@@ -49,7 +49,7 @@ def explain(
     left: str = "",
     right: str = "",
 ) -> Explanation:
-    """Rank the candidates of a mention, and say why the decision is what it is.
+    """Rank the candidates of a mention and explain the decision.
 
     Args:
         model: name to show.
@@ -98,7 +98,7 @@ def as_row(item: RankedCandidate) -> dict[str, Any]:
 
 
 def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> list[str]:
-    """The preferred name of a candidate where it is another than its name, and the names of its semantic types."""
+    """The preferred name of a candidate if it differs from its name, and the names of its semantic types."""
     if isinstance(candidate, str):
         return []
     preferred, types = candidate.get("preferred_name"), candidate.get("semantic_types") or ()
@@ -107,7 +107,7 @@ def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> li
 
 
 def parse_candidates(text: str) -> list[dict[str, Any]]:
-    """Candidates as people type them, one a line: ``name | CUI | type; type``, of which only the name is needed.
+    """Candidates as typed by users, one per line: ``name | CUI | type; type``, only the name is required.
 
     >>> parse_candidates("Common Cold | C0009443 | T047")
     [{'name': 'Common Cold', 'cui': 'C0009443', 'semantic_types': ['T047']}]

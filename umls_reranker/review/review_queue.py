@@ -1,4 +1,4 @@
-"""Which predictions are most worth a person's minute."""
+"""Select the predictions whose review helps most."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ..serving.prediction_log import LoggedMention, concept_of
 __all__ = ["RANDOM", "Reasons", "judge_of", "reasons_of", "select_for_review", "write_queue"]
 
 RANDOM = "random draw"
-# Log-odds from the threshold at which the worth of a label has fallen to 1 / e.
+# Distance from the threshold in log-odds at which the value of a label falls to 1 / e.
 NEAR = 0.7
-# What the reasons count; each is in [0, 1].
+# Weights of the reasons; each reason is in [0, 1].
 WEIGHTS = {"near the threshold": 1.0, "rankings disagree": 0.6, "rare type": 0.4}
-# Each pick makes others of its document, and of its type, worth this share of what they were.
+# Each selection multiplies the value of others of its document, and of its type, by this factor.
 SAME_DOCUMENT, SAME_TYPE = 0.7, 0.95
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why a prediction is worth a look.
+    """Why a prediction should be reviewed.
 
     Attributes:
         values: reason -> [0, 1], by the keys of `WEIGHTS`.
@@ -48,7 +48,7 @@ class Reasons:
 
     @property
     def words(self) -> str:
-        """The reasons that count for something, the weightiest first."""
+        """The reasons with a positive value, largest weight first."""
         weighed = {name: WEIGHTS[name] * value for name, value in self.values.items()}
         named = [name for name, value in sorted(weighed.items(), key=lambda item: -item[1]) if value >= 0.2]
         return ", ".join(named) or max(weighed, key=weighed.__getitem__)
@@ -57,11 +57,11 @@ class Reasons:
 def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reasons:
     """Judge one prediction.
 
-    * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds: there a label moves
-      the threshold and the calibrator most, and the decision is most likely wrong;
-    * ``rankings disagree``: 1 where the candidate that the cross-encoder puts first is not the one retrieved first,
-      one half where only the final order differs from one of them;
-    * ``rare type``: from 0 at a share of one in twenty of the test split's mentions to 1 where it had none.
+    * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds: there a label
+      changes threshold and calibrator most, and decisions are most often wrong;
+    * ``rankings disagree``: 1 if cross-encoder and retrieval rank different candidates first, 0.5 if only the final
+      order differs from one of them;
+    * ``rare type``: from 0 for a type with 1 in 20 of the test split's mentions to 1 for a type with none.
 
     Args:
         accept: threshold of acceptance of the mention's type.
@@ -83,7 +83,7 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
 
 
 def judge_of(model: Path) -> Callable[[LoggedMention], Reasons]:
-    """`reasons_of` with the thresholds of a model folder, and the types of its test split.
+    """`reasons_of` with the thresholds of a model folder and the types of its test split.
 
     Raises:
         UserError: thresholds.json or reference.json is missing, or of another version.
@@ -112,16 +112,16 @@ def select_for_review(
     random_share: float = 0.2,
     seed: int = 13,
 ) -> list[tuple[LoggedMention, str]]:
-    """Pick predictions, the worthiest first, each string once and spread over documents and types.
+    """Select predictions, the most valuable first, each string once, spread over documents and types.
 
-    A share is drawn at random from all predictions and comes first: only those say how the service is doing
-    (`monitoring.Monitor.add_label`); the others are where it is in doubt.
+    A share is a random sample of all predictions and comes first: only it shows how the service performs
+    (`monitoring.Monitor.add_label`). The others are doubtful cases.
 
     Args:
-        mentions: predictions, of which `count` at most are picked.
+        mentions: predictions; at most `count` are selected.
         judge: `reasons_of` with the threshold and share of a mention's type.
         random_share: of `count`, in [0, 1].
-        seed: of the random draw.
+        seed: of the random sample.
 
     Returns:
         (prediction, reason) in the order of review.
@@ -140,7 +140,7 @@ def select_for_review(
         document = documents[mention.document] if mention.document else 0
         return reasons[row].worth * SAME_DOCUMENT**document * SAME_TYPE**kind
 
-    # Worth only falls as others are picked, so the head of the queue, judged anew, is the best or goes back into it.
+    # Values only fall as others are selected, so the head of the queue, recomputed, is the best or goes back into it.
     queue = [(-worth(row), row) for row in range(len(mentions)) if row not in taken]
     heapq.heapify(queue)
     while queue and len(picked) < count:
@@ -161,7 +161,7 @@ def select_for_review(
 
 
 def write_queue(picked: Iterable[tuple[LoggedMention, str]], path: Path) -> None:
-    """Write what `select_for_review` picked, a JSON line each, with the reason in front."""
+    """Write the selection of `select_for_review` as JSON lines, with the reason first."""
     with written(path) as partial, partial.open("w", encoding="utf-8") as target:
         for mention, reason in picked:
             target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
@@ -173,7 +173,7 @@ def _log_odds(p: float) -> float:
 
 
 def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:
-    """By retrieval score where all candidates have one, else by the order of the list."""
+    """By retrieval score if all candidates have one, else by the order of the list."""
     items = list(candidates)
     scored = [item for item in items if isinstance(item, Mapping) and item.get("retrieval_score") is not None]
     return max(scored, key=lambda item: item["retrieval_score"]) if len(scored) == len(items) else items[0]

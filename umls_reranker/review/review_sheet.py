@@ -1,4 +1,4 @@
-"""A queue of predictions under review: one mention at a time, and every choice on disk before the next is shown."""
+"""A queue of predictions under review: one mention at a time; each choice is on disk before the next is shown."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["ReviewSheet"]
 
 
 class ReviewSheet:
-    """The lines of a queue, and what a reviewer chose for them.
+    """The lines of a queue and the reviewer's choices.
 
-    A choice is appended to `reviewed`, a line as `corrections.add_feedback` takes it, and is on disk when `choose`
-    returns. A sheet that is opened again resumes behind the last choice. May be used from several threads; a choice
-    for another mention than the one that is shown, such as a second click, does nothing.
+    Each choice is appended to `reviewed` as a line for `corrections.add_feedback`, and is on disk when `choose`
+    returns. A reopened sheet resumes after the last choice. Safe to use from several threads. A choice for a mention
+    that is not shown, such as a second click, does nothing.
 
     Args:
         queue: JSON Lines file of umls-reranker select_for_review.
-        reviewed: JSON Lines file of the choices, made with the first one.
+        reviewed: JSON Lines file of the choices, created with the first one.
 
     Attributes:
         mentions: of the queue.
-        chosen: place in the queue -> CUI (name of a candidate without one), or None where no concept is right.
+        chosen: place in the queue -> CUI (name of a candidate without one), or None if no concept is right.
 
     Raises:
-        UserError: the queue is missing, empty, or a line of either file is no prediction (names the line).
+        UserError: the queue is missing or empty, or a line of either file is not a prediction (names the line).
     """
 
     def __init__(self, queue: Path, reviewed: Path) -> None:
@@ -43,7 +43,7 @@ class ReviewSheet:
             raise UserError(f"{queue} holds no mention to review; umls-reranker select_for_review makes a queue")
         self.chosen: dict[int, str | None] = {}
         self._open = deque(range(len(self.mentions)))
-        # Place and, for choices, where its line starts in the file.
+        # Place and, for choices, the start of its line in the file.
         self._past: list[tuple[int, int | None]] = []
         self._lock = threading.Lock()
         if reviewed.exists():
@@ -51,7 +51,7 @@ class ReviewSheet:
 
     @property
     def place(self) -> int | None:
-        """Of the mention that is shown; None when all have a choice."""
+        """Place of the shown mention; None if all have a choice."""
         return self._open[0] if self._open else None
 
     @property
@@ -61,11 +61,11 @@ class ReviewSheet:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a choice or a skip to take back."""
+        """Whether there is a choice or a skip to undo."""
         return bool(self._past)
 
     def choose(self, place: int, chosen: str | None) -> None:
-        """Write a choice and move to the next; None says that no concept is right.
+        """Write a choice and move to the next; None means that no concept is right.
 
         Raises:
             ValueError: the choice is blank.
@@ -84,14 +84,14 @@ class ReviewSheet:
             self._take(place, chosen, start)
 
     def skip(self, place: int) -> None:
-        """Put a mention at the end of the queue."""
+        """Move a mention to the end of the queue."""
         with self._lock:
             if place == self.place:
                 self._open.rotate(-1)
                 self._past.append((place, None))
 
     def undo(self) -> None:
-        """Take back the last choice or skip, and show its mention again."""
+        """Undo the last choice or skip, and show its mention again."""
         with self._lock:
             if not self._past:
                 return
@@ -114,14 +114,14 @@ class ReviewSheet:
         content = self.reviewed.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            # A process was killed while it wrote.
+            # A process was killed while writing.
             os.truncate(self.reviewed, whole)
         places = {_identity(mention.row): place for place, mention in enumerate(self.mentions)}
         starts = [0, *(at + 1 for at, byte in enumerate(content[:whole]) if byte == ord("\n"))]
         for start, logged in zip(starts, read_predictions(self.reviewed), strict=False):
             place = places.get(_identity(logged.row))
             if place is None or place in self.chosen or "chosen" not in logged.row:
-                # A line of another queue: it stays, and so does all before it.
+                # A line of another queue: it stays, with everything before it.
                 self._past.clear()
                 continue
             self._take(place, logged.row["chosen"], start)

@@ -1,4 +1,4 @@
-"""The page to try a model as a Hugging Face Space: a folder to upload."""
+"""The demo page as a Hugging Face Space: a folder to upload."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ typed here is not stored. It is a tool for people who map text, not a medical de
 
 
 def export_space(model: str, folder: Path) -> None:
-    """Write app.py, requirements.txt and README.md, and a copy of the model where it is a local folder.
+    """Write app.py, requirements.txt and README.md, and a copy of the model if it is a local folder.
 
-    Indexes and queues are left out: they hold names of a vocabulary, or text of patients.
+    Indexes and queues are left out: they hold names of a vocabulary or patients' text.
 
     Args:
-        model: as `Demo.open` takes it.
+        model: as for `Demo.open`.
 
     Raises:
-        UserError: `folder` holds something already, or the model folder is not whole.
+        UserError: `folder` is not empty, or the model folder is incomplete.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty; give a new folder for the Space")

@@ -1,1 +1,1 @@
-"""Answers: to Python, files, clusters, spaCy and HTTP, and what is watched of them."""
+"""Serving: Python, files, clusters, spaCy and HTTP, and monitoring."""

@@ -1,8 +1,8 @@
-"""Rerank a file of any size on one machine: in shards that its processes share out and that survive a kill.
+"""Rerank a file of any size on one machine, in shards that processes share and that survive a kill.
 
-Shard k holds the rows from k times its size on, and process r of n makes the shards k with k mod n = r; so every row
-is scored by exactly one process. A shard appears when it is whole. The first process holds a lock for as long as the
-run lasts, and joins the shards in order when all of them are there; only then does the output appear.
+Shard k starts at row k times the shard size, and process r of n makes the shards k with k mod n = r, so each row is
+scored by exactly one process. A shard appears when it is complete. The first process holds a lock during the whole
+run. When all shards exist, it joins them in order, and only then does the output appear.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkJob"]
 
-# Bad rows that are named one by one where all of them are left out.
+# Number of invalid rows that are named when all are left out.
 NAMED_ROWS = 20
 
 
@@ -41,17 +41,17 @@ class BulkJob:
 
     Args:
         source: mentions with their candidates (`mention_files.open_mentions`).
-        target: file to write, in the input's format, or another by its ending (JSON Lines stays JSON Lines).
+        target: file to write; its ending sets the format (JSON Lines stays JSON Lines).
         batch_rows: mentions held in memory.
-        shard_rows: mentions in a shard, which is what a kill can cost.
-        on_error: ``"raise"`` ends at the first row that cannot be ranked, before any is; ``"skip"`` leaves such rows
-            out of the output.
+        shard_rows: mentions in a shard; a kill loses at most one shard.
+        on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
+            rows out.
 
     Attributes:
-        skipped: rows left out, once `run` has ended in the first process.
+        skipped: rows left out, after `run` in the first process.
 
     Raises:
-        UserError: input or output have no supported format, or the input's columns are not those of mentions.
+        UserError: the format of input or output is not supported, or the input lacks the columns of mentions.
     """
 
     def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int, on_error: str = "raise") -> None:
@@ -68,7 +68,7 @@ class BulkJob:
             raise UserError(f"{source} holds no mentions")
 
     def key_for(self, reranker: UMLSReranker) -> str:
-        """SHA-256 of what decides a shard: input, model, precision and settings."""
+        """SHA-256 of everything that decides a shard: input, model, precision and settings."""
         files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
         scorer = reranker.scorer
         # The manifest holds the hashes of all parts.
@@ -77,18 +77,18 @@ class BulkJob:
         return json_sha256(content)
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
-        """Make the shards of this process that are not there yet; the first process joins all of them at the end.
+        """Make the missing shards of this process; the first process joins all shards at the end.
 
         Args:
             reranker: of this process.
-            processes: all that make this output (`devices.sharing_processes`).
+            processes: all processes that make this output (`devices.sharing_processes`).
 
         Returns:
-            Rows of the shards that were made.
+            Rows in the new shards.
 
         Raises:
-            UserError: a row cannot be ranked (names it), another run is making the same output, or the processes are
-                not on one machine.
+            UserError: a row cannot be ranked (named), another run is writing the same output, or the processes are not
+                on one machine.
         """
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if processes.num_processes > here:
@@ -118,25 +118,27 @@ class BulkJob:
                     whole.replace(self.target)
                     shutil.rmtree(folder, ignore_errors=True)
             except BaseException:
-                # Without a finished shard there is nothing to resume from.
+                # Without a finished shard there is nothing to resume.
                 if first and not any(shard.exists() for shard in shards):
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
         return rows
 
     def _drop_former(self, folder: Path, key: str) -> None:
-        """Remove the shards that were made of something else."""
+        """Remove shards made from other input, model or settings."""
         file = folder / "key"
         if not (file.is_file() and file.read_text() == key):
             formers = [former for former in folder.iterdir() if former.name != "lock"]
             if formers:
-                print(f"dropping the shards in {folder}: they are of another input, model or setting", file=sys.stderr)
+                print(
+                    f"dropping the shards in {folder}: they are from another input, model or setting", file=sys.stderr
+                )
             for former in formers:
                 former.unlink()
             file.write_text(key)
 
     def _make(self, reranker: UMLSReranker, shards: dict[Path, range]) -> int:
-        """Check the rows of all shards, then make one after the other; returns how many rows they hold."""
+        """Check the rows of all shards, then make the shards one by one; returns their number of rows."""
         rows = sum(map(len, shards.values()))
         with progress(total=rows, desc="checking", unit=" mentions") as bar:
             found = (faults for span in shards.values() for *_, faults in self._pieces(reranker, span, bar))
@@ -144,7 +146,7 @@ class BulkJob:
             for count, (row, reason) in enumerate(faults):
                 fault = f"{self.mentions.place(row)}: {reason}"
                 if self.on_error == "raise":
-                    raise UserError(f"{fault}; mend the row, or leave such rows out with on_error: skip")
+                    raise UserError(f"{fault}; fix the row, or leave such rows out with on_error: skip")
                 if count < NAMED_ROWS:
                     bar.write(f"left out: {fault}", sys.stderr)
         with naming_full_disk(self.target), progress(total=rows, desc="reranking", unit=" mentions") as bar:

@@ -1,8 +1,7 @@
 """Reranking on a cluster: a function for Spark's ``mapInPandas`` and a class for Ray Data's ``map_batches``.
 
 Rows have the columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name`` and ``cui``) and,
-where known, ``entity_type``, ``left`` and ``right``; a column ``ranked`` is added. The model is loaded once in each
-worker.
+if known, ``entity_type``, ``left`` and ``right``; the column ``ranked`` is added. Each worker loads the model once.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class RerankBatches:
     """For ``ray.data.Dataset.map_batches``, as a class whose actors each load the model once.
 
     Args:
-        model: folder or Hub id; on a cluster every node must reach it.
+        model: folder or Hub id that every node can reach.
         options: of `UMLSReranker.from_pretrained`, e.g. ``revision``.
 
     >>> dataset.map_batches(  # doctest: +SKIP
@@ -52,7 +51,7 @@ class RerankBatches:
 
 
 class RerankPartitions:
-    """For ``pyspark.sql.DataFrame.mapInPandas``; travels to the workers without the model.
+    """For ``pyspark.sql.DataFrame.mapInPandas``; it is sent to the workers without the model.
 
     Args:
         model, options: as for `RerankBatches`.
@@ -70,7 +69,7 @@ class RerankPartitions:
         reranker = _load(self.model, tuple(sorted(self.options.items())))
         for frame in frames:
             given = [name for name in MENTION_FIELDS if name in frame]
-            # Spark's arrays: an empty one is of floats, which Arrow refuses next to those of structs.
+            # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[given].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())

@@ -1,4 +1,4 @@
-"""`ConceptLinker`: mentions and their text in, ranked concepts with calibrated scores and decisions out."""
+"""`ConceptLinker`: from mentions and their text to ranked concepts with calibrated scores and decisions."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ __all__ = ["ConceptLinker", "LinkedConcept", "MentionQueries"]
 
 @dataclass(frozen=True, slots=True)
 class LinkedConcept:
-    """One concept that a mention may mean.
+    """A concept that a mention may refer to.
 
     Attributes:
         cui: its CUI.
-        name: the one of its names that is nearest to the mention; what the cross-encoder read.
+        name: its name nearest to the mention, which the cross-encoder read.
         preferred_name: its preferred name.
         semantic_types: its type ids; may be empty.
         rank, score, margin, tier, accepted, inputs: as in `RankedCandidate`; `score` is the calibrated probability.
@@ -56,10 +56,10 @@ class LinkedConcept:
 
 
 class MentionQueries(NamedTuple):
-    """n mentions as retriever and cross-encoder read them.
+    """n mentions in the form that retriever and cross-encoder read.
 
     Attributes:
-        texts: the mentions; long forms stand for abbreviations that the document defines.
+        texts: the mentions, with abbreviations replaced by long forms that the document defines.
         lefts, rights: text around them.
     """
 
@@ -69,19 +69,19 @@ class MentionQueries(NamedTuple):
 
 
 class ConceptLinker:
-    """Retriever, dictionary and reranker of one run; made with `from_run` or `from_pretrained`.
+    """Retriever, dictionary and reranker of a run; created by `from_run` or `from_pretrained`.
 
-    Mentions are read, retrieved and ranked as those of the run's own evaluation were, so what was measured there holds
-    here. May be used from several threads.
+    Mentions are read, retrieved and ranked as in the run's evaluation, so its figures hold here. Safe to use from
+    several threads.
 
     >>> linker = ConceptLinker.from_pretrained("org/sapbert-umls-reranker", "/srv/index", "v1")  # doctest: +SKIP
     >>> linker.link("cold", "She caught a cold in May.")[0].preferred_name  # doctest: +SKIP
     'Common Cold'
 
     Args:
-        reranker: what ranks the candidates.
-        retriever: what finds them.
-        concepts: the dictionary that the retriever's index was built over.
+        reranker: ranks the candidates.
+        retriever: finds the candidates.
+        concepts: the dictionary of the retriever's index.
         recipe: of the run: candidates per mention, characters of context, abbreviations.
 
     Raises:
@@ -108,20 +108,20 @@ class ConceptLinker:
     ) -> ConceptLinker:
         """Open a model and an index folder.
 
-        How mentions are read and candidates retrieved follows from the recipe that the model carries: its scores are
-        probabilities for such lists only.
+        The recipe in the model decides how mentions are read and candidates retrieved: scores are probabilities only
+        for such lists.
 
         Args:
             id_or_path, revision: as for `UMLSReranker.from_pretrained`.
-            index: folder that umls-reranker export_index wrote, or a run folder.
-            options: the further ones of `UMLSReranker.from_pretrained`; ``device`` holds for the retriever too.
+            index: folder made by umls-reranker export_index, or a run folder.
+            options: other arguments of `UMLSReranker.from_pretrained`; ``device`` also applies to the retriever.
 
         Raises:
-            UserError: as for `UMLSReranker.from_pretrained`; or the index lacks a part that the model's recipe needs,
-                or has parts of different runs or of another encoder.
+            UserError: as for `UMLSReranker.from_pretrained`, or the index lacks a required part, or has parts of
+                different runs or of another encoder.
 
         Warns:
-            UserWarning: the index is another than the one whose lists the model was calibrated on.
+            UserWarning: the model was calibrated on lists of another index.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         recipe, folder = model_recipe(reranker.folder), Path(index).expanduser().resolve()
@@ -145,14 +145,14 @@ class ConceptLinker:
         left: str = "",
         right: str = "",
     ) -> list[LinkedConcept]:
-        """Rank the concepts that one mention may mean, best first.
+        """Rank the concepts that a mention may refer to, best first.
 
         Args:
             mention: its text.
-            document: the text it is in, for its context and for abbreviations that are defined there.
-            start: where it is in `document`, in characters; None takes the first place where its text is found.
+            document: its text, for context and for abbreviations defined there.
+            start: its offset in `document`, in characters; None uses the first occurrence.
             entity_type: as for `UMLSReranker.rerank`.
-            left, right: text around it, where there is no `document`.
+            left, right: text around it, if there is no `document`.
 
         Returns:
             one `LinkedConcept` for each candidate; at most one is accepted.
@@ -171,7 +171,7 @@ class ConceptLinker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> list[list[LinkedConcept]]:
-        """Rank the concepts of n mentions; the arguments are those of `link`, n of each."""
+        """Rank the concepts of n mentions; each argument of `link` becomes a list of n."""
         queries = self.read(mentions, documents, starts, lefts, rights)
         ranked = self.reranker.rerank_batch(
             queries.texts, self.candidates(queries), entity_types, queries.lefts, queries.rights
@@ -186,7 +186,7 @@ class ConceptLinker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
     ) -> MentionQueries:
-        """Mentions with the text around them, and long forms for abbreviations; the arguments are those of `link`.
+        """Mentions with context, and long forms for abbreviations; arguments as for `link`.
 
         Raises:
             ValueError: a mention is blank, or is not in its document.
@@ -218,9 +218,9 @@ class ConceptLinker:
         return queries
 
     def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
-        """Candidate concepts of n mentions as `UMLSReranker.rerank` takes them, with the scores of all retrievers.
+        """Candidate concepts of n mentions, as for `UMLSReranker.rerank`, with the scores of all retrievers.
 
-        Mentions that are equal in all that is read of them are searched once.
+        Mentions that are equal in everything that is read are searched once.
         """
         keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
         distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
@@ -248,7 +248,7 @@ class ConceptLinker:
         return [lists[distinct[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
-        """Ranked ones of `candidates` with their preferred names and semantic types."""
+        """Ranked `candidates` with their preferred names and semantic types."""
         return [
             [
                 LinkedConcept(

@@ -1,7 +1,7 @@
-"""Logged predictions: the JSON lines that umls-reranker rerank writes, or a service in the same form.
+"""Logged predictions: JSON lines written by umls-reranker rerank, or by a service in the same format.
 
-One object a line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
-``margin``, ``logit``, ``tier``, ``accepted``, ``inputs``) and, where known, ``entity_type``, ``left``, ``right``,
+One object per line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
+``margin``, ``logit``, ``tier``, ``accepted``, ``inputs``) and, if known, ``entity_type``, ``left``, ``right``,
 ``mention_id``, ``doc_id``.
 """
 
@@ -36,12 +36,12 @@ class LoggedMention:
 
     @property
     def document(self) -> str | None:
-        """Id of the document, where one was logged."""
+        """Id of the document, if logged."""
         return _text(self.row.get("doc_id"))
 
     @property
     def mention_id(self) -> str | None:
-        """Id of the mention, where one was logged."""
+        """Id of the mention, if logged."""
         return _text(self.row.get("mention_id"))
 
 
@@ -49,7 +49,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     """Read line by line; blank lines are skipped.
 
     Raises:
-        UserError: the file is missing, or a line is not such an object (names the line).
+        UserError: the file is missing, or a line is not such an object (named).
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
@@ -71,8 +71,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
 
 
 def concept_of(candidate: Mapping[str, Any] | str) -> str:
-    """What a candidate, or a ranked one, stands for: its CUI in the form of `normalize_cui`, its name where it has
-    none."""
+    """The concept of a candidate: its CUI in the form of `normalize_cui`, or its name if it has none."""
     name, cui = (candidate, None) if isinstance(candidate, str) else (candidate["name"], candidate.get("cui"))
     return normalize_cui(cui or name)
 

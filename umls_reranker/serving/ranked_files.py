@@ -1,4 +1,4 @@
-"""Files of mentions with their ranked candidates: what is written of what `data.mention_files` reads."""
+"""Write files of mentions with ranked candidates, as read by `data.mention_files`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", 
 
 
 def check_columns(mentions: MentionFile, target: Path) -> None:
-    """Check that a file of mentions can be written to `target`, before there is anything to write.
+    """Check in advance that a file of mentions can be written to `target`.
 
     Raises:
-        UserError: the formats do not go together, or a column has a type that the format lacks.
+        UserError: the formats do not match, or the format lacks the type of a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -49,13 +49,13 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
 
 
 def write_shard(path: Path, pieces: Iterator[tuple[Any, pa.ListArray]]) -> None:
-    """Write ranked pieces, whole or not at all.
+    """Write ranked pieces atomically.
 
     Args:
-        path: by its ending one of `FORMATS`.
-        pieces: what was read, and the `ranked_column` of its rows.
+        path: its ending is one of `FORMATS`.
+        pieces: the input, and the `ranked_column` of its rows.
     """
-    # A process that outlives its run must not write into the next one's file.
+    # A process that outlives its run must not write into the next run's file.
     with written(path, shared=True) as partial:
         if FORMATS[path.suffix] == "jsonl":
             with partial.open("wb") as stream:
@@ -69,7 +69,7 @@ def write_shard(path: Path, pieces: Iterator[tuple[Any, pa.ListArray]]) -> None:
 
 
 def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:
-    """A row of JSON Lines as it is, or a row of a table, with its ranked candidates at the end."""
+    """A line of JSON unchanged, or a row of a table, with the ranked candidates at the end."""
     if isinstance(row, dict):
         row = json.dumps(row, ensure_ascii=False, default=_as_text).encode()
     ending = json.dumps(ranked, ensure_ascii=False).encode()
@@ -77,12 +77,12 @@ def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:
 
 
 def _as_text(value: Any) -> str:
-    """What JSON has no type for: bytes in base64, and dates, times and decimals as Python shows them."""
+    """Values without a JSON type: bytes in base64; dates, times and decimals as Python shows them."""
     return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def joined(shards: Sequence[Path], target: Path) -> int:
-    """Join shards into one file; memory holds a piece at a time. Returns the number of rows."""
+    """Join shards into one file, one piece at a time; returns the number of rows."""
     kind = FORMATS[target.suffix]
     if kind != "jsonl":
         files = open_tables(kind, list(shards))
@@ -110,7 +110,7 @@ def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.
     with pa.ipc.new_file(path, schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)) as writer:
         former = schema.empty_table()
         for table in tables:
-            # Arrow files let a dictionary grow, not change.
+            # In Arrow files a dictionary may grow, not change.
             try:
                 table = pa.concat_tables([former, table]).unify_dictionaries().slice(former.num_rows)
                 writer.write_table(table)

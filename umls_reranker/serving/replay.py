@@ -1,4 +1,4 @@
-"""Test mentions replayed through a reranker as a service calls it: one at a time, and in one batch."""
+"""Replay test mentions through a reranker as a service does: one at a time, and in one batch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["replay_checks"]
 
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
-# Batches pad differently; bfloat16 then rounds differently.
+# Batches differ in padding, so bfloat16 rounds differently.
 LARGEST_GAP = 0.02
 
 
 def replay_checks(
     reranker: UMLSReranker, mentions: Dataset, candidates: Dataset, concepts: ConceptTable
 ) -> list[Check]:
-    """Every candidate comes back with a probability, in order, and the same whether asked for alone or in a batch.
+    """Every candidate is returned with a probability, in order, and with the same score alone as in a batch.
 
     Args:
-        reranker: loaded as a user does.
+        reranker: loaded as by a user.
         mentions, candidates: of one split, n rows each.
         concepts: of the candidates.
     """

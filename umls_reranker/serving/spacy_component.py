@@ -2,9 +2,8 @@
 
     nlp.add_pipe("umls_reranker", config={"model": "org/umls-reranker", "revision": "v1", "index": "/srv/index"})
 
-spaCy finds it through the entry point ``spacy_factories`` once the package is installed. It reads the entities that
-are in ``doc.ents``; what finds them comes earlier in the pipeline. A saved pipeline holds the settings alone, so
-loading it opens the same model and index again.
+spaCy finds it through the entry point ``spacy_factories``. It reads the entities in ``doc.ents``, which an earlier
+component must set. A saved pipeline holds only the settings; loading it opens the same model and index.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ __all__ = ["make_component"]
 class EntityLinks:
     """Links the entities of Docs.
 
-    ``ent._.umls`` becomes a list of dicts, best first, with the keys of `LinkedConcept`; plain values, so that a Doc
-    can be saved and sent to other processes. An accepted concept's CUI becomes the entity's ``kb_id_``; where none
-    is accepted, ``kb_id_`` becomes empty, whatever an earlier component wrote there.
+    ``ent._.umls`` becomes a list of dicts, best first, with the keys of `LinkedConcept`. They are plain values, so a
+    Doc can be saved and sent to other processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If
+    none is accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
 
     Args:
-        linker: what links.
-        types: entity label -> semantic type of the model (name or id). A label that is not there is taken as a type
-            where the model knows it, else no type is said.
-        top: concepts kept for each entity.
+        linker: links the entities.
+        types: entity label -> semantic type of the model (name or id). A label without entry is used as a type if the
+            model knows it; else there is no type.
+        top: number of concepts kept per entity.
     """
 
     def __init__(self, linker: ConceptLinker, types: Mapping[str, str], top: int) -> None:

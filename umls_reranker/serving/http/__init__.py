@@ -1,1 +1,1 @@
-"""The HTTP service: ``/rerank`` in the shape of Text Embeddings Inference, decisions, links, figures, health."""
+"""The HTTP service: ``/rerank`` as in Text Embeddings Inference, decisions, links, metrics, health."""

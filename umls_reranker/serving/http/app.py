@@ -1,7 +1,7 @@
 """The service as an ASGI application.
 
-Requests name texts, never models, paths or repos: what is served is settled before the first one. The shapes of
-``/rerank``, of ``/info`` and of errors, and the status codes, are those of Text Embeddings Inference 1.8
+Requests contain texts, never models, paths or repos: the served model is fixed at the start. The formats of
+``/rerank``, ``/info`` and errors, and the status codes, are those of Text Embeddings Inference 1.8
 (https://huggingface.github.io/text-embeddings-inference), so that its clients work unchanged.
 """
 
@@ -32,15 +32,15 @@ __all__ = ["create_app"]
 
 
 def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
-    """The service, for one process; when it is stopped, what was admitted is answered first.
+    """The service, for one process; on shutdown, admitted requests are answered first.
 
     Args:
         reranker: what ranks.
         serving: limits.
-        linker: what links, with the same reranker; None links nothing.
+        linker: links, with the same reranker; None: no linking.
 
     Raises:
-        UserError: the limits contradict one another.
+        UserError: the limits contradict each other.
     """
     engine = Engine(reranker, serving, linker)
     metrics = ServiceMetrics(lambda: engine.batcher.waiting, lambda: engine.in_flight)
@@ -57,7 +57,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.post("/rerank")
     async def rerank(request: RerankRequest) -> JSONResponse:
-        """Texts by their score for the query, best first: a calibrated probability, or the raw log-odds."""
+        """Texts by score for the query, best first: a calibrated probability, or raw log-odds."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         engine.require_few(len(request.texts))
@@ -73,7 +73,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         return JSONResponse(sorted(rows, key=lambda row: -row["score"]))
 
     async def require_fit(request: RerankRequest) -> None:
-        """Refuse texts that would be cut against the request's will."""
+        """Refuse texts that are too long if the request forbids truncation."""
         may_cut = serving.auto_truncate if request.truncate is None else request.truncate
         on_the_left = request.truncation_direction.lower() == "left"
         if may_cut and not on_the_left:
@@ -105,7 +105,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.get("/health")
     async def health() -> Response:
-        """200 while requests are taken, else 503."""
+        """200 while requests are accepted, else 503."""
         if not engine.is_open:
             raise Refusal(503, "Unhealthy", "the service is stopping")
         return Response()
@@ -118,7 +118,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.get("/info")
     async def info() -> dict[str, Any]:
-        """What is served, and its limits."""
+        """The served model and the limits."""
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,

@@ -1,4 +1,4 @@
-"""What the routes share: admission, the micro-batcher, the linker."""
+"""Shared by the routes: admission, the micro-batcher, the linker."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """Ranks and links for all requests of one process.
+    """Ranks and links for all requests of a process.
 
-    What is admitted is bounded in mentions, so memory is, whatever the load. `admitted` belongs to the event loop's
-    thread.
+    The number of admitted mentions is limited, so memory is bounded under any load. `admitted` runs in the event
+    loop's thread.
 
     Args:
         reranker: what ranks.
         serving: limits.
-        linker: what links, with the same reranker; None links nothing.
+        linker: links, with the same reranker; None: no linking.
 
     Raises:
-        UserError: the limits contradict one another.
+        UserError: the limits contradict each other.
     """
 
     def __init__(self, reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> None:
@@ -55,10 +55,10 @@ class Engine:
 
     @contextmanager
     def admitted(self, mentions: int) -> Iterator[None]:
-        """Hold room for the mentions of a request.
+        """Reserve room for the mentions of a request.
 
         Raises:
-            Refusal: there are too many of them, too many already, or the service is stopping.
+            Refusal: too many mentions in the request or in progress, or the service is stopping.
         """
         if mentions > self.serving.max_request_mentions:
             raise _too_many(mentions, self.serving.max_request_mentions)
@@ -78,7 +78,7 @@ class Engine:
             raise _too_many(candidates, self.serving.max_candidates)
 
     async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
-        """Rank mentions, given by the arguments of `UMLSReranker.rerank`, together with those of other requests."""
+        """Rank mentions, given as arguments of `UMLSReranker.rerank`, together with those of other requests."""
         self.require_few(max(len(candidates) for _, candidates, *_ in calls))
         with as_refusal():
             return await asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(*call)) for call in calls])
@@ -106,11 +106,11 @@ class Engine:
         return row | {"score": item.cross_encoder_score}
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
-        """Pairs of which the query or the text is too long for the model."""
+        """Number of pairs whose query or text is too long for the model."""
         return self.reranker.scorer.encoder.encode([query] * len(texts), texts).truncated
 
     def close(self) -> None:
-        """Take nothing more, rank what waits, and end."""
+        """Accept nothing more, rank the waiting mentions, and stop."""
         self.is_open = False
         self.batcher.close()
 

@@ -1,4 +1,4 @@
-"""How much of a request is read, and for how long it is waited for."""
+"""Limits on the size and duration of requests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["BodyLimit", "http_protocol"]
 
 
 class BodyLimit:
-    """Ends the reading of a body that is too long, whether or not it says how long it is, or that takes too long.
+    """Stops reading a body that is too long, with or without a stated length, or too slow.
 
     Args:
         app: what answers.
         most: bytes of a body.
-        seconds: within which a body arrives whole.
+        seconds: for the complete body to arrive.
     """
 
     def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
@@ -38,13 +38,13 @@ class BodyLimit:
 
         async def limited() -> Message:
             nonlocal read, is_whole
-            # What comes after the body is the client's going, for which there is no hurry.
+            # After the body only the disconnect can follow, which has no deadline.
             left = None if is_whole else deadline - asyncio.get_running_loop().time()
             try:
                 message = await asyncio.wait_for(receive(), left)
             except asyncio.TimeoutError:
                 late = f"the request did not arrive whole within {self.seconds:g} seconds"
-                # The rest of the body may still come, and must not be taken for the next request.
+                # The rest of the body may still arrive and must not be read as the next request.
                 raise HTTPException(408, late, {"connection": "close"}) from None
             is_whole = not message.get("more_body", False)
             read += len(message.get("body", b""))
@@ -56,13 +56,13 @@ class BodyLimit:
 
 
 def http_protocol(seconds: float) -> type[Protocol]:
-    """Uvicorn's HTTP protocol, which closes a connection whose request line and headers take longer than this.
+    """Uvicorn's HTTP protocol, which closes a connection whose headers take longer than this.
 
-    Uvicorn itself waits without end for them, from the first connection on; bodies are `BodyLimit`'s.
+    Uvicorn itself waits for headers without limit; `BodyLimit` handles bodies.
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    # A variable: Uvicorn has one class for httptools and one for h11.
+    # A variable, because Uvicorn has one class for httptools and one for h11.
     class HeaderTimeout(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
         timer: asyncio.TimerHandle | None = None
 

@@ -1,4 +1,4 @@
-"""Figures of the service for Prometheus."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ServiceMetrics", "Watch"]
 
-# Seconds; a cross-encoder on a processor takes some 10 ms for one mention.
+# Seconds; a cross-encoder on a CPU takes about 10 ms per mention.
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class ServiceMetrics:
-    """Requests, latencies and the queue; what the answers were is the monitor's.
+    """Requests, latencies and the queue; the monitor counts the answers.
 
     Args:
-        waiting: gives the number of mentions that wait for a batch.
-        in_flight: gives the number of mentions that were admitted and are not answered.
+        waiting: returns the number of mentions waiting for a batch.
+        in_flight: returns the number of admitted, unanswered mentions.
     """
 
     MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -54,14 +54,14 @@ class ServiceMetrics:
 
 
 class Watch:
-    """Counts and times every request, and names in each answer the version of the model that gave it.
+    """Counts and times every request, and adds the model's version to each answer.
 
-    It answers what failed, too: above it the framework would, without the version.
+    It also answers failures, because the framework would omit the version.
 
     Args:
-        app: what answers.
-        metrics: where it is counted.
-        paths: paths that are counted by name; all others count as ``other``.
+        app: answers requests.
+        metrics: counts requests.
+        paths: counted by name; all others count as ``other``.
         revision: value of the header ``x-model-revision``.
     """
 
@@ -88,7 +88,7 @@ class Watch:
         except Exception:
             if not is_answered:
                 await error_answer(500, "Backend", "the service failed; its log says why")(scope, receive, watched)
-            # The server writes it to its log.
+            # The server writes the error to its log.
             raise
         finally:
             self.metrics.requests.labels(path, str(status)).inc()

@@ -1,4 +1,4 @@
-"""Joins concurrent calls of `UMLSReranker.rerank` into one batch: a model is busiest with many pairs at once."""
+"""Joins concurrent calls of `UMLSReranker.rerank` into batches: a model is most efficient with many pairs at once."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from ..reranker import UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]
 
-# What a mention is given by; `UMLSReranker.rerank_batch` takes columns of it, in this order.
+# The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order.
 SIGNATURE = inspect.signature(UMLSReranker.rerank)
 
 
 class QueueFull(RuntimeError):
-    """As many mentions wait as the queue holds; try again later."""
+    """The queue is full; try again later."""
 
 
 class MicroBatcher:
-    """Takes mentions from any number of threads and ranks them together, in one thread of its own.
+    """Accepts mentions from any number of threads and ranks them together in its own thread.
 
-    A mention waits until a batch is full or until its deadline, counted from its arrival; what arrived while the
-    former batch was computed is taken at once. Results are those of `UMLSReranker.rerank`. A mention that cannot be
-    ranked fails alone, not those it was joined with. A context manager; it ends by `close`.
+    A mention waits until a batch is full or until its deadline, counted from its arrival. Mentions that arrive while a
+    batch is computed join the next one. Results equal those of `UMLSReranker.rerank`. A mention that cannot be ranked
+    fails alone, without affecting its batch. A context manager that ends with `close`.
 
     Args:
         reranker: does the work through ``rerank_batch``.
-        deadline_ms: milliseconds that the first mention of a batch waits for others; 0 joins only what waits already.
-        queue_size: most mentions that wait; memory stays bounded whatever the load.
-        max_mentions: most mentions of a batch.
-        max_pairs: most candidates of a batch, one mention's own list excepted; bounds how long a batch takes.
-        block: when the queue is full, wait for room instead of raising `QueueFull`.
+        deadline_ms: milliseconds that the first mention of a batch waits for others; 0 joins only mentions that
+            already wait.
+        queue_size: maximum waiting mentions; memory stays bounded under any load.
+        max_mentions: maximum mentions per batch.
+        max_pairs: maximum candidates per batch, except for a single mention's list; limits the time of a batch.
+        block: if the queue is full, wait instead of raising `QueueFull`.
 
     >>> with MicroBatcher(reranker, deadline_ms=2) as batcher:  # doctest: +SKIP
     ...     best = batcher.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
@@ -83,7 +84,7 @@ class MicroBatcher:
         return self.submit(*args, **kwargs).result()
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[list[RankedCandidate]]:
-        """As `rerank`, without waiting for the result; a future cancelled before its batch starts costs nothing."""
+        """Like `rerank`, but returns a future; cancelled before its batch starts, it costs nothing."""
         call = SIGNATURE.bind(self.reranker, *args, **kwargs)
         call.apply_defaults()
         waiting = _Waiting(Future(), time.monotonic(), call.args[1:])
@@ -100,7 +101,7 @@ class MicroBatcher:
         return waiting.future
 
     def close(self) -> None:
-        """Take no more mentions, finish those that wait, and end the thread."""
+        """Accept no more mentions, finish the waiting ones, and end the thread."""
         with self._has_work:
             self._closed = True
             self._has_work.notify_all()
@@ -123,7 +124,7 @@ class MicroBatcher:
                     self._finish([waiting])
 
     def _next_batch(self) -> list[_Waiting]:
-        """The next mentions, or none when the batcher is closed and empty."""
+        """The next mentions, or none if the batcher is closed and empty."""
         with self._has_work:
             while not self._queue and not self._closed:
                 self._has_work.wait()
@@ -147,7 +148,7 @@ class MicroBatcher:
         return len(self._queue) >= self.max_mentions or self._pairs >= self.max_pairs
 
     def _finish(self, batch: list[_Waiting]) -> bool:
-        """Rank a batch and hand out the results; the error only of a mention alone."""
+        """Rank a batch and deliver the results; an error affects only its mention."""
         try:
             texts, lists, types, lefts, rights = map(list, zip(*(waiting.call for waiting in batch), strict=True))
             results = self.reranker.rerank_batch(texts, lists, types, lefts, rights)

@@ -1,4 +1,4 @@
-"""Requests that are not answered, in the shape that Text Embeddings Inference gives errors."""
+"""Refused requests, in the error format of Text Embeddings Inference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Refusal", "add_error_answers", "as_refusal", "error_answer"]
 
 
 class Refusal(Exception):
-    """A request that is not answered.
+    """A refused request.
 
     Args:
         status: HTTP status.
@@ -35,7 +35,7 @@ class Refusal(Exception):
 
 @contextmanager
 def as_refusal() -> Iterator[None]:
-    """Turn what linker, batcher and reranker raise into a `Refusal`."""
+    """Turn exceptions of linker, batcher and reranker into a `Refusal`."""
     try:
         yield
     except QueueFull as error:
@@ -47,12 +47,12 @@ def as_refusal() -> Iterator[None]:
 
 
 def error_answer(status: int, kind: str, message: str) -> JSONResponse:
-    """An error in their shape; the arguments are those of `Refusal`."""
+    """An error in this format; the arguments are those of `Refusal`."""
     return JSONResponse({"error": message, "error_type": kind}, status)
 
 
 def add_error_answers(app: FastAPI) -> None:
-    """Let the application answer every refusal with ``error`` and ``error_type``."""
+    """Make the application answer every refusal with ``error`` and ``error_type``."""
 
     async def refused(request: Request, error: Refusal) -> JSONResponse:
         return error_answer(error.status, error.kind, str(error))

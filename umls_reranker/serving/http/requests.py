@@ -1,4 +1,4 @@
-"""What the service is asked: the bodies of its requests, checked before any work is done."""
+"""Request bodies of the service, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Types = Text | list[Text] | None
 
 
 class _Body(BaseModel):
-    # As in Text Embeddings Inference, keys that are not known are passed over, and types are not guessed.
+    # As in Text Embeddings Inference, unknown keys are ignored and types are not converted.
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
@@ -46,7 +46,7 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """One candidate concept, as `UMLSReranker.rerank` takes it; scores may be those of a pipeline's own retrievers."""
+    """A candidate concept, as for `UMLSReranker.rerank`; scores may come from a pipeline's own retrievers."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -85,7 +85,7 @@ class RankRequest(_Body):
 
 
 class LinkedMention(_Body):
-    """A mention whose concepts are asked for; `start` is its place in the document, in characters."""
+    """A mention to link; `start` is its offset in the document, in characters."""
 
     mention: MentionText
     start: int | None = Field(default=None, ge=0)
@@ -95,7 +95,7 @@ class LinkedMention(_Body):
 
 
 class LinkRequest(_Body):
-    """The body of ``/link``; without a document each mention brings the text left and right of it."""
+    """The body of ``/link``; without a document, each mention has its own left and right text."""
 
     mentions: list[LinkedMention] = Field(min_length=1)
     document: Text | None = None

@@ -1,1 +1,1 @@
-"""A reranker at work, watched: figures over sliding windows, drift against the model's test split, promises kept."""
+"""Monitoring: figures over sliding windows, drift from the model's test split, and the high tier's promise."""

@@ -1,4 +1,4 @@
-"""Has a distribution moved? A two-sample test for whether, and the population stability index for how far."""
+"""Drift of a distribution: a two-sample test, and the population stability index for its size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .reference import Distribution
 
 __all__ = ["SMALLEST_PSI", "Drift", "drift_of", "spent"]
 
-# The index is read by habit as: below 0.1 stable, 0.1 to 0.25 moved, above 0.25 moved far.
+# Usual reading of the index: below 0.1 stable, 0.1 to 0.25 moderate drift, above 0.25 large drift.
 SMALLEST_PSI = 0.1
 
 
@@ -21,8 +21,8 @@ class Drift:
 
     Attributes:
         psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
-        p_value: probability of a difference as large, of two samples from one distribution.
-        cell: label of the cell whose share moved most. share, reference_share: of that cell.
+        p_value: probability of at least this difference between two samples of one distribution.
+        cell: label of the cell whose share changed most. share, reference_share: of that cell.
     """
 
     psi: float
@@ -33,15 +33,15 @@ class Drift:
 
 
 def drift_of(reference: Distribution, counts: np.ndarray) -> Drift:
-    """Compare a window's counts, (k,), with the reference's.
+    """Compare the counts of a window, (k,), with the reference's.
 
-    Pearson's statistic of two samples, both with the clustering of the reference's documents (see `Distribution`).
+    Pearson's two-sample statistic, assuming the reference's clustering by document for both (see `Distribution`).
     """
     a, b = np.array(reference.counts, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     used = a + b > 0
     n, m = a.sum(), b.sum()
     statistic = ((np.sqrt(m / n) * a - np.sqrt(n / m) * b)[used] ** 2 / (a + b)[used]).sum()
-    # Half a mention in each cell keeps an empty one from making the index infinite.
+    # Half a mention per cell keeps the index finite for empty cells.
     p, q = (a + 0.5) / (n + len(a) / 2), (b + 0.5) / (m + len(b) / 2)
     moved = int(np.argmax(np.abs(q - p)))
     return Drift(
@@ -54,5 +54,5 @@ def drift_of(reference: Distribution, counts: np.ndarray) -> Drift:
 
 
 def spent(alpha: float, look: int) -> float:
-    """Level of look number k (from 1), alpha / (k (k + 1)): all looks together, however many, spend `alpha`."""
+    """Level of test number k (from 1), alpha / (k (k + 1)): any number of tests together spend `alpha`."""
     return alpha / (look * (look + 1))

@@ -1,4 +1,4 @@
-"""Sums over mentions and the shares and means that follow from them."""
+"""Sums over mentions, and the shares and means derived from them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ...calibration.thresholds import TIERS
 
 __all__ = ["FiguresByType", "Top"]
 
-# Types counted by themselves; what comes after shares one entry, so that memory stays bounded whatever is sent.
+# Maximum number of types counted separately; further types share one entry, so memory stays bounded.
 MOST_TYPES = 256
 OTHER_TYPES = "other types"
 
 
 class Top(NamedTuple):
-    """What was decided about the best candidate of a mention."""
+    """The decision about the best candidate of a mention."""
 
     score: float
     margin: float
@@ -27,9 +27,9 @@ class Top(NamedTuple):
 
 @dataclass
 class Figures:
-    """Sums over mentions; constant in size whatever the traffic.
+    """Sums over mentions, of constant size.
 
-    A mention without candidates counts as a mention and as an abstention, but in none of the means.
+    A mention without candidates counts as a mention and an abstention, but not in the means.
     """
 
     mentions: int = 0
@@ -41,7 +41,7 @@ class Figures:
     margin_sum: float = 0.0
 
     def add(self, candidates: int, top: Top | None) -> None:
-        """Count one mention with its top candidate, None where it had none."""
+        """Count one mention with its top candidate, or None."""
         self.mentions += 1
         if top is None:
             self.without_candidates += 1
@@ -63,7 +63,7 @@ class Figures:
         self.margin_sum += other.margin_sum
 
     def to_dict(self) -> dict[str, Any]:
-        """Shares are of all mentions, means are over mentions that had candidates; None where there are none."""
+        """Shares over all mentions, means over mentions with candidates; None if there are none."""
         ranked = self.mentions - self.without_candidates
 
         def share(count: int) -> float | None:
@@ -83,7 +83,7 @@ class Figures:
 
 
 class FiguresByType:
-    """Figures over all mentions and per semantic type, of `MOST_TYPES` types at most."""
+    """Figures over all mentions and for at most `MOST_TYPES` semantic types."""
 
     def __init__(self) -> None:
         self.total = Figures()

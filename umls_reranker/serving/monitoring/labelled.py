@@ -1,4 +1,4 @@
-"""What reviewers say about answers: calibration of the scores and precision of the tiers at work."""
+"""Reviewed answers: calibration of the scores and precision of the tiers in production."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .drift import spent
 
 __all__ = ["LabelledAnswers", "labelled_report"]
 
-# Score, tier and whether it was right.
+# Score, tier, and whether the answer was right.
 Label = tuple[float, str, bool]
 ENDS = ("value", "low", "high")
 
-# Latest labels that are kept.
+# Number of latest labels to keep.
 MOST_LABELS = 5_000
-# The high tier's promise is tested at this many labels in it, and at each doubling.
+# The high tier's promise is tested at this many labels in the tier, and at each doubling.
 FIRST_LOOK = 25
 RESAMPLES = 500
 
 
 class LabelledAnswers:
-    """Top answers that someone has called right or wrong; the latest `MOST_LABELS`, in constant memory.
+    """The latest `MOST_LABELS` top answers labelled right or wrong, in constant memory.
 
-    They must be a random draw of the answers: a reviewer's pick of the doubtful ones says nothing about the rest.
+    They must be a random sample of the answers: a selection of doubtful ones says nothing about the rest.
     """
 
     def __init__(self, target_precision: float, alpha: float) -> None:
@@ -39,7 +39,7 @@ class LabelledAnswers:
         self._looks = 0
 
     def add(self, score: float, tier: str, correct: bool) -> str | None:
-        """Take one label; gives a sentence when the high tier has been shown to break its promise."""
+        """Add one label; returns a sentence if the high tier is shown to break its promise."""
         self._kept.append((score, tier, bool(correct)))
         if tier != "high":
             return None

@@ -1,4 +1,4 @@
-"""`Monitor`: what a service gives each result to."""
+"""`Monitor`: counts the results of a service and raises alarms."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor"]
 
-# A sliding window is so many slices; the oldest one goes when a new one is begun.
+# Number of slices of a sliding window; the oldest leaves when a new one begins.
 SLICES = 20
 KEPT_ALARMS = 100
-# Mentions below which what is left of a log is not tested.
+# With fewer mentions, the rest of a log is not tested.
 SMALLEST_WINDOW = 200
-# Without a reference there is no promise to test; labels are then counted against the usual one.
+# Without a reference there is no stated promise; labels are then tested against the usual one.
 USUAL_PRECISION = 0.95
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something that a person should look at.
+    """A finding that needs attention.
 
     Attributes:
         kind: ``scores`` or ``types`` (drift), or ``precision`` (of the high tier, by labels).
-        mentions: how many the monitor had seen.
+        mentions: number of mentions seen so far.
         sentence: what was found, against what, and what to do.
     """
 
@@ -50,24 +50,23 @@ class Alarm:
 
 
 class Monitor:
-    """Figures since the start and over a sliding window, in all and per semantic type; drift; labelled answers.
+    """Figures since the start and over a sliding window, overall and per semantic type; drift; labelled answers.
 
-    Memory is constant: sums and counts, no results. An instance may be used from several threads.
+    Memory is constant: sums and counts, no results. Safe to use from several threads.
 
-    Each time another `window` mentions are complete, their top scores and their types are compared with those of the
-    model's test split. An alarm means that a difference is both real and large: its test passes, and its population
-    stability index is `drift.SMALLEST_PSI` or more, since with enough traffic the smallest difference is real. **If
-    nothing has moved, the probability that a monitor ever raises a drift alarm is at most `alpha`**, however long it
-    runs: window number k may spend alpha / (k (k + 1)), half of it on each of the two tests, which sums to alpha by
-    the union bound, whatever depends on what (all windows are compared with one reference). A monitor lives as long
-    as the model version it watches; the next version starts anew.
+    After every `window` mentions, their top scores and types are compared with those of the model's test split. An
+    alarm means that a difference is both significant and large: the test rejects, and the population stability index
+    is at least `drift.SMALLEST_PSI`, since with enough traffic the smallest difference is significant. **If nothing
+    has moved, the probability that a monitor ever raises a drift alarm is at most `alpha`**, however long it runs:
+    window k may spend alpha / (k (k + 1)), half of it on each of the two tests. This sums to alpha by the union bound,
+    under any dependence (all windows share one reference). Use a new monitor for each model version.
 
     Args:
         reference: of the model's test split; None: figures without drift.
         window: mentions of a window, a multiple of 20.
-        alpha: probability of any false alarm of drift, and once more of one about the high tier's precision.
-        log: where every finished window and every alarm are written, as JSON lines. A write that fails loses those
-            lines and nothing else: the first one warns, all are counted, and the next window is written again.
+        alpha: probability of any false drift alarm, and again of one about the high tier's precision.
+        log: receives every finished window and alarm as JSON lines. A failed write loses only its lines: the first
+            failure warns, all are counted, and the next window tries again.
     """
 
     def __init__(
@@ -88,14 +87,14 @@ class Monitor:
 
     @classmethod
     def of_model(cls, folder: Path | None, **options: Any) -> Monitor:
-        """A monitor with the reference of a model folder, or without one where there is no folder or none in it."""
+        """A monitor with the reference of a model folder, or without one if there is none."""
         path = None if folder is None else Path(folder) / REFERENCE
         return cls(Reference.load(path) if path and path.is_file() else None, **options)
 
     def reset(self) -> None:
         """Forget everything seen so far."""
         with self._lock:
-            # Of the slices that are complete.
+            # Sums of the complete slices.
             self._past = FiguresByType()
             self._truncated_pairs = 0
             self._inputs = Counter[str]()
@@ -125,9 +124,9 @@ class Monitor:
         """Count one mention.
 
         Args:
-            types: semantic type ids of the mention; it counts in each, and by the first in the type distribution.
-            candidates: number of candidates it came with.
-            top: (score, margin, tier, accepted) of the best candidate, or None when there was none.
+            types: semantic type ids of the mention; it counts in each, and with the first in the type distribution.
+            candidates: number of its candidates.
+            top: (score, margin, tier, accepted) of the best candidate, or None.
             inputs: which decided (`RankedCandidate.inputs`); the reference is of mentions with all of them.
         """
         decided = None if top is None else Top(*top)
@@ -148,19 +147,19 @@ class Monitor:
                 self._end_window()
 
     def add_truncated(self, pairs: int) -> None:
-        """Count pairs whose mention or name was cut to fit the model's length."""
+        """Count pairs whose mention or name was cut to the model's length."""
         with self._lock:
             self._truncated_pairs += pairs
 
     def add_label(self, score: float, tier: str, correct: bool) -> None:
-        """Take what a reviewer says about a top answer of this score and tier, out of a random draw of the answers."""
+        """Add a reviewer's verdict on a top answer with this score and tier, from a random sample of the answers."""
         with self._lock:
             sentence = self._labelled.add(score, tier, correct)
             if sentence:
                 self._write([self._raise("precision", sentence)])
 
     def finish(self) -> None:
-        """At the end of a log, test what came since the last whole window, if it is `SMALLEST_WINDOW` mentions."""
+        """At the end of a log, test the last incomplete window if it has at least `SMALLEST_WINDOW` mentions."""
         with self._lock:
             if self._in_window >= SMALLEST_WINDOW:
                 self._end_window()
@@ -194,7 +193,7 @@ class Monitor:
                 "alarm_count": self._alarm_count,
                 "log_failures": self._log_failures,
             }
-        # Outside the lock: no result waits for a bootstrap.
+        # Outside the lock, so that no result waits for a bootstrap.
         return state | {"labelled": labelled_report(labels)}
 
     @property
@@ -217,7 +216,7 @@ class Monitor:
                 "types": drift_of(self.reference.types, self._types),
             }
             moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
-            # What stays moved is told once, and again after it has been back.
+            # Persistent drift is reported once, and again after it has disappeared.
             for kind in sorted(moved - self._moved):
                 entries.append(self._raise(kind, self._explain(kind, self._drift[kind], level)))
             self._moved = moved
@@ -227,7 +226,7 @@ class Monitor:
             | {"drift": {name: asdict(drift) for name, drift in self._drift.items()}}
         )
         self._start_window()
-        # Last, so that no count depends on whether the log can be written.
+        # Last, so that counts do not depend on the log.
         self._write(entries)
 
     def _explain(self, kind: str, drift: Drift, level: float) -> str:

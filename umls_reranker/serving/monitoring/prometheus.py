@@ -1,4 +1,4 @@
-"""A monitor's figures for Prometheus, through its official client library (extra ``monitoring``)."""
+"""A monitor's figures for Prometheus, with its official client library (extra ``monitoring``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WINDOWED = {
 
 
 def metrics_text(monitor: Monitor) -> bytes:
-    """The figures in Prometheus' text format, for an endpoint of the service's own.
+    """The figures in Prometheus' text format, for your own endpoint.
 
     Raises:
         UserError: the client library is not installed.
@@ -36,7 +36,7 @@ def metrics_text(monitor: Monitor) -> bytes:
 
 
 def serve_metrics(monitor: Monitor, port: int, address: str = "127.0.0.1") -> Any:
-    """Serve the figures at ``http://ADDRESS:PORT/metrics`` from a thread of its own.
+    """Serve the figures at ``http://ADDRESS:PORT/metrics`` in a separate thread.
 
     Returns:
         (server, thread) of ``prometheus_client.start_http_server``; ``server.shutdown()`` ends it.
@@ -51,13 +51,13 @@ def serve_metrics(monitor: Monitor, port: int, address: str = "127.0.0.1") -> An
 
 
 class MonitorCollector:
-    """For a registry of the service's own: reads the monitor when it is scraped, so nothing is kept twice."""
+    """For your own registry: reads the monitor when it is scraped."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
     def collect(self) -> Iterator[Metric]:
-        """What the client library asks for."""
+        """Called by the client library."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         state = self._monitor.to_dict()

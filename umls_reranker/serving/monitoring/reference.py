@@ -1,4 +1,4 @@
-"""What is normal for a model: score and type distributions of its test split, kept with it as ``reference.json``."""
+"""The reference of a model: score and type distributions of its test split, stored as ``reference.json``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER, NO_CANDIDATES = "other", "no candidates"
 
 @dataclass(frozen=True)
 class Distribution:
-    """Counts of mentions by cell, and how far the mentions of a document resemble each other.
+    """Counts of mentions by cell, and how similar the mentions of a document are.
 
     Mentions of one document share a subject, so counts vary more from sample to sample than those of independent
     mentions. For Pearson's statistic of such counts, divided by `scale`, the chi-square distribution with `degrees` of
@@ -71,10 +71,10 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Reference:
-    """The test split as a monitor needs it.
+    """The test split in the form that a monitor needs.
 
     Attributes:
-        mentions, documents: what it rests on.
+        mentions, documents: their numbers.
         target_precision: what the high tier promises.
         figures: name -> ``{"value", "low", "high"}``, those of ``serving`` in ``metrics.json``.
         score_edges: (SCORE_CELLS - 1 at most) ascending inner edges of the cells of `scores`; a score on an edge
@@ -128,7 +128,7 @@ class Reference:
         )
 
     def score_cell(self, score: float | None) -> int:
-        """Cell of a top score; None stands for a mention without candidates."""
+        """Cell of a top score; None is a mention without candidates."""
         return len(self.score_edges) + 1 if score is None else bisect_right(self.score_edges, score)
 
     def type_cell(self, types: Sequence[str]) -> int:
@@ -163,7 +163,7 @@ class Reference:
             raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
 
     def _check(self) -> None:
-        """Refuse what the first mention, or the first full window, would stumble over.
+        """Refuse content that the first mention, or the first full window, would fail on.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: saying what does not fit.
