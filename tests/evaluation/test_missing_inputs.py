@@ -1,0 +1,62 @@
+"""Test lists with inputs removed: what decides, what the network is asked again, and the figures."""
+
+import numpy as np
+from list_fixtures import make_lists
+
+from umls_reranker.calibration.calibrators import PlattCalibrator
+from umls_reranker.calibration.certificate import Certificate
+from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation.missing_inputs import missing_input_figures
+from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.models.template import PairTemplate
+
+HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease")])
+
+
+def table(high):
+    row = TypeThreshold(0.2, high, 0.1, None, None, 0, 0, 0, "default", "default")
+    return ThresholdTable({"default": row}, HIERARCHY, certificate=Certificate(high, 60, 59))
+
+
+class Scorer:
+    """Sees that the first candidate is right where it sees a preferred name, the second where it does not."""
+
+    template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
+
+    def __init__(self):
+        self.asked = []
+
+    def score(self, mentions, names, lefts, rights, desc):
+        self.asked.append((desc, mentions[0], names[0]))
+        return Scores(np.tile([1.0, -1.0] if " ; " in names[0] else [-1.0, 1.0], len(names) // 2), 0)
+
+
+def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_sees_it():
+    items = [{"name": name, "cui": name.upper(), "preferred_name": "x"} for name in ("a", "b")]
+    lists = make_lists(["m"] * 4, [items] * 4, ["T047"] * 4, HIERARCHY, gold=[0, 0, 0, 1])
+    models = [
+        InputModel(PlattCalibrator(2.0, 0.0), thresholds=table(0.8)),
+        InputModel(PlattCalibrator(1.0, 0.0), thresholds=table(None), removed=("entity_type",), name="no type"),
+        InputModel(PlattCalibrator(3.0, 0.0), thresholds=table(0.9), removed=("preferred_name",), name="names"),
+    ]
+    scorer = Scorer()
+    logits = scorer.score(["m"] * 8, ["a ; x", "b ; x"] * 4, None, None, "").logits
+    found = missing_input_figures(lists, logits, scorer, Calibration(models), resamples=10, seed=0)
+    assert scorer.asked[1:] == [
+        ("scoring without entity_type", "m", "a ; x"),
+        ("scoring without preferred_name", "m ; Disease", "a"),
+    ]
+    figures = {
+        name: (part["certified"], part["acc@1"]["value"], part["high_share"]["value"], part["high_precision"]["value"])
+        for name, part in found.items()
+    }
+    np.testing.assert_equal(
+        figures,
+        {
+            "all": (True, 0.75, 1.0, 0.75),
+            "no type": (False, 0.75, 0.0, np.nan),
+            "names": (True, 0.25, 1.0, 0.25),
+        },
+    )
