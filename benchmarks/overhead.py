@@ -8,6 +8,7 @@ milliseconds for one mention. Lists of other sizes than that of most are left ou
 
 import argparse
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +66,28 @@ def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
     """Two batches of test mentions as a user gives them, with all that the model weighs."""
     from datasets import load_from_disk
 
-    from umls_reranker.data.candidate_lists import as_serving_input
+    from umls_reranker.data.candidate_lists import FIELDS, CandidateLists
     from umls_reranker.data.concepts import ConceptTable
 
     candidates, mentions = (load_from_disk(str(run / name))["test"] for name in ("candidates", "mentions"))
-    concepts = ConceptTable.load(run / "concepts")
     sizes = np.array(list(map(len, candidates["cuis"])))
     rows = np.flatnonzero(sizes == np.bincount(sizes).argmax())[: 2 * count]
+    concepts = ConceptTable.load(run / "concepts")
+    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, FIELDS)
+    columns = {
+        "cui": lists.cuis.to_list(),
+        "name": lists.names.to_list(),
+        **{f"{name}_score": column.tolist() for name, column in lists.scores.items()},
+        "preferred_name": lists.preferred_names.to_pylist(),
+        "definition": lists.definitions.to_pylist(),
+        "semantic_types": list(map(list, lists.candidate_types)),
+    }
+    items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     made = [
-        {
-            "entity": mention["mention"],
-            "candidates": as_serving_input(given, concepts),
-            "entity_type": list(mention["semantic_types"]),
-            "left": mention["left"],
-            "right": mention["right"],
-        }
-        for mention, given in zip(mentions.select(rows), candidates.select(rows), strict=True)
+        {"entity": text, "candidates": items[start:end], "entity_type": list(types), "left": left, "right": right}
+        for text, (start, end), types, left, right in zip(
+            lists.mentions, pairwise(lists.offsets.tolist()), lists.types, lists.lefts, lists.rights, strict=True
+        )
     ]
     return made[: len(made) // 2], made[len(made) // 2 :]
 

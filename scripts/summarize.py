@@ -79,12 +79,13 @@ def checklist_line(run) -> str:
     return "; ".join([f"Targets: {len(named['PASS'])} of {len(checks)} met", *rest])
 
 
-def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
+def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     from datasets import load_from_disk
 
-    from umls_reranker.data.candidate_lists import as_serving_input
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.serving.ranked_files import ranked_column
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(
@@ -95,22 +96,19 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list]]:
     count = min(recipe.evaluation.example_mentions, len(mentions))
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
-    chosen, lists = mentions.select(rows), candidates.select(rows)
-    concepts = ConceptTable.load(run.path / "concepts")
-    items = [as_serving_input(entry, concepts) for entry in lists]
-    columns = {name: list(chosen[name]) for name in ("mention", "cui", "semantic_types", "left", "right")}
-    ranked = reranker.rerank_batch(
-        columns["mention"], items, columns["semantic_types"], columns["left"], columns["right"]
-    )
-    order = sorted(range(drawn), key=lambda row: -ranked[row][0].cross_encoder_score if ranked[row] else 0.0)
+    concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.scorer.template.candidate_fields
+    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields)
+    ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()
+    order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
     shown = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
-    return [columns["mention"][i] for i in shown], [columns["cui"][i] for i in shown], [ranked[i] for i in shown]
+    golds = lists.annotations.cuis
+    return [lists.mentions[i] for i in shown], [golds[i] for i in shown], [ranked[i] for i in shown]
 
 
-def example_call(model, texts: list[str], ranked: list[list]) -> str:
+def example_call(model, texts: list[str], ranked: list[list[dict]]) -> str:
     """Lines to paste that rerank three names for an accepted example, if there is one."""
-    chosen = next((row for row, items in enumerate(ranked) if items and items[0].accepted), 0)
-    names = sorted(dict.fromkeys(item.name for item in ranked[chosen][:3]))
+    chosen = next((row for row, items in enumerate(ranked) if items and items[0]["accepted"]), 0)
+    names = sorted(dict.fromkeys(item["name"] for item in ranked[chosen][:3]))
     return (
         "from umls_reranker import UMLSReranker\n\n"
         f"reranker = UMLSReranker.from_pretrained({str(model)!r})\n"

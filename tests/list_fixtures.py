@@ -1,5 +1,7 @@
 """Candidate lists by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
@@ -25,3 +27,17 @@ def make_lists(
         np.ones(count, bool),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)
+
+
+def given_candidates(lists):
+    """The candidates of each list as a user gives them: one mapping per candidate, with all that is known of it."""
+    columns = {
+        "cui": lists.cuis.to_list(),
+        "name": lists.names.to_list(),
+        **{f"{name}_score": column.tolist() for name, column in lists.scores.items()},
+        "preferred_name": lists.preferred_names.to_pylist(),
+        "definition": lists.definitions.to_pylist(),
+        "semantic_types": list(map(list, lists.candidate_types)),
+    }
+    items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [items[start:end] for start, end in pairwise(lists.offsets.tolist())]

@@ -4,10 +4,11 @@ import json
 
 import pytest
 from datasets import load_from_disk
+from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
-from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
+from umls_reranker.data.candidate_lists import FIELDS, CandidateLists
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -99,11 +100,10 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     parts = {"concepts", "index", "lexical", "mention_index", "encoder"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
-    mentions, lists = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
-    columns = {name: list(mentions[name]) for name in ("mention", "left", "right")}
-    queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
-    for found, row in zip(linker.candidates(queries), lists, strict=True):
-        expected = as_serving_input(row, linker.concepts)
+    mentions, candidates = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
+    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, FIELDS)
+    queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)
+    for found, expected in zip(linker.candidates(queries), given_candidates(lists), strict=True):
         assert [(item["cui"], item["name"]) for item in found] == [(item["cui"], item["name"]) for item in expected]
         for item, same in zip(found, expected, strict=True):
             assert set(item) == set(same) >= {"retrieval_score", "context_score", "lexical_score"}

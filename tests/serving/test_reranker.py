@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from datasets import Dataset
+from list_fixtures import given_candidates
 from tiny_reranker import fit_thresholds, tiny_reranker
 from trigram_encoder import make_concepts
 
@@ -20,7 +21,7 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
-from umls_reranker.data.candidate_lists import CandidateLists, as_serving_input
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
@@ -509,8 +510,7 @@ def test_evaluation_and_serving_find_the_same_missing(tmp_path):
     concepts.hierarchy = reranker.thresholds.hierarchy
     lists = CandidateLists.from_run(candidates, mentions, concepts, READ_ALL.candidate_fields)
     evaluated = reranker.calibration.choose(lists, READ_ALL.reads).missing
-    for number, row in enumerate(candidates):
-        given = as_serving_input(row, concepts)
+    for number, given in enumerate(given_candidates(lists)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             reranker.rerank("a", given, DISEASE, mentions[number]["left"], "")

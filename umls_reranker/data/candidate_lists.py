@@ -37,7 +37,6 @@ __all__ = [
     "CandidateLists",
     "TypeSets",
     "as_arrow",
-    "as_serving_input",
     "encoded_texts",
 ]
 
@@ -685,16 +684,3 @@ def _type_column(column: pa.Array | None, rows: int) -> TypeSets:
     if column.flatten().null_count:
         raise _OtherwiseError
     return TypeSets.of_lists(column)
-
-
-def as_serving_input(candidates: Mapping[str, Sequence[Any]], concepts: ConceptTable) -> list[dict[str, Any]]:
-    """A row of the candidates as `UMLSReranker.rerank` takes it: one mapping per candidate, with all it may read."""
-    columns = {"cui": candidates["cuis"], "name": candidates["names"]}
-    for name, scores in candidates.items():
-        if name.endswith(SCORES_SUFFIX):
-            columns[name.removesuffix("s")] = scores
-    rows = concepts.rows(candidates["cuis"])
-    columns["preferred_name"] = concepts.preferred_names(rows).to_pylist()
-    columns["definition"] = [concepts.definition(row) for row in rows.tolist()]
-    columns["semantic_types"] = [concepts.semantic_types(row) for row in rows.tolist()]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from ..calibration.decisions import RankedCandidate
 
 __all__ = ["examples_table", "figure_name", "figures_table", "inputs_label", "linking_table", "recall_in_list"]
 
@@ -144,25 +141,25 @@ def figures_table(report: dict[str, Any]) -> Table:
 
 
 def examples_table(
-    mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[RankedCandidate]]
+    mentions: Sequence[str], gold_cuis: Sequence[str], ranked: Sequence[Sequence[Mapping[str, Any]]]
 ) -> Table:
-    """The best candidates of some mentions, with the gold concept marked."""
+    """The best candidates of some mentions, with the fields of the column ``ranked``, with the gold concept marked."""
     table = Table(title="Examples from the test split, from a confident to an unsure one", title_justify="left")
     for title in ("mention", "candidate", "CUI", "gold", "score", "margin", "tier", "decision"):
         table.add_column(title, justify="right" if title in ("score", "margin") else "left")
     for mention, gold, candidates in zip(mentions, gold_cuis, ranked, strict=True):
-        for candidate in candidates[:SHOWN_CANDIDATES]:
-            first = candidate.rank == 1
+        for rank, candidate in enumerate(candidates[:SHOWN_CANDIDATES], start=1):
+            first = rank == 1
             table.add_row(
                 mention if first else "",
-                candidate.name,
-                candidate.cui or "",
-                "yes" if candidate.cui == gold else "",
-                f"{candidate.cross_encoder_score:.3f}",
-                f"{candidate.margin:+.3f}" if first else "",
-                candidate.tier,
-                ("accept" if candidate.accepted else "abstain") if first else "",
-                end_section=candidate.rank == min(SHOWN_CANDIDATES, len(candidates)),
+                candidate["name"],
+                candidate["cui"] or "",
+                "yes" if candidate["cui"] == gold else "",
+                f"{candidate['score']:.3f}",
+                f"{candidate['margin']:+.3f}" if first else "",
+                candidate["tier"],
+                ("accept" if candidate["accepted"] else "abstain") if first else "",
+                end_section=rank == min(SHOWN_CANDIDATES, len(candidates)),
             )
     return table
 
