@@ -1,4 +1,4 @@
 """From raw scores to decisions: calibrators, reliability estimates and thresholds.
 
-`calibrators` and `thresholds` are what serving loads: they need numpy alone at import.
+Serving loads `calibrators` and `thresholds`; importing them needs only numpy.
 """

@@ -1,7 +1,7 @@
-"""The calibrators: Platt, temperature, beta, isotonic, none, and beta with a line by semantic type.
+"""The calibrators: Platt, temperature, beta, isotonic, identity, and beta with a line per semantic type.
 
-Parametric ones keep the order of the scores; isotonic regression makes ties, so rank by score and decide by
-probability. Loading and applying need numpy alone.
+Parametric calibrators keep the order of the scores. Isotonic regression makes ties, so rank by score and decide by
+probability. Loading and applying need only numpy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)
-# Share of the root's slope that a type keeps at least, so that no type's map is flat.
+# Minimum share of the root's slope for each type, so that no type's map is flat.
 LEAST_SLOPE = 0.05
 
 
@@ -66,7 +66,7 @@ class PlattCalibrator(Calibrator):
 class TemperatureCalibrator(Calibrator):
     """``score / temperature`` (Guo et al. 2017), temperature bounded to [0.05, 20].
 
-    The likelihood is concave in 1 / temperature, which is what is optimized; the bounds are those of log T.
+    The likelihood is concave in 1 / temperature, which is optimized; the bounds are those of log T.
     """
 
     method = "temperature"
@@ -87,7 +87,7 @@ class TemperatureCalibrator(Calibrator):
 class BetaCalibrator(Calibrator):
     """``a * ln s - b * ln(1 - s) + c`` with ``s = sigmoid(score)``, a, b >= 0 (Kull et al. 2017).
 
-    Equals Platt scaling where a = b; two slopes catch scores that are overconfident on one side only.
+    Equals Platt scaling if a = b; two slopes handle scores that are overconfident on one side only.
     """
 
     method = "beta"
@@ -119,7 +119,7 @@ class BetaCalibrator(Calibrator):
 
 
 class ListwiseCalibrator(Calibrator):
-    """The scores as they are: the fusion of features is itself a fitted choice among a list's candidates and none."""
+    """The scores unchanged: the fusion is already a fitted choice among a list's candidates and none."""
 
     method = "listwise"
     parameter_names = ()
@@ -134,7 +134,7 @@ class ListwiseCalibrator(Calibrator):
 class IsotonicCalibrator(Calibrator):
     """Non-decreasing, piecewise linear between knots (Zadrozny & Elkan 2002), constant beyond the first and the last.
 
-    Fitted by scikit-learn, kept as its thresholds, applied by `numpy.interp`. For candidates that stand alone.
+    Fitted by scikit-learn, stored as its thresholds, applied by `numpy.interp`. For candidates judged alone.
     """
 
     method = "isotonic"
@@ -146,7 +146,7 @@ class IsotonicCalibrator(Calibrator):
         self.y = np.asarray(y, dtype=np.float64)
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
-        """Calibrated probabilities; 0 and 1 stay what they are."""
+        """Calibrated probabilities; 0 and 1 do not change."""
         return np.interp(bounded(scores), self.x, self.y)
 
     def _fit(self, sample: Sample) -> None:
@@ -171,10 +171,10 @@ class IsotonicCalibrator(Calibrator):
 
 @dataclass(frozen=True)
 class TypeLine:
-    """``slope * x + intercept`` of one type, ancestor or group, x being what the root makes of the score.
+    """``slope * x + intercept`` of one type, ancestor or group, where x is the root's map of the score.
 
     Attributes:
-        support: gold candidates that it was fitted on.
+        support: gold candidates it was fitted on.
     """
 
     slope: float
@@ -183,15 +183,15 @@ class TypeLine:
 
 
 class HierarchicalBetaCalibrator(Calibrator):
-    """Beta calibration (the root) and after it a line by semantic type: a slope and an intercept of its own for each.
+    """Beta calibration (the root), followed by a line with slope and intercept per semantic type.
 
-    Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line whose precision
-    is the information that `shrinkage` gold candidates of the parent carry: a type with n gold candidates counts about
-    n / (n + shrinkage) of its own. So a type without right candidates, without wrong ones, or with equal scores simply
-    stays near its parent; errors are those of the root.
+    Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line, with the
+    information of `shrinkage` gold candidates of the parent. So a type with n gold candidates has a weight of about n
+    / (n + shrinkage). A type without right or without wrong candidates, or with equal scores, stays near its parent.
+    Only the root can fail to fit.
 
     Args:
-        shrinkage: gold candidates at which a type's own data and its parent's line count equally.
+        shrinkage: number of gold candidates at which a type's data and its parent's line have equal weight.
     """
 
     method = "hierarchical_beta"
@@ -204,18 +204,18 @@ class HierarchicalBetaCalibrator(Calibrator):
         self.lines = {DEFAULT: TypeLine(1.0, 0.0, 0)}
 
     def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
-        """The line of a semantic type given by id or name, or of its nearest ancestor; of several, the first known."""
+        """The line of a type (id or name) or of its nearest ancestor; for several types, the first known."""
         for known in filter(None, map(self.hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
             return next(self.lines[node] for node in lineage(known, self.hierarchy) if node in self.lines)
         return self.lines[DEFAULT]
 
     @property
     def reads_types(self) -> bool:
-        """Whether any type, ancestor or group has a line of its own."""
+        """Whether any type, ancestor or group has its own line."""
         return len(self.lines) > 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As every calibrator; the parameters are the root's, lines by node, and the hierarchy that leads to them."""
+        """As for every calibrator; the parameters are the root's, the lines by node, and the hierarchy."""
         parameters = {
             "root": self.root.to_dict()["parameters"],
             "lines": {node: asdict(line) for node, line in self.lines.items()},
@@ -282,7 +282,7 @@ class HierarchicalBetaCalibrator(Calibrator):
         if types is None:
             return scores
         coded = types if isinstance(types, TypeSets) else TypeSets.of(types)
-        # The last line is that of rows without types, whose code is -1.
+        # The last line is for rows without types, whose code is -1.
         lines = [self.line(names) for names in (*coded.sets, ())]
         slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
         return slopes[coded.codes] * scores + intercepts[coded.codes]
@@ -293,7 +293,7 @@ def _features(sample: Sample) -> np.ndarray:
 
 
 def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features (n, k) divided by their standard deviations (k,), 1 where a column never varies."""
+    """Features (n, k) divided by their standard deviations (k,), which are 1 for constant columns."""
     scale = features.std(axis=0)
     scale[scale == 0] = 1.0
     return features / scale, scale

@@ -1,4 +1,4 @@
-"""The high-confidence tier's promise: the lowest threshold whose precision is certified, not hoped for."""
+"""The certificate of the high-confidence tier: the lowest threshold with certified precision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .resampling import document_index
 
 __all__ = ["Certificate", "certify", "clopper_pearson_lower", "doubt", "find_certificate"]
 
-# Thresholds to test, fixed before any data are seen: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
+# Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 # Weights of the mean document size below: sizes to this power. At 1 the promise was broken where large documents are
 # worse (benchmarks/certificate.py), and above 1.5 coverage is lost.
@@ -23,7 +23,7 @@ SIZE_POWER = 1.5
 def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> np.ndarray:
     """Exact one-sided lower confidence bound of a binomial proportion (Clopper & Pearson 1934).
 
-    Arrays of any shape; 0 where there is no success.
+    Arrays of any shape; 0 without a success.
     """
     from scipy.special import betaincinv
 
@@ -34,16 +34,16 @@ def clopper_pearson_lower(successes: ArrayLike, n: ArrayLike, confidence: float 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What `certify` found.
+    """Result of `certify`.
 
     Attributes:
-        threshold: the lowest certified one; None where nothing is certified.
-        documents: what the calibration documents count for, as a number of documents of equal size.
-        documents_needed: the least such number that can carry a certificate, and then only without an error.
-        share: of all answers, those at or above the threshold; 0 where nothing is certified.
-        precision: share of right ones among those, as seen; None where nothing is certified.
-        documents_more: about how many more documents like these a certificate would need, errors among them
-            included; None where more of the same would not help, since precision is nowhere above the target.
+        threshold: the lowest certified threshold; None if nothing is certified.
+        documents: effective number of calibration documents, as documents of equal size.
+        documents_needed: the smallest effective number that allows a certificate, if there is no error.
+        share: share of answers at or above the threshold; 0 if nothing is certified.
+        precision: observed share of right answers among them; None if nothing is certified.
+        documents_more: approximate number of further documents like these that a certificate needs, at the observed
+            error rate; None if more would not help, since precision is nowhere above the target.
     """
 
     threshold: float | None
@@ -77,12 +77,12 @@ def certify(
     target_precision: float = 0.95,
     confidence: float = 0.95,
 ) -> Certificate:
-    """Find the lowest cut-off from which answers are right with probability `target_precision` or more.
+    """Find the lowest score threshold with certified precision `target_precision`.
 
-    For any system that gives its answers probabilities; no model is needed. With probability `confidence` over
-    labelled documents the cut-off keeps its promise for further documents like them (`find_certificate` says how). It
-    holds whether or not the scores are calibrated, but calibrated ones certify more. Map logits, cosines or distances
-    to probabilities first, by what was fitted on other documents, such as scikit-learn's ``LogisticRegression``.
+    Works for any system that gives its answers probabilities; no model is needed. With probability `confidence` over
+    the labelled documents, the threshold keeps its promise for further documents like them (see `find_certificate`).
+    This holds even for uncalibrated scores, but calibrated ones certify more. Map logits, cosines or distances to
+    probabilities first, for example with scikit-learn's ``LogisticRegression`` fitted on other documents.
 
     >>> from umls_reranker import certify
     >>> scores = [0.98, 0.97, 0.6] * 100
@@ -97,13 +97,13 @@ def certify(
     Args:
         scores: (n,) probability in [0, 1] of each mention's answer; leave out mentions without an answer.
         correct: (n,) whether the answer is right.
-        documents: (n,) id of the document of each mention. Mentions of one document resemble each other, so what
-            counts is documents.
-        target_precision, confidence: what is promised, both between 0 and 1.
+        documents: (n,) id of the document of each mention. Mentions of a document are correlated, so documents are the
+            sampled units.
+        target_precision, confidence: the promise, both between 0 and 1.
 
     Raises:
-        UserError: lengths that differ, scores that are no probabilities, labels other than right and wrong, fewer than
-            two documents, or a promise that is none.
+        UserError: lengths differ, scores are not probabilities, labels are not right or wrong, there are fewer than
+            two documents, or the promise is not between 0 and 1.
     """
     names = ("scores", "correct", "documents")
     columns = dict(zip(names, map(list, (scores, correct, documents)), strict=True))
@@ -152,16 +152,16 @@ def find_certificate(
     target_precision: float = 0.95,
     confidence: float = 0.95,
 ) -> Certificate:
-    """`certify` without a look at what is given.
+    """`certify` without checks of the arguments.
 
     Thresholds of a fixed grid are tested downward until one fails (fixed-sequence testing, Maurer et al. 1995; "learn
     then test", Angelopoulos et al. 2021), so no correction for their number is due. The test is `doubt`. The sequence
-    starts where it has the most power if the scores are true; labels have no say in that.
+    starts where it has the most power if the scores are true; labels do not influence the start.
 
     Args:
         scores: (n,) calibrated probability of each mention's answer; NaN is never accepted.
         correct: (n,) whether the answer is right.
-        documents: (n,) document of each mention; each mention is one of its own unless given.
+        documents: (n,) document of each mention; by default each mention is its own document.
     """
     scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     index = np.arange(len(scores)) if documents is None else document_index(documents)[0]
@@ -172,7 +172,7 @@ def find_certificate(
         return size[size > 0], np.bincount(index[accepted], values[accepted])[size > 0]
 
     needed = int(np.ceil(np.log(1.0 - confidence) / np.log(target_precision)))
-    # Of thresholds that accept the same mentions the highest.
+    # The highest of the thresholds that accept the same mentions.
     ordered = np.sort(scores[~np.isnan(scores)])
     _, places = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
     thresholds = GRID[places]
@@ -189,7 +189,7 @@ def find_certificate(
             lowest = float(threshold)
     documents_worth = float(worth.max(initial=0.0))
     if lowest is None:
-        # Where the sequence starts too far down, more documents have to help there.
+        # If the sequence starts too far down, more documents must help there.
         cuts = [sums(threshold, correct) for threshold in (tested[:1] if usable.any() else thresholds)]
         more = _documents_more(cuts, target_precision, confidence)
         return Certificate(None, documents_worth, needed, documents_more=more)
@@ -200,20 +200,20 @@ def find_certificate(
 def doubt(size: np.ndarray, right: np.ndarray, target_precision: float = 0.95) -> float:
     """p-value of the hypothesis that the precision over all such documents is below the target.
 
-    One wholly wrong document is added to those that were seen, then all are reweighted at random by independent
-    standard exponentials (the Bayesian bootstrap, Rubin 1981): the p-value is the probability that the reweighted
-    precision is below the target. For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller &
-    Thomas (2020), which needs no model of how errors cluster; for documents of one mention it is that of Clopper &
-    Pearson. Documents of unequal size add one of their mean size, weighted by size to the power of 1.5.
+    One wholly wrong document is added to those seen, then all are reweighted by independent standard exponentials (the
+    Bayesian bootstrap, Rubin 1981): the p-value is the probability that the reweighted precision is below the target.
+    For documents of equal size this is the bound of Gaffke (2005) and Learned-Miller & Thomas (2020), which needs no
+    model of how errors cluster; for documents of one mention it is that of Clopper & Pearson. Documents of unequal
+    size add one of their mean size, weighted by size to the power of 1.5.
 
     The probability is the saddlepoint approximation of Lugannani & Rice (1980), within 1 % of the exact one.
 
     Args:
-        size: (documents,) mentions accepted in each document, at least one.
-        right: (documents,) the right ones of those.
+        size: (documents,) accepted mentions per document, at least one.
+        right: (documents,) right ones among them.
 
     Returns:
-        p-value; 1 where the precision seen is not above the target.
+        p-value; 1 if the observed precision is not above the target.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -234,12 +234,12 @@ def doubt(size: np.ndarray, right: np.ndarray, target_precision: float = 0.95) -
 
 
 def _hypothetical(size: np.ndarray) -> float:
-    """Size of the document that is added."""
+    """Size of the added document."""
     return float(np.sum(size ** (SIZE_POWER + 1.0)) / np.sum(size**SIZE_POWER))
 
 
 def _worth(size: np.ndarray) -> float:
-    """How many documents of the added one's size these make."""
+    """Effective number of documents, in units of the added one's size."""
     return round(float(size.sum() / _hypothetical(size)), 6) if len(size) else 0.0
 
 
@@ -255,7 +255,7 @@ def _power(size: np.ndarray, expected: np.ndarray, target_precision: float) -> f
 def _documents_more(
     cuts: Sequence[tuple[np.ndarray, np.ndarray]], target_precision: float, confidence: float
 ) -> int | None:
-    """How many documents more the cheapest of some cuts, sizes and right ones by document, would need to be certified.
+    """Number of further documents needed to certify the cheapest of some cuts, given sizes and right ones by document.
 
     With k times as many such documents the surplus of `doubt` has mean ``k total - added`` and variance ``k spread +
     added ** 2``; the least k is asked at which it is above 0 by the normal quantile of `confidence`.

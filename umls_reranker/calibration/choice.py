@@ -1,8 +1,9 @@
 """Lists as choices: one of a mention's candidates, or none of these (McFadden 1974).
 
 With utilities u of the candidates and u_none, ``P(c) = exp(u_c) / (exp(u_none) + sum of exp(u) over the list)``: the
-probabilities of a list's concepts sum to less than one, and what is left is that of "none". Of several candidates of
-one concept the sum counts the best; each has its own probability, so with duplicates a list's column may sum to more.
+probabilities of a list's concepts sum to less than one, and the rest is that of "none". If a concept has several
+candidates, the sum counts the best one. Each candidate has its own probability, so with duplicates the column may sum
+to more.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ __all__ = ["choice_log_odds", "top_candidates", "log_sums"]
 
 
 def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(m,) bool, the candidates than which no other of their list has more `utility` (m,)."""
+    """(m,) bool, candidates with the highest `utility` (m,) of their list."""
     sizes = list_sizes(offsets)
     filled = offsets[:-1][sizes > 0]
     most = np.maximum.reduceat(utility, filled) if len(filled) else np.empty(0)
@@ -39,10 +40,10 @@ def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, 
         utility: (m,) of candidates.
         none: (n,) of "none of these".
         offsets: (n + 1,).
-        concepts: (m,) equal numbers for candidates of one list that name the same concept: they are several ways to be
-            right, of which the sum over the list counts the best.
+        concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
+            best of them.
     """
-    # The best candidate of each concept, the first of equal ones; the others add nothing to the sum.
+    # The best candidate of each concept, the first if equal; the others do not add to the sum.
     counted = utility
     ascending = np.sort(concepts)
     if (ascending[1:] == ascending[:-1]).any():
@@ -50,5 +51,5 @@ def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, 
         counted = utility.copy()
         counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
     log_p = utility - log_sums(counted, none, offsets)[list_owner(offsets)]
-    # 1 - P loses its digits near 1 and P itself near 0; neither may become infinite log-odds.
+    # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))

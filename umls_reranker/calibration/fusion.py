@@ -1,20 +1,20 @@
-"""Fusion of features: one probability for each candidate out of all that is known about it.
+"""Fusion of features: one probability per candidate from all its features.
 
 A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
     utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
-    utility of none           u_0 = intercept + sum of weight x what is known about the mention's string
-    P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
+    utility of none           u_0 = intercept + sum of weight x features of the mention's string P(c) = exp(u_c) /
+    (exp(u_0) + sum of exp(u) over the list)
 
-Every weight and the bonus are >= 0. Without a bonus, gold concepts that stand far down some lists flatten all of them;
-with it, the probabilities of first candidates are on average what share of them is right.
+All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some lists flatten all
+lists. With it, the mean probability of first candidates equals the share that is right.
 
-Features weigh differently where the mention's string was seen in training: its use there says much, names say
-less. So there is a second set of weights for such lists, held near the first as far as data do not speak.
+If the mention's string was seen in training, its use there matters more and names less. So such lists have a second
+set of weights, which stays near the first unless the data say otherwise.
 
-So a higher feature of a candidate, all else equal, never lowers its probability: "none" does not depend on the
-candidates. The probabilities of a list's concepts sum to less than one, and what is left is the price of abstaining.
-The few weights are kept as JSON and can be read.
+A higher feature of a candidate, all else equal, never lowers its probability, because "none" does not depend on the
+candidates. The probabilities of a list's concepts sum to less than one; the rest is the probability of "none". The
+weights are stored as readable JSON.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ LIST_FEATURES = {
     "seen_string": "1 where this string was seen in training",
 }
 SEEN = "seen_string"
-# Of the standardized weights; keeps a feature that never varies at weight 0.
+# Ridge of the standardized weights; keeps a constant feature at weight 0.
 RIDGE = 1e-5
-# Of the difference between the weights of seen strings and of others.
+# Ridge of the difference between the weights for seen strings and for others.
 RIDGE_BETWEEN = 1e-3
 # Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
@@ -57,14 +57,14 @@ LARGEST_LEAD = 30.0
 
 
 class FeatureFusion:
-    """Fitted weights; made by `fit` or `from_dict`.
+    """Fitted weights; created by `fit` or `from_dict`.
 
     Attributes:
-        weights: feature of a candidate -> weight >= 0, in the feature's own unit, for strings not seen in training.
-        seen_weights: the same where it had; `weights` unless given.
+        weights: feature of a candidate -> weight >= 0, in the feature's unit, for strings not seen in training.
+        seen_weights: the same for strings seen in training; `weights` unless given.
         none_weights: feature of a list -> weight.
-        none_intercept: utility of "none of these" where all its features are 0.
-        bonus: added to the utility of the first candidate of each list, and of those that equal it.
+        none_intercept: utility of "none of these" if all its features are 0.
+        bonus: added to the utility of the first candidate of each list, and of candidates equal to it.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class FeatureFusion:
         offsets: np.ndarray,
         gold: np.ndarray,
     ) -> FeatureFusion:
-        """Maximize the likelihood of the gold concepts, and of "none" where the list lacks it.
+        """Maximize the likelihood of the gold concepts, and of "none" for lists without it.
 
-        First the weights, without a bonus; then, with the top candidates that these give, the bonus together with what
-        the whole is multiplied by and with the utility of none.
+        First the weights, without a bonus. Then, given their top candidates, the bonus, a common factor of all
+        utilities, and the utility of none.
 
         Args:
             candidates: feature -> (m,) values of the candidates of all n mentions.
-            lists: feature -> (n,) values of the mentions' lists; without ``seen_string`` there is one set of
+            lists: feature -> (n,) values of the mentions' lists; without ``seen_string`` there is only one set of
                 weights.
             offsets: (n + 1,) where each mention's candidates start.
-            gold: (n,) position of the gold concept in its list, -1 where it is not there.
+            gold: (n,) position of the gold concept in its list, -1 if missing.
 
         Raises:
-            UserError: no list holds its gold concept, or no feature varies in any.
+            UserError: no list holds its gold concept, or no feature varies.
         """
         if not np.any(np.asarray(gold) >= 0):
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
@@ -113,8 +113,8 @@ class FeatureFusion:
         labels = np.zeros(len(owner))
         labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
         k, rest = len(center), len(list_center) + 1
-        # Two sets of weights for the same features: a candidate's features are in the columns of its list's set.
-        # What adds to the utility of none takes from that of all candidates.
+        # Two sets of weights for the same features: a candidate's features fill the columns of its list's set. Adding
+        # to the utility of none subtracts from that of all candidates.
         rows = np.hstack([features * ~seen, features * seen, -list_features[owner], np.full((len(owner), 1), -1.0)])
         ridge = np.zeros((2 * k + rest,) * 2)
         ridge[: 2 * k, : 2 * k] = RIDGE_BETWEEN * np.kron([[1, -1], [-1, 1]], np.eye(k))
@@ -139,13 +139,13 @@ class FeatureFusion:
 
     @property
     def read(self) -> tuple[str, ...]:
-        """The features of candidates that have any weight."""
+        """The features of candidates with a nonzero weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
     def utilities(
         self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
     ) -> np.ndarray:
-        """Utilities of the candidates less that of none, (m,) float64: log-odds of each against "none of these".
+        """Utilities of the candidates minus that of none, (m,) float64: log-odds of each against "none of these".
 
         Args:
             candidates, lists, offsets: as in `fit`.
@@ -155,7 +155,7 @@ class FeatureFusion:
         columns = np.array([candidates[name] for name in names]).reshape(len(names), len(owner))
         weights = np.array([[column[name] for column in (self.weights, self.seen_weights)] for name in names])
         seen = _seen(lists, len(none)).astype(int)[owner]
-        # Feature by feature: equal candidates have equal utilities, to the bit, in whatever lists they are.
+        # Feature by feature: equal candidates have bitwise equal utilities in any list.
         utility = sum(weights.reshape(-1, 2)[:, seen] * columns) - none[owner]
         return utility + self.bonus * top_candidates(utility, offsets)
 
@@ -182,13 +182,13 @@ class FeatureFusion:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any], scores: Iterable[str] = ()) -> FeatureFusion:
-        """What `to_dict` wrote.
+        """Inverse of `to_dict`.
 
         Args:
-            scores: names of further retrievers whose scores are weighed.
+            scores: names of further retrievers whose scores are features.
 
         Raises:
-            UserError: a feature that this version does not know, or a weight that is no number or negative.
+            UserError: this version does not know a feature, or a weight is negative or not a number.
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
@@ -216,7 +216,7 @@ class FeatureFusion:
 
 
 def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """What all utilities (m,) are multiplied by, what is added to them, and the bonus of the first ones."""
+    """The factor of all utilities (m,), the constant added to them, and the bonus of the first ones."""
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
@@ -225,7 +225,7 @@ def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> 
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rows, k) of mean 0 and deviation 1, and what that took; a feature that never varies becomes 0."""
+    """(rows, k) with mean 0 and deviation 1, and the means and deviations; a constant feature becomes 0."""
     values = np.stack([np.asarray(column, np.float64) for column in columns.values()], axis=1)
     if not np.isfinite(values).all():
         name = next(name for name, column in columns.items() if not np.isfinite(column).all())
@@ -238,7 +238,7 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
 
 
 def _seen(lists: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
-    """(rows,) bool, whether each list's string was seen in training; never where the lists do not say."""
+    """(rows,) bool, whether each list's string was seen in training; False if unknown."""
     return np.asarray(lists[SEEN]) > 0 if SEEN in lists else np.zeros(rows, bool)
 
 

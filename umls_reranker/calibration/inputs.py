@@ -1,13 +1,13 @@
-"""What a model reads of a mention and of its candidates, and who came without some of it.
+"""The inputs that a model reads, and the mentions that lack some of them.
 
-Calibration, evaluation and serving all ask `probabilities.Calibration`, which decides by the rules of this module:
+Calibration, evaluation and serving all use `probabilities.Calibration`, which follows these rules:
 
 * ``cui``, ``preferred_name``: a text that is not blank.
-* ``definition``, ``semantic_types``: given at all. A concept without any says so by "" or []; None is not given.
+* ``definition``, ``semantic_types``: given. A concept without any has "" or []; None means not given.
 * ``context``: text on at least one side of the mention.
 * ``entity_type``: at least one type that the model knows.
-* scores of retrievers, such as ``bm25_score``: a number within the range that calibration saw, or a tenth of that
-  range beyond it.
+* scores of retrievers, such as ``bm25_score``: a number in the range that calibration saw, extended by a tenth on each
+side.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ INPUTS_OF_FEATURES = {
 ALL_INPUTS = "all"
 # Of a candidate, what a template may show.
 TEXTS = ("preferred_name", "definition")
-# Share of a score's range that serving may go beyond it on either side.
+# Share of a score's range by which serving may exceed it on either side.
 MARGIN = 0.1
 
 
@@ -151,7 +151,7 @@ class ScoreRange(NamedTuple):
 
     @classmethod
     def of(cls, scores: np.ndarray) -> ScoreRange:
-        """That of (m,) scores, of which those that are not finite do not count.
+        """The range of the finite ones among (m,) scores.
 
         Raises:
             ValueError: none is finite.
@@ -161,23 +161,23 @@ class ScoreRange(NamedTuple):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Between which a score counts, the margin included."""
+        """Bounds within which a score counts, including the margin."""
         margin = MARGIN * (self.high - self.low)
         return self.low - margin, self.high + margin
 
     def inside(self, scores: np.ndarray) -> np.ndarray:
-        """(m,) float64, the scores; NaN where they are outside the bounds or not finite."""
+        """(m,) float64, the scores; NaN if outside the bounds or not finite."""
         low, high = self.bounds
         scores = np.asarray(scores, np.float64)
         return np.where((scores >= low) & (scores <= high), scores, np.nan)
 
 
 def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(n,) bool, mentions that came without an input, or with a candidate without it.
+    """(n,) bool, mentions that lack an input, or have a candidate that lacks it.
 
     Args:
         name: of the input.
-        scores: of retrievers, in place of those of the lists: NaN where they are out of range.
+        scores: of retrievers, instead of those of the lists; NaN if out of range.
     """
     if name == "context":
         sides = zip(lists.lefts, lists.rights, strict=True)
@@ -185,7 +185,7 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     if name == "entity_type":
         return ~lists.types.is_known
     if name == "semantic_types":
-        # Of a mention without types it is not known whether its candidates had any.
+        # For a mention without types, it is unknown whether its candidates had any.
         return lists.types.is_known & lists_with_any(lists.candidate_types.codes < 0, lists.offsets)
     if name == "cui":
         lacks = _blank(lists.cuis)

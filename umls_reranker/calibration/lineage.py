@@ -1,4 +1,4 @@
-"""Where a semantic type looks for thresholds that its own data cannot support."""
+"""Where a semantic type takes thresholds from if it has too little data."""
 
 import numpy as np
 
@@ -12,10 +12,10 @@ GROUP_PREFIX = "group:"
 
 
 def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
-    """A type or group itself, the ancestors that share its semantic group, the group, "default".
+    """A type or group, the ancestors in its semantic group, the group, and "default".
 
-    Ancestors of another group are left out: two steps up, "Disease or Syndrome" would meet every event there is. In a
-    hierarchy without groups all ancestors stay.
+    Ancestors of other groups are left out: two steps up, "Disease or Syndrome" would become any event. In a hierarchy
+    without groups all ancestors are used.
     """
     if node == DEFAULT or node.startswith(GROUP_PREFIX):
         return [node] if node == DEFAULT else [node, DEFAULT]
@@ -25,7 +25,7 @@ def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
 
 
 def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Which mentions count in which node, kept small by coding each distinct set of types once.
+    """Which mentions count in which node; each distinct set of types is coded once.
 
     Returns:
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage

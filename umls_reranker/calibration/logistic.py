@@ -1,4 +1,4 @@
-"""Logistic regression of few coefficients inside a box, for rows that stand alone and for choices inside lists."""
+"""Logistic regression with few bounded coefficients, for independent rows and for choices inside lists."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ __all__ = ["fit_logistic", "information", "sigmoid"]
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """``1 / (1 + exp(-x))`` without overflow."""
-    # exp of a non-positive number only, so that nothing overflows.
+    # Only exp of non-positive numbers, so nothing overflows.
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
@@ -30,7 +30,7 @@ def fit_logistic(
         labels: (n,) 0 or 1; with `offsets` at most one 1 in a list.
         lower, upper: (k,) bounds, infinite where there are none.
         offsets: (lists + 1,) where each list's rows start: the likelihood is then that of the choice of one row, or
-            none, of each list (see `choice`). None: every row stands alone.
+            none, of each list (see `choice`). None: independent rows.
         prior: mean (k,) and precision (k, k) of a normal prior; none unless given.
 
     Returns:
@@ -55,7 +55,7 @@ def fit_logistic(
         pull = precision @ away
         return (value + 0.5 * away @ pull) / total, (features.T @ error + pull) / total
 
-    # Tolerances next to rounding: coefficients are good to 1e-6 and better.
+    # Tolerances near rounding: coefficients are accurate to 1e-6 or better.
     options = {"maxiter": 1_000, "ftol": 1e-15, "gtol": 1e-13}
     start = np.clip(mean, lower, upper)
     bounds = np.column_stack([lower, upper])

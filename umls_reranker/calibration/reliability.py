@@ -1,4 +1,4 @@
-"""How far probabilities are from the truth: ECE, Brier score, log-loss, and intervals that respect documents.
+"""Calibration errors: ECE, Brier score, log-loss, and intervals by document.
 
 Probabilities ``p`` are float arrays of shape (n,) in [0, 1]; labels ``y`` are (n,) with values 0 and 1.
 """
@@ -29,9 +29,9 @@ def brier(p: np.ndarray, y: np.ndarray) -> float:
 def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Brier score = miscalibration - discrimination + uncertainty, without bins (Dimitriadis et al. 2021).
 
-    With the isotonic regression of `y` on `p` in place of bins: ``miscalibration`` is what recalibration would save,
-    ``discrimination`` what the recalibrated probabilities save against the base rate, ``uncertainty`` the Brier score
-    of the base rate.
+    Uses the isotonic regression of `y` on `p` instead of bins. ``miscalibration`` is what recalibration would save,
+    ``discrimination`` what the recalibrated probabilities save compared with the base rate, and ``uncertainty`` the
+    Brier score of the base rate.
     """
     from sklearn.isotonic import isotonic_regression
 
@@ -56,7 +56,7 @@ def log_loss(p: np.ndarray, y: np.ndarray, eps: float | None = None) -> float:
 
 
 def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error over `bins` equal-width bins (Guo et al. 2017): the figure papers quote.
+    """Expected calibration error over `bins` equal-width bins (Guo et al. 2017), the figure quoted in papers.
 
     The plug-in estimate is biased upward: noise inside a bin counts as miscalibration. See `debiased_ece`.
     """
@@ -65,7 +65,7 @@ def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
 
 
 def debiased_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    """ECE over equal-mass bins with its sampling noise taken out; 0 when the gaps are no larger than noise.
+    """ECE over equal-mass bins, corrected for sampling noise; 0 if the gaps are no larger than noise.
 
     Equal-mass bins follow Roelofs et al. 2022 (equal probabilities are never split over two bins). Kumar et al. 2019
     give an unbiased estimate of the *squared* calibration error: from each bin's squared gap, subtract the
@@ -78,7 +78,7 @@ def debiased_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
 
 
 def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
-    """The points of a reliability diagram, one per equal-width bin that holds any pair.
+    """The points of a reliability diagram, one per non-empty equal-width bin.
 
     Returns:
         dict with arrays of equal length: ``lower`` and ``upper`` (bin edges), ``count``, ``mean_probability``,
@@ -109,11 +109,11 @@ def calibration_report(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """All estimates with 95 % intervals by document, and what chance alone would show.
+    """All estimates with 95 % intervals by document, and their values under perfect calibration.
 
-    A resample is off the truth by the noise of the data and, once more, by that of resampling; both push an ECE up.
-    So the intervals of the two ECEs come from resamples with twice the noise taken out (see `debiased_ece`), and are
-    stretched to hold the value where needed.
+    A resample contains the noise of the data and the noise of resampling; both raise an ECE. So the intervals of the
+    two ECEs come from resamples corrected for twice the noise (see `debiased_ece`), and are extended to contain the
+    value if necessary.
 
     Args:
         groups: (n,) document of each pair, strings or integers.
@@ -130,7 +130,7 @@ def calibration_report(
     index, documents = document_index(groups)
     width, mass = (_equal_width(p, bins), bins), _equal_mass(p, bins)
     count, sum_p, sum_y = _bin_sums(p, y, *mass)
-    # What is left when each bin's own error is taken out: noise.
+    # Noise: what remains after subtracting each bin's error.
     noise = (y - p) - ((sum_y - sum_p) / np.maximum(count, 1))[mass[0]]
 
     def signed(column: np.ndarray, cell: np.ndarray | None = None, cells: int = 1) -> np.ndarray:

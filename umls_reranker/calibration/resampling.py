@@ -1,7 +1,6 @@
-"""Documents drawn anew: sums by document, intervals from resampled documents, and noise of random signs.
+"""Resampling of documents: sums by document, intervals, and noise by random signs.
 
-Rows of one document resemble each other (the same string recurs), so rows drawn one by one would give intervals that
-are too narrow.
+Rows of a document are correlated (strings recur), so resampling single rows would give intervals that are too narrow.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,14 +54,14 @@ def bootstrap_sums(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of a statistic of additive sums, drawing whole documents with replacement.
+    """Bootstrap interval of a statistic of additive sums, resampling whole documents.
 
     Args:
         sums: (documents, k) sums of each document.
         statistic: maps sums (..., k) to values (...,).
 
     Returns:
-        (low, high) percentiles; both NaN when the statistic is undefined on every resample.
+        (low, high) percentiles; both NaN if the statistic is undefined on every resample.
     """
     rng = np.random.default_rng(seed)
     documents = len(sums)
@@ -95,15 +94,15 @@ def jackknife_sums(
     """Interval of a statistic of additive sums, leaving out one document at a time.
 
     The jackknife's standard error with Student's t of one degree of freedom less than there are documents (MacKinnon,
-    Nielsen & Webb 2023, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference"). It keeps to
-    its confidence with few documents, where percentiles of `bootstrap_sums` are too narrow.
+    Nielsen & Webb 2023, "Fast and reliable jackknife and bootstrap methods for cluster-robust inference"). It keeps
+    its confidence with few documents, for which percentiles of `bootstrap_sums` are too narrow.
 
     Args:
         sums: (documents, k) sums of each document.
         statistic: maps sums (..., k) to values (...,).
 
     Returns:
-        (low, high); both NaN with one document, or where the statistic is undefined without one of them.
+        (low, high); both NaN with one document, or if the statistic is undefined without one of them.
     """
     from scipy.stats import t
 
@@ -118,13 +117,13 @@ def jackknife_sums(
 
 
 def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Noise of the total of `sums`, each document's share of it kept or turned round at random (Liu 1988).
+    """Noise of the total of `sums`: each document's part gets a random sign (Liu 1988).
 
     Args:
         sums: (documents, k) sums of residuals of mean zero.
 
     Returns:
-        (draws, k) totals, as far from zero as the total of `sums` would be by chance.
+        (draws, k) totals, distributed as the total of `sums` by chance.
     """
     signs = np.random.default_rng(seed).integers(0, 2, (draws, len(sums)), dtype=np.int8)
     return (2.0 * signs - 1.0) @ sums

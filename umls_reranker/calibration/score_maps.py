@@ -1,8 +1,9 @@
-"""What a calibrator is: a rising map of log-odds, fitted by maximum likelihood and kept as JSON.
+"""Base of the calibrators: increasing maps of log-odds, fitted by maximum likelihood and stored as JSON.
 
-A map is fitted and applied either to candidates that stand alone, ``P = sigmoid(map(score))``, or inside a list, where
-the score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
-(see `choice`): then those of the list's concepts sum to less than one whatever the map. Applying needs numpy alone.
+A map is fitted and applied either to candidates judged alone, ``P = sigmoid(map(score))``, or inside a list, where the
+score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
+(see `choice`): then the probabilities of the list's concepts sum to less than one for any map. Applying needs only
+numpy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Calibrator", "Sample", "Types", "bounded"]
 
-# What an infinite score counts as: far beyond every logit, near enough to be multiplied.
+# Value of an infinite score: far beyond every logit, but small enough for products.
 LARGEST_SCORE = 1e9
 
 Types: TypeAlias = "Sequence[Sequence[str] | str | None] | TypeSets"
@@ -36,7 +37,7 @@ class Sample:
 
     Attributes:
         scores, labels: (n,) float64.
-        offsets: (lists + 1,) where each list's rows start, or None where rows stand alone.
+        offsets: (lists + 1,) where each list's rows start, or None for independent rows.
         types: n semantic types (ids or names) of each row's mention, or None.
         hierarchy: of the types.
     """
@@ -49,11 +50,11 @@ class Sample:
 
     @classmethod
     def checked(cls, scores: np.ndarray, labels: np.ndarray, *further: Any) -> Sample:
-        """Rows that are fit to calibrate on.
+        """The rows after checks.
 
         Raises:
             UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
-            ValueError: shapes or labels that the caller got wrong.
+            ValueError: wrong shapes or labels.
         """
         scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
         if scores.ndim != 1 or scores.shape != labels.shape:
@@ -75,11 +76,11 @@ class Sample:
         return cls(scores, labels, *further)
 
     def take(self, inside: np.ndarray) -> Sample:
-        """The rows where `inside` (n,) is true; of a list, all or none."""
+        """The rows where `inside` (n,) is true; whole lists only."""
         offsets, types = self.offsets, self.types
         if offsets is not None:
             kept = np.concatenate([[0], np.cumsum(inside)])[offsets]
-            # Lists that are left out, and empty ones, whose likelihood is 1 whatever the map.
+            # Lists that are left out, and empty lists, whose likelihood is 1 for any map.
             offsets = np.unique(kept)
         if types is not None:
             types = [types[row] for row in np.flatnonzero(inside).tolist()]
@@ -94,7 +95,7 @@ class Calibrator(ABC):
     """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
 
     Attributes:
-        method: its name in recipes and JSON.
+        method: name in recipes and JSON.
         kinds: every calibrator by its name.
         fits_lists: whether it can be fitted and applied inside lists.
     """
@@ -126,13 +127,13 @@ class Calibrator(ABC):
         Args:
             scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
             labels: (n,) 0 or 1; inside lists at most one 1 in each.
-            offsets: (lists + 1,) where each list's rows start; None: rows stand alone.
-            types, hierarchy: n semantic types (ids or names) of each row's mention and where they are defined, for
-                calibrators that go by them.
+            offsets: (lists + 1,) where each list's rows start; None: independent rows.
+            types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators
+                that use them.
 
         Raises:
-            UserError: fewer than two rows, a single class, a value that is not finite, scores that are all equal, or
-                scores that rank wrong candidates above right ones.
+            UserError: there are fewer than two rows or a single class, a value is not finite, all scores are equal, or
+                scores rank wrong candidates above right ones.
         """
         if offsets is not None and not self.fits_lists:
             raise UserError(
@@ -143,17 +144,17 @@ class Calibrator(ABC):
         return self
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
-        """Calibrated probabilities of candidates that stand alone: float64 in [0, 1], of the shape of `scores`."""
+        """Calibrated probabilities of candidates judged alone: float64 in [0, 1], with the shape of `scores`."""
         return sigmoid(self.log_odds(scores, types))
 
     def log_odds(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
         """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
 
         Args:
-            types: as in `fit`; without them, calibrators that go by types use what holds for all.
+            types: as in `fit`; without them, calibrators that use types apply the root's map.
 
         Raises:
-            UserError: a score that is no number.
+            UserError: a score is not a number.
         """
         return self._map(bounded(scores), types)
 
@@ -167,11 +168,10 @@ class Calibrator(ABC):
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> Calibrator:
-        """The calibrator that `to_dict` wrote; further keys of `state` are ignored.
+        """Inverse of `to_dict`; other keys of `state` are ignored.
 
         Raises:
-            UserError: an unknown method, a parameter that is missing or not a finite number, or parameters that do not
-                make a rising map.
+            UserError: the method is unknown, a parameter is missing or not finite, or the map does not increase.
         """
         method = str(state.get("method"))
         if method not in Calibrator.kinds:
@@ -191,7 +191,7 @@ class Calibrator(ABC):
 
     @staticmethod
     def of(method: str) -> Calibrator:
-        """An unfitted calibrator by name; an unknown name is a `UserError` that gives the nearest one."""
+        """An unfitted calibrator by name; an unknown name raises `UserError` with the nearest one."""
         if method not in Calibrator.kinds:
             nearest = difflib.get_close_matches(method, Calibrator.kinds, n=1, cutoff=0.0)[0]
             raise UserError(
@@ -218,7 +218,7 @@ class Calibrator(ABC):
         return numbers
 
     def _rises(self) -> bool:
-        """Whether higher scores never get lower probabilities under the current parameters."""
+        """Whether the map never decreases with the current parameters."""
         probe = self.log_odds(np.array([-1e3, -20.0, -1.0, 0.0, 1.0, 20.0, 1e3]))
         return bool(np.all(np.diff(probe) >= 0))
 
@@ -230,7 +230,7 @@ class Calibrator(ABC):
 
 
 def bounded(scores: np.ndarray) -> np.ndarray:
-    """Scores as float64, infinite ones at +-1e9; one that is no number is a `UserError`."""
+    """Scores as float64, infinite ones as +-1e9; NaN raises `UserError`."""
     scores = np.asarray(scores, dtype=np.float64)
     if np.isnan(scores).any():
         raise UserError(f"{np.count_nonzero(np.isnan(scores))} scores are no numbers; look at the checkpoint")

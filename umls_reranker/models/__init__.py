@@ -1,1 +1,1 @@
-"""Text in, numbers out: what is read of a pair, how it is batched, and the networks and runtimes that score it."""
+"""Models: templates, tokens, batches, and the networks and runtimes that score them."""

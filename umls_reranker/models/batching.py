@@ -1,4 +1,4 @@
-"""Batches of similar length under a token budget: padding is the largest waste of a transformer on short texts."""
+"""Batches of similar length under a token budget, because padding is the largest waste on short texts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["batch_mapper", "length_batches", "token_batches", "worker_pool"]
 
 
 def length_batches(lengths: np.ndarray, token_budget: int, max_batch: int = 1024) -> list[np.ndarray]:
-    """Cut rows into batches whose padded size stays within a budget, longest rows first.
+    """Divide rows into batches whose padded size stays within a budget, longest rows first.
 
-    The longest batch comes first, so that a batch which does not fit into memory fails at once and the estimate of
-    the time left only gets better. Rows of equal length keep their order: the cut depends on the lengths alone.
+    The longest batch comes first, so a batch that does not fit into memory fails at once. Rows of equal length keep
+    their order, so the batches depend only on the lengths.
 
     Args:
         lengths: (n,) token counts.
-        token_budget: most tokens in a batch, padding included (longest row x rows). A single row that is longer
-            still gets a batch of its own.
-        max_batch: most rows in a batch.
+        token_budget: maximum tokens per batch, padding included (longest row x rows). A longer single row gets its own
+            batch.
+        max_batch: maximum rows per batch.
 
     Returns:
         Row numbers (int64), each row in exactly one batch.
@@ -45,7 +45,7 @@ def length_batches(lengths: np.ndarray, token_budget: int, max_batch: int = 1024
 
 
 def token_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
-    """As `length_batches`, for a network that does not pad: a batch is as long as its rows together.
+    """Like `length_batches`, for a network without padding: a batch is as long as its rows together.
 
     >>> [batch.tolist() for batch in token_batches(np.array([3, 9, 4, 3]), token_budget=10)]
     [[1], [2, 0, 3]]
@@ -64,19 +64,19 @@ def token_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
 
 @contextmanager
 def batch_mapper(device: torch.device) -> Iterator[Callable]:
-    """A `map` over batches; on a processor one thread per core, each of which computes whole batches.
+    """A `map` over batches; on a CPU with one thread per core, each computing whole batches.
 
-    PyTorch's own threads share out every matrix product and wait for one another after it: where something else
-    takes a part of a core, all of them wait for it, and encoding becomes ten times slower. Whole batches do not.
+    PyTorch's threads split every matrix product and then wait for each other. If something else uses part of a core,
+    all of them wait, and encoding becomes ten times slower. Threads with whole batches do not wait.
     """
     pool = worker_pool() if device.type == "cpu" else None
     yield map if pool is None else pool.map
 
 
 def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for whole batches, each computing with one thread; None where PyTorch has only one.
+    """This process' threads for whole batches, each computing with one thread; None if PyTorch has only one.
 
-    As many as PyTorch had (``torch.get_num_threads()``) when it was first asked with more than one.
+    Their number is the first ``torch.get_num_threads()`` above one.
     """
     global _pool
     threads = torch.get_num_threads()
@@ -97,14 +97,14 @@ def _started_pool(threads: int) -> ThreadPoolExecutor:
 
     def start() -> None:
         torch.set_num_threads(1)
-        # The first look settles a thread's number; later it would take over the one that is set below.
+        # The first call fixes a thread's number; a later one would take over the number set below.
         torch.get_num_threads()
         all_started.wait()
 
     pool = ThreadPoolExecutor(threads, "batches", initializer=start)
     for started in [pool.submit(int) for _ in range(threads)]:
         started.result()
-    # What a thread sets for itself is also what later threads begin with.
+    # The value that a thread sets is also the initial value of later threads.
     torch.set_num_threads(threads)
     return pool
 
@@ -114,6 +114,6 @@ def _forget_pool() -> None:
     _pool, _pool_lock = None, threading.Lock()
 
 
-# The threads do not come along into a forked process; Windows has none.
+# A forked process does not inherit the threads; Windows has no fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)

@@ -1,6 +1,6 @@
-"""The bi-encoder: short texts in, unit vectors out.
+"""The bi-encoder: from short texts to unit vectors.
 
-A mention may be read in its text, which an encoder has to be trained for (umls-reranker train_encoder):
+A mention may be read in its text, if the encoder was trained for it (umls-reranker train_encoder):
 
     [CLS] left context <start> mention <end> right context [SEP]
 """
@@ -40,12 +40,12 @@ POOLINGS = ("mean", "cls")
 # Names of weights in a folder of the encoder alone, and in one with a head (`BertForMaskedLM`).
 PREFIXES = ("", "bert.")
 
-# Tokens of one forward pass: small batches stay in a processor's cache, a GPU needs many rows to be busy. Not measured
-# as that of scores is: the last bits of an index would depend on which size was faster that day.
+# Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because the last bits of an
+# index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
-# Texts tokenized and kept on the device together. Part of the last bits too (who shares a batch with whom), so fixed.
+# Texts tokenized and kept on the device together. Fixed, because the last bits also depend on who shares a batch.
 CHUNK = 16_384
-# Next to the weights of an encoder that was trained on mentions in context.
+# Stored with an encoder that was trained on mentions in context.
 CONTEXT_FILE = "context.json"
 
 
@@ -54,8 +54,8 @@ class QueryTokenizer:
 
     Args:
         tokenizer: the encoder's.
-        max_length: most tokens of a text, special tokens included; context comes on top.
-        context_tokens: most tokens of text on each side of a mention in context.
+        max_length: maximum tokens of a text, special tokens included; context is added to it.
+        context_tokens: maximum tokens of text on each side of a mention in context.
         markers: the two tokens around a mention in context.
     """
 
@@ -104,13 +104,13 @@ class QueryTokenizer:
 
 
 class BiEncoder:
-    """A transformer encoder with pooling, made with `from_pretrained`.
+    """A transformer encoder with pooling, created by `from_pretrained`.
 
     Args:
-        network: from token ids to vectors, on its device and in its precision.
+        network: maps token ids to vectors, on its device and in its precision.
         tokenizer: its tokenizer.
-        identity: what decides the vectors apart from rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
-        context_tokens: tokens of text on each side that it was trained to read around a mention; 0 reads none.
+        identity: what decides the vectors, except for rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
+        context_tokens: tokens of text that it reads on each side of a mention; 0: none.
     """
 
     def __init__(
@@ -141,13 +141,13 @@ class BiEncoder:
             model: local folder or Hub id, e.g. ``"cambridgeltl/SapBERT-from-PubMedBERT-fulltext"``.
             revision: Hub branch, tag or commit.
             pooling: ``"mean"`` over the tokens (sentence-transformers models) or ``"cls"`` (SapBERT).
-            max_length: most tokens of a text, special tokens included; the rest of a longer text is not read.
-            device: ``"auto"`` takes a GPU when there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+            max_length: maximum tokens of a text, special tokens included; longer texts are cut.
+            device: ``"auto"`` uses a GPU if there is one; or ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
             dtype: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, of the weights and the transformer;
                 pooling and normalization are in float32.
 
         Raises:
-            UserError: the model cannot be found, reached or loaded, or a setting has no meaning.
+            UserError: the model cannot be found, reached or loaded, or a setting is invalid.
         """
         if pooling not in POOLINGS:
             raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
@@ -186,14 +186,14 @@ class BiEncoder:
         token_budget: int | None = None,
         desc: str | None = None,
     ) -> np.ndarray:
-        """Vectors of `texts`, so that an inner product is a cosine.
+        """Unit vectors of `texts`; their inner products are cosines.
 
         Args:
             texts: n strings.
-            contexts: n texts left and n texts right of them, for an encoder that was trained to read them.
-            token_budget: most tokens in a batch, padding included where the network pads; by default 2,048 on a
-                processor, 65,536 on a GPU.
-            desc: name of a progress bar; no bar without it.
+            contexts: n left and n right texts, for an encoder trained to read them.
+            token_budget: maximum tokens per batch, including padding if the network pads; default 2,048 on a CPU,
+                65,536 on a GPU.
+            desc: name of a progress bar; None: no bar.
 
         Returns:
             (n, dimension) float32, L2-normalized.
@@ -217,7 +217,7 @@ class BiEncoder:
     def _encode_chunk(
         self, encoded: list[list[int]], token_budget: int, parallel_map: Callable, bar: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers of the texts in the order they were computed, and their vectors."""
+        """Row numbers of the texts in the order of computation, and their vectors."""
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
 
         def forward(batch: np.ndarray) -> torch.Tensor:
@@ -233,13 +233,13 @@ class BiEncoder:
 
 
 class EncoderNetwork(ABC):
-    """From token ids to unit vectors; may be called from several threads.
+    """Maps token ids to unit vectors; safe to call from several threads.
 
     Attributes:
         device: where it computes.
         dimension: of a vector.
-        longest: most tokens of a text.
-        padded: whether a batch costs its longest text times its texts, rather than its tokens.
+        longest: maximum tokens of a text.
+        padded: whether a batch costs (longest text x texts) instead of its tokens.
     """
 
     device: torch.device
@@ -249,14 +249,14 @@ class EncoderNetwork(ABC):
 
     @abstractmethod
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Ids of n texts, longest first -> (n, dimension) float32 unit vectors on the device; does not wait for it."""
+        """Ids of n texts, longest first -> (n, dimension) float32 unit vectors on the device; asynchronous."""
 
 
 class PackedEncoder(EncoderNetwork):
-    """A BERT whose batches are packed.
+    """A BERT with packed batches.
 
     Args:
-        body: the transformer; pooling and normalization are in float32 whatever its precision.
+        body: the transformer; pooling and normalization are always in float32.
         pooling: ``mean`` or ``cls``.
     """
 
@@ -291,7 +291,7 @@ class PackedEncoder(EncoderNetwork):
 
 
 class PaddedEncoder(EncoderNetwork):
-    """Any encoder of transformers that returns ``last_hidden_state``, called with padded batches.
+    """Any transformers encoder that returns ``last_hidden_state``, called with padded batches.
 
     Args:
         model: on its device and in its precision.
@@ -313,9 +313,9 @@ class PaddedEncoder(EncoderNetwork):
         """Load a model of safetensors.
 
         Raises:
-            OSError, ValueError, SafetensorError: there is none, or a corrupt one.
+            OSError, ValueError, SafetensorError: it is missing or corrupt.
         """
-        # On a CPU the plain attention is the faster one for texts of some ten tokens (1.3x in bfloat16).
+        # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
         attention = "eager" if device.type == "cpu" else "sdpa"
         model = load_pretrained(
             transformers.AutoModel,
@@ -334,7 +334,7 @@ class PaddedEncoder(EncoderNetwork):
 
 
 def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, w) int64 ids as wide as the longest row, and (n, w) bool, where they are no padding."""
+    """(n, w) int64 ids as wide as the longest row, and (n, w) bool, False for padding."""
     lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
     input_ids = np.full(mask.shape, pad_token_id, np.int64)
@@ -349,5 +349,5 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Vectors of length 1; a sum over the tokens points where their mean does."""
+    """Vectors of length 1; the sum over tokens has the direction of the mean."""
     return functional.normalize(vectors, dim=-1)

@@ -1,4 +1,4 @@
-"""`PairScorer`: equal pairs are scored once, in batches by length, and results come back in input order."""
+"""`PairScorer`: scores equal pairs once, in batches by length, and returns results in input order."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["PairScorer", "Scores", "score_lists"]
 
 CHUNK_PAIRS = 65_536
-# Small batches stay in a processor's cache; a GPU needs many rows to be busy.
+# Small batches fit a CPU's cache; a GPU needs many rows.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
-# A forward pass over fewer tokens costs a processor more in overhead than a second core gains.
+# For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
 
 
@@ -43,7 +43,7 @@ class Scores:
 
     Attributes:
         logits: (n,) float32, raw log-odds of the model, in input order.
-        truncated: pairs of which mention or name was cut to fit ``max_length``.
+        truncated: number of pairs whose mention or name was cut to ``max_length``.
     """
 
     logits: np.ndarray
@@ -51,13 +51,12 @@ class Scores:
 
 
 class PairScorer:
-    """Scores pairs with a network of one logit; may be used from several threads.
+    """Scores pairs with a network of one logit; safe to use from several threads.
 
     Args:
-        network: from batches to logits.
+        network: maps batches to logits.
         encoder: tokenizer and template.
-        token_budget: most tokens of one forward pass, padding included; by default 1,024 on a processor, 65,536 on a
-            GPU.
+        token_budget: maximum tokens per forward pass, padding included; default 1,024 on a CPU, 65,536 on a GPU.
 
     Raises:
         UserError: the budget is below 1.
@@ -75,12 +74,12 @@ class PairScorer:
 
     @property
     def precision(self) -> str:
-        """In which the network computes: float32, bfloat16, float16 or int8."""
+        """Precision of the network: float32, bfloat16, float16 or int8."""
         return self.network.precision
 
     @property
     def backend(self) -> str:
-        """Name of what computes (`BACKENDS`)."""
+        """Name of the backend (`BACKENDS`)."""
         return self.network.backend
 
     @property
@@ -98,10 +97,10 @@ class PairScorer:
         backend: str = "torch",
         token_budget: int | None = None,
     ) -> PairScorer:
-        """Load network and tokenizer from a local folder of safetensors, ONNX, OpenVINO and text files.
+        """Load network and tokenizer from a local folder.
 
         Raises:
-            UserError: the folder holds no model, a corrupt one, one with more than one logit, or none for the backend.
+            UserError: the folder holds no model for the backend, or it is corrupt or has more than one logit.
         """
         try:
             tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
@@ -122,7 +121,7 @@ class PairScorer:
 
         Args:
             mentions, names: n texts each.
-            lefts, rights: n texts around each mention, used when the template has context.
+            lefts, rights: n texts around each mention, used if the template has context.
             desc: title of a progress bar; None shows none.
         """
         if any(len(column) != len(mentions) for column in (names, lefts or mentions, rights or mentions)):
@@ -139,7 +138,7 @@ class PairScorer:
                 outputs.append((batch, output))
                 if bar is not None:
                     bar.update(int(repeats[batch].sum()))
-            # A GPU is not waited for until the next chunk is on its way to it.
+            # The GPU is waited for only after the next chunk is sent to it.
             if waiting is not None:
                 _collect(logits, *waiting)
             waiting = (part, rows, outputs)
@@ -155,7 +154,7 @@ class PairScorer:
         """Row numbers and logits of each batch of distinct pairs."""
         lengths, budget = pairs.lengths, self.token_budget
         if self._pool is not None:
-            # Few pairs are shared out among the cores rather than left to one of them.
+            # A few pairs are divided among the cores.
             share = -(-int(lengths.sum()) // self._threads)
             budget = min(budget, max(share, LEAST_TOKENS))
         cut = length_batches if self.network.padded else token_batches
@@ -178,7 +177,7 @@ def load_network(
     """Load a network from a model folder.
 
     Raises:
-        UserError: no such backend, or the folder has no sound model of one logit for it.
+        UserError: the backend is unknown, or the folder has no valid model of one logit for it.
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
@@ -193,7 +192,7 @@ def load_network(
 
 
 def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
-    """Score the m candidates of n mentions, in order, as the scorer's template reads them."""
+    """Score the m candidates of n mentions, in order, with the scorer's template."""
     template, owner = scorer.template, lists.owner
     return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),
@@ -207,7 +206,7 @@ def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = No
 def _collect(
     logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, torch.Tensor]]
 ) -> None:
-    """Put the logits of a chunk in their places; the one place that waits for a GPU."""
+    """Store the logits of a chunk; the only place that waits for a GPU."""
     batches, tensors = zip(*outputs, strict=True)
     distinct = np.empty(sum(map(len, batches)), np.float32)
     distinct[np.concatenate(batches)] = torch.cat(tensors).cpu().numpy()

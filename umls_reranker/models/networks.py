@@ -1,4 +1,4 @@
-"""What computes the logits of pairs: BERT without padding, and any sequence-classification model of transformers."""
+"""Networks that compute logits of pairs: BERT without padding, and any transformers sequence classifier."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["CompiledModel", "Network", "PackedBert", "PaddedModel", "input_names
 
 
 class Network(ABC):
-    """From batches of pairs to logits; may be called from several threads.
+    """Maps batches of pairs to logits; safe to call from several threads.
 
     Attributes:
         backend: one of `BACKENDS`.
         device: where it computes.
         precision: float32, bfloat16, float16 or int8.
-        padded: whether a batch costs its longest pair times its pairs, rather than its tokens.
-        in_threads: whether several batches at a time, each in a thread of its own, make the best use of a processor.
+        padded: whether a batch costs (longest pair x pairs) instead of its tokens.
+        in_threads: whether a CPU is used best by several batches at a time, each in its own thread.
     """
 
     backend: str
@@ -42,21 +42,21 @@ class Network(ABC):
 
     @abstractmethod
     def __call__(self, batch: PairBatch) -> torch.Tensor:
-        """Logits, (n,) float32, on the device; does not wait for it."""
+        """Logits, (n,) float32, on the device; asynchronous."""
 
 
 def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What a model takes, of the three inputs that there are."""
+    """The inputs that a model accepts, of the three possible ones."""
     names = ["input_ids", "attention_mask"]
     return [*names, "token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else names
 
 
 class PackedBert(Network):
-    """A BERT of one logit whose batches are packed.
+    """A BERT of one logit with packed batches.
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by the names that `BertForSequenceClassification` saves them under.
+        weights: tensors by their names in `BertForSequenceClassification`.
         device: where to compute.
         precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
             come in steps of 0.03 and tie candidates that differ.
@@ -92,7 +92,7 @@ class PackedBert(Network):
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is that of a classifier whose computation is the one here."""
+        """Whether this class computes the classifier of a configuration."""
         return config.get("architectures") == ["BertForSequenceClassification"] and PackedLayers.supports(config)
 
     def __call__(self, batch: PairBatch) -> Tensor:
@@ -106,7 +106,7 @@ class PaddedModel(Network):
 
     Args:
         model: with ``num_labels=1``.
-        tokenizer: tells the padding token and whether the model takes token types.
+        tokenizer: defines the padding token and whether the model uses token types.
         device: where to compute.
         precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
             come in steps of 0.03 and tie candidates that differ.
@@ -120,7 +120,7 @@ class PaddedModel(Network):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
         self.device, self.precision = device, precision
-        # As transformers wraps `to`, it seems to lack its first argument.
+        # transformers wraps `to`, so it seems to lack its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, precision))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
@@ -137,10 +137,10 @@ class PaddedModel(Network):
 
 
 class CompiledModel(PaddedModel):
-    """As `PaddedModel`, compiled by ``torch.compile``, which needs a C++ compiler on a processor.
+    """Like `PaddedModel`, compiled by ``torch.compile``, which needs a C++ compiler on a CPU.
 
-    On a GPU every shape is recorded as a CUDA graph and replayed without launching kernels one by one; so that shapes
-    are few, rows are padded to powers of two and columns to multiples of eight.
+    On a GPU every shape is recorded as a CUDA graph and replayed without launching single kernels. To limit the number
+    of shapes, rows are padded to powers of two and columns to multiples of eight.
     """
 
     backend = "torch_compile"
@@ -151,13 +151,13 @@ class CompiledModel(PaddedModel):
     ) -> None:
         super().__init__(model, tokenizer, device, precision)
         mode = "reduce-overhead" if device.type == "cuda" else None
-        # Compiled for each shape alone, it would be left as it is, without a word, from the ninth shape on.
+        # With fixed shapes, PyTorch would silently stop compiling from the ninth shape on.
         self.model = torch.compile(self.model, dynamic=True, mode=mode)
 
     def __call__(self, batch: PairBatch) -> torch.Tensor:
         rows = len(batch.lengths)
         arrays = batch.padded(self._pad_id, 1 << (rows - 1).bit_length(), -(-int(batch.lengths[0]) // 8) * 8)
-        # The graph's next replay writes over its output.
+        # The next replay of the graph overwrites its output.
         return self._logits(arrays)[:rows].clone()
 
 

@@ -1,7 +1,7 @@
-"""BERT without padding: the tokens of a batch lie one after another, and attention runs over texts of equal length.
+"""BERT without padding: the tokens of a batch are concatenated, and attention runs over texts of equal length.
 
-The computation is that of `BertModel` (Devlin et al. 2019, arXiv:1810.04805), shared by the cross-encoder and the
-bi-encoder; left out are padding and, where only first tokens are asked for, all other rows of the last layer.
+It computes `BertModel` (Devlin et al. 2019, arXiv:1810.04805) for cross-encoder and bi-encoder, without padding and,
+if only first tokens are requested, without the other rows of the last layer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tokens import PackedTexts, TextGroup
 __all__ = ["PackedLayers", "load_bert"]
 
 Made = TypeVar("Made")
-# All but cuDNN's, which PyTorch prefers on Hopper: it plans anew for each number of texts, for some 30 ms.
+# All but cuDNN's, which PyTorch prefers on Hopper: it plans again for each number of texts, for about 30 ms.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -46,7 +46,7 @@ class PackedLayers:
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by the names that `BertModel` saves them under, behind the prefix.
+        weights: tensors by their names in `BertModel`, after the prefix.
         device: where to compute.
         precision: of weights and computation: float32, bfloat16 or float16.
         prefix: of the names, e.g. ``"bert."`` in a model with a head.
@@ -95,7 +95,7 @@ class PackedLayers:
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is that of a BERT whose computation is the one here."""
+        """Whether this class computes the BERT of a configuration."""
         return (
             config.get("model_type") == "bert"
             and config.get("hidden_act", "gelu") == "gelu"
@@ -128,7 +128,7 @@ class PackedLayers:
         return hidden
 
     def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
-        """Each token's view of its text, (t, h)."""
+        """Attention output of each token, (t, h)."""
         qkv = functional.linear(hidden, *layer.qkv)
         seen = hidden.new_empty(hidden.shape)
         for group in groups:
@@ -138,7 +138,7 @@ class PackedLayers:
         return seen
 
     def _attention_of_first(self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
-        """The first token's view of its text, (n, h)."""
+        """Attention output of each text's first token, (n, h)."""
         width = hidden.shape[1]
         weight, bias = layer.qkv
         query = functional.linear(first, weight[:width], bias[:width])
@@ -151,7 +151,7 @@ class PackedLayers:
         return seen
 
     def _rest(self, layer: _Layer, seen: Tensor, hidden: Tensor) -> Tensor:
-        """What follows attention in a layer, token by token."""
+        """The rest of a layer after attention, token by token."""
         width = hidden.shape[1:]
         hidden = functional.linear(seen, *layer.attention_out).add_(hidden)
         hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
@@ -163,7 +163,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of (texts, heads, q, size) over (texts, heads, k, size); nothing is masked."""
     if query.device.type != "cpu" or query.dtype is torch.float32:
         return functional.scaled_dot_product_attention(query, key, value)
-    # On a processor the fused kernel takes twice as long in bfloat16 as its two matrix products.
+    # On a CPU in bfloat16, the fused kernel takes twice as long as its two matrix products.
     scores = torch.matmul(query, key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
     return torch.matmul(scores.softmax(-1), value)
 
@@ -173,10 +173,10 @@ def load_bert(
     supports: Callable[[dict[str, Any]], bool],
     make: Callable[[dict[str, Any], dict[str, Tensor]], Made],
 ) -> Made | None:
-    """Make a network of a folder's configuration and weights, without transformers, whose import takes long.
+    """Build a network from a folder's configuration and weights without transformers, which is slow to import.
 
     Returns:
-        None where the folder holds no sound model that is computed here; transformers may know it, or say why not.
+        None if the folder holds no valid model of this kind; transformers may load it, or say why not.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

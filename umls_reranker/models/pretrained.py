@@ -1,4 +1,4 @@
-"""How models and tokenizers are loaded: from a local folder, as numbers and text, never as code."""
+"""Load models and tokenizers from a local folder, as numbers and text, never as code."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["load_model", "load_pretrained"]
 
 
 def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
-    """``kind.from_pretrained`` of a local folder, without the Hub and without code of the folder's own.
+    """``kind.from_pretrained`` of a local folder, without the Hub and without code from the folder.
 
     Args:
         kind: an Auto class of transformers.
         options: its further options.
 
     Raises:
-        UserError: the folder brings code of its own (``auto_map``) or an adapter.
-        OSError, ValueError, SafetensorError: from transformers, where the folder does not hold such a model.
+        UserError: the folder has its own code (``auto_map``) or an adapter.
+        OSError, ValueError, SafetensorError: from transformers, if the folder does not hold such a model.
     """
     for path in (Path(folder) / "config.json", Path(folder) / "tokenizer_config.json"):
         content = read_json(path) if path.is_file() else {}
         if not isinstance(content, dict):
             raise UserError(f"{path} must be a mapping; make or download it again")
-        # transformers would not run it either, but take another network instead without a word.
+        # transformers would not run it either, but silently load another network.
         if "auto_map" in content:
             raise UserError(
                 f"{path} asks for code of its own (auto_map), which is never run; "
@@ -48,7 +48,7 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
     """The float32 model of a folder of safetensors.
 
     Raises:
-        UserError: there is none, a corrupt one, or one with more than one logit.
+        UserError: it is missing, corrupt, or has more than one logit.
     """
     try:
         model = load_pretrained(

@@ -1,4 +1,4 @@
-"""Exported networks under ONNX Runtime and OpenVINO, on the processor."""
+"""Exported networks in ONNX Runtime and OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["load_exported"]
 def load_exported(
     folder: Path, tokenizer: PreTrainedTokenizerBase, device: str | None, precision: str | None, backend: str
 ) -> Network:
-    """Load a network that umls-reranker export made.
+    """Load a network made by umls-reranker export.
 
     Raises:
-        UserError: it was not exported, the runtime is not installed, or a GPU is asked for.
+        UserError: it was not exported, the runtime is not installed, or a GPU is requested.
     """
     if device not in (None, "auto", "cpu"):
         raise UserError(f"backend {backend} computes on the processor; leave out device={device!r} or use torch")
@@ -72,7 +72,7 @@ class _PaddedRuntime(Network):
 
 
 class OnnxNetwork(_PaddedRuntime):
-    """A session of ONNX Runtime that computes a batch with one thread, so that batches share out the cores."""
+    """An ONNX Runtime session that computes a batch with one thread, so that batches share the cores."""
 
     usual_precision = "float32"
 
@@ -90,7 +90,7 @@ class OnnxNetwork(_PaddedRuntime):
 
 
 class OpenVinoNetwork(_PaddedRuntime):
-    """A network compiled by OpenVINO, with a stream of one thread for each core."""
+    """A network compiled by OpenVINO, with one single-threaded stream per core."""
 
     usual_precision = "auto"
 

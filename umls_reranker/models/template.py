@@ -4,17 +4,17 @@ Without context the input is what ``tokenizer(mention, name, truncation="longest
 
     [CLS] mention [SEP] name [SEP]
 
-With context the mention is in its text, between two marker tokens:
+With context, the mention is shown in its text, between two marker tokens:
 
     [CLS] left context <start> mention <end> right context [SEP] name [SEP]
 
-Behind the mention a template may show its semantic types, and in place of the name alone also the candidate's
-preferred name and its definition, for names that several concepts share:
+A template may also show the mention's semantic types, and the candidate's preferred name and definition, for names
+that several concepts share:
 
     [CLS] cold ; Disease or Syndrome [SEP] cold ; Common Cold ; Catarrhal disorder of the upper respiratory tract [SEP]
 
-When a pair is too long, context goes first; mention and name are then cut by the longest-first rule.
-The template is saved with the model, and training and serving use this code alike.
+If a pair is too long, the context is cut first, then mention and name by the longest-first rule. The template is saved
+with the model; training and serving use the same code.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MARKERS", "PairTemplate"]
 
-# Words of BERT's vocabulary that no text uses.
+# Words in BERT's vocabulary that no text uses.
 MARKERS = ("[unused1]", "[unused2]")
-# Between what is shown of a mention or a candidate.
+# Separates the fields of a mention or a candidate.
 SEPARATOR = " ; "
-# Longer definitions are cut: their first words say what kind of thing it is.
+# Longer definitions are cut: their first words matter most.
 DEFINITION_CHARS = 160
 
 
@@ -48,12 +48,12 @@ class PairTemplate:
     """Shape of the input.
 
     Args:
-        max_length: most tokens of a pair, special tokens included.
-        context_tokens: most tokens of text on each side of the mention; 0 leaves the context out.
+        max_length: maximum tokens of a pair, special tokens included.
+        context_tokens: maximum tokens of text on each side of the mention; 0: no context.
         markers: the two tokens around a mention in context.
-        candidate_fields: what is shown of a candidate besides its best-matching name: ``preferred_name``,
+        candidate_fields: fields of a candidate shown in addition to its best-matching name: ``preferred_name``,
             ``definition``.
-        mention_types: whether the names of the mention's semantic types are shown behind it.
+        mention_types: whether the names of the mention's semantic types are shown after it.
     """
 
     max_length: int = 64
@@ -70,7 +70,7 @@ class PairTemplate:
 
     @classmethod
     def from_recipe(cls, model: ModelArguments) -> PairTemplate:
-        """The template that a recipe asks for."""
+        """The template of a recipe."""
         return cls(
             model.max_length,
             model.context_tokens,
@@ -80,27 +80,27 @@ class PairTemplate:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Inputs that are shown besides mention and name: candidate fields, ``context``, ``entity_type``."""
+        """Inputs shown in addition to mention and name: candidate fields, ``context``, ``entity_type``."""
         further = (("context", self.context_tokens), ("entity_type", self.mention_types))
         return (*self.candidate_fields, *(name for name, is_shown in further if is_shown))
 
     def mention_text(self, mention: str, types: Sequence[str], hierarchy: TypeHierarchy) -> str:
-        """What the model reads of a mention itself.
+        """The text of a mention for the model.
 
         Args:
-            types: its semantic types, ids or names; those that `hierarchy` does not know are not shown.
+            types: its semantic types, ids or names; types unknown to `hierarchy` are not shown.
         """
         return SEPARATOR.join([mention, *(hierarchy.names(types) if self.mention_types else ())])
 
     def candidate_text(self, name: str, preferred_name: str | None = None, definition: str | None = None) -> str:
-        """What the model reads of a candidate; a preferred name that says the same as the name is left out.
+        """The text of a candidate for the model; a preferred name equal to the name is left out.
 
         >>> PairTemplate(candidate_fields=("preferred_name",)).candidate_text("cold", "Common Cold")
         'cold ; Common Cold'
         """
         shown = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
-            # As pyarrow below, this is what scoring pairs is without.
+            # Imported here, like pyarrow below, because scoring pairs does not need it.
             from ..data.normalization import normalize_name
 
             shown += [preferred_name] * (normalize_name(preferred_name) != normalize_name(name))
@@ -116,7 +116,7 @@ class PairTemplate:
         return [self.mention_text(text, types, lists.hierarchy) for text, types in own]
 
     def candidate_texts(self, lists: CandidateLists) -> RepeatedTexts:
-        """`candidate_text` of m candidates, equal ones once."""
+        """`candidate_text` of m candidates, computed once for equal ones."""
         if not self.candidate_fields:
             return lists.names
         shown = (lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
@@ -128,10 +128,10 @@ class PairTemplate:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> PairTemplate:
-        """The template that `to_dict` wrote.
+        """Inverse of `to_dict`.
 
         Raises:
-            UserError: a key is missing or does not fit.
+            UserError: a key is missing or invalid.
         """
         try:
             return cls(
@@ -147,10 +147,10 @@ class PairTemplate:
             ) from None
 
     def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Make the markers single tokens and `max_length` the tokenizer's own limit, for others who load the model.
+        """Make the markers single tokens, and `max_length` the tokenizer's limit, for other users of the model.
 
         Returns:
-            How many tokens the model's embedding must gain.
+            Number of tokens to add to the model's embedding.
         """
         tokenizer.model_max_length = self.max_length
         before = len(tokenizer)

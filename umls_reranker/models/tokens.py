@@ -1,6 +1,7 @@
-"""Texts as token ids: a bounded memory of texts tokenized before, pairs joined by a template, and batches of them.
+"""Texts as token ids: a bounded cache of tokenized texts, pairs joined by a template, and batches of them.
 
-Mention and name are tokenized once each, kept, and joined as ids; a name that many mentions share costs no more.
+Mention and name are tokenized once each, cached, and joined as ids, so a name shared by many mentions costs nothing
+extra.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class EncodedPairs:
     """Token ids of n pairs, t in all, without padding.
 
     Attributes:
-        firsts, seconds: distinct first segments (token type 0) and second ones, ids as bytes of int32.
-        first_of, second_of: (n,) int64, which of them each pair is made of.
+        firsts, seconds: distinct first segments (token type 0) and second segments, ids as bytes of int32.
+        first_of, second_of: (n,) int64, the segments of each pair.
         cut: (n,) bool, whether mention or name lost tokens.
     """
 
@@ -47,7 +48,7 @@ class EncodedPairs:
         return len(self.cut)
 
     def distinct(self) -> tuple[EncodedPairs, np.ndarray]:
-        """Equal pairs once, and the number of each pair among them, (n,) int64."""
+        """The distinct pairs, and the index of each pair among them, (n,) int64."""
         keys, numbers = number_distinct((self.first_of * len(self.seconds) + self.second_of).tolist())
         cut = np.zeros(len(keys), bool)
         cut[numbers[self.cut]] = True
@@ -82,17 +83,17 @@ class EncodedPairs:
 
     @property
     def truncated(self) -> int:
-        """Pairs of which mention or name lost tokens."""
+        """Number of pairs whose mention or name lost tokens."""
         return int(np.count_nonzero(self.cut))
 
 
 class PairEncoder:
-    """Turns mentions and names into ids with a fast tokenizer and a template; may be used from several threads.
+    """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from several threads.
 
     Args:
         tokenizer: of the model.
         template: shape of the input.
-        kept_texts: most mentions and names whose ids are kept for later calls, about 250 bytes each.
+        kept_texts: maximum number of mentions and names whose ids are cached, about 250 bytes each.
     """
 
     def __init__(
@@ -101,13 +102,13 @@ class PairEncoder:
         self.tokenizer = tokenizer
         self.template = template
         head, middle, tail, first_middle = _special_layout(tokenizer)
-        # Templates without context may name markers that the tokenizer does not know.
+        # Templates without context may name markers unknown to the tokenizer.
         markers: Any = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
         self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
         self._markers = [_bytes([token]) for token in markers]
         self._head, self._tail = _bytes(head), _bytes(tail)
         self._middle = _bytes(middle[:first_middle]), _bytes(middle[first_middle:])
-        # Without truncation and padding nothing has to be set for a call, so threads can share the tokenizer.
+        # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
         self._kept = Memory(self.tokenize, kept_texts)
@@ -119,11 +120,11 @@ class PairEncoder:
         """Ids of each text alone, without special tokens, as bytes of int32.
 
         Args:
-            from_end: of an endless text, read the end instead of the beginning.
+            from_end: if the text is very long, read its end instead of its beginning.
         """
         if not texts:
             return []
-        # Far more characters than the ids kept can hold are not worth tokenizing.
+        # Do not tokenize many more characters than the kept ids can hold.
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
         encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
@@ -140,13 +141,13 @@ class PairEncoder:
 
         Args:
             mentions, names: n texts each.
-            lefts, rights: n texts before and after each mention; ignored when the template has no context.
+            lefts, rights: n texts before and after each mention; ignored if the template has no context.
         """
         columns: list[tuple[Sequence[str], Callable[[Sequence[str]], list[bytes]]]]
         columns = [(mentions, self._kept), (names, self._kept)]
         if self.template.context_tokens:
             empty = [""] * len(mentions)
-            # Contexts hardly ever come again.
+            # Contexts rarely recur.
             columns += [(lefts or empty, partial(self.tokenize, from_end=True)), (rights or empty, self.tokenize)]
         if any(len(texts) != len(mentions) for texts, _ in columns):
             raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
@@ -168,7 +169,7 @@ class PairEncoder:
     def _in_context(
         self, mention: _Column, kept_mention: np.ndarray, left: _Column, right: _Column, room: np.ndarray
     ) -> list[bytes]:
-        """First segments with as much context as there is room for, (n,) tokens."""
+        """First segments with as much context as fits into (n,) tokens."""
         most = self.template.context_tokens
         left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
         kept_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
@@ -241,7 +242,7 @@ def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list
 def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:
     """Tokens kept of two texts under a common budget, as the tokenizers library's ``longest_first`` keeps them."""
     short, long = np.minimum(first, second), np.maximum(first, second)
-    # The shorter text stays whole as long as it fits into half of the budget.
+    # The shorter text is kept whole if it fits into half of the budget.
     long = np.where(short > budget, short, np.maximum(short, budget - short))
     halved = short + long > budget
     half = budget // 2
@@ -268,7 +269,7 @@ class TextGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedTexts:
-    """n texts with t tokens in all; those of one length stand together.
+    """n texts with t tokens in all, grouped by length.
 
     Attributes:
         ids: (t,) int32, text after text.

@@ -1,4 +1,4 @@
-"""FAISS indexes of any factory string: made, filled shard by shard, and compared with exact search."""
+"""FAISS indexes of any factory string: created, filled shard by shard, and compared with exact search."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fill", "measure_recall", "new_index", "search_exactly", "set_parameters", "training_size"]
 
-# Names that a clustering or quantizing index is trained on by default: so many in all, or so many for each cluster.
+# Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
 NPROBE = re.compile(r"(^|,)nprobe=")
 RECALL_QUERIES = 1_000
@@ -30,10 +30,10 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
 
     Args:
         factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF16384,SQfp16"``, ``"HNSW32,SQ8"``.
-        parameters: FAISS search parameters, e.g. ``"nprobe=64"``, to be checked; the index is made without them.
+        parameters: FAISS search parameters, e.g. ``"nprobe=64"``, only checked; the index is created without them.
 
     Raises:
-        UserError: FAISS does not know the factory string or a parameter, or clusters come without ``nprobe``.
+        UserError: FAISS does not know the factory string or a parameter, or an IVF index lacks ``nprobe``.
     """
     try:
         index = faiss.index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
@@ -47,11 +47,11 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
     """Set search parameters of an index.
 
     Raises:
-        UserError: FAISS does not know one of them, or clusters come without ``nprobe``.
+        UserError: FAISS does not know one of them, or an IVF index lacks ``nprobe``.
     """
     try:
         if parameters:
-            # Annotated is another of its forms.
+            # Annotated with another of its overloads.
             faiss.ParameterSpace().set_index_parameters(index, parameters)  # type: ignore[arg-type]
     except RuntimeError as error:
         raise _unknown(factory, parameters, error) from None
@@ -64,19 +64,19 @@ def set_parameters(index: faiss.Index, factory: str, parameters: str) -> None:
 
 
 def recommended_nprobe(clusters: int) -> int:
-    """Clusters to search, of so many: 64 of 256, 128 of 1,024 (benchmarks/README.md), and on in step with the root."""
+    """Number of clusters to search: 64 of 256, 128 of 1,024 (benchmarks/README.md), proportional to the root."""
     return min(clusters, 4 * math.isqrt(clusters))
 
 
 def training_size(index: faiss.Index, names: int, sample: int | None = None) -> int:
-    """How many of the names an index is trained on.
+    """Number of names to train an index on.
 
     Args:
-        names: distinct names that there are.
-        sample: names wanted at most; None takes 64 a cluster, and 262,144 at least.
+        names: number of distinct names.
+        sample: maximum number of names; None: 64 per cluster, at least 262,144.
 
     Raises:
-        UserError: clusters get fewer names than FAISS's own minimum for them, 39.
+        UserError: there are fewer names per cluster than FAISS's minimum of 39.
     """
     clusters = faiss.try_extract_index_ivf(index)
     if clusters is None:
@@ -98,9 +98,9 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
 
 
 def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None = None) -> faiss.Index:
-    """Train an index where it needs that and add all vectors; memory holds the index, the sample and one shard.
+    """Train an index if necessary and add all vectors; memory holds the index, the sample and one shard.
 
-    Where FAISS was built for a GPU, there is one, and it knows this kind of index, it trains and fills it.
+    A GPU trains and fills it if FAISS was built for GPUs, there is one, and it supports this kind of index.
 
     Args:
         training_sample: as for `training_size`.
@@ -109,7 +109,7 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
         the filled index, in main memory.
 
     Raises:
-        UserError: the index needs more vectors for its training than there are or than `training_sample` allows.
+        UserError: training needs more vectors than exist or than `training_sample` allows.
     """
     size = training_size(index, len(vectors), training_sample)
     if index.is_trained:
@@ -138,12 +138,12 @@ def _to_gpu(index: faiss.Index) -> faiss.Index | None:
     try:
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
     except RuntimeError:
-        # HNSW and some quantizers have no counterpart on a GPU.
+        # HNSW and some quantizers are not available on a GPU.
         return None
 
 
 def _reserve(index: faiss.Index, total: int) -> None:
-    """Make room for all codes at once: a vector that grows by doubling needs up to twice the memory for a while."""
+    """Reserve room for all codes: a vector that grows by doubling temporarily needs up to twice the memory."""
     storage = faiss.downcast_index(index.storage) if hasattr(index, "storage") else index
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)
@@ -151,14 +151,13 @@ def _reserve(index: faiss.Index, total: int) -> None:
 
 
 def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]:
-    """Recall of the nearest names against exact search, which streams over the shards.
+    """Recall of the nearest names compared with exact search, which streams over the shards.
 
-    A sample of names are the queries; a query itself does not count. A name found counts when its exact cosine reaches
-    that of the k-th nearest, so that equal vectors may come in any order.
+    A sample of names serves as queries; the query itself does not count. A found name counts if its exact cosine
+    reaches that of the k-th nearest, so equal vectors may come in any order.
 
     Returns:
-        ``"recall@k"`` -> share of the k nearest names that are among the k found, for each k of `RECALL_AT` that
-        there are names for.
+        ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT` with enough names.
     """
     asked = vectors.sample(RECALL_QUERIES)
     queries, depth = vectors.take(asked), min(max(RECALL_AT), len(vectors) - 1)
@@ -177,7 +176,7 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
             nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
             bar.update(len(shard))
     nearest = -np.sort(-nearest, axis=1)
-    # The query itself goes to the end, which is not looked at: it is no answer.
+    # The query itself is moved to the end, which is ignored.
     order = np.argsort(found == asked[:, None], axis=1, kind="stable")
     exact = np.take_along_axis(exact, order, axis=1)
     return {
@@ -188,22 +187,22 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
 
 
 def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k vectors with the largest inner products, by one thread; may be called by several at once.
+    """The k vectors with the largest inner products, by one thread; several threads may call it.
 
     Args:
         vectors: (m, d) float32, in memory or mapped into it.
         queries: (n, d) float32.
-        k: 1 or more, and not more than m.
+        k: from 1 to m.
 
     Returns:
-        (n, k) float32 scores in falling order, equal ones by number, and (n, k) int64 numbers of vectors.
+        (n, k) float32 scores in descending order, ties by number, and (n, k) int64 numbers of vectors.
     """
     faiss.omp_set_num_threads(1)
-    # FAISS compares few queries one by one, ten times slower than as a matrix, and takes 300 of them for few.
+    # FAISS compares up to 300 queries one by one, which is ten times slower than as a matrix.
     threshold = faiss.cvar.distance_compute_blas_threshold
     faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.shape[1])
     _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
-    # A product of matrices may round equal vectors differently, and a query among others; this does not.
+    # A matrix product may round equal vectors differently, depending on the other queries; this does not.
     scores = np.stack([np.einsum("nd,d->n", vectors[own], query) for own, query in zip(numbers, queries, strict=True)])
     order = np.lexsort((numbers, -scores))
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1)

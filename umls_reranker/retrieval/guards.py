@@ -1,7 +1,7 @@
 """Guards against false negatives: which concepts may not be negatives of a gold concept, and why.
 
-They work on concepts, not on text: the gold concept itself, concepts that share a normalized name with it, concepts
-that the vocabulary relates to it, and, for near ones, a ceiling relative to the positive's cosine.
+They exclude the gold concept, concepts that share a normalized name with it, concepts that the vocabulary relates to
+it, and near concepts above a ceiling relative to the positive's cosine.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ GUARDS = ("gold_concept", "shared_name", "related", "ceiling", "chosen")
 """Why a concept is dropped, in the order in which it is asked; "chosen" is one that the mention has already."""
 
 GOLD, SHARED, RELATED, CEILING, CHOSEN = range(len(GUARDS))
-# Gold concepts whose names are looked up together.
+# Number of gold concepts whose names are looked up together.
 CONCEPTS_PER_BATCH = 16_384
 
 
 class ConceptGuards:
-    """The guards that depend on the two concepts alone.
+    """The guards that depend only on the two concepts.
 
     Args:
         shared: which concepts share a name.
-        relations: which concepts are related; None where nothing is known.
-        kinds: kinds of relation (`RELATION_KINDS`) that a negative may not have to the gold concept.
+        relations: which concepts are related; None if unknown.
+        kinds: relations (`RELATION_KINDS`) that a negative must not have to the gold concept.
     """
 
     def __init__(self, shared: SharedNames, relations: RelationTable | None, kinds: Sequence[str]) -> None:
@@ -43,7 +43,7 @@ class ConceptGuards:
         """The first guard that objects to each of `rows`.
 
         Args:
-            gold, rows: concept rows of shapes that broadcast; nothing objects to a row of -1.
+            gold, rows: concept rows that broadcast; a row of -1 always passes.
 
         Returns:
             int8 places in `GUARDS`, of the common shape; -1 where no guard objects.
@@ -61,7 +61,7 @@ class SharedNames:
 
     Args:
         concepts: the dictionary.
-        gold: concept rows that `between` will be asked about.
+        gold: concept rows for later calls of `between`.
     """
 
     def __init__(self, concepts: ConceptTable, gold: np.ndarray) -> None:
@@ -77,10 +77,10 @@ class SharedNames:
         self._keys = np.concatenate(keys)
 
     def between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Whether each of `rows` shares a name with the gold concept in its place (every concept does with itself).
+        """Whether each of `rows` shares a name with its gold concept (every concept does with itself).
 
         Args:
-            gold, rows: concept rows of shapes that broadcast; a row of -1 shares nothing.
+            gold, rows: concept rows that broadcast; a row of -1 shares nothing.
         """
         keys = gold * self._concepts + rows
         places = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
@@ -92,7 +92,7 @@ def above_ceiling(cosines: np.ndarray, positive: np.ndarray, ceiling: float) -> 
 
     Args:
         cosines: (n, k) of mention and negatives.
-        positive: (n,) of mention and gold concept; a negative one lowers the ceiling by the same amount.
+        positive: (n,) of mention and gold concept; a negative cosine lowers the ceiling by the same amount.
         ceiling: share of the positive's cosine, e.g. 0.95.
     """
     return cosines > (positive - (1 - ceiling) * np.abs(positive))[:, None]

@@ -1,15 +1,14 @@
-"""What a recipe retrieves with, opened from a run folder or from the index folder of a deployment.
+"""Open a recipe's retriever from a run folder or the index folder of a deployment.
 
 An index folder has the concepts, indexes and encoder of one run, and nothing else:
 
     concepts/       the dictionary: CUIs, names, semantic types
     index/          names and their vectors
-    lexical/        the lexical index, where the run retrieves by character n-grams too
-    mention_index/  vectors of training mentions, where it retrieves by these; no text
-    encoder/        the bi-encoder: the one that the run trained, or a copy of the one that it took as it is
+    lexical/        the lexical index, if the run retrieves by character n-grams mention_index/  vectors of training
+    mentions, if it retrieves by these; no text encoder/        the bi-encoder that the run trained or used
 
-It is laid out as a run folder, so a run folder serves as well. It holds the names of the release that it was built
-from: it stays where that release's licence allows, and is never published with the model.
+It has the layout of a run folder, so a run folder works as well. It holds names of the release that it was built from:
+keep it where that release's licence allows. It is never published with the model.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ SOURCE_FILE = "source.json"
 
 
 def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
-    """Folders that a deployment reads of a run.
+    """Folders of a run that a deployment needs.
 
     Args:
         retrievers: of the recipe.
@@ -48,7 +47,7 @@ def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
 
 
 def export_index(run: Path, target: Path, names: list[str], model: str, revision: str | None) -> None:
-    """Copy what a deployment reads of a run; `target` appears only when it is complete.
+    """Copy the parts of a run that a deployment needs; `target` appears only when it is complete.
 
     Args:
         run: run folder in which the named parts are finished.
@@ -57,12 +56,12 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
         model, revision: the bi-encoder of the recipe, copied unless the run trained one.
 
     Raises:
-        UserError: `target` is there already, or a part of the run is missing or of another run.
+        UserError: `target` exists, or a part of the run is missing or of another run.
     """
     if target.exists():
-        raise UserError(f"{target} is there already; name a new folder, and switch the deployment over to it")
+        raise UserError(f"{target} exists already; name a new folder, and switch the deployment over to it")
     require_one_run(run, names)
-    # Left out is what only training needs.
+    # Files for training only are left out.
     ignored = shutil.ignore_patterns(RELATIONS_FILE, "read_report.json")
     with written(target) as partial:
         for name in names:
@@ -77,7 +76,7 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
 
 
 def exported_encoder(folder: Path, model: str, revision: str | None) -> Path | None:
-    """The copy of a bi-encoder in an index folder, or None where there is none of this model and revision."""
+    """The copy of a bi-encoder in an index folder, or None if there is none of this model and revision."""
     source = folder / ENCODER_FOLDER / SOURCE_FILE
     if not source.is_file():
         return None
@@ -90,10 +89,10 @@ def exported_encoder(folder: Path, model: str, revision: str | None) -> Path | N
 
 
 def require_one_run(folder: Path, names: list[str]) -> None:
-    """Refuse parts that are missing or were not made for each other, by the keys in their manifests.
+    """Refuse parts that are missing or do not belong together, by the keys in their manifests.
 
     Raises:
-        UserError: naming the part.
+        UserError: a part is missing or of another run (named).
     """
     manifests = {}
     for name in names:
@@ -110,10 +109,10 @@ def require_one_run(folder: Path, names: list[str]) -> None:
 
 
 def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> BiEncoder:
-    """Load the recipe's bi-encoder, or the one that the run trained from it, onto its device.
+    """Load the recipe's bi-encoder, or the one that the run trained, onto its device.
 
-    A trained one is known by its stage's key, so that it may be moved with its index; one that was exported with the
-    index is taken from there.
+    A trained encoder is identified by its stage's key, so it can be moved with its index. An exported one is loaded
+    from the index folder.
     """
     model, revision = index.encoder, index.encoder_revision
     source = exported_encoder(run.run_dir, model, revision)
@@ -128,19 +127,19 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
         device=run.device,
         dtype=index.encoder_precision,
     )
-    # A published model names its encoder without the path that it had where the index was built.
+    # A published model names its encoder without the original path.
     loaded.identity |= {"model": portable_locator(model), "revision": revision}
     return loaded
 
 
 def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
-    """Open the run's indexes for the retrievers that the recipe names.
+    """Open the run's indexes for the recipe's retrievers.
 
     Raises:
-        UserError: they lack the dense one, whose cosines every list shows, or an index is missing.
+        UserError: the retrievers lack dense, whose cosines every list has, or an index is missing.
     """
     if "dense" not in index.retrievers:
-        raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list shows; add it")
+        raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list needs; add it")
     lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
     return Retriever(
         NameIndex.load(run.run_dir / "index", index.index_parameters or ""),

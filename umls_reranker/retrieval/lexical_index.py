@@ -1,4 +1,4 @@
-"""The lexical index of names: nearest concepts of a string, by shared letter trigrams."""
+"""The lexical index of names: nearest concepts of a string, by shared character trigrams."""
 
 from __future__ import annotations
 
@@ -36,25 +36,24 @@ TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
 STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
 STRING_WEIGHTS_FILE = "string_weights.npy"
-# Letter trigrams are numbered by a hash of this many values; two of 50,000 share a number with one in 20 others.
+# Size of the trigram hash; among 50,000 trigrams, one in 20 shares its number with another.
 HASHES = 1 << 20
-# A trigram in more than this share of the strings tells little and costs most of the time; in a small dictionary
-# none is left out.
+# A trigram in more than this share of the strings tells little and costs most of the time; small dictionaries keep
+# all.
 COMMON_SHARE, COMMON_STRINGS = 0.05, 5_000
-# Strings of one block of postings: what a query adds up over one block stays in the processor's cache.
+# Strings per block of postings: the sums of a query over one block fit the CPU's cache.
 STRINGS_PER_BLOCK = 131_072
 QUERIES_PER_BLOCK = 64
 STRINGS_AT_ONCE = 65_536
 
 
 class LexicalIndex:
-    """TF-IDF vectors of the letter trigrams of the distinct normalized names, searched through inverted lists.
+    """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with inverted lists.
 
-    The vectors themselves are kept as well, so that given names are scored without being tokenized again.
+    The vectors are stored too, so that given names are scored without tokenizing them again.
 
-    Trigrams lie within words, with a blank at each end of a word (``char_wb`` of scikit-learn). All files are mapped
-    into memory. On disk and, when all of it is read, in memory a string takes 16 bytes for each of its trigrams, some
-    300 bytes in all. Made by `build`, opened by `load`.
+    Trigrams are within words, with a blank at each end (``char_wb`` of scikit-learn). All files are memory-mapped. A
+    string takes 16 bytes per trigram, about 300 bytes in total. Created by `build`, opened by `load`.
     """
 
     def __init__(self, path: Path, description: dict) -> None:
@@ -80,7 +79,7 @@ class LexicalIndex:
         Args:
             concepts: the dictionary.
             path: existing folder to write into.
-            fingerprint: of what the names were made from.
+            fingerprint: of the source of the names.
         """
         strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
         counts = np.zeros(HASHES, np.int64)
@@ -120,7 +119,7 @@ class LexicalIndex:
 
     @classmethod
     def load(cls, path: Path) -> LexicalIndex:
-        """Open an index; its files are mapped into memory.
+        """Open an index; its files are memory-mapped.
 
         Raises:
             UserError: a part is missing or cannot be read.
@@ -129,10 +128,10 @@ class LexicalIndex:
             return cls(path, description)
 
     def require(self, concepts: ConceptTable) -> None:
-        """Refuse concepts other than those the index was built over.
+        """Refuse concepts other than those of the index.
 
         Raises:
-            UserError: saying how many there are now.
+            UserError: the number of concepts differs.
         """
         if len(concepts) != len(self._grouping.offsets) - 1:
             raise UserError(
@@ -143,15 +142,15 @@ class LexicalIndex:
     def search(self, texts: Sequence[str], k: int) -> Candidates:
         """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
 
-        A concept that shares no trigram with the text is not found, and the list is shorter for it. The name ids are
-        those of a `NameIndex` over the same concepts.
+        A concept without a common trigram is not found, so the list may be shorter. The name ids are those of a
+        `NameIndex` over the same concepts.
 
         Args:
             texts: n strings; normalized here.
-            k: concepts wanted.
+            k: number of concepts.
 
         Returns:
-            candidates whose scores are TF-IDF cosines, 1 where a name equals the text in its normalized form.
+            candidates with TF-IDF cosines as scores, 1 if a name equals the normalized text.
         """
         queries = self._weigh(texts)
 
@@ -168,10 +167,10 @@ class LexicalIndex:
         Args:
             texts: m strings; normalized here.
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) the text that each list of rows is for; None: the one of the same number.
+            owners: (n,) the text of each list of rows; None: the text with the same number.
 
         Returns:
-            (n, k) float32 TF-IDF cosines, 0 without a common trigram; padded with -inf.
+            (n, k) float32 TF-IDF cosines, 0 without a common trigram, padded with -inf.
         """
         asked = self._weigh(texts)
 
@@ -200,7 +199,7 @@ class LexicalIndex:
         for start, block in self._lists:
             product = queries @ block
             query, string, values = _above(product, scores[:, -1], width)
-            # What was found before has the smaller numbers and stands first among equals.
+            # Earlier results have smaller numbers and come first among ties.
             query = np.concatenate([np.repeat(np.arange(n), width), query])
             values = np.concatenate([scores.ravel(), values])
             string = np.concatenate([strings.ravel(), string + start])

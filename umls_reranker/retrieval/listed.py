@@ -1,4 +1,4 @@
-"""Near concepts out of candidate lists that are there already, best first."""
+"""Near concepts from given candidate lists, best first."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ListedConcepts:
 
     Args:
         candidates: lists of a split, best first.
-        concepts: a dictionary that knows their concepts.
+        concepts: a dictionary with their concepts.
         mentions, gold, kept: n mentions, the rows of their gold concepts, and the rows of their lists.
 
     Attributes:
-        names: those of the dictionary, and after them those of the candidates.
-        encoder: there is none.
+        names: of the dictionary, followed by those of the candidates.
+        encoder: None.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class ListedConcepts:
         self._starts = np.append(0, np.cumsum(pc.list_value_length(table["cuis"]).to_numpy()))
         self._rows = concepts.rows(pc.list_flatten(table["cuis"]).combine_chunks())
         scores = next((name for name in table.column_names if name.endswith(SCORES_SUFFIX)), None)
-        # The first score stands for the cosine.
+        # The first score is used as the cosine.
         self._scores = pc.list_flatten(table[scores]).to_numpy() if scores else np.full(len(self._rows), np.nan)
         self._places = table["gold"].to_numpy().astype(np.int64)
         self.names = _Names(concepts, pc.list_flatten(table["names"]))
         self.encoder = None
 
     def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Names and scores in the lists; of a concept that is not there the name most like the mention."""
+        """Names and scores in the lists; for a concept not listed, its name most similar to the mention."""
         places = self._places[self._kept]
         at = self._starts[self._kept] + places
         missed = np.flatnonzero(places < 0)
@@ -81,7 +81,7 @@ class ListedConcepts:
         return found
 
     def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
-        """Lists have an end."""
+        """Lists cannot be extended."""
         return {}
 
 
@@ -105,7 +105,7 @@ class _Names:
 
 
 def _likeness(mention: str, name: str) -> float:
-    """Jaccard index of the character trigrams of two normalized texts, 1 where they are equal."""
+    """Jaccard index of the character trigrams of two normalized texts, 1 if they are equal."""
     first, second = (
         {text[place : place + 3] for place in range(len(text) - 2)}
         for text in (f"  {normalize_name(side)} " for side in (mention, name))

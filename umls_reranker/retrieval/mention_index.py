@@ -1,7 +1,7 @@
-"""The index of training mentions: the concepts that annotators chose for mentions in a like text.
+"""The index of training mentions: the concepts that annotators chose for similar mentions.
 
-They often choose a concept that no name leads to, such as one that is broader (a new abbreviation is a polymer); the
-choice they made for a similar mention does. Holds vectors and concept rows, no text.
+Annotators often choose a concept that no name leads to, such as a broader one (a new abbreviation is a polymer), but
+that they chose for a similar mention. The index holds vectors and concept rows, no text.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ QUERIES_PER_BLOCK = 512
 
 
 class MentionIndex:
-    """Vectors of training mentions, in their text where the encoder reads it, and their concepts.
+    """Vectors of training mentions, with context if the encoder reads it, and their concepts.
 
-    Searched exactly; files are mapped into memory. Made by `build`, opened by `load`.
+    Search is exact; files are memory-mapped. Created by `build`, opened by `load`.
 
     Attributes:
-        reads_context: whether mentions were, and queries have to be, encoded in their text.
+        reads_context: whether mentions were, and queries must be, encoded with context.
     """
 
     def __init__(self, vectors: np.ndarray, rows: np.ndarray, description: dict) -> None:
@@ -52,16 +52,16 @@ class MentionIndex:
 
     @classmethod
     def build(cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path) -> MentionIndex:
-        """Encode the mentions that have their concept in the dictionary, each distinct one once.
+        """Encode the distinct mentions whose concept is in the dictionary.
 
         Args:
             mentions: the training split's columns ``mention``, ``left``, ``right`` and ``cui``.
             concepts: the dictionary.
-            encoder: the bi-encoder that queries will be encoded with.
+            encoder: the bi-encoder that will encode the queries.
             path: existing folder to write into.
 
         Raises:
-            UserError: no mention has its concept in the dictionary.
+            UserError: no mention's concept is in the dictionary.
         """
         gold = concepts.rows(mentions["cui"].to_pylist())
         if not (gold >= 0).any():
@@ -70,7 +70,7 @@ class MentionIndex:
             )
         reads_context = encoder.queries.context_tokens > 0
         inverse, queries = distinct_queries(mentions, reads_context)
-        # By concept, as `NameGrouping` wants them.
+        # Sorted by concept, as `NameGrouping` requires.
         rows, number = np.unique(np.stack([gold, inverse])[:, gold >= 0], axis=1)
         texts, *contexts = (column.take(pa.array(number)).to_pylist() for column in queries.columns)
         vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")
@@ -92,10 +92,10 @@ class MentionIndex:
             return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        """Refuse concepts or an encoder other than those the index was built with.
+        """Refuse concepts or an encoder other than those of the index.
 
         Raises:
-            UserError: naming what differs.
+            UserError: they differ (named).
         """
         for name, built, given in (
             ("encoder", self._description["encoder"], encoder.identity),
@@ -112,7 +112,7 @@ class MentionIndex:
 
         Args:
             vectors: (n, dimension) float32, L2-normalized.
-            k: concepts wanted; fewer are found where training held fewer. ``name_ids`` are numbers of mentions.
+            k: number of concepts; fewer are returned if training has fewer. ``name_ids`` are numbers of mentions.
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:

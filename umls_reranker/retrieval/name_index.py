@@ -29,17 +29,17 @@ __all__ = ["NameIndex"]
 
 FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
 SCHEMA_VERSION = 2
-# Queries that a thread searches at a time.
+# Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
-# Names whose vectors are taken from the index together.
+# Number of names whose vectors are read from the index together.
 NAMES_AT_ONCE = 32_768
 
 
 class NameIndex:
-    """A FAISS index over the distinct name strings, and which concepts each of them names.
+    """A FAISS index over the distinct names, and the concepts of each name.
 
-    A string that several concepts share is encoded and stored once, so those concepts tie exactly.
-    Made by `build`, opened by `load`.
+    A name shared by several concepts is stored once, so these concepts tie exactly. Created by `build`, opened by
+    `load`.
 
     Attributes:
         identity: the encoder's `BiEncoder.identity`.
@@ -75,18 +75,18 @@ class NameIndex:
     ) -> NameIndex:
         """Index encoded names.
 
-        Vectors go into FAISS shard by shard, so that memory holds one copy of them, in the precision of `factory`.
+        Vectors are added to FAISS shard by shard, so memory holds one copy, in the precision of `factory`.
 
         Args:
-            vectors: all of them encoded.
+            vectors: fully encoded.
             path: existing folder to write into.
-            factory: FAISS factory string. ``"Flat"`` is exact and, at 37,000 concepts, answers thousands of queries a
-                second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
+            factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers thousands of queries
+                per second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
             search_parameters: as for `load`; they are not stored.
             training_sample: as for `faiss_index.training_size`.
 
         Raises:
-            UserError: FAISS does not know the factory string or a parameter, IVF comes without ``nprobe``, or there
+            UserError: FAISS does not know the factory string or a parameter, an IVF index lacks ``nprobe``, or there
                 are too few names to train on.
         """
         faiss.omp_set_num_threads(torch.get_num_threads())
@@ -99,13 +99,13 @@ class NameIndex:
 
     @classmethod
     def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
-        """Open an index; a flat one is mapped into memory, not read.
+        """Open an index; a flat one is memory-mapped, not read.
 
         Args:
             search_parameters: of FAISS, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
 
         Raises:
-            UserError: a part is missing or cannot be read, FAISS does not know a parameter, or IVF comes without
+            UserError: a part is missing or unreadable, FAISS does not know a parameter, or an IVF index lacks
                 ``nprobe``.
         """
         with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
@@ -115,14 +115,14 @@ class NameIndex:
         return cls(vectors, names, description)
 
     def measure_recall(self, vectors: NameVectors) -> dict[str, float]:
-        """Recall against exact search over the names, by `faiss_index.measure_recall`."""
+        """Recall compared with exact search over the names (`faiss_index.measure_recall`)."""
         return measure_recall(self._vectors, vectors)
 
     def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        """Refuse concepts or an encoder other than those the index was built with.
+        """Refuse concepts or an encoder other than those of the index.
 
         Raises:
-            UserError: naming what differs.
+            UserError: they differ (named).
         """
         for key, value in self.identity.items():
             if encoder.identity[key] != value:
@@ -147,18 +147,18 @@ class NameIndex:
     def search(self, vectors: np.ndarray, k: int) -> Candidates:
         """The k concepts nearest to each vector, by their best-matching name.
 
-        Ties are broken by concept row, then name id. With an exact index the result is exact: FAISS is asked for more
-        names until k concepts are certain or no names are left.
+        Ties are broken by concept row, then name id. With an exact index the result is exact: FAISS returns more names
+        until k concepts are certain or no names are left.
 
         Args:
             vectors: (n, dimension) float32, L2-normalized.
-            k: concepts wanted.
+            k: number of concepts.
         """
 
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             if self._flat is not None:
                 return search_exactly(self._flat, vectors[queries], width)
-            # Threads search whole blocks; FAISS's own would wait for one another.
+            # Threads search whole blocks; FAISS's own threads would wait for each other.
             faiss.omp_set_num_threads(1)
             return self._vectors.search(vectors[queries], width)
 
@@ -169,21 +169,21 @@ class NameIndex:
     def best_names(
         self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The name of given concepts that is nearest to each vector.
+        """The nearest name of given concepts for each vector.
 
-        Cosines are those of the vectors in the index, in its precision.
+        Cosines use the vectors in the index, in its precision.
 
         Args:
             vectors: (m, dimension) float32, L2-normalized.
             rows: (n, k) concept rows, padded with -1.
-            owners: (n,) the vector that each list of rows is for; None: the one of the same number.
+            owners: (n,) the vector of each list of rows; None: the vector with the same number.
 
         Returns:
             (n, k) int64 name ids, the first of equally near ones, padded with -1; (n, k) float32 cosines, padded with
             -inf.
 
         Raises:
-            UserError: the index cannot give its vectors back.
+            UserError: the index cannot return its vectors.
         """
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
@@ -195,7 +195,7 @@ class NameIndex:
 
     @cached_property
     def _flat(self) -> np.ndarray | None:
-        """The vectors of a flat index as they lie in memory, (m, dimension)."""
+        """The vectors of a flat index in place, (m, dimension)."""
         if not isinstance(self._vectors, faiss.IndexFlatIP):
             return None
         content = faiss.rev_swig_ptr(self._vectors.get_xb(), self._vectors.ntotal * self._vectors.d)
@@ -203,12 +203,12 @@ class NameIndex:
 
     @cached_property
     def _readable(self) -> faiss.Index:
-        """The index, ready to give vectors back by number."""
+        """The index, ready to return vectors by number."""
         try:
             if (clusters := faiss.try_extract_index_ivf(self._vectors)) is not None:
                 clusters.make_direct_map()
             self._vectors.reconstruct(0)
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
-            raise UserError(f"index_factory: this index cannot give vectors back ({reason}); use another") from None
+            raise UserError(f"index_factory: this index cannot return vectors ({reason}); use another") from None
         return self._vectors

@@ -1,7 +1,7 @@
-"""Vectors of all distinct names, encoded in shards by any number of processes; a killed encoding is resumed.
+"""Vectors of all distinct names, encoded in shards by any number of processes; a killed run resumes.
 
-A shard is a fixed range of names and its vectors depend on nothing else, so that the result is the same to the last
-bit whoever encoded it, and however often the work was interrupted. Any index is built from them.
+A shard is a fixed range of names, and its vectors depend on nothing else. So the result is bitwise the same for any
+number of processes and interruptions. Every index is built from these vectors.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 __all__ = ["NameVectors"]
 
 NAMES_FOLDER, STRINGS_FOLDER, VECTORS_FILE = "names", "strings", "vectors.json"
-# A multiple of what the encoder computes together, so that a shard's end changes nothing: 25 MB at 384 dimensions.
+# A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384 dimensions.
 SHARD = CHUNK
 
 
 class NameVectors:
-    """A folder with all names, the distinct strings among them and the strings' vectors, one file per shard.
+    """A folder with all names, the distinct strings and their vectors, one file per shard.
 
     Args:
-        folder: made by `prepare`; a process needs memory for one shard and the strings stay on disk.
+        folder: created by `prepare`; a process needs memory for one shard, and the strings stay on disk.
 
     Attributes:
-        names: folder of the table of names, as `concept_search.write_names` writes it.
+        names: folder of the table of names (`concept_search.write_names`).
         identity: the encoder's `BiEncoder.identity`.
         dimension: of a vector.
         concepts: number of concepts that the names belong to.
@@ -58,7 +58,7 @@ class NameVectors:
 
     @classmethod
     def prepare(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
-        """Write the names, and the strings to be encoded; left as they are when a killed run has written them.
+        """Write the names and the strings to encode, unless a killed run has written them.
 
         Args:
             concepts: the dictionary.
@@ -77,7 +77,7 @@ class NameVectors:
 
     @classmethod
     def build(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
-        """Write and encode the names in this process alone; arguments as for `prepare`."""
+        """Write and encode the names in this process only; arguments as for `prepare`."""
         vectors = cls.prepare(concepts, encoder, folder, fingerprint)
         vectors.encode_share(encoder, 0, 1)
         return vectors
@@ -86,7 +86,7 @@ class NameVectors:
         return len(self._strings)
 
     def encode_share(self, encoder: BiEncoder, process: int, processes: int) -> None:
-        """Encode every `processes`-th shard; a shard that is there already is left as it is.
+        """Encode every `processes`-th shard, except existing ones.
 
         Args:
             encoder: the bi-encoder, on this process's device.
@@ -125,7 +125,7 @@ class NameVectors:
         return np.concatenate(parts)
 
     def sample(self, size: int) -> np.ndarray:
-        """Numbers of `size` names drawn without replacement, ascending; all of them when there are no more."""
+        """Numbers of `size` names drawn without replacement, ascending; all if there are not more."""
         if len(self) <= size:
             return np.arange(len(self))
         return np.sort(np.random.default_rng(0).choice(len(self), size, replace=False))

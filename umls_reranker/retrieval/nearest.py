@@ -1,7 +1,7 @@
-"""The concepts nearest to training mentions, searched in shards by any number of processes, and resumed when killed.
+"""The concepts nearest to training mentions, searched in shards by any number of processes; a killed run resumes.
 
-A shard always holds the same queries, and nothing that is computed for it depends on another, so that the result is
-the same to the last bit whoever searched it.
+A shard always holds the same queries and does not depend on others, so the result is bitwise the same for any number
+of processes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 __all__ = ["NearestConcepts"]
 
-# Queries of a shard: enough to keep a processor or GPU busy, few enough to share out evenly.
+# Queries per shard: enough to use a CPU or GPU well, few enough to divide evenly.
 SHARD = 4_096
 
 
 class NearestConcepts:
     """The k concepts that the retriever lists first for m distinct queries.
 
-    Numbers are held as int32 and cosines as float32: 768 bytes a query at k = 64, 115 MB for 150,000 queries.
+    Numbers are int32 and cosines float32: 768 bytes per query at k = 64, 115 MB for 150,000 queries.
 
     Args:
         queries: m rows of `candidates.distinct_queries`.
-        retriever: what finds the candidates that serving sees.
+        retriever: finds the candidates that serving will see.
         k: concepts per query.
-        folder: where the shards are written; made when missing.
+        folder: of the shards; created if missing.
     """
 
     def __init__(self, queries: pa.Table, retriever: Retriever, k: int, folder: Path) -> None:
         self._queries, self._retriever = queries, retriever
         self._found: list[Candidates] = []
-        # Where a query's candidates are: the first search has the place of its number, a deeper one its own.
+        # Position of each query's candidates: its number for the first search, another one for a deeper search.
         self._level = np.zeros(len(queries), np.int8)
         self._place = np.arange(len(queries), dtype=np.int32)
         self.k = k
@@ -51,11 +51,11 @@ class NearestConcepts:
 
     @property
     def first(self) -> Candidates:
-        """What `search` found, (m, k), int32; a deeper search does not change it."""
+        """Result of `search`, (m, k), int32; a deeper search does not change it."""
         return self._found[0]
 
     def search_share(self, process: int, processes: int) -> None:
-        """Search every `processes`-th shard, and write it; a shard that is there already is left as it is."""
+        """Search and write every `processes`-th shard, except existing ones."""
         missing = [n for n in range(process, len(self._files), processes) if not self._files[n].is_file()]
         if not missing:
             return
@@ -71,7 +71,7 @@ class NearestConcepts:
                 bar.update(end - start)
 
     def search(self) -> None:
-        """Search the shards that are not there yet, and read all of them."""
+        """Search the missing shards, and read all shards."""
         self.search_share(0, 1)
         parts = []
         for file in self._files:
@@ -80,7 +80,7 @@ class NearestConcepts:
         self._found = [_concatenate(parts, self.k)]
 
     def search_deeper(self, queries: np.ndarray) -> int:
-        """Search some queries again for twice as many concepts as ever before; returns how many.
+        """Search some queries again for twice as many concepts as before; returns the number.
 
         Args:
             queries: their numbers, ascending.
@@ -93,7 +93,7 @@ class NearestConcepts:
         return k
 
     def take(self, queries: np.ndarray) -> Candidates:
-        """The candidates of n queries, by number; from its deepest search for each, so some rows are padded."""
+        """The candidates of n queries, by number, from the deepest search of each; some rows are padded."""
         levels = self._level[queries]
         near = Candidates.padding(len(queries), self._found[levels.max(initial=0)].rows.shape[1])
         for level in np.unique(levels):
@@ -105,7 +105,7 @@ class NearestConcepts:
         return near
 
     def remove_shards(self) -> None:
-        """Remove the files, when what was made of them is complete."""
+        """Remove the files after the pairs are complete."""
         for file in self._files:
             file.unlink(missing_ok=True)
 

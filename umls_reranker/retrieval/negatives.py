@@ -1,4 +1,4 @@
-"""Draws: the pools of same-type concepts, and random numbers that depend on the mention and the draw alone."""
+"""Draws: pools of same-type concepts, and random numbers that depend only on the mention and the draw."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["TypePools", "random_below", "random_bits"]
 class TypePools:
     """Concepts to draw same-type negatives from.
 
-    A mention draws from the types of its gold concept; where that has none, from the mention's annotated types and
-    all kinds of them.
+    A mention draws from the types of its gold concept. If it has none, the mention draws from its annotated types and
+    their descendants.
 
     Args:
         concepts: the dictionary with its types.
@@ -26,7 +26,7 @@ class TypePools:
         mention_types: n lists of type ids.
 
     Attributes:
-        from_mention: mentions whose gold concept has no type and that draw from their own.
+        from_mention: mentions that draw from their own types, because their gold concept has none.
     """
 
     def __init__(self, concepts: ConceptTable, gold: np.ndarray, mention_types: pa.ChunkedArray) -> None:
@@ -73,11 +73,11 @@ class TypePools:
 
 
 def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
-    """64 random bits for each id, as a function of the id and the counters alone.
+    """64 random bits per id, a function of only the id and the counters.
 
     Args:
         ids: (n,) non-negative integers.
-        counters: seed, and whatever tells this draw from others.
+        counters: seed, and the identity of the draw.
 
     Returns:
         (n,) uint64. The mixing step is the one of SplitMix64 (Steele, Lea & Flood 2014).
@@ -89,7 +89,7 @@ def random_bits(ids: np.ndarray, *counters: int) -> np.ndarray:
 
 
 def random_below(bits: np.ndarray, bounds: np.ndarray | int) -> np.ndarray:
-    """Random integers from 0 to ``bounds - 1`` (int64) out of 64 random bits; bounds up to 2**31."""
+    """Random integers from 0 to ``bounds - 1`` (int64) from 64 random bits; bounds up to 2**31."""
     return ((bits >> np.uint64(32)).astype(np.int64) * bounds) >> 32
 
 

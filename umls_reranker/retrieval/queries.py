@@ -1,4 +1,4 @@
-"""What has to be searched once for many mentions."""
+"""Distinct queries of many mentions."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,10 +7,10 @@ __all__ = ["distinct_queries", "query_blocks"]
 
 
 def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
-    """What has to be searched once: each string, or where context is read each string in its text.
+    """The distinct queries: strings, or strings with context if context is read.
 
     Args:
-        mentions: n rows with the column ``mention``, and ``left`` and ``right`` where context is read.
+        mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
 
     Returns:
         (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
@@ -29,7 +29,7 @@ def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarra
 
 
 def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
-    """First query and end of blocks of `size` queries, and more where the last string has more: no block shares it.
+    """First query and end of blocks of about `size` queries; blocks do not share a string.
 
     Args:
         queries: rows of `distinct_queries`, all or some, in their order.

@@ -1,4 +1,4 @@
-"""Retrieval by vectors of mentions, also in their text, by character n-grams, by training mentions; their union."""
+"""Retrieval by vectors of mentions or mentions in context, character n-grams, training mentions; and their union."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Retriever", "fuse", "in_order_of"]
 
-# Ranks at which recall is measured, and hence the least number of concepts that each retriever is asked for.
+# Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64
 # Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual rank learning
 # methods", section 3.
@@ -29,16 +29,16 @@ RANK_CONSTANT = 60
 
 
 class Retriever:
-    """Finds the concepts whose names are nearest to a mention.
+    """Finds the concepts nearest to a mention.
 
-    With more than one retriever the candidates are their union, by reciprocal rank fusion of lists twice as long as
-    the one wanted. Training mentions have their say in what is a candidate; the order is that of the others.
+    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. Training mentions
+    add candidates, but do not change the order of the others.
 
     Args:
         index, encoder: dense retrieval.
-        lexical: retrieval by character n-grams, where given.
-        in_context: retrieve by the mention in its text as well, for which the encoder was trained.
-        mentions: retrieval by the most similar training mentions, where given.
+        lexical: retrieval by character n-grams, if given.
+        in_context: also retrieve by the mention in its text, for which the encoder was trained.
+        mentions: retrieval by the most similar training mentions, if given.
 
     Attributes:
         reads_context: whether `search` needs the text around mentions.
@@ -65,10 +65,10 @@ class Retriever:
             )
 
     def require(self, concepts: ConceptTable) -> None:
-        """Refuse concepts other than those the indexes were built over, and another encoder.
+        """Refuse concepts or an encoder other than those of the indexes.
 
         Raises:
-            UserError: naming what differs.
+            UserError: they differ (named).
         """
         self.index.require(concepts, self.encoder)
         if self.lexical is not None:
@@ -86,12 +86,12 @@ class Retriever:
     ) -> Candidates:
         """The k concepts nearest to each mention.
 
-        The name shown is the nearest one by dense cosine of the mention alone, whichever retriever found the concept,
-        and that cosine is its score; in a union the order is that of the fused ranks.
+        A candidate shows its nearest name by dense cosine of the mention alone, and that cosine is its score,
+        whichever retriever found it. A union is ordered by fused ranks.
 
         Args:
             texts: n mentions.
-            contexts: n texts left and n texts right of them, where the retriever reads context.
+            contexts: n left and n right texts, if the retriever reads context.
         """
         number: dict[str, int] = {}
         strings = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
@@ -118,7 +118,7 @@ class Retriever:
         further = {}
         if self._in_context:
             further["context"] = self.index.best_names(read, rows)[1]
-        # A string in many texts has the same candidates in most of them: each of its concepts is looked at once.
+        # A string has mostly the same candidates in all texts, so each of its concepts is processed once.
         place = np.nonzero(rows >= 0)
         stride = rows.max(initial=0) + 1
         pairs, pair_of = np.unique(strings[place[0]] * stride + rows[place], return_inverse=True)
@@ -134,7 +134,7 @@ class Retriever:
 
 
 def in_order_of(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Concept rows, (n, k), in the order of another list of each query, (n, depth); others follow as they stood.
+    """Concept rows, (n, k), in the order of another list, (n, depth); other concepts follow in their old order.
 
     >>> in_order_of(np.array([[7, 3, 5, -1]]), np.array([[5, 9, 3]])).tolist()
     [[5, 3, 7, -1]]
@@ -155,7 +155,7 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
         lists: (n, depth) concept rows of each retriever, best first, distinct within a list, padded with -1.
 
     Returns:
-        (n, k) int64 concept rows, padded with -1; of equal sums the one in an earlier list comes first.
+        (n, k) int64 concept rows, padded with -1; ties go to the concept in an earlier list.
 
     >>> fuse([np.array([[7, 3, 5]]), np.array([[3, 8, -1]])], 4).tolist()
     [[3, 7, 8, 5]]

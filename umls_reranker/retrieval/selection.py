@@ -1,4 +1,4 @@
-"""Which concepts become the pairs of a mention: the gold one, the nearest that pass the guards, and drawn ones."""
+"""Select the pairs of a mention: the gold concept, the nearest concepts that pass the guards, and drawn ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MiningConfig", "Names", "PairSelector", "mining_config"]
 
-# Draws per negative before it is given up, which only a dictionary or type of a handful of concepts comes to.
+# Maximum draws per negative; only reached with very small dictionaries or types.
 ATTEMPTS = 32
 
 
@@ -31,7 +31,7 @@ ATTEMPTS = 32
 class MiningConfig(MiningArguments):
     """A recipe's mix of negatives, with the seed of all draws.
 
-    A draw depends on the seed, the mention's id and the draw's number, on nothing else.
+    A draw depends only on the seed, the mention's id and the draw's number.
     """
 
     seed: int = 13
@@ -41,7 +41,7 @@ def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
     """The recipe's mix of negatives.
 
     Raises:
-        UserError: a number is out of its range.
+        UserError: a number is out of range.
     """
     ceiling = mining.positive_aware_ceiling
     if ceiling is not None and not 0 < ceiling <= 1:
@@ -75,7 +75,7 @@ class PairSelector:
     Args:
         config: numbers of negatives, ceiling and seed.
         index: the names to draw from.
-        guards: what a negative may not be.
+        guards: exclude concepts as negatives.
         pools: concepts of each type.
 
     Attributes:
@@ -96,7 +96,7 @@ class PairSelector:
         self.numbers = np.concatenate([np.arange(count) for count in counts])
 
     def has_enough(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
-        """Whether the guards leave each of m mentions as many near concepts as it should get, (m,) bool."""
+        """Whether the guards leave enough near concepts for each of m mentions, (m,) bool."""
         good = (near.rows >= 0) & (self._reasons(gold, gold_cosines, near) < 0)
         return good.sum(axis=1) >= self._config.semantic_negatives
 
@@ -113,19 +113,19 @@ class PairSelector:
         Args:
             mentions: (m,) their numbers in the pools.
             ids: (m,) their mention ids.
-            gold: (m,) gold concepts, the names shown for them, and those names' cosines.
+            gold: (m,) gold concepts, their shown names, and the cosines of these names.
             near: the concepts nearest to each.
             report: counts what the guards drop.
 
         Returns:
-            (m, w) concept rows and name ids, -1 where a mention lacks a pair, and cosines, NaN where not known.
+            (m, w) concept rows and name ids, -1 for missing pairs, and cosines, NaN if unknown.
         """
         rows = np.full((len(ids), len(self.sources)), -1)
         name_ids, cosines = rows.copy(), np.full(rows.shape, np.nan, np.float32)
         rows[:, 0], name_ids[:, 0], cosines[:, 0] = gold
         reasons = self._reasons(gold[0], gold[2], near)
         good = (near.rows >= 0) & (reasons < 0)
-        # What stands behind the last one taken was not needed, and so not dropped.
+        # Concepts after the last selected one were not needed, so they do not count as dropped.
         reached = np.cumsum(good, axis=1) - good < self._config.semantic_negatives
         report.count_drops(SEMANTIC, reasons[reached])
         mention, place = np.nonzero(good & reached)

@@ -1,4 +1,4 @@
-"""Callbacks of a training run: checkpoints that are whole or do not count, throughput, one line an evaluation."""
+"""Callbacks of a training run: complete checkpoints, throughput, one line per evaluation."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ COMPLETE = "complete"
 
 
 class CheckpointCallback(TrainerCallback):
-    """Marks a checkpoint as complete once every process has written its part, and only then removes older ones.
+    """Marks a checkpoint as complete when every process has written its part, and only then removes older ones.
 
     Args:
-        kept: newest checkpoints that stay, besides the best one.
+        kept: number of newest checkpoints to keep, in addition to the best one.
     """
 
     def __init__(self, kept: int) -> None:
@@ -50,16 +50,16 @@ class CheckpointCallback(TrainerCallback):
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None; one that was being deleted does not count."""
+    """The newest complete checkpoint, or None; a partly deleted one does not count."""
     complete = [path for path in _numbered_checkpoints(folder) if _is_complete(path)]
     return str(max(complete, key=_step)) if complete else None
 
 
 class EarlyStopping(TrainerCallback):
-    """Stops after so many evaluations without improvement, counted from the log.
+    """Stops after `patience` evaluations without improvement, counted from the log.
 
-    A checkpoint of transformers' own callback brings its patience along; this one takes the recipe's, so that it may
-    be changed for a run that is resumed.
+    The callback of transformers restores its patience from the checkpoint. This one uses the recipe's, so it may
+    change when a run is resumed.
 
     Args:
         patience: evaluations.
@@ -73,7 +73,7 @@ class EarlyStopping(TrainerCallback):
             control.should_training_stop = True
 
     def has_ended(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether the latest evaluations are `patience` or more without a better one than before them."""
+        """Whether the latest `patience` evaluations brought no improvement."""
         name = f"eval_{args.metric_for_best_model}"
         values = np.array([entry[name] for entry in state.log_history if name in entry])
         if not len(values):
@@ -83,7 +83,7 @@ class EarlyStopping(TrainerCallback):
 
 
 def ended_state(checkpoint: str | None, args: TrainingArguments, stopping: EarlyStopping) -> TrainerState | None:
-    """The trainer's state when training has ended at this checkpoint, at its last step or early; else None."""
+    """The trainer's state if training ended at this checkpoint, at its last step or early; else None."""
     if checkpoint is None:
         return None
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
@@ -106,7 +106,7 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 class ThroughputCallback(TrainerCallback):
-    """Adds ``pairs_per_second`` to the logged loss: of all processes, with data loading, without evaluations.
+    """Adds ``pairs_per_second`` to the logged loss: all processes, with data loading, without evaluations.
 
     Args:
         pairs_per_step: pairs of a global batch; their mean where batches hold whole mentions.
@@ -135,7 +135,7 @@ class ThroughputCallback(TrainerCallback):
 
 
 class ConsoleCallback(TrainerCallback):
-    """A progress bar of the steps, and one readable line an evaluation in place of a dict for every log."""
+    """A progress bar of the steps, and one readable line per evaluation instead of a dict per log."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._loss = self._speed = float("nan")

@@ -1,4 +1,4 @@
-"""Batches of tokenized pairs: the rows of a pass, and the tensors made of them, padded to their own longest row."""
+"""Batches of tokenized pairs: the rows of a pass, and their tensors, padded to the longest row."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class PairCollator:
 
     Args:
         pad_token_id: the tokenizer's padding id.
-        token_types: whether the model takes ``token_type_ids``.
-        pad_to_multiple_of: widths are rounded up to this; tensor cores like 8, a processor is faster without padding.
+        token_types: whether the model uses ``token_type_ids``.
+        pad_to_multiple_of: widths are rounded up to this; 8 suits tensor cores, 1 is faster on a CPU.
 
     A batch of b pairs, w tokens wide:
         input_ids, attention_mask, token_type_ids: (b, w) int64

@@ -32,14 +32,14 @@ SCHEMA = pa.schema(
     {"input_ids": pa.list_(pa.int32()), "first_length": pa.int16(), "labels": pa.float32(), "weight": pa.float32()}
 )
 
-# Pairs, encoder and factor on the weights.
+# Pairs, encoder and factor of the weights.
 Job: TypeAlias = tuple[Dataset, PairEncoder, float]
-# What a worker of `tokenize_pairs` works on.
+# Work of a worker of `tokenize_pairs`.
 _job: Job
 
 
 def weight_scale(pairs: Dataset, label: float | None = None) -> float:
-    """The factor that brings the pairs' weights to mean 1, so that weighting does not change the step size.
+    """The factor that scales the pairs' weights to mean 1, so that weighting does not change the step size.
 
     Args:
         pairs: all training pairs.
@@ -57,12 +57,12 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
 
 
 class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
-    """The pairs that `tokenize_pairs` wrote; a map-style dataset for `torch.utils.data.DataLoader`.
+    """The pairs written by `tokenize_pairs`; a map-style dataset for `torch.utils.data.DataLoader`.
 
-    Token ids stay on the disk until they are read; memory holds 16 bytes a pair.
+    Token ids stay on disk until they are read; memory holds 16 bytes per pair.
 
     Args:
-        shards: the Arrow files in order; all but the last have equally many rows.
+        shards: the Arrow files in order; all but the last have the same number of rows.
 
     Attributes:
         lengths: (n,) int16, tokens of each pair.
@@ -105,14 +105,14 @@ def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:
 def tokenize_pairs(
     pairs: Dataset, encoder: PairEncoder, scale: float, folder: Path, workers: int | None = None
 ) -> TokenizedPairs:
-    """Tokenize pairs once, into Arrow shards that are kept; shards that are there already are used as they are.
+    """Tokenize pairs into Arrow shards; existing shards are reused.
 
     Args:
         pairs: the columns of `REQUIRED_COLUMNS`.
         encoder: tokenizer and template.
-        scale: factor on the weights (`weight_scale`).
-        folder: where the shards are written; the caller must not offer shards made of other pairs.
-        workers: processes that tokenize, by default one for each core; the result does not depend on it.
+        scale: factor of the weights (`weight_scale`).
+        folder: of the shards; it must not hold shards of other pairs.
+        workers: number of processes, by default one per core; the result does not depend on it.
     """
     missing = [column for column in REQUIRED_COLUMNS if column not in pairs.column_names]
     if missing:
@@ -138,7 +138,7 @@ def _write_shards(tasks: list[tuple[slice, Path]], job: Job, workers: int) -> No
                 _write_shard(*task, job)
                 bar.update()
             return
-        # A forked child would inherit locks of torch's and of the tokenizer's threads.
+        # A forked child would inherit locks of torch's and the tokenizer's threads.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (job,)) as pool:
             for done in as_completed([pool.submit(_write_shard_in_worker, *task) for task in tasks]):
@@ -154,9 +154,9 @@ def _start_worker(job: Job) -> None:
 
 
 def _end_with_parent() -> None:
-    # A parent that was killed cannot end its workers.
+    # A killed parent cannot end its workers.
     parent = multiprocessing.parent_process()
-    assert parent is not None  # since a worker is no main process
+    assert parent is not None  # because a worker is not a main process
     parent.join()
     os._exit(1)
 

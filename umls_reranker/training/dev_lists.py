@@ -1,4 +1,4 @@
-"""What checkpoints are compared by: dev pairs, candidate lists as retrieval gives them, and the metrics on them."""
+"""Dev pairs for comparing checkpoints: retrieved candidate lists, and the metrics on them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = ["dev_metrics", "dev_pairs", "sample_by_document"]
 def dev_pairs(
     candidates: Dataset, mentions: Dataset, concepts: ConceptTable, template: PairTemplate, most: int, seed: int
 ) -> Dataset:
-    """A pair for each candidate of a sample of the dev mentions, which `sample_by_document` draws.
+    """The pairs of all candidates of a sample of dev mentions, drawn by `sample_by_document`.
 
     A mention whose gold concept is not in its list has only wrong pairs.
 
     Args:
-        candidates: lists of the dev split, as `retrieval.candidates.write_candidates` wrote them.
+        candidates: lists of the dev split, from `retrieval.candidates.write_candidates`.
         mentions: the dev split, in the same order.
         concepts: the dictionary.
         template: what the model reads.
@@ -58,9 +58,9 @@ def dev_pairs(
 
 
 def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Draw mentions until their lists hold `most` pairs: one of every document before a second one of any.
+    """Draw mentions up to `most` pairs: one from every document before a second one from any.
 
-    Answers within a document are alike, so that few documents would tell little about a checkpoint.
+    Answers within a document are correlated, so a few documents would tell little about a checkpoint.
 
     Args:
         documents: n ids, of the document of each mention.
@@ -75,7 +75,7 @@ def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, s
     """
     drawn = np.random.default_rng(seed).permutation(len(documents))
     _, document = np.unique(np.asarray(documents), return_inverse=True)
-    # How many mentions of its document were drawn before each.
+    # Number of earlier draws from the document of each mention.
     grouped = np.argsort(document[drawn], kind="stable")
     starts = np.searchsorted(document[drawn][grouped], document[drawn][grouped])
     before = np.empty(len(drawn), np.int64)
@@ -83,12 +83,12 @@ def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, s
     drawn = drawn[np.argsort(before, kind="stable")]
     kept = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
     if not kept:
-        raise UserError(f"max_dev_pairs: {most} holds not one candidate list of the dev split; use more")
+        raise UserError(f"max_dev_pairs: {most} is less than one candidate list of the dev split; use more")
     return np.sort(drawn[:kept])
 
 
 def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
-    """A `compute_metrics` for pairs whose rows carry a label.
+    """A `compute_metrics` for labelled pairs.
 
     Args:
         mention_ids: (n,) int64, the mention of each pair in dataset order.
@@ -122,7 +122,7 @@ def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) 
     top = np.maximum(best[0], best[1])
     normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
     losses = (normalizers[group_of] - logits)[labels == 1]
-    # A tie is no win: serving could put either first.
+    # A tie does not count: serving could rank either first.
     return {
         "acc@1": float((best[1] > best[0]).mean()),
         "list_loss": float(losses.mean()) if len(losses) else float("nan"),

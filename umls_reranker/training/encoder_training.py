@@ -1,8 +1,8 @@
-"""Fine-tuning the bi-encoder: mentions, alone and in their text, move toward the names of their concepts.
+"""Fine-tune the bi-encoder: mentions, with and without context, move toward the names of their concepts.
 
 The loss is the in-batch softmax over cosines (InfoNCE; van den Oord et al. 2018): a query's own name against the
 names of all other concepts in the batch. Three kinds of queries share a batch: mentions in context, mentions alone,
-and names of concepts, which keep apart what no training mention speaks of.
+and names of concepts, which separate concepts without training mentions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncoderTrainer", "QueryCollator", "QueryNamePairs", "train_encoder"]
 
-# Kinds of queries in the order they take turns.
+# Kinds of queries, in the order in which they alternate.
 CONTEXT, MENTION, SYNONYM = range(3)
 TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
 TEMPERATURE = 0.05
@@ -54,13 +54,13 @@ KEPT_CHECKPOINTS = 2
 
 
 class QueryNamePairs(Dataset):
-    """Queries and a name of their concept; pair number i is a function of the seed and i alone.
+    """Queries and a name of their concept; pair number i depends only on the seed and i.
 
     Args:
         mentions: the training split's columns ``mention``, ``left``, ``right``.
-        gold: (n,) concept rows of its mentions, -1 where the dictionary lacks the concept.
+        gold: (n,) concept rows of the mentions, -1 if the dictionary lacks the concept.
         concepts: the dictionary.
-        size: how many pairs there are; mentions come again, each epoch in another order.
+        size: number of pairs; mentions are repeated, in a new order each epoch.
         seed: of all draws.
 
     Raises:
@@ -84,7 +84,7 @@ class QueryNamePairs(Dataset):
         self._rows[named] = synonymous[random_below(random_bits(named, seed, 0), max(1, len(synonymous)))]
         counts = concepts.name_counts[self._rows]
         self._names = random_below(random_bits(numbers, seed, 1), counts)
-        # Another name than the first: so many places on, round and round.
+        # A name other than the first: offset by this number, cyclically.
         self._steps = 1 + random_below(random_bits(numbers, seed, 2), np.maximum(counts - 1, 1))
 
     def __len__(self) -> int:
@@ -104,18 +104,18 @@ class QueryNamePairs(Dataset):
 
 
 def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
-    """(size,) numbers below `known`, each once an epoch, in an order of the epoch's own."""
+    """(size,) numbers below `known`, each once per epoch, in a new order each epoch."""
     orders = [np.random.default_rng([*seed, epoch]).permutation(known) for epoch in range(-(-size // known))]
     return np.concatenate([np.empty(0, np.int64), *orders])[:size].astype(np.int64)
 
 
 @dataclass
 class QueryCollator:
-    """Token ids of a batch of b pairs: of b queries, then of their b names.
+    """Token ids of a batch of b pairs: b queries, then their b names.
 
-    Names are far shorter than mentions in context, so texts are padded in groups of equal length only. Gives
-    ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``place`` (2 b,) int64, where each text
-    is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
+    Names are much shorter than mentions in context, so texts are padded in groups of equal length. Returns ``groups``,
+    each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``place`` (2 b,) int64, where each text is in the
+    groups one after the other; and ``row`` (b,) int64, the concept rows.
     """
 
     tokenizer: QueryTokenizer
@@ -147,10 +147,10 @@ class QueryCollator:
 
 
 class EncoderTrainer(Trainer):
-    """Trainer with the in-batch softmax loss over `QueryNamePairs`, which come in their own order.
+    """Trainer with the in-batch softmax loss over `QueryNamePairs`, in their own order.
 
     Args:
-        pooling: ``mean`` or ``cls``, as the encoder's queries and names will be pooled.
+        pooling: ``mean`` or ``cls``, of queries and names.
     """
 
     train_dataset: QueryNamePairs
@@ -169,7 +169,7 @@ class EncoderTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Mean negative log-likelihood of each query's own name, nats."""
+        """Mean negative log-likelihood of each query's name, nats."""
         rows = inputs["row"]
         groups = [
             pooled(model(**group).last_hidden_state, group["attention_mask"].bool(), self.pooling)
@@ -177,7 +177,7 @@ class EncoderTrainer(Trainer):
         ]
         vectors = torch.cat(groups)[inputs["place"]]
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
-        # Other names of the query's own concept are no negatives.
+        # Other names of the query's concept are not negatives.
         same = (rows[:, None] == rows[None]).fill_diagonal_(False)
         own = torch.arange(len(rows), device=rows.device)
         return torch.nn.functional.cross_entropy(cosines.masked_fill(same, float("-inf")), own)
@@ -191,19 +191,18 @@ def train_encoder(
     concepts: ConceptTable,
     folder: Path,
 ) -> dict[str, Any]:
-    """Fine-tune the recipe's encoder into ``folder``, as a folder that `BiEncoder.from_pretrained` loads.
+    """Fine-tune the recipe's encoder into ``folder``, which `BiEncoder.from_pretrained` loads.
 
-    Checkpoints lie in ``folder/checkpoints`` until it is done; when it holds one from a killed run, training
-    resumes from there.
+    Checkpoints are in ``folder/checkpoints`` until training ends. A killed run resumes from them.
 
     Args:
         mentions: the training split.
 
     Returns:
-        Summary: steps, queries, mentions that have their concept in the dictionary, mean loss of the last steps.
+        Summary: steps, queries, mentions whose concept is in the dictionary, mean loss of the last steps.
 
     Raises:
-        UserError: no mention has its concept in the dictionary, or the encoder cannot be loaded.
+        UserError: no mention's concept is in the dictionary, or the encoder cannot be loaded.
     """
     set_seed(run.seed)
     device = training_device(run)

@@ -52,17 +52,17 @@ from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
 
 __all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
 
-# Keys that are 1 or more, where they are given.
+# Keys that must be 1 or more, if given.
 COUNTS = "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"
 LOWER_IS_BETTER = {"log_loss", "list_loss"}
-# Names of accelerate, whose launch configuration can ask for a precision too.
+# Names in accelerate, whose launch configuration can also set a precision.
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def load_base_model(
     model: str, revision: str | None, template: PairTemplate
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the base model with a fresh head of one logit, and its tokenizer with the template's markers.
+    """Load the base model with a new head of one logit, and its tokenizer with the template's markers.
 
     Raises:
         UserError: the model cannot be found or reached, or its weights are damaged.
@@ -101,14 +101,14 @@ def training_arguments(
 
     Args:
         train_pairs: number of training pairs.
-        lists: their mentions, where batches hold whole ones.
+        lists: their mentions, if batches hold whole mentions.
 
     Raises:
-        UserError: a value does not fit the others or this machine.
+        UserError: a value is incompatible with others or with this machine.
     """
     for name in COUNTS:
         if (value := getattr(training, name)) is not None and value < 1:
-            raise UserError(f"{name}: {value} has to be 1 or more")
+            raise UserError(f"{name}: {value} must be 1 or more")
     device = training_device(run)
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
@@ -116,7 +116,7 @@ def training_arguments(
         batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
         steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
     if training.eval_steps <= 0:
-        raise UserError(f"eval_steps: {training.eval_steps} has to be more than 0")
+        raise UserError(f"eval_steps: {training.eval_steps} must be more than 0")
     share = training.eval_steps < 1
     eval_steps = min(math.ceil(training.eval_steps * steps) if share else training.eval_steps, steps)
     fields = training.trainer_fields() | {
@@ -132,7 +132,7 @@ def training_arguments(
         "eval_steps": eval_steps,
         "save_strategy": "steps",
         "save_steps": eval_steps,
-        "save_total_limit": None,  # CheckpointCallback removes older ones, once a checkpoint is whole
+        "save_total_limit": None,  # CheckpointCallback removes older ones when a checkpoint is complete
         "load_best_model_at_end": True,
         "greater_is_better": training.metric_for_best_model not in LOWER_IS_BETTER,
         "logging_steps": training.logging_steps or max(1, math.ceil(eval_steps / 10)),
@@ -141,20 +141,20 @@ def training_arguments(
     }
     fields |= mixed_precision(training, device)
     if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
-        # Its name since transformers 5.24, where the former one warns.
+        # Its name since transformers 5.24; the old name warns.
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             fields[name.replace("gradient", "activation")] = fields.pop(name)
     try:
         arguments = TrainingArguments(**fields)
         _try_out(arguments, steps)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"the training section does not fit: {error}") from None
+        raise UserError(f"the training section is invalid: {error}") from None
     use_one_gpu(arguments)
     return arguments
 
 
 def _try_out(arguments: TrainingArguments, steps: int) -> None:
-    """Make what the Trainer makes of the arguments only once it trains, so that a wrong value ends before."""
+    """Create what the Trainer creates only in training, so that a wrong value fails early."""
     optimizer = torch.optim.SGD([weight := torch.zeros(1, requires_grad=True)])
     if arguments.optim_target_modules is None:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
@@ -184,7 +184,7 @@ def mixed_precision(training: TrainingStageArguments, device: torch.device) -> d
 
 
 def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
-    """Pairs of a global batch, and the forward passes that make one up on each device."""
+    """Pairs of a global batch, and its forward passes on each device."""
     batch, on_device = training.pairs_per_step(processes), training.per_device_train_batch_size
     passes, rest = divmod(batch, on_device * processes)
     if rest:
@@ -200,7 +200,7 @@ def _batch(training: TrainingStageArguments, processes: int) -> tuple[int, int]:
 
 
 def _reports(named: str | Sequence[str]) -> list[str]:
-    """The Trainer's integrations of a recipe, each of which is installed."""
+    """The Trainer's integrations in a recipe, after checking that they are installed."""
     reports = [name for name in ([named] if isinstance(named, str) else named) if name != "none"]
     for name in reports:
         if importlib.util.find_spec(name) is None:
@@ -217,12 +217,11 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train on ``pairs["train"]``, stop early on ``pairs["dev"]``, write ``folder/checkpoint-best``.
 
-    Checkpoints lie in `folder`; when it holds one from a killed run, training resumes from there, with the same data
-    order, optimizer and schedule, and on as many processes the same random state. Every process of a launch calls
-    this.
+    Checkpoints are in `folder`. A killed run resumes from them with the same data order, optimizer and schedule, and,
+    with the same number of processes, the same random state. Every process of a launch calls this.
 
     Args:
-        pairs: ``train`` as mined, and ``dev`` as `dev_lists.dev_pairs` gives them.
+        pairs: ``train`` as mined, and ``dev`` from `dev_lists.dev_pairs`.
 
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
@@ -258,9 +257,9 @@ def fine_tune(
         list_scale=list_scale,
         callbacks=[CheckpointCallback(training.save_total_limit), stopping],
     )
-    # Before the integrations of report_to, which log its figure.
+    # Before the integrations of report_to, which log its value.
     trainer.callback_handler.callbacks.insert(0, ThroughputCallback(pairs_per_step))
-    # Widths differ from batch to batch; by default each would be compiled anew before they are taken as variable.
+    # Widths vary; by default, the first ones would each be compiled separately.
     trainer.accelerator.state.dynamo_plugin.dynamic = True
     if not arguments.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -270,7 +269,7 @@ def fine_tune(
     if ended is None:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:
-        # Going on from there would train longer than an undisturbed run does.
+        # Resuming from there would train longer than an uninterrupted run.
         trainer.state = ended
         trainer._load_best_model()
     trainer.save_model(str(folder / "checkpoint-best"))
@@ -292,7 +291,7 @@ def listwise_share(training: TrainingStageArguments) -> float:
     """Share of the list-wise loss, 0 to 1.
 
     Raises:
-        UserError: the recipe's share is outside.
+        UserError: the recipe's share is outside this range.
     """
     if not 0 <= training.listwise_weight <= 1:
         raise UserError(f"listwise_weight: {training.listwise_weight} is no share; use 0 to 1")

@@ -1,4 +1,4 @@
-"""Losses of one logit a pair, as one term a row: sums over the parts of a global batch add up to that of the whole."""
+"""Losses of one logit per pair, as one term per row; sums over parts of a global batch add up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def pairwise_terms(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Te
     """Weighted binary cross-entropy of each pair, (b,) float32.
 
     Args:
-        logits, labels, weights: (b,) float32; a label that does not count has weight 0.
+        logits, labels, weights: (b,) float32; ignored labels have weight 0.
     """
     return weights * binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
@@ -26,12 +26,12 @@ def listwise_terms(
 
     Args:
         logits, labels, weights: (b,) float32.
-        lists: (b,) int64, the list that each pair belongs to.
+        lists: (b,) int64, the list of each pair.
 
     Returns:
         (b,) float32, 0 for all pairs but the gold ones.
     """
-    # b is the size of a forward pass, so all rows times all rows is a small matrix; and its sums have one order.
+    # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed order.
     others = lists[:, None] != lists
     normalizers = logits.expand(len(logits), -1).masked_fill(others, -torch.inf).logsumexp(dim=1)
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)

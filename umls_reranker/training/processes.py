@@ -1,4 +1,4 @@
-"""Which device a training process takes, and how many processes there may be."""
+"""The device of a training process, and the number of processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def training_device(run: RunArguments) -> torch.device:
     """The device to train on.
 
     Raises:
-        UserError: it is not there, or is a GPU other than the first: Accelerate gives out the visible ones in order.
+        UserError: it is not available, or it is a GPU other than the first, because Accelerate assigns visible GPUs in
+            order.
     """
     device = resolve_device(run.device)
     if device.type == "cuda" and device.index:
@@ -33,7 +34,9 @@ def training_device(run: RunArguments) -> torch.device:
 
 
 def use_one_gpu(arguments: TrainingArguments) -> None:
-    """Keep a process to its own GPU; a Trainer without a launcher would spread a larger batch over all it sees."""
+    """Restrict a process to one GPU; a Trainer without a launcher would spread a larger batch over all visible
+    GPUs.
+    """
     arguments._n_gpu = min(arguments.n_gpu, 1)
 
 

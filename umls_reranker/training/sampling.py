@@ -1,9 +1,9 @@
-"""Which rows a training step sees, the same under any number of processes.
+"""The rows of each training step, the same for any number of processes.
 
-An epoch's order is drawn first, from seed and epoch alone; it is cut into global batches of rows of similar length,
-and only then is each global batch cut over processes and accumulated passes. So a run is one sequence of global
-batches, however many processes work on it, and a run that was killed resumes inside that sequence. Where a loss
-compares the pairs of a mention, mentions take the place of rows: a batch holds whole ones.
+The order of an epoch depends only on seed and epoch. It is divided into global batches of rows of similar length, and
+then each global batch is divided over processes and accumulated passes. So a run is one sequence of global batches for
+any number of processes, and a killed run resumes inside it. If a loss compares the pairs of a mention, a batch holds
+whole mentions instead of rows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = [
     "Pass",
 ]
 
-# Rows of this many batches are sorted by length together: more would pad less, but draw from fewer places at a time.
+# Rows of this many batches are sorted by length together: more would reduce padding, but also randomness.
 SORTED_BATCHES = 100
 
 
 class MentionLists:
-    """The rows of each mention, which follow each other.
+    """The rows of each mention, which are consecutive.
 
     Args:
         mention_ids: (n,) int64, the mention of each row.
 
     Attributes:
-        starts, sizes: (mentions,) int64, the first row of each mention and how many it has.
+        starts, sizes: (mentions,) int64, the first row and the number of rows of each mention.
     """
 
     def __init__(self, mention_ids: np.ndarray) -> None:
@@ -49,16 +49,16 @@ class MentionLists:
         return np.arange(ends[-1]) + np.repeat(self.starts[mentions] - (ends - sizes), sizes)
 
     def longest(self, lengths: np.ndarray) -> np.ndarray:
-        """(mentions,): the greatest length among the rows of each."""
+        """(mentions,): the length of the longest row of each."""
         return np.maximum.reduceat(lengths, self.starts)
 
     def per_batch(self, rows: int) -> int:
-        """How many mentions come closest to so many rows."""
+        """The number of mentions that comes closest to this number of rows."""
         return max(1, round(rows / float(self.sizes.mean())))
 
 
 class EpochOrder(Sampler[int]):
-    """Every row (or mention) once an epoch, in a new order each epoch.
+    """Every row (or mention) once per epoch, in a new order each epoch.
 
     Args:
         rows: number of rows.
@@ -89,7 +89,7 @@ class EpochOrder(Sampler[int]):
 
 
 class Pass(NamedTuple):
-    """Rows of one forward pass; `counts` is False where they only keep step with other processes and passes."""
+    """Rows of one forward pass; `counts` is False if they only fill up a pass."""
 
     rows: list[int]
     counts: bool = True
@@ -98,19 +98,19 @@ class Pass(NamedTuple):
 class GlobalBatches(Sampler[Pass]):
     """One process' share of each global batch, pass by pass.
 
-    Rows of a global batch are alike in length. Processes take every so-manyth of them, and cut their share into passes
-    of neighbors in length; all get the same number of passes, so none waits for another. The last batch of an epoch
-    holds what is left; a share without a row of its own gets one row to keep step, in a `Pass` that does not count.
+    Rows of a global batch have similar lengths. With n processes, each takes every n-th row and divides its share into
+    passes of similar length; all have the same number of passes, so none waits. The last batch of an epoch holds the
+    remaining rows. A share without rows gets one row in a `Pass` that does not count.
 
-    With `lists` all this holds for mentions in place of rows: a pass gets all rows of each of its mentions.
+    With `lists` this holds for mentions instead of rows: a pass gets all rows of its mentions.
 
     Args:
         sampler: the order of an epoch.
         lengths: (n,) int, tokens of each row.
         batch_size: rows, or mentions, of a global batch.
         lists: the rows of each mention; None: rows are drawn on their own.
-        passes: forward passes that a process makes for a global batch.
-        process_index, num_processes: which share of how many.
+        passes: forward passes of a process per global batch.
+        process_index, num_processes: the share and the number of shares.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class GlobalBatches(Sampler[Pass]):
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
-        # Accelerate passes the epoch on to the attribute `sampler`.
+        # Accelerate sets the epoch on the attribute `sampler`.
         self.sampler = sampler
         self.batch_size = batch_size
         self._lengths = lengths if lists is None else lists.longest(lengths)

@@ -1,4 +1,4 @@
-"""`RerankerTrainer`: losses of pairs and of whole lists, with weights, exact however a batch is cut."""
+"""`RerankerTrainer`: weighted losses of pairs and of whole lists, independent of how a batch is divided."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LABEL_NAMES = ["labels", "weight", "row"]
 
 
 class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
-    """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; those that do not count have weight 0."""
+    """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; pairs that do not count have weight 0."""
 
     def __init__(self, pairs: TokenizedPairs) -> None:
         self.pairs = pairs
@@ -42,26 +42,26 @@ class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
 
 
 class RerankerTrainer(Trainer):
-    """A `Trainer` of one logit per pair: weighted binary cross-entropy, list-wise softmax, or a mix of both.
+    """A `Trainer` of one logit per pair, with weighted binary cross-entropy, list-wise softmax, or a mix of both.
 
     The loss of a global batch is
 
         (1 - listwise_weight) * sum(weight * bce) / number of pairs
         + listwise_weight * sum(weight * list_scale * cross-entropy in the list) / number of gold pairs
 
-    It is the same whether the batch is one forward pass, several accumulated ones or spread over processes: both
-    numbers are those of the whole global batch, and the factor `num_processes` undoes the averaging of gradients
-    between processes. A mention without a gold pair counts in the first term alone.
+    It is the same for one forward pass, several accumulated ones, or several processes: both counts are those of the
+    whole global batch, and the factor `num_processes` undoes the averaging of gradients between processes. A mention
+    without a gold pair counts only in the first term.
 
     Args:
-        lists: the rows of each mention of `train_dataset`; with it, batches hold whole mentions, as many as come
-            closest to the number of pairs that `args` asks for. None: batches of pairs, for a `listwise_weight` of 0.
+        lists: the rows of each mention of `train_dataset`. Batches then hold whole mentions, the number that comes
+            closest to the pairs per batch in `args`. None: batches of pairs, for a `listwise_weight` of 0.
         listwise_weight: share of the list-wise loss, 0 to 1.
-        list_scale: brings the gold pairs' weights to mean 1.
-        options: those of `Trainer`; both datasets are `TokenizedPairs`.
+        list_scale: scales the gold pairs' weights to mean 1.
+        options: of `Trainer`; both datasets are `TokenizedPairs`.
     """
 
-    # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by its steps.
+    # Read by Trainer: the loss already accounts for accumulation, so it must not be divided by the steps.
     loss_is_scaled_for_ga = True
     train_dataset: TokenizedPairs
     eval_dataset: TokenizedPairs
@@ -85,7 +85,7 @@ class RerankerTrainer(Trainer):
             self._starts_list = starts.to(self.args.device)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of this process; Accelerate's own way to share them out would repeat rows at the end of an epoch."""
+        """Batches of this process; Accelerate's own division would repeat rows at the end of an epoch."""
         pairs = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         batches = GlobalBatches(
             self.order,
@@ -102,7 +102,7 @@ class RerankerTrainer(Trainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Pairs from short to long, shared out by Accelerate, which drops the rows it repeats when it gathers."""
+        """Pairs from short to long, divided by Accelerate, which drops repeated rows when it gathers."""
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.lengths, kind="stable").tolist()
         return self.accelerator.prepare(self._loader(dataset, batch_size=self.args.eval_batch_size, sampler=rows))
@@ -138,15 +138,15 @@ class RerankerTrainer(Trainer):
             inputs: a batch of `PairCollator`.
             num_items_in_batch: the counts of `get_batch_samples`, needed in training.
         """
-        # With labels in its inputs, a one-label model would compute a mean squared error of its own.
+        # With labels in its inputs, a one-label model would compute a mean squared error.
         outputs = model(**{name: tensor for name, tensor in inputs.items() if name not in LABEL_NAMES})
         terms = outputs.logits.squeeze(-1).float(), inputs["labels"], inputs["weight"]
         if model.training:
-            assert isinstance(num_items_in_batch, torch.Tensor)  # which get_batch_samples gave
+            assert isinstance(num_items_in_batch, torch.Tensor)  # from get_batch_samples
             pairs, gold_pairs = num_items_in_batch
             loss = (1 - self.listwise_weight) * pairwise_terms(*terms).sum() / pairs
             if self.listwise_weight:
-                # Lists come whole and in order, so each begins where the first row of a mention comes.
+                # Lists are complete and in order, so each begins at the first row of a mention.
                 lists = self._starts_list[inputs["row"]].cumsum(dim=0)
                 scale = self.listwise_weight * self.list_scale
                 # A batch without a gold pair has no list-wise loss.
@@ -158,6 +158,6 @@ class RerankerTrainer(Trainer):
 
 
 def loader_options(arguments: TrainingArguments) -> dict[str, Any]:
-    """How a `DataLoader` shares its work out to processes."""
+    """How a `DataLoader` divides its work among processes."""
     names = "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context"
     return {name: getattr(arguments, f"dataloader_{name}") for name in names}
