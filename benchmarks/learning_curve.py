@@ -87,7 +87,8 @@ def accuracy(lists, logits, counts, features, seed, drop=False) -> float:
     """acc@1 of a fusion of features, every mention by weights that were fitted on other documents."""
     import numpy as np
 
-    from umls_reranker.calibration.fitting import document_folds, fit_fusion
+    from umls_reranker.calibration.cross_validation import document_folds
+    from umls_reranker.calibration.fitting import fit_fusion
 
     names = [name for name in features if not (drop and name == "cross_encoder")]
     fold = document_folds(lists.annotations.documents, seed)

@@ -16,7 +16,7 @@ from umls_reranker.calibration.calibrators import (
     TemperatureCalibrator,
 )
 from umls_reranker.calibration.choice import choice_log_odds, log_sums
-from umls_reranker.calibration.fitting import cross_validated_losses, fit_calibrator
+from umls_reranker.calibration.cross_validation import cross_validated_losses, fit_calibrator
 from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.calibration.score_maps import Calibrator, Sample

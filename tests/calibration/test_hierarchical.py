@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from umls_reranker.calibration.calibrators import BetaCalibrator, HierarchicalBetaCalibrator, PlattCalibrator
-from umls_reranker.calibration.fitting import fit_calibrator
+from umls_reranker.calibration.cross_validation import fit_calibrator
 from umls_reranker.calibration.score_maps import Calibrator
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import Logits, document_folds, fit_with_counts, logits_as_decided, score_inputs
+from ..calibration.fitting import Logits, fit_with_counts, logits_as_decided, score_inputs
 from ..calibration.fusion import CANDIDATE_FEATURES
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.probabilities import Calibration

@@ -1,0 +1,106 @@
+"""Which calibrator: by name, or the one that predicts held-out documents best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.errors import UserError
+from ..data.semantic_types import TypeHierarchy
+from .choice import log_sums
+from .reliability import log_loss
+from .resampling import document_index
+from .score_maps import Calibrator, Sample, Types
+
+__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator"]
+
+FOLDS = 5
+
+
+def fit_calibrator(
+    method: str,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence | np.ndarray | None = None,
+    *,
+    offsets: np.ndarray | None = None,
+    types: Types | None = None,
+    hierarchy: TypeHierarchy | None = None,
+    seed: int = 0,
+) -> tuple[Calibrator, dict[str, float]]:
+    """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
+
+    Args:
+        method: a key of `Calibrator.kinds`, or "auto".
+        scores, labels, offsets, types, hierarchy: as of `Calibrator.fit`.
+        groups: (n,) document of each row; "auto" needs them.
+        seed: of the folds.
+
+    Returns:
+        the calibrator, and with "auto" the cross-validated loss of each method.
+
+    Raises:
+        UserError: what `Calibrator.fit` raises.
+    """
+    losses = {}
+    if method == "auto":
+        if groups is None:
+            raise ValueError("method 'auto' needs the document of each row (groups)")
+        sample = Sample(np.asarray(scores, np.float64), np.asarray(labels, np.float64), offsets, types, hierarchy)
+        losses = cross_validated_losses(sample, groups, seed)
+        method = min(losses, key=losses.__getitem__)
+    fitted = Calibrator.of(method).fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
+    return fitted, losses
+
+
+def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row that stands alone.
+
+    Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
+    support: a single surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that
+    cannot be fitted on a fold has an infinite loss.
+
+    Args:
+        groups: (n,) document of each row.
+
+    Raises:
+        UserError: fewer than two documents, or no method that can be fitted on every fold.
+    """
+    inside_lists = sample.offsets is not None
+    # Outside lists "listwise" changes nothing.
+    methods = [n for n, kind in Calibrator.kinds.items() if (kind.fits_lists if inside_lists else n != "listwise")]
+    fold = document_folds(groups, seed)
+    if not fold.any():
+        raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
+    losses, failure = dict.fromkeys(methods, 0.0), None
+    for number in range(fold.max() + 1):
+        rest, held_out = sample.take(fold != number), sample.take(fold == number)
+        for method in methods:
+            try:
+                fitted = Calibrator.of(method).fit(
+                    rest.scores, rest.labels, offsets=rest.offsets, types=rest.types, hierarchy=rest.hierarchy
+                )
+            except UserError as error:
+                losses[method], failure = np.inf, error
+            else:
+                losses[method] += _loss(fitted, held_out, 0.5 / len(rest.scores))
+    if failure is not None and np.isinf(list(losses.values())).all():
+        raise failure
+    number = len(sample.scores) if sample.offsets is None else len(sample.offsets) - 1
+    return {method: loss / number for method, loss in losses.items()}
+
+
+def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
+    """The sum over a sample, none of whose lists is empty."""
+    if sample.offsets is None:
+        return log_loss(calibrator(sample.scores, sample.types), sample.labels, eps) * len(sample.scores)
+    utility = calibrator.log_odds(sample.scores, sample.types)
+    none = np.zeros(len(sample.offsets) - 1)
+    return float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
+
+
+def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
+    """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
+    index, documents = document_index(groups)
+    return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
