@@ -6,11 +6,11 @@
     python benchmarks/rehearsal.py small --scale 0.01
     python benchmarks/rehearsal.py grown --scale 0.01 --grow names
 
-Runs recipes/rehearsal. A BERT of two layers and 64 dimensions stands in for the cross-encoder; word pieces with random
-vectors, averaged, for SapBERT: 768 dimensions, so that index and memory are those of the real run. Two processes do
+Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word pieces with random
+vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are as in the real run. Two processes do
 what can be shared. Training is killed twice and resumed, once by one process. Prints Markdown: minutes, processor
 minutes, peak anonymous memory and disk of each stage, the longest time without a line of progress, and the thresholds
-of all semantic types. A rehearsal that was killed goes on where it was, with the same command.
+of all semantic types. After being killed it resumes with the same command.
 """
 
 from __future__ import annotations

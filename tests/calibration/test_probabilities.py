@@ -53,7 +53,7 @@ def lists(retrieval=None, cuis=("C1", "C2", None), types=None, kinds=(None, None
 
 
 def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
-    """A model for each fusion, the poorer ones without what the first reads more."""
+    """A model for each fusion, the later ones without what the first reads more."""
     first, models = fusions[0], []
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))

@@ -65,7 +65,7 @@ def inputs_of(features: Sequence[str]) -> list[str]:
 
 
 def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:
-    """What requests are expected to lack, the richest first, each as the inputs that are removed.
+    """What requests are expected to lack, the one with most inputs first, each as the inputs that are removed.
 
     Of candidates: the scores of retrievers, the semantic types, both, all but names and CUIs, all but names. With each
     of these the mention's type, and its context where the network reads it and candidates are whole, names and CUIs,

@@ -136,7 +136,8 @@ class Calibration:
     """What makes decisions out of logits and candidate lists.
 
     Args:
-        models: that of all inputs first, then its fallbacks, the richest first; one that changes nothing unless given.
+        models: that of all inputs, then its fallbacks, those with most inputs first; by default one that changes
+            nothing.
         counts: of the training split; needed with fusions, empty without.
         baseline: the fusion of everything but the cross-encoder, which the report compares with the whole.
         score_ranges: of the scores of retrievers that are weighed, by their names; scores beyond count as missing.
