@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
+from list_fixtures import make_lists
 
 from umls_reranker.evaluation.baselines import (
     StringFrequency,
     answer_ranks,
     baseline_answers,
     exact_match,
+    notes_on_lists,
     retriever,
 )
 
@@ -54,3 +58,18 @@ def test_answer_ranks():
     ranks, answered = answer_ranks(["C1", None, "C2"], ["C1", "C1", "C3"])
     np.testing.assert_array_equal(ranks, [0, -1, -1])
     np.testing.assert_array_equal(answered, [True, False, True])
+
+
+def test_notes_say_what_there_is_nothing_to_compare_with():
+    bare = make_lists(["a", "b"], [["x"], []])
+    scored = make_lists(["a"], [[{"name": "x", "retrieval_score": 0.5}]], types=["T047"])
+    scored = replace(scored, scores={"retrieval": scored.scores["retrieval"]})
+    (note,) = notes_on_lists(scored, has_dictionary=True)
+    assert note.endswith("in which the lists came. Its confidence is their first score, retrieval_score.")
+    first, *others = notes_on_lists(replace(bare, scores={}), has_dictionary=False)
+    assert first == "The retriever alone is the order in which the lists came."
+    assert [note.split(",")[0].split(":")[0] for note in others] == [
+        "The lists carry no scores",
+        "There is no dictionary",
+        "The mentions came without semantic types",
+    ]
