@@ -1,1 +1,1 @@
-"""Corpora and vocabularies on disk, and the Arrow tables the stages make of them."""
+"""Corpora and vocabularies on disk, and the Arrow tables made from them."""

@@ -15,12 +15,12 @@ PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause, before which no long form starts.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")
 MOST_CHARACTERS, MOST_WORDS = 10, 2
-# Characters before a parenthesis that are read: far more than the 15 words that a long form may have.
+# Characters read before a parenthesis: far more than the 15 words of a long form.
 WINDOW = 2_000
 
 
 def find_abbreviations(text: str) -> dict[str, str]:
-    """Short forms of a document and the long form each was first defined with.
+    """Short forms of a document and their first definitions.
 
     >>> find_abbreviations("Acute myocardial infarction (AMI) and tumor necrosis factor (TNF).")
     {'AMI': 'Acute myocardial infarction', 'TNF': 'tumor necrosis factor'}
@@ -30,7 +30,7 @@ def find_abbreviations(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     ends = CLAUSE_END.finditer(text)
     for match in PARENTHESES.finditer(text):
-        # A parenthesis ends a clause itself, so no character is read for two of them: time is linear in the text.
+        # A parenthesis itself ends a clause, so no character is read twice: time is linear in the text.
         clause = 0
         for end in ends:
             if end.start() == match.start():
@@ -61,7 +61,7 @@ def _is_short_form(text: str) -> bool:
 
 
 def _last_words(text: str, short: str) -> str:
-    """As many words at the end of a clause as a long form may have."""
+    """The last words of a clause, as many as a long form may have."""
     letters = sum(character.isalnum() for character in short)
     most = min(letters + 5, letters * 2)
     starts = [match.start() for match in re.finditer(r"\S+", text)]
@@ -77,7 +77,7 @@ def _long_form(short: str, text: str) -> str | None:
             place -= 1
         if place < 0:
             return None
-    # Hyphenated words are taken whole.
+    # Hyphenated words are kept whole.
     start = text.rfind(" ", 0, place) + 1
     long = text[start:]
     too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)

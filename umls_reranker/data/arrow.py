@@ -1,7 +1,7 @@
 """Arrow tables in the layout of `datasets.Dataset.save_to_disk`, written batch by batch.
 
-`Dataset.save_to_disk` needs the whole dataset first and `Dataset.from_generator` goes through a cache; this writer
-needs memory for one batch and gives the same bytes for the same rows, however they arrive.
+`Dataset.save_to_disk` needs the whole dataset first, and `Dataset.from_generator` uses a cache. This writer needs
+memory for one batch and writes the same bytes for the same rows, whatever the batches.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ ROWS_PER_BATCH = 10_000
 
 
 class DatasetWriter:
-    """Write one dataset folder; a context manager. The folder loads only once the writer was closed without error.
+    """Write one dataset folder; a context manager. The folder can be loaded only after the writer is closed without
+    error.
 
     Args:
         features: the columns and their types.
-        path: folder to write into, made when missing; what else lies in it is left alone.
-        fingerprint: what `datasets` takes for the content's identity when it caches; at most 64 characters.
+        path: folder to write into, created if missing; other files in it are kept.
+        fingerprint: identity of the content for the caches of `datasets`; at most 64 characters.
     """
 
     def __init__(self, features: Features, path: Path, fingerprint: str) -> None:
@@ -57,7 +58,7 @@ class DatasetWriter:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         path.mkdir(parents=True, exist_ok=True)
-        # load_from_disk needs state.json: without it, former content cannot be mistaken for the new.
+        # load_from_disk needs state.json: without it, old content cannot be mistaken for new.
         (path / "state.json").unlink(missing_ok=True)
         self._partial = partial_path(path / DATA_FILE)
         self._writer = pa.ipc.new_stream(self._partial, self._schema)
@@ -77,7 +78,7 @@ class DatasetWriter:
         table = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
         end = table.num_rows - table.num_rows % ROWS_PER_BATCH if whole_batches else table.num_rows
         for start in range(0, end, ROWS_PER_BATCH):
-            # A slice would be written with bytes of the rows after it in its padding; take() copies just the rows.
+            # A slice would be written with bytes of later rows in its padding; take() copies only the rows.
             places = np.arange(start, min(start + ROWS_PER_BATCH, end))
             self._write_batch(table.take(pa.array(places)).combine_chunks())
         self._waiting = [table.slice(end)]
@@ -100,7 +101,7 @@ class DatasetWriter:
             self._writer.close()
             is_whole = kind is None
         except OSError:
-            # Of two errors, the first one is told.
+            # Of two errors, the first one is raised.
             if kind is None:
                 raise
         finally:
@@ -108,14 +109,14 @@ class DatasetWriter:
                 self._partial.unlink(missing_ok=True)
         if not is_whole:
             return
-        # A name that is always the same: what a killed run left there is dropped by the next one.
+        # A fixed name: the next run drops the remains of a killed one.
         folder = partial_path(self.path / "dataset")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:
             _save_empty(self._schema, self._fingerprint, folder)
             self._partial.replace(folder / DATA_FILE)
-            # Last comes state.json, without which nothing loads.
+            # state.json comes last, because nothing loads without it.
             for name in (DATA_FILE, "dataset_info.json", "state.json"):
                 (folder / name).replace(self.path / name)
         finally:
@@ -123,7 +124,7 @@ class DatasetWriter:
 
 
 def _save_empty(schema: pa.Schema, fingerprint: str, folder: Path) -> None:
-    """Let `datasets` write the files of a dataset without rows: all that lies next to the rows is the same."""
+    """Let `datasets` write a dataset without rows: all files next to the rows are the same."""
     from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     is_quiet = are_progress_bars_disabled()
@@ -155,12 +156,12 @@ def write_dataset_dict_index(path: Path, splits: Sequence[str]) -> None:
 
 
 def open_table(path: Path, file: str = DATA_FILE) -> pa.Table:
-    """Memory-map the rows of a dataset folder written here; nothing is copied until it is read."""
+    """Memory-map the rows of a dataset folder; nothing is copied until it is read."""
     return MappedTable.open(path, file).table
 
 
 class MappedTable(NamedTuple):
-    """A memory-mapped table whose pages can be left.
+    """A memory-mapped table whose pages can be released.
 
     Attributes:
         table: the rows.
@@ -178,18 +179,18 @@ class MappedTable(NamedTuple):
         return cls(pa.ipc.open_stream(pa.py_buffer(pages)).read_all(), pages)
 
     def leave_pages(self) -> None:
-        """Give what was read back to the page cache: it no longer counts as this process' memory."""
+        """Release the pages that were read, so that they no longer count as this process' memory."""
         leave_pages(self.pages)
 
 
 def write_numbers(path: Path, numbers: np.ndarray) -> None:
-    """Write an array of numbers in NumPy's format, whole or not at all."""
+    """Write an array of numbers in NumPy's format, atomically."""
     with written(path) as partial, partial.open("wb") as stream:
         np.save(stream, numbers, allow_pickle=False)
 
 
 def map_numbers(path: Path) -> np.memmap:
-    """Map what `write_numbers` wrote of 64-bit numbers, (n,), uint64; nothing is read yet.
+    """Memory-map 64-bit numbers written by `write_numbers`, (n,), uint64; nothing is read yet.
 
     Raises:
         UserError: the file is missing or broken.
@@ -204,13 +205,13 @@ def map_numbers(path: Path) -> np.memmap:
 
 
 def leave_pages(pages: mmap.mmap) -> None:
-    """Unmap what was read of a read-only mapping; it is mapped again when it is read again."""
+    """Release the pages read from a read-only mapping; they are mapped again when needed."""
     if hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _is_compact(table: pa.Table) -> bool:
-    """Whether the table is one batch, in buffers that hold nothing else."""
+    """Whether the table is one batch in buffers of its own."""
     return all(c.num_chunks == 1 for c in table.columns) and table.nbytes == table.get_total_buffer_size()
 
 

@@ -1,4 +1,4 @@
-"""Concepts as objects, and as columns where there are millions of them; rows in order and under their concepts."""
+"""Concepts as objects, and as columns for millions of them; sorting and grouping of rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Concept:
         cui: UMLS concept id.
         name: the preferred name.
         synonyms: other names, each once, without the preferred one.
-        semantic_types: type ids; empty where the vocabulary gives none.
+        semantic_types: type ids; empty if the vocabulary has none.
         definition: one definition, or "".
     """
 
@@ -45,7 +45,7 @@ class Concept:
 
 
 def ordered(*keys: np.ndarray) -> np.ndarray:
-    """Places of the rows sorted by the first key, then by the next, then by their place, (n,), int64.
+    """Order of the rows by the first key, then the next, then their position, (n,), int64.
 
     Args:
         keys: arrays of numbers from 0 up, (n,).
@@ -57,7 +57,7 @@ def ordered(*keys: np.ndarray) -> np.ndarray:
     bits = [int(key.max(initial=0)).bit_length() for key in keys]
     if sum(bits) + place_bits > 64:
         return np.lexsort(keys[::-1])
-    # All keys and the place in one number each: to sort these takes a sixth of the time of lexsort.
+    # All keys and the position in one number: sorting these takes a sixth of the time of lexsort.
     packed = np.zeros(size, dtype=np.uint64)
     for key, width in zip(keys, bits, strict=True):
         packed <<= np.uint64(width)
@@ -70,7 +70,7 @@ def ordered(*keys: np.ndarray) -> np.ndarray:
 
 
 def first_of_each(*keys: np.ndarray) -> np.ndarray:
-    """Which rows are the first one with their keys, (n,), bool; `keys` as for `ordered`."""
+    """Which rows are the first with their keys, (n,), bool; `keys` as for `ordered`."""
     order = ordered(*keys)
     again = np.ones(max(len(order) - 1, 0), dtype=bool)
     for key in keys:
@@ -82,7 +82,7 @@ def first_of_each(*keys: np.ndarray) -> np.ndarray:
 
 
 def distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct `numbers`, ascending, and the place among them of each, as `np.unique` gives them."""
+    """The distinct `numbers`, ascending, and the index of each among them, as in `np.unique`."""
     if (numbers[1:] < numbers[:-1]).any():
         return np.unique(numbers, return_inverse=True)
     new = np.ones(len(numbers), dtype=bool)
@@ -111,7 +111,7 @@ class Lists:
 
     @classmethod
     def grouped(cls, values: pa.Array, places: np.ndarray, concepts: np.ndarray, size: int) -> Lists:
-        """From the concept of each of `places`, ascending; there are `size` concepts."""
+        """From the ascending concept of each of `places`; there are `size` concepts."""
         return cls(values, places, np.concatenate([[0], np.cumsum(np.bincount(concepts, minlength=size))]))
 
     def sizes(self) -> np.ndarray:
@@ -138,7 +138,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class ConceptColumns:
-    """Concepts in columns, sorted by CUI; iterating makes a `Concept` of one after the other.
+    """Concepts in columns, sorted by CUI; iterating yields a `Concept` each.
 
     Attributes:
         cuis: `cui_numbers` of the concepts, (n,), ascending.
@@ -166,7 +166,7 @@ class ConceptColumns:
         return ConceptColumns(self.cuis[concepts], *lists)
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
-        """Batches of `size` concepts in `CONCEPT_SCHEMA`, the last one smaller; made by threads."""
+        """Batches of `size` concepts in `CONCEPT_SCHEMA`, the last one smaller; created in threads."""
         return map_in_order(lambda first: self._batch(first, min(first + size, len(self))), range(0, len(self), size))
 
     def _batch(self, first: int, last: int) -> pa.RecordBatch:

@@ -1,9 +1,9 @@
-"""Names of many concepts at once, and concepts by their names, out of memory-mapped files.
+"""Names of many concepts at once, and concepts by name, from memory-mapped files.
 
 A concept is found by a sorted key for each normalized name. A key is one 64-bit number: the upper 28 bits of
 `hash_names` of the name, the concept's row in 28 bits, and the name's position among the concept's names in 8. The
-same concepts give the same file on every machine. What hashes alike need not be alike, so whoever asks compares the
-names themselves; among eight million names, a search comes upon a stranger once in 34 times.
+same concepts give the same file on every machine. Different names may have the same hash, so callers compare the names
+themselves; among eight million names, one search in 34 finds a wrong match.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .parallel import map_in_order
 
 __all__ = ["LAST_POSITION", "ConceptNames", "NameKeys", "write_name_keys"]
 
-# Of a table of millions, the pages of these many concepts take some 25 MB.
+# In a table of millions, the pages of this many concepts take about 25 MB.
 ROWS_PER_STEP = 5_000
 KEYS_FILE = "name_keys_xxh3.npy"
 NAMES_PER_STEP = 5_000
@@ -38,7 +38,7 @@ LAST_POSITION = (1 << POSITION_BITS) - 1
 class ConceptNames:
     """The columns ``name`` and ``synonyms`` of a concept folder.
 
-    Where many rows are asked for, pages are read in order and left behind: they do not count as this process' memory.
+    For many rows, pages are read in order and released, so they do not count as this process' memory.
     """
 
     def __init__(self, mapped: MappedTable) -> None:
@@ -51,7 +51,7 @@ class ConceptNames:
         return self.take(self._preferred, rows)
 
     def all(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
-        """All names of `rows`, the preferred one of each first, and where those of each start, (n + 1,), int64.
+        """All names of `rows`, the preferred one of each first, and the start of each row's names, (n + 1,), int64.
 
         Row -1 has none.
         """
@@ -81,7 +81,7 @@ class ConceptNames:
 
     def take(self, column: pa.ChunkedArray, rows: np.ndarray) -> pa.Array:
         """A column of the folder at `rows`, (n,)."""
-        # Chunk by chunk, since ChunkedArray.take makes one array of all chunks first.
+        # Chunk by chunk, because ChunkedArray.take first joins all chunks.
         pieces, places = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
         for chunk, own, local in self._by_chunk(rows):
             pieces.append(column.chunk(chunk).take(pa.array(local)))
@@ -115,13 +115,13 @@ class NameKeys:
     """The keys of a concept folder, by hash and then by row."""
 
     def __init__(self, keys: np.memmap) -> None:
-        # NumPy's annotations do not know that the base of a memmap is its mapping.
+        # NumPy's annotations lack that the base of a memmap is its mapping.
         self._pages: mmap.mmap = keys.base  # type: ignore[assignment]
         self._keys = keys.view(np.ndarray)
 
     @classmethod
     def load(cls, folder: Path) -> NameKeys:
-        """Map the keys of a concept folder; nothing is read yet.
+        """Memory-map the keys of a concept folder; nothing is read yet.
 
         Raises:
             UserError: the file is missing or broken.
@@ -135,13 +135,13 @@ class NameKeys:
             forms: (n,) string, `normalize_names` of the names looked for.
 
         Returns:
-            of each match the form's place, the concept's row and the name's position, all (m,), int64; by place, then
-            by row, which may come several times.
+            for each match the index of the form, the concept's row and the name's position, all (m,), int64; sorted by
+            index, then by row, with repetitions.
         """
         hashes = hash_names(forms) >> HASH_SHIFT << HASH_SHIFT
         order = np.argsort(hashes, kind="stable")
         places, keys = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint64)]
-        # In order of the keys, so that pages are read once and left behind.
+        # In order of the keys, so that pages are read once and released.
         for step in np.split(order, range(NAMES_PER_STEP, len(order), NAMES_PER_STEP)):
             starts = np.searchsorted(self._keys, hashes[step])
             ends = np.searchsorted(self._keys, hashes[step] | LOWER_BITS, side="right")
@@ -162,7 +162,7 @@ def write_name_keys(batches: Iterable[tuple[pa.StringArray, np.ndarray, np.ndarr
         batches: names, their concepts' rows, and their positions among the concept's names, each (n,); in any order.
 
     Raises:
-        UserError: there are more concepts than a key can number.
+        UserError: there are too many concepts for the keys.
     """
 
     def keys_of(batch: tuple[pa.StringArray, np.ndarray, np.ndarray]) -> np.ndarray:

@@ -36,14 +36,14 @@ HIERARCHY_FILE = "semantic_types.json"
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
     """Write a concept folder: Arrow rows sorted by CUI, the keys of their names, and the types' hierarchy.
 
-    Concepts may come in any order; those that come sorted are not held in memory. `ConceptColumns` are written
-    without making an object of each.
+    Concepts may come in any order; sorted ones are not held in memory. `ConceptColumns` are written without creating
+    objects.
 
     Returns:
         the number of concepts.
 
     Raises:
-        UserError: a CUI comes twice or is longer than 8 bytes, or there is no concept.
+        UserError: a CUI is repeated or longer than 8 bytes, or there is no concept.
     """
     path.mkdir(parents=True, exist_ok=True)
     is_sorted, former = True, 0
@@ -91,7 +91,7 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
 
 
 def _sort(path: Path, fingerprint: str) -> None:
-    """Write the folder's rows again, in order of CUI."""
+    """Rewrite the folder's rows in order of CUI."""
     unsorted = path / f".unsorted-{DATA_FILE}"
     (path / DATA_FILE).replace(unsorted)
     try:
@@ -110,7 +110,7 @@ def _sort(path: Path, fingerprint: str) -> None:
 
 
 def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
-    """All names with their concepts' rows and their positions, piece by piece."""
+    """All names with their concepts' rows and positions, piece by piece."""
     first = 0
     for batch in table.to_batches():
         synonyms = batch["synonyms"]
@@ -127,7 +127,7 @@ def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
-    Row -1, which `rows` gives for an unknown CUI, has no names, no types and no definition.
+    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition.
 
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
@@ -149,7 +149,7 @@ class ConceptTable:
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
-        """Open a folder that `write_concepts` made.
+        """Open a folder written by `write_concepts`.
 
         Raises:
             UserError: the folder or a file in it is missing or broken.
@@ -181,7 +181,7 @@ class ConceptTable:
         return int(pc.sum(pc.greater(pc.list_value_length(self._types), 0)).as_py())
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
-        """Rows of `cuis`, (n,), int64; -1 for a CUI that is not in the table."""
+        """Rows of `cuis`, (n,), int64; -1 for unknown CUIs."""
         wanted = cuis.cast(pa.large_string()) if isinstance(cuis, pa.Array) else pa.array(cuis, pa.large_string())
         return rows_of(self.cui_numbers, cui_numbers(wanted))
 
@@ -193,7 +193,7 @@ class ConceptTable:
         """
         wanted = normalize_names(pa.array(names, pa.string()))
         places, rows, positions = self._name_keys.search(wanted)
-        # Names that hash alike may differ, so the names themselves decide.
+        # Names with the same hash may differ, so compare the names themselves.
         numbered = positions < LAST_POSITION
         found = self._names.at(rows[numbered], positions[numbered])
         is_named = numbered.copy()
@@ -203,7 +203,7 @@ class ConceptTable:
         owners = np.repeat(others, np.diff(offsets))
         is_named[owners[_equal(found, wanted, places[owners])]] = True
         places, rows = places[is_named], rows[is_named]
-        # Names of a concept that differ in spelling only have matched one by one.
+        # Several spellings of a concept's name match separately.
         is_new = np.ones(len(rows), dtype=bool)
         is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
         counts = np.bincount(places[is_new], minlength=len(wanted))
@@ -261,7 +261,7 @@ class ConceptTable:
             yield np.array(rows, dtype=np.int64), names
 
     def type_rows(self, type_id: str) -> np.ndarray:
-        """Rows of the concepts that have this very type (its descendants not included), (n,), int64, ascending."""
+        """Rows of the concepts with exactly this type (not its descendants), (n,), int64, ascending."""
         code = self._type_codes.get(type_id)
         if code is None:
             return np.empty(0, dtype=np.int64)
@@ -289,5 +289,5 @@ class ConceptTable:
 
 
 def _equal(names: pa.StringArray, forms: pa.StringArray, places: np.ndarray) -> np.ndarray:
-    """Whether each name has the normalized form at its place in `forms`, (n,), bool."""
+    """Whether each name has its normalized form in `forms`, (n,), bool."""
     return pc.equal(normalize_names(names), forms.take(pa.array(places))).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""CUIs in one form, and as integers, so that millions of them are looked up at once."""
+"""CUIs in one form, and as integers for looking up millions at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ UMLS_CUI = re.compile(r"[Cc]\d+")
 
 
 def normalize_cui(text: str) -> str:
-    """A concept id as the dictionary writes it: without blanks around it, a UMLS CUI with a capital C.
+    """A concept id in the dictionary's form: without surrounding blanks, and with a capital C for UMLS CUIs.
 
-    Ids of ontologies keep their case, which counts there.
+    Ids of ontologies are case-sensitive and keep their case.
 
     >>> normalize_cui(" c0000039"), normalize_cui("Orphanet:586")
     ('C0000039', 'Orphanet:586')
@@ -28,7 +28,7 @@ def normalize_cui(text: str) -> str:
 
 
 def cui_number(cui: str) -> int:
-    """The bytes of a CUI as one number that sorts as the CUI does; 0 for an id of more than 8 bytes.
+    """The bytes of a CUI as one number with the same sort order; 0 for an id of more than 8 bytes.
 
     >>> cui_text(cui_number("C0000039"))
     'C0000039'
@@ -45,7 +45,7 @@ def cui_numbers(cuis: pa.Array) -> np.ndarray:
     """
     lengths = pc.binary_length(cuis).to_numpy()
     if (lengths == CUI_BYTES).all():
-        # Eight bytes each, one after the other: the Arrow buffer is the array of numbers.
+        # Eight bytes each, contiguous: the Arrow buffer is the array of numbers.
         start = np.frombuffer(cuis.buffers()[1], np.int64, 1, cuis.offset * 8)[0] if len(cuis) else 0
         content = np.frombuffer(cuis.buffers()[2], ">u8", len(cuis), start) if len(cuis) else np.empty(0, ">u8")
         return content.astype(np.uint64)
@@ -65,13 +65,13 @@ def cui_strings(numbers: np.ndarray) -> pa.StringArray:
 
 
 def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Places of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 where it is not there."""
+    """Positions of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 if missing."""
     places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     return np.where(known[places] == wanted, places, -1)
 
 
 class CuiColumn:
-    """CUIs kept as numbers; an index gives a str, a slice or an array of indices an array of them.
+    """CUIs stored as numbers; an index returns a str, a slice or an array of indices an array.
 
     Args:
         numbers: `cui_numbers`, (n,).

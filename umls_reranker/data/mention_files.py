@@ -34,7 +34,7 @@ __all__ = [
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 # The column that ranking adds.
 RANKED = "ranked"
-RERANKED = f"has {RANKED} already: it was reranked; give what it was made from, or rename that column"
+RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
 CHUNK_BYTES = 1 << 22
 
 
@@ -77,7 +77,7 @@ class MentionFile(ABC):
         """Some rows of a piece."""
 
     def faults(self, piece: Any, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> dict[int, str]:
-        """What is wrong with the rows that cannot be ranked, by their place in a piece."""
+        """The faults of rows that cannot be ranked, by position in a piece."""
         try:
             self.lists(piece, hierarchy, scores)
         except (TypeError, ValueError) as error:
@@ -92,7 +92,7 @@ class MentionFile(ABC):
 
     @abstractmethod
     def without(self, piece: Any, places: list[int]) -> Any:
-        """The piece without these of its rows, ascending from 0."""
+        """The piece without these rows, ascending from 0."""
 
     @abstractmethod
     def place(self, row: int) -> str:
@@ -107,7 +107,7 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
         shard_rows: pieces will start at multiples of this.
 
     Raises:
-        UserError: no such file, another format, or a file that cannot be read.
+        UserError: the file does not exist, has another format, or cannot be read.
     """
     files = sorted(file for file in path.iterdir() if file.suffix in FORMATS) if path.is_dir() else [path]
     formats = {FORMATS.get(file.suffix) for file in files}
@@ -129,7 +129,7 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
 class JsonLines(MentionFile):
     def __init__(self, paths: list[Path], shard_rows: int) -> None:
         self.paths, self._shard_rows = paths, shard_rows
-        # Where each shard starts, file and byte, so that any shard is found without reading those before it.
+        # The file and byte where each shard starts, so that a shard is found without reading earlier ones.
         self._starts: list[tuple[int, int]] = []
         self._first_rows = []
         self.rows = 0
@@ -195,7 +195,7 @@ def _mention(line: bytes) -> dict[str, Any]:
     if RANKED in row:
         raise ValueError(RERANKED)
     try:
-        # Only an escape can stand for half of a surrogate pair.
+        # Only an escape can encode half of a surrogate pair.
         if "\\u" in text:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -259,7 +259,7 @@ class Tables(MentionFile):
     def without(self, piece: pa.Table, places: list[int]) -> pa.Table:
         import pyarrow as pa
 
-        # Slices, since not every type of column can be filtered.
+        # Slices, because not every column type can be filtered.
         spans = pairwise([-1, *places, piece.num_rows])
         return pa.concat_tables([piece.slice(before + 1, after - before - 1) for before, after in spans])
 
@@ -318,5 +318,5 @@ class _ArrowFiles(Tables):
 
 
 def open_tables(kind: str | None, paths: list[Path]) -> Tables:
-    """Files of one kind, "parquet" or "arrow", and one schema, one after the other."""
+    """Files of one kind, "parquet" or "arrow", with one schema, in order."""
     return (_ParquetFiles if kind == "parquet" else _ArrowFiles)(paths)

@@ -20,7 +20,7 @@ __all__ = ["FEEDBACK_PREFIX", "MENTION_FEATURES", "SPLITS", "assign_split", "hol
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
-# Starts the document ids of mentions that come from a reviewer's corrections.
+# Prefix of the document ids of mentions from reviewers' corrections.
 FEEDBACK_PREFIX = "feedback:"
 
 MENTION_FEATURES = Features(
@@ -39,12 +39,13 @@ MENTION_FEATURES = Features(
 
 
 def assign_split(doc_id: str, shares: Mapping[str, float], seed: int) -> str:
-    """The split of a document: a hash of seed and id against the cumulated shares, whatever else is in the corpus.
+    """The split of a document, by a hash of seed and id and the cumulated shares, independent of the rest of the
+    corpus.
 
     Args:
         doc_id: id of the document.
         shares: split -> share; they are divided by their sum.
-        seed: another seed, another cut.
+        seed: of the splits.
 
     Raises:
         UserError: a share is negative, or all are zero.
@@ -75,7 +76,7 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
         split -> number of mentions.
 
     Raises:
-        UserError: a split stays empty.
+        UserError: a split is empty.
     """
     waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
     with ExitStack() as stack:
@@ -105,16 +106,15 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
 def hold_out_synonyms(
     concepts: Sequence[Concept], *, shares: Mapping[str, float], seed: int
 ) -> tuple[list[Concept], list[tuple[str, Mention]]]:
-    """Take one synonym out of each concept and let it stand for a mention, where annotated text is not to be had.
+    """Take one synonym out of each concept as a mention, if there is no annotated text.
 
-    A synonym qualifies when no other name of its concept has the same normalized form, so that the mention cannot
-    be looked up under its own concept; other concepts keep their names. The CUI serves as the document id, hence
-    the splits are by concept.
+    A synonym qualifies if no other name of its concept has the same normalized form, so the mention cannot be looked
+    up under its concept. Other concepts keep their names. The CUI serves as document id, so splits are by concept.
 
     Args:
         concepts: the dictionary.
         shares: split -> share of the concepts, as for `assign_split`.
-        seed: decides synonyms and splits.
+        seed: of synonyms and splits.
 
     Returns:
         the concepts without the held-out synonyms, in their order, and ``(split, mention)`` in the same order.
@@ -141,13 +141,13 @@ def _held_out_candidates(concept: Concept) -> list[str]:
 
 
 def _draw(seed: int, *parts: str) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments."""
+    """A number in [0, 1) that depends only on the arguments."""
     digest = hashlib.sha256(":".join((str(seed), *parts)).encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def _columns(mentions: Sequence[Mention], end: int) -> dict[str, list]:
-    """Columns of mentions that are the last ones before row `end` of their split."""
+    """Columns of the last mentions before row `end` of their split."""
     return {
         "mention_id": list(range(end - len(mentions), end)),
         "doc_id": [mention.doc_id for mention in mentions],

@@ -1,4 +1,4 @@
-"""The form in which two names count as the same, of one name or of millions; and its hash."""
+"""The normalized form of names, of one or of millions, and its hash."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts"]
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 SPACE = ord(" ")
-# What is made of so many names on the way stays within a core's cache.
+# Intermediate results of this many names fit a core's cache.
 NAMES_AT_ONCE = 16_384
-# So many are done sooner one by one.
+# Up to this many are faster one by one.
 FEW_NAMES = 64
 # Forms that are remembered, about 200 bytes each.
 KEPT_FORMS = 65_536
-# Each byte of an ASCII name in lower case, and a space for what is no letter or digit.
+# Each byte of an ASCII name in lower case, with a space for other signs than letters and digits.
 FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
 
 def normalize_name(text: str) -> str:
-    """The form in which two names count as the same: NFKC, case folded, other than letters and digits one space.
+    """The normalized form of a name: NFKC, case folded, runs of signs other than letters and digits as one space.
 
-    A text without any letter or digit keeps its signs, so that the form is empty only for blank text.
+    A text without letters or digits keeps its signs, so the form is empty only for blank text.
 
     >>> normalize_name("Diabetes-Mellitus,  type II")
     'diabetes mellitus type ii'
@@ -44,7 +44,7 @@ def normalize_name(text: str) -> str:
 def normalize_names(names: pa.StringArray) -> pa.StringArray:
     """`normalize_name` of each name, (n,).
 
-    ASCII names, nearly all of them, are done at once on their bytes; the others one by one.
+    ASCII names, nearly all, are processed at once on their bytes, the others one by one.
 
     Args:
         names: (n,) string, without nulls.
@@ -72,18 +72,18 @@ def _normalized(names: pa.StringArray) -> pa.StringArray:
         return names
     text = np.frombuffer(content.tobytes().translate(FOLDED), np.uint8)
     solid = text != SPACE
-    # Of a run of other bytes the first one stays, as the space, unless the run opens the name.
+    # Of a run of other bytes, the first one remains as the space, unless the run starts the name.
     kept = solid.copy()
     kept[1:] |= solid[:-1]
     filled = np.flatnonzero(starts[:-1] < starts[1:])
     opening = starts[filled]
     kept[opening] = solid[opening]
-    # Differences of running totals: reduceat would take ten times as long.
+    # Differences of cumulative sums: reduceat would take ten times as long.
     totals = np.zeros(len(kept) + 1, dtype=np.int32)
     np.cumsum(kept, out=totals[1:])
     sizes = np.diff(totals[starts]).astype(np.int64)
     text = text[kept]
-    # A run that closes the name has left its space at the end.
+    # A run at the end of a name leaves a space there.
     filled = np.flatnonzero(sizes)
     last = (np.cumsum(sizes) - 1)[filled]
     is_closing = text[last] == SPACE
@@ -97,7 +97,7 @@ def _normalized(names: pa.StringArray) -> pa.StringArray:
 
 
 def _with_others(forms: pa.StringArray, names: pa.StringArray, others: np.ndarray) -> pa.StringArray:
-    """`forms`, but for `others`, (n,) bool: those are made one by one."""
+    """`forms`, with those of `others`, (n,) bool, computed one by one."""
     made = [normalize_name(text) for text in names.filter(pa.array(others)).to_pylist()]
     place = np.arange(len(names))
     place[others] = len(names) + np.arange(len(made))
@@ -105,7 +105,7 @@ def _with_others(forms: pa.StringArray, names: pa.StringArray, others: np.ndarra
 
 
 def hash_names(names: pa.StringArray) -> np.ndarray:
-    """XXH3 of each name's bytes, (n,), uint64; the same on every machine. Names that differ may hash alike."""
+    """XXH3 of each name's bytes, (n,), uint64, the same on every machine. Different names may have the same hash."""
     contents = names.cast(pa.binary()).to_pylist()
     return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
 

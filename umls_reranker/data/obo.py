@@ -1,4 +1,4 @@
-"""OBO ontologies with UMLS cross references, such as the Human Phenotype Ontology: the way in without a licence.
+"""OBO ontologies with UMLS cross references, such as the Human Phenotype Ontology, which need no UMLS licence.
 
 Format: OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat), or OBO Graphs JSON
 (`obo_graphs`), told apart by content. Read are, of ``[Term]`` stanzas, ``id``, ``name``, ``def``, ``synonym``,
@@ -55,13 +55,13 @@ def read_obo_concepts(
 ) -> OntologyConcepts:
     """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
-    A term with several CUIs stands for one of them only: its names are names of one concept. It is the first exact
-    match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name of
-    the one that comes first is preferred, the others' names become synonyms. Obsolete terms and terms without a CUI
-    are left out. Names of a concept that are spelled the same are given once.
+    A term with several CUIs counts for only one of them, because its names are names of one concept. It is the first
+    exact match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name
+    of the one that comes first is preferred, the others' names become synonyms. Obsolete terms and terms without a CUI
+    are left out. Equal names of a concept are given once.
 
     Args:
-        paths: the ontology, plain or gzip; or several, the one whose names and definitions are preferred first.
+        paths: the ontology, plain or gzip, or several; names and definitions of the first are preferred.
         type_roots: ids of terms whose children (by ``is_a``) serve as semantic types, e.g. ``HP:0000118`` for the
             organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
             from. Empty: concepts have no types.
@@ -87,7 +87,7 @@ def read_obo_concepts(
 
 
 def check_ontology(path: Path) -> None:
-    """Refuse a file that is no ontology; malformed terms pass.
+    """Refuse a file that is not an ontology; malformed terms pass.
 
     Raises:
         UserError: the file is broken or holds no terms.
@@ -100,12 +100,12 @@ def _read(path: Path, faults: Faults) -> Ontology:
 
 
 def _is_json(path: Path) -> bool:
-    """Whether the first sign in the file is the brace that opens a JSON object."""
+    """Whether the first character is the opening brace of a JSON object."""
     with open_binary(path) as stream:
         try:
             start = stream.read(1024)
         except GZIP_ERRORS:
-            # The reader of flat files will say so and name the line.
+            # The reader of flat files reports it with the line.
             return False
     return start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
 

@@ -27,15 +27,15 @@ SCOPE_OF = {
 
 
 def read_obo_graphs(path: Path, faults: Faults) -> Ontology:
-    """Read an ontology; the whole document is in memory meanwhile.
+    """Read an ontology; the whole document is held in memory.
 
-    Ids are given as in flat files, ``HP:0000118`` for ``http://purl.obolibrary.org/obo/HP_0000118``. Passed over are
-    nodes that are no classes, nodes without a label (terms of other ontologies that are only referred to), and nodes
-    that an earlier graph of the file holds.
+    Ids are given as in flat files, ``HP:0000118`` for ``http://purl.obolibrary.org/obo/HP_0000118``. Nodes are skipped
+    if they are not classes, have no label (terms of other ontologies that are only referenced), or occur in an earlier
+    graph of the file.
 
     Args:
         path: plain or gzip.
-        faults: takes malformed graphs, nodes and edges; their place, counted from 0, is told as
+        faults: takes malformed graphs, nodes and edges; their position, counted from 0, is reported as
             ``graphs[0].nodes[12]``.
 
     Raises:
@@ -80,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _read_header(graph: dict[str, Any], ontology: Ontology) -> None:
-    """Fill in what the first graph that says so states about itself."""
+    """Fill in the first graph's statements about itself."""
     meta = _object(graph.get("meta"), "meta")
     ontology.id = ontology.id or _text(graph.get("id", ""), "id")
     ontology.version = ontology.version or _text(meta.get("version", ""), "version")
@@ -119,7 +119,7 @@ def _read_edges(edges: list[Any], where: str, faults: Faults) -> Iterator[tuple[
 
 
 def _parse_node(node: dict[str, Any]) -> Term | None:
-    """The term that a node stands for, or None when it stands for none."""
+    """The term of a node, or None."""
     if node.get("type", "CLASS") != "CLASS":
         return None
     meta = _object(node.get("meta"), "meta")
@@ -155,7 +155,7 @@ def _statements(meta: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
 
 
 def _short(uri: str) -> str:
-    """The id for the URI of an OBO term; another URI as it is."""
+    """The id for the URI of an OBO term; other URIs are unchanged."""
     return uri.removeprefix(PURL).replace("_", ":", 1) if uri.startswith(PURL) else uri
 
 

@@ -1,4 +1,4 @@
-"""Ontologies whose terms name UMLS concepts: what their file formats have in common, and several of them made one."""
+"""Ontologies whose terms name UMLS concepts: the common form of the file formats, and merging of several."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Term:
 
 @dataclass(slots=True)
 class Ontology:
-    """What one file holds.
+    """Content of one file.
 
     Attributes:
         path: the file.
@@ -76,7 +76,7 @@ class Ontology:
 
 
 class OntologyConcepts(NamedTuple):
-    """What ontologies give to the dictionary.
+    """The ontologies' part of the dictionary.
 
     Attributes:
         concepts: sorted by CUI.
@@ -118,9 +118,9 @@ def matched_cui(predicate: str, value: str) -> str:
 def merge_ontologies(
     ontologies: Sequence[Ontology], *, type_roots: Sequence[str], synonym_scopes: Sequence[str]
 ) -> OntologyConcepts:
-    """Make the terms that name a UMLS CUI concepts; terms of the same CUI become one, within and across ontologies.
+    """Turn terms with a UMLS CUI into concepts; terms with the same CUI become one, within and across ontologies.
 
-    A term with several CUIs stands for one of them: the first exact match, else the first cross reference. The name
+    A term with several CUIs counts for one of them: the first exact match, else the first cross reference. The name
     and the definition are those of the first term that has them, in the order of ontologies and of their files; the
     other names become synonyms. Obsolete terms and terms without a CUI are left out; is_a passes through them.
 
@@ -230,7 +230,7 @@ def _merge(
 
 
 def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]]:
-    """A concept and the nearest ones above it: a term without a CUI gives way to its own parents."""
+    """A concept and its nearest ancestors: a term without a CUI is replaced by its parents."""
     cui_of: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
     for term, cui in zip(terms, cuis, strict=True):

@@ -1,4 +1,4 @@
-"""Work on pieces of a file or table by threads, for functions whose time goes into Arrow and NumPy."""
+"""Process pieces of a file or table in threads, for functions that spend their time in Arrow and NumPy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item, in their order, a thread for each core at work.
+    """Yield ``function(item)`` for each item in order, with one thread per core.
 
-    Items are taken and results held only a few ahead of the one that is given out. What `function` raises is raised
-    when its item's turn comes.
+    Only a few items are processed ahead of the yielded one. An exception of `function` is raised at the turn of its
+    item.
     """
     threads = min(usable_cores(), MOST_THREADS)
     pool = ThreadPoolExecutor(threads)

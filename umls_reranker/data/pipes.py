@@ -1,4 +1,4 @@
-"""Tables of fields that end in ``|``, one row a line, as in a UMLS release: in columns, block by block."""
+"""Tables of fields that end in ``|``, one row per line, as in a UMLS release, read as columns, block by block."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .parallel import map_in_order
 
 __all__ = ["LineFormat", "places_in", "read_columns"]
 
-# With less, the calls cost more than the work; with more, memory is fetched from the system anew for each block.
+# Smaller blocks cost more calls; larger ones allocate memory from the system for each block.
 BLOCK_BYTES = 1 << 20
 LONGEST_LINE = 64 << 20
-# The last pipe closes the line: after it, a CSV reader finds one more column.
+# The last pipe closes the line, so a CSV reader finds one more column.
 CLOSING = "closing"
 PIPES = csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False)
 
 
 def places_in(column: pa.Array, values: Sequence[str]) -> np.ndarray:
-    """Where each text is in `values`, (n,), int64; after the last one where it is not among them."""
+    """Index of each text in `values`, (n,), int64; the length of `values` if missing."""
     known = pa.array(values, column.type)
     return pc.index_in(column, known).fill_null(len(values)).to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True)
 class LineFormat:
-    """What a well-formed line has; the attributes are the arguments of `read_columns`."""
+    """Format of a well-formed line; the attributes are the arguments of `read_columns`."""
 
     fields: Sequence[str]
     used: Sequence[str]
@@ -45,7 +45,7 @@ class LineFormat:
     longest: Mapping[str, int] = field(default_factory=dict)
 
     def parse(self, lines: bytes) -> pa.RecordBatch | None:
-        """The columns of whole lines; None when one of the lines is, or may be, malformed, or none has any field."""
+        """The columns of whole lines; None if a line is, or may be, malformed, or no line has a field."""
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
         if b"\0" in lines or b"\r" in lines or not _is_utf8(lines):
@@ -74,7 +74,7 @@ class LineFormat:
         return batch.select(self.used) if is_sound else None
 
     def mended(self, lines: bytes, number: int, faults: Faults) -> bytes:
-        """The well-formed ones of whole lines, the first of which is line `number`; `faults` takes the others."""
+        """The well-formed lines, the first of which has the number `number`; `faults` gets the others."""
         kept = []
         for line_number, line in enumerate(lines.split(b"\n"), start=number):
             line = line.removesuffix(b"\r")
@@ -117,16 +117,16 @@ def read_columns(
 ) -> Iterator[Any]:
     """Yield record batches of the columns `used` (large_string), in order of file.
 
-    Blocks of about 1 MiB are parsed, by a thread for each core; memory holds a few of them.
+    Blocks of about 1 MiB are parsed by one thread per core; memory holds a few of them.
 
     Args:
         path: the file, plain or gzip, or its parts in order.
         fields: names of all fields; a line must have as many, each closed by a pipe.
-        used: fields to give out, in the order wanted.
+        used: fields to return, in this order.
         required: fields that must not be empty.
         faults: takes malformed lines.
-        longest: fields that may have at most so many bytes.
-        convert: makes of a batch what is given out in its place; called in threads, in any order.
+        longest: field -> maximum number of bytes.
+        convert: converts each batch before it is yielded; called in threads, in any order.
 
     Raises:
         UserError: the file is missing, empty or a broken gzip stream; or a line is malformed.
@@ -158,7 +158,7 @@ def read_columns(
 
 
 def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
-    """Blocks of whole lines; the last one ends in a newline, whether or not the file does."""
+    """Blocks of whole lines; the last one ends in a newline, even if the file does not."""
     rest = stream.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
     while block := stream.read(BLOCK_BYTES):
         lines, newline, tail = block.rpartition(b"\n")

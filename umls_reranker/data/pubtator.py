@@ -35,8 +35,8 @@ class Mention:
 
     Attributes:
         doc_id: id of the document, e.g. its PMID.
-        start, end: where the mention lies in the document, characters, end exclusive.
-        text: the mention as written, or the long form of the abbreviation it is.
+        start, end: offsets in the document, characters, end exclusive.
+        text: the mention as written, or the long form of its abbreviation.
         left, right: text before and after it, inner white space kept.
         cui: UMLS concept id, e.g. ``C0037114``.
         semantic_types: type ids as annotated, e.g. ``("T103",)``.
@@ -64,16 +64,15 @@ def read_pubtator(
 
     Args:
         path: the corpus, plain or gzip.
-        context_chars: characters kept on each side of a mention, at most; a word cut in two at the outer end is
-            left out.
-        expand_abbreviations: give a mention that its document defines as an abbreviation the text of its long form;
-            `start` and `end` stay those of the short one.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it. A document whose title or
-            abstract is malformed is skipped with all its lines.
+        context_chars: maximum characters kept on each side of a mention; a partial word at the outer end is left out.
+        expand_abbreviations: replace a mention that its document defines as an abbreviation by the long form; `start`
+            and `end` do not change.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it. A document with a malformed title
+            or abstract is skipped completely.
 
     Returns:
-        a `Reading`; its report has ``documents`` and ``mentions`` (how many were given out),
-        ``expanded_abbreviations``, ``skipped`` lines and ``reasons``.
+        a `Reading`; its report has the numbers of ``documents`` and ``mentions``, ``expanded_abbreviations``,
+        ``skipped`` lines and ``reasons``.
 
     Raises:
         UserError: the file is missing, empty or a broken gzip stream; or a line is malformed (names file and line).
@@ -105,7 +104,7 @@ def read_pubtator(
 
 
 def read_pmids(path: str | Path) -> list[str]:
-    """Read a list of document ids, one a line; blank lines and repetitions are dropped, order is kept.
+    """Read a list of document ids, one per line; blank lines and repetitions are dropped, the order is kept.
 
     Raises:
         UserError: the file is missing or empty, or a line is not one id (names file and line).
@@ -201,7 +200,7 @@ def _parse_mention(line: bytes, document: _Document, context_chars: int) -> Ment
 
 
 def text_around(text: str, start: int, end: int, size: int) -> tuple[str, str]:
-    """At most `size` characters before `start` and after `end`, without half words at the outer ends."""
+    """At most `size` characters before `start` and after `end`, without partial words at the outer ends."""
     first = max(0, start - size)
     if first and not text[first - 1].isspace():
         while first < start and not text[first].isspace():

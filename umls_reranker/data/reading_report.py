@@ -1,4 +1,4 @@
-"""What reading a dictionary and a corpus gave and lost, as a table."""
+"""A table of what was read and lost from a dictionary and a corpus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .mentions import SPLITS
 
 __all__ = ["known_mentions", "reading_table"]
 
-# Counts of the readers that are shown when they are not 0: key -> title.
+# Counts of the readers that are shown if they are not 0: key -> title.
 CONCEPT_COUNTS = {
     "names_read": "names read",
     "names_kept": "  kept",

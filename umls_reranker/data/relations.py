@@ -1,7 +1,7 @@
-"""How concepts of the dictionary are related: parents and children, broader and narrower ones, synonyms, siblings.
+"""Relations of concepts: parents and children, broader and narrower ones, synonyms, siblings.
 
-From a UMLS release they come out of ``MRREL.RRF`` (UMLS Reference Manual, chapter 3), where ``CUI1|...|PAR|CUI2``
-says that CUI2 is a parent of CUI1; from an ontology, out of ``is_a``.
+In a UMLS release they are in ``MRREL.RRF`` (UMLS Reference Manual, chapter 3), where ``CUI1|...|PAR|CUI2`` says that
+CUI2 is a parent of CUI1; in an ontology they are ``is_a``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENTRIES_PER_RUN = 4_000_000
 
 
 class RelationTable:
-    """Which concepts are related to which, and how; memory-mapped.
+    """The relations between concepts; memory-mapped.
 
     Rows are those of the `ConceptTable` in the same folder. Relations are kept in both directions, so
     ``related(a, b, ["PAR"])`` equals ``related(b, a, ["CHD"])``.
@@ -50,7 +50,7 @@ class RelationTable:
 
     @classmethod
     def load(cls, folder: str | Path) -> RelationTable:
-        """Open the relations of a concept folder; without any there, no concepts are related.
+        """Open the relations of a concept folder; without a file, no concepts are related.
 
         Raises:
             UserError: the file is broken.
@@ -71,7 +71,7 @@ class RelationTable:
         return len(self._entries)
 
     def related(self, gold: np.ndarray, rows: np.ndarray, kinds: Sequence[str] = RELATION_KINDS) -> np.ndarray:
-        """Whether each of `rows` is of one of `kinds` to the gold concept in its place, e.g. is its parent (PAR).
+        """Whether each of `rows` has one of the relations `kinds` to its gold concept, e.g. is its parent (PAR).
 
         Args:
             gold, rows: concept rows (int) of shapes that broadcast, e.g. (n, 1) and (n, k); a row of -1 is related
@@ -91,13 +91,13 @@ class RelationTable:
         return (self._bits(gold, rows) & wanted) != 0
 
     def kind_between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The closest kind that each of `rows` is of to the gold concept in its place.
+        """The closest relation of each of `rows` to its gold concept.
 
         Args:
             gold, rows: as for `related`.
 
         Returns:
-            int8 places in `RELATION_KINDS`, of the common shape; -1 where the two are not related.
+            int8 indices into `RELATION_KINDS`, of the common shape; -1 if not related.
         """
         bits = self._bits(gold, rows)
         lowest = bits & -bits
@@ -111,12 +111,12 @@ class RelationTable:
         keys = _entries(gold, rows)
         places = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
         found = self._entries[places]
-        # A row of -1 makes the key negative, which no entry is.
+        # A row of -1 makes the key negative, unlike any entry.
         return np.where(found >> KIND_BITS == keys >> KIND_BITS, found & ALL_KINDS, 0)
 
 
 class Relations(NamedTuple):
-    """Relations as they are read.
+    """Relations read from a file.
 
     Attributes:
         first, second: `cuis.cui_numbers` of two concepts, (n,), uint64.
@@ -141,7 +141,7 @@ def read_relations(
 ) -> Generator[Relations, None, dict[str, Any]]:
     """Stream MRREL's relations of the wanted kinds; memory holds a few blocks of the file.
 
-    Relations of all sources are given, also of those whose names are not kept: two concepts are as close either way.
+    Relations of all sources are used, also of sources whose names are not kept.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip, or its parts in order.
@@ -178,9 +178,9 @@ def read_relations(
 
 
 def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Write the relations between concepts of the dictionary into their folder, each once and in both directions.
+    """Write the relations between concepts of the dictionary, each once and in both directions.
 
-    Memory holds 8 bytes for each ordered pair of related concepts, and three times that while they are sorted.
+    Memory holds 8 bytes per ordered pair of related concepts, and three times as much while sorting.
 
     Args:
         relations: blocks of them, in any order.
@@ -213,7 +213,7 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
 
 
 def _unite(runs: Sequence[np.ndarray]) -> np.ndarray:
-    """Entries sorted, those of the same two rows in one."""
+    """Sorted entries, with those of the same two rows merged."""
     entries = np.concatenate(runs)
     entries.sort()
     pairs = entries >> KIND_BITS

@@ -1,4 +1,4 @@
-"""A UMLS release folder: its files, whole, gzip, or in the parts that NLM ships; and which release it is.
+"""A UMLS release folder: its files, plain, gzip or in the parts that NLM ships, and the name of the release.
 
 Columns are those of the UMLS Reference Manual, chapter 3 (MRSAB.RRF, MRDOC.RRF); ``release.dat`` is written by
 MetamorphoSys as lines ``umls.release.name=2017AA``.
@@ -38,16 +38,16 @@ REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
     """The path of one file of the release, or of its parts in order, as `lines.open_binary` takes them.
 
-    Looked for are ``MRCONSO.RRF``, ``MRCONSO.RRF.gz``, and the parts ``MRCONSO.RRF.aa``, ``.ab`` and so on, each
-    with or without ``.gz``; where several are there, the first of these wins, and a plain part over its ``.gz``.
-    A last part that is missing cannot be noticed.
+    Looks for ``MRCONSO.RRF``, ``MRCONSO.RRF.gz``, and the parts ``MRCONSO.RRF.aa``, ``.ab`` and so on, each with or
+    without ``.gz``. If several exist, the first of these is used, and a plain part before its ``.gz``. A missing last
+    part cannot be detected.
 
     Args:
         folder: the folder that holds the files, e.g. META.
         name: e.g. ``MRCONSO.RRF``.
 
     Returns:
-        the paths; empty when the file is not there.
+        the paths; empty if the file does not exist.
 
     Raises:
         UserError: a part before the last one is missing.
@@ -69,11 +69,11 @@ def find_release_file(folder: Path, name: str) -> tuple[Path, ...]:
 def release_files(
     umls_dir: Path, semantic_network_dir: Path | None, unused: Container[str] = ()
 ) -> dict[str, tuple[Path, ...]]:
-    """The files of a UMLS release that are read, each with its parts; optional ones only when they are there.
+    """The files to read from a UMLS release, each with its parts; optional ones only if they exist.
 
     Args:
-        semantic_network_dir: None where the built-in network is meant.
-        unused: optional ones that are not wanted, by name, e.g. ``MRREL``.
+        semantic_network_dir: None uses the built-in network.
+        unused: optional files to skip, by name, e.g. ``MRREL``.
 
     Raises:
         UserError: a required file, or a part of a file, is missing.
@@ -106,7 +106,7 @@ def read_release(
     sources: Sequence[str] = (),
     on_error: str = "stop",
 ) -> dict[str, Any]:
-    """Which release it is, and in which versions and under which restrictions its sources are.
+    """The release, and the versions and restrictions of its sources.
 
     Args:
         files: of ``release.dat``, ``MRDOC`` and ``MRSAB`` those that are there, as `find_release_file` gives them.
@@ -163,7 +163,7 @@ def _current_sources(path: tuple[Path, ...], faults: Faults) -> list[dict[str, s
 
 
 def _documented(path: tuple[Path, ...], faults: Faults) -> Iterator[tuple[str, str]]:
-    """What MRDOC says about the release, e.g. ``("name", "2017AA")``."""
+    """Properties of the release in MRDOC, e.g. ``("name", "2017AA")``."""
     for batch in read_columns(path, MRDOC, MRDOC, ("DOCKEY",), faults):
         for row in batch.to_pylist():
             if row["DOCKEY"] == "RELEASE" and row["EXPL"]:
@@ -171,7 +171,7 @@ def _documented(path: tuple[Path, ...], faults: Faults) -> Iterator[tuple[str, s
 
 
 def _properties(path: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """What release.dat says about the release; its other lines are about the program that wrote it."""
+    """Properties of the release in release.dat; other lines describe the program that wrote it."""
     for _, line in read_lines(path):
         key, _, value = line.decode("utf-8", errors="replace").partition("=")
         if key.strip().startswith(RELEASE_KEY) and value.strip():

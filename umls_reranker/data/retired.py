@@ -1,4 +1,4 @@
-"""Retired CUIs: what a concept of an older UMLS release is called now, out of ``MRCUI.RRF``.
+"""Retired CUIs: the current CUIs of concepts in older UMLS releases, from ``MRCUI.RRF``.
 
 MedMentions is annotated with UMLS 2017AA. In a newer release some of its CUIs were merged into others (REL is SY),
 some deleted (DEL), and of some only broader, narrower or otherwise related concepts are left (RB, RN, RO). Columns
@@ -30,11 +30,11 @@ SYNONYM = 0
 
 
 class RetiredCuis:
-    """Retired CUIs and what became of them.
+    """Retired CUIs and their successors.
 
     Args:
         retired: (n,) uint64, `cuis.cui_number` of the retired CUIs, in any order.
-        kinds: (n,) places in KINDS; another one for other values of REL.
+        kinds: (n,) indices into KINDS; another number for other values of REL.
         targets: (n,) uint64, the CUIs they are mapped to, or 0.
     """
 
@@ -44,14 +44,14 @@ class RetiredCuis:
 
     @classmethod
     def read(cls, path: Path | Sequence[Path], *, on_error: str = "stop") -> tuple[RetiredCuis, dict[str, Any]]:
-        """Read ``MRCUI.RRF``; 17 bytes a line stay in memory.
+        """Read ``MRCUI.RRF``; memory holds 17 bytes per line.
 
         Args:
             path: plain or gzip, whole or in parts.
             on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
         Returns:
-            what was read, and a report of it: ``lines``, ``skipped`` and ``reasons``.
+            the retired CUIs, and a report: ``lines``, ``skipped`` and ``reasons``.
 
         Raises:
             UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
@@ -71,15 +71,15 @@ class RetiredCuis:
         return cls(retired, kinds, targets), {"lines": len(retired)} | skipped_lines(faults)
 
     def successor(self, cui: str, concepts: ConceptTable) -> tuple[str | None, str]:
-        """The concept of the dictionary that `cui` was merged into, at once or over several releases.
+        """The concept of the dictionary that `cui` was merged into, directly or over several releases.
 
-        Only mergers (SY) are followed. When a CUI was merged into several, the nearest one in the dictionary is
-        taken, then the one that comes first in the file.
+        Only mergers (SY) are followed. If a CUI was merged into several, the nearest one in the dictionary is used,
+        then the first in the file.
 
         Returns:
-            the successor or None, and what became of `cui`: ``mapped``, ``successor_not_in_dictionary``,
-            ``related_only`` (RB, RN or RO), ``deleted``, ``not_in_subset`` (SUBX), or ``not_retired`` (MRCUI does
-            not know it).
+            the successor or None, and the outcome for `cui`: ``mapped``, ``successor_not_in_dictionary``,
+            ``related_only`` (RB, RN or RO), ``deleted``, ``not_in_subset`` (SUBX), or ``not_retired`` (MRCUI does not
+            know it).
         """
         start = cui_number(cui)
         reached, waiting = {start}, [start]
@@ -114,11 +114,11 @@ class RetiredCuis:
 def map_retired(
     mentions: Iterable[tuple[str, Mention]], retired: RetiredCuis, concepts: ConceptTable
 ) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
-    """Pass on ``(split, mention)``; a gold CUI that the dictionary lacks gives way to its successor that is there.
+    """Yield ``(split, mention)`` with gold CUIs that the dictionary lacks replaced by their successors.
 
     Returns:
-        a `Reading`; its report has ``mentions`` and ``cuis``: how many of those outside the dictionary met which end
-        (see `RetiredCuis.successor`).
+        a `Reading`; its report has ``mentions`` and ``cuis``: numbers by outcome, of those outside the dictionary (see
+        `RetiredCuis.successor`).
     """
     ends: dict[str, tuple[str | None, str]] = {}
     mention_counts: Counter[str] = Counter()

@@ -49,12 +49,12 @@ def read_rrf_concepts(
     """Read a release's concepts, sorted by CUI whatever the order of the files.
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
-    then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Names of a concept
-    that are spelled the same are given once. The definition is the first one that passes `sources` and
-    `keep_suppressed`, by `definition_sources` and then by order of file.
+    then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
+    concept are given once. The definition is the first one that passes `sources` and `keep_suppressed`, by
+    `definition_sources` and then by order of file.
 
-    Each file is read once, by a thread for each core; held in memory are the names that pass the filters, as Arrow
-    columns. benchmarks/concept_table.py measures time and memory.
+    Each file is read once, by one thread per core. Memory holds the names that pass the filters, as Arrow columns.
+    benchmarks/concept_table.py measures time and memory.
 
     Args:
         files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.
@@ -76,7 +76,7 @@ def read_rrf_concepts(
 
     Raises:
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a group is unknown;
-            or nothing passes the filters (names the one that left nothing).
+            or nothing passes the filters (names the filter).
     """
     wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
     conso, sty, mrdef = files["MRCONSO"], files["MRSTY"], files.get("MRDEF")
@@ -126,13 +126,13 @@ class Filter(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What filters make of a block.
+    """The result of the filters on a block.
 
     Attributes:
         read: lines seen.
         kept: those that pass all filters.
-        dropped: lines that each filter drops of those that the ones before it keep.
-        found: values of each filter's column, where no line passes it.
+        dropped: lines that each filter drops, of those kept by earlier filters.
+        found: values of each filter's column, if no line passes it.
     """
 
     read: int
@@ -142,10 +142,10 @@ class Matched(NamedTuple):
 
 
 class Filters:
-    """Filters one after the other, and their counts over all blocks of a file.
+    """A sequence of filters, and their counts over all blocks of a file.
 
     Attributes:
-        active: those that do not keep all.
+        active: filters that do not keep everything.
         read: lines seen.
         kept: lines that pass.
     """
@@ -162,7 +162,7 @@ class Filters:
         return {filter.key: count for filter, count in zip(self.active, self._dropped, strict=True)}
 
     def match(self, block: pa.RecordBatch) -> Matched:
-        """Apply to a block; changes nothing, so that threads may call it."""
+        """Apply to a block; changes no state, so threads may call it."""
         kept = pa.array(np.ones(len(block), dtype=bool))
         dropped, found = [], []
         for filter in self.active:
@@ -170,7 +170,7 @@ class Filters:
             kept = pc.and_(before, pc.is_in(column, pa.array(filter.values, column.type)))
             found.append([] if kept.true_count else column.filter(before).unique().to_pylist())
             dropped.append(before.true_count - kept.true_count)
-        # Taken by place, which is faster than filtering.
+        # Taken by index, which is faster than filtering.
         return Matched(len(block), block.take(pc.indices_nonzero(kept)), dropped, found)
 
     def count(self, matched: Matched) -> None:
@@ -182,7 +182,7 @@ class Filters:
             known.update(found)
 
     def nothing_left(self, file: str) -> UserError:
-        """The error that names the filter which dropped the last lines."""
+        """The error that names the filter that dropped the last lines."""
         place = max(place for place, count in enumerate(self._dropped) if count)
         key, column, values = self.active[place]
         if key == "keep_suppressed":
@@ -194,7 +194,7 @@ class Filters:
 
 
 class _NameBlock(NamedTuple):
-    """The names of a block of MRCONSO that pass the filters, best first within each concept, each spelling once.
+    """The names of a block of MRCONSO that pass the filters, best first within each concept, without repetitions.
 
     Attributes:
         matched: by the filters.
@@ -244,7 +244,7 @@ def _read_names(
 
 
 def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
-    """How far a name is from being the preferred one, (n,), int64; smaller is better."""
+    """Rank of a name within its concept, (n,), int64; smaller is better."""
     rank = places_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
         rank = rank * (len(values) + 1) + places_in(names[field], values)
@@ -252,12 +252,12 @@ def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
 
 
 def _merge(blocks: Sequence[_NameBlock]) -> tuple[np.ndarray, Lists]:
-    """Bring the concepts of all blocks into order, and together where several blocks have names of one."""
+    """Sort the concepts of all blocks, and merge concepts that several blocks share."""
     numbers = np.concatenate([block.cuis for block in blocks])
     cuis, concepts_of_groups = distinct(numbers)
     concepts = np.repeat(concepts_of_groups.astype(np.int32), np.concatenate([block.sizes for block in blocks]))
     names = pa.concat_arrays([block.names for block in blocks])
-    # In a sorted file, only the concepts that a block's end divides are not in order yet.
+    # In a sorted file, only concepts divided between blocks are out of order.
     is_divided = np.bincount(concepts_of_groups, minlength=len(cuis)) > 1
     is_divided = is_divided[concepts]
     is_sorted = not (numbers[1:] < numbers[:-1]).any()
@@ -294,7 +294,7 @@ def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tupl
     row, code = np.concatenate(rows), np.concatenate(codes)
     order = ordered(row)
     kept = np.ones(len(order), dtype=bool)
-    # Most concepts have one type, which cannot come twice.
+    # Most concepts have one type, which cannot be repeated.
     several = np.flatnonzero((np.bincount(row, minlength=len(cuis)) > 1)[row[order]])
     kept[several] = first_of_each(row[order[several]], code[order[several]])
     order = order[kept]

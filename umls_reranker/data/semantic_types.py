@@ -1,4 +1,4 @@
-"""Semantic types and what they are kinds of: the UMLS Semantic Network, or an ontology's own branches.
+"""Semantic types and their hierarchy: the UMLS Semantic Network, or the branches of an ontology.
 
 Sources: ``SRDEF`` of the UMLS Semantic Network (record type STY, tree numbers such as ``A1.4.1.2.1``) and
 ``SemGroups.txt`` (McCray, Burgun & Bodenreider 2001), as the National Library of Medicine distributes them.
@@ -47,16 +47,16 @@ class SemanticType:
 
 
 class TypeHierarchy:
-    """Types by id, each with a chain of ever broader ones to fall back on.
+    """Types by id, each with a chain of broader types.
 
-    Iterating gives type ids in order of definition. See also `from_umls`, `built_in` and `load`.
+    Iterating yields type ids in order of definition. See also `from_umls`, `built_in` and `load`.
 
     Args:
         types: every type once, in any order.
-        group_names: group id -> name; a group not named here goes by its id.
+        group_names: group id -> name; other groups are named by their id.
 
     Raises:
-        UserError: an id comes twice, a parent is not among the types, or the parents run in a circle.
+        UserError: an id is repeated, a parent is unknown, or the parents form a cycle.
     """
 
     def __init__(self, types: Iterable[SemanticType], group_names: Mapping[str, str] | None = None) -> None:
@@ -72,7 +72,7 @@ class TypeHierarchy:
 
     @classmethod
     def from_umls(cls, srdef: str | Path, sem_groups: str | Path | None = None) -> TypeHierarchy:
-        """Read ``SRDEF`` and, when given, ``SemGroups.txt``.
+        """Read ``SRDEF`` and, if given, ``SemGroups.txt``.
 
         Raises:
             UserError: a file is missing, empty or malformed (names file and line).
@@ -105,10 +105,10 @@ class TypeHierarchy:
         )
 
     def resolve(self, id_or_name: str | None) -> str | None:
-        """The id for an id or a name of a type or group, in any case; None when there is none.
+        """The id for an id or name of a type or group, case-insensitive; None if unknown.
 
-        A group is given as ``group:DISO`` or by its name, and answered as ``group:DISO``; a type wins over a group
-        of the same name.
+        A group is given as ``group:DISO`` or by name, and returned as ``group:DISO``. A type takes precedence over a
+        group of the same name.
         """
         if id_or_name in self._types:
             return id_or_name
@@ -119,11 +119,11 @@ class TypeHierarchy:
         return list(self._chains.get(type_id, ()))
 
     def descendants(self, type_id: str) -> list[str]:
-        """The type itself and all that are kinds of it (of a group: its types), in order of definition."""
+        """The type and its descendants (for a group: its types), in order of definition."""
         return [known for known, chain in self._chains.items() if known in self._types and type_id in chain]
 
     def agree(self, types: Iterable[str], others: Iterable[str]) -> bool:
-        """Whether a type among the first is the same as, or a kind of, or broader than one among the others.
+        """Whether a type of the first list equals, or is narrower or broader than, one of the second.
 
         >>> hierarchy = TypeHierarchy.built_in()
         >>> hierarchy.agree(["T038"], ["T033", "T047"]), hierarchy.agree(["T047"], ["T121"])
@@ -137,7 +137,7 @@ class TypeHierarchy:
         )
 
     def names(self, types: Iterable[str]) -> list[str]:
-        """Names of types given by id or name; those that are not known are left out."""
+        """Names of types given by id or name; unknown types are left out."""
         ids = map(self.resolve, types)
         return [self.name(type_id) for type_id in ids if type_id is not None]
 
@@ -185,12 +185,12 @@ class TypeHierarchy:
             raise UserError(f"semantic types are not of the expected form ({error!r}); write them again") from None
 
     def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, whole or not at all."""
+        """Write `to_dict` as JSON, atomically."""
         write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> TypeHierarchy:
-        """Read what `save` wrote.
+        """Inverse of `save`.
 
         Raises:
             UserError: the file is missing or broken.
