@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import RepeatedTexts, list_offsets, number_distinct
+from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, number_distinct
 from ..core.errors import UserError
 from ..core.memory import Memory
 from .template import PairTemplate
@@ -49,10 +49,11 @@ class EncodedPairs:
 
     def distinct(self) -> tuple[EncodedPairs, np.ndarray]:
         """The distinct pairs, and the index of each pair among them, (n,) int64."""
-        keys, numbers = number_distinct((self.first_of * len(self.seconds) + self.second_of).tolist())
+        every = len(self.firsts) * len(self.seconds)
+        keys, numbers = distinct_numbers(self.first_of * len(self.seconds) + self.second_of, every)
         cut = np.zeros(len(keys), bool)
         cut[numbers[self.cut]] = True
-        first, second = np.divmod(np.array(keys, np.int64), len(self.seconds))
+        first, second = np.divmod(keys, max(1, len(self.seconds)))
         return EncodedPairs(self.firsts, self.seconds, first, second, cut), numbers
 
     def take(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
