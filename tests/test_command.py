@@ -117,7 +117,7 @@ sys.exit(int(sys.argv[1]))
 
 @pytest.mark.parametrize(
     ("config", "found"),
-    [("cpu", {"alone": "None no None"}), ("cpu_two_processes", {"0": "2 no 4", "1": "2 no 4"})],
+    [("cpu", {"alone": "None no 9"}), ("cpu_two_processes", {"0": "2 no 4", "1": "2 no 4"})],
 )
 def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
     monkeypatch.chdir(tmp_path)
@@ -125,6 +125,8 @@ def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, f
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(launch, "usable_cores", lambda: 9)
+    # Accelerate gives a single process on a processor all cores.
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 9)
     Path("script.py").write_text(SCRIPT)
     options = launch_options(["--accelerate_config", config])[0]
     words = ["0", "--targets", "acc@1 >= 0.5"]
