@@ -26,8 +26,6 @@ test-extra: $(VENV)/.with-test
 		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || echo "there is no Chromium with its driver, the page's test is left out"
-	@java -version >/dev/null 2>&1 || echo "there is no Java, Spark's test is left out"
 	$(VENV)/bin/python -m pytest -rs -m extra $(PARALLEL)
 	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py
 

@@ -1,6 +1,7 @@
 """Spark and Ray Data themselves, as the integration guide calls them, with a worker that is lost on the way."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,10 +81,20 @@ def loads(marks):
     return Counter(path.name.split(".")[0] for path in marks.glob("*.*"))
 
 
+def java_version():
+    """The first number of its version; 0 where there is none that works."""
+    java = shutil.which(
+        "java", path=os.path.join(os.environ["JAVA_HOME"], "bin") if "JAVA_HOME" in os.environ else None
+    )
+    told = subprocess.run([java, "-version"], capture_output=True, text=True).stderr if java else ""
+    number = re.search(r'version "(\d+)', told)
+    return int(number[1]) if number else 0
+
+
 @pytest.mark.timeout(600)
 def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(model, mentions, expected, marks, monkeypatch):
     pytest.importorskip("pyspark", reason="pyspark is not installed")
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+    if java_version() < 17:
         pytest.skip("Spark needs Java 17")
     from marked_workers import MarkedPartitions
     from pyspark.sql import SparkSession
