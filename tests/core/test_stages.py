@@ -197,7 +197,7 @@ def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, n
 def test_another_version_does_not_resume_silently(tmp_path, monkeypatch):
     break_off(resumable(tmp_path), "1")
     monkeypatch.setattr(stages, "__version__", "99.0")
-    with pytest.raises(UserError, match=r"made with umls_reranker '.*', now '99.0'; set this back"):
+    with pytest.raises(UserError, match=r"of a killed run with umls_reranker '.*', now '99.0'; set this back"):
         resumable(tmp_path).resumes()
 
 

@@ -132,7 +132,10 @@ def test_the_remedy_for_too_little_memory_keeps_the_checkpoints(scripts, finishe
         [f"error: {partial} holds output of a killed run with {told} and start over"],
     )
     other_data = scripts.run("train", **keys, max_length=32, global_batch_size=16, dry_run=True)
-    assert other_data.code == 2 and "made with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
+    assert (
+        other_data.code == 2
+        and "of a killed run with max_length 64, now 32; global_batch_size 32, now 16;" in other_data.err
+    )
     assert contents(partial / "checkpoint-2") == kept
 
     means = {
