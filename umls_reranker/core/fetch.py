@@ -299,7 +299,7 @@ def _copy(url: str, path: Path) -> None:
         raise _Passing(f"it cannot be downloaded ({getattr(error, 'reason', None) or error})") from None
     received = path.stat().st_size
     if total is not None and received != total:
-        raise _Passing(f"it stopped after {received:,} of {total:,} bytes")
+        raise _Passing(f"it stopped after {received} of {total} bytes")
     try:
         for _ in read_lines(path):
             pass
