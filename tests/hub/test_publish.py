@@ -288,7 +288,7 @@ def test_a_commit_by_someone_else_meanwhile_is_not_buried(hub, folder):
     theirs = Commit({"README.md": Blob(b"theirs")}, repo.branches["main"], "theirs")
     hub.before("preupload", lambda: repo.add(theirs))
     message = refused(publish, folder, REPO, "v1.0.0")
-    assert "someone published to main meanwhile" in message
+    assert "someone published to main in the meantime" in message
     assert repo.files() == {"README.md": b"theirs"} and repo.tags == {}
 
 
