@@ -1,4 +1,4 @@
-"""What is decided about candidates: `rank` makes `Decisions` out of lists and a scorer, for whoever asks."""
+"""Decisions about candidates: `rank` makes `Decisions` from lists and a scorer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class RankedCandidate(NamedTuple):
     """One candidate after reranking.
 
     Attributes:
-        candidate: the object that was passed in, untouched.
+        candidate: the object that was passed in, unchanged.
         name: its concept name.
-        cui: its CUI, or None when the candidate had none.
+        cui: its CUI, or None.
         rank: 1 for the best.
         logit: raw log-odds of the cross-encoder.
-        cross_encoder_score: calibrated probability that this candidate is the mention's concept, of all features that
-            the model weighs; candidates are ranked by it (by its unrounded log-odds).
-        margin: this score less the best score of any other concept in the list, by CUI or else by name; negative
-            below the best concept, and the score itself when there is no other concept.
+        cross_encoder_score: calibrated probability that this candidate is the mention's concept, from all features;
+            candidates are ranked by it (by its unrounded log-odds).
+        margin: this score minus the best score of any other concept in the list, by CUI or else by name; negative
+            below the best concept, and the score itself if there is no other concept.
         tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type; ``high``
             by the certificate of the model that decided.
         accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
@@ -60,15 +60,15 @@ class Decisions:
     Attributes:
         offsets: (n + 1,) where each mention's candidates start.
         logits: (m,) float32, raw log-odds of the cross-encoder.
-        log_odds: (m,) float64, what the candidates of a list are ranked by.
+        log_odds: (m,) float64, by which the candidates of a list are ranked.
         probabilities: (m,) float64, calibrated.
-        order: (m,) int64, places of the candidates, mention by mention and best first.
+        order: (m,) int64, indices of the candidates, mention by mention, best first.
         margins: (m,) float64, `margins` of the probabilities.
-        tiers: (m,) int64, places in `TIERS`.
-        accepted: (m,) bool, of first candidates only.
+        tiers: (m,) int64, indices into `TIERS`.
+        accepted: (m,) bool, true for first candidates only.
         models: (n,) int64, what decided, as places in `Calibration.models`.
         missing: inputs that the model of all inputs reads -> (n,) bool, which mentions came without.
-        truncated: pairs of which mention or name was cut to fit the model's length.
+        truncated: number of pairs whose mention or name was cut to the model's length.
     """
 
     offsets: np.ndarray
@@ -85,7 +85,7 @@ class Decisions:
 
     @property
     def first(self) -> np.ndarray:
-        """(n,) int64, place of each mention's first candidate; -1 where it has none."""
+        """(n,) int64, index of each mention's first candidate; -1 if it has none."""
         filled = list_sizes(self.offsets) > 0
         first = np.full(len(filled), -1, np.int64)
         first[filled] = self.order[self.offsets[:-1][filled]]
@@ -106,8 +106,8 @@ def rank(
         lists: of n mentions.
         score: gives the logits of their candidates, of lists without what the models that decide do not read.
         calibration: of the model.
-        shown: inputs that the cross-encoder reads besides mention and name (`PairTemplate.reads`).
-        accept_tier: lowest tier whose first candidate is accepted.
+        shown: inputs that the cross-encoder reads in addition to mention and name (`PairTemplate.reads`).
+        accept_tier: lowest tier accepted at rank 1.
     """
     choice = calibration.choose(lists, shown)
     lists = calibration.as_read(lists, choice.models)
@@ -134,7 +134,7 @@ def rank(
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Each probability less the best one of any other concept in its list, or less 0 where there is no other.
+    """Each probability minus the best one of any other concept in its list, or minus 0 if there is no other.
 
     Args:
         probabilities: (m,).

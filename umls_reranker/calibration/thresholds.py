@@ -1,14 +1,14 @@
-"""Decision thresholds on calibrated probabilities: which candidate to accept, which to trust without a second look.
+"""Decision thresholds on calibrated probabilities: which candidates to accept, and which need no review.
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
 * ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
-* ``high``: one for all types, the lowest at which the precision of the whole tier is certified (`certificate`), but
-  never below ``accept``; None where nothing is certified or the type's own mentions contradict it;
-* ``low``: what 99 % of the correct top candidates reach; below it a candidate is rejected outright.
+* ``high``: one for all types, the lowest with certified precision of the whole tier (`certificate`), but never below
+  ``accept``; None if nothing is certified or the type's own mentions contradict it;
+* ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
 
-A type falls back along its lineage: itself, the ancestors of its own semantic group, the group, "default".
-Loading and looking up need numpy alone.
+A type falls back along its lineage: itself, the ancestors in its semantic group, the group, "default". Loading and
+lookup need only numpy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ LOW_REACH = 0.99
 
 @dataclass(frozen=True)
 class TypeThreshold:
-    """Thresholds of one semantic type, ancestor or group, what they rest on and where they came from.
+    """Thresholds of one semantic type, ancestor or group, with their support and origin.
 
     ``low <= accept <= high``. The ``*_level`` fields name the most specific node whose data contributed: the type
     itself, an ancestor, "group:..." or "default".
@@ -62,8 +62,8 @@ class TypeThreshold:
 def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """The threshold t that maximizes the F1 of ``p >= t``, and that F1.
 
-    Only values between two distinct probabilities are considered, so tied pairs are accepted together. t lies halfway
-    to the next lower probability, where rounding cannot flip a pair. Of equal maxima the highest threshold wins.
+    Only values between two distinct probabilities are considered, so tied pairs are accepted together. t is halfway to
+    the next lower probability, so rounding cannot flip a pair. Of equal maxima, the highest threshold is used.
 
     Args:
         p: (n,) probabilities. y: (n,) labels 0/1, at least one positive.
@@ -76,7 +76,7 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     best = int(np.argmax(f1))
     below = p[min(best + 1, len(p) - 1)]
     middle = (p[best] + below) / 2
-    # Where rounding leaves nothing between the two: the probability itself.
+    # If rounding leaves nothing between the two, the probability itself.
     return float(middle if middle > below else p[best]), float(f1[best])
 
 
@@ -86,8 +86,8 @@ class ThresholdTable:
     Args:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
-        target_precision, confidence: what the high-confidence tier promises.
-        certificate: what that promise rests on; None in a table that was not fitted.
+        target_precision, confidence: the promise of the high-confidence tier.
+        certificate: the basis of this promise; None in a table that was not fitted.
     """
 
     def __init__(
@@ -130,10 +130,11 @@ class ThresholdTable:
             pair_p: (n_pairs,) calibrated probabilities of all candidates.
             pair_y: (n_pairs,) 1 for the gold concept.
             pair_mention: (n_pairs,) index into the mentions.
-            top1_p: (n_mentions,) probability of the candidate ranked first; NaN where a mention has no candidate.
+            top1_p: (n_mentions,) probability of the first candidate; NaN for a mention without candidates.
             top1_correct: (n_mentions,) whether it is the gold concept.
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
-            groups: (n_mentions,) document of each mention, for the certificate; each is one of its own unless given.
+            groups: (n_mentions,) document of each mention, for the certificate; by default each mention is its own
+                document.
             complete: (n_mentions,) bool, whether a mention came with all that the model reads; all are unless given.
                 Others are never in the high tier, so they have no say in what it takes.
             min_positives: gold pairs below which a node takes its parent's acceptance threshold as it is.
@@ -148,7 +149,7 @@ class ThresholdTable:
         promise: a 95 % upper bound of its precision there lies below the target.
 
         Raises:
-            UserError: no gold pair at all, so that there is nothing to fit.
+            UserError: there is no gold pair.
         """
         pairs = _Sorted.of(pair_p, pair_y, np.asarray(pair_mention))
         scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
@@ -156,7 +157,7 @@ class ThresholdTable:
         code, members = memberships(mention_types, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
         rows: dict[str, TypeThreshold] = {}
-        # From the root down, so that a parent is there when its children need it.
+        # From the root down, so that parents exist when their children need them.
         for node in sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node)):
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
             p, y, top_p, correct = pairs.p[in_pairs], pairs.y[in_pairs], tops.p[in_tops], tops.y[in_tops]
@@ -218,14 +219,13 @@ class ThresholdTable:
 
     @property
     def reads_types(self) -> bool:
-        """Whether any type, ancestor or group has thresholds of its own."""
+        """Whether any type, ancestor or group has its own thresholds."""
         return len(self.rows) > 1
 
     def for_type(self, types: str | Sequence[str] | None = None) -> TypeThreshold:
         """Thresholds of a semantic type given by id or name; of several, the first that is known.
 
-        A type that the calibration split did not hold takes those of its nearest ancestor; an unknown type, or None,
-        takes the default.
+        A type not in the calibration split uses its nearest ancestor; an unknown type, or None, uses the default.
         """
         names = [types] if isinstance(types, str) else types
         for known in filter(None, map(self.hierarchy.resolve, () if names is None else names)):

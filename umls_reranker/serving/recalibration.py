@@ -1,8 +1,7 @@
-"""Calibrate a reranker, or any cross-encoder, on labelled lists of somebody's own pipeline: no run, no training.
+"""Calibrate a reranker, or any cross-encoder, on labelled lists of another pipeline: no run, no training.
 
-Nothing is reported that was fitted on what it is reported for. Before is the model as it was. After is the same
-procedure on four fifths of the documents, measured on the last fifth, for each fifth in turn; what is saved is fitted
-on all documents.
+All reported figures are held out. "Before" is the original model. "After" is the same procedure fitted on four fifths
+of the documents and measured on the last fifth, for each fifth in turn. The saved model is fitted on all documents.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class SourceModel:
     """What is calibrated.
 
     Attributes:
-        name: folder or Hub id, as it was given.
+        name: folder or Hub id, as given.
         recipe: of its training; of a plain cross-encoder only the name is known.
         reranker: None for a plain cross-encoder.
     """
@@ -89,7 +88,8 @@ class SourceModel:
         """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
 
         Raises:
-            UserError: not found, not loadable, no weights in safetensors, or no network of one logit.
+            UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
+                logit.
         """
         files = (MANIFEST, *loaded_parts("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
@@ -114,12 +114,12 @@ class SourceModel:
 
     @property
     def hierarchy(self) -> TypeHierarchy:
-        """Semantic types that it knows: a plain cross-encoder those of the UMLS."""
+        """Its semantic types; for a plain cross-encoder those of the UMLS."""
         return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
 
     @property
     def counts(self) -> StringCounts:
-        """What it knows of training mentions."""
+        """Its counts of training mentions."""
         return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
 
     def decide(self, lists: CandidateLists, logits: Logits) -> Decisions:
@@ -134,11 +134,11 @@ class Recalibrated:
     """A new calibration of a model.
 
     Attributes:
-        lists: what it was fitted on, of several candidates of one concept the best.
-        settings: with the features that were weighed.
+        lists: the fitted lists, with the best candidate of each concept.
+        settings: with the features that were used.
         calibration, fitted: of all documents; the last for ``calibrator.json``.
-        after: decisions about each fifth of the documents by what was fitted on the others.
-        metrics: their figures, for ``metrics.json``, and under ``before`` those of the model as it was.
+        after: decisions about each fifth of the documents by a fit on the others.
+        metrics: their figures, for ``metrics.json``, and under ``before`` those of the original model.
     """
 
     lists: AnnotatedLists
@@ -160,7 +160,7 @@ def recalibrate(
         seed: of the folds of documents.
 
     Raises:
-        UserError: too little to fit on.
+        UserError: there is too little data.
     """
     title, shown = "scoring candidates", source.scorer.template.reads
     scores = score_lists(source.scorer, given.lists, title)
@@ -204,10 +204,10 @@ def recalibrate(
 
 
 def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) -> None:
-    """Write the new model folder, whole or not at all; `UMLSReranker.from_pretrained` loads it.
+    """Write the new model folder atomically; `UMLSReranker.from_pretrained` loads it.
 
     Raises:
-        UserError: there is something at its place.
+        UserError: the folder exists.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another folder for the new model")
@@ -232,7 +232,7 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
 
 
 def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
-    """What a person wants to know of the new model, in lines."""
+    """The results for the new model, as lines of text."""
     facts, full = found.metrics["lists"], found.calibration.models[0]
     lines = [
         f"{facts['mentions']:,} mentions of {facts['documents']:,} documents; {facts['not_in_list']:,} without their "
@@ -282,7 +282,7 @@ def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
 
 
 def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndarray, Decisions]]) -> Decisions:
-    """Decisions about parts of the mentions as those about all."""
+    """Join decisions about parts of the mentions."""
 
     def column(kind: type) -> np.ndarray:
         return np.empty(len(scores.logits), kind)
@@ -309,7 +309,7 @@ def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndar
 def _decide(
     lists: CandidateLists, logits: Logits, calibration: Calibration, shown: Sequence[str], **options: str
 ) -> Decisions:
-    """Decide by scores that are there already."""
+    """Decide with existing scores."""
     scores = Scores(logits_as_decided(logits, calibration, lists, shown), 0)
     return rank(lists, lambda _: scores, calibration, shown=shown, **options)
 

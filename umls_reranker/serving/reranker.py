@@ -1,4 +1,4 @@
-"""`UMLSReranker`: candidates in, ranked candidates with calibrated scores, margins, tiers and decisions out."""
+"""`UMLSReranker`: ranks candidates, with calibrated scores, margins, tiers and decisions."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from .monitoring.monitor import Monitor
 
 __all__ = ["UMLSReranker"]
 
-# Unknown types that a warning names.
+# Number of unknown types that a warning names.
 NAMED_TYPES = 3
-# Different ones about unknown types, in the life of an instance.
+# Maximum number of different warnings about unknown types per instance.
 MOST_WARNINGS = 100
 
 
 class UMLSReranker:
     """A cross-encoder with its calibrator and thresholds.
 
-    Make one with `from_pretrained`; an instance may be used from several threads. Its ``monitor``
-    (`monitoring.Monitor`) sees every result.
+    Created by `from_pretrained`; safe to use from several threads. Its ``monitor`` (`monitoring.Monitor`) counts every
+    result.
 
     >>> reranker = UMLSReranker.from_pretrained("org/sapbert-umls-reranker", revision="v1")  # doctest: +SKIP
     >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]  # doctest: +SKIP
@@ -80,21 +80,21 @@ class UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
         Args:
-            id_or_path: Hub repo id, or a folder as `save_pretrained` writes it.
+            id_or_path: Hub repo id, or a model folder.
             revision: tag, branch or commit on the Hub; pin a tag in production.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU when there is one.
-            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 where the hardware computes in it,
-                else float32.
-            token: Hub token for a private repo; by default the one of ``hf auth login`` or ``HF_TOKEN``.
-            cache_dir: where downloads are kept; by default the Hub's cache.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, else
+                float32.
+            token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
+            cache_dir: folder for downloads; by default the Hub's cache.
             backend: ``torch``, ``torch_compile``, or a network made by umls-reranker export: ``onnx``, ``onnx_int8``,
-                ``openvino``, ``openvino_int8``; it comes with a calibrator of its own where its scores differ.
-            token_budget: most tokens of one forward pass; by default 1,024 on a processor, 65,536 on a GPU.
-            accept_tier: lowest tier whose first candidate is accepted: ``medium``, as the model says, or ``high``,
-                only what its certificate covers.
+                ``openvino``, ``openvino_int8``; it has its own calibrator if its scores differ.
+            token_budget: maximum tokens per forward pass; default 1,024 on a CPU, 65,536 on a GPU.
+            accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
+                its certificate covers.
 
         Raises:
-            UserError: not found, no access, no network, or a part that is missing, damaged, changed or from another
+            UserError: the model is not found or not accessible, or a part is missing, damaged, changed or from another
                 version (`model_folder.verify_parts`).
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
@@ -122,25 +122,25 @@ class UMLSReranker:
         Args:
             entity: the mention's text.
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
-                retrieval order, which breaks ties. Duplicates stay in the list with equal scores. May be empty.
-                ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition is ""
-                where the dictionary has none, and None where it is not known.
-                ``retrieval_score``, ``context_score`` and ``lexical_score``, or those of a pipeline's own such as
-                ``bm25_score``, are the scores of the retrievers that the model was calibrated with; a list that lacks
-                one it weighs, or has one far outside of what calibration saw, is decided without any of them. So is
-                one that lacks other inputs in a candidate: by the fallback model of what all of them have.
-                ``semantic_types`` (ids or names, [] where the dictionary has none) are those of the concept, which may
-                contradict the mention's.
+                retrieval order, which breaks ties. Duplicates stay in the list with equal scores. The list may be
+                empty. ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition
+                is "" if the dictionary has none, and None if it is unknown. ``retrieval_score``, ``context_score`` and
+                ``lexical_score``, or those of a pipeline's own such as ``bm25_score``, are the scores of the
+                retrievers that the model was calibrated with; a list that lacks one it weighs, or has one far outside
+                of what calibration saw, is decided without any of them. So is one that lacks other
+                inputs in a candidate: by the fallback model of what all of them have. ``semantic_types`` (ids or
+                    names, [] if the dictionary has none) are the types of the concept, which may contradict the
+                    mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
 
         Returns:
-            One `RankedCandidate` for each candidate.
+            One `RankedCandidate` per candidate.
 
         Raises:
-            TypeError: the mention, its context or a type is not text, the candidates are no list, or one of them has
-                no text for a name or something other than text, types or a number elsewhere; names its position.
+            TypeError: the mention, its context or a type is not text, the candidates are not a list, or a field of a
+                candidate has the wrong type; names its position.
             ValueError: the mention is blank.
 
         Warns:
@@ -157,15 +157,15 @@ class UMLSReranker:
         rights: Sequence[str] | None = None,
         desc: str | None = None,
     ) -> list[list[RankedCandidate]]:
-        """Rank the candidates of n mentions; the arguments are those of `rerank`, n of each.
+        """Rank the candidates of n mentions; each argument of `rerank` becomes a list of n.
 
         Args:
             desc: title of a progress bar; None shows none.
 
         Raises:
-            TypeError, ValueError: as `rerank`, naming the mention's position where there are several.
+            TypeError, ValueError: as for `rerank`; names the mention's position if there are several.
         """
-        # What runs only once is read twice.
+        # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
         hierarchy = self.thresholds.hierarchy
         lists = CandidateLists.from_objects(
@@ -182,7 +182,7 @@ class UMLSReranker:
         return _ranked(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def rank(self, lists: CandidateLists, desc: str | None = None) -> Decisions:
-        """Decide about candidates that lie in columns; the monitor sees the results.
+        """Decide about candidates in columns; the monitor counts the results.
 
         Args:
             lists: types are ids of `thresholds.hierarchy`.
@@ -229,15 +229,15 @@ class UMLSReranker:
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
-        """Figures over everything this instance ranked so far, in all and per semantic type (`Monitor.totals`)."""
+        """Figures over everything this instance has ranked, overall and per semantic type (`Monitor.totals`)."""
         return self.monitor.totals()
 
     def reset_statistics(self) -> None:
-        """Start the figures anew."""
+        """Reset the figures."""
         self.monitor.reset()
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write all parts to `folder`, which then loads with `from_pretrained`; other files there stay.
+        """Write all parts to `folder`, for `from_pretrained`; other files there stay.
 
         Raises:
             UserError: `folder` cannot be written, or holds another kind of model.
@@ -272,12 +272,12 @@ class UMLSReranker:
             )
 
     def _warn_of_types(self, unknown: Sequence[str], stacklevel: int = 5) -> None:
-        """One warning that names types that the model does not know."""
+        """One warning that names types unknown to the model."""
         if not unknown:
             return
         named = ", ".join(map(reprlib.repr, unknown[:NAMED_TYPES]))
         named += f" and {len(unknown) - NAMED_TYPES} more" if len(unknown) > NAMED_TYPES else ""
-        # Python keeps the text of each warning for good, and requests choose it.
+        # Python keeps the text of each warning forever, and requests determine it.
         if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
             named = "others than those named so far"
         self._named_types.add(named)
