@@ -26,7 +26,7 @@ test-extra: $(VENV)/.with-test
 		$(VENV)/bin/python -m pip install --quiet --editable ".[$$extra]" \
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
-	$(VENV)/bin/python -m pytest -rs -m extra $(PARALLEL)
+	$(VENV)/bin/python -m pytest -rs -m extra --timeout 900 $(PARALLEL)
 	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py
 
 test-lowest: $(VENV)/.with-lowest

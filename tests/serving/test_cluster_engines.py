@@ -91,7 +91,7 @@ def java_version():
     return int(number[1]) if number else 0
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(model, mentions, expected, marks, monkeypatch):
     pytest.importorskip("pyspark", reason="pyspark is not installed")
     if java_version() < 17:
@@ -121,7 +121,7 @@ def test_spark_ranks_each_row_once_and_repeats_what_a_lost_worker_did(model, men
     assert (marks / "died").exists() and set(loads(marks).values()) == {1}
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(model, mentions, expected, marks, tmp_path):
     ray = pytest.importorskip("ray", reason="ray is not installed")
     pytest.importorskip("ray.data", reason="ray[data] is not installed")
