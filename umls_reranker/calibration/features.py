@@ -1,4 +1,4 @@
-"""What is known about candidates besides the cross-encoder's score, as columns over candidate lists."""
+"""Features of candidates other than the cross-encoder's score, as columns over candidate lists."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .string_counts import StringCounts
 
 __all__ = ["default_features", "features"]
 
-# Uses that a concept is credited with for a string, and mentions that the string is credited with.
+# Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
 
 def default_features(lists: CandidateLists) -> list[str]:
-    """What is weighed where a recipe does not say: all that needs no retriever, and the scores of the lists."""
+    """Features used by default: all that need no retriever, and the scores of the lists."""
     others = (name for name in CANDIDATE_FEATURES if name not in ("cross_encoder", *SCORES))
     return ["cross_encoder", *lists.scores, *others]
 
@@ -29,8 +29,7 @@ def default_features(lists: CandidateLists) -> list[str]:
 def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Columns by the names of `fusion.CANDIDATE_FEATURES`, (m,) float64, and `fusion.LIST_FEATURES`, (n,).
 
-    NaN where a list came without what a feature is made of; scores of retrievers that no candidate brought are left
-    out.
+    NaN if a list lacks the inputs of a feature; scores of retrievers that no candidate has are left out.
     """
     owner, names, concept = lists.owner, lists.names, lists.cuis.codes
     forms, others = normalize_texts(lists.mentions), normalize_texts(names.texts)
@@ -60,14 +59,14 @@ def _agree(hierarchy: TypeHierarchy, types: tuple[str, ...], others: tuple[str, 
 def type_fits(lists: CandidateLists) -> np.ndarray:
     """Whether the types of candidates do not contradict those of their mentions.
 
-    Two types agree where one is a kind of the other, since annotation schemes take broader types than the dictionary.
-    A candidate that has no type, or none that the model knows, contradicts nothing.
+    Two types agree if one is a kind of the other, because annotation schemes use broader types than the dictionary. A
+    candidate without known types contradicts nothing.
 
     Returns:
-        (m,) float64: 1, or 0 where no two types agree; NaN where the mention's or the candidate's are not known.
+        (m,) float64: 1, or 0 if no two types agree; NaN if the mention's or the candidate's types are unknown.
     """
     own, others = lists.types, lists.candidate_types
-    # Each pair of sets once; the first place of both stands for what was not given.
+    # Each pair of sets once; the first index of both means not given.
     width = len(others.sets) + 1
     codes = (own.codes[lists.owner] + 1) * width + others.codes + 1
     pairs, place = distinct_numbers(codes, (len(own.sets) + 1) * width)

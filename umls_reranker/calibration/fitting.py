@@ -37,18 +37,18 @@ __all__ = [
 
 # Features that need the mention's semantic type.
 TYPE_FEATURES = ("type_lift", "type_fit")
-# Of the network, (m,) by what it did not see of that which it reads; () where it saw all.
+# Logits of the network, (m,), by the inputs it did not see; () if it saw all.
 Logits = Mapping[tuple[str, ...], np.ndarray]
 
 
 def score_inputs(
     scorer: PairScorer, lists: CandidateLists, logits: np.ndarray, features: Sequence[str] | None, desc: str
 ) -> Logits:
-    """Score candidates once more for each other input of the network that a fallback model leaves of them.
+    """Score candidates again for each different input of the network under a fallback model.
 
     Args:
-        logits: (m,) of the lists as they are.
-        features: as in a recipe's section.
+        logits: (m,) of the original lists.
+        features: as in the recipe.
         desc: title of the progress bars.
     """
     shown = scorer.template.reads
@@ -68,7 +68,7 @@ def logits_as_decided(
     models, found = calibration.choose(lists, shown).models, np.array(logits[()])
     for number in np.unique(models).tolist():
         rows = (models == number)[lists.owner]
-        # Where no fallback weighs the cross-encoder, nothing was scored for it.
+        # If no fallback uses the cross-encoder, nothing was scored for it.
         found[rows] = logits.get(_unseen(calibration.models[number].removed, shown), found)[rows]
     return found
 
@@ -94,18 +94,18 @@ def fit_with_counts(
     seed: int,
     shown: Sequence[str] = (),
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the model of all inputs and its fallbacks on real lists, whose class balance is what serving sees.
+    """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
 
-    Thresholds and certificates rest on probabilities of held-out documents: each fold's are those of a fusion and a
-    calibrator of the same kind that were fitted on the other folds. What is served is fitted on all. Each fallback is
-    fitted in the same way, on the lists without its inputs, with a calibrator of the same kind.
+    Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
+    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Each fallback is fitted
+    in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
 
     Args:
         lists: the calibration split.
         logits: of its candidates, by what the network sees of them (`score_inputs`).
         counts: of the training split.
         settings: the recipe's section.
-        hierarchy: type tree that thresholds fall back along.
+        hierarchy: of the types, along which thresholds fall back.
         seed: of the folds of documents.
         shown: what the network reads (`PairTemplate.reads`).
 
@@ -113,7 +113,8 @@ def fit_with_counts(
         calibration, and what it was fitted on (for ``calibrator.json``).
 
     Raises:
-        UserError: too little to fit the model of all inputs on, or a feature that is unknown or that the lists lack.
+        UserError: there is too little data for the model of all inputs, or a feature is unknown or missing in the
+            lists.
     """
     names = default_features(lists) if settings.features is None else settings.features
     names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
@@ -165,13 +166,13 @@ def fit_with_counts(
     first, losses, held_out = fit((), settings.calibrator)
     models = [first]
     for removed in fallback_inputs(names, shown)[1:]:
-        # Where nothing goes by types but thresholds, those of all inputs are for mentions without a type too.
+        # If only thresholds use types, the model of all inputs also serves mentions without a type.
         if removed == ("entity_type",) and removed[0] not in first.reads(shown):
             continue
         try:
             models.append(fit(removed, first.calibrator.method)[0])
         except UserError:
-            # What is left says nothing; mentions that come with no more are never in the tier high.
+            # The remaining inputs say nothing, so mentions with only these are never in the tier high.
             continue
     others = [name for name in names if name != "cross_encoder"]
     baseline = None
@@ -193,17 +194,17 @@ def fit_with_counts(
 def fit_fusion(
     names: Sequence[str], lists: CandidateLists, logits: np.ndarray, gold: np.ndarray, counts: StringCounts
 ) -> Calibration:
-    """Fit the weights of some features, with no calibrator after them, no thresholds and no fallbacks.
+    """Fit the weights of some features, without calibrator, thresholds and fallbacks.
 
     Args:
-        names: features, of `fusion.CANDIDATE_FEATURES`, or of further retrievers whose scores the lists carry.
+        names: features of `fusion.CANDIDATE_FEATURES`, or of further retrievers with scores in the lists.
         lists: to fit on.
         logits: (m,) of their candidates.
-        gold: (n,) place of the right concept in its list, -1 where it is not there.
+        gold: (n,) position of the right concept in its list, -1 if missing.
         counts: of the training split.
 
     Raises:
-        UserError: a feature that does not exist, or that the candidate lists do not carry.
+        UserError: a feature is unknown, or the candidate lists lack it.
     """
     columns, about = features(lists, counts)
     _check_features(names, columns)
@@ -247,8 +248,8 @@ class _Fitting:
     Attributes:
         lists: without `removed`.
         logits: (m,).
-        names: of the features that are weighed; none where the cross-encoder alone decides.
-        columns, about: these features but the cross-encoder, and those of lists.
+        names: of the features used; none if the cross-encoder alone decides.
+        columns, about: these features except the cross-encoder, and those of lists.
     """
 
     lists: AnnotatedLists
@@ -299,10 +300,10 @@ class _Fitting:
     def held_out(
         self, model: InputModel, folds: np.ndarray, shown: Sequence[str]
     ) -> tuple[CalibratedScores, np.ndarray, bool]:
-        """Scores of every list by what was fitted on other documents, as `model` was; (n,) bool, which mentions came
-        with all that is read; and True.
+        """Scores of every list by a fit on other documents, like `model`; (n,) bool, which mentions have all inputs;
+        and True.
 
-        Where some fold has too little to fit on: those of `model`, and False.
+        If a fold has too little data: those of `model`, and False.
         """
         everywhere = np.ones(len(self.lists), bool)
         parts = []
@@ -326,7 +327,7 @@ class _Fitting:
     def _scored(
         self, model: InputModel, fitted: np.ndarray, inside: np.ndarray, shown: Sequence[str]
     ) -> tuple[CalibratedScores, np.ndarray]:
-        """Scores of some mentions, (n,) bool, by what was fitted on others, and which have all that it reads."""
+        """Scores of some mentions, (n,) bool, by a fit on others, and which have all its inputs."""
         lists, columns = self.lists, dict(self.columns)
         rows = inside[lists.owner]
         for name in {*lists.scores} & {*columns}:

@@ -1,9 +1,8 @@
-"""From logits and all else that is known about candidates to calibrated probabilities.
+"""From logits and other features of candidates to calibrated probabilities.
 
-A `Calibration` holds one `InputModel` for each set of inputs that requests are expected to bring: the first reads all,
-the others are its fallbacks. Each has weights, a calibrator and thresholds of its own, fitted on the calibration lists
-with just these inputs removed. A mention is decided by the first one of which it has all inputs, as if it had come
-with no others.
+A `Calibration` holds one `InputModel` per expected set of inputs: the first reads all, the others are fallbacks. Each
+has its own weights, calibrator and thresholds, fitted on the calibration lists with these inputs removed. The first
+model whose inputs a mention has decides, and ignores all other inputs.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class CalibratedScores(NamedTuple):
     """Scores of m candidates.
 
     Attributes:
-        log_odds: (m,) what the candidates of a list are ranked by: the cross-encoder's own log-odds or, where features
-            are fused, those of each candidate against "none of these".
+        log_odds: (m,) for ranking the candidates of a list: the cross-encoder's log-odds or, with a fusion, those of
+            each candidate against "none of these".
         probabilities: (m,) float64, calibrated.
     """
 
@@ -49,15 +48,15 @@ class CalibratedScores(NamedTuple):
 
 @dataclass(frozen=True)
 class InputModel:
-    """What decides about mentions with certain inputs.
+    """A model for mentions with certain inputs.
 
     Attributes:
         calibrator: of log-odds. With a fusion it works inside lists, on the candidates' log-odds against "none of
             these", so that a list's probabilities stay a choice.
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
-        removed: inputs that the lists were without that it was fitted on; none for the model that reads all.
-        name: of what it reads, in a few words: "all", "no scores", "names and CUIs, no type".
+        removed: inputs removed from the lists it was fitted on; none for the model that reads all.
+        name: of its inputs, in a few words: "all", "no scores", "names and CUIs, no type".
     """
 
     calibrator: Calibrator = field(default_factory=ListwiseCalibrator)
@@ -67,14 +66,14 @@ class InputModel:
     name: str = ALL_INPUTS
 
     def reads(self, shown: Sequence[str] = ()) -> list[str]:
-        """Inputs that it was fitted with and that a mention has to have.
+        """Inputs that it was fitted with and that a mention must have.
 
         Args:
             shown: what the network reads (`PairTemplate.reads`).
         """
         names = [name for name in shown if name not in self.removed]
         names += inputs_of(self.fusion.read if self.fusion else ())
-        # Among fallbacks, mentions without a type have one whose thresholds go without types too.
+        # A fallback for mentions without a type has thresholds without types.
         by_type = self.calibrator.reads_types or (self.removed and self.thresholds.reads_types)
         names += ["entity_type"] if by_type and "entity_type" not in self.removed else []
         return list(dict.fromkeys(names))
@@ -88,7 +87,7 @@ class InputModel:
         offsets: np.ndarray,
         concepts: np.ndarray,
     ) -> CalibratedScores:
-        """Scores of the candidates of n lists; with a fusion those of a list's concepts sum to less than one.
+        """Scores of the candidates of n lists; with a fusion, those of a list's concepts sum to less than one.
 
         Args:
             columns, about_lists: `features`, scores that are out of range as NaN.
@@ -119,12 +118,12 @@ class InputModel:
 
 
 class Choice(NamedTuple):
-    """What decides about each of n mentions.
+    """The deciding model of each of n mentions.
 
     Attributes:
-        models: (n,) int64, place of the model in `Calibration.models`.
-        complete: (n,) bool, whether the mention has all that the model reads; where it has not, nothing is certified.
-        missing: inputs that the first model reads -> (n,) bool, which mentions came without.
+        models: (n,) int64, index of the model in `Calibration.models`.
+        complete: (n,) bool, whether the mention has all inputs of the model; if not, nothing is certified.
+        missing: inputs of the first model -> (n,) bool, mentions without them.
     """
 
     models: np.ndarray
@@ -133,14 +132,13 @@ class Choice(NamedTuple):
 
 
 class Calibration:
-    """What makes decisions out of logits and candidate lists.
+    """Turns logits and candidate lists into decisions.
 
     Args:
-        models: that of all inputs, then its fallbacks, those with most inputs first; by default one that changes
-            nothing.
+        models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
         counts: of the training split; needed with fusions, empty without.
-        baseline: the fusion of everything but the cross-encoder, which the report compares with the whole.
-        score_ranges: of the scores of retrievers that are weighed, by their names; scores beyond count as missing.
+        baseline: the fusion of everything but the cross-encoder, for comparison in the report.
+        score_ranges: of the retrieval scores used, by name; scores outside count as missing.
     """
 
     def __init__(
@@ -157,19 +155,19 @@ class Calibration:
 
     @property
     def thresholds(self) -> ThresholdTable:
-        """Those of the model of all inputs."""
+        """Thresholds of the model of all inputs."""
         return self.models[0].thresholds
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
-        """Retrievers whose scores lists may bring: the usual ones, and those that are weighed here."""
+        """Retrievers whose scores lists may have: the usual ones, and those used here."""
         return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
 
     def choose(self, lists: CandidateLists, shown: Sequence[str] = ()) -> Choice:
-        """For each mention the first model of which it has all inputs, else the last.
+        """For each mention the first model whose inputs it has, else the last.
 
         Args:
-            shown: inputs that the network reads besides mention and name (`PairTemplate.reads`).
+            shown: inputs that the network reads in addition to mention and name (`PairTemplate.reads`).
         """
         scores, found = self._in_range(lists), dict[str, np.ndarray]()
 
@@ -189,7 +187,7 @@ class Calibration:
         return Choice(models, ~open_, first)
 
     def as_read(self, lists: CandidateLists, models: np.ndarray) -> CandidateLists:
-        """The lists without what the models that decide, (n,), were fitted without."""
+        """The lists without the inputs that the deciding models, (n,), were fitted without."""
         for number in np.unique(models).tolist():
             lists = without(lists, self.models[number].removed, models == number)
         return lists
@@ -229,7 +227,7 @@ class Calibration:
         }
 
     def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
-        """Log-odds of all candidates by the baseline, (m,) float64; None where there is none."""
+        """Log-odds of all candidates by the baseline, (m,) float64; None without a baseline."""
         if self.baseline is None:
             return None
         candidates, about_lists = features(lists, self.counts)
@@ -251,7 +249,7 @@ class Calibration:
         """From the content of ``calibrator.json`` and ``thresholds.json``, and the counts next to them.
 
         Raises:
-            UserError: a part of it is missing or damaged.
+            UserError: a part is missing or damaged.
         """
         ranges, tables = state.get("score_ranges"), load_thresholds(thresholds)
         scores = tuple(ranges) if isinstance(ranges, Mapping) else ()
@@ -283,13 +281,13 @@ class Calibration:
 
 
 def _filled(column: np.ndarray) -> np.ndarray:
-    """What is missing counts nothing."""
+    """Missing values count as 0."""
     lacks = np.isnan(column)
     return np.where(lacks, 0.0, column) if lacks.any() else column
 
 
 def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
-    """The ranges in ``calibrator.json`` of the scores among what is weighed."""
+    """The ranges in ``calibrator.json`` of the retrieval scores used."""
     names = [name for name in weighed if name in SCORES or name not in CANDIDATE_FEATURES]
     try:
         ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}

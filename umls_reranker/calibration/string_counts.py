@@ -1,4 +1,4 @@
-"""How often training used a string, and a semantic type, for a concept: counts by 64-bit hash, without any names."""
+"""Counts of strings and semantic types per concept in training, by 64-bit hash, without names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..data.semantic_types import UNKNOWN_TYPE
 __all__ = ["PairCounts", "StringCounts"]
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
-# Mentions that a concept is credited with, spread over types as in all of training.
+# Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
 # Tables of a string or a concept alone.
 SINGLE = ("strings", "concepts", "typed_concepts")
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class PairCounts(NamedTuple):
-    """What training knows of the m pairs of n mentions and k concepts.
+    """Training counts for m pairs of n mentions and k concepts.
 
     Attributes:
         strings, concepts: (n,) and (k,) mentions of the training split with each string, and of each concept.
@@ -50,7 +50,7 @@ class PairCounts(NamedTuple):
 class StringCounts:
     """Uses of strings, concepts and types in the training split; strings are compared by `normalize_name`.
 
-    Made by `fit`, kept as one safetensors file. Two of a million strings share a hash with probability 3e-8.
+    Created by `fit`, stored as one safetensors file. Two of a million strings share a hash with probability 3e-8.
     """
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
@@ -88,7 +88,7 @@ class StringCounts:
     def of_pairs(
         self, forms: Sequence[str], types: TypeSets, cuis: Sequence[str], rows: np.ndarray, concepts: np.ndarray
     ) -> PairCounts:
-        """How often strings, and semantic types, stood for concepts.
+        """Counts of strings and semantic types per concept.
 
         Args:
             forms: n normalized mentions.
@@ -134,7 +134,7 @@ class StringCounts:
 
     @classmethod
     def load(cls, path: Path) -> StringCounts:
-        """Read what `save` wrote.
+        """Inverse of `save`.
 
         Raises:
             UserError: the file is missing or damaged.

@@ -1,7 +1,7 @@
-"""`CandidateLists`: mentions and their candidates in flat columns, whoever brings them.
+"""`CandidateLists`: mentions and their candidates in flat columns, from any source.
 
-Made from Python objects, from an Arrow table, or from the rows of a dictionary, as retrieval and a run folder have
-them. What was not given stays missing: null, NaN, or code -1.
+Created from Python objects, from an Arrow table, or from the rows of a dictionary, as in retrieval and run folders.
+Missing values are null, NaN, or code -1.
 """
 
 from __future__ import annotations
@@ -42,27 +42,27 @@ __all__ = [
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
 SCORES = ("retrieval", "context", "lexical")
-# Ends the columns of candidates in a run: a list of each retriever's scores for each mention.
+# Suffix of the score columns of candidates in a run: a list of scores per mention.
 SCORES_SUFFIX = "_scores"
-# What a template may show of a candidate besides its name.
+# Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
 # Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 
-# So many are sooner told apart by Python than by Arrow.
+# Up to this many are deduplicated faster in Python than in Arrow.
 FEW_TEXTS = 256
-# So many objects stay within a core's cache while one key after the other is read.
+# This many objects fit a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
 class TypeSets:
-    """Semantic types of many rows, equal sets of types once.
+    """Semantic types of many rows; equal sets of types are stored once.
 
     Attributes:
         sets: k sets of types.
-        codes: (n,) int64, the set of each row; -1 where none was given.
+        codes: (n,) int64, the set of each row; -1 if not given.
     """
 
     sets: Sequence[tuple[str, ...]]
@@ -130,7 +130,7 @@ class TypeSets:
 
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
         """As ids of the hierarchy, and the names that it does not know, which are left out."""
-        # MedMentions' own word for "no type" is no mistake.
+        # MedMentions' word for "no type" is not a mistake.
         ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
         sets = [tuple(filter(None, map(ids.get, names))) for names in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
@@ -151,13 +151,13 @@ def _are_types(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What annotators say about n mentions.
+    """Annotations of n mentions.
 
     Attributes:
         cuis, documents: (n,) the right concept, and the document of the mention.
-        starts, ends: (n,) where the mention is in it.
-        gold: (n,) int64, place of the right concept in its list, or -1.
-        in_dictionary: (n,) bool, whether the dictionary has it at all.
+        starts, ends: (n,) offsets of the mention in it.
+        gold: (n,) int64, position of the right concept in its list, or -1.
+        in_dictionary: (n,) bool, whether the dictionary has it.
     """
 
     cuis: np.ndarray
@@ -180,12 +180,12 @@ class CandidateLists:
         mentions, lefts, rights: n texts, and the text around them.
         types: of n mentions, ids of `hierarchy`.
         offsets: (n + 1,) int64, where each mention's candidates start.
-        names, cuis: m texts; no CUI is None where a candidate came without.
-        preferred_names, definitions: m texts, null where a candidate came without.
+        names, cuis: m texts; a missing CUI is None.
+        preferred_names, definitions: m texts, null if missing.
         candidate_types: of m candidates, ids of `hierarchy`.
         scores: (m,) float64 by the names of retrievers, `SCORES` or a pipeline's own; NaN where a candidate came
             without.
-        hierarchy: the types that the model knows; others say nothing.
+        hierarchy: the types that the model knows; others are ignored.
         unknown_types: what was given as a mention's type and is not among them.
     """
 
@@ -222,7 +222,7 @@ class CandidateLists:
             scores: retrievers whose scores to read: "bm25" of the key ``bm25_score``.
 
         Raises:
-            TypeError, ValueError: something is of another kind; names its place, and its mention where there are
+            TypeError, ValueError: a value is of the wrong kind; names its position, and its mention if there are
                 several.
         """
         count = len(mentions)
@@ -238,7 +238,7 @@ class CandidateLists:
             if not text.strip():
                 fault(row, ValueError, "entity is blank; leave out mentions without text")
         for row, items in enumerate(candidates):
-            # A text or a mapping would be taken for the list of its letters or keys.
+            # A text or a mapping would be read as the list of its letters or keys.
             if isinstance(items, str | bytes | Mapping) or not isinstance(items, Collection):
                 kind = type(items).__name__
                 fault(row, TypeError, f"candidates are a {kind}, not a list of names, mappings or objects")
@@ -257,7 +257,7 @@ class CandidateLists:
     def from_rows(
         cls, hierarchy: TypeHierarchy, rows: Sequence[Mapping[str, Any]], scores: Iterable[str] = SCORES
     ) -> CandidateLists:
-        """From n mappings with ``entity``, ``candidates`` and, where known, ``entity_type``, ``left`` and ``right``.
+        """From n mappings with ``entity``, ``candidates`` and, if known, ``entity_type``, ``left`` and ``right``.
 
         Raises:
             TypeError, ValueError: as `from_objects`.

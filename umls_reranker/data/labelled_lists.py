@@ -27,17 +27,16 @@ SUFFIX = "_score"
 PIECE = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
 CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
-# Keys of a candidate that are no scores.
+# Keys of a candidate that are not scores.
 KEYS = ("name", "cui", "preferred_name", "definition", "semantic_types")
 
 
 @dataclass(frozen=True)
 class LabelledLists:
-    """What a file holds, or a piece of it.
+    """Content of a file, or a piece of it.
 
     Attributes:
-        lists: with annotations, all CUIs in the form of `normalize_cui`; their scores are those that all candidates
-            have.
+        lists: with annotations, CUIs in the form of `normalize_cui`, and the scores that all candidates have.
         not_in_list: mentions whose gold concept is not among their candidates.
         unread: keys of candidates that nothing reads.
         file, first: what was read, and the number of the first row.
@@ -60,7 +59,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collecti
     """Read a file or folder at once; arguments and errors are those of `labelled_pieces`.
 
     Raises:
-        UserError: also where there are too few documents to fit on, or no gold concept is in its list.
+        UserError: also if there are too few documents, or no gold concept is in its list.
     """
     (found,) = labelled_pieces(path, hierarchy, reserved, at_once=True)
     require_documents(path, set(found.lists.annotations.documents))
@@ -73,7 +72,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collecti
 
 
 def require_documents(path: Path, documents: Collection[str]) -> None:
-    """Refuse lists of too few documents to hold some of them out."""
+    """Refuse lists with too few documents for holding some out."""
     count = len(documents)
     if count < FEWEST_DOCUMENTS:
         raise UserError(
@@ -93,16 +92,16 @@ def labelled_pieces(
     """Read and check a file or a folder of mentions (`open_mentions`), each with ``doc_id`` and ``cui`` too.
 
     Of candidates, ``NAME_score`` is the score of retriever NAME. Mentions whose gold concept is not in the list stay,
-    as ones that have no right answer there; it is never put in.
+    without a right answer; it is never added.
 
     Args:
         hierarchy: resolves the names of semantic types.
-        reserved: features that are no scores of retrievers, so that no retriever may have their names.
+        reserved: other features, whose names no retriever may have.
         further: other columns to read.
-        at_once: give one piece in place of pieces of `PIECE` mentions.
+        at_once: yield one piece instead of pieces of `PIECE` mentions.
 
     Raises:
-        UserError: the file cannot be read, or a row will not do; names the row and says what to do.
+        UserError: the file cannot be read, or a row is invalid; names the row and says what to do.
     """
     file = open_mentions(path, shard_rows=1 << 30)
     if not file.rows:
@@ -165,9 +164,9 @@ def _read(
 
 
 def best_of_each_concept(lists: CandidateLists, scores: np.ndarray) -> np.ndarray:
-    """(m,) bool, of several candidates of one concept in a list the one with the highest score (m,).
+    """(m,) bool, the candidate with the highest score (m,) of each concept in a list.
 
-    Several names of one concept compete neither for probability nor for the margin when they are ranked.
+    Several names of one concept do not compete for probability or margin in the ranking.
     """
     order = np.lexsort((-scores, lists.concepts))
     kept = np.zeros(len(order), bool)
@@ -186,7 +185,7 @@ def _candidate_keys(rows: pa.Table | Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _column(rows: pa.Table | Sequence[dict[str, Any]], name: str) -> list[Any]:
-    """A value for each row, None where it has none."""
+    """A value for each row, or None."""
     if not isinstance(rows, pa.Table):
         return [row.get(name) for row in rows]
     return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows

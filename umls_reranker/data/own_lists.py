@@ -1,7 +1,7 @@
-"""Candidate lists of a pipeline of one's own in place of index and retrieval: concepts, mentions, candidates.
+"""Candidate lists of another pipeline instead of index and retrieval: concepts, mentions, candidates.
 
-The files are read twice, piece by piece: `OwnLists.read` checks every row, finds the split of every document and
-gathers what the lists say about concepts; `OwnLists.write` makes of them what a corpus and retrieval would have made.
+The files are read twice, piece by piece. `OwnLists.read` checks every row, finds the split of every document and
+collects the concepts. `OwnLists.write` writes the same datasets as a corpus and retrieval would.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OwnLists", "SplitOf"]
 
-# The split of a document, or None where it is in no list of documents.
+# The split of a document, or None if no list of documents has it.
 SplitOf = Callable[[str], str | None]
 NAMED = ("cui", "name", "preferred_name", "definition", "semantic_types")
 # Distinct rows of names are told apart again when so many have come together.
@@ -42,14 +42,14 @@ BETWEEN_TYPES = "|"
 
 @dataclass(frozen=True)
 class OwnLists:
-    """What a recipe's ``candidate_lists`` hold, checked.
+    """The checked content of a recipe's ``candidate_lists``.
 
     Attributes:
         path, hierarchy, reserved: as for `labelled_lists.labelled_pieces`.
-        splits: document -> its split; documents that are in none are left out.
-        scores: retrievers whose scores all candidates bring.
-        concepts: CUI -> what the lists say about it: its names, the types of all candidates, the first definition.
-        fields: what candidates bring of ``preferred_name`` and ``definition``.
+        splits: document -> its split; other documents are left out.
+        scores: retrievers whose scores all candidates have.
+        concepts: CUI -> its names, the types of all its candidates, and the first definition in the lists.
+        fields: which of ``preferred_name`` and ``definition`` candidates have.
         report: counts of what was read.
     """
 
@@ -74,8 +74,8 @@ class OwnLists:
         """Read and check all rows.
 
         Args:
-            split_of: the split of a document where the lists have no column ``split``.
-            listed: whether it goes by lists of documents, next to which there must be no such column.
+            split_of: the split of a document if the lists have no column ``split``.
+            listed: whether it uses lists of documents, which exclude such a column.
 
         Raises:
             UserError: as `labelled_lists.labelled_pieces`; a split is unknown, missing or empty, a document is in
@@ -142,7 +142,7 @@ class OwnLists:
         )
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
-        """The concepts of a dictionary, with the names under which the lists have them, and then those it lacks."""
+        """The concepts of a dictionary, with added names from the lists, and then those it lacks."""
         rest = dict(self.concepts)
         for concept in dictionary:
             own = rest.pop(concept.cui, None)
@@ -163,14 +163,13 @@ class OwnLists:
     ) -> dict[str, Any]:
         """Write the datasets of mentions and of candidates, all four splits, in the order of the lists.
 
-        Of several candidates of one concept in a list the first stays. The gold concept is never added to a list.
+        Of several candidates of one concept in a list, the first is kept. The gold concept is never added to a list.
 
         Args:
             mentions, candidates: folders to make.
-            fingerprint: of all that they depend on.
+            fingerprint: of everything they depend on.
             context_chars: characters of text kept on each side of a mention.
-            has_dictionary: whether it is the dictionary that says which gold concepts could be known; without one all
-                could.
+            has_dictionary: whether a dictionary decides which gold concepts are known; without one, all are.
 
         Returns:
             Counts: ``mentions`` and, of these, ``in_list``, by split; ``repeated_candidates``.
@@ -207,7 +206,7 @@ class OwnLists:
 
 
 def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features:
-    """Columns of candidates, as retrieval writes them; scores keep their digits, since serving gets them whole."""
+    """Columns of candidates, as written by retrieval; scores keep their precision, as in serving."""
     columns: dict[str, Any] = {
         "mention_id": Value("int64"),
         "cuis": List(Value("string")),
@@ -225,7 +224,7 @@ def _identity(*parts: str) -> str:
 def _add_splits(
     piece: LabelledLists, splits: dict[str, tuple[str | None, str]], split_of: SplitOf, has_column: bool
 ) -> None:
-    """Note the split of each document, and where it was said first."""
+    """Record the split of each document, and its first row."""
     documents = piece.lists.annotations.documents
     for row, (document, given) in enumerate(zip(documents, piece.further["split"], strict=True)):
         if not has_column and given is None:
@@ -323,7 +322,7 @@ def _places_in_documents(documents: np.ndarray, seen: Counter[str]) -> np.ndarra
 
 def _mention_columns(lists: AnnotatedLists, ids: np.ndarray, places: np.ndarray, context_chars: int) -> dict[str, Any]:
     annotations = lists.annotations
-    # Where a mention is in its document only tells it from others there.
+    # The offset of a mention only distinguishes it from others in its document.
     return {
         "mention_id": ids,
         "doc_id": annotations.documents.tolist(),

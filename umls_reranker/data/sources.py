@@ -1,4 +1,4 @@
-"""From a recipe's sections to concepts and mentions: which reader reads which file."""
+"""Read concepts and mentions from the sources of a recipe."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
 
 
 class ConceptSource(NamedTuple):
-    """What the recipe's source gives to the dictionary.
+    """The dictionary's content from the recipe's source.
 
     Attributes:
         concepts: as `concepts.write_concepts` takes them.
         hierarchy: of their semantic types.
-        relations: as `relations.write_relations` takes them; of MRREL a `Reading`, which is read while it runs.
-        report: the reader's counts, and what is known of the source: ``release``, or ``vocabularies`` of ontologies.
+        relations: as `relations.write_relations` takes them; for MRREL a `Reading`, which is read lazily.
+        report: the reader's counts, and the source: ``release``, or ``vocabularies`` of ontologies.
     """
 
     concepts: Iterable[Concept]
@@ -113,12 +113,12 @@ def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a dictionary comes from, for the model's folder: ``concepts``, and ``release`` or ``vocabularies``.
+    """The origin of a dictionary, for the model folder: ``concepts``, and ``release`` or ``vocabularies``.
 
-    Lists of one's own without a dictionary have neither.
+    Candidate lists without a dictionary have neither.
 
     Args:
-        report: what `read_concepts` and the script reported of it.
+        report: from `read_concepts` and the script.
     """
     if "vocabularies" in report:
         return {"concepts": report["concepts"], "vocabularies": report["vocabularies"]}
@@ -154,7 +154,7 @@ def own_lists(
 ) -> OwnLists:
     """The recipe's ``candidate_lists``, read and checked (`OwnLists.read`).
 
-    Splits go by a column ``split``, by lists of documents, or else by the recipe's shares.
+    Splits follow a column ``split``, lists of documents, or the recipe's shares.
     """
     (path,) = files["candidate_lists"]
     listed = "train_documents" in files

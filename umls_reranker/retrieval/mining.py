@@ -1,4 +1,4 @@
-"""Training pairs: for every mention its gold concept and near, same-type and random negatives.
+"""Training pairs: the gold concept of each mention, and near, same-type and random negatives.
 
 Guards against false negatives (`guards`) work on concepts, not on text, and count what they drop.
 """
@@ -54,11 +54,11 @@ PAIR_FEATURES = Features(
         "source": ClassLabel(names=list(SOURCES)),
     }
 )
-# Where guards leave too few near concepts, twice as many are searched, and twice as many again.
+# If guards leave too few near concepts, twice and then four times as many are searched.
 DEEPER_SEARCHES = 2
-# Tells the draw of mentions without types from the draws of negatives.
+# Distinguishes the draw of mentions without types from the draws of negatives.
 TYPELESS = len(SOURCES)
-# Queries whose gold concepts' names are compared together; it decides who is padded with whom, and so the last bits.
+# Number of queries whose gold names are compared together; fixed, because padding affects the last bits.
 PAIRS = 4_096
 
 
@@ -98,21 +98,21 @@ def mine_pairs(
     the retriever's order, then same-type, then random ones. Positives and semantic negatives carry the name nearest
     to the mention, as serving shows them; the others carry any name of their concept.
 
-    The nearest concepts of each distinct query are kept in shards in `path` until the pairs are complete; those that
-    other processes (`search_share`) or a killed run left there are taken as they are.
+    The nearest concepts of each distinct query are kept in shards in `path` until the pairs are complete. Shards of
+    other processes (`search_share`) or a killed run are reused.
 
     Args:
         mentions: the training split.
-        retriever, concepts: what finds near concepts, as for candidate lists, and what its indexes were built over.
+        retriever, concepts: finds near concepts, as for candidate lists; and the concepts of its indexes.
         config: numbers, guards, weights and seed.
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
-        relations: for ``config.guard_relations``; None where none are known.
-        template: says what the model reads, which is written as ``mention`` and ``name``; by default those alone.
-        chunk: mentions handled at once; has no influence on the result.
+        relations: for ``config.guard_relations``; None if unknown.
+        template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
+        chunk: mentions processed at once; does not affect the result.
 
     Returns:
-        A JSON-able report: pairs per source, what each guard dropped, what fell short, cosines, examples.
+        A JSON-able report: pairs per source, drops per guard, missing pairs, cosines, examples.
 
     Raises:
         UserError: the index was built with another encoder or other concepts.
@@ -138,7 +138,7 @@ def mine_listed_pairs(
     template: PairTemplate | None = None,
     chunk: int = 8_192,
 ) -> dict[str, Any]:
-    """`mine_pairs` where the near concepts are those of given candidate lists, in their order.
+    """`mine_pairs` with near concepts from given candidate lists, in their order.
 
     Args:
         candidates: lists of the mentions, row by row, best first.
@@ -157,11 +157,11 @@ def mine_listed_pairs(
 
 
 class _Near(Protocol):
-    """Where near concepts come from.
+    """Source of near concepts.
 
     Attributes:
         names: by number.
-        encoder: for the cosines of the report; None where there are none.
+        encoder: for the cosines of the report; None: no cosines.
     """
 
     @property
@@ -171,13 +171,15 @@ class _Near(Protocol):
     def encoder(self) -> BiEncoder | None: ...
 
     def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """The name shown for each gold concept, its cosine or score, and how many concepts were not near."""
+        """The shown name of each gold concept, its cosine or score, and the number of gold concepts that were not
+        near.
+        """
 
     def take(self, numbers: np.ndarray) -> Candidates:
         """The concepts near to some mentions, by number."""
 
     def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
-        """Look further where the guards left too little; returns how often, by the concepts looked at."""
+        """Search more if the guards left too few; returns counts by number of searched concepts."""
 
 
 def _write_pairs(
@@ -242,7 +244,7 @@ def _write_pairs(
 
 
 class _Task:
-    """The mentions to mine and what to search for them: the same in every process.
+    """The mentions to mine and their queries, the same in every process.
 
     Args:
         usable: (n,) bool, which of them may be mined; None for all.
@@ -278,7 +280,7 @@ class _Task:
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
 
     def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
-        """What the model reads of mentions (by number), some of them without their types."""
+        """The texts of mentions (by number) for the model, some without their types."""
         distinct, place = np.unique(mentions, return_inverse=True)
         rows = self.table.select(["mention_id", "mention", "semantic_types"]).take(pa.array(distinct))
         ids, texts, types = (column.to_pylist() for column in rows.columns)
@@ -311,7 +313,7 @@ class _Task:
 
 
 class _Searched:
-    """Near concepts as the retriever finds them for the distinct queries of the mentions."""
+    """Near concepts from the retriever, for the distinct queries of the mentions."""
 
     def __init__(self, task: _Task, retriever: Retriever, config: MiningConfig, path: Path) -> None:
         retriever.require(task.concepts)

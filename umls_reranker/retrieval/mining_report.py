@@ -1,4 +1,4 @@
-"""What mining counted: pairs, guards' drops, what fell short, cosines, examples; as JSON and as a table."""
+"""The report of mining: pairs, drops per guard, missing pairs, cosines, examples; as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SOURCES", "MiningReport", "mining_examples", "mining_table"]
 SOURCES = ("positive", "semantic", "type", "random")
 POSITIVE, SEMANTIC, TYPE, RANDOM = range(len(SOURCES))
 EXAMPLES = 3
-# Mentions whose random and same-type negatives are encoded, only to know their cosines.
+# Number of mentions whose random and same-type negatives are encoded for their cosines.
 SAMPLE = 256
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 BINS = 20
@@ -49,7 +49,7 @@ class MiningReport:
 
         Args:
             source: kind of negative.
-            reasons: places in `GUARDS`; -1 for a concept that was not dropped.
+            reasons: indices into `GUARDS`; -1 for a concept that was not dropped.
         """
         self._dropped[:, source] += np.bincount(reasons[reasons >= 0], minlength=len(GUARDS))
 
@@ -80,9 +80,9 @@ class MiningReport:
         """The JSON-able report.
 
         Args:
-            encoder: for the cosines of a sample of the same-type and random negatives; None leaves cosines out.
-            wanted: negatives asked for in all, by kind.
-            cosine_floor: what a semantic negative's cosine should have reached.
+            encoder: for the cosines of a sample of same-type and random negatives; None: no cosines.
+            wanted: requested negatives by kind.
+            cosine_floor: minimum cosine of a semantic negative.
         """
         if encoder is not None:
             self._encode_sample(encoder)
@@ -173,7 +173,7 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
 
 
 def mining_examples(report: dict[str, Any]) -> Table:
-    """Examples of each kind, and how the cosines of the semantic negatives are distributed."""
+    """Examples of each kind, and the distribution of the semantic negatives' cosines."""
     quantiles = ((f"{float(share):.0%}", value) for share, value in report["semantic_cosine"].items())
     shown = ", ".join(f"{share} {value:.2f}" for share, value in quantiles if value is not None)
     table = Table(title="Examples", caption=shown and f"Quantiles of the semantic negatives' cosines: {shown}")
@@ -197,5 +197,5 @@ def _get(report: dict[str, Any], keys: Sequence[str]) -> int:
 
 
 def _histogram(cosines: np.ndarray) -> np.ndarray:
-    """Counts in `BINS` bins from 0 to 1; what lies outside is counted in the outermost ones."""
+    """Counts in `BINS` bins from 0 to 1; values outside count in the outermost bins."""
     return np.bincount((cosines * BINS).astype(np.int64).clip(0, BINS - 1), minlength=BINS)
