@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.arrays import list_offsets, list_sizes, top_two
 from ..core.errors import UserError
+from ..core.progress import progress
 from ..models.cross_encoder import PairScorer, score_lists
 from .cross_validation import document_folds, fit_calibrator
 from .features import default_features, features
@@ -165,7 +166,7 @@ def fit_with_counts(
 
     first, losses, held_out = fit((), settings.calibrator)
     models = [first]
-    for removed in fallback_inputs(names, shown)[1:]:
+    for removed in progress(fallback_inputs(names, shown)[1:], desc="fitting fallback models", unit=" models"):
         # If only thresholds use types, the model of all inputs also serves mentions without a type.
         if removed == ("entity_type",) and removed[0] not in first.reads(shown):
             continue
