@@ -1,8 +1,11 @@
 """Candidate lists by hand."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from umls_reranker.data.candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -41,3 +44,12 @@ def given_candidates(lists):
     }
     items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return [items[start:end] for start, end in pairwise(lists.offsets.tolist())]
+
+
+def write_lists(path, rows):
+    """Mentions with candidates as a file of JSON Lines or Parquet, by its ending."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path

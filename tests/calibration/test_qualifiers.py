@@ -29,6 +29,8 @@ PAIR = np.array([0])
         ("stage 2 grade 3", "stage 2", 1),
         ("raised sodium", "Increased sodium", 1),
         ("", "", 1),
+        (f"case {'1' * 5000}", f"case {'1' * 5000}", 1),
+        (f"case {'1' * 5000}", "case 2", 0),
     ],
 )
 def test_contradictions(mention, name, fits):

@@ -1,13 +1,11 @@
 """Candidate lists of one's own: what is read of them, what is written, and what is refused in one sentence."""
 
-import json
 import re
 from functools import partial
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
+from list_fixtures import write_lists
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import labelled_lists
@@ -35,14 +33,6 @@ def make_rows(count=24):
     return rows
 
 
-def write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
 def read(path, *, listed=None):
     split_of = listed.get if listed is not None else partial(assign_split, shares=SHARES, seed=3)
     return OwnLists.read(path, TypeHierarchy.built_in(), RESERVED, split_of, listed is not None)
@@ -52,7 +42,7 @@ def read(path, *, listed=None):
 def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(labelled_lists, "PIECE", 5)
     rows = make_rows()
-    own = read(write(tmp_path / f"own{ending}", rows))
+    own = read(write_lists(tmp_path / f"own{ending}", rows))
     counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "print", context_chars=8, has_dictionary=False)
     mentions, lists = (load_from_disk(str(tmp_path / name)) for name in ("mentions", "candidates"))
     given = {row["entity"]: row for row in rows}
@@ -86,7 +76,7 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
 
 
 def test_concepts_are_those_of_the_lists_and_join_a_dictionary(tmp_path):
-    own = read(write(tmp_path / "own.jsonl", make_rows()))
+    own = read(write_lists(tmp_path / "own.jsonl", make_rows()))
     assert own.concepts == {
         "C0009443": Concept("C0009443", "cold", ("Common Cold",), ("T047",), "gloss"),
         "C0009264": Concept("C0009264", "cold", (), ("T047",), "gloss"),
@@ -101,7 +91,7 @@ def test_concepts_are_those_of_the_lists_and_join_a_dictionary(tmp_path):
 def test_a_gold_concept_that_is_not_in_its_list_is_counted_and_never_put_there(tmp_path):
     rows = make_rows()
     rows[5]["cui"] = "C9999999"
-    own = read(write(tmp_path / "own.jsonl", rows))
+    own = read(write_lists(tmp_path / "own.jsonl", rows))
     assert own.report["not_in_list"] == 1 and "C9999999" not in own.concepts
     counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "p", context_chars=8, has_dictionary=True)
     assert sum(counts["in_list"].values()) == 23
@@ -115,13 +105,13 @@ def test_a_column_split_decides(tmp_path):
     rows = make_rows()
     for number, row in enumerate(rows):
         row["split"] = SPLITS[number // 2 % 4]
-    own = read(write(tmp_path / "own.jsonl", rows))
+    own = read(write_lists(tmp_path / "own.jsonl", rows))
     assert own.splits == {f"d{number}": SPLITS[number % 4] for number in range(12)}
 
 
 def test_documents_in_no_list_are_left_out_and_counted(tmp_path):
     listed = {f"d{number}": SPLITS[number % 4] for number in range(11)}
-    own = read(write(tmp_path / "own.jsonl", make_rows()), listed=listed)
+    own = read(write_lists(tmp_path / "own.jsonl", make_rows()), listed=listed)
     assert own.splits == listed and own.report["mentions_in_no_list"] == 2
 
 
@@ -185,7 +175,7 @@ def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, 
     monkeypatch.setattr(labelled_lists, "PIECE", 10)
     rows = make_rows()
     change(rows)
-    path = write(tmp_path / "own.jsonl", rows)
+    path = write_lists(tmp_path / "own.jsonl", rows)
     if reason is None:
         read(path)
         return
@@ -195,18 +185,18 @@ def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, 
 
 
 def test_a_column_split_next_to_lists_of_documents_is_refused(tmp_path):
-    path = write(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
+    path = write_lists(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
     with pytest.raises(UserError, match="has a column split, and the recipe names lists of documents; keep one"):
         read(path, listed={"d0": "train"})
 
 
 def test_a_split_without_mentions_is_named_with_the_counts(tmp_path):
-    path = write(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
+    path = write_lists(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
     with pytest.raises(UserError, match=r"no mention fell into the split 'dev' \(mentions by split: .*'train': 24"):
         read(path)
 
 
 def test_a_table_without_a_column_names_it(tmp_path):
-    path = write(tmp_path / "own.parquet", [{"entity": "a", "doc_id": "d", "cui": "C0009443"}])
+    path = write_lists(tmp_path / "own.parquet", [{"entity": "a", "doc_id": "d", "cui": "C0009443"}])
     with pytest.raises(UserError, match="own.parquet: the columns candidates are missing"):
         read(path)

@@ -7,10 +7,9 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
+from list_fixtures import write_lists
 from tiny_models import tiny_cross_encoder
 from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification
@@ -46,14 +45,6 @@ def make_rows(mentions=240, documents=80, seed=0):
     return rows
 
 
-def write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
 def calibrate(monkeypatch, *words):
     script = shipped("scripts") / "calibrate.py"
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, words)])
@@ -65,7 +56,7 @@ def calibrate(monkeypatch, *words):
 def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatch, capsys, kind):
     make = tiny_reranker if kind == "reranker" else tiny_cross_encoder
     model, rows = make(tmp_path / "model"), make_rows()
-    calibrate(monkeypatch, model, "--lists", write(tmp_path / "own.parquet", rows), "--output", tmp_path / "new")
+    calibrate(monkeypatch, model, "--lists", write_lists(tmp_path / "own.parquet", rows), "--output", tmp_path / "new")
     said = capsys.readouterr().out
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"240 mentions of 80 documents; {missing} without their right concept" in said
@@ -141,12 +132,12 @@ def changed(change):
     ],
 )
 def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder, change, reason):
-    lists = write(tmp_path / "own.jsonl", changed(change))
+    lists = write_lists(tmp_path / "own.jsonl", changed(change))
     assert re.search(reason, refused(monkeypatch, tmp_path, cross_encoder, lists))
 
 
 def test_a_table_without_a_column_names_it(tmp_path, monkeypatch, cross_encoder):
-    lists = write(tmp_path / "own.parquet", changed(lambda rows: [row.pop("doc_id") for row in rows]))
+    lists = write_lists(tmp_path / "own.parquet", changed(lambda rows: [row.pop("doc_id") for row in rows]))
     assert "own.parquet, row 1: doc_id is missing" in refused(monkeypatch, tmp_path, cross_encoder, lists)
 
 
@@ -177,12 +168,12 @@ def bare_encoder(folder):
 def test_networks_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
     model = tiny_cross_encoder(tmp_path / "model")
     change(model)
-    lists = write(tmp_path / "own.jsonl", make_rows(60, 20))
+    lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 20))
     assert re.search(reason, refused(monkeypatch, tmp_path, model, lists))
 
 
 def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_encoder):
-    lists = write(tmp_path / "own.jsonl", make_rows(60, 20))
+    lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 20))
     given = {"--confidence": "1.5", "--target_precision": "0", "--calibrator": "isotonic"}
     for option, value in given.items():
         assert option[2:] in refused(monkeypatch, tmp_path, cross_encoder, lists, option, value)
@@ -192,7 +183,7 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_
 
 
 def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
-    lists = write(tmp_path / "own.jsonl", make_rows(90, 30))
+    lists = write_lists(tmp_path / "own.jsonl", make_rows(90, 30))
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
     said = capsys.readouterr().out
     assert re.search(
@@ -203,7 +194,7 @@ def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypat
 
 def test_scores_of_another_scale_are_named_and_never_high(tmp_path, monkeypatch, cross_encoder):
     rows = make_rows()
-    lists = write(tmp_path / "own.jsonl", rows)
+    lists = write_lists(tmp_path / "own.jsonl", rows)
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
     reranker = UMLSReranker.from_pretrained(tmp_path / "new")
     tenfold = [item | {"bm25_score": item["bm25_score"] * 10} for item in rows[0]["candidates"]]
@@ -216,6 +207,6 @@ def test_of_several_names_of_one_concept_the_best_counts(tmp_path, monkeypatch, 
     rows = make_rows()
     for row in rows:
         row["candidates"].append(row["candidates"][0] | {"name": "another name"})
-    lists = write(tmp_path / "own.jsonl", rows)
+    lists = write_lists(tmp_path / "own.jsonl", rows)
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
     assert "240 candidates name a concept of their list once more" in capsys.readouterr().out

@@ -74,24 +74,24 @@ WORDS, PREFIXES = _sides()
 
 
 @lru_cache(maxsize=KEPT_TEXTS)
-def _said(text: str) -> tuple[int, int]:
-    """Sides of opposites, and numbers modulo 64, as bits. A text that names both sides of a pair takes neither."""
+def _said(text: str) -> tuple[int, int, int]:
+    """Sides of opposites, the sides opposite to them, and numbers modulo 64, as bits.
+
+    A text that names both sides of a pair takes neither.
+    """
     sides = numbers = 0
     for word in WORD.findall(text.lower()):
         if word.isdigit() or word in NUMBERS:
-            numbers |= 1 << (NUMBERS.get(word) or int(word)) % 64
+            # 64 divides a million, and Python refuses to read a number of thousands of digits.
+            numbers |= 1 << (NUMBERS.get(word) or int(word[-6:])) % 64
         elif word in WORDS:
             sides |= WORDS[word]
         else:
             for prefix, side in PREFIXES.items():
                 if word.startswith(prefix):
                     sides |= side
-    both = sides & _other_sides(sides)
-    return sides & ~both, numbers
-
-
-def _other_sides(sides: int) -> int:
-    return sides >> HALF | (sides & (1 << HALF) - 1) << HALF
+    other_sides = sides >> HALF | (sides & (1 << HALF) - 1) << HALF
+    return sides & ~other_sides, other_sides & ~sides, numbers
 
 
 def qualifier_fits(
@@ -115,10 +115,12 @@ def qualifier_fits(
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.
     """
-    own = np.array([_said(text) for text in mentions], np.uint64).reshape(-1, 2)
-    other = np.array([_said(text) for text in names], np.uint64).reshape(-1, 2)
-    swapped = other[:, 0] >> np.uint64(HALF) | other[:, 0] << np.uint64(HALF)
-    opposite = own[owner, 0] & swapped[name_codes]
-    numbers, others = own[owner, 1], other[name_codes, 1]
-    contradicts = (opposite != 0) | ((numbers & ~others != 0) & (others & ~numbers != 0))
+    sides, _, numbers = _columns(mentions)[:, owner]
+    _, opposites, others = _columns(names)[:, name_codes]
+    contradicts = (sides & opposites != 0) | ((numbers & ~others != 0) & (others & ~numbers != 0))
     return 1.0 - contradicts
+
+
+def _columns(texts: Sequence[str]) -> np.ndarray:
+    """(3, n) uint64, what `_said` says of each text."""
+    return np.array(list(map(_said, texts)), np.uint64).reshape(-1, 3).T

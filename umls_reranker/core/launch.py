@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
+from .cores import usable_cores
 from .errors import UserError
 from .script import CommandParser
 from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "launch_options", "shell_code", "start", "usable_cores"]
+__all__ = ["LAUNCHED", "launch_options", "shell_code", "start"]
 
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
@@ -53,12 +54,6 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         if "num_processes" not in options:
             options["num_processes"] = _processes(name, known[name], options.get("num_machines"))
     return options, others
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int:

@@ -17,9 +17,9 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
 from ..core.arrays import expand_ranges
+from ..core.cores import usable_cores
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.launch import usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name
