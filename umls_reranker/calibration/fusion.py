@@ -3,8 +3,8 @@
 A conditional logit over a mention's candidates and "none of these" (see `choice`):
 
     utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
-    utility of none           u_0 = intercept + sum of weight x features of the mention's string P(c) = exp(u_c) /
-    (exp(u_0) + sum of exp(u) over the list)
+    utility of none           u_0 = intercept + sum of weight x features of the mention's string
+    P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
 All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some lists flatten all
 lists. With it, the mean probability of first candidates equals the share that is right.

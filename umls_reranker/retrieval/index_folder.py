@@ -4,8 +4,9 @@ An index folder has the concepts, indexes and encoder of one run, and nothing el
 
     concepts/       the dictionary: CUIs, names, semantic types
     index/          names and their vectors
-    lexical/        the lexical index, if the run retrieves by character n-grams mention_index/  vectors of training
-    mentions, if it retrieves by these; no text encoder/        the bi-encoder that the run trained or used
+    lexical/        the lexical index, if the run retrieves by character n-grams
+    mention_index/  vectors of training mentions, if it retrieves by these; no text
+    encoder/        the bi-encoder that the run trained or used
 
 It has the layout of a run folder, so a run folder works as well. It holds names of the release that it was built from:
 keep it where that release's licence allows. It is never published with the model.
