@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
-from umls_reranker.core.files import fingerprint_path, read_json
+from umls_reranker.core.files import fingerprint_path, read_json, remembered
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import CommandParser, run_script, should_run
 from umls_reranker.core.stage_keys import model_stage
@@ -82,7 +82,8 @@ def calibrate(recipe) -> None:
     """Run the whole stage; recalibrate.py calls it for a new run."""
     run = RunFolder(recipe.run.run_dir)
     corrections = recipe.calibration.calibration_feedback
-    stage = model_stage(recipe, run, fingerprint_path(Path(corrections)) if corrections else None)
+    cache = Path(recipe.run.cache_dir)
+    stage = model_stage(recipe, run, corrections and remembered(fingerprint_path, Path(corrections), cache))
     with run.locked(dry_run=recipe.run.dry_run):
         if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
             make(recipe, run, stage)

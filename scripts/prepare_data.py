@@ -14,7 +14,7 @@ from typing import Any
 
 from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import fingerprint_path, read_json, write_json
+from umls_reranker.core.files import fingerprint_path, read_json, remembered, write_json
 from umls_reranker.core.recipe import Recipe, parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import prepared_stages
@@ -30,7 +30,9 @@ def main() -> None:
     if recipe.run.dry_run:
         for name, path in each_file(files):
             print(f"[{name}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
-    stages = prepared_stages(recipe, run, {name: fingerprint_path(path) for name, path in each_file(files)})
+    cache = Path(recipe.run.cache_dir)
+    fingerprints = {name: remembered(fingerprint_path, path, cache) for name, path in each_file(files)}
+    stages = prepared_stages(recipe, run, fingerprints)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):
         due = [stage for stage in stages if should_run(stage, **flags)]

@@ -6,8 +6,17 @@ import os
 
 import pytest
 
+from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import file_sha256, fingerprint_path, json_sha256, read_json, write_json, written
+from umls_reranker.core.files import (
+    file_sha256,
+    fingerprint_path,
+    json_sha256,
+    read_json,
+    remembered,
+    write_json,
+    written,
+)
 
 
 def listing(folder):
@@ -91,6 +100,49 @@ def test_a_file_has_one_fingerprint_wherever_it_lies(tmp_path):
     (tmp_path / "a").write_text("same")
     (tmp_path / "b").write_text("same")
     assert fingerprint_path(tmp_path / "a") == fingerprint_path(tmp_path / "b")
+
+
+def counted(monkeypatch):
+    """Paths that were hashed."""
+    read = []
+    monkeypatch.setattr(
+        files, "_add_bytes", lambda digest, path: read.append(path) or digest.update(path.read_bytes())
+    )
+    return read
+
+
+def test_what_did_not_change_is_not_hashed_again(tmp_path, monkeypatch):
+    folder, cache, read = tmp_path / "data", tmp_path / "cache", counted(monkeypatch)
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    os.utime(folder / "a", (1, 1))
+    first = remembered(fingerprint_path, folder, cache)
+    assert first == fingerprint_path(folder) and len(read) == 2
+    assert remembered(fingerprint_path, folder, cache) == first and len(read) == 2
+    (folder / "a").write_text("new")
+    os.utime(folder / "a", (1, 1))
+    changed = remembered(fingerprint_path, folder, cache)
+    assert changed == fingerprint_path(folder) != first
+    (folder / "a").rename(folder / "b")
+    assert remembered(fingerprint_path, folder, cache) not in (first, changed)
+
+
+def test_a_hash_is_not_remembered_of_a_file_that_changed_just_now(tmp_path, monkeypatch):
+    read = counted(monkeypatch)
+    (tmp_path / "a").write_text("a")
+    for _ in range(2):
+        remembered(file_sha256, tmp_path / "a", tmp_path / "cache")
+    assert len(read) == 2
+
+
+def test_broken_memory_of_a_hash_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("a")
+    os.utime(tmp_path / "a", (1, 1))
+    found = remembered(file_sha256, tmp_path / "a", tmp_path / "cache")
+    (memory,) = (tmp_path / "cache" / "fingerprints").iterdir()
+    for content in ("[]", "{", "null"):
+        memory.write_text(content)
+        assert remembered(file_sha256, tmp_path / "a", tmp_path / "cache") == found
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):

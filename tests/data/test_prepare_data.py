@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import runpy
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
 
+from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.data.relations import RELATION_KINDS, RelationTable
@@ -177,6 +179,19 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
     assert kept.cuis.tolist() == table.cuis[rows].tolist()
     with pytest.raises(UserError, match=f"concept_types: no concept has a type of X:9; the types are .*{kind}"):
         prepare("--concept_types", "X:9", **keys)
+
+
+def test_a_second_start_reads_no_file_again(prepare, tmp_path, monkeypatch):
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1, 1))
+    first = prepare(cache_dir=tmp_path / "cache")
+    made = (first / "mentions" / "manifest.json").read_text()
+
+    def refuse(digest, path):
+        raise AssertionError(f"{path} is hashed again")
+
+    monkeypatch.setattr(files, "_add_bytes", refuse)
+    assert (prepare(cache_dir=tmp_path / "cache") / "mentions" / "manifest.json").read_text() == made
 
 
 def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):

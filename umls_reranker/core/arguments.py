@@ -57,7 +57,7 @@ class RunArguments:
 
     run_name: str = recipe_key("run", "name of the run; output goes to OUTPUT_DIR/RUN_NAME")
     output_dir: str = recipe_key("runs", "folder that holds the runs")
-    cache_dir: str = recipe_key(".cache", "folder for files fetched from a URL")
+    cache_dir: str = recipe_key(".cache", "folder for files fetched from a URL, and for the hashes of unchanged files")
     seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order")
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
     scoring_precision: str = recipe_key(

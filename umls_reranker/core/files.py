@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "naming_full_disk",
     "partial_path",
     "read_json",
+    "remembered",
     "replace_folder",
     "require_format",
     "write_json",
@@ -47,6 +49,8 @@ MODEL_PATTERNS = (
     "*.model",
     "context.json",  # what our trained encoder reads
 )
+# A file that changed more recently could change again within the same tick of the file system's clock.
+SETTLED_NS = 2_000_000_000
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
 
 
@@ -197,11 +201,41 @@ def fingerprint_path(path: Path) -> str:
     digest = hashlib.sha256()
     if not path.exists():
         raise UserError(f"{path} does not exist; check the path in the recipe")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
+    for file in _files(path):
         digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
         _add_bytes(digest, file)
     return digest.hexdigest()
+
+
+def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
+    """`hashed(path)`, which reads nothing again while size, inode and times of every file stay the same.
+
+    Args:
+        hashed: of this module.
+        path: file or folder.
+        cache: folder that remembers.
+    """
+    state = [
+        [str(file.relative_to(path)), info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]
+        for file in _files(path)
+        for info in [file.stat()]
+    ]
+    memory = cache / "fingerprints" / f"{json_sha256([hashed.__name__, str(path.resolve())])}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        if known["state"] == state:
+            return known["sha256"]
+    found = hashed(path)
+    if all(time.time_ns() - changed > SETTLED_NS for *_, changed, _ in state):
+        # Without memory it is only slower.
+        with suppress(OSError):
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memory, {"path": str(path), "state": state, "sha256": found})
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _add_bytes(digest: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import model_sha256
+from .files import model_sha256, remembered
 from .recipe import Recipe
 from .stages import RunFolder, Stage
 
@@ -151,7 +151,7 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
-    values = recipe.to_dict() | {"model": _model(recipe.model.model)}
+    values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
     settings = {key: values[key] for key in (*CHECKPOINT_KEYS, *STOPPING_KEYS)}
@@ -192,13 +192,15 @@ def _require_retrieval(recipe: Recipe) -> None:
 
 def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
     settings = {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
-    return settings | {"encoder": _model(recipe.index.encoder)}
+    return settings | {"encoder": _model(recipe.index.encoder, recipe)}
 
 
-def _model(model: str) -> str:
+def _model(model: str, recipe: Recipe) -> str:
     """Identity of a model: the content of a local folder, wherever it is, or the name on the Hub."""
     folder = Path(model).expanduser()
-    return f"sha256:{model_sha256(folder)}" if folder.is_dir() else model
+    if not folder.is_dir():
+        return model
+    return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"
 
 
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:
