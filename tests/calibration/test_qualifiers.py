@@ -5,7 +5,7 @@ import pytest
 from list_fixtures import make_lists
 
 from umls_reranker.calibration.features import features
-from umls_reranker.calibration.qualifiers import OPPOSITES, WORDS, qualifier_fits
+from umls_reranker.calibration.qualifiers import OPPOSITES, WORDS, qualifier_fits, qualifiers_of
 from umls_reranker.calibration.string_counts import StringCounts
 
 PAIR = np.array([0])
@@ -43,6 +43,12 @@ def test_each_candidate_is_compared_with_its_own_mention():
     assert found.tolist() == [1, 0, 1, 0] and found.dtype == np.float64
     none = np.empty(0, np.int64)
     assert len(qualifier_fits([], [], none, none)) == 0
+
+
+def test_long_texts_are_not_remembered():
+    before = len(qualifiers_of)
+    qualifier_fits([f"{'left ' * 1000}{number}" for number in range(3)], ["arm"], PAIR, PAIR)
+    assert len(qualifiers_of) <= before + 1
 
 
 def test_pairs_of_opposites_have_a_bit_each():

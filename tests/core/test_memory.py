@@ -2,7 +2,7 @@
 
 import pytest
 
-from umls_reranker.core.memory import Memory
+from umls_reranker.core.memory import LONGEST, Memory
 
 
 def counted(size):
@@ -30,6 +30,14 @@ def test_more_texts_than_are_kept():
     cache, _ = counted(4)
     texts = [str(number) for number in range(50)]
     assert cache(texts) == [text.encode() for text in texts] and len(cache) <= 4
+
+
+def test_a_long_text_is_not_kept():
+    cache, asked = counted(10)
+    long, longest = "x" * 10_000, "y" * LONGEST
+    for _ in range(2):
+        assert cache([long, "a", longest]) == [long.encode(), b"a", longest.encode()]
+    assert asked == [long, "a", longest, long] and len(cache) == 2
 
 
 def test_a_memory_of_nothing_is_refused():

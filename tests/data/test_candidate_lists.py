@@ -153,6 +153,15 @@ def test_type_sets_of_lists_are_those_of_objects():
     assert (found.codes < 0).tolist() == [value is None for value in values]
 
 
+def test_a_type_counts_once_however_often_and_by_whatever_name_it_is_given():
+    rows = [
+        {"entity": "a", "candidates": [{"name": "b", "semantic_types": ["T2", "T2"]}], "entity_type": ["T1", "One"]}
+    ]
+    table = CandidateLists.from_table(HIERARCHY, pa.Table.from_pylist(rows))
+    for lists in (CandidateLists.from_rows(HIERARCHY, rows), table):
+        assert list(lists.types) == [("T1",)] and list(lists.candidate_types) == [("T2",)]
+
+
 def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
     concepts = make_concepts(tmp_path, {"C0000001": ("T1", ["cold", "chill"]), "C0000002": ("", ["flu"])})
     candidates = Dataset.from_dict(

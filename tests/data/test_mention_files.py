@@ -92,6 +92,16 @@ def test_missing_columns_are_named(tmp_path):
         open_mentions(path, 10)
 
 
+@pytest.mark.parametrize("name", ["entity", "candidates", "note"])
+def test_a_column_that_is_there_twice_is_named(tmp_path, name):
+    columns = {"entity": pa.array(["a"]), "candidates": pa.array([["b"]]), "note": pa.array([1])}
+    table = pa.table([*columns.values(), columns[name]], names=[*columns, name])
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match=rf"in\.arrow has several columns {name}; give each a name of its own"):
+        open_mentions(tmp_path / "in.arrow", 10)
+
+
 @pytest.mark.parametrize("name", ["none.jsonl", "in.csv", "empty", "mixed", "broken.parquet", "broken.arrow"])
 def test_other_files_are_refused(tmp_path, name):
     (tmp_path / "in.csv").touch()

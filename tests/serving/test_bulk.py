@@ -446,6 +446,27 @@ def test_what_json_has_no_type_for_is_written_as_text(tmp_path, reranker):
     )
 
 
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([2**62, 0], pa.timestamp("s")), "too large"),
+        (pa.array([2**30, 0], pa.date32()), "magnitude"),
+        (pa.array([{"at": 0}, None], pa.struct([("at", pa.timestamp("s", "Mars/Base"))])), "Mars/Base"),
+    ],
+    ids=["timestamp", "date", "zone"],
+)
+def test_a_value_that_json_cannot_show_is_named_before_any_is_scored(tmp_path, reranker, monkeypatch, column, reason):
+    table = pa.table({"entity": ["a", "b"], "candidates": [["b"]] * 2, "at": column})
+    with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
+        writer.write_table(table)
+    assert BulkJob(tmp_path / "in.arrow", tmp_path / "out.arrow", 4, 4).run(reranker, ALONE) == 2
+    BulkJob(tmp_path / "in.arrow", tmp_path / "out.jsonl", 4, 4, on_error="skip").run(reranker, ALONE)
+    assert [row["entity"] for row in read(tmp_path / "out.jsonl")] == ["b"]
+    monkeypatch.setattr(reranker, "rank", unscored)
+    with pytest.raises(UserError, match=rf"in\.arrow, row 1: .*{reason}.*; write \.parquet or \.arrow"):
+        BulkJob(tmp_path / "in.arrow", tmp_path / "out.jsonl", 4, 4).run(reranker, ALONE)
+
+
 def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
     BulkJob(write(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl", 2, 4).run(reranker, ALONE)
     assert (tmp_path / "out.jsonl").read_bytes() == b""

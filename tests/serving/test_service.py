@@ -164,6 +164,21 @@ def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reaso
     assert answer[:2] == (status, kind) and answer[2].startswith(reason)
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (b'"bm25_score": 1%s' % (b"0" * 400), "mentions.0.candidates.0: bm25_score is no finite number"),
+        (b'"bm25_score": NaN', "mentions.0.candidates.0: bm25_score is no finite number"),
+        (b'"bm25_score": [1]', "mentions.0.candidates.0: bm25_score is no finite number"),
+        (b'"retrieval_score": 1%s' % (b"0" * 400), "mentions.0.candidates.0.retrieval_score: Input should be a valid"),
+    ],
+)
+def test_a_score_that_no_number_can_hold_is_refused(reranker, fields, reason):
+    body = b'{"mentions": [{"mention": "cold", "candidates": [{"name": "flu", %s}]}]}' % fields
+    status, kind, message = refused(ask(reranker, ("/rank", body)))
+    assert (status, kind) == (422, "Validation") and message.startswith(reason)
+
+
 def test_a_body_that_does_not_say_it_is_json_is_refused(reranker):
     async def work():
         async with running(reranker) as client:

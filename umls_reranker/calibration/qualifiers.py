@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["qualifier_fits"]
+from ..core.memory import Memory
+
+__all__ = ["qualifier_fits", "qualifiers_of"]
 
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """
@@ -73,7 +74,6 @@ def _sides() -> tuple[dict[str, int], dict[str, int]]:
 WORDS, PREFIXES = _sides()
 
 
-@lru_cache(maxsize=KEPT_TEXTS)
 def _said(text: str) -> tuple[int, int, int]:
     """Sides of opposites, the sides opposite to them, and numbers modulo 64, as bits.
 
@@ -92,6 +92,10 @@ def _said(text: str) -> tuple[int, int, int]:
                     sides |= side
     other_sides = sides >> HALF | (sides & (1 << HALF) - 1) << HALF
     return sides & ~other_sides, other_sides & ~sides, numbers
+
+
+# `_said` of each text, and remembered.
+qualifiers_of: Memory[str, tuple[int, int, int]] = Memory(lambda texts: list(map(_said, texts)), KEPT_TEXTS)
 
 
 def qualifier_fits(
@@ -123,4 +127,4 @@ def qualifier_fits(
 
 def _columns(texts: Sequence[str]) -> np.ndarray:
     """(3, n) uint64, what `_said` says of each text."""
-    return np.array(list(map(_said, texts)), np.uint64).reshape(-1, 3).T
+    return np.array(qualifiers_of(texts), np.uint64).reshape(-1, 3).T

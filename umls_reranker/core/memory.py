@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Memory"]
+__all__ = ["LONGEST", "Memory"]
+
+# Longer texts are made anew each time: requests bring them, so they would bound the memory by number alone.
+LONGEST = 256
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -50,7 +53,8 @@ class Memory(Generic[Key, Value]):
             with self._lock:
                 for place, value in zip(missing, new, strict=True):
                     found[place] = value
-                    self._keep(keys[place], value)
+                    if not isinstance(keys[place], str) or len(keys[place]) <= LONGEST:
+                        self._keep(keys[place], value)
         # The gaps are filled by now.
         return found  # type: ignore[return-value]
 

@@ -129,10 +129,10 @@ class TypeSets:
         return replace(self, codes=self.codes[rows])
 
     def resolved(self, hierarchy: TypeHierarchy) -> tuple[TypeSets, list[str]]:
-        """As ids of the hierarchy, and the names that it does not know, which are left out."""
+        """As ids of the hierarchy, each once, and the names that it does not know, which are left out."""
         # MedMentions' word for "no type" is not a mistake.
         ids = {name: hierarchy.resolve(name) for names in self.sets for name in names if name != UNKNOWN_TYPE}
-        sets = [tuple(filter(None, map(ids.get, names))) for names in self.sets]
+        sets = [tuple(dict.fromkeys(filter(None, map(ids.get, names)))) for names in self.sets]
         return replace(self, sets=sets), [name for name, known in ids.items() if known is None]
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -204,7 +205,13 @@ def _mention(line: bytes) -> dict[str, Any]:
 
 
 class Tables(MentionFile):
-    """Columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name``), others as they are."""
+    """Columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name``), others as they are.
+
+    Attributes:
+        as_objects: whether a value that Python cannot hold, such as a date in the year 300,000, is a fault of its row.
+    """
+
+    as_objects = False
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -215,6 +222,9 @@ class Tables(MentionFile):
                 raise UserError(
                     f"{path} has other columns or types than {paths[0]}; give the files of a folder one schema"
                 )
+        repeated = next((name for name, count in Counter(self.schema.names).items() if count > 1), None)
+        if repeated is not None:
+            raise UserError(f"{paths[0]} has several columns {repeated}; give each a name of its own")
         missing = [name for name in MENTION_FIELDS[:2] if name not in self.schema.names]
         if missing:
             raise UserError(f"{paths[0]}: the columns {', '.join(missing)} are missing")
@@ -251,6 +261,11 @@ class Tables(MentionFile):
         return piece.to_pylist()
 
     def lists(self, piece: pa.Table, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
+        if self.as_objects:
+            try:
+                self.objects(piece)
+            except (OverflowError, LookupError) as error:
+                raise ValueError(f"JSON cannot show a value ({error}); write .parquet or .arrow") from None
         return CandidateLists.from_table(hierarchy, piece, scores)
 
     def part(self, piece: pa.Table, start: int, stop: int) -> pa.Table:

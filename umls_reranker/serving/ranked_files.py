@@ -28,7 +28,7 @@ RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", 
 
 
 def check_columns(mentions: MentionFile, target: Path) -> None:
-    """Check in advance that a file of mentions can be written to `target`.
+    """Check in advance that a file of mentions can be written to `target`; values are checked as rows are read.
 
     Raises:
         UserError: the formats do not match, or the format lacks the type of a column.
@@ -41,6 +41,8 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
         raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
     if kind != "jsonl" and isinstance(mentions, JsonLines):
         raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
+    if isinstance(mentions, Tables):
+        mentions.as_objects = kind == "jsonl"
     if kind == "parquet" and isinstance(mentions, Tables):
         try:
             pq.ParquetWriter(pa.BufferOutputStream(), mentions.schema).close()

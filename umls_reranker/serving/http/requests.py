@@ -62,10 +62,17 @@ class Candidate(_Body):
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
         for key, value in (self.model_extra or {}).items():
-            is_number = value is None or (isinstance(value, int | float) and math.isfinite(value))
-            if key.endswith("_score") and not is_number:
+            if key.endswith("_score") and not (value is None or _is_finite(value)):
                 raise ValueError(f"{key} is no finite number")
         return self
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        # An integer beyond any float.
+        return False
 
 
 class RankedMention(_Body):
