@@ -35,7 +35,10 @@ def main() -> None:
     parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="Hub id or local folder")
     parser.add_argument("--pooling", default="mean", choices=("cls", "mean"), help="of the encoder")
     parser.add_argument(
-        "--factories", nargs="+", default=["IVF256,SQfp16", "IVF1024,SQfp16", "IVF2048,SQfp16"], help="FAISS factories"
+        "--factories",
+        nargs="+",
+        default=["IVF256,SQfp16", "IVF1024,SQfp16", "IVF2048,SQfp16"],
+        help="FAISS factories, each with its other search parameters after a blank",
     )
     parser.add_argument(
         "--nprobe", type=int, nargs="+", default=[1, 4, 16, 32, 64, 128, 256], help="values to compare"
@@ -68,10 +71,11 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     print(f"| Flat | | | | 1.000 | {found:.3f} | {1e3 * seconds(exact, asked) / len(asked):.2f} |")
     for factory in arguments.factories:
+        factory, _, others = factory.partition(" ")
         index = build(factory, vectors)
         clusters = faiss.extract_index_ivf(index).nlist
         for nprobe in arguments.nprobe:
-            faiss.ParameterSpace().set_index_parameters(index, f"nprobe={nprobe}")
+            faiss.ParameterSpace().set_index_parameters(index, f"nprobe={nprobe}" + f",{others}" * bool(others))
             _, nearest = index.search(asked, NAMES_ASKED)
             own = np.where(nearest[:, :K] >= 0, np.einsum("nkd,nd->nk", vectors[nearest[:, :K]], asked), -np.inf)
             recall = (own >= scores[:, K - 1 : K] - 1e-6).mean()

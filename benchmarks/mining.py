@@ -3,14 +3,16 @@
 
     python benchmarks/mining.py --names 1000000 --mentions 5000
     python benchmarks/mining.py --names 100000 --mentions 5000
+    python benchmarks/mining.py --names 1000000 --mentions 2000 --real name_vectors   # the cache of index_recall.py
 
-Names are clustered random unit vectors of a made-up dictionary: concepts with one or more names, some names shared
-by concepts, some equal up to case and punctuation. Both sides get their vectors ready-made and take the same number
-of nearest ones and of negatives: 64 nearest concepts here, which takes some 256 names, 64 nearest names there. Timed
-is what follows: search, guards, writing the pairs. Our index is loaded before; `mine_hard_negatives` makes its own (a
-copy of the vectors) each time, which is part of its time. Its search is exact, as ours with Flat; with another factory
-string the recall of the nearest names is given as well. On a busy machine compare the seconds of processors, which
-depend less on what else runs.
+Names are clustered random unit vectors of a made-up dictionary: concepts with one or more names, some names shared by
+concepts, some equal up to case and punctuation. With --real, they are vectors of real names, and others near these
+until there are enough; mentions are real ones, whose gold concept is that of the nearest name. Both sides get their
+vectors ready-made and take the same number of nearest ones and of negatives: 64 nearest concepts here, which takes
+some 256 names, 64 nearest names there. Timed is what follows: search, guards, writing the pairs. Our index is loaded
+before; `mine_hard_negatives` makes its own (a copy of the vectors) each time, which is part of its time. Its search is
+exact, as ours with Flat; with another factory string the recall of the nearest names is given as well. On a busy
+machine compare the seconds of processors, which depend less on what else runs.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from umls_reranker.data.columns import Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.retrieval.faiss_index import search_exactly
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
@@ -46,8 +49,8 @@ from umls_reranker.retrieval.selection import MiningConfig
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA
 CLUSTERS_PER_CONCEPT = 1 / 50
 SHARED, RESPELLED = 0.02, 0.02  # shares of names that are another concept's, as it is or in capitals
-TRAINING_SAMPLE = 65_536
-CLUSTER_SPREAD, CONCEPT_SPREAD, MENTION_SPREAD = 0.8, 0.5, 0.3
+CLUSTER_SPREAD, CONCEPT_SPREAD, MENTION_SPREAD, REAL_SPREAD = 0.8, 0.5, 0.3, 0.7
+NEAREST = 64
 
 
 class Clock:
@@ -98,9 +101,13 @@ class ReadyVectors:
 
 
 def make_dictionary(
-    names: int, mentions: int, dimension: int, seed: int
+    names: int, mentions: int, dimension: int, seed: int, real: Path | None
 ) -> tuple[list[Concept], Dataset, ReadyVectors]:
-    """Concepts, mentions of them, and the vectors of all strings."""
+    """Concepts, mentions of them, and the vectors of all strings.
+
+    Args:
+        real: folder with vectors of real names and mentions, if these are to be used.
+    """
     draw = np.random.default_rng(seed)
     count = round(names / NAMES_PER_CONCEPT)
     owner = np.sort(np.concatenate([np.arange(count), draw.integers(0, count, names - count)]))
@@ -109,15 +116,22 @@ def make_dictionary(
     centers += CLUSTER_SPREAD * draw.standard_normal(centers.shape, dtype=np.float32)
     texts = [f"concept {row} name {number}" for number, row in enumerate(owner)]
     vectors = _spread(centers[owner], CONCEPT_SPREAD, draw)
+    if real:
+        known = np.load(next(real.glob("names-*.npy")))
+        vectors = _spread(known[draw.integers(0, len(known), names)], REAL_SPREAD, draw)
+        vectors[draw.permutation(names)[: len(known)]] = known
     kind = draw.random(names)
     for number in np.flatnonzero(kind < SHARED + RESPELLED).tolist():
         other = int(draw.integers(0, names))
         texts[number] = texts[other] if kind[number] < SHARED else texts[other].upper().replace(" ", "-")
         vectors[number] = vectors[other]
     about = draw.integers(0, names, mentions)
-    asked = [f"mention {number}" for number in range(mentions)]
+    asked, spoken = [f"mention {number}" for number in range(mentions)], _spread(vectors[about], MENTION_SPREAD, draw)
+    if real:
+        spoken = np.load(next(real.glob("queries-*.npy")))[:mentions]
+        about = search_exactly(vectors, spoken, 1)[1][:, 0]
     gold = [f"C{row:07}" for row in owner[about]]
-    known = ReadyVectors([*texts, *asked], np.concatenate([vectors, _spread(vectors[about], MENTION_SPREAD, draw)]))
+    known = ReadyVectors([*texts, *asked], np.concatenate([vectors, spoken]))
     edges = np.searchsorted(owner, np.arange(count + 1))
     forms = [list(dict.fromkeys(texts[edges[row] : edges[row + 1]])) for row in range(count)]
     concepts = [Concept(f"C{row:07}", own[0], tuple(own[1:]), ("T1",)) for row, own in enumerate(forms)]
@@ -143,15 +157,27 @@ Negative = tuple[str, str, str | None]
 class Ours:
     """`mine_pairs`, semantic negatives alone, with an index of some FAISS factory string."""
 
-    def __init__(self, folder: Path, concepts: ConceptTable, known: ReadyVectors, index: str) -> None:
+    def __init__(
+        self, folder: Path, concepts: ConceptTable, known: ReadyVectors, index: str, asked: Sequence[str]
+    ) -> None:
         folder.mkdir()
         self.concepts, self.known, self.folder = concepts, known, folder
         factory, _, parameters = index.partition(" ")
         vectors = NameVectors.build(concepts, known, folder / "vectors")
-        self.index = NameIndex.build(vectors, folder, factory, parameters, training_sample=TRAINING_SAMPLE)
+        self.index = NameIndex.build(vectors, folder, factory, parameters)
         measured = {} if factory == "Flat" else self.index.measure_recall(vectors)
+        if measured:
+            measured["of mentions @64"] = self.recall(vectors, known.encode(asked))
         recall = ", ".join(f"{name} {share:.3f}" for name, share in measured.items())
         self.title = f"umls_reranker, {index}" + (f" ({recall})" if recall else "")
+
+    def recall(self, vectors: NameVectors, asked: np.ndarray) -> float:
+        """Share of the 64 nearest names of each mention that are found, or others as near."""
+        names = np.concatenate([shard for _, shard in vectors.shards()])
+        kth = search_exactly(names, asked, NEAREST)[0][:, -1:]
+        found = self.index._vectors.search(asked, 4 * NEAREST)[1][:, :NEAREST]
+        cosines = np.stack([names[own] @ query for own, query in zip(found, asked, strict=True)])
+        return float(((cosines >= kth - 1e-6) & (found >= 0)).mean())
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:
         config = MiningConfig(
@@ -231,15 +257,20 @@ def main() -> None:
     parser.add_argument(
         "--indexes", nargs="+", default=["Flat", "IVF1024,Flat nprobe=32"], help="factory strings and parameters"
     )
+    parser.add_argument("--real", type=Path, help="folder with names-*.npy and queries-*.npy of real names")
     parser.add_argument("--rounds", type=int, default=3, help="times that each side runs, in turn")
     options = parser.parse_args()
-    concepts, mentions, known = make_dictionary(options.names, options.mentions, options.dimension, options.seed)
+    concepts, mentions, known = make_dictionary(
+        options.names, options.mentions, options.dimension, options.seed, options.real
+    )
     with tempfile.TemporaryDirectory() as folder:
         thing = TypeHierarchy([SemanticType("T1", "Thing", None, None)])
         write_concepts(concepts, thing, Path(folder) / "concepts", "")
         table = ConceptTable.load(Path(folder) / "concepts")
         indexes = enumerate(options.indexes)
-        ours = [Ours(Path(folder) / str(number), table, known, index) for number, index in indexes]
+        ours = [
+            Ours(Path(folder) / str(number), table, known, index, mentions["mention"][:]) for number, index in indexes
+        ]
         sides = [Theirs(concepts, known), *ours]
         seconds: dict[str, list[float]] = {side.title: [] for side in sides}
         used: dict[str, list[float]] = {side.title: [] for side in sides}

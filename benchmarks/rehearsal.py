@@ -4,13 +4,14 @@
     python benchmarks/rehearsal.py WORK                      # the size of UMLS and MedMentions
     python benchmarks/rehearsal.py WORK --dry_run            # what that needs
     python benchmarks/rehearsal.py small --scale 0.01
-    python benchmarks/rehearsal.py grown --scale 0.01 --grow names
+    python benchmarks/rehearsal.py small --scale 0.01 --grow names   # and ten times the names, in small/names
 
 Runs recipes/rehearsal. A BERT of two layers and 64 dimensions replaces the cross-encoder; word pieces with random
 vectors, averaged, replace SapBERT: 768 dimensions, so that index and memory are as in the real run. Two processes do
 what can be shared. Training is killed twice and resumed, once by one process. Prints Markdown: minutes, processor
 minutes, peak anonymous memory and disk of each stage, the longest time without a line of progress, and the thresholds
-of all semantic types. After being killed it resumes with the same command.
+of all semantic types; with --grow, figures at both sizes, and how they grow. After being killed it resumes with the
+same command.
 """
 
 from __future__ import annotations
@@ -18,20 +19,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
+
+from measured import disk, measured
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "rehearsal" / "config.yaml"
@@ -39,165 +39,18 @@ COMMAND = [sys.executable, str(ROOT / "umls_reranker" / "__main__.py")]
 SCRIPTS = ROOT / "scripts"
 ROWS, DOCUMENTS, MENTIONS, PAIRS, LINKED = 17_000_000, 4_392, 352_496, 1_000_000, 2_000
 RELATIONS = 9
+# Times as much along an axis.
+GROWTH = 10
 REPO, TAG = "org/rehearsal", "v1.0.0"
-TICKS = os.sysconf("SC_CLK_TCK")
-SECONDS_BETWEEN_SAMPLES = 0.25
 # Bytes on disk of a row of the release with what is made of it, of a distinct name (its vector in single and in half
 # precision, the second one exported too), and of a mention with its candidates and pairs; as found at a thousandth.
-BYTES = {"rows": 330, "names": 6_600, "mentions": 6_000}
+BYTES = {"rows": 330, "names": 6_800, "mentions": 6_000}
 # Of 100 rows so many give a distinct name, and of 100 mentions so many a distinct string.
 DISTINCT_NAMES, DISTINCT_STRINGS = 50, 33
-# A core that compares a query with a vector of 768 dimensions in half precision, seconds; its float32 products.
-COMPARISON, CORE_FLOPS = 168e-9, 4e10
+# Seconds in which a core scans a code of 768 dimensions, and refines what a query found; its float32 products.
+SCAN, REFINEMENT, CORE_FLOPS = 5e-9, 5e-4, 4e10
 # BERT-base without embeddings; tokens of a name and of a pair; an A100 in fp16 and the share of its peak assumed.
 WEIGHTS, NAME_TOKENS, PAIR_TOKENS, A100_FLOPS, SHARE = 85e6, 10, 20, 312e12, 0.3
-
-
-class Sampler(threading.Thread):
-    """Follows a process and its descendants: anonymous memory, processor time, and which part of the work is done.
-
-    Args:
-        process: number of the first of them.
-        parts: name -> file that is there once this part is done, in order.
-
-    Attributes:
-        figures: part -> ``seconds``, ``cpu`` (seconds), ``peak`` (bytes of anonymous memory of all together).
-        seen: numbers of all processes.
-    """
-
-    def __init__(self, process: int, parts: Mapping[str, Path]) -> None:
-        super().__init__(daemon=True)
-        self._root, self._parts = process, dict(parts)
-        self.figures = {part: {"seconds": 0.0, "cpu": 0.0, "peak": 0} for part in parts}
-        self.seen: dict[int, float] = {}
-        self._ended = threading.Event()
-        self._part, self._since = "", time.monotonic()
-
-    def run(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_SAMPLES):
-            self.sample()
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-    def sample(self) -> None:
-        part = next((name for name, file in self._parts.items() if not file.is_file()), list(self._parts)[-1])
-        before, now = sum(self.seen.values()), time.monotonic()
-        memory = 0
-        for process in descendants(self._root):
-            try:
-                fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-                self.seen[process] = (int(fields[11]) + int(fields[12])) / TICKS
-                memory += anonymous(process)
-            except (OSError, IndexError):
-                continue
-        own = self.figures[part]
-        own["seconds"] += now - self._since
-        own["cpu"] += sum(self.seen.values()) - before
-        own["peak"] = max(own["peak"], memory)
-        self._since = now
-
-
-def descendants(process: int) -> list[int]:
-    """The process and all that came from it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [process]
-    for one in found:
-        found += children.get(one, [])
-    return found
-
-
-def anonymous(process: int) -> int:
-    """Bytes of memory that is not pages of files; what processes share is shared out to them."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    found = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
-    return 1024 * int(found.get("Pss_Anon", found["Anonymous"]))
-
-
-def disk(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
-
-
-def measured(
-    command: Sequence[Any],
-    log: Path,
-    parts: Mapping[str, Path],
-    *,
-    env: Mapping[str, str] | None = None,
-    kill_when: Callable[[], bool] = lambda: False,
-    meanwhile: Callable[[], None] | None = None,
-    codes: Sequence[int] = (0,),
-) -> dict[str, dict[str, float]]:
-    """Run a command, its output in a log, and return what each part took.
-
-    Args:
-        parts: as for `Sampler`.
-        kill_when: kills the command and all that came from it as soon as this is true.
-        meanwhile: what is done while the command runs, which is then asked to end.
-        codes: exit codes that are as they should be.
-    """
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)} | dict(env or {})
-    silences, last = [], time.monotonic()
-    with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    ) as process:
-        sampler = Sampler(process.pid, parts)
-        sampler.start()
-        ended, killed, failed = threading.Event(), threading.Event(), []
-
-        def watch() -> None:
-            while not ended.wait(0.1):
-                if kill_when():
-                    killed.set()
-                    for one in reversed(descendants(process.pid)):
-                        os.kill(one, signal.SIGKILL)
-                    return
-
-        def help_along() -> None:
-            try:
-                meanwhile()
-            except Exception as error:
-                failed.append(error)
-            finally:
-                os.kill(process.pid, signal.SIGTERM)
-
-        # None of them asks whether the process has ended: its times are known to the one who does.
-        helpers = [
-            threading.Thread(target=task, daemon=True) for task in (watch, *([help_along] if meanwhile else []))
-        ]
-        for helper in helpers:
-            helper.start()
-        with log.open("ab") as stream:
-            for line in process.stdout:
-                silences.append(time.monotonic() - last)
-                last = time.monotonic()
-                stream.write(line)
-                stream.flush()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        silences.append(time.monotonic() - last)
-        ended.set()
-        sampler.stop()
-    if failed:
-        raise failed[0]
-    if not killed.is_set() and process.returncode not in codes:
-        raise SystemExit(f"{' '.join(map(str, command))} failed with {process.returncode}; see {log}")
-    figures = sampler.figures
-    # What ended between two samples.
-    missed = usage.ru_utime + usage.ru_stime - sum(own["cpu"] for own in figures.values())
-    figures[list(parts)[-1]]["cpu"] += max(0.0, missed)
-    for own in figures.values():
-        own["silence"] = max(silences)
-    return figures
 
 
 def word_pieces() -> list[str]:
@@ -241,10 +94,10 @@ def write_models(folder: Path) -> None:
 class Rehearsal:
     """One rehearsal in a folder, with what was measured so far in ``measured.json``."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.work: Path = options.work
+    def __init__(self, options: argparse.Namespace, grow: str | None) -> None:
+        self.work: Path = options.work / (grow or "")
         self.run = self.work / "runs" / "rehearsal"
-        names, mentions = (10 if options.grow == axis else 1 for axis in ("names", "mentions"))
+        names, mentions = (GROWTH if grow == axis else 1 for axis in ("names", "mentions"))
         self.rows = round(ROWS * options.scale * names)
         self.documents = max(60, round(DOCUMENTS * options.scale * mentions))
         self.mentions = max(10 * self.documents, round(MENTIONS * options.scale * mentions))
@@ -254,7 +107,7 @@ class Rehearsal:
         # The recipe's clusters for a whole release, fewer in step with the root of the scale: as many when names grow.
         self.shrink = math.sqrt(min(1.0, options.scale))
         self.file = self.work / "measured.json"
-        self.size = {"scale": options.scale, "grow": options.grow, "steps": options.steps}
+        self.size = {"scale": options.scale, "grow": grow, "steps": options.steps}
 
     def overrides(self) -> dict[str, Any]:
         """Recipe keys that depend on the folder and the scale."""
@@ -263,6 +116,10 @@ class Rehearsal:
         index = load_recipe(RECIPE).index
         clusters, probed = (int(re.search(r"\d+", text)[0]) for text in (index.index_factory, index.index_parameters))
         clusters, probed = (max(4, round(number * self.shrink)) for number in (clusters, probed))
+        factory, parameters = (
+            re.sub(r"\d+", str(number), text, count=1)
+            for number, text in ((clusters, index.index_factory), (probed, index.index_parameters))
+        )
         corpus = self.work / "corpus"
         return {
             "output_dir": self.work / "runs",
@@ -275,8 +132,8 @@ class Rehearsal:
             "expected_mentions": self.mentions,
             "encoder": self.work / "models" / "encoder",
             "model": self.work / "models" / "model",
-            "index_factory": re.sub(r"\d+", str(clusters), index.index_factory, count=1),
-            "index_parameters": f"nprobe={probed}",
+            "index_factory": factory,
+            "index_parameters": parameters,
             "max_steps": self.steps,
             "eval_steps": max(1, self.steps // 4),
         }
@@ -344,7 +201,10 @@ class Rehearsal:
             raise SystemExit(f"{self.file} is of a rehearsal with {done['size']}; name another folder, or remove it")
         with HubServer() as hub:
             self.hub = hub.environment(self.work / "hub", WRITER)
-            for title, command, options in self.stages():
+            stages = list(self.stages())
+            if all(title in done["stages"] for title, *_ in stages):
+                return done["stages"]
+            for title, command, options in stages:
                 # The Hub forgets; publishing is short.
                 if title in done["stages"] and title != "publish":
                     continue
@@ -417,14 +277,36 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def stages_table(stages: Mapping[str, Any]) -> str:
-    head = "| stage | minutes | processor minutes | peak anonymous memory, MB | disk, MB | longest silence, s |"
-    lines = [head, "|---|---:|---:|---:|---:|---:|"]
+def figures(stages: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Name of every part of a stage, and its figures in minutes and megabytes."""
     for title, parts in stages.items():
         for part, own in parts.items():
+            found = {"minutes": own["seconds"] / 60, "processor minutes": own["cpu"] / 60}
+            found |= {"peak anonymous memory, MB": own["peak"] / 1e6, "disk, MB": own["disk"] / 1e6}
             name = title if len(parts) == 1 else f"{title}: {part}"
-            figures = own["seconds"] / 60, own["cpu"] / 60, own["peak"] / 1e6, own["disk"] / 1e6
-            lines.append(f"| {name} | " + " | ".join(f"{f:,.1f}" for f in figures) + f" | {own['silence']:.0f} |")
+            yield name, found | {"longest silence, s": own["silence"]}
+
+
+def stages_table(stages: Mapping[str, Any]) -> str:
+    rows = list(figures(stages))
+    lines = [f"| stage | {' | '.join(rows[0][1])} |", "|---|" + "---:|" * len(rows[0][1])]
+    for name, own in rows:
+        lines.append(f"| {name} | " + " | ".join(f"{value:,.1f}" for value in own.values()) + " |")
+    return "\n".join(lines)
+
+
+def growth_table(first: Mapping[str, Any], grown: Mapping[str, Any], scale: float) -> str:
+    """Each figure at both sizes, the exponent of its growth, and the whole size along this axis on a straight line."""
+    kinds = ("minutes", "processor minutes", "peak anonymous memory, MB", "disk, MB")
+    lines = [f"| stage | {' | '.join(f'{kind} | exponent | whole' for kind in kinds)} |", "|---|" + "---:|" * 12]
+    for (name, own), (_, other) in zip(figures(first), figures(grown), strict=True):
+        cells = []
+        for kind in kinds:
+            few, many = own[kind], other[kind]
+            exponent = f"{math.log(many / few, GROWTH):.2f}" if few > 0 and many > 0 else ""
+            whole = few + (many - few) / (GROWTH - 1) * (1 / scale - 1)
+            cells += [f"{few:,.2f} -> {many:,.2f}", exponent, f"{whole:,.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -451,7 +333,7 @@ def needs(rehearsal: Rehearsal) -> str:
     clusters, probed = (int(re.search(r"\d+", keys[key])[0]) for key in ("index_factory", "index_parameters"))
     # Training and test mentions when mining, all that is held out for candidates: the test mentions twice.
     searched = 1.2 * DISTINCT_STRINGS / 100 * rehearsal.mentions
-    searching = searched * names * probed / clusters * COMPARISON / 2
+    searching = searched * (names * probed / clusters * SCAN + REFINEMENT) / 2
     products = 2 * 768 * clusters * (names + 10 * max(262_144, 64 * clusters))
     parts = {"rows": rehearsal.rows, "names": names, "mentions": rehearsal.mentions}
     size = sum(BYTES[name] * number for name, number in parts.items())
@@ -482,16 +364,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for everything that is made")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size")
-    parser.add_argument("--grow", choices=("names", "mentions"), help="ten times as many of these at this scale")
+    parser.add_argument("--grow", choices=("names", "mentions"), help="also run with ten times as many of these")
     parser.add_argument("--steps", type=int, default=400, help="optimizer steps of training")
     parser.add_argument("--dry_run", action="store_true", help="say what is needed, and stop")
     options = parser.parse_args()
-    rehearsal = Rehearsal(options)
-    print(needs(rehearsal), file=sys.stderr)
+    rehearsals = [Rehearsal(options, grow) for grow in dict.fromkeys((None, options.grow))]
+    print("\n".join(map(needs, rehearsals)), file=sys.stderr)
     if options.dry_run:
         return
-    stages = rehearsal.go()
-    print(f"{stages_table(stages)}\n\n{on_one_a100(rehearsal)}\n\n{thresholds_table(rehearsal.run / 'model')}")
+    stages = [rehearsal.go() for rehearsal in rehearsals]
+    if options.grow:
+        print(growth_table(*stages, options.scale))
+        return
+    (rehearsal,) = rehearsals
+    print(f"{stages_table(*stages)}\n\n{on_one_a100(rehearsal)}\n\n{thresholds_table(rehearsal.run / 'model')}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from umls_reranker.core.arrays import expand_ranges
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import faiss_index as faiss_module
 from umls_reranker.retrieval import name_index, name_vectors
+from umls_reranker.retrieval.concept_search import Candidates
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
 
@@ -230,6 +231,10 @@ def test_search_leaves_the_thread_settings_alone(toy):
 # Indexes that are not exact
 
 
+# The codes that clusters are scanned by have four bits, so that a register holds a table; the best are compared again.
+FAST = "IVF4,PQ16x4fs,Refine(SQfp16)"
+
+
 @pytest.fixture(scope="module")
 def clustered(tmp_path_factory):
     return make_concepts(tmp_path_factory.mktemp("clustered") / "concepts", random_concepts(seed=5, count=150))
@@ -292,7 +297,7 @@ def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
 
 @pytest.mark.parametrize(
     "factory",
-    ["Flat", "SQ8", "SQfp16", "PQ4x4", "HNSW8,Flat", "HNSW8,SQ8", "IVF4,Flat", "IVF4,SQfp16", "OPQ8,IVF4,SQ8"],
+    ["Flat", "SQ8", "SQfp16", "PQ4x4", "HNSW8,Flat", "HNSW8,SQ8", "IVF4,Flat", "IVF4,SQfp16", "OPQ8,IVF4,SQ8", FAST],
 )
 def test_best_names_are_those_of_the_search(tmp_path, clustered, factory):
     encoder = TrigramEncoder()
@@ -305,6 +310,29 @@ def test_best_names_are_those_of_the_search(tmp_path, clustered, factory):
     np.testing.assert_array_equal(index.concept_rows[name_ids[:, :5]], found.rows)
     if factory == "Flat":
         np.testing.assert_array_equal(name_ids[:, :5], found.name_ids)
+
+
+def test_a_query_finds_the_same_whoever_is_searched_with_it(tmp_path, clustered):
+    encoder = TrigramEncoder()
+    index = build(tmp_path, clustered, encoder, factory=FAST, search_parameters="nprobe=2,k_factor_rf=2")
+    queries = encoder.encode([clustered.names(row)[0] for row in range(40)])
+    together = index.search(queries, 5)
+    alone = Candidates.concatenate([index.search(query[None], 5) for query in queries])
+    for key in ("rows", "name_ids", "scores"):
+        np.testing.assert_array_equal(getattr(together, key), getattr(alone, key))
+    np.testing.assert_allclose(together.scores[:, 0], 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("factory", ["SQfp16", "HNSW8,SQfp16", FAST])
+def test_vectors_do_not_move_while_an_index_is_filled(tmp_path, clustered, monkeypatch, factory):
+    monkeypatch.setattr(name_vectors, "SHARD", 17)
+    vectors, places = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors"), []
+    index = faiss_module.new_index(vectors.dimension, factory, "nprobe=4" * ("IVF" in factory))
+    holder = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
+    codes, add = faiss.downcast_index(holder).codes, index.add
+    monkeypatch.setattr(index, "add", lambda shard: add(shard) or places.append(int(codes.data())))
+    faiss_module.fill(index, vectors)
+    assert len(places) == -(-len(vectors) // 17) and len(set(places)) == 1
 
 
 def test_best_names_in_pieces(monkeypatch, toy):

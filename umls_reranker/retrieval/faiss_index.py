@@ -29,7 +29,7 @@ def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index
     """An empty inner-product index.
 
     Args:
-        factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF16384,SQfp16"``, ``"HNSW32,SQ8"``.
+        factory: FAISS factory string, e.g. ``"Flat"``, ``"IVF4096,PQ192x4fs,Refine(SQfp16)"``, ``"HNSW32,SQ8"``.
         parameters: FAISS search parameters, e.g. ``"nprobe=64"``, only checked; the index is created without them.
 
     Raises:
@@ -112,11 +112,7 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
         UserError: training needs more vectors than exist or than `training_sample` allows.
     """
     size = training_size(index, len(vectors), training_sample)
-    if index.is_trained:
-        _reserve(index, len(vectors))
-        on_gpu = None
-    else:
-        on_gpu = _to_gpu(index)
+    on_gpu = None if index.is_trained else _to_gpu(index)
     filled = index if on_gpu is None else on_gpu
     if not filled.is_trained:
         print(f"training the index on {size:,} names", file=sys.stderr)
@@ -125,6 +121,8 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise UserError(f"index_factory: training on {len(vectors):,} names failed; FAISS: {reason}") from None
+    if on_gpu is None:
+        _reserve(index, len(vectors))
     with progress(total=len(vectors), desc="filling the index", unit=" names") as bar:
         for _, shard in vectors.shards():
             filled.add(shard)
@@ -144,7 +142,8 @@ def _to_gpu(index: faiss.Index) -> faiss.Index | None:
 
 def _reserve(index: faiss.Index, total: int) -> None:
     """Reserve room for all codes: a vector that grows by doubling temporarily needs up to twice the memory."""
-    storage = faiss.downcast_index(index.storage) if hasattr(index, "storage") else index
+    part = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
+    storage = faiss.downcast_index(part)
     if hasattr(storage, "codes") and hasattr(storage, "code_size"):
         storage.codes.resize(total * storage.code_size)
         storage.codes.resize(0)

@@ -81,7 +81,7 @@ class NameIndex:
             vectors: fully encoded.
             path: existing folder to write into.
             factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers thousands of queries
-                per second; for millions, e.g. ``"IVF16384,SQfp16"`` or ``"HNSW32,SQfp16"``.
+                per second; for millions, e.g. ``"IVF4096,PQ192x4fs,Refine(SQfp16)"`` or ``"HNSW32,SQfp16"``.
             search_parameters: as for `load`; they are not stored.
             training_sample: as for `faiss_index.training_size`.
 
@@ -205,7 +205,9 @@ class NameIndex:
     def _readable(self) -> faiss.Index:
         """The index, ready to return vectors by number."""
         try:
-            if (clusters := faiss.try_extract_index_ivf(self._vectors)) is not None:
+            clusters = faiss.try_extract_index_ivf(self._vectors)
+            # A refined index returns the vectors that it refines with.
+            if clusters is not None and not hasattr(self._vectors, "refine_index"):
                 clusters.make_direct_map()
             self._vectors.reconstruct(0)
         except RuntimeError as error:
