@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
 from pubtator_corpus import write_corpus  # noqa: E402
+from rehearsal import growth_table  # noqa: E402
 from rrf_release import write_network, write_release  # noqa: E402
 
 
@@ -66,6 +67,16 @@ def test_the_same_arguments_give_the_same_bytes(made_up, tmp_path):
     write_corpus(tmp_path / "META", tmp_path / "corpus", documents=20, mentions=600, seed=13)
     for file in (*(tmp_path / "META").iterdir(), *(tmp_path / "corpus").iterdir()):
         assert file.read_bytes() == (made_up / file.relative_to(tmp_path)).read_bytes(), file.name
+
+
+def test_growth_is_an_exponent_and_goes_on_in_a_straight_line():
+    few = {"seconds": 60, "cpu": 30, "peak": 1e9, "disk": 0, "silence": 1}
+    many = {"seconds": 600, "cpu": 57, "peak": 2e9, "disk": 5e6, "silence": 1}
+    table = growth_table({"mine": {"pairs": few}}, {"mine": {"pairs": many}}, 0.01)
+    assert table.splitlines()[2] == (
+        "| mine | 1.00 -> 10.00 | 1.00 | 100 | 0.50 -> 0.95 | 0.28 | 5 | "
+        "1,000.00 -> 2,000.00 | 0.30 | 12,000 | 0.00 -> 5.00 |  | 55 |"
+    )
 
 
 @pytest.mark.extra

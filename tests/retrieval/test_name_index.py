@@ -360,6 +360,12 @@ def test_training_takes_a_sample(tmp_path, clustered, monkeypatch):
     assert trained == [4 * 39]
 
 
+def test_each_iteration_of_clustering_is_shown(tmp_path, clustered, capfd):
+    build(tmp_path, clustered, factory=FAST, search_parameters="nprobe=4")
+    shown = capfd.readouterr().out
+    assert "10 iterations" in shown and "Iteration 9 (" in shown
+
+
 def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeypatch):
     monkeypatch.setattr(faiss_module, "TRAINING_SAMPLE", 100)
     trained = record_training(monkeypatch)

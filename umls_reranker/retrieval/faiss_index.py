@@ -116,6 +116,9 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
     filled = index if on_gpu is None else on_gpu
     if not filled.is_trained:
         print(f"training the index on {size:,} names", file=sys.stderr)
+        if (clusters := faiss.try_extract_index_ivf(index)) is not None:
+            # FAISS then prints how long each of its iterations took.
+            clusters.cp.verbose = True
         try:
             filled.train(vectors.take(vectors.sample(size)))
         except RuntimeError as error:
