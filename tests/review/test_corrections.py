@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.locks import hold
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
 from umls_reranker.data.pubtator import Mention
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
@@ -71,11 +72,42 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
         '{"entity": "cold", "candidates": [{"cui": "C1"}], "ranked": []}',
         '{"entity": "cold", "candidates": [{"name": "Cold", "cui": 1}], "ranked": []}',
         '{"entity": "cold", "candidates": [7], "ranked": []}',
+        b'{"entity": "cold\xff", "candidates": [], "ranked": []}',
+        "[" * 100_000,
+        "1" * 5_000,
+        line("\ud800"),
+        line(note={"deep": ["\udfff"]}),
+        line(candidates="cold"),
+        line(candidates=[{"name": 7, "cui": "C1"}]),
+        line(ranked={}),
+        line(ranked=["cold"]),
+        line(entity_type=7),
+        line(entity_type=["T047", 7]),
+        line(entity_type={"T047": 1}),
+        line(left=7),
+        line(note=["a"]),
+        line(reason=7),
+        *(
+            line(ranked=[line()["ranked"][0] | change])
+            for change in (
+                {"score": 10**400},
+                {"score": float("nan")},
+                {"score": "0.5"},
+                {"score": 2},
+                {"margin": None},
+                {"logit": "high"},
+                {"tier": "highest"},
+                {"tier": ["high"]},
+                {"accepted": "yes"},
+                {"inputs": ["all"]},
+            )
+        ),
     ],
 )
 def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
     path = tmp_path / "log.jsonl"
-    path.write_text(f"{json.dumps(line())}\n{bad}\n")
+    bad = json.dumps(bad) if isinstance(bad, dict) else bad
+    path.write_bytes(b"%s\n%s\n" % (json.dumps(line()).encode(), bad.encode() if isinstance(bad, str) else bad))
     with pytest.raises(UserError, match=r"log\.jsonl:2: not a line that umls-reranker rerank wrote"):
         list(read_predictions(path))
 
@@ -166,6 +198,32 @@ def test_a_choice_that_is_no_cui(tmp_path, chosen):
     with pytest.raises(UserError, match="reviewed line 2: chosen must be a CUI, or null where no concept is right"):
         add(tmp_path, line(chosen=None), line(chosen=chosen))
     assert not (tmp_path / "corrections").exists()
+
+
+def test_a_score_that_no_number_can_hold_is_none(tmp_path):
+    scores = [10**400, float("inf"), float("nan"), "high", 1]
+    add(tmp_path, line(candidates=[{"name": "a", "x_score": score} for score in scores], chosen=None))
+    assert load_feedback(tmp_path / "corrections")[0]["scores"] == [[None, None, None, None, 1.0]]
+
+
+def test_corrections_survive_a_failure_of_the_next(tmp_path, monkeypatch):
+    add(tmp_path, line(chosen="C0009443"))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.ipc.RecordBatchStreamWriter.write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        add(tmp_path, line("flu", chosen=None))
+    assert load_feedback(tmp_path / "corrections")["mention"] == ["cold"]
+
+
+def test_corrections_are_added_by_one_process_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("umls_reranker.core.locks.PATIENCE_SECONDS", 0.1)
+    add(tmp_path, line(chosen=None))
+    with hold(tmp_path / ".corrections.lock", "held"), pytest.raises(UserError, match="corrections is being written"):
+        add(tmp_path, line("flu", chosen=None))
+    assert add(tmp_path, line("flu", chosen=None))["corrections"] == 2
 
 
 def test_a_folder_that_holds_something_else(tmp_path):

@@ -64,7 +64,13 @@ def test_without_text_or_candidates(demo):
 
 
 @pytest.mark.parametrize(
-    ("text", "mention", "reason"), [("a cold", " ", "select a mention"), ("a cold", "flu", "does not contain 'flu'")]
+    ("text", "mention", "reason"),
+    [
+        ("a cold", " ", "select a mention"),
+        ("a cold", "flu", "does not contain 'flu'"),
+        ("a cold \ud800", "cold", "half of a surrogate pair"),
+        ("", "\udfff", "half of a surrogate pair"),
+    ],
 )
 def test_what_cannot_be_asked(demo, text, mention, reason):
     with pytest.raises(ValueError, match=reason):
@@ -96,6 +102,15 @@ def sheet(tmp_path):
     queue = tmp_path / "queue.jsonl"
     queue.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return ReviewSheet(queue, tmp_path / "reviewed.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("place", "choice"),
+    [(0, "9"), (0, "-1"), (0, "all"), (0, ""), (9, "0"), (-2, "0"), (1, "0"), (1, "skip"), (0, "²")],
+)
+def test_a_button_that_is_not_shown_does_nothing(sheet, place, choice):
+    act(sheet, place, choice)
+    assert sheet.place == 0 and not sheet.chosen and not sheet.can_undo
 
 
 def test_a_review_by_buttons(sheet):

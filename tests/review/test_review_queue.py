@@ -33,6 +33,13 @@ def test_disagreement_of_cross_encoder_and_retrieval():
     assert disagreement(logits=(1.0, 2.0), retrieval=(0.8, 0.9)) == 0.5
 
 
+def test_answers_without_logits_are_compared_by_their_scores():
+    row = logged().row
+    ranked = [{"name": "A", "cui": "C1", "score": 0.6}, {"name": "B", "cui": "C2", "score": 0.2}]
+    mention = LoggedMention(row | {"ranked": ranked}, [], Top(0.6, 0.4, "medium", True))
+    assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 0.0
+
+
 def test_without_scores_the_order_of_the_list_is_that_of_retrieval():
     mention = logged(logits=(1.0, 2.0), retrieval=(None, None))
     assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 1.0

@@ -50,6 +50,14 @@ def test_every_choice_is_a_line_that_add_feedback_takes(queue, reviewed, tmp_pat
     assert load_from_disk(str(tmp_path / "corrections"))["chosen"][:] == ["C0000002", None, "C0000009"]
 
 
+@pytest.mark.parametrize("choice", ["\ud800", " C1\udfff"])
+def test_a_choice_that_is_no_text_is_refused(queue, reviewed, choice):
+    sheet = ReviewSheet(queue, reviewed)
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        sheet.choose(0, choice)
+    assert sheet.place == 0 and not reviewed.exists()
+
+
 def test_skipped_mentions_come_last(queue, reviewed):
     sheet = ReviewSheet(queue, reviewed)
     sheet.skip(0)

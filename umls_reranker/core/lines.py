@@ -22,6 +22,7 @@ __all__ = [
     "broken_gzip",
     "decode",
     "name_source",
+    "of_characters",
     "open_binary",
     "read_lines",
     "reading",
@@ -225,6 +226,15 @@ def decode(line: bytes) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Malformed("not UTF-8", f" (byte 0x{line[error.start]:02x} at column {error.start + 1})") from None
+
+
+def of_characters(text: str) -> str:
+    """The text as it is; raises ValueError if it holds half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return text
 
 
 def shown(text: str) -> str:

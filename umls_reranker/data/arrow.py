@@ -41,8 +41,8 @@ ROWS_PER_BATCH = 10_000
 
 
 class DatasetWriter:
-    """Write one dataset folder; a context manager. The folder can be loaded only after the writer is closed without
-    error.
+    """Write one dataset folder; a context manager. The folder holds what was there until the writer is closed
+    without error.
 
     Args:
         features: the columns and their types.
@@ -58,8 +58,6 @@ class DatasetWriter:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         path.mkdir(parents=True, exist_ok=True)
-        # load_from_disk needs state.json: without it, old content cannot be mistaken for new.
-        (path / "state.json").unlink(missing_ok=True)
         self._partial = partial_path(path / DATA_FILE)
         self._writer = pa.ipc.new_stream(self._partial, self._schema)
 

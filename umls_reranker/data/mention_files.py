@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.lines import of_characters
 from .candidate_lists import MENTION_FIELDS, SCORES, CandidateLists
 from .semantic_types import TypeHierarchy
 
@@ -29,6 +30,7 @@ __all__ = [
     "Tables",
     "open_mentions",
     "open_tables",
+    "read_line",
 ]
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
@@ -187,20 +189,27 @@ class JsonLines(MentionFile):
 
 
 def _mention(line: bytes) -> dict[str, Any]:
+    row = read_line(line)
+    if RANKED in row:
+        raise ValueError(RERANKED)
+    return row
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line, which has ``entity`` and ``candidates``.
+
+    Raises:
+        ValueError: the line is something else, or a text holds half of a surrogate pair.
+    """
     try:
         text = line.decode("utf-8-sig")
         row = json.loads(text)
         row["entity"], row["candidates"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError('expected a JSON object with "entity" and "candidates", in UTF-8') from None
-    if RANKED in row:
-        raise ValueError(RERANKED)
-    try:
-        # Only an escape can encode half of a surrogate pair.
-        if "\\u" in text:
-            json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
+    # Only an escape can encode half of a surrogate pair.
+    if "\\u" in text:
+        of_characters(json.dumps(row, ensure_ascii=False))
     return row
 
 

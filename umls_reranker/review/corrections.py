@@ -7,6 +7,7 @@ are compared and stored in the form of `normalize_cui`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..core.lines import reading
+from ..core.locks import hold
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.cuis import normalize_cui
@@ -68,8 +70,15 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
         ``corrections`` in all.
 
     Raises:
-        UserError: a file or line is not a reviewed prediction (names the line).
+        UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_name(f".{folder.name}.lock")
+    with hold(lock, f"{folder} is being written by another process; run the command again when it is done"):
+        return _add(folder, reviewed)
+
+
+def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
     counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed"), 0)
     for path in reviewed:
@@ -262,7 +271,8 @@ def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    # Compared, because an integer may be too large for any float.
+    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else None
 
 
 def _document(row: Mapping[str, Any]) -> str:

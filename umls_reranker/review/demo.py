@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.errors import UserError
 from ..core.files import read_json
+from ..core.lines import of_characters
 from ..core.recipe import load_recipe
 from ..core.shipped import shipped
 from ..data.cuis import normalize_cui
@@ -95,6 +96,7 @@ class Demo:
         Raises:
             ValueError: the mention is blank, or not in the text.
         """
+        of_characters(text)
         if not mention.strip():
             raise ValueError("select a mention in the text, or type one")
         if start is None or not text.startswith(mention, start):
@@ -166,20 +168,22 @@ def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy) -> str:
     return _html("review", sheet, logged.row, hierarchy.names(logged.types), rows)
 
 
-def act(sheet: ReviewSheet, place: int, choice: str) -> None:
-    """Perform the action of a button.
+def act(sheet: ReviewSheet, place: object, choice: str) -> None:
+    """Perform the action of a button; one that is not shown does nothing.
 
     Args:
         place: of the mention shown with the button.
         choice: ``none``, ``skip``, ``undo``, or the number of a ranked candidate, from 0.
     """
+    at = sheet.place
     if choice == "undo":
         sheet.undo()
-    elif choice == "skip":
-        sheet.skip(place)
-    else:
-        ranked = sheet.mentions[place].row["ranked"]
-        sheet.choose(place, None if choice == "none" else concept_of(ranked[int(choice)]))
+    elif at is not None and at == place:
+        shown = {str(number): item for number, item in enumerate(sheet.mentions[at].row["ranked"])}
+        if choice == "skip":
+            sheet.skip(at)
+        elif choice == "none" or choice in shown:
+            sheet.choose(at, None if choice == "none" else concept_of(shown[choice]))
 
 
 def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:

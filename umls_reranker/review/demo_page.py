@@ -103,7 +103,9 @@ def _try_tab(demo: Demo) -> None:
         return (event.value, event.index[0]) if event.value and event.value.strip() else (gr.skip(), gr.skip())
 
     def answer(*values: Any) -> str:
-        return _said(demo.answer, *values)
+        # A box without a value gives None.
+        text, mention, start, types, pasted = values
+        return _said(demo.answer, text or "", mention or "", start, types or [], pasted or "")
 
     text.select(selected, None, [mention, start], show_progress="hidden", api_visibility="private")
     gr.on([ask.click, mention.submit], answer, [text, mention, start, kinds, pasted], shown, api_visibility="private")
@@ -120,7 +122,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     compared = gr.HTML(elem_id="compared")
 
     def pressed(event: gr.EventData) -> str:
-        _said(act, sheet, int(event.place), str(event.choice))
+        _said(act, sheet, getattr(event, "place", None), str(getattr(event, "choice", None)))
         return review_html(sheet, hierarchy)
 
     def typed(cui: str) -> tuple[str, str]:

@@ -70,7 +70,8 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     ranked = mention.row["ranked"]
     distance = abs(_log_odds(mention.top.score) - _log_odds(accept)) if mention.top else math.inf
     best = {concept_of(ranked[0])} if ranked else set()
-    by_logit = {concept_of(max(ranked, key=lambda item: item["logit"]))} if ranked else set()
+    # A service may log the answers of /rank, which hold no logits.
+    by_logit = {concept_of(max(ranked, key=lambda item: item.get("logit", item.get("score", 0))))} if ranked else set()
     retrieved = {concept_of(_first_retrieved(mention.row["candidates"]))} if ranked else set()
     disagreement = 1.0 if by_logit != retrieved else 0.5 * (best != by_logit)
     return Reasons(
@@ -175,5 +176,6 @@ def _log_odds(p: float) -> float:
 def _first_retrieved(candidates: Iterable[Mapping[str, Any] | str]) -> Mapping[str, Any] | str:
     """By retrieval score if all candidates have one, else by the order of the list."""
     items = list(candidates)
-    scored = [item for item in items if isinstance(item, Mapping) and item.get("retrieval_score") is not None]
-    return max(scored, key=lambda item: item["retrieval_score"]) if len(scored) == len(items) else items[0]
+    scores = [item.get("retrieval_score") if isinstance(item, Mapping) else None for item in items]
+    numbers = [score for score in scores if isinstance(score, int | float)]
+    return items[scores.index(max(numbers))] if len(numbers) == len(items) else items[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.files import json_sha256
+from ..core.lines import of_characters
 from ..serving.prediction_log import LoggedMention, read_predictions
 
 __all__ = ["ReviewSheet"]
@@ -68,9 +69,9 @@ class ReviewSheet:
         """Write a choice and move to the next; None means that no concept is right.
 
         Raises:
-            ValueError: the choice is blank.
+            ValueError: the choice is blank, or no text.
         """
-        if chosen is not None and not (chosen := chosen.strip()):
+        if chosen is not None and not (chosen := of_characters(chosen).strip()):
             raise ValueError("no concept was given; type a CUI, or choose that none is right")
         with self._lock:
             if place != self.place:

@@ -7,14 +7,16 @@ One object per line: ``entity``, ``candidates``, ``ranked`` (best first, each wi
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..data.cuis import normalize_cui
+from ..data.mention_files import read_line
 from .monitoring.figures import Top
 
 __all__ = ["LoggedMention", "concept_of", "read_predictions"]
@@ -53,21 +55,40 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-                row["entity"] + ""
-                for item in (*row["candidates"], *row["ranked"]):
-                    concept_of(item)
-                best = row["ranked"][0] if row["ranked"] else None
-                types = row.get("entity_type") or []
-                top = best and Top(float(best["score"]), float(best["margin"]), best["tier"], best["accepted"])
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                found = _logged(read_line(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(f"{path}:{number}: not a line that umls-reranker rerank wrote") from None
-            yield LoggedMention(row, [types] if isinstance(types, str) else list(types), top)
+            yield found
+
+
+def _logged(row: dict[str, Any]) -> LoggedMention:
+    """Any error means that the row is no prediction."""
+    candidates, ranked, types = row["candidates"], row["ranked"], row.get("entity_type") or []
+    types = [types] if isinstance(types, str) else types
+    if not all(isinstance(items, list) for items in (candidates, ranked, types)):
+        raise TypeError
+    texts = [row["entity"], *types, *(row.get(name) or "" for name in ("left", "right", "note", "reason"))]
+    for item in (*candidates, *ranked):
+        concept_of(item)
+        about = {"name": item} if isinstance(item, str) else item
+        kinds = about.get("semantic_types") or []
+        texts += [about["name"], about.get("preferred_name") or "", *([kinds] if isinstance(kinds, str) else kinds)]
+    texts += [item.get("inputs", "") for item in ranked]
+    top = None
+    if ranked:
+        top = Top(*(ranked[0][name] for name in Top._fields))
+        numbers = [top.score, top.margin, *(item.get(name, 0) for item in ranked for name in ("logit", "score"))]
+        is_fine = all(type(number) in (int, float) and abs(number) <= sys.float_info.max for number in numbers)
+        if not (is_fine and 0 <= top.score <= 1 and top.tier in TIERS and type(top.accepted) is bool and candidates):
+            raise ValueError
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return LoggedMention(row, types, top)
 
 
 def concept_of(candidate: Mapping[str, Any] | str) -> str:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
+from ...core.lines import of_characters
+
 __all__ = ["LinkRequest", "RankRequest", "RerankRequest"]
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair, which is no character") from None
-    return text
 
 
 def _not_blank(text: str) -> str:
@@ -24,7 +18,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(of_characters)]
 MentionText = Annotated[Text, AfterValidator(_not_blank)]
 Types = Text | list[Text] | None
 
@@ -62,17 +56,11 @@ class Candidate(_Body):
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
         for key, value in (self.model_extra or {}).items():
-            if key.endswith("_score") and not (value is None or _is_finite(value)):
+            # Compared, because an integer may be too large for any float.
+            is_number = value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
+            if key.endswith("_score") and not is_number:
                 raise ValueError(f"{key} is no finite number")
         return self
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:
-        # An integer beyond any float.
-        return False
 
 
 class RankedMention(_Body):
