@@ -13,7 +13,7 @@ added to a list.
 from umls_reranker.core.arguments import IndexArguments, RunArguments
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
-from umls_reranker.core.stage_keys import EXACT_INDEX, index_stages
+from umls_reranker.core.stage_keys import EXACT_INDEX, index_stages, needs_vectors
 from umls_reranker.core.stages import RunFolder
 
 HELD_OUT = ("dev", "calibration", "test")
@@ -24,13 +24,9 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     stages = index_stages(recipe, run)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
-    vectors = stages.pop("vectors")
-    # An exact index holds the vectors themselves, so vectors/ may be removed once it is built.
-    reads_vectors = [stages["index"]] + [stages["candidates"]] * (recipe.index.index_factory != EXACT_INDEX)
-    due = []
-    if vectors.is_done() or recipe.run.overwrite or not all(stage.is_done() for stage in reads_vectors):
-        due += [vectors] * should_run(vectors, **flags)
-    due += [stage for stage in stages.values() if should_run(stage, **flags)]
+    if not needs_vectors(recipe, stages) and not recipe.run.overwrite:
+        del stages["vectors"]
+    due = [stage for stage in stages.values() if should_run(stage, **flags)]
     if due:
         make_stages(recipe, run, due)
 

@@ -7,14 +7,11 @@ Writes concepts/ and mentions/ into the run folder. A recipe with candidate_list
 pipeline, needs no index: the lists become candidates/ too, and umls-reranker mine_negatives comes next.
 """
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import fingerprint_path, read_json, remembered, write_json
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import Recipe, parse_recipe
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stage_keys import prepared_stages
@@ -24,15 +21,13 @@ SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 
 
 def main() -> None:
+    from umls_reranker.data.input_files import fingerprints, input_files
+
     recipe = parse_recipe(__doc__, SECTIONS)
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
-    if recipe.run.dry_run:
-        for name, path in each_file(files):
-            print(f"[{name}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
-    cache = Path(recipe.run.cache_dir)
-    fingerprints = {name: remembered(fingerprint_path, path, cache) for name, path in each_file(files)}
-    stages = prepared_stages(recipe, run, fingerprints)
+    known = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
+    stages = prepared_stages(recipe, run, known)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):
         due = [stage for stage in stages if should_run(stage, **flags)]
@@ -40,66 +35,6 @@ def main() -> None:
             make_of_lists(recipe, run, files, {stage.name: stage for stage in stages}, due)
         elif due:
             make(recipe, run, files, due)
-
-
-def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
-    """The files that the recipe names, each with its parts, fetched when they are URLs."""
-    from umls_reranker.core.fetch import fetch
-    from umls_reranker.data.release import release_files
-    from umls_reranker.data.sources import CONTENT_CHECKS
-
-    cache = Path(recipe.run.cache_dir)
-    concepts, mentions = recipe.concepts, recipe.mentions
-    lists = mentions.candidate_lists
-    from_corpus = mentions.mention_source == "pubtator" and not lists
-    if lists:
-        refuse_with_lists(mentions)
-    files: dict[str, tuple[Path, ...]] = {}
-    if concepts.concept_source == "obo":
-        locators = required(concepts.obo, "obo")
-        locators = [locators] if isinstance(locators, str) else locators
-        files["obo"] = tuple(fetch(one, cache, CONTENT_CHECKS["obo"]) for one in locators)
-    elif concepts.names_dictionary or not lists:
-        used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
-        files |= release_files(
-            Path(required(concepts.umls_dir, "umls_dir")),
-            concepts.semantic_network_dir and Path(concepts.semantic_network_dir),
-            unused=[name for name, is_used in used.items() if not is_used],
-        )
-    by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
-    if from_corpus or (lists and by_documents):
-        names = ("corpus", "train_documents", "dev_documents", "test_documents")[bool(lists) :]
-        for name in names if mentions.test_documents else names[:-1]:
-            files[name] = (fetch(required(getattr(mentions, name), name), cache, CONTENT_CHECKS[name]),)
-    if mentions.feedback:
-        files["feedback"] = (Path(mentions.feedback),)
-    if lists:
-        files["candidate_lists"] = (Path(lists),)
-    return files
-
-
-def refuse_with_lists(mentions: MentionArguments) -> None:
-    for key, remedy in (
-        ("corpus", "the lists hold the mentions"),
-        ("feedback", "write corrected mentions into the lists, in documents of the split train"),
-    ):
-        if getattr(mentions, key):
-            raise UserError(f"{key}: does not go together with candidate_lists; leave it out, {remedy}")
-    if mentions.mention_source != "pubtator":
-        raise UserError("mention_source: candidate_lists take its place; leave it out")
-
-
-def required(value: Any, key: str) -> Any:
-    if not value:
-        raise UserError(f"the recipe needs the key {key}; run with --help to see what it takes")
-    return value
-
-
-def each_file(files: dict[str, tuple[Path, ...]]) -> Iterator[tuple[str, Path]]:
-    """Every file by name; several under one name are numbered."""
-    for name, paths in files.items():
-        for place, path in enumerate(paths, start=1):
-            yield name if len(paths) == 1 else f"{name} {place}", path
 
 
 def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due: list[Stage]) -> None:

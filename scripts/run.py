@@ -6,23 +6,23 @@
 
 Shows one line per stage, with the time left if the recipe says how long stages take (stage_minutes). The output of the
 stages is in run.log of the run folder. Finished stages are skipped, so the same command resumes after a stop.
+--dry_run lists the stages: which are up to date, which would be made, and why.
 --accelerate_config, a file or the name of one in the package, launches embedding, mining and training with accelerate.
 The exit code is 0 if all targets of the recipe are met, and 1 if one is missed.
 """
 
-import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-import umls_reranker
 from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.launch import LAUNCHED, launch_options, shell_code
+from umls_reranker.core.files import fingerprint_path
+from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, shell_code
 from umls_reranker.core.progress import StageLines
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.stage_keys import planned_stages
 
 STAGES = {
     "prepare_data": "reading concepts and mentions",
@@ -34,7 +34,6 @@ STAGES = {
     "evaluate": "measuring on the test split",
     "validate": "checking the model folder",
 }
-COMMAND = Path(umls_reranker.__file__).with_name("__main__.py")
 LOG = "run.log"
 
 
@@ -44,17 +43,35 @@ RETRIEVAL = ("train_encoder", "build_index")
 
 def main() -> int:
     words = sys.argv[1:]
-    _, without_launch = launch_options(words)
+    options, without_launch = launch_options(words)
     # Errors in the recipe are reported before the first stage.
     recipe = parse_recipe(__doc__, (RunArguments,), without_launch)
 
     def command(stage: str) -> list[str]:
-        return [sys.executable, str(COMMAND), stage, *(words if stage in LAUNCHED else without_launch)]
+        return [stage, *(words if stage in LAUNCHED else without_launch)]
 
-    stages = stages_of(recipe)
     if recipe.run.dry_run:
-        return next((code for stage in stages if (code := shell_code(subprocess.call(command(stage))))), 0)
-    return run(recipe.run, stages, command)
+        return show_plan(recipe, options)
+    return run(recipe.run, stages_of(recipe), command)
+
+
+def show_plan(recipe, options) -> int:
+    """Say of every stage whether it would be made and why, without starting any."""
+    from umls_reranker.data.input_files import fingerprints, input_files
+
+    if "WORLD_SIZE" not in os.environ:
+        # It decides the number of pairs of a training step, if the recipe does not.
+        os.environ["WORLD_SIZE"] = str(launched_processes(options))
+    corrections, code = recipe.calibration.calibration_feedback, 0
+    files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), shown=True)
+    corrected = fingerprint_path(Path(corrections)) if corrections else None
+    for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
+        try:
+            should_run(stage, overwrite=recipe.run.overwrite, dry_run=True)
+        except UserError as error:
+            print(f"[{stage.name}] error: {error}", file=sys.stderr)
+            code = 2
+    return code
 
 
 def stages_of(recipe) -> dict[str, str]:
@@ -69,19 +86,21 @@ def run(settings, stages, command) -> int:
     lines = StageLines(stages, minutes(settings))
     folder.mkdir(parents=True, exist_ok=True)
     print(f"Output goes to {folder}, the log of the stages to {folder / LOG}", file=sys.stderr)
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        for stage in stages:
-            log.write(f"== {stage}\n")
-            log.flush()
-            begins, made = log.tell(), size(folder / "stages.jsonl")
-            lines.begin(stage)
-            code = wait(command(stage), log, lines)
-            lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
-            # A missed target ends the run after the results are shown.
-            if code and (stage, code) != ("validate", 1):
-                print(reason(folder / LOG, begins), file=sys.stderr)
-                return code
-    return shell_code(subprocess.call(command("summarize"))) or code
+    log = folder / LOG
+    for stage in stages:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"== {stage}\n")
+        begins, made = size(log), size(folder / "stages.jsonl")
+        lines.begin(stage)
+        code = wait(begin(command(stage), log), lines)
+        lines.end(worked=bool(code) or stage == "validate" or size(folder / "stages.jsonl") > made)
+        # A missed target ends the run after the results are shown.
+        if code and (stage, code) != ("validate", 1):
+            print(reason(log, begins), file=sys.stderr)
+            return code
+    shown = begin(command("summarize"))
+    shown.join()
+    return shell_code(shown.exitcode) or code
 
 
 def minutes(settings) -> dict[str, float]:
@@ -91,19 +110,17 @@ def minutes(settings) -> dict[str, float]:
         raise UserError("stage_minutes must map commands to numbers of minutes") from None
 
 
-def wait(command, log, lines) -> int:
-    """Run a command to its end, and redraw the line of its stage every second."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as process:
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return shell_code(process.wait(timeout=1.0))
-                lines.show()
-        except BaseException:
-            print(file=sys.stderr)
-            process.terminate()
-            raise
+def wait(process, lines) -> int:
+    """Wait for the end of a command, redraw the line of its stage every second, and return the exit code."""
+    try:
+        while process.exitcode is None:
+            process.join(timeout=1.0)
+            lines.show()
+    except BaseException:
+        print(file=sys.stderr)
+        process.terminate()
+        raise
+    return shell_code(process.exitcode)
 
 
 def reason(log: Path, begins: int) -> str:

@@ -1,7 +1,7 @@
 """The command ``umls-reranker``: it finds, launches and explains the scripts."""
 
-import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from data_fixtures import write_pmids, write_pubtator, write_rrf, write_semantic_network
 
 from umls_reranker import __main__ as command
 from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.launch import LAUNCHED, launch_options, start
+from umls_reranker.core.launch import LAUNCHED, begin, launch_options, start
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.shipped import find_recipe, shipped_configs, shipped_recipes
+from umls_reranker.core.stage_keys import planned_stages
+from umls_reranker.data.input_files import fingerprints, input_files
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "accelerate_configs"
@@ -149,19 +152,18 @@ STAGES = [*command.GROUPS["Stages of a run, in their order"]]
 
 
 class Stages:
-    """In place of `subprocess.Popen`: records the commands, prints two lines for each, ends with a given code."""
+    """In place of `begin`: records the commands, prints two lines for each, ends with a given code."""
 
     def __init__(self, failing):
         self.failing, self.calls = failing, []
 
-    def __call__(self, started, stdout=None, **options):
-        assert started[:2] == [sys.executable, command.__file__]
-        stage, *words = started[2:]
-        self.calls.append((stage, words, stdout is not None))
-        if stdout is not None:
-            stdout.write(f"{stage} prints\nerror: {stage} ends\n")
-            stdout.flush()
-        return contextlib.nullcontext(SimpleNamespace(wait=lambda timeout=None: self.failing.get(stage, 0)))
+    def __call__(self, words, log=None):
+        stage, *words = words
+        self.calls.append((stage, words, log is not None))
+        if log is not None:
+            with log.open("a") as file:
+                file.write(f"{stage} prints\nerror: {stage} ends\n")
+        return SimpleNamespace(exitcode=self.failing.get(stage, 0), join=lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +179,7 @@ class Stages:
 def test_run_shows_one_line_a_stage(monkeypatch, tmp_path, capsys, failing, code, started, error):
     stages = Stages(failing)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", stages)
+    monkeypatch.setattr(launch, "begin", stages)
     words, launched = ["quickstart", "--seed", "3"], ["--accelerate_config", "cpu"]
     monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", *words, *launched])
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -198,13 +200,13 @@ def test_run_shows_one_line_a_stage(monkeypatch, tmp_path, capsys, failing, code
 
 
 def test_run_ends_with_what_a_stage_printed_where_it_says_no_reason(monkeypatch, tmp_path, capsys):
-    def crash(started, stdout, **options):
-        stdout.write("Traceback ...\nboom\n")
-        stdout.flush()
-        return contextlib.nullcontext(SimpleNamespace(wait=lambda timeout=None: 1))
+    def crash(words, log):
+        with log.open("a") as file:
+            file.write("Traceback ...\nboom\n")
+        return SimpleNamespace(exitcode=1)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", crash)
+    monkeypatch.setattr(launch, "begin", crash)
     monkeypatch.setattr(sys, "argv", ["umls-reranker", "run", "quickstart"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(SystemExit) as ended:
@@ -215,18 +217,102 @@ def test_run_ends_with_what_a_stage_printed_where_it_says_no_reason(monkeypatch,
     assert told == ["Traceback ...", "boom", f"error: this stage failed; its output is in {log}"]
 
 
-@pytest.mark.parametrize("words", [["run", "quickstart"], ["quickstart"]])
-def test_a_dry_run_prints_what_the_stages_say_and_writes_nothing(monkeypatch, tmp_path, words):
-    stages = Stages({})
+@pytest.mark.parametrize("drivers", [(), (os.devnull,)], ids=["forked", "started"])
+def test_a_command_is_a_process_that_writes_into_the_log(monkeypatch, tmp_path, drivers):
+    monkeypatch.setattr(launch, "GPU_DRIVERS", drivers)
+    monkeypatch.setattr(launch, "LIBRARIES", ["colorsys"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    log = tmp_path / "run.log"
+    log.write_text("== first\n")
+    for words, code in ((["recipes"], 0), (["recipes", "copy", "quick"], 2)):
+        process = begin(words, log)
+        process.join(240)
+        assert process.exitcode == code
+    first, *told, last = log.read_text().splitlines()
+    assert first == "== first" and any(line.split()[:1] == ["quickstart"] for line in told)
+    assert last.startswith("error: there is no quick to copy")
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path, capsys):
+    """Lists the stages of a recipe with raw files: stage -> what the dry run says."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", stages)
-    monkeypatch.setattr(sys, "argv", ["umls-reranker", *words, "--dry_run"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(SystemExit) as ended:
-        command.main()
-    assert ended.value.code == 0
-    assert stages.calls == [(stage, ["quickstart", "--dry_run"], False) for stage in STAGES if stage != "summarize"]
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(launch, "begin", None)
+    train, dev = write_pmids(Path())
+    recipe = {
+        "umls_dir": write_rrf(Path("META")),
+        "semantic_network_dir": write_semantic_network(Path("NET")),
+        "corpus": write_pubtator(Path("corpus.txt")),
+        "train_documents": train,
+        "dev_documents": dev,
+        "encoder_training_steps": 5,
+        "start_from_encoder": True,
+    }
+    Path("mine.yaml").write_text("".join(f"{key}: {value}\n" for key, value in recipe.items()))
+
+    def plan(*words, code=0):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(sys, "argv", ["umls-reranker", "run", "mine.yaml", "--dry_run", *words])
+            patch.setattr(sys, "path", list(sys.path))
+            # Set and removed again, so that it is gone afterwards.
+            patch.setenv("WORLD_SIZE", "1")
+            patch.delenv("WORLD_SIZE")
+            command.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (code, "")
+        told = dict(line[1:].split("] ", 1) for line in err.splitlines())
+        return {name: text.replace(f"runs/run/{name}", "...") for name, text in told.items() if "bytes" not in text}
+
+    return plan
+
+
+PLANNED = [
+    "concepts",
+    "mentions",
+    "encoder",
+    "vectors",
+    "index",
+    "candidates",
+    "pairs",
+    "checkpoints",
+    "model",
+    "report",
+]
+
+
+def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
+    launched = "--accelerate_config", str(CONFIGS / "cpu_two_processes.yaml")
+    assert planned() == planned(*launched) == dict.fromkeys(PLANNED, "would be made in ...")
+    assert not Path("runs").exists()
+    recipe = load_recipe("mine.yaml")
+    files = fingerprints(input_files(recipe), Path("cache"), shown=False)
+    for name, stage in planned_stages(recipe, recipe.run.run_dir, files, None).items():
+        with stage.writing() as (_, summary):
+            summary |= {"pairs": {"train": {"pairs": {"positive": 7, "type": 0}}}}.get(name, {"strings": 1200})
+    done = dict.fromkeys(PLANNED, "up to date in ...: strings 1,200")
+    assert planned() == done | {"pairs": "up to date in ...: train pairs positive 7"}
+    changed = planned("--learning_rate", "1e-4", "--target_precision", "0.9")
+    assert {name: text for name, text in changed.items() if "again" in text} == {
+        "checkpoints": "would be made again (learning_rate 2e-05, now 0.0001) in ...",
+        "model": "would be made again (target_precision 0.95, now 0.9; other checkpoints) in ...",
+        "report": "would be made again (other model) in ...",
+    }
+    # The pairs of a training step are the recipe's, or follow from the processes.
+    assert "again (global_batch_size 64, now 128)" in planned(*launched)["checkpoints"]
+    shutil.rmtree("runs/run/vectors")
+    assert list(planned()) == [name for name in PLANNED if name != "vectors"]
+    shutil.rmtree("runs/run/index")
+    assert {name for name, text in planned().items() if text.startswith("would be made in")} == {"vectors", "index"}
+
+
+def test_a_dry_run_goes_on_after_a_stage_that_cannot_be_resumed(planned):
+    partial = Path("runs/run/.checkpoints.partial/checkpoint-5")
+    partial.mkdir(parents=True)
+    (partial / "complete").touch()
+    told = planned(code=2)
+    assert list(told) == PLANNED
+    assert told["checkpoints"].startswith("error: runs/run/.checkpoints.partial holds output of a killed run")
+    assert told["model"] == "would be made in ..."
 
 
 def test_minutes_of_stages_are_numbers(tmp_path):

@@ -78,7 +78,7 @@ def dispatch() -> int:
             return start(script, words, options)
     # From here on, as if Python had been started with the script.
     sys.argv = [str(script), *words]
-    sys.path[0] = str(script.parent)
+    sys.path.insert(0, str(script.parent))
     runpy.run_path(str(script), run_name="__main__")
     return 0
 

@@ -45,7 +45,7 @@ STALE = {
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
-    "early_stopping_patience max_dev_pairs": "checkpoints",
+    "early_stopping_patience max_dev_pairs frozen_layers": "checkpoints",
     "features calibrator target_precision confidence scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
@@ -81,35 +81,10 @@ WHOLE = {
 }
 
 
-class PlannedRun(RunFolder):
-    """A run folder in which every stage is taken for done."""
-
-    def __init__(self, path):
-        super().__init__(path)
-        self.made = {}
-
-    def key_of(self, stage, made_by):
-        return self.made[stage].key
-
-    def stage(self, name, *contents, **resuming):
-        self.made[name] = super().stage(name, *contents, **resuming)
-        return self.made[name]
-
-
 def plan(tmp_path, files=None, corrections=None, **values):
     """Stage -> `Stage` of a recipe."""
     recipe = Recipe.from_values(WHOLE | values)
-    run = PlannedRun(tmp_path)
-    stage_keys.prepared_stages(recipe, run, files or FILES)
-    if not recipe.mentions.candidate_lists:
-        if recipe.encoder.encoder_training_steps:
-            stage_keys.encoder_stage(recipe, run)
-        stage_keys.index_stages(recipe, run)
-    stage_keys.pairs_stage(recipe, run)
-    stage_keys.checkpoints_stage(recipe, run)
-    stage_keys.model_stage(recipe, run, corrections)
-    stage_keys.report_stage(recipe, run)
-    return run.made
+    return stage_keys.planned_stages(recipe, tmp_path, files or FILES, corrections)
 
 
 def stale(before, after):
@@ -177,7 +152,7 @@ def test_lists_of_ones_own_take_the_place_of_retrieval(tmp_path):
     assert "concepts" not in stale(before, planned(dev_share=0.3)) >= {"mentions", "candidates", "pairs"}
     for stages in (stage_keys.encoder_stage, stage_keys.index_stages):
         with pytest.raises(UserError, match="candidate_lists, which replace encoder, index and retrieval"):
-            stages(Recipe.from_values({"candidate_lists": "lists"}), PlannedRun(tmp_path))
+            stages(Recipe.from_values({"candidate_lists": "lists"}), RunFolder(tmp_path))
 
 
 def test_corrections_count_by_their_content(tmp_path):

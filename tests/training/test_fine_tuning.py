@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_models import tiny_cross_encoder, tiny_encoder
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification, TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from umls_reranker.core.arguments import ModelArguments, RunArguments
@@ -24,7 +24,7 @@ from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import tokenize_pairs, weight_scale
-from umls_reranker.training.fine_tuning import fine_tune, load_base_model, training_arguments
+from umls_reranker.training.fine_tuning import fine_tune, freeze_lowest, load_base_model, training_arguments
 from umls_reranker.training.sampling import MentionLists, Pass
 from umls_reranker.training.trainer import TrainingPasses
 
@@ -336,6 +336,30 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
 def test_training_stops_when_nothing_gets_better(model, tmp_path):
     summary = run_training(model, tmp_path, learning_rate=0.0, early_stopping_patience=1, max_steps=40)
     assert (summary["steps"], summary["best_step"]) == (4, 2)
+
+
+def test_frozen_layers_stay_as_they_are(tmp_path):
+    base = tiny_encoder(tmp_path / "base")
+    run_training(base, tmp_path / "run", max_steps=2, frozen_layers=1)
+    before = load_file(base / "model.safetensors")
+    after = load_file(tmp_path / "run" / "checkpoint-best" / "model.safetensors")
+    changed = {name for name, weights in before.items() if not np.array_equal(weights, after[f"bert.{name}"])}
+    # The gradient of a key's bias is rounding: it shifts all scores of a query alike.
+    still = {"encoder.layer.1.attention.self.key.bias"}
+    assert (
+        changed | still == {name for name in before if not name.startswith(("embeddings", "encoder.layer.0"))} | still
+    )
+
+
+def test_layers_that_cannot_be_frozen_are_refused(model):
+    network, _ = load_base_model(str(model), None, PairTemplate(32))
+    with pytest.raises(UserError, match="frozen_layers: 2 is not among 0 to 1, the layers to choose from"):
+        freeze_lowest(network, 2)
+    other = DistilBertForSequenceClassification(
+        DistilBertConfig(vocab_size=9, dim=4, n_layers=1, n_heads=1, hidden_dim=4)
+    )
+    with pytest.raises(UserError, match="frozen_layers: is not known for distilbert; leave it out"):
+        freeze_lowest(other, 0)
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
-"""Launch scripts in several processes, on GPUs and machines, with accelerate."""
+"""Start commands in processes of their own, and scripts in several, on GPUs and machines, with accelerate."""
 
 from __future__ import annotations
 
+import importlib
+import multiprocessing
 import os
+import runpy
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from .errors import UserError
 from .script import CommandParser
 from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "launch_options", "shell_code", "start"]
+__all__ = ["LAUNCHED", "begin", "launch_options", "launched_processes", "shell_code", "start"]
 
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
@@ -28,6 +33,48 @@ OPTIONS = {
     "main_process_port": int,
     "fsdp_transformer_layer_cls_to_wrap": str,
 }
+
+# What commands import and what takes seconds.
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "faiss",
+    "scipy.optimize",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+)
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+def begin(words: Sequence[str], log: Path | None = None) -> BaseProcess:
+    """Start ``umls-reranker WORDS`` in a process of its own.
+
+    On Linux without a GPU it is forked from this process, which imports the libraries first: for each of eight
+    commands, the imports take as long as the short ones work. The driver of a GPU may not survive a fork.
+
+    Args:
+        log: what is printed is appended to this file; None: it goes where it goes here.
+    """
+    forks = sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS))
+    for name in LIBRARIES if forks else ():
+        importlib.import_module(name)
+    context: Any = multiprocessing.get_context("fork" if forks else "spawn")
+    process = context.Process(target=_become, args=(list(words), log))
+    process.start()
+    return process
+
+
+def _become(words: list[str], log: Path | None) -> None:
+    """Turn this process into ``umls-reranker WORDS``; it ends with the command's exit code."""
+    if log is not None:
+        with log.open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = ["umls-reranker", *words]
+    runpy.run_module("umls_reranker", run_name="__main__", alter_sys=True)
 
 
 def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -70,6 +117,14 @@ def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int
         UserError: accelerate refuses the configuration.
     """
     return shell_code(_launch(script, words, options))
+
+
+def launched_processes(options: Mapping[str, Any]) -> int:
+    """Number of processes that `start` would start with these options; 1 if nothing is to be launched."""
+    if not options:
+        return 1
+    settings = yaml.safe_load(Path(options["accelerate_config"]).read_text(encoding="utf-8"))
+    return {**settings, **options}.get("num_processes", 1)
 
 
 def shell_code(code: int) -> int:

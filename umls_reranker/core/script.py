@@ -100,7 +100,11 @@ def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
     needed = overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
         does = "up to date in" if not needed else "would be made in" if dry_run else "->"
+        reason = dry_run and needed and not overwrite and stage.outdated()
+        does = f"would be made again ({reason}) in" if reason else does
         resumes = needed and not overwrite and stage.resumes()
         ending = ", resuming what a killed run left" if resumes else ""
+        if dry_run and not needed and (sizes := stage.sizes()):
+            ending = f": {sizes}"
         print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
     return needed and not dry_run

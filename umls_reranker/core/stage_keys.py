@@ -16,7 +16,7 @@ from typing import Any
 from .errors import UserError
 from .files import model_sha256, remembered
 from .recipe import Recipe
-from .stages import RunFolder, Stage
+from .stages import PlannedRun, RunFolder, Stage
 
 __all__ = [
     "ENCODER_FOLDER",
@@ -26,7 +26,9 @@ __all__ = [
     "further_indexes",
     "index_stages",
     "model_stage",
+    "needs_vectors",
     "pairs_stage",
+    "planned_stages",
     "prepared_stages",
     "report_stage",
 ]
@@ -62,7 +64,7 @@ CHECKPOINT_KEYS = (
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
     "candidate_fields",
     # loss and data
-    *("loss", "listwise_weight", "seed", "global_batch_size"),
+    *("loss", "listwise_weight", "seed", "global_batch_size", "frozen_layers"),
     # schedule and optimizer
     *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
@@ -138,6 +140,18 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     return stages | {"candidates": run.stage("candidates", settings, inputs)}
 
 
+def needs_vectors(recipe: Recipe, stages: Mapping[str, Stage]) -> bool:
+    """Whether a stage that is not finished reads ``vectors``, or they are there anyway.
+
+    An exact index holds the vectors themselves, so vectors/ may be removed once it is built.
+
+    Args:
+        stages: of `index_stages`.
+    """
+    readers = ["index"] if recipe.index.index_factory == EXACT_INDEX else ["index", "candidates"]
+    return stages["vectors"].is_done() or not all(stages[name].is_done() for name in readers)
+
+
 def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``pairs``."""
     settings = asdict(recipe.mining) | {"seed": recipe.run.seed}
@@ -180,6 +194,27 @@ def report_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``report``."""
     settings = {"bootstrap_resamples": recipe.evaluation.bootstrap_resamples, "seed": recipe.run.seed}
     return run.stage("report", settings, _made(run, "model", "candidates", "pairs"))
+
+
+def planned_stages(recipe: Recipe, path: Path, files: Mapping[str, str], corrections: str | None) -> dict[str, Stage]:
+    """All stages of a recipe in order, as if those before each were finished.
+
+    Args:
+        path: of the run folder.
+        files, corrections: of `prepared_stages` and `model_stage`.
+    """
+    run = PlannedRun(path)
+    prepared_stages(recipe, run, files)
+    if not recipe.mentions.candidate_lists:
+        if recipe.encoder.encoder_training_steps:
+            encoder_stage(recipe, run)
+        if not needs_vectors(recipe, index_stages(recipe, run)) and not recipe.run.overwrite:
+            del run.stages["vectors"]
+    pairs_stage(recipe, run)
+    checkpoints_stage(recipe, run)
+    model_stage(recipe, run, corrections)
+    report_stage(recipe, run)
+    return run.stages
 
 
 def _require_retrieval(recipe: Recipe) -> None:

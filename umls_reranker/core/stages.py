@@ -34,7 +34,7 @@ from .files import (
 from .locks import hold
 from .version import __version__
 
-__all__ = ["LINEAGE", "RunFolder", "Stage"]
+__all__ = ["LINEAGE", "PlannedRun", "RunFolder", "Stage"]
 
 STAGE_MANIFEST = "manifest.json"
 # Written first: what the folder is made with, for a run that finds it incomplete.
@@ -45,12 +45,22 @@ LINEAGE = "lineage.json"
 LIBRARIES: dict[str, tuple[str, ...]] = {
     name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")
 }
+# Entries of a summary that say how much a folder holds.
+SIZES = {"concepts", "mentions", "names", "pairs", "steps", "strings"}
 LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
 
 
 def _plain(value: Any) -> Any:
     """A NumPy number as a Python number, anything else as text."""
     return value.item() if getattr(value, "size", None) == 1 else str(value)
+
+
+def _sizes(summary: Mapping[str, Any], *path: str) -> Iterator[str]:
+    for name, value in summary.items():
+        if isinstance(value, Mapping):
+            yield from _sizes(value, *path, name)
+        elif isinstance(value, int) and value and SIZES & {*path, name}:
+            yield f"{' '.join([*path, name])} {value:,}"
 
 
 def library_versions() -> dict[str, str | None]:
@@ -107,8 +117,8 @@ class Stage:
 
     def is_done(self) -> bool:
         """Whether the finished folder was made with the same settings, inputs and version."""
-        manifest = self.folder / STAGE_MANIFEST
-        return manifest.is_file() and read_json(manifest).get("key") == self.key
+        former = self.former()
+        return former is not None and former.get("key") == self.key
 
     def resumes(self) -> bool:
         """Whether the hidden folder holds something that this stage can resume from.
@@ -120,22 +130,42 @@ class Stage:
             return False
         try:
             former = read_json(self.partial / RESUME_FILE)
-            changed = [name for name, fact in self.facts.items() if former[name] != fact]
+            changed = self._changed({name: former[name] for name in self.facts}, self.facts)
         except (UserError, KeyError, TypeError):
             raise UserError(
                 f"{self.partial} holds output of a killed run of another version; use --overwrite to drop it and "
                 "start over"
             ) from None
         if changed:
-            named = "; ".join(
-                f"other {name}" if name in self.inputs else f"{name} {former[name]!r}, now {self.facts[name]!r}"
-                for name in changed
-            )
             raise UserError(
-                f"{self.partial} holds output of a killed run with {named}; set this back to resume, or use "
+                f"{self.partial} holds output of a killed run with {changed}; set this back to resume, or use "
                 "--overwrite to drop it and start over"
             )
         return True
+
+    def former(self) -> dict[str, Any] | None:
+        """The manifest of the finished folder, None without one."""
+        manifest = self.folder / STAGE_MANIFEST
+        return read_json(manifest) if manifest.is_file() else None
+
+    def outdated(self) -> str:
+        """What the finished folder was made with that differs now, in words; empty if there is no such folder."""
+        former = self.former()
+        if former is None:
+            return ""
+        known = former.get("settings", {}) | former.get("inputs", {})
+        return self._changed(known, json.loads(json.dumps(self.settings | self.inputs))) or "another version"
+
+    def sizes(self) -> str:
+        """Numbers of concepts, mentions, pairs and so on in the finished folder, in words."""
+        return ", ".join(_sizes((self.former() or {}).get("summary", {})))
+
+    def _changed(self, former: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+        names = [name for name in {**former, **now} if former.get(name) != now.get(name)]
+        inputs = {name for name in names if name in self.inputs or name not in now}
+        return "; ".join(
+            f"other {name}" if name in inputs else f"{name} {former.get(name)!r}, now {now[name]!r}" for name in names
+        )
 
     @contextmanager
     def writing(self, overwrite: bool = False, *, owner: bool = True) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -255,3 +285,22 @@ class RunFolder:
             self.path / ".lock", f"another process is working in {self.path}; wait for it or choose another run_name"
         ):
             yield
+
+
+class PlannedRun(RunFolder):
+    """The run folder of a dry run: a stage counts as finished, with the key that it would get.
+
+    Attributes:
+        stages: the stages by name, in the order in which they were asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.stages: dict[str, Stage] = {}
+
+    def key_of(self, stage: str, made_by: str) -> str:
+        return self.stages[stage].key if stage in self.stages else super().key_of(stage, made_by)
+
+    def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
+        self.stages[name] = super().stage(name, settings, inputs, **resuming)
+        return self.stages[name]

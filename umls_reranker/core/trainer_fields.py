@@ -42,6 +42,11 @@ class TrainingStageArguments:
         50_000,
         "maximum number of dev candidates, drawn from all documents, for comparing checkpoints",
     )
+    frozen_layers: int | None = recipe_key(
+        None,
+        "leave the embeddings and this many of the lowest layers as they are, which saves a third of a step or more; "
+        "0: the embeddings alone; empty: train everything",
+    )
     early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops")
 
     learning_rate: float = _schedule(2e-5, "peak learning rate (the library's default is 5e-5)")
@@ -148,7 +153,7 @@ class TrainingStageArguments:
 
 
 # Keys that `transformers.TrainingArguments` does not have.
-OWN = ("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "early_stopping_patience")
+OWN = ("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "frozen_layers", "early_stopping_patience")
 
 # Fields of `transformers.TrainingArguments` that a recipe cannot set, by reason.
 _REASONS = {

@@ -50,7 +50,7 @@ from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
 
-__all__ = ["fine_tune", "load_base_model", "mixed_precision", "training_arguments"]
+__all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "training_arguments"]
 
 # Keys that must be 1 or more, if given.
 COUNTS = "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"
@@ -86,6 +86,24 @@ def load_base_model(
     if template.prepare_tokenizer(tokenizer):
         network.resize_token_embeddings(len(tokenizer))
     return network, tokenizer
+
+
+def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
+    """Exclude the embeddings and the lowest layers from training; their gradients are not computed.
+
+    Tokens that were added to the vocabulary keep their initial vectors.
+
+    Raises:
+        UserError: the network has fewer layers, or its layers have other names than BERT's.
+    """
+    try:
+        embeddings, all_layers = network.base_model.embeddings, network.base_model.encoder.layer
+    except AttributeError:
+        raise UserError(f"frozen_layers: is not known for {network.config.model_type}; leave it out") from None
+    if not 0 <= layers < len(all_layers):
+        raise UserError(f"frozen_layers: {layers} is not among 0 to {len(all_layers) - 1}, the layers to choose from")
+    for module in (embeddings, *all_layers[:layers]):
+        module.requires_grad_(False)
 
 
 def training_arguments(
@@ -233,6 +251,8 @@ def fine_tune(
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
+    if training.frozen_layers is not None:
+        freeze_lowest(network, training.frozen_layers)
     encoder = PairEncoder(tokenizer, template)
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
