@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from list_fixtures import make_lists
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.evaluation.report import serving_figures
+from umls_reranker.evaluation.report import pair_logits, serving_figures
+from umls_reranker.models.cross_encoder import Scores
+from umls_reranker.models.template import PairTemplate
 from umls_reranker.serving.monitoring.figures import Figures, Top
 
 
@@ -22,3 +25,20 @@ def test_the_report_and_the_monitor_count_lists_without_candidates_alike():
     assert reported["mean_top_score"]["value"] == pytest.approx(0.8)
     assert reported["mean_top_score"]["population"] == "3 test mentions with candidates"
     assert reported["without_candidates_share"]["value"] == pytest.approx(0.4)
+
+
+def test_pairs_that_are_candidates_are_not_scored_again():
+    class Scorer:
+        template, asked = PairTemplate(), []
+
+        def score(self, *columns):
+            self.asked.append(columns)
+            return Scores(np.arange(7, 7 + len(columns[0]), dtype=np.float32), 0)
+
+    lists = make_lists(["m", "n"], [["a", "b"], ["a", "c"]])
+    logits = np.array([1, 2, 3, np.nan], np.float32)
+    pairs = ["n", "m", "n", "n", "m", "n"], ["a", "b", "c", "d", "a", "c"], [""] * 6, ["", "", "", "", "x", ""]
+    assert pair_logits(Scorer(), pairs, lists, logits, "title").tolist() == [3, 2, 7, 8, 9, 7]
+    assert Scorer.asked == [(["n", "n", "m"], ["c", "d", "a"], ["", "", ""], ["", "", "x"], "title")]
+    assert pair_logits(Scorer(), [part[:2] for part in pairs], lists, logits, "title").tolist() == [3, 2]
+    assert len(Scorer.asked) == 1

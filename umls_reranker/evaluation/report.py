@@ -25,7 +25,7 @@ from .slices import group_slices, slice_figures, type_slices
 from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from datasets import Dataset
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["build_report", "decided_figures", "serving_figures"]
+__all__ = ["build_report", "decided_figures", "pair_logits", "serving_figures"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
 # Per system, the rank of the gold concept and, if it may abstain, which mentions it answered.
@@ -88,7 +88,7 @@ def build_report(
     hierarchy = thresholds.hierarchy
     report = decided_figures(lists, decided, outcomes, systems, confidences, split, options) | {
         "in_dictionary": int(outcomes.in_dictionary.sum()),
-        "pair": _mined_pairs(scorer, pairs, documents, split, options),
+        "pair": _mined_pairs(scorer, pairs, lists, decided.logits, documents, split, options),
         "candidate_pair": _with_population(
             pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
@@ -208,14 +208,43 @@ def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: Concept
 
 
 def _mined_pairs(
-    scorer: PairScorer, pairs: Dataset, documents: np.ndarray, split: str, options: dict[str, Any]
+    scorer: PairScorer,
+    pairs: Dataset,
+    lists: CandidateLists,
+    logits: np.ndarray,
+    documents: np.ndarray,
+    split: str,
+    options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    mentions, names, lefts, rights = (list(pairs[name]) for name in ("mention", "name", "left", "right"))
-    logits = scorer.score(mentions, names, lefts, rights, f"scoring mined {split} pairs").logits
+    columns = [list(pairs[name]) for name in ("mention", "name", "left", "right")]
+    mined = pair_logits(scorer, columns, lists, logits, f"scoring mined {split} pairs")
     documents = documents[pairs.with_format("numpy")["mention_id"][:]]
     labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
-    report = pair_report(sigmoid(logits), labels, documents, 0.5, **options)
+    report = pair_report(sigmoid(mined), labels, documents, 0.5, **options)
     return _with_population(report, f"{len(labels):,} mined {split} pairs, raw probability >= 0.5")
+
+
+def pair_logits(
+    scorer: PairScorer, pairs: Sequence[Sequence[str]], lists: CandidateLists, logits: np.ndarray, title: str
+) -> np.ndarray:
+    """Logits of p pairs, (p,); only those that are not candidates of the lists are scored.
+
+    Args:
+        pairs: their mentions, names, lefts and rights, p each, as the scorer reads them.
+        logits: (m,) of the lists' candidates, NaN if not scored.
+        title: of a progress bar.
+    """
+    texts, names = scorer.template.mention_texts(lists), scorer.template.candidate_texts(lists)
+    known = {
+        (texts[row], name, lists.lefts[row], lists.rights[row]): logit
+        for row, name, logit in zip(lists.owner.tolist(), names, logits.tolist(), strict=True)
+        if logit == logit
+    }
+    keys = list(zip(*pairs, strict=True))
+    new = [key for key in dict.fromkeys(keys) if key not in known]
+    if new:
+        known |= zip(new, scorer.score(*map(list, zip(*new, strict=True)), title).logits.tolist(), strict=True)
+    return np.array([known[key] for key in keys], np.float32)
 
 
 def _with_population(report: dict[str, dict[str, Any]], population: str) -> dict[str, dict[str, Any]]:
