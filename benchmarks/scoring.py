@@ -1,10 +1,12 @@
 #!/usr/bin/env python
-"""Measure scoring against sentence_transformers.CrossEncoder: pairs a second, one mention's time, start, memory.
+"""Measure scoring against sentence_transformers.CrossEncoder: pairs and lists a second, one mention, start, memory.
 
     python benchmarks/scoring.py RUN
+    python benchmarks/scoring.py RUN --only lists
     python benchmarks/scoring.py RUN --only memory
 
-RUN is a finished run whose template has no context, so that both read the same; its dev candidates give the pairs.
+RUN is a finished run whose template has no context, so that both read the same; its dev candidates give the pairs, and
+its test mentions with as many candidates as most have give the whole lists.
 Runs are interleaved, so that what else the machine does meets all alike; printed are the best and the median. The
 machine's peak is given too: a product of 2048 x 2048 matrices, and the model's largest layer as it is computed here.
 """
@@ -28,14 +30,17 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder with mentions/, candidates/ and model/")
     parser.add_argument("--pairs", type=int, default=2_000, help="distinct pairs a run (default: 2,000)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved runs of each (default: 5)")
+    parser.add_argument("--mentions", type=int, default=32, help="whole lists a run (default: 32)")
     parser.add_argument("--budget", type=int, default=1_024, help="token budget (default: 1,024)")
     parser.add_argument(
         "--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="mentions of memory runs"
     )
-    parser.add_argument("--only", choices=["speed", "latency", "start", "memory"], nargs="+", help="parts to measure")
+    parser.add_argument(
+        "--only", choices=["speed", "lists", "latency", "start", "memory"], nargs="+", help="parts to measure"
+    )
     options = parser.parse_args()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    parts = {"speed": speed, "latency": latency, "start": start, "memory": memory}
+    parts = {"speed": speed, "lists": lists, "latency": latency, "start": start, "memory": memory}
     for name in options.only or parts:
         parts[name](options)
 
@@ -115,6 +120,44 @@ def agree(options, scorers, theirs) -> None:
             f"gap where the first differs {widest:.4f}; logits {apart.mean():.4f} apart on average, {apart.max():.4f} "
             "at most"
         )
+
+
+def lists(options) -> None:
+    """Whole lists in float32: all candidates scored, those that can win, and CrossEncoder.rank."""
+    from overhead import rows_of
+
+    rows, _ = rows_of(options.run, options.mentions)
+    reranker, theirs = our_reranker(options, "float32"), their_encoder(options, "float32")
+    columns = [[row[key] for row in rows] for key in rows[0]]
+    names = [[candidate["name"] for candidate in row["candidates"]] for row in rows]
+    runs: dict[str, Callable] = {
+        "CrossEncoder.rank": lambda: [
+            theirs.rank(row["entity"], own, show_progress_bar=False) for row, own in zip(rows, names, strict=True)
+        ]
+    }
+    for ending, exhaustive in (("all scored", True), ("those that can win", False)):
+        runs[f"rerank, {ending}"] = lambda exhaustive=exhaustive: [
+            reranker.rerank(*row.values(), exhaustive=exhaustive) for row in rows
+        ]
+        runs[f"rerank_batch, {ending}"] = lambda exhaustive=exhaustive: reranker.rerank_batch(
+            *columns, exhaustive=exhaustive
+        )
+    times, results = interleaved(runs, options.rounds)
+    whole, part = (results[f"rerank_batch, {ending}"] for ending in ("all scored", "those that can win"))
+    same = sum(one[0].cui == other[0].cui for one, other in zip(whole, part, strict=True))
+    scored = sum(ranked[0].scored for ranked in part) / sum(map(len, part))
+    print(f"\n{len(rows)} mentions, lists of {len(names[0])}, {threads()} threads; {scored:.1%} of the candidates")
+    print(f"scored, the first one the same for {same} mentions\n")
+    print("| run | mentions a second, best | median | times `rank` | times all scored |\n|:---|---:|---:|---:|---:|")
+
+    def times_of(other: str, name: str) -> float:
+        return float(np.median([a / b for a, b in zip(times[other], times[name], strict=True)]))
+
+    for name, seconds in times.items():
+        rates = f"{len(rows) / min(seconds):.1f} | {len(rows) / np.median(seconds):.1f}"
+        all_scored = f"{name.split(',')[0]}, all scored"
+        beside = f"{times_of(all_scored, name):.2f}" if all_scored in times else ""
+        print(f"| {name} | {rates} | {times_of('CrossEncoder.rank', name):.2f} | {beside} |")
 
 
 def latency(options) -> None:

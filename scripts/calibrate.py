@@ -49,6 +49,9 @@ def lists_parser() -> CommandParser:
     parser.add_argument(
         "--seed", type=int, default=RunArguments().seed, help="seed for splitting the documents into folds"
     )
+    parser.add_argument(
+        "--exhaustive", action="store_true", help="have the cross-encoder score also candidates that cannot win"
+    )
     return parser
 
 
@@ -70,7 +73,10 @@ def calibrate_on_lists(options) -> None:
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     given = read_labelled_lists(options.lists, source.hierarchy, CANDIDATE_FEATURES)
     settings = CalibrationArguments(
-        calibrator=options.calibrator, target_precision=options.target_precision, confidence=options.confidence
+        calibrator=options.calibrator,
+        target_precision=options.target_precision,
+        confidence=options.confidence,
+        exhaustive=options.exhaustive,
     )
     found = recalibrate(source, given, settings, options.seed)
     save_recalibrated(source, found, options.output)
@@ -141,6 +147,8 @@ def make(recipe, run, stage) -> None:
         f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
     )
+    if cut := calibration.models[0].cut:
+        print(f"candidates below a probability of {cut:g} by the other features are left unscored")
     for model in calibration.models[1:]:
         print(f"{model.name}: high confidence {model.thresholds.certificate}")
 

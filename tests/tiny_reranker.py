@@ -9,6 +9,7 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.decisions import RankedCandidate
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
@@ -65,8 +66,14 @@ def tiny_reranker(
     return folder
 
 
+def with_cut() -> Calibration:
+    """By cross-encoder and equal names; where a list has an equal name, no other can win."""
+    fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
+    baseline = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
+    return Calibration([InputModel(fusion=fusion, baseline=baseline, cut=0.01, thresholds=fit_thresholds())])
+
+
 def as_rows(ranked: Sequence[RankedCandidate]) -> list[dict[str, Any]]:
     """Ranked candidates of a mention as they are in files."""
-    keys = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs")
-    values = [(r.name, r.cui, r.cross_encoder_score, r.margin, r.logit, r.tier, r.accepted, r.inputs) for r in ranked]
-    return [dict(zip(keys, own, strict=True)) for own in values]
+    keys = ("name", "cui", "margin", "logit", "tier", "accepted", "inputs", "scored")
+    return [{key: getattr(item, key) for key in keys} | {"score": item.cross_encoder_score} for item in ranked]

@@ -1,10 +1,13 @@
 """`rank` by hand: order, margins, tiers and acceptance."""
 
 import numpy as np
+import pytest
 from list_fixtures import make_lists
 from tiny_reranker import HIERARCHY, fit_thresholds
 
 from umls_reranker.calibration.decisions import margins, rank
+from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.models.cross_encoder import Scores
@@ -41,6 +44,58 @@ def test_a_mention_without_what_the_model_reads_is_never_high():
     assert decided.missing["context"].tolist() == [False, True] and decided.accepted.all()
     strict = decide([0.99, 0.99], lists, shown=["context"], accept_tier="high")
     assert strict.accepted.tolist() == [True, False]
+
+
+RETRIEVED = [("a", 0.9), ("b", 0.1), ("c", 0.5), ("d", 0.5), ("e", 0.0)]
+
+
+def retrieved():
+    """A mention with five candidates, one with two, and one without any."""
+    items = [{"name": name, "retrieval_score": score} for name, score in RETRIEVED]
+    return make_lists(["m", "n", "o"], [items, items[3:], []], hierarchy=HIERARCHY)
+
+
+def with_cut(cut):
+    fusions = (
+        FeatureFusion({"cross_encoder": 1.0, "retrieval": 9.0}, {}, 5.0),
+        FeatureFusion({"retrieval": 9.0}, {}, 5.0),
+    )
+    model = InputModel(fusion=fusions[0], baseline=fusions[1], cut=cut, thresholds=fit_thresholds())
+    return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+
+
+def logits_of(lists):
+    return Scores(np.array([ord(name) for name in lists.names], np.float32) / 100, 0)
+
+
+def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many():
+    asked = []
+
+    def score(lists):
+        asked.append(lists.names.to_list())
+        return logits_of(lists)
+
+    lists = retrieved()
+    # By the baseline "b" and "e" have less than 0.01 of five candidates, "e" that of two as well.
+    decided = rank(lists, score, with_cut(0.01))
+    assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
+    assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
+    known = rank(lists, logits_of(lists), with_cut(0.01))
+    for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
+        np.testing.assert_array_equal(getattr(known, name), getattr(decided, name))
+
+
+@pytest.mark.parametrize("exhaustive", [True, [True] * 3])
+def test_exhaustive_scoring_is_that_without_a_cut(exhaustive):
+    lists = retrieved()
+    decided = [rank(lists, logits_of, with_cut(0.01), exhaustive=exhaustive), rank(lists, logits_of, with_cut(0.0))]
+    assert decided[0].scored.tolist() == [5, 2, 0]
+    for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
+        np.testing.assert_array_equal(*(getattr(found, name) for found in decided))
+
+
+def test_mentions_of_one_call_may_be_scored_exhaustively_or_not():
+    assert rank(retrieved(), logits_of, with_cut(0.01), exhaustive=[False, True, False]).scored.tolist() == [3, 2, 0]
 
 
 def test_no_lists_and_no_candidates_are_nothing_to_decide():

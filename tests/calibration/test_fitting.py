@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
 
+from umls_reranker.calibration import fitting
 from umls_reranker.calibration.fitting import fit_parts, score_inputs
 from umls_reranker.calibration.inputs import without
 from umls_reranker.core.arguments import CalibrationArguments
@@ -20,10 +21,10 @@ HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121",
 SIZE = 4
 
 
-def lists(n: int = 240, documents: int = 24, seed: int = 0) -> tuple[CandidateLists, np.ndarray]:
+def lists(n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0) -> tuple[CandidateLists, np.ndarray]:
     """Lists whose gold concept, or none, is drawn by the logits."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(-1, 2, (n, SIZE)).astype(np.float32)
+    logits = rng.normal(-1, spread, (n, SIZE)).astype(np.float32)
     noise = rng.gumbel(size=(n, SIZE + 1))
     gold = np.argmax(np.column_stack([np.zeros(n), logits]) + noise, axis=1) - 1
     items = [
@@ -90,6 +91,34 @@ def test_listwise_without_features_fuses_the_cross_encoder_alone():
     calibration, _ = fit(lists(), (), "listwise")
     assert [list(model.fusion.weights) for model in calibration.models] == [["cross_encoder"]]
     assert calibration.models[0].calibrator.method == "listwise"
+
+
+def informed(**options) -> tuple[CandidateLists, np.ndarray]:
+    """Lists whose retrieval scores say as much as the logits, other than those of `lists`."""
+    given, logits = lists(spread=6.0, **options)
+    return replace(given, scores={"retrieval": logits.astype(np.float64)}), logits
+
+
+def test_a_cut_keeps_to_its_limits_on_held_out_documents(monkeypatch):
+    given = informed()
+    calibration, _ = fit(given)
+    exhaustive, _ = fit(given, exhaustive=True)
+    kept = calibration.kept(given[0], np.zeros(len(given[0]), int))
+    assert calibration.models[0].cut == 0.01 and kept.mean() < 0.6 and exhaustive.models[0].cut == 0
+    # The weights are those of whole lists.
+    states = [found.models[0].to_dict() | {"cut": None} for found in (calibration, exhaustive)]
+    assert states[0] == states[1]
+    for name, value in (("LEAST_SAME_FIRST", 1.01), ("MOST_LOST", -0.01)):
+        with monkeypatch.context() as patched:
+            patched.setattr(fitting, name, value)
+            assert fit(given)[0].models[0].cut == 0
+
+
+def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
+    assert fit(informed(documents=1))[0].models[0].cut == 0
+    assert fit(informed(), ("cross_encoder",), "listwise")[0].models[0].cut == 0
+    given, _ = lists()
+    assert fit(lists())[0].kept(given, np.zeros(len(given), int)).all()
 
 
 def test_auto_says_what_every_method_lost():

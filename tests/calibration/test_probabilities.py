@@ -160,16 +160,17 @@ def test_candidates_without_types_are_scored_without_fit(counts):
     assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
-def calibration(counts) -> Calibration:
+def calibration(counts, cut=0.0, calibrator=None, bonus=0.0) -> Calibration:
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
-    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
+    calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     ranges = {"retrieval": ScoreRange(0.0, 1.0)}
     models = [
-        InputModel(PlattCalibrator(slope=2.0, intercept=0.0), rich),
+        InputModel(calibrator, rich, baseline=bare, cut=cut),
         InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
     ]
-    return Calibration(models, counts, bare, ranges)
+    return Calibration(models, counts, ranges)
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
@@ -185,6 +186,58 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     assert none.log_odds.tolist() == [1.0, 0.5, 0.0]
     # With the fallback's own slope.
     np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
+
+
+# Candidates that cannot win are left unscored
+
+
+def test_those_that_cannot_win_by_the_other_features_are_left_unscored_but_never_the_best_of_a_list(counts):
+    scored = lists({"retrieval": [0.9, 0.1, 0.0]})
+    # By the baseline 0.972 and 0.018 of the first mention, 0.5 of the second's only candidate.
+    cases = (
+        (0.0, [True, True, True]),
+        (0.01, [True, True, True]),
+        (0.1, [True, False, True]),
+        (0.999, [True, False, True]),
+    )
+    for cut, expected in cases:
+        asked = calibration(counts, cut)
+        assert asked.kept(scored, asked.choose(scored).models).tolist() == expected
+    # Without the scores a fallback decides, which has no cut here.
+    asked, bare = calibration(counts, 0.9), lists()
+    assert asked.kept(bare, asked.choose(bare).models).all()
+
+
+def test_a_list_that_lacks_a_feature_of_the_baseline_is_scored_whole(counts):
+    model, scores = calibration(counts, 0.9).models[0], np.array([0.9, np.nan, 0.9, 0.1])
+    offsets, concepts, about = np.array([0, 2, 4]), np.arange(4), {"string_count": np.zeros(2)}
+    assert model.kept({"retrieval": scores}, about, offsets, concepts).tolist() == [True, True, True, False]
+
+
+def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(counts):
+    asked = calibration(counts, 0.5, ListwiseCalibrator(), bonus=1.0)
+    found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), np.array([-1.0, np.nan, 2.0]))
+    # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
+    utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
+    np.testing.assert_allclose(found.log_odds, [*utility, 2.0 + 0.5 + 1.0])
+    expected = np.exp(utility) / (1 + np.exp(utility).sum())
+    np.testing.assert_allclose(found.probabilities[:2], expected)
+
+
+def test_an_unscored_candidate_never_comes_first(counts):
+    for calibrator in (None, ListwiseCalibrator()):
+        asked = calibration(counts, 0.5, calibrator)
+        found, _ = decide(asked, lists({"retrieval": [0.9, 0.1, 0.1]}), np.array([-9.0, np.nan, 2.0]))
+        assert found.log_odds[0] == -4.5 and -4.6 < found.log_odds[1] < -4.5
+        assert found.probabilities[1] <= found.probabilities[0]
+
+
+@pytest.mark.parametrize("damage", [{"cut": 1.5}, {"cut": None}, {"without_cross_encoder": None}])
+def test_a_cut_that_is_no_probability_or_has_nothing_to_go_by_is_refused(counts, tmp_path, damage):
+    state, thresholds = content(calibration(counts, 0.1))
+    state["inputs"][0] |= damage
+    with pytest.raises(UserError, match="calibrator.json: inputs .*; run umls-reranker calibrate again"):
+        Calibration.load(state, thresholds, tmp_path)
 
 
 # What a model reads, and who came without
@@ -438,12 +491,13 @@ def test_an_unknown_or_missing_feature_is_refused(counts):
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(*content(calibration(counts)), tmp_path)
+    again = Calibration.load(*content(calibration(counts, cut=0.003)), tmp_path)
     scored = lists({"retrieval": [0.1, 0.9, np.nan]})
     (found, choice), (before, same) = decide(again, scored), decide(calibration(counts), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
-    assert again.baseline.weights == {"retrieval": 5.0} and [m.name for m in again.models] == ["all", "names"]
+    assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None
+    assert again.models[0].baseline.weights == {"retrieval": 5.0} and [m.cut for m in again.models] == [0.003, 0.0]
 
 
 def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):

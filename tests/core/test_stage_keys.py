@@ -46,7 +46,7 @@ STALE = {
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs frozen_layers": "checkpoints",
-    "features calibrator target_precision confidence scoring_precision": "model",
+    "features calibrator target_precision confidence exhaustive scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.

@@ -82,8 +82,8 @@ class CountingScorer:
 def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
     asked = []
 
-    def decide(given, score):
-        wrong, logits = np.array([types == ("T103",) for types in given.types]), score(given).logits
+    def decide(given, scores):
+        wrong, logits = np.array([types == ("T103",) for types in given.types]), scores.logits
         asked.append((wrong, type_fits(given), logits))
         tiers, ones = np.where(wrong, TIERS.index("medium"), TIERS.index("high")), np.ones(len(wrong))
         order, accepted, models = np.arange(len(wrong)), ones.astype(bool), np.zeros(len(wrong), int)

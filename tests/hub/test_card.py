@@ -52,6 +52,13 @@ METRICS = {
         "ece": figure(0.01, 0.005, 0.02),
         "top1_ece": figure(0.02),
     },
+    "scored": {
+        "candidates": 48096,
+        "share": 0.25,
+        "same_first": 0.99871,
+        "acc@1": {"with_cut": 0.50002, "exhaustive": 0.50018},
+        "high_share": {"with_cut": 0.499, "exhaustive": 0.4991},
+    },
     "inputs": {
         "all": {"certified": True, "acc@1": figure(0.71), "high_share": figure(0.3), "high_precision": figure(0.96)},
         "no type": {"certified": False, "high_share": figure(0.0), "high_precision": figure(float("nan"))},
@@ -69,6 +76,18 @@ def tables(card):
         heading, _, body = section.partition("\n")
         found[heading] = [line for line in body.splitlines() if line.startswith("|") and "---" not in line]
     return found
+
+
+def test_the_card_says_how_many_candidates_were_scored_and_what_that_changed():
+    sentence = " ".join(model_card(METRICS, recipe()).split())
+    for words in (
+        "scored 48,096 of 192,384 candidates",
+        "the same for 99.87% of the mentions",
+        "acc@1 is 0.5000 (all scored: 0.5002)",
+        "the share of high is 0.4990 (0.4991)",
+    ):
+        assert words in sentence
+    assert "cross-encoder scored" not in model_card({"schema_version": 1, "split": "dev"}, recipe())
 
 
 def test_results_stand_beside_their_baselines_with_interval_and_support():

@@ -40,6 +40,10 @@ def test_answers_without_logits_are_compared_by_their_scores():
     assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 0.0
 
 
+def test_the_cross_encoder_prefers_none_of_what_it_has_not_seen():
+    assert reasons_of(logged(logits=(-2.0, None)), 0.5, 1.0).values[DISAGREE] == 0.0
+
+
 def test_without_scores_the_order_of_the_list_is_that_of_retrieval():
     mention = logged(logits=(1.0, 2.0), retrieval=(None, None))
     assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 1.0

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_reranker import as_rows, tiny_reranker
+from tiny_reranker import as_rows, tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core import locks
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.bulk import BulkJob
+from umls_reranker.serving.prediction_log import read_predictions
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -109,6 +110,20 @@ def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, exp
     assert job.run(reranker, ALONE) == 37
     same(read(tmp_path / target), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_an_unscored_candidate_has_the_logit_null(tmp_path, reranker, monkeypatch, ending):
+    monkeypatch.setattr(reranker, "calibration", with_cut())
+    row = {"id": 0, "entity": "a cold", "candidates": [{"name": "A cold"}, {"name": "flu"}]}
+    job = BulkJob(write(tmp_path / f"in.{ending}", [row]), tmp_path / f"out.{ending}", batch_rows=3, shard_rows=8)
+    job.run(reranker, ALONE)
+    (found,) = read(tmp_path / f"out.{ending}")
+    first, second = found["ranked"]
+    assert first["logit"] is not None and second["logit"] is None and first["scored"] == second["scored"] == 1
+    if ending == "jsonl":
+        assert '"logit": null' in (tmp_path / "out.jsonl").read_text()
+        assert [one.top.accepted for one in read_predictions(tmp_path / "out.jsonl")] == [first["accepted"]]
 
 
 def test_processes_score_each_row_once_and_the_first_joins(tmp_path, reranker, rows, expected, monkeypatch):

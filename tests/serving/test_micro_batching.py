@@ -20,7 +20,8 @@ class Recorder:
         if not held:
             self.go.set()
 
-    def rerank_batch(self, entities, candidates, entity_types, lefts, rights):
+    def rerank_batch(self, entities, candidates, entity_types, lefts, rights, exhaustive):
+        self.exhaustive = exhaustive
         self.batches.append(entities)
         self.started.release()
         assert self.go.wait(30)
@@ -48,6 +49,16 @@ def test_what_waits_is_ranked_in_one_batch_and_each_gets_its_own():
             (f"m{i}", ["a", "b"], "T047", f"l{i}", f"r{i}") for i in range(5)
         ]
     assert recorder.batches == [["first"], [f"m{i}" for i in range(5)]]
+
+
+def test_each_mention_says_whether_all_its_candidates_are_scored():
+    recorder = Recorder(held=True)
+    with MicroBatcher(recorder, deadline_ms=0) as batcher:
+        hold_first(recorder, batcher)
+        for exhaustive in (False, True):
+            batcher.submit("m", ["a"], exhaustive=exhaustive)
+        recorder.go.set()
+    assert recorder.exhaustive == [False, True]
 
 
 def test_arguments_are_those_of_rerank_by_name_too():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from list_fixtures import given_candidates
-from tiny_reranker import fit_thresholds, tiny_reranker
+from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
@@ -158,6 +158,22 @@ def test_duplicates_stay_in_the_list_with_equal_scores():
     ranked = probabilities(a=0.7, b=0.2).rerank("mention", ["a", "b", "a", "b"])
     assert [(item.name, item.rank) for item in ranked] == [("a", 1), ("a", 2), ("b", 3), ("b", 4)]
     assert ranked[0].cross_encoder_score == ranked[1].cross_encoder_score
+
+
+def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_were_scored():
+    def answers(ranked):
+        return [(item.name, item.logit, item.scored) for item in ranked]
+
+    scorer, names = GivenScores({"cold": 1.0, "flu": 2.0}), ["flu", "cold"]
+    reranker = UMLSReranker(scorer, with_cut(), None, {})
+    ranked = reranker.rerank("cold", names)
+    assert answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(scorer.calls[0]) == 1
+    assert ranked[1].cross_encoder_score == pytest.approx(1 / (2 + np.exp(10.0)))
+    whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
+    assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
+    found = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
+    assert list(map(answers, found)) == [answers(ranked), whole]
+    assert answers(UMLSReranker(scorer, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
 
 
 def test_only_rank_one_is_accepted_and_only_at_the_threshold():

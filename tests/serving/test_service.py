@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tiny_reranker import tiny_reranker
+from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
@@ -127,9 +127,11 @@ def test_equal_texts_keep_their_order(reranker):
 def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
     rerank_batch = reranker.rerank_batch
 
-    def fused(*arguments):
+    def fused(*arguments, **options):
         # As where features are weighed: the best by probability is the worst by the cross-encoder alone.
-        return [[one._replace(logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments)]
+        return [
+            [one._replace(logit=float(one.rank)) for one in items] for items in rerank_batch(*arguments, **options)
+        ]
 
     monkeypatch.setattr(reranker, "rerank_batch", fused)
     body = {"query": "cold", "texts": NAMES}
@@ -314,7 +316,7 @@ def test_a_model_that_was_recalibrated_is_another_version(tmp_path):
 
 
 def test_every_answer_names_the_version(reranker, monkeypatch):
-    def fails(*arguments):
+    def fails(*arguments, **options):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
@@ -331,6 +333,16 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
 
 
 # Decisions
+
+
+def test_rerank_scores_all_texts_and_rank_those_that_can_win(reranker, monkeypatch):
+    monkeypatch.setattr(reranker, "calibration", with_cut())
+    expected = {item.name: item.logit for item in reranker.rerank(NAMES[0], NAMES, exhaustive=True)}
+    mention = {"mention": NAMES[0], "candidates": [{"name": name} for name in NAMES]}
+    body = {"query": NAMES[0], "texts": NAMES, "raw_scores": True}
+    texts, (ranked,) = (one.json() for one in ask(reranker, ("/rerank", body), ("/rank", {"mentions": [mention]})))
+    assert {NAMES[row["index"]]: row["score"] for row in texts} == pytest.approx(expected, abs=1e-5)
+    assert [row["scored"] for row in ranked] == [1, 1, 1]
 
 
 def test_rank_gives_the_decision_of_the_reranker(reranker):
@@ -366,7 +378,8 @@ def test_link_answers_for_each_mention(reranker):
     )
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
-        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted", "inputs")
+        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted", "inputs"),
+        "scored",
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
     assert refused(none)[:2] == (422, "Validation")
@@ -409,11 +422,11 @@ class Gate:
         self.batches = []
         rerank_batch = reranker.rerank_batch
 
-        def held(entities, *arguments):
+        def held(entities, *arguments, **options):
             self.batches.append(len(entities))
             self.entered.set()
             assert self.open.wait(30)
-            return rerank_batch(entities, *arguments)
+            return rerank_batch(entities, *arguments, **options)
 
         monkeypatch.setattr(reranker, "rerank_batch", held)
 
@@ -479,7 +492,7 @@ def test_limits_that_contradict_one_another_are_refused(reranker):
 
 
 def test_a_failure_is_told_without_its_inside(reranker, monkeypatch):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise RuntimeError("secret path /srv/model")
 
     monkeypatch.setattr(reranker, "rerank_batch", fail)
@@ -488,7 +501,9 @@ def test_a_failure_is_told_without_its_inside(reranker, monkeypatch):
         "Backend",
         "the service failed; its log says why",
     )
-    monkeypatch.setattr(reranker, "rerank_batch", lambda *arguments: (_ for _ in ()).throw(UserError("not numbers")))
+    monkeypatch.setattr(
+        reranker, "rerank_batch", lambda *arguments, **options: (_ for _ in ()).throw(UserError("not numbers"))
+    )
     assert refused(ask(reranker, ("/rerank", {"query": "cold", "texts": NAMES}))) == (424, "Backend", "not numbers")
 
 

@@ -75,6 +75,7 @@ def test_entities_get_their_concepts(linker):
     assert first._.umls[0] == {
         **{"cui": "C4", "name": "cold", "preferred_name": "Cold", "semantic_types": ["T047"]},
         **{"rank": 1, "score": 1.0, "margin": 0.5, "tier": "medium", "accepted": True, "inputs": "all"},
+        "scored": 0,
     }
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4"]
     assert third._.umls == first._.umls and third._.umls is not first._.umls

@@ -28,7 +28,7 @@ class RankedCandidate(NamedTuple):
         name: its concept name.
         cui: its CUI, or None.
         rank: 1 for the best.
-        logit: raw log-odds of the cross-encoder.
+        logit: raw log-odds of the cross-encoder; None if it was left unscored because it cannot win.
         cross_encoder_score: calibrated probability that this candidate is the mention's concept, from all features;
             candidates are ranked by it (by its unrounded log-odds).
         margin: this score minus the best score of any other concept in the list, by CUI or else by name; negative
@@ -39,18 +39,20 @@ class RankedCandidate(NamedTuple):
             that the deployment accepts (`UMLSReranker.accept_tier`).
         inputs: which inputs decided, the same for all candidates of a mention: "all", or what a fallback model reads,
             such as "no type" or "names and CUIs".
+        scored: how many candidates of the mention the cross-encoder scored, the same for all of them.
     """
 
     candidate: Any
     name: str
     cui: str | None
     rank: int
-    logit: float
+    logit: float | None
     cross_encoder_score: float
     margin: float
     tier: str
     accepted: bool
     inputs: str = ALL_INPUTS
+    scored: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Decisions:
 
     Attributes:
         offsets: (n + 1,) where each mention's candidates start.
-        logits: (m,) float32, raw log-odds of the cross-encoder.
+        logits: (m,) float32, raw log-odds of the cross-encoder; NaN of candidates left unscored.
         log_odds: (m,) float64, by which the candidates of a list are ranked.
         probabilities: (m,) float64, calibrated.
         order: (m,) int64, indices of the candidates, mention by mention, best first.
@@ -91,28 +93,39 @@ class Decisions:
         first[filled] = self.order[self.offsets[:-1][filled]]
         return first
 
+    @property
+    def scored(self) -> np.ndarray:
+        """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
+        return list_sizes(np.append(0, np.cumsum(~np.isnan(self.logits)))[self.offsets])
+
 
 def rank(
     lists: CandidateLists,
-    score: Callable[[CandidateLists], Scores],
+    score: Callable[[CandidateLists], Scores] | Scores,
     calibration: Calibration,
     *,
     shown: Sequence[str] = (),
     accept_tier: str = "medium",
+    exhaustive: bool | Sequence[bool] | np.ndarray = False,
 ) -> Decisions:
     """Decide about all candidates.
 
     Args:
         lists: of n mentions.
-        score: gives the logits of their candidates, of lists without what the models that decide do not read.
+        score: gives the logits of candidates, of lists without what the models that decide do not read; or the logits
+            of all m candidates, where these are known.
         calibration: of the model.
         shown: inputs that the cross-encoder reads in addition to mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
+        exhaustive: whether to score candidates that cannot win too (`Calibration.kept`), of all mentions or of each.
     """
     choice = calibration.choose(lists, shown)
     lists = calibration.as_read(lists, choice.models)
-    scores = score(lists)
-    decided = calibration(lists, scores.logits, choice.models)
+    known = calibration.read(lists)
+    kept = calibration.kept(lists, choice.models, known)
+    kept |= np.broadcast_to(np.asarray(exhaustive, bool), len(lists))[lists.owner]
+    logits, truncated = _logits(lists, score, kept)
+    decided = calibration(lists, logits, choice.models, known)
     order = ranking(decided.log_odds, lists.offsets)
     tiers = _tiers(lists, decided.probabilities, choice, calibration)
     first = order[lists.offsets[:-1][list_sizes(lists.offsets) > 0]]
@@ -120,7 +133,7 @@ def rank(
     accepted[first] = tiers[first] <= TIERS.index(accept_tier)
     return Decisions(
         lists.offsets,
-        scores.logits,
+        logits,
         decided.log_odds,
         decided.probabilities,
         order,
@@ -129,8 +142,20 @@ def rank(
         accepted,
         choice.models,
         choice.missing,
-        scores.truncated,
+        truncated,
     )
+
+
+def _logits(
+    lists: CandidateLists, score: Callable[[CandidateLists], Scores] | Scores, kept: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """(m,) float32 logits, NaN where not `kept`, and the number of truncated pairs."""
+    if not callable(score):
+        return np.where(kept, score.logits, np.float32(np.nan)), score.truncated
+    scores = score(lists if kept.all() else lists.with_candidates(kept))
+    logits = np.full(len(kept), np.nan, np.float32)
+    logits[kept] = scores.logits
+    return logits, scores.truncated
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:

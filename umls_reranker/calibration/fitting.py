@@ -38,6 +38,10 @@ __all__ = [
 
 # Features that need the mention's semantic type.
 TYPE_FEATURES = ("type_lift", "type_fit")
+# What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
+# mentions with the same first candidate, and acc@1 and the certified share but for this much.
+CUTS = (0.01, 0.003, 0.001, 0.0003)
+LEAST_SAME_FIRST, MOST_LOST = 0.995, 0.002
 # Logits of the network, (m,), by the inputs it did not see; () if it saw all.
 Logits = Mapping[tuple[str, ...], np.ndarray]
 
@@ -101,6 +105,10 @@ def fit_with_counts(
     calibrator of the same kind fitted on the other folds. The served model is fitted on all. Each fallback is fitted
     in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
 
+    The cut below which candidates are left unscored is the highest of `CUTS` that keeps to `LEAST_SAME_FIRST` and
+    `MOST_LOST` on the held-out documents, or 0. Weights and calibrator are fitted on whole lists, thresholds and
+    certificate on lists that are scored as far as the cut goes.
+
     Args:
         lists: the calibration split.
         logits: of its candidates, by what the network sees of them (`score_inputs`).
@@ -145,24 +153,40 @@ def fit_with_counts(
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        part = fitting.lists
         model, losses = fitting.model(everywhere, method, None if removed else without_types())
-        scores, complete, held_out = fitting.held_out(model, folds, shown)
-        first, _ = top_two(scores.log_odds, lists.offsets)
-        thresholds = ThresholdTable.fit(
-            scores.probabilities,
-            lists.labels,
-            lists.owner,
-            np.where(first >= 0, scores.probabilities[first], np.nan),
-            lists.is_right(first),
-            part.types,
-            hierarchy,
-            groups=lists.annotations.documents,
-            complete=complete,
-            target_precision=settings.target_precision,
-            confidence=settings.confidence,
-        )
-        return replace(model, thresholds=thresholds, name=inputs_name(names, shown, removed)), losses, held_out
+        parts = fitting.parts(model, folds)
+
+        def decided(cut: float) -> tuple[CalibratedScores, np.ndarray, np.ndarray]:
+            scores, complete = fitting.scores(parts, shown, cut)
+            return scores, complete, top_two(scores.log_odds, lists.offsets)[0]
+
+        def table(scores: CalibratedScores, complete: np.ndarray, first: np.ndarray) -> ThresholdTable:
+            return ThresholdTable.fit(
+                scores.probabilities,
+                lists.labels,
+                lists.owner,
+                np.where(first >= 0, scores.probabilities[first], np.nan),
+                lists.is_right(first),
+                fitting.lists.types,
+                hierarchy,
+                groups=lists.annotations.documents,
+                complete=complete,
+                target_precision=settings.target_precision,
+                confidence=settings.confidence,
+            )
+
+        whole, held_out = decided(0.0), len(parts) > 1
+        model = replace(model, thresholds=table(*whole), name=inputs_name(names, shown, removed))
+        for cut in CUTS if held_out and model.baseline and not settings.exhaustive else ():
+            part = decided(cut)
+            is_same = part[2] == whole[2]
+            points_lost = lists.is_right(whole[2]).mean() - lists.is_right(part[2]).mean()
+            if is_same.mean() < LEAST_SAME_FIRST or points_lost > MOST_LOST:
+                continue
+            thresholds = table(*part)
+            if _certified_share(model.thresholds) - _certified_share(thresholds) <= MOST_LOST:
+                return replace(model, thresholds=thresholds, cut=cut), losses, held_out
+        return model, losses, held_out
 
     first, losses, held_out = fit((), settings.calibrator)
     models = [first]
@@ -175,10 +199,6 @@ def fit_with_counts(
         except UserError:
             # The remaining inputs say nothing, so mentions with only these are never in the tier high.
             continue
-    others = [name for name in names if name != "cross_encoder"]
-    baseline = None
-    if others and len(others) < len(names):
-        baseline = _fusion(others, columns, about, lists.offsets, lists.annotations.gold)
     ranges = _ranges({name: columns[name] for name in names if name in lists.scores})
     fitted = {
         "split": "calibration",
@@ -189,7 +209,7 @@ def fit_with_counts(
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return Calibration(models, counts, baseline, ranges), fitted
+    return Calibration(models, counts, ranges), fitted
 
 
 def fit_fusion(
@@ -211,7 +231,7 @@ def fit_fusion(
     _check_features(names, columns)
     columns["cross_encoder"] = logits
     ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
-    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, None, ranges)
+    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, ranges)
 
 
 def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -236,6 +256,10 @@ def _fusion(
     # A calibration mention without types supports no candidate.
     given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
     return FeatureFusion.fit(given, about, offsets, gold)
+
+
+def _certified_share(thresholds: ThresholdTable) -> float:
+    return thresholds.certificate.share if thresholds.certificate else 0.0
 
 
 def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
@@ -296,34 +320,42 @@ class _Fitting:
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        return InputModel(calibrator, fusion, removed=self.removed), losses
+        return InputModel(calibrator, fusion, removed=self.removed, baseline=self._baseline(inside)), losses
 
-    def held_out(
-        self, model: InputModel, folds: np.ndarray, shown: Sequence[str]
-    ) -> tuple[CalibratedScores, np.ndarray, bool]:
-        """Scores of every list by a fit on other documents, like `model`; (n,) bool, which mentions have all inputs;
-        and True.
+    def _baseline(self, inside: np.ndarray) -> FeatureFusion | None:
+        others = [name for name in self.names if name != "cross_encoder"]
+        if not others or len(others) == len(self.names):
+            return None
+        lists, rows = self.lists, inside[self.lists.owner]
+        offsets = list_offsets(list_sizes(lists.offsets)[inside])
+        gold = lists.annotations.gold[inside]
+        return _fusion(others, _part(self.columns, rows), _part(self.about, inside), offsets, gold)
 
-        If a fold has too little data: those of `model`, and False.
+    def parts(self, model: InputModel, folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, InputModel]]:
+        """For each fold its mentions, (n,) bool, those of the others, and a fit like `model` on these.
+
+        If there is one fold, or one has too little data: all mentions, all of them again, and `model`.
         """
-        everywhere = np.ones(len(self.lists), bool)
-        parts = []
         try:
-            for number in range(folds.max() + 1) if folds.any() else ():
-                inside = folds == number
-                fitted, _ = self.model(~inside, model.calibrator.method)
-                parts.append((inside, *self._scored(fitted, ~inside, inside, shown)))
+            held_out = [folds == number for number in range(folds.max() + 1 if folds.any() else 0)]
+            found = [(inside, ~inside, self.model(~inside, model.calibrator.method)[0]) for inside in held_out]
         except UserError:
-            parts = []
-        if not parts:
-            return *self._scored(model, everywhere, everywhere, shown), False
+            found = []
+        everywhere = np.ones(len(self.lists), bool)
+        return found or [(everywhere, everywhere, model)]
+
+    def scores(
+        self, parts: Sequence[tuple[np.ndarray, np.ndarray, InputModel]], shown: Sequence[str], cut: float
+    ) -> tuple[CalibratedScores, np.ndarray]:
+        """Scores of all candidates by the models of `parts` with a cut, and (n,) bool, which mentions have all inputs
+        of theirs."""
         scores = CalibratedScores(np.empty(len(self.logits)), np.empty(len(self.logits)))
         complete = np.empty(len(self.lists), bool)
-        for inside, part, own in parts:
-            complete[inside] = own
+        for inside, fitted, model in parts:
+            part, complete[inside] = self._scored(replace(model, cut=cut), fitted, inside, shown)
             for column, values in zip(scores, part, strict=True):
                 column[inside[self.lists.owner]] = values
-        return scores, complete, True
+        return scores, complete
 
     def _scored(
         self, model: InputModel, fitted: np.ndarray, inside: np.ndarray, shown: Sequence[str]
@@ -334,14 +366,10 @@ class _Fitting:
         for name in {*lists.scores} & {*columns}:
             columns[name] = ScoreRange.of(columns[name][fitted[lists.owner]]).inside(columns[name])
         lacks = [lacking(lists, name, columns) for name in self._reads(model, shown)]
-        scores = model.scores(
-            _part(columns, rows),
-            _part(self.about, inside),
-            self.logits[rows],
-            lists.types.take(lists.owner[rows]),
-            list_offsets(list_sizes(lists.offsets)[inside]),
-            lists.concepts[rows],
-        )
+        own, about = _part(columns, rows), _part(self.about, inside)
+        offsets, concepts = list_offsets(list_sizes(lists.offsets)[inside]), lists.concepts[rows]
+        logits = np.where(model.kept(own, about, offsets, concepts), self.logits[rows], np.nan)
+        scores = model.scores(own, about, logits, lists.types.take(lists.owner[rows]), offsets, concepts)
         return scores, ~np.logical_or.reduce([np.zeros(len(lists), bool), *lacks])[inside]
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:

@@ -3,11 +3,14 @@
 A `Calibration` holds one `InputModel` per expected set of inputs: the first reads all, the others are fallbacks. Each
 has its own weights, calibrator and thresholds, fitted on the calibration lists with these inputs removed. The first
 model whose inputs a mention has decides, and ignores all other inputs.
+
+The cross-encoder scores only candidates that can win: those with a probability of at least `InputModel.cut` by the
+other features. The others have the logit NaN, and their odds against "none of these" are those by the other features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_sizes
+from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
 from ..data.candidate_lists import SCORES, CandidateLists
 from .calibrators import ListwiseCalibrator
-from .choice import choice_log_odds
+from .choice import choice_log_odds, top_candidates
 from .features import features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
@@ -31,6 +34,7 @@ from .thresholds import ThresholdTable, load_thresholds
 __all__ = ["COUNTS_FILE", "CalibratedScores", "Calibration", "Choice", "InputModel"]
 
 COUNTS_FILE = "string_counts.safetensors"
+Columns = Mapping[str, np.ndarray]
 
 
 class CalibratedScores(NamedTuple):
@@ -57,6 +61,8 @@ class InputModel:
         thresholds: on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists it was fitted on; none for the model that reads all.
         name: of its inputs, in a few words: "all", "no scores", "names and CUIs, no type".
+        baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
+        cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
 
     calibrator: Calibrator = field(default_factory=ListwiseCalibrator)
@@ -64,6 +70,8 @@ class InputModel:
     thresholds: ThresholdTable = field(default_factory=ThresholdTable.uncertified)
     removed: tuple[str, ...] = ()
     name: str = ALL_INPUTS
+    baseline: FeatureFusion | None = None
+    cut: float = 0.0
 
     def reads(self, shown: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
@@ -78,10 +86,27 @@ class InputModel:
         names += ["entity_type"] if by_type and "entity_type" not in self.removed else []
         return list(dict.fromkeys(names))
 
+    def kept(self, columns: Columns, about_lists: Columns, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+        """(m,) bool, which candidates of n lists the cross-encoder scores.
+
+        Those with a probability of at least `cut` by the baseline, each list's best by it, and all of a list that
+        lacks a feature of it.
+
+        Args:
+            columns, about_lists, offsets, concepts: as of `scores`.
+        """
+        if self.baseline is None or not self.cut:
+            return np.ones(len(concepts), bool)
+        own, lacks = _weighed(self.baseline, columns, len(concepts))
+        utility = self.baseline.utilities(own, about_lists, offsets)
+        log_odds = choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, concepts)
+        whole = lists_with_any(lacks, offsets).repeat(list_sizes(offsets))
+        return (sigmoid(log_odds) >= self.cut) | top_candidates(utility, offsets) | whole
+
     def scores(
         self,
-        columns: Mapping[str, np.ndarray],
-        about_lists: Mapping[str, np.ndarray],
+        columns: Columns,
+        about_lists: Columns,
         logits: np.ndarray,
         types: Types,
         offsets: np.ndarray,
@@ -91,18 +116,19 @@ class InputModel:
 
         Args:
             columns, about_lists: `features`, scores that are out of range as NaN.
-            logits: (m,) raw log-odds of the cross-encoder.
+            logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
             types: of the mention of each of the m candidates.
             offsets, concepts: of the lists.
         """
         if self.fusion is None:
             return CalibratedScores(logits, self.calibrator(logits, types))
-        columns = {**columns, "cross_encoder": np.asarray(logits, np.float64)}
-        nothing = np.full(len(logits), np.nan)
-        columns = {name: columns.get(name, nothing) for name in self.fusion.weights}
-        filled = {name: _filled(column) for name, column in columns.items()}
-        utility = self.fusion.utilities(filled, about_lists, offsets)
-        lacks = np.isnan(sum((columns[name] for name in self.fusion.read), np.zeros(len(logits))))
+        scored = ~np.isnan(logits)
+        columns = {**columns, "cross_encoder": np.where(scored, logits, 0.0)}
+        own, lacks = _weighed(self.fusion, columns, len(logits))
+        if scored.all():
+            utility = self.fusion.utilities(own, about_lists, offsets)
+        else:
+            utility = self._utilities(columns, about_lists, scored, offsets)
         calibrated = self.calibrator.log_odds(utility, types)
         if lacks.any():
             # The calibrator was fitted to the utilities of lists with all features.
@@ -111,10 +137,28 @@ class InputModel:
         log_odds = choice_log_odds(calibrated, np.zeros(len(offsets) - 1), offsets, concepts)
         return CalibratedScores(utility, sigmoid(log_odds))
 
+    def _utilities(
+        self, columns: Columns, about_lists: Columns, scored: np.ndarray, offsets: np.ndarray
+    ) -> np.ndarray:
+        """(m,) of lists that are scored in part: by the fusion where `scored`, (m,) bool, else by the baseline."""
+        assert self.fusion is not None and self.baseline is not None  # else nothing is left unscored
+        inside = np.append(0, np.cumsum(scored))[offsets]
+        own, _ = _weighed(self.fusion, {name: column[scored] for name, column in columns.items()}, inside[-1])
+        known = self.fusion.utilities(own, about_lists, inside)
+        utility = self.baseline.utilities(_weighed(self.baseline, columns, len(scored))[0], about_lists, offsets)
+        # A candidate that the cross-encoder has not seen never comes first.
+        best = np.full(len(offsets) - 1, -np.inf)
+        np.maximum.at(best, list_owner(inside), known)
+        utility = np.minimum(utility, np.nextafter(best, -np.inf)[list_owner(offsets)])
+        utility[scored] = known
+        return utility
+
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
-        fusion = None if self.fusion is None else self.fusion.to_dict()
-        return {"name": self.name, "removed": list(self.removed), "fusion": fusion} | self.calibrator.to_dict()
+        parts = {"fusion": self.fusion, "without_cross_encoder": self.baseline}
+        fusions = {name: fusion and fusion.to_dict() for name, fusion in parts.items()}
+        own = {"name": self.name, "removed": list(self.removed), "cut": self.cut}
+        return own | fusions | self.calibrator.to_dict()
 
 
 class Choice(NamedTuple):
@@ -137,7 +181,6 @@ class Calibration:
     Args:
         models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
         counts: of the training split; needed with fusions, empty without.
-        baseline: the fusion of everything but the cross-encoder, for comparison in the report.
         score_ranges: of the retrieval scores used, by name; scores outside count as missing.
     """
 
@@ -145,11 +188,9 @@ class Calibration:
         self,
         models: Sequence[InputModel] = (),
         counts: StringCounts | None = None,
-        baseline: FeatureFusion | None = None,
         score_ranges: Mapping[str, ScoreRange] | None = None,
     ) -> None:
         self.models = list(models) or [InputModel()]
-        self.baseline = baseline
         self.counts = StringCounts.fit([]) if counts is None else counts
         self.score_ranges = dict(score_ranges or {})
 
@@ -192,33 +233,60 @@ class Calibration:
             lists = without(lists, self.models[number].removed, models == number)
         return lists
 
-    def __call__(self, lists: CandidateLists, logits: np.ndarray, models: np.ndarray) -> CalibratedScores:
+    def read(self, lists: CandidateLists) -> tuple[Columns, Columns]:
+        """Features of candidates, (m,), with scores that are out of range as NaN, and of lists, (n,)."""
+        columns, about = ({}, {}) if self.models[0].fusion is None else features(lists, self.counts)
+        return columns | self._in_range(lists), about
+
+    def kept(
+        self, lists: CandidateLists, models: np.ndarray, known: tuple[Columns, Columns] | None = None
+    ) -> np.ndarray:
+        """(m,) bool, the candidates that the cross-encoder scores (`InputModel.kept`); arguments as of a call."""
+        kept = np.ones(len(lists.owner), bool)
+        for model, rows, columns, about, offsets in self._deciding(lists, models, known):
+            kept[rows] = model.kept(columns, about, offsets, lists.concepts[rows])
+        return kept
+
+    def __call__(
+        self,
+        lists: CandidateLists,
+        logits: np.ndarray,
+        models: np.ndarray,
+        known: tuple[Columns, Columns] | None = None,
+    ) -> CalibratedScores:
         """Calibrated scores of the candidates of n lists.
 
         Args:
             lists: as `as_read`.
-            logits: (m,) raw log-odds of the cross-encoder, of just these lists.
+            logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN of candidates left unscored.
             models: (n,) what decides, as of `choose`.
+            known: what `read` gives of the lists, where it is at hand.
         """
-        columns, about = ({}, {}) if self.models[0].fusion is None else features(lists, self.counts)
-        columns |= self._in_range(lists)
-        types, used = lists.types.take(lists.owner), np.unique(models).tolist()
-        if len(used) < 2:
-            model = self.models[used[0] if used else 0]
-            return model.scores(columns, about, logits, types, lists.offsets, lists.concepts)
+        types = lists.types.take(lists.owner)
         found = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
-        for number in used:
-            inside = models == number
-            rows = inside[lists.owner]
-            parts = (
-                {name: column[where] for name, column in part.items()}
-                for part, where in ((columns, rows), (about, inside))
-            )
-            offsets = list_offsets(list_sizes(lists.offsets)[inside])
-            own = self.models[number].scores(*parts, logits[rows], types.take(rows), offsets, lists.concepts[rows])
+        for model, rows, columns, about, offsets in self._deciding(lists, models, known):
+            own = model.scores(columns, about, logits[rows], types.take(rows), offsets, lists.concepts[rows])
             for column, part in zip(found, own, strict=True):
                 column[rows] = part
         return found
+
+    def _deciding(
+        self, lists: CandidateLists, models: np.ndarray, known: tuple[Columns, Columns] | None
+    ) -> Iterator[tuple[InputModel, Any, Columns, Columns, np.ndarray]]:
+        """Each model that decides about a mention; its candidates, and of these features, those of lists, offsets."""
+        columns, about = known or self.read(lists)
+        used = np.unique(models).tolist()
+        for number in used:
+            inside: Any = slice(None)
+            rows = inside
+            if len(used) > 1:
+                inside = models == number
+                rows = inside[lists.owner]
+            own, own_about = (
+                {name: column[where] for name, column in part.items()}
+                for part, where in ((columns, rows), (about, inside))
+            )
+            yield self.models[number], rows, own, own_about, list_offsets(list_sizes(lists.offsets)[inside])
 
     def _in_range(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         ranges = self.score_ranges
@@ -227,21 +295,18 @@ class Calibration:
         }
 
     def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
-        """Log-odds of all candidates by the baseline, (m,) float64; None without a baseline."""
-        if self.baseline is None:
+        """Log-odds of all candidates by the first model's baseline, (m,) float64; None without one."""
+        baseline = self.models[0].baseline
+        if baseline is None:
             return None
-        candidates, about_lists = features(lists, self.counts)
-        candidates |= self._in_range(lists)
-        filled = {name: np.nan_to_num(column) for name, column in candidates.items()}
-        return self.baseline(filled, about_lists, lists.offsets, lists.concepts)
+        columns, about = self.read(lists)
+        return baseline(_weighed(baseline, columns, len(lists.owner))[0], about, lists.offsets, lists.concepts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of ``calibrator.json`` that decides scores, and the baseline."""
+        """The content of ``calibrator.json`` that decides scores."""
         state: dict[str, Any] = {"inputs": [model.to_dict() for model in self.models]}
         if self.score_ranges:
             state["score_ranges"] = {name: found._asdict() for name, found in self.score_ranges.items()}
-        if self.baseline is not None:
-            state["without_cross_encoder"] = self.baseline.to_dict()
         return state
 
     @classmethod
@@ -254,9 +319,15 @@ class Calibration:
         ranges, tables = state.get("score_ranges"), load_thresholds(thresholds)
         scores = tuple(ranges) if isinstance(ranges, Mapping) else ()
         try:
-            entries = [(str(entry["name"]), entry["fusion"], tuple(entry["removed"])) for entry in state["inputs"]]
-            if [name for name, *_ in entries] != list(tables) or not entries:
+            names = [str(entry["name"]) for entry in state["inputs"]]
+            if names != list(tables) or not names:
                 raise ValueError(f"thresholds.json is of {', '.join(tables)}")
+            parts = [
+                (entry["fusion"], entry["without_cross_encoder"], tuple(entry["removed"]), float(entry["cut"]))
+                for entry in state["inputs"]
+            ]
+            if not all(0.0 <= cut < 1.0 and (baseline or not cut) for _, baseline, _, cut in parts):
+                raise ValueError("a cut is no probability, or has nothing to go by")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"calibrator.json: inputs is missing or damaged ({error!r}); run umls-reranker calibrate again"
@@ -268,16 +339,24 @@ class Calibration:
                 tables[name],
                 removed,
                 name,
+                baseline and FeatureFusion.from_dict(baseline, scores),
+                cut,
             )
-            for own, (name, fusion, removed) in zip(state["inputs"], entries, strict=True)
+            for own, name, (fusion, baseline, removed, cut) in zip(state["inputs"], names, parts, strict=True)
         ]
-        fusion, baseline = models[0].fusion, state.get("without_cross_encoder")
+        fusion = models[0].fusion
         return cls(
             models,
             StringCounts.load(folder / COUNTS_FILE) if fusion else None,
-            baseline and FeatureFusion.from_dict(baseline, scores),
             _ranges(ranges, fusion.weights) if fusion else None,
         )
+
+
+def _weighed(fusion: FeatureFusion, columns: Columns, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The features of a fusion, 0 where missing, and (m,) bool, where one that has a weight is missing."""
+    own = {name: columns[name] if name in columns else np.full(rows, np.nan) for name in fusion.weights}
+    lacks = np.isnan(sum((own[name] for name in fusion.read), np.zeros(rows)))
+    return {name: _filled(column) for name, column in own.items()}, lacks
 
 
 def _filled(column: np.ndarray) -> np.ndarray:

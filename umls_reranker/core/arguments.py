@@ -320,6 +320,11 @@ class CalibrationArguments:
     )
     target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
     confidence: float = recipe_key(0.95, "confidence of that certificate")
+    exhaustive: bool = recipe_key(
+        False,
+        "have the cross-encoder score all candidates; else only those that can win, if on held-out documents this "
+        "changes nothing but 0.5 % of the first candidates, 0.2 points of acc@1 and of the certified share",
+    )
     calibration_feedback: str | None = recipe_key(
         None,
         "folder of reviewers' corrections (umls-reranker add_feedback), added to the calibration split, except "

@@ -9,7 +9,7 @@ import numpy as np
 from ..calibration.decisions import rank
 from ..calibration.inputs import without
 from ..calibration.probabilities import Calibration
-from ..data.candidate_lists import AnnotatedLists, CandidateLists
+from ..data.candidate_lists import AnnotatedLists
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .outcomes import Outcomes
 from .slices import slice_figures
@@ -46,11 +46,7 @@ def missing_input_figures(
         unseen = tuple(name for name in shown if name in model.removed)
         if unseen not in known:
             known[unseen] = score_lists(scorer, given, f"scoring without {' and '.join(unseen)}").logits
-
-        def score(_: CandidateLists, unseen: tuple[str, ...] = unseen) -> Scores:
-            return Scores(known[unseen], 0)
-
-        decided = rank(given, score, calibration, shown=shown)
+        decided = rank(given, Scores(known[unseen], 0), calibration, shown=shown)
         figures = slice_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
         report[model.name] = {"certified": model.thresholds.is_certified} | {name: figures[name] for name in FIGURES}
     return report

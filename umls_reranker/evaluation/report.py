@@ -25,7 +25,7 @@ from .slices import group_slices, slice_figures, type_slices
 from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from datasets import Dataset
 
@@ -72,23 +72,29 @@ def build_report(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     shown, thresholds = scorer.template.reads, calibration.thresholds
 
-    def decide(given: AnnotatedLists, score: Callable[[CandidateLists], Scores]) -> Decisions:
-        return rank(given, score, calibration, shown=shown)
+    def score(given: CandidateLists) -> Scores:
+        return score_lists(scorer, given, f"scoring {split} candidates")
 
-    decided = decide(lists, lambda lists: score_lists(scorer, lists, f"scoring {split} candidates"))
+    def decide(given: AnnotatedLists, scores: Scores) -> Decisions:
+        return rank(given, scores, calibration, shown=shown)
+
+    # All are scored once: the cross-encoder is also measured alone, and what leaving some unscored changes.
+    whole = rank(lists, score, calibration, shown=shown, exhaustive=True)
+    logits = whole.logits
+    decided = decide(lists, Scores(logits, whole.truncated))
     calibrated, labels = decided.probabilities, lists.labels
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
     documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
     without = calibration.without_cross_encoder(lists)
     rankings = {} if without is None else {"features_without_cross_encoder": without}
-    systems = _systems(lists, decided, rankings) | _baselines(lists, train_mentions, concepts)
+    systems = _systems(lists, decided, logits, rankings) | _baselines(lists, train_mentions, concepts)
     confidences = {"reranker": (outcomes.score, outcomes.correct)}
     if lists.scores:
         confidences["retriever"] = _retrieved_first(lists)
     hierarchy = thresholds.hierarchy
-    report = decided_figures(lists, decided, outcomes, systems, confidences, split, options) | {
+    report = decided_figures(lists, decided, logits, outcomes, systems, confidences, split, options) | {
         "in_dictionary": int(outcomes.in_dictionary.sum()),
-        "pair": _mined_pairs(scorer, pairs, lists, decided.logits, documents, split, options),
+        "pair": _mined_pairs(scorer, pairs, lists, logits, documents, split, options),
         "candidate_pair": _with_population(
             pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
@@ -109,10 +115,11 @@ def build_report(
             name: near_misses(lists, scores, concepts, relations, **options)
             for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
         },
-        "inputs": missing_input_figures(lists, decided.logits, scorer, calibration, **options),
+        "scored": _scored(lists, decided, whole),
+        "inputs": missing_input_figures(lists, logits, scorer, calibration, **options),
         "wrong_types": wrong_type_figures(
             lists,
-            decided.logits,
+            logits,
             scorer,
             decide,
             list(calibration_mentions["semantic_types"]),
@@ -130,6 +137,7 @@ def build_report(
 def decided_figures(
     lists: AnnotatedLists,
     decided: Decisions,
+    logits: np.ndarray,
     outcomes: Outcomes,
     systems: Systems | None,
     confidences: dict[str, tuple[np.ndarray, np.ndarray]] | None,
@@ -139,6 +147,7 @@ def decided_figures(
     """The part of a report that needs only lists and decisions.
 
     Args:
+        logits: (m,) of the cross-encoder, of all candidates.
         outcomes: of the decisions.
         systems: name -> rank of the gold concept, and for those that may be silent who was answered; None: reranker,
             cross-encoder, and the order in which the candidates came.
@@ -146,10 +155,10 @@ def decided_figures(
         split: name of the lists.
         options: ``resamples`` and ``seed`` of the bootstrap by document.
     """
-    raw, labels = sigmoid(decided.logits), lists.labels
+    raw, labels = sigmoid(logits), lists.labels
     documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
     top = outcomes.select(outcomes.scored)
-    systems = _systems(lists, decided, {}) if systems is None else systems
+    systems = _systems(lists, decided, logits, {}) if systems is None else systems
     ks = sorted({1, 5, int(np.diff(lists.offsets).max(initial=1))})
     confidences = confidences or {"reranker": (outcomes.score, outcomes.correct)}
     return {
@@ -185,9 +194,23 @@ def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
     return np.where(first >= 0, np.append(scores, np.nan)[first], np.nan), lists.is_right(first)
 
 
-def _systems(lists: AnnotatedLists, decided: Decisions, rankings: dict[str, np.ndarray]) -> Systems:
+def _scored(lists: AnnotatedLists, decided: Decisions, whole: Decisions) -> dict[str, Any]:
+    """How many candidates the cross-encoder scores, and what that changes against scoring all."""
+    outcomes = {name: Outcomes.of(lists, found) for name, found in (("with_cut", decided), ("exhaustive", whole))}
+    return {
+        "candidates": int(decided.scored.sum()),
+        "share": float(decided.scored.sum() / max(1, len(decided.logits))),
+        "same_first": float((decided.first == whole.first).mean()),
+        "acc@1": {name: float(found.correct.mean()) for name, found in outcomes.items()},
+        "high_share": {name: float((found.tier == "high").mean()) for name, found in outcomes.items()},
+    }
+
+
+def _systems(
+    lists: AnnotatedLists, decided: Decisions, logits: np.ndarray, rankings: dict[str, np.ndarray]
+) -> Systems:
     """The systems that rank the candidates, and the retrieved order."""
-    rankings = {"reranker": decided.log_odds, "cross_encoder": decided.logits} | rankings
+    rankings = {"reranker": decided.log_odds, "cross_encoder": logits} | rankings
     gold = lists.annotations.gold
     ranked: Systems = {name: (gold_ranks(scores, lists.offsets, gold), None) for name, scores in rankings.items()}
     return ranked | {"retriever": (gold, None)}

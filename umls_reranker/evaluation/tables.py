@@ -135,6 +135,8 @@ def figures_table(report: dict[str, Any]) -> Table:
             "mentions with candidates",
         ),
     ]
+    if "scored" in report:
+        rows.append(("scored by the cross-encoder", f"{report['scored']['share']:.1%}", candidates))
     for row in rows:
         table.add_row(*row)
     return table

@@ -15,7 +15,7 @@ from .slices import slice_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
+    from ..data.candidate_lists import AnnotatedLists, TypeSets
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
 
@@ -86,7 +86,7 @@ def wrong_type_figures(
     lists: AnnotatedLists,
     logits: np.ndarray,
     scorer: PairScorer,
-    decide: Callable[[AnnotatedLists, Callable[[CandidateLists], Scores]], Decisions],
+    decide: Callable[[AnnotatedLists, Scores], Decisions],
     seen: TypeLists,
     *,
     resamples: int,
@@ -120,11 +120,8 @@ def wrong_type_figures(
         rescored[changed[most][owner]] = score_lists(scorer, part, "scoring with wrong types").logits
     report = {}
     for share, part in given.items():
-
-        def score(_: CandidateLists, share: float = share) -> Scores:
-            return Scores(np.where(changed[share][owner], rescored, logits), 0)
-
-        outcomes = Outcomes.of(part, decide(part, score))
+        scores = Scores(np.where(changed[share][owner], rescored, logits), 0)
+        outcomes = Outcomes.of(part, decide(part, scores))
         figures = slice_figures(outcomes, resamples=resamples, seed=seed)
         report[f"{share:.2f}"] = {"replaced": int(changed[share].sum())} | {name: figures[name] for name in FIGURES}
     return report

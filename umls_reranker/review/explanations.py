@@ -93,6 +93,7 @@ def as_row(item: RankedCandidate) -> dict[str, Any]:
         item.tier,
         item.accepted,
         item.inputs,
+        item.scored,
     )
     return dict(zip(RANKED_FIELDS, values, strict=True))
 

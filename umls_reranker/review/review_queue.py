@@ -70,8 +70,10 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     ranked = mention.row["ranked"]
     distance = abs(_log_odds(mention.top.score) - _log_odds(accept)) if mention.top else math.inf
     best = {concept_of(ranked[0])} if ranked else set()
-    # A service may log the answers of /rank, which hold no logits.
-    by_logit = {concept_of(max(ranked, key=lambda item: item.get("logit", item.get("score", 0))))} if ranked else set()
+    # A service may log the answers of /rank, which hold no logits; and candidates that cannot win have none.
+    seen = [item for item in ranked if item.get("logit") is not None]
+    key = "logit" if seen else "score"
+    by_logit = {concept_of(max(seen or ranked, key=lambda item: item.get(key, 0)))} if ranked else set()
     retrieved = {concept_of(_first_retrieved(mention.row["candidates"]))} if ranked else set()
     disagreement = 1.0 if by_logit != retrieved else 0.5 * (best != by_logit)
     return Reasons(

@@ -72,7 +72,13 @@ class BulkJob:
         files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
         scorer = reranker.scorer
         # The manifest holds the hashes of all parts.
-        model = [file_sha256(reranker.folder / MANIFEST), scorer.backend, scorer.precision, reranker.accept_tier]
+        model = [
+            file_sha256(reranker.folder / MANIFEST),
+            scorer.backend,
+            scorer.precision,
+            reranker.accept_tier,
+            reranker.exhaustive,
+        ]
         content = [__version__, files, model, self.shard_rows, self.on_error]
         return json_sha256(content)
 

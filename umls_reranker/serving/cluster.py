@@ -26,7 +26,7 @@ __all__ = ["RANKED_SCHEMA", "RerankBatches", "RerankPartitions"]
 # Type of the column `ranked` in Spark's notation.
 RANKED_SCHEMA = (
     "array<struct<name: string, cui: string, score: double, margin: double, logit: double, tier: string, "
-    "accepted: boolean, inputs: string>>"
+    "accepted: boolean, inputs: string, scored: long>>"
 )
 
 

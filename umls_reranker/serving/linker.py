@@ -40,7 +40,8 @@ class LinkedConcept:
         name: its name nearest to the mention, which the cross-encoder read.
         preferred_name: its preferred name.
         semantic_types: its type ids; may be empty.
-        rank, score, margin, tier, accepted, inputs: as in `RankedCandidate`; `score` is the calibrated probability.
+        rank, score, margin, tier, accepted, inputs, scored: as in `RankedCandidate`; `score` is the calibrated
+            probability.
     """
 
     cui: str
@@ -53,6 +54,7 @@ class LinkedConcept:
     tier: str
     accepted: bool
     inputs: str = ALL_INPUTS
+    scored: int = 0
 
 
 class MentionQueries(NamedTuple):
@@ -262,6 +264,7 @@ class ConceptLinker:
                     item.tier,
                     item.accepted,
                     item.inputs,
+                    item.scored,
                 )
                 for item in items
             ]

@@ -1,8 +1,8 @@
 """Logged predictions: JSON lines written by umls-reranker rerank, or by a service in the same format.
 
 One object per line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
-``margin``, ``logit``, ``tier``, ``accepted``, ``inputs``) and, if known, ``entity_type``, ``left``, ``right``,
-``mention_id``, ``doc_id``.
+``margin``, ``logit``, which is null if it was left unscored, ``tier``, ``accepted``, ``inputs``, ``scored``) and, if
+known, ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def _logged(row: dict[str, Any]) -> LoggedMention:
     top = None
     if ranked:
         top = Top(*(ranked[0][name] for name in Top._fields))
-        numbers = [top.score, top.margin, *(item.get(name, 0) for item in ranked for name in ("logit", "score"))]
+        logits = [item["logit"] for item in ranked if item.get("logit") is not None]
+        numbers = [top.score, top.margin, *logits, *(item.get("score", 0) for item in ranked)]
         is_fine = all(type(number) in (int, float) and abs(number) <= sys.float_info.max for number in numbers)
         if not (is_fine and 0 <= top.score <= 1 and top.tier in TIERS and type(top.accepted) is bool and candidates):
             raise ValueError

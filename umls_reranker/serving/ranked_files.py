@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANKED_FIELDS", "check_columns", "joined", "ranked_column", "with_ranked", "write_shard"]
 
-RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs")
+RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs", "scored")
 
 
 def check_columns(mentions: MentionFile, target: Path) -> None:
@@ -130,10 +130,12 @@ def ranked_column(lists: CandidateLists, decisions: Decisions, inputs: Sequence[
         as_arrow(lists.cuis[decisions.order]),
         pa.array(decisions.probabilities[decisions.order]),
         pa.array(decisions.margins[decisions.order]),
-        pa.array(decisions.logits[decisions.order].astype(np.float64)),
+        # Null where there is none.
+        pa.array(decisions.logits[decisions.order].astype(np.float64), from_pandas=True),
         pa.array(TIERS).take(pa.array(decisions.tiers[decisions.order])),
         pa.array(decisions.accepted[decisions.order]),
         pa.array(inputs, pa.string()).take(pa.array(decisions.models[lists.owner])),
+        pa.array(decisions.scored[lists.owner]),
     )
     return pa.ListArray.from_arrays(
         pa.array(lists.offsets, pa.int32()), pa.StructArray.from_arrays(columns, RANKED_FIELDS)

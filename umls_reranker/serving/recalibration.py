@@ -196,7 +196,7 @@ def recalibrate(
     fitted |= {"split": "own lists", "lists": facts}
     options = {"resamples": RESAMPLES, "seed": seed}
     figures = [
-        decided_figures(lists, decided, Outcomes.of(lists, decided), None, None, "own lists", options)
+        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), None, None, "own lists", options)
         for decided in (after, source.decide(lists, logits))
     ]
     metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
@@ -249,6 +249,8 @@ def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
         low, high = found.calibration.score_ranges[name]
         ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
+    logits = found.after.logits
+    lines.append(f"scored by the cross-encoder: {np.isfinite(logits).mean():.1%} of {len(logits):,} candidates")
     lines.append(f"{'':<34}{'before':<10}after, on documents held out")
     for label, read in FIGURES.items():
         before, after = (_shown(read(figures)) for figures in (found.metrics["before"], found.metrics))
@@ -289,7 +291,7 @@ def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndar
 
     joined = Decisions(
         lists.offsets,
-        scores.logits,
+        logits=column(np.float32),
         log_odds=column(float),
         probabilities=column(float),
         order=column(int),
@@ -301,17 +303,21 @@ def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndar
     )
     for inside, decided in parts:
         joined.models[inside] = decided.models
-        for name in ("log_odds", "probabilities", "margins", "tiers", "accepted"):
+        for name in ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted"):
             getattr(joined, name)[inside[lists.owner]] = getattr(decided, name)
     return replace(joined, order=ranking(joined.log_odds, lists.offsets))
 
 
 def _decide(
-    lists: CandidateLists, logits: Logits, calibration: Calibration, shown: Sequence[str], **options: str
+    lists: CandidateLists,
+    logits: Logits,
+    calibration: Calibration,
+    shown: Sequence[str],
+    accept_tier: str = "medium",
 ) -> Decisions:
     """Decide with existing scores."""
     scores = Scores(logits_as_decided(logits, calibration, lists, shown), 0)
-    return rank(lists, lambda _: scores, calibration, shown=shown, **options)
+    return rank(lists, scores, calibration, shown=shown, accept_tier=accept_tier)
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:

@@ -52,10 +52,11 @@ class UMLSReranker:
         folder: Path,
         info: dict[str, Any],
         accept_tier: str = "medium",
+        exhaustive: bool = False,
     ) -> None:
         if accept_tier not in TIERS[:2]:
             raise UserError(f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}")
-        self.accept_tier = accept_tier
+        self.accept_tier, self.exhaustive = accept_tier, exhaustive
         self.scorer = scorer
         self.calibration = calibration
         self.thresholds = calibration.thresholds
@@ -76,6 +77,7 @@ class UMLSReranker:
         backend: str = "torch",
         token_budget: int | None = None,
         accept_tier: str = "medium",
+        exhaustive: bool = False,
     ) -> UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
@@ -92,6 +94,7 @@ class UMLSReranker:
             token_budget: maximum tokens per forward pass; default 1,024 on a CPU, 65,536 on a GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
                 its certificate covers.
+            exhaustive: score all candidates of all mentions, as `rerank` does if asked.
 
         Raises:
             UserError: the model is not found or not accessible, or a part is missing, damaged, changed or from another
@@ -107,6 +110,7 @@ class UMLSReranker:
             folder,
             info,
             accept_tier,
+            exhaustive,
         )
 
     def rerank(
@@ -116,6 +120,7 @@ class UMLSReranker:
         entity_type: str | Sequence[str] | None = None,
         left: str = "",
         right: str = "",
+        exhaustive: bool = False,
     ) -> list[RankedCandidate]:
         """Rank the candidates of one mention, best first.
 
@@ -134,6 +139,8 @@ class UMLSReranker:
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
+            exhaustive: whether the cross-encoder scores also candidates that cannot win by the other features. These
+                have no logit otherwise. Thresholds and certificate were fitted without their logits.
 
         Returns:
             One `RankedCandidate` per candidate.
@@ -146,7 +153,7 @@ class UMLSReranker:
         Warns:
             UserWarning: types that the model does not know; inputs that it reads and that are missing, by name.
         """
-        return self.rerank_batch([entity], [candidates], [entity_type], [left], [right])[0]
+        return self.rerank_batch([entity], [candidates], [entity_type], [left], [right], exhaustive=exhaustive)[0]
 
     def rerank_batch(
         self,
@@ -156,11 +163,13 @@ class UMLSReranker:
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
         desc: str | None = None,
+        exhaustive: bool | Sequence[bool] = False,
     ) -> list[list[RankedCandidate]]:
         """Rank the candidates of n mentions; each argument of `rerank` becomes a list of n.
 
         Args:
             desc: title of a progress bar; None shows none.
+            exhaustive: of all mentions, or of each.
 
         Raises:
             TypeError, ValueError: as for `rerank`; names the mention's position if there are several.
@@ -178,15 +187,17 @@ class UMLSReranker:
             self.scorer.template.candidate_fields,
             self.calibration.scores,
         )
-        decisions = self.rank(lists, desc)
+        decisions = self.rank(lists, desc, exhaustive)
         return _ranked(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
-    def rank(self, lists: CandidateLists, desc: str | None = None) -> Decisions:
+    def rank(
+        self, lists: CandidateLists, desc: str | None = None, exhaustive: bool | Sequence[bool] = False
+    ) -> Decisions:
         """Decide about candidates in columns; the monitor counts the results.
 
         Args:
             lists: types are ids of `thresholds.hierarchy`.
-            desc: as for `rerank_batch`.
+            desc, exhaustive: as for `rerank_batch`.
 
         Warns:
             UserWarning: as `rerank`.
@@ -197,6 +208,7 @@ class UMLSReranker:
             self.calibration,
             shown=self.scorer.template.reads,
             accept_tier=self.accept_tier,
+            exhaustive=self.exhaustive or exhaustive,
         )
         self._warn_of_types(lists.unknown_types)
         sizes = list_sizes(lists.offsets)
@@ -293,17 +305,20 @@ def _ranked(
 ) -> list[list[RankedCandidate]]:
     """The candidates of each mention with what was decided, best first; names of the models that decide."""
     order, offsets = decisions.order, lists.offsets
+    logits = decisions.logits[order].astype(object)
+    logits[np.isnan(decisions.logits[order])] = None
     columns = (
         list(map(candidates.__getitem__, order.tolist())),
         lists.names[order].to_list(),
         lists.cuis[order].to_list(),
         (np.arange(1, len(order) + 1) - offsets[:-1][lists.owner]).tolist(),
-        decisions.logits[order].tolist(),
+        logits.tolist(),
         decisions.probabilities[order].tolist(),
         decisions.margins[order].tolist(),
         list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
         decisions.accepted[order].tolist(),
         np.array(names, object)[decisions.models][lists.owner].tolist(),
+        decisions.scored[lists.owner].tolist(),
     )
     # As `RankedCandidate._make`, without a call of Python for each.
     ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(*columns, strict=True)))

@@ -57,14 +57,14 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
     @app.post("/rerank")
     async def rerank(request: RerankRequest) -> JSONResponse:
-        """Texts by score for the query, best first: a calibrated probability, or raw log-odds."""
+        """Texts by score for the query, best first: a calibrated probability, or raw log-odds, of all texts."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
         engine.require_few(len(request.texts))
         with engine.admitted(1):
             await require_fit(request)
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
-            (ranked,) = await engine.rank([(request.query, texts)])
+            (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
         rows = [
             {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.cross_encoder_score}
             | ({"text": item.name} if request.return_text else {})

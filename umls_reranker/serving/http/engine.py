@@ -102,8 +102,8 @@ class Engine:
         """A row of ``/rank`` or ``/link``."""
         if isinstance(item, LinkedConcept):
             return asdict(item)
-        row = {key: getattr(item, key) for key in ("cui", "name", "rank", "margin", "tier", "accepted", "inputs")}
-        return row | {"score": item.cross_encoder_score}
+        keys = ("cui", "name", "rank", "margin", "tier", "accepted", "inputs", "scored")
+        return {key: getattr(item, key) for key in keys} | {"score": item.cross_encoder_score}
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
         """Number of pairs whose query or text is too long for the model."""

@@ -15,7 +15,7 @@ from ..reranker import UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]
 
-# The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order.
+# The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order; the last by name.
 SIGNATURE = inspect.signature(UMLSReranker.rerank)
 
 
@@ -150,8 +150,9 @@ class MicroBatcher:
     def _finish(self, batch: list[_Waiting]) -> bool:
         """Rank a batch and deliver the results; an error affects only its mention."""
         try:
-            texts, lists, types, lefts, rights = map(list, zip(*(waiting.call for waiting in batch), strict=True))
-            results = self.reranker.rerank_batch(texts, lists, types, lefts, rights)
+            columns = map(list, zip(*(waiting.call for waiting in batch), strict=True))
+            texts, lists, types, lefts, rights, exhaustive = columns
+            results = self.reranker.rerank_batch(texts, lists, types, lefts, rights, exhaustive=exhaustive)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
