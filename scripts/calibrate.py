@@ -68,6 +68,8 @@ def calibrate_on_lists(options) -> None:
     for name in ("target_precision", "confidence"):
         if not 0 < getattr(options, name) < 1:
             raise UserError(f"{name}: {getattr(options, name)} must be between 0 and 1, such as 0.95")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"seed: {options.seed} must be from 0 to {2**32 - 1:,}")
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)

@@ -12,6 +12,7 @@ umls-reranker add_feedback reads the result.
 from collections import Counter
 from pathlib import Path
 
+from umls_reranker.core.errors import UserError
 from umls_reranker.core.script import CommandParser, run_script
 
 
@@ -28,6 +29,8 @@ def make_parser() -> CommandParser:
 
 def main() -> None:
     options = make_parser().parse_args()
+    if options.count < 1 or options.seed < 0 or not 0 <= options.random_share <= 1:
+        raise UserError("count must be 1 or more, seed 0 or more, and random_share from 0 to 1")
     from umls_reranker.review.review_queue import judge_of, select_for_review, write_queue
     from umls_reranker.serving.prediction_log import read_predictions
 

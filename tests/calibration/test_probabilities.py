@@ -364,6 +364,16 @@ def test_candidates_of_one_cui_are_one_concept():
     assert len(set(lists(cuis=(None, "", None)).concepts.tolist())) == 3
 
 
+def test_a_cui_counts_in_whatever_form_it_is_given(counts):
+    given, plain = lists(cuis=(" c1", "C2\n", "c3")), lists(cuis=("C1", "C2", "C3"))
+    for own, other in zip(features(given, counts)[0].values(), features(plain, counts)[0].values(), strict=True):
+        np.testing.assert_array_equal(own, other)
+    same, other, last = lists(cuis=("C1", " c1", "C1")).concepts
+    assert same == other != last
+    assert len(set(lists(cuis=(" ", "", None)).concepts.tolist())) == 3
+    assert given.cuis.to_list() == [" c1", "C2\n", "c3"]
+
+
 def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_there_twice(counts):
     sure = FeatureFusion({"cross_encoder": 9.0}, {"string_count": 0.0}, 0.0)
     once = decide(of(sure, counts=counts), lists())[0].probabilities[:2]

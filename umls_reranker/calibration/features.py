@@ -36,8 +36,7 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     distinct, form = number_distinct(forms)
     numbers = {text: number for number, text in enumerate(distinct)}
     exact = np.array([numbers.get(text, -1) for text in others], np.int64)[names.codes] == form[owner]
-    ids = [cui or "" for cui in lists.cuis.texts]
-    found = counts.of_pairs(forms, lists.types, ids, owner, concept)
+    found = counts.of_pairs(forms, lists.types, lists.ids, owner, concept)
     seen = found.strings
     candidates = {
         **lists.scores,

@@ -8,6 +8,7 @@ help says so.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,22 @@ BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
-def recipe_key(default: object, help: str, choices: tuple[str, ...] | None = None, group: str | None = None) -> Any:
-    """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading)."""
+def recipe_key(
+    default: object,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    group: str | None = None,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Any:
+    """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
+
+    Args:
+        least, most: of a number in a recipe or on the command line, which is always finite.
+    """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata = {"help": help, "choices": choices, "group": group}
+    metadata = {"help": help, "choices": choices, "group": group, "range": (least, most)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -58,7 +71,7 @@ class RunArguments:
     run_name: str = recipe_key("run", "name of the run; output goes to OUTPUT_DIR/RUN_NAME")
     output_dir: str = recipe_key("runs", "folder that holds the runs")
     cache_dir: str = recipe_key(".cache", "folder for files fetched from a URL, and for the hashes of unchanged files")
-    seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order")
+    seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0, most=2**32 - 1)
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
     scoring_precision: str = recipe_key(
         "auto",
@@ -164,7 +177,9 @@ class MentionArguments:
         "MRCUI.RRF",
     )
     expected_mentions: int | None = recipe_key(
-        None, "pubtator: number of annotations in the whole corpus; another number means an incomplete download"
+        None,
+        "pubtator: number of annotations in the whole corpus; another number means an incomplete download",
+        least=1,
     )
     on_error: str = recipe_key(
         "stop", "malformed lines: stop ends with file and line; skip counts them", ("stop", "skip")
@@ -174,7 +189,7 @@ class MentionArguments:
     )
     dev_share: float = recipe_key(0.2, "share of the held-out documents for early stopping")
     calibration_share: float = recipe_key(0.4, "share of the held-out documents for calibrator and thresholds")
-    context_chars: int = recipe_key(128, "characters of text kept on each side of a mention")
+    context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0)
     expand_abbreviations: bool = recipe_key(
         False, "pubtator: replace mentions that are abbreviations by the long form that their document defines"
     )
@@ -188,13 +203,15 @@ class EncoderArguments:
     """Encoder: how the bi-encoder is fine-tuned before it embeds the names; by default it is not."""
 
     encoder_training_steps: int = recipe_key(
-        0, "optimizer steps; 0 uses the encoder without fine-tuning and without context"
+        0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
     )
-    encoder_batch_size: int = recipe_key(192, "queries per step; each is a negative for the concepts of all others")
+    encoder_batch_size: int = recipe_key(
+        192, "queries per step; each is a negative for the concepts of all others", least=1
+    )
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
-    encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention")
+    encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention", least=0)
     encoder_save_steps: int = recipe_key(
-        100, "optimizer steps between checkpoints; a killed run resumes from the last one"
+        100, "optimizer steps between checkpoints; a killed run resumes from the last one", least=1
     )
 
 
@@ -207,7 +224,7 @@ class IndexArguments:
     encoder_pooling: str = recipe_key(
         "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
     )
-    encoder_max_length: int = recipe_key(32, "tokens read of a name; longer names are cut")
+    encoder_max_length: int = recipe_key(32, "tokens read of a name; longer names are cut", least=1)
     encoder_precision: str = recipe_key("auto", "precision of the bi-encoder", PRECISIONS)
     index_factory: str = recipe_key(
         "Flat",
@@ -222,6 +239,7 @@ class IndexArguments:
         None,
         "maximum number of names to train clusters or quantizers on; IVF needs 39 per cluster; empty: 64 per "
         "cluster, at least 262,144",
+        least=1,
     )
     retrievers: list[str] = recipe_key(
         ["dense"],
@@ -230,23 +248,25 @@ class IndexArguments:
         "mentions; several are combined",
         ("dense", "context", "lexical", "nearest_mentions"),
     )
-    candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention")
+    candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention", least=1)
 
 
 @dataclass
 class MiningArguments:
     """Pairs: negatives per positive, and their weights in the loss."""
 
-    semantic_negatives: int = recipe_key(5, "nearest concepts other than the gold one")
-    same_type_negatives: int = recipe_key(2, "random concepts that share the gold concept's semantic type")
-    random_negatives: int = recipe_key(2, "random concepts")
+    semantic_negatives: int = recipe_key(5, "nearest concepts other than the gold one", least=0)
+    same_type_negatives: int = recipe_key(2, "random concepts that share the gold concept's semantic type", least=0)
+    random_negatives: int = recipe_key(2, "random concepts", least=0)
     cosine_floor: float = recipe_key(
         0.85,
         "cosine that a semantic negative should reach; if there are too few, the nearest ones below it are used "
         "and counted",
     )
     neighbors: int = recipe_key(
-        64, "concepts searched per mention when mining; twice and four times as many if the guards leave too few"
+        64,
+        "concepts searched per mention when mining; twice and four times as many if the guards leave too few",
+        least=1,
     )
     guard_relations: list[str] = recipe_key(
         ["PAR", "CHD", "RB", "RN", "SY"],
@@ -265,17 +285,23 @@ class MiningArguments:
         "others is lost",
         ("mention", "string"),
     )
-    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss")
-    hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative")
-    other_negative_weight: float = recipe_key(1.0, "weight of a same-type or random negative")
+    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0)
+    hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative", least=0)
+    other_negative_weight: float = recipe_key(1.0, "weight of a same-type or random negative", least=0)
     typeless_share: float = recipe_key(
         0.2,
         "with mention_types: share of the training mentions shown without types, so that the model can handle "
         "missing types",
+        least=0,
+        most=1,
     )
-    feedback_weight: float = recipe_key(1.0, "multiplier for these weights, for pairs of corrections (`feedback`)")
+    feedback_weight: float = recipe_key(
+        1.0, "multiplier for these weights, for pairs of corrections (`feedback`)", least=0
+    )
     max_train_mentions: int | None = recipe_key(
-        None, "maximum number of training mentions, drawn by the seed among those whose concept is in the dictionary"
+        None,
+        "maximum number of training mentions, drawn by the seed among those whose concept is in the dictionary",
+        least=1,
     )
 
 
@@ -286,8 +312,10 @@ class ModelArguments:
     model: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
     model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
     start_from_encoder: bool = recipe_key(False, "start from the run's own trained encoder instead of the base model")
-    max_length: int = recipe_key(64, "maximum tokens of a pair, special tokens included; cut pairs are counted")
-    context_tokens: int = recipe_key(0, "tokens of text shown on each side of the mention; 0: no context")
+    max_length: int = recipe_key(
+        64, "maximum tokens of a pair, special tokens included; cut pairs are counted", least=1
+    )
+    context_tokens: int = recipe_key(0, "tokens of text shown on each side of the mention; 0: no context", least=0)
     mention_types: bool = recipe_key(
         False, "show the names of the mention's semantic types after it, if they are known"
     )
@@ -318,8 +346,10 @@ class CalibrationArguments:
         "auto chooses by log-loss in cross-validation by document",
         ("platt", "temperature", "beta", "hierarchical_beta", "listwise", "isotonic", "auto"),
     )
-    target_precision: float = recipe_key(0.95, "certified precision of the high-confidence tier")
-    confidence: float = recipe_key(0.95, "confidence of that certificate")
+    target_precision: float = recipe_key(
+        0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
+    )
+    confidence: float = recipe_key(0.95, "confidence of that certificate", least=0.01, most=0.999)
     exhaustive: bool = recipe_key(
         False,
         "have the cross-encoder score all candidates; else only those that can win, if on held-out documents this "
@@ -336,8 +366,8 @@ class CalibrationArguments:
 class EvaluationArguments:
     """Evaluation: the report on the test split, and the targets it is checked against."""
 
-    bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals")
-    example_mentions: int = recipe_key(5, "mentions shown with their reranked candidates at the end of a run")
+    bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals", least=1)
+    example_mentions: int = recipe_key(5, "mentions shown with their reranked candidates at the end of a run", least=0)
     targets: list[str] = recipe_key(
         [], 'figures that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )
@@ -377,21 +407,25 @@ class ServingArguments:
         BACKENDS,
     )
     token_budget: int | None = recipe_key(
-        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU"
+        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU", least=1
     )
-    batch_deadline_ms: float = recipe_key(2.0, "milliseconds a mention waits for others to share its batch")
-    batch_mentions: int = recipe_key(64, "maximum mentions per batch")
+    batch_deadline_ms: float = recipe_key(2.0, "milliseconds a mention waits for others to share its batch", least=0)
+    batch_mentions: int = recipe_key(64, "maximum mentions per batch", least=1)
     host: str = recipe_key("127.0.0.1", "address to listen on")
-    port: int = recipe_key(8080, "port to listen on; 0 chooses a free one")
-    max_queue: int = recipe_key(512, "maximum mentions waiting or being ranked; further requests get status 429")
-    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention")
-    max_request_mentions: int = recipe_key(64, "maximum mentions per request")
-    max_body_bytes: int = recipe_key(2_000_000, "maximum bytes per request")
-    read_seconds: float = recipe_key(30.0, "seconds for the headers of a request to arrive, and again for its body")
+    port: int = recipe_key(8080, "port to listen on; 0 chooses a free one", least=0, most=65_535)
+    max_queue: int = recipe_key(
+        512, "maximum mentions waiting or being ranked; further requests get status 429", least=1
+    )
+    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention", least=1)
+    max_request_mentions: int = recipe_key(64, "maximum mentions per request", least=1)
+    max_body_bytes: int = recipe_key(2_000_000, "maximum bytes per request", least=1)
+    read_seconds: float = recipe_key(
+        30.0, "seconds for the headers of a request to arrive, and again for its body", least=0.1
+    )
     auto_truncate: bool = recipe_key(
         True, "/rerank: cut texts that are too long if the request does not say; false refuses them"
     )
-    stop_seconds: int = recipe_key(30, "seconds to finish requests in progress when the service is stopped")
+    stop_seconds: int = recipe_key(30, "seconds to finish requests in progress when the service is stopped", least=0)
 
 
 @dataclass
@@ -400,7 +434,10 @@ class MonitoringArguments:
 
     monitor_window: int = recipe_key(2000, "mentions per window that is compared with the model's test split")
     monitor_alpha: float = recipe_key(
-        0.05, "probability that a monitor ever raises an alarm without drift, over all its windows"
+        0.05,
+        "probability that a monitor ever raises an alarm without drift, over all its windows",
+        least=1e-6,
+        most=0.5,
     )
     monitor_log: str | None = recipe_key(
         None, "file to append finished windows and alarms to, as JSON lines; empty: none"

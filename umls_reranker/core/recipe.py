@@ -6,6 +6,7 @@ import argparse
 import difflib
 import functools
 import json
+import math
 import re
 import sys
 import types
@@ -231,7 +232,18 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
     if choices and value not in choices:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+    if plain in (int, float):
+        _require_range(value, *field.metadata.get("range", (-math.inf, math.inf)))
     return value
+
+
+def _require_range(value: float, least: float, most: float) -> None:
+    if least <= value <= most and abs(value) <= sys.float_info.max:
+        return
+    span = (
+        f"from {least:,} to {most:,}" if most < math.inf else f"{least:,} or more" if least > -math.inf else "finite"
+    )
+    raise argparse.ArgumentTypeError(f"{value} is out of range; give a number that is {span}")
 
 
 def _options(given: Any) -> dict[str, Any]:

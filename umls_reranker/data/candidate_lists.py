@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, list_owner, number_distinct
+from .cuis import normalize_cui
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
 if TYPE_CHECKING:
@@ -394,11 +395,19 @@ class CandidateLists:
     @cached_property
     def concepts(self) -> np.ndarray:
         """(m,) int64, equal for candidates of one list with the same CUI, or without any with the same name."""
-        texts, codes = self.cuis.texts, self.cuis.codes
-        if not all(texts):
-            named = zip(self.cuis.to_list(), self.names.to_list(), strict=True)
-            texts, codes = number_distinct([cui or name for cui, name in named])
-        return self.owner * (len(texts) + 1) + codes
+        ids, codes = self.ids, self.cuis.codes
+        if not all(ids):
+            named = zip(RepeatedTexts(ids, codes).to_list(), self.names.to_list(), strict=True)
+            ids, codes = number_distinct([cui or name for cui, name in named])
+        elif len(set(ids)) < len(ids):
+            ids, places = number_distinct(ids)
+            codes = places[codes]
+        return self.owner * (len(ids) + 1) + codes
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The texts of `cuis` in the form of `normalize_cui`, as counts and dictionaries have them; "" for none."""
+        return [normalize_cui(text or "") for text in self.cuis.texts]
 
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""

@@ -52,7 +52,7 @@ class PackedLayers:
         prefix: of the names, e.g. ``"bert."`` in a model with a head.
 
     Raises:
-        KeyError: a weight is missing.
+        KeyError, TypeError, ValueError: a weight is missing, or the configuration does not fit the weights.
     """
 
     def __init__(
@@ -91,7 +91,10 @@ class PackedLayers:
         self.places = placed("embeddings.position_embeddings.weight")
         self.types = placed("embeddings.token_type_embeddings.weight")
         self.embedding_norm = both("embeddings.LayerNorm")
-        self.layers = [layer(f"encoder.layer.{number}") for number in range(config["num_hidden_layers"])]
+        count = config["num_hidden_layers"]
+        self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
+        if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or self.words.shape[1] % self.heads:
+            raise ValueError("layers or heads of the configuration are not those of the weights")
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
@@ -181,5 +184,5 @@ def load_bert(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return make(config, load_file(folder / "model.safetensors")) if supports(config) else None
-    except (OSError, ValueError, KeyError, RecursionError, SafetensorError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError):
         return None

@@ -41,23 +41,35 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
             f"{adapter} belongs to an adapter, which is not loaded; merge it into the weights (peft's "
             "merge_and_unload) and save them without it"
         )
-    return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError):
+        raise
+    except Exception as error:
+        # transformers and tokenizers check little of what they read.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def load_model(folder: Path) -> transformers.PreTrainedModel:
     """The float32 model of a folder of safetensors.
 
     Raises:
-        UserError: it is missing, corrupt, or has more than one logit.
+        UserError: it is missing, corrupt, or has more than one logit, or weights and configuration do not fit.
     """
+    options = {"use_safetensors": True, "dtype": "float32", "output_loading_info": True}
     try:
-        model = load_pretrained(
-            transformers.AutoModelForSequenceClassification, folder, use_safetensors=True, dtype="float32"
-        )
+        model, found = load_pretrained(transformers.AutoModelForSequenceClassification, folder, **options)
     except SafetensorError as error:
         raise UserError(f"{folder}: the weights are corrupt ({error}); download or make the model again") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no loadable model: {error}") from None
+    # transformers would draw what is missing at random.
+    alone = sorted(found["missing_keys"]) + sorted(key for key in found["unexpected_keys"] if ".layer." in key)
+    if alone:
+        raise UserError(
+            f"{folder}: config.json and the weights do not belong together (one of them lacks {alone[0]}); download "
+            "or make the model again"
+        )
     if model.config.num_labels != 1:
         raise UserError(f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit")
     return model.eval()

@@ -99,9 +99,11 @@ class SourceModel:
             return cls(name, folder, reranker.scorer, recipe, reranker)
         if not (folder / "config.json").is_file():
             raise UserError(f"{name} holds no config.json, so it is no model")
-        kinds = read_json(folder / "config.json").get("architectures") or ["unknown"]
-        if not kinds[0].endswith("ForSequenceClassification"):
-            raise UserError(f"{name} is a {kinds[0]}, no sequence classifier, so it does not score pairs of texts")
+        config = read_json(folder / "config.json")
+        kinds = config.get("architectures") if isinstance(config, dict) else None
+        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of an unknown kind"
+        if not kind.endswith("ForSequenceClassification"):
+            raise UserError(f"{name} is a {kind}, no sequence classifier, so it does not score pairs of texts")
         if not (folder / WEIGHTS).is_file():
             raise UserError(
                 f"{name} has no {WEIGHTS}; weights of other formats, such as pytorch_model.bin, can run code and are "
