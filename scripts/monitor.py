@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import read_json
+from umls_reranker.core.files import read_json, require_another
 from umls_reranker.core.script import CommandParser, run_script
 
 FIGURES = ("high_confidence_share", "accepted_share", "mean_top_score", "mean_margin")
@@ -41,6 +41,8 @@ def main() -> int:
     from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.prediction_log import read_predictions
 
+    if options.lines:
+        require_another(options.lines, [options.predictions])
     model, window, alpha = watched(options)
     verify_files(model, [REFERENCE, THRESHOLDS])
     reference = Reference.load(model / REFERENCE)

@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import require_another
 from umls_reranker.core.script import CommandParser, run_script
 
 
@@ -31,6 +32,7 @@ def main() -> None:
     options = make_parser().parse_args()
     if options.count < 1 or options.seed < 0 or not 0 <= options.random_share <= 1:
         raise UserError("count must be 1 or more, seed 0 or more, and random_share from 0 to 1")
+    require_another(options.output, [options.predictions])
     from umls_reranker.review.review_queue import judge_of, select_for_review, write_queue
     from umls_reranker.serving.prediction_log import read_predictions
 

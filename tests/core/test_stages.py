@@ -53,6 +53,10 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
     assert manifest["summary"] == {"names": 4}
     assert RunFolder(tmp_path).key_of("index", "build_index") == stage.key
     assert list(RunFolder(tmp_path).seconds()) == ["index"]
+    # A full disk may leave half a line.
+    with (tmp_path / "stages.jsonl").open("a") as log:
+        log.write('{"stage": "pai')
+    assert list(RunFolder(tmp_path).seconds()) == ["index"]
 
 
 @pytest.mark.parametrize("installed", [{"faiss": "1.9"}, {"faiss-gpu": "1.9"}, {}])

@@ -146,4 +146,11 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
     model = finished.folder / "model"
     assert_refused(scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "reranker.json is missing")
     assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
+    before = predictions.read_bytes()
+    assert_refused(scripts.run("monitor", model, predictions, lines=predictions), "is the input too")
+    assert_refused(scripts.run("select_for_review", model, predictions, predictions), "is the input too")
+    assert_refused(
+        scripts.run("select_for_review", model, predictions, tmp_path / "o", count=0), "count must be 1 or more"
+    )
+    assert predictions.read_bytes() == before
     assert_refused(scripts.run("validate", against=tmp_path), "holds no outcomes.parquet")

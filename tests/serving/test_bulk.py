@@ -493,6 +493,16 @@ def test_an_output_of_another_kind_is_refused(tmp_path, rows, target, reason):
         BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / target, 2, 4)
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "link.jsonl"])
+def test_an_output_that_is_the_input_is_refused(tmp_path, rows, name):
+    source = write(tmp_path / "in.jsonl", rows)
+    (tmp_path / "link.jsonl").symlink_to(source)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match=f"{name} is the input too"):
+        BulkJob(source, tmp_path / name, 2, 4, on_error="skip")
+    assert source.read_bytes() == before
+
+
 def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, rows, expected):
     source, target = write(tmp_path / "in.parquet", rows), tmp_path / "out.jsonl"
     options = ["--dtype", "float32", "--device", "cpu", "--shard_mentions", "5"]

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "read_json",
     "remembered",
     "replace_folder",
+    "require_another",
     "require_format",
     "write_json",
     "written",
@@ -82,6 +83,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def require_another(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output that would take the place of an input, also by a link."""
+    if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
+        raise UserError(f"{output} is the input too, and would be lost; choose another output")
 
 
 def replace_folder(new: Path, folder: Path) -> None:

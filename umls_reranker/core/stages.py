@@ -266,8 +266,13 @@ class RunFolder:
     def seconds(self) -> dict[str, float]:
         """Seconds of the latest run of each stage."""
         log = self.path / "stages.jsonl"
-        entries = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        return {entry["stage"]: entry["seconds"] for entry in entries}
+        found = {}
+        for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+            # A full disk may have left half a line.
+            with suppress(ValueError):
+                entry = json.loads(line)
+                found[entry["stage"]] = entry["seconds"]
+        return found
 
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, naming_full_disk
+from ..core.files import file_sha256, json_sha256, naming_full_disk, require_another
 from ..core.locks import hold
 from ..core.progress import progress
 from ..core.version import __version__
@@ -51,7 +51,8 @@ class BulkJob:
         skipped: rows left out, after `run` in the first process.
 
     Raises:
-        UserError: the format of input or output is not supported, or the input lacks the columns of mentions.
+        UserError: the format of input or output is not supported, the output is the input, or the input lacks the
+            columns of mentions.
     """
 
     def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int, on_error: str = "raise") -> None:
@@ -63,6 +64,7 @@ class BulkJob:
         self.target = target
         self.batch_rows, self.shard_rows, self.on_error = batch_rows, shard_rows, on_error
         self.skipped = 0
+        require_another(target, self.mentions.paths)
         check_columns(self.mentions, target)
         if not self.mentions.rows and FORMATS[target.suffix] != "jsonl":
             raise UserError(f"{source} holds no mentions")
