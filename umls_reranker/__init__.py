@@ -1,7 +1,10 @@
 """Fine-tune, calibrate and serve a cross-encoder that reranks UMLS concept candidates.
 
     >>> from umls_reranker import UMLSReranker
-    >>> reranker = UMLSReranker.from_pretrained("org/sapbert-umls-reranker", revision="v1")  # doctest: +SKIP
+    >>> reranker = UMLSReranker.from_pretrained("runs/quickstart/model")
+    >>> best = reranker.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
+
+A repository of the Hub is loaded in the same way: ``from_pretrained("org/my-reranker", revision="v1.0.0")``.
 
 Importing the package is quick: torch and transformers load when a class that needs them is first used.
 """

@@ -1,4 +1,3 @@
-import doctest
 import importlib.util
 from pathlib import Path
 
@@ -184,12 +183,6 @@ def test_what_cannot_be_certified_is_one_sentence(scores, correct, documents, op
     with pytest.raises(UserError, match=reason) as found:
         certify(scores, correct, documents, **options)
     assert "\n" not in str(found.value)
-
-
-def test_the_example_runs():
-    finder = doctest.DocTestFinder()
-    (example,) = finder.find(certify, "certify", globs={})
-    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_the_promise_holds_in_every_regime(benchmark):

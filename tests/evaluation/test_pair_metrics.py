@@ -1,11 +1,8 @@
-import doctest
-
 import evaluate
 import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
-import umls_reranker.evaluation.pair_metrics as metrics
 from umls_reranker.calibration.reliability import ece
 from umls_reranker.evaluation.pair_metrics import PairMetrics, pair_report, roc_auc
 
@@ -91,7 +88,3 @@ def test_roc_auc_interval_agrees_with_resampling_by_hand(pairs):
         rows = (40 * rng.integers(0, 50, 50)[:, None] + np.arange(40)).ravel()
         draws.append(roc_auc_score(y[rows], p[rows]))
     np.testing.assert_allclose([figure["low"], figure["high"]], np.quantile(draws, [0.025, 0.975]), atol=0.006)
-
-
-def test_docstring_example():
-    assert doctest.testmod(metrics).failed == 0

@@ -37,9 +37,8 @@ class RerankBatches:
         model: folder or Hub id that every node can reach.
         options: of `UMLSReranker.from_pretrained`, e.g. ``revision``.
 
-    >>> dataset.map_batches(  # doctest: +SKIP
-    ...     RerankBatches, fn_constructor_args=("org/reranker",), batch_format="pyarrow", concurrency=8
-    ... )
+    >>> options = {"fn_constructor_args": ("runs/quickstart/model",), "batch_format": "pyarrow", "concurrency": 8}
+    >>> ranked = dataset.map_batches(RerankBatches, **options)
     """
 
     def __init__(self, model: str, **options: Any) -> None:
@@ -56,7 +55,8 @@ class RerankPartitions:
     Args:
         model, options: as for `RerankBatches`.
 
-    >>> frame.mapInPandas(RerankPartitions("org/reranker", revision="v1"), schema)  # doctest: +SKIP
+    >>> schema = f"entity string, candidates array<string>, ranked {RANKED_SCHEMA}"
+    >>> ranked = frame.mapInPandas(RerankPartitions("runs/quickstart/model"), schema)
     """
 
     def __init__(self, model: str, **options: Any) -> None:

@@ -39,8 +39,10 @@ class MicroBatcher:
         max_pairs: maximum candidates per batch, except for a single mention's list; limits the time of a batch.
         block: if the queue is full, wait instead of raising `QueueFull`.
 
-    >>> with MicroBatcher(reranker, deadline_ms=2) as batcher:  # doctest: +SKIP
+    >>> with MicroBatcher(UMLSReranker.from_pretrained("runs/quickstart/model"), deadline_ms=2) as batcher:
     ...     best = batcher.rerank("cold", ["Common Cold", "Cold Temperature"])[0]
+    >>> best.name
+    'Common Cold'
     """
 
     def __init__(
