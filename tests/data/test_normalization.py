@@ -1,3 +1,6 @@
+import unicodedata
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
@@ -37,6 +40,25 @@ def test_a_hash_depends_on_the_name_alone(names, start):
     assert hash_names(column.slice(start)).tolist() == hashes[start:].tolist()
     by_name = dict(zip(names, hashes.tolist(), strict=True))
     assert [by_name[name] for name in names] == hashes.tolist()
+
+
+def test_no_run_of_combining_marks_is_sorted_whole(monkeypatch):
+    sizes = []
+
+    def normalize(form, text):
+        sizes.append(len(text))
+        return unicodedata.normalize(form, text)
+
+    monkeypatch.setattr(normalization, "unicodedata", SimpleNamespace(normalize=normalize))
+    assert normalize_name("e" + "\u0301" * 5_000 + "\u0316" * 5_000) == "\u00e9"
+    assert max(sizes) <= normalization.PIECE
+
+
+def test_a_long_name_is_normalized_as_its_words_are():
+    words = ["e\u0301", "\uff24B", "\u00df-7", "x" * 200, "\u00a8a"] * 50
+    expected = " ".join(normalize_name(word) for word in words)
+    for space in (" ", "\t\u00a0", "\x1c"):
+        assert normalize_name(space.join(words)) == expected
 
 
 # Of xxHash's own test program: xxh3_64 with seed 0.

@@ -20,6 +20,8 @@ SPACE = ord(" ")
 NAMES_AT_ONCE = 16_384
 # Up to this many are faster one by one.
 FEW_NAMES = 64
+# Characters of a word that are composed at once: the time for a run of combining marks grows with its square.
+PIECE = 256
 # Forms that are remembered, about 200 bytes each.
 KEPT_FORMS = 65_536
 # Each byte of an ASCII name in lower case, with a space for other signs than letters and digits.
@@ -36,9 +38,18 @@ def normalize_name(text: str) -> str:
     """
     if text.isascii():
         folded = text.lower()
+    elif len(text) <= PIECE:
+        folded = _folded(text)
     else:
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        folded = " ".join(
+            "".join(_folded(word[start : start + PIECE]) for start in range(0, len(word), PIECE))
+            for word in text.split()
+        )
     return NOT_ALPHANUMERIC.sub(" ", folded).strip() or " ".join(folded.split())
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalize_names(names: pa.StringArray) -> pa.StringArray:
