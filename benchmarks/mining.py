@@ -117,7 +117,7 @@ def make_dictionary(
     texts = [f"concept {row} name {number}" for number, row in enumerate(owner)]
     vectors = _spread(centers[owner], CONCEPT_SPREAD, draw)
     if real:
-        known = np.load(next(real.glob("names-*.npy")))
+        known = np.load(next(real.glob("names-*.npy")))[:names]
         vectors = _spread(known[draw.integers(0, len(known), names)], REAL_SPREAD, draw)
         vectors[draw.permutation(names)[: len(known)]] = known
     kind = draw.random(names)
@@ -165,11 +165,10 @@ class Ours:
         factory, _, parameters = index.partition(" ")
         vectors = NameVectors.build(concepts, known, folder / "vectors")
         self.index = NameIndex.build(vectors, folder, factory, parameters)
-        measured = {} if factory == "Flat" else self.index.measure_recall(vectors)
-        if measured:
-            measured["of mentions @64"] = self.recall(vectors, known.encode(asked))
-        recall = ", ".join(f"{name} {share:.3f}" for name, share in measured.items())
-        self.title = f"umls_reranker, {index}" + (f" ({recall})" if recall else "")
+        self.title = f"umls_reranker, {index}"
+        if factory != "Flat":
+            shares = self.index.measure_recall(vectors) | {"mentions @64": self.recall(vectors, known.encode(asked))}
+            print(f"{index}:", ", ".join(f"{name} {share:.3f}" for name, share in shares.items()), flush=True)
 
     def recall(self, vectors: NameVectors, asked: np.ndarray) -> float:
         """Share of the 64 nearest names of each mention that are found, or others as near."""
