@@ -268,6 +268,15 @@ def test_recall_is_measured_of_one_index_under_other_search_parameters(tmp_path,
     assert recall["nprobe=1"]["recall@64"] < 0.9
 
 
+def test_recall_is_measured_as_deep_as_a_search_for_concepts(tmp_path, clustered):
+    index = build(tmp_path, clustered, factory="PQ8x4fs,Refine(SQfp16)", search_parameters="k_factor_rf=1")
+    vectors = NameVectors(tmp_path / "index-vectors")
+    asked = vectors.take(vectors.sample(1_000))
+    scores = np.sort(asked @ vectors.take(np.arange(len(vectors))).T, axis=1)[:, ::-1]
+    shallow = index._vectors.search(asked, 11)[0][:, 1:] >= scores[:, 10:11] - 1e-3
+    assert index.measure_recall(vectors)["recall@10"] > shallow.mean() + 0.05
+
+
 def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
     def measured(folder):
         index = build(folder, clustered, factory="IVF8,Flat", search_parameters="nprobe=1")

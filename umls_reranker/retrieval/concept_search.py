@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidates", "NameGrouping", "opened_index", "write_names"]
 
+# Names asked for per concept: a concept near a query tends to come with several of its names.
+NAMES_PER_CONCEPT = 4
 # The most results (queries x strings) that one thread holds, some 100 bytes each.
 SEARCH_CELLS = 1 << 20
 
@@ -115,8 +117,7 @@ class NameGrouping:
             """The queries whose concepts are not certain yet."""
             return queries[~self._group(queries, *search(queries, width), found)]
 
-        # A concept near a query tends to come with several of its names.
-        queries, width = np.arange(n), 4 * k
+        queries, width = np.arange(n), NAMES_PER_CONCEPT * k
         while len(queries):
             width = min(width, self.distinct)
             size = max(1, min(block, SEARCH_CELLS // width))

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.progress import progress
+from .concept_search import NAMES_PER_CONCEPT
 
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
@@ -163,7 +164,9 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
     """
     asked = vectors.sample(RECALL_QUERIES)
     queries, depth = vectors.take(asked), min(max(RECALL_AT), len(vectors) - 1)
-    _, found = index.search(queries, depth + 1)
+    # An index that refines is asked for as many names as when it searches for concepts.
+    _, found = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
+    found = found[:, : depth + 1]
     exact = np.full(found.shape, -np.inf, np.float32)
     nearest = np.full((len(asked), 0), -np.inf, np.float32)
     rows = np.arange(len(asked))
