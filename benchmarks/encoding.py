@@ -5,7 +5,7 @@
 
 Texts are distinct English names of a release, and mentions of a PubTator corpus with the text around them; both sides
 read the same strings, cut at the same length. sentence-transformers sorts by length itself. Runs of all take turns in
-one process, and the clock is that of the processor, which stands still while other programs have it. Prints Markdown.
+one process. Processor time is measured, which excludes the time of other programs. Prints Markdown.
 """
 
 import argparse

@@ -220,7 +220,7 @@ class Theirs:
 def false_negatives(found: list[Negative], concepts: list[Concept], mentions: Dataset) -> tuple[int, int]:
     """Negatives that name the gold concept, and those whose concepts all share a normalized name with it.
 
-    A negative without a concept stands for every concept that has its name.
+    A negative without a concept represents every concept that has its name.
     """
     names = {concept.cui: {concept.name, *concept.synonyms} for concept in concepts}
     owners: dict[str, set[str]] = {}

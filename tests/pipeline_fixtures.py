@@ -343,7 +343,7 @@ def scripts(tmp_path_factory) -> Iterator[Scripts]:
 
 @pytest.fixture(scope="session")
 def finished(scripts, tmp_path_factory) -> FinishedRun:
-    """The whole road, each script started as a user does; tests must leave the folder as it is.
+    """A full run, each script started as a user does; tests must not change the folder.
 
     One worker makes it, the others copy it to where their recipe has it.
     """

@@ -152,7 +152,7 @@ STAGES = [*command.GROUPS["Stages of a run, in their order"]]
 
 
 class Stages:
-    """In place of `begin`: records the commands, prints two lines for each, ends with a given code."""
+    """Replaces `begin`: records the commands, prints two lines for each, ends with a given code."""
 
     def __init__(self, failing):
         self.failing, self.calls = failing, []

@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:mentions or candidates came without")
 def test_examples_print_what_they_say(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    # In place of a dataset of Ray and a frame of Spark.
+    # They replace a dataset of Ray and a frame of Spark.
     others = {
         "UMLSReranker": umls_reranker.UMLSReranker,
         "dataset": SimpleNamespace(

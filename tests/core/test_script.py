@@ -17,7 +17,7 @@ from umls_reranker.core.stages import Stage
 
 
 def run(main, capsys):
-    """Exit code and what stands on standard error."""
+    """Exit code and standard error."""
     with pytest.raises(SystemExit) as caught:
         run_script(main)
     return caught.value.code, capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_terms_are_dropped_merged_and_counted(tmp_path):
         + stanza(6, name="one", cui="C0000001")
     )
     concepts, *_, report = read(tmp_path, content)
-    # Term 4 stands for its first CUI only, so the other one has the name of term 6 and nothing else.
+    # Term 4 counts for its first CUI only, so the other CUI has only the name of term 6.
     assert concepts == [Concept("C0000001", "one"), Concept("C0000004", "IV", ("V", "four"), (), "Five.")]
     assert {key: count for key, count in report.items() if count and key != "reasons"} == {
         "terms": 6,

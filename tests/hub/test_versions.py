@@ -47,7 +47,7 @@ def test_a_worse_version_is_refused_unless_it_is_forced(hub, folder):
     for dry_run in (True, False):
         message = refused(publish, folder, REPO, "v2", dry_run=dry_run)
         assert "is worse on the same 400 mentions of 40 documents: acc@1 0." in message
-        assert message.endswith(f"than what {REPO} holds; set force_worse (--force_worse) to publish it all the same")
+        assert message.endswith(f"than what {REPO} holds; set force_worse (--force_worse) to publish it anyway")
     assert hub.repos[REPO].files("main") == before
     publish(folder, REPO, "v2", force_worse=True)
     put(GOOD, folder)

@@ -1,4 +1,4 @@
-"""The road from raw files to a published model, script by script, on a miniature release, corpus and model."""
+"""From raw files to a published model, script by script, on a miniature release, corpus and model."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The road with everything that reads context: trained encoder, union of retrievers, cross-encoder, all features."""
+"""A full run with everything that reads context: trained encoder, union of retrievers, cross-encoder, all features."""
 
 import json
 

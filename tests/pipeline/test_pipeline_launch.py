@@ -1,4 +1,4 @@
-"""The sapbert-medmentions recipe as it stands, with overrides on the command line alone, trained by two processes."""
+"""The sapbert-medmentions recipe unchanged, with overrides only on the command line, trained by two processes."""
 
 import json
 

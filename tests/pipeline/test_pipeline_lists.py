@@ -1,4 +1,4 @@
-"""The road from candidate lists of a pipeline of one's own to a served model, with and without a dictionary."""
+"""From candidate lists of another pipeline to a served model, with and without a dictionary."""
 
 import json
 import re

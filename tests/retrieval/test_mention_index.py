@@ -33,7 +33,7 @@ class PlainEncoder(TrigramEncoder):
 
 
 class ReadingEncoder(TrigramEncoder):
-    """Reads what stands left of a mention."""
+    """Reads the text to the left of a mention."""
 
     class queries:
         context_tokens = 8

@@ -13,7 +13,7 @@ LONG = 60_000
 
 
 class Recorder:
-    """Gives back the call in place of a ranking; holds every batch until it is let go."""
+    """Returns the call instead of a ranking; holds every batch until it is released."""
 
     def __init__(self, held=False):
         self.batches, self.started, self.go = [], threading.Semaphore(0), threading.Event()

@@ -1,4 +1,4 @@
-"""Fine-tuning from mined pairs: tokenized once, batches cut as asked, stopped and gone on with the same end."""
+"""Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends the same."""
 
 import importlib.util
 import re

@@ -55,7 +55,7 @@ def fit_calibrator(
 
 
 def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row that stands alone.
+    """Held-out loss in nats of each method, in `FOLDS` folds by document: per list, or per row without a list.
 
     Held-out probabilities of single rows are kept `1 / (2 n_fit)` away from 0 and 1, the most that n_fit rows can
     support: a single surprise where isotonic regression says 0 would otherwise cost it an infinite loss. A method that

@@ -32,7 +32,7 @@ POSITION_BITS, ROW_BITS = 8, 28
 HASH_SHIFT = np.uint64(ROW_BITS + POSITION_BITS)
 LOWER_BITS = np.uint64((1 << (ROW_BITS + POSITION_BITS)) - 1)
 LAST_POSITION = (1 << POSITION_BITS) - 1
-"""Stands for itself and all later positions."""
+"""Represents itself and all later positions."""
 
 
 class ConceptNames:

@@ -36,7 +36,7 @@ _RANGE = re.compile(rf"({_NUMBER})\s*(?:\.\.|-|to)\s*({_NUMBER})")
 class Measured:
     """A figure, its 95 % interval (None where there is none), what it was measured on, and how many mentions that is.
 
-    A `support` of None stands for a figure that does not come from a sample.
+    A `support` of None means a figure that does not come from a sample.
     """
 
     value: float

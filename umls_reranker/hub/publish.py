@@ -171,7 +171,7 @@ def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None =
     if comparison.worse:
         raise UserError(
             f"{folder} is {comparison.sentence()} than what {repo_id} holds; "
-            "set force_worse (--force_worse) to publish it all the same"
+            "set force_worse (--force_worse) to publish it anyway"
         )
 
 

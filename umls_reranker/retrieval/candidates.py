@@ -62,7 +62,7 @@ def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[n
 
 
 def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    """Where each mention's gold concept stands among its candidates.
+    """The position of each mention's gold concept among its candidates.
 
     Args:
         gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.

@@ -1,4 +1,4 @@
-"""From nearest strings to nearest concepts: which concepts each distinct name string stands for."""
+"""From nearest strings to nearest concepts: which concepts each distinct name string names."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class NameGrouping:
         n_concepts, k = len(self.offsets) - 1, found.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
-        # One entry per name: a string of m concepts stands m times.
+        # One entry per name: a string of m concepts appears m times.
         owner, posting = expand_ranges(self._posting_starts[string], self._posting_starts[string + 1])
         name_ids = self._postings[posting]
         rows = self.rows[name_ids].astype(np.int64)
