@@ -173,18 +173,22 @@ def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reaso
         (b'"bm25_score": NaN', "mentions.0.candidates.0: bm25_score is no finite number"),
         (b'"bm25_score": [1]', "mentions.0.candidates.0: bm25_score is no finite number"),
         (b'"retrieval_score": 1%s' % (b"0" * 400), "mentions.0.candidates.0.retrieval_score: Input should be a valid"),
+        (b'"semantic_types": 7', "mentions.0.candidates.0.semantic_types: Input should be a valid list"),
+        (b'"rank": 1}], "entity_type": 7, "more": [{', "mentions.0.entity_type: Input should be a valid string"),
     ],
 )
-def test_a_score_that_no_number_can_hold_is_refused(reranker, fields, reason):
+def test_a_field_that_will_not_do_is_refused_by_name(reranker, fields, reason):
     body = b'{"mentions": [{"mention": "cold", "candidates": [{"name": "flu", %s}]}]}' % fields
     status, kind, message = refused(ask(reranker, ("/rank", body)))
     assert (status, kind) == (422, "Validation") and message.startswith(reason)
 
 
-def test_a_body_that_does_not_say_it_is_json_is_refused(reranker):
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-json", "multipart/form-data; boundary=json"])
+def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
     async def work():
+        headers = {"content-type": kind} if kind else {}
         async with running(reranker) as client:
-            return await client.post("/rerank", content=b'{"query": "cold", "texts": ["a"]}')
+            return await client.post("/rerank", content=b'{"query": "cold", "texts": ["a"]}', headers=headers)
 
     assert refused(asyncio.run(work()))[:2] == (415, "Validation")
 

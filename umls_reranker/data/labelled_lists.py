@@ -141,7 +141,7 @@ def _read(
     taken = next((name for name in scores if name in reserved and name not in SCORES), None)
     if taken or "" in scores:
         raise UserError(
-            f"{file.paths[0]}: no retriever can be called {taken!r}; give {taken or ''}{SUFFIX} another name"
+            f"{file.paths[0]}: no retriever can be called {taken or ''!r}; give {taken or ''}{SUFFIX} another name"
         )
     documents = [_document(file, first + row, value) for row, value in enumerate(_column(rows, "doc_id"))]
     gold = [_gold(file, first + row, value) for row, value in enumerate(_column(rows, "cui"))]

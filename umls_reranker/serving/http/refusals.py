@@ -58,12 +58,15 @@ def add_error_answers(app: FastAPI) -> None:
         return error_answer(error.status, error.kind, str(error))
 
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        if "json" not in request.headers.get("content-type", ""):
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
+        if kind.rpartition("+")[2] != "json":
             return error_answer(415, "Validation", "expected a request with `Content-Type: application/json`")
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return error_answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
-        place = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+        # Without what Pydantic calls the alternatives of a field.
+        parts = (str(part) for part in first["loc"][1:] if isinstance(part, int) or part.isidentifier())
+        place = ".".join(parts) or "the body"
         return error_answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
 
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
