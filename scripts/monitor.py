@@ -44,6 +44,8 @@ def main() -> int:
     if options.lines:
         require_another(options.lines, [options.predictions])
     model, window, alpha = watched(options)
+    if not 0 < alpha < 1:
+        raise UserError(f"--alpha {alpha} must be between 0 and 1")
     verify_files(model, [REFERENCE, THRESHOLDS])
     reference = Reference.load(model / REFERENCE)
     hierarchy = TypeHierarchy.from_dict(read_json(model / THRESHOLDS)["hierarchy"])

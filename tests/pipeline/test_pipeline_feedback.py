@@ -146,6 +146,7 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
     model = finished.folder / "model"
     assert_refused(scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "reranker.json is missing")
     assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
+    assert_refused(scripts.run("monitor", model, predictions, alpha="nan"), "--alpha nan must be between 0 and 1")
     before = predictions.read_bytes()
     assert_refused(scripts.run("monitor", model, predictions, lines=predictions), "is the input too")
     assert_refused(scripts.run("select_for_review", model, predictions, predictions), "is the input too")
