@@ -1,5 +1,6 @@
 """The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
 
+import doctest
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.serving import linker as linking
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -19,6 +21,13 @@ pytest_plugins = ["pipeline_fixtures"]
 @pytest.fixture(scope="module")
 def linker(finished):
     return ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
+
+
+def test_the_example_prints_what_it_says(finished, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(finished.folder)
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(linking) == (0, 2)
 
 
 def evaluated(folder, reranker):

@@ -76,9 +76,9 @@ class ConceptLinker:
     Mentions are read, retrieved and ranked as in the run's evaluation, so its figures hold here. Safe to use from
     several threads.
 
-    >>> linker = ConceptLinker.from_pretrained("org/sapbert-umls-reranker", "/srv/index", "v1")  # doctest: +SKIP
-    >>> linker.link("cold", "She caught a cold in May.")[0].preferred_name  # doctest: +SKIP
-    'Common Cold'
+    >>> linker = ConceptLinker.from_run("runs/quickstart")
+    >>> linker.link("common cold", "She had a common cold in May.")[0].preferred_name
+    'common cold'
 
     Args:
         reranker: ranks the candidates.
