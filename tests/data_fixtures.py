@@ -1,4 +1,4 @@
-"""A miniature vocabulary and corpus of our own making, in the formats of the real ones, coherent with one another.
+"""A miniature vocabulary and corpus of our own, in the formats of the real ones and consistent with each other.
 
 40 concepts with made-up CUIs, 20 documents with 60 mentions; enough to run every stage on a tiny model. Names are
 plain English, written for this file; some are shared by two concepts ("cold"), some mentions have a CUI that the

@@ -85,7 +85,7 @@ class Outcome:
     changes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # What a failed assertion shows.
+        # Shown by a failed assertion.
         object.__setattr__(self, "err", self.err.replace("\r", "\n"))
 
     @property

@@ -124,7 +124,7 @@ sys.exit(int(sys.argv[1]))
 )
 def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
     monkeypatch.chdir(tmp_path)
-    # Set and removed again, so that it is gone afterwards whatever the launcher does.
+    # Set and removed again, so that it is unset afterwards whatever the launcher does.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(launch, "usable_cores", lambda: 9)
@@ -254,7 +254,7 @@ def planned(monkeypatch, tmp_path, capsys):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
             patch.setattr(sys, "argv", ["umls-reranker", "run", "mine.yaml", "--dry_run", *words])
             patch.setattr(sys, "path", list(sys.path))
-            # Set and removed again, so that it is gone afterwards.
+            # Set and removed again, so that it is unset afterwards.
             patch.setenv("WORLD_SIZE", "1")
             patch.delenv("WORLD_SIZE")
             command.main()

@@ -1,4 +1,4 @@
-"""What another version wrote is refused with the way out, as docs/COMPATIBILITY.md says."""
+"""Files of another version are refused with the remedy, as docs/COMPATIBILITY.md says."""
 
 import json
 import re

@@ -11,7 +11,7 @@ from tiny_reranker import tiny_reranker
 from umls_reranker.training import dataset
 
 ROOT = Path(__file__).parents[1]
-# What Windows lacks is taken away from this package alone: on Linux, asyncio and torch need it.
+# What Windows lacks is hidden from this package only: on Linux, asyncio and torch need it.
 AS_ON_WINDOWS = """
 import builtins, os, pkgutil, sys
 

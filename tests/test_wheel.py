@@ -1,4 +1,4 @@
-"""What `pip install` gives, away from the checkout: the command, the recipes, the first stage of a run."""
+"""What `pip install` provides, outside the checkout: the command, the recipes, the first stage of a run."""
 
 import os
 import shutil

@@ -198,7 +198,7 @@ def test_auto_picks_the_lowest_cross_validated_loss():
 
 
 def test_cross_validation_by_hand():
-    # Two documents, two folds: each is judged by what the other taught.
+    # Two documents, two folds: each is scored by the fit on the other.
     logits = np.array([-1.0, 1.0, -2.0, -1.0, 2.0, 1.0])
     labels = np.array([0, 1, 0, 1, 1, 0])
     groups = np.array([0, 0, 1, 1, 1, 1])
@@ -248,7 +248,7 @@ def test_platt_inside_lists_finds_what_made_them():
     scores, labels, offsets = lists(6000)
     platt = PlattCalibrator().fit(scores, labels, offsets=offsets)
     assert (platt.slope, platt.intercept) == (pytest.approx(0.6, abs=0.03), pytest.approx(-1.0, abs=0.06))
-    # Candidates that stand alone would need another line for the same lists.
+    # Candidates without lists would need another line for the same lists.
     assert PlattCalibrator().fit(scores, labels).slope < 0.56
 
 

@@ -1,4 +1,4 @@
-"""Fusion of features: exact probabilities, fitting, order, and its way through JSON."""
+"""Fusion of features: exact probabilities, fitting, order, and writing to and reading from JSON."""
 
 import json
 

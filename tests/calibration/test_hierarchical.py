@@ -1,4 +1,4 @@
-"""Lines by semantic type: shrinkage, fallback, and what bare data do to them."""
+"""Lines by semantic type: shrinkage, fallback, and sparse data."""
 
 import json
 

@@ -60,7 +60,7 @@ def test_f1_threshold_by_hand():
 
 
 def test_f1_threshold_accepts_ties_together():
-    # Cutting inside the tie at 0.5 would promise an F1 of 1 that no threshold reaches.
+    # A cut inside the tie at 0.5 would promise an F1 of 1, which no threshold reaches.
     threshold, f1 = f1_threshold([0.5, 0.5, 0.5, 0.1], [1, 0, 0, 0])
     assert threshold == pytest.approx(0.3) and f1 == pytest.approx(0.5)
     threshold, f1 = f1_threshold([0.5, 0.5], [1, 0])
@@ -68,7 +68,7 @@ def test_f1_threshold_accepts_ties_together():
 
 
 def test_f1_threshold_between_neighboring_floats():
-    # Halfway rounds to the lower one, which would be accepted too.
+    # The midpoint rounds to the lower one, which would be accepted too.
     lower, upper = 0.5, np.nextafter(0.5, 1)
     threshold, _ = f1_threshold([upper, lower], [1, 0])
     assert lower < threshold <= upper
@@ -149,7 +149,7 @@ def test_types_without_support_take_from_above():
     assert (disease.accept_level, disease.low_level) == ("T047", "T047")
     assert (rare.accept_level, rare.low_level) == ("T047", "T047")
     assert (rare.accept, rare.high, rare.low) == (disease.accept, disease.high, disease.low)
-    # Its group is no better off, so the default steps in.
+    # Its group has no more, so the default is used.
     assert (drug.accept_level, drug.low_level) == ("default", "default")
     assert drug.high == table.rows["default"].high == table.certificate.threshold
     assert rare.support_mentions == 12 and disease.support_mentions == 3012

@@ -1,4 +1,4 @@
-"""Every launch configuration is read by accelerate as it is meant, and starts its processes."""
+"""Accelerate reads every launch configuration as intended, and starts its processes."""
 
 import json
 import os

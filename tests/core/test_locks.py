@@ -1,4 +1,4 @@
-"""A lock is refused while another holds it, and taken when it is let go of within the wait."""
+"""A lock is refused while another holds it, and acquired if it is released within the wait."""
 
 import threading
 

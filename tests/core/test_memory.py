@@ -1,4 +1,4 @@
-"""The bounded memory of what was made of texts."""
+"""The bounded cache of what was computed for texts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is shown while work is done: bars of one piece of work, lines of the stages of a run."""
+"""What is shown during work: progress bars, and one line per stage of a run."""
 
 import io
 import sys

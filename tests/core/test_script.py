@@ -1,4 +1,4 @@
-"""What the scripts share: errors in one line, and whether a stage has to be run."""
+"""What the scripts share: errors in one line, and whether a stage must run."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Which stages a recipe key makes stale, and which changes hinder a killed run from being resumed."""
+"""Which stages a recipe key makes stale, and which changes prevent a killed run from being resumed."""
 
 from dataclasses import fields
 

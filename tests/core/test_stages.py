@@ -1,4 +1,4 @@
-"""Stage folders: finished with a manifest, or not there."""
+"""Stage folders: finished, with a manifest, or missing."""
 
 import errno
 import importlib.metadata

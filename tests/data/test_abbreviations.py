@@ -1,4 +1,4 @@
-"""Abbreviations that texts define, after the examples of Schwartz & Hearst and the ways they go wrong."""
+"""Abbreviations that texts define: the examples of Schwartz & Hearst, and known errors."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from umls_reranker.data.pubtator import read_pubtator
         # No letter of the short form may be missing, and its first one starts a word.
         ("low back pain (XYZ)", {}),
         ("a superpath (UP)", {}),
-        # What is in parentheses is no abbreviation.
+        # The text in parentheses is not an abbreviation.
         ("in patients (n = 24) and mice (see Figure 3)", {}),
         ("a value (12)", {}),
         ("(HSP) alone, and an open bracket (HSP", {}),

@@ -1,4 +1,4 @@
-"""One form of a concept id, so that what a person wrote is what the dictionary has."""
+"""One form of a concept id, so that what a person wrote matches the dictionary."""
 
 import pytest
 

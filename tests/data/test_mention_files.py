@@ -1,4 +1,4 @@
-"""Mentions in files: the same rows whatever the format, the pieces and where reading starts."""
+"""Mentions in files: the same rows for any format, any chunks and any starting point."""
 
 import json
 

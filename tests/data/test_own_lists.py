@@ -1,4 +1,4 @@
-"""Candidate lists of one's own: what is read of them, what is written, and what is refused in one sentence."""
+"""Candidate lists of another pipeline: what is read, what is written, and what is refused in one sentence."""
 
 import re
 from functools import partial

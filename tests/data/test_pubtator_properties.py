@@ -1,4 +1,4 @@
-"""Whatever bytes the PubTator reader is given: true mentions, or one line that names what is wrong."""
+"""Any bytes given to the PubTator reader yield true mentions, or one line that names the fault."""
 
 import gzip
 from collections import Counter

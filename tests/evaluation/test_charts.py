@@ -1,4 +1,4 @@
-"""Charts as files of their own: whole, well-formed SVG that says what its lines are."""
+"""Charts as separate files: complete, well-formed SVG that names its lines."""
 
 from xml.etree import ElementTree
 

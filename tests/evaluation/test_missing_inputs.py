@@ -1,4 +1,4 @@
-"""Test lists with inputs removed: what decides, what the network is asked again, and the figures."""
+"""Test lists with inputs removed: which model decides, what the network scores again, and the figures."""
 
 import numpy as np
 from list_fixtures import make_lists

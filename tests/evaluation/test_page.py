@@ -143,7 +143,7 @@ def test_a_whisker_stays_inside_its_scale():
 
 
 def test_recall_is_named_by_the_length_of_the_lists(report):
-    # Whole lists have the same recall whatever they are called; a shorter k comes first in the file.
+    # Whole lists have the same recall under any name; a shorter k comes first in the file.
     systems = {
         name: {key.replace("@32", "@16"): value for key, value in row.items()}
         for name, row in report["linking"].items()

@@ -1,4 +1,4 @@
-"""Figures of a report that no module of its own makes."""
+"""Figures of a report that have no module of their own."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ def test_figures_by_hand():
         "accepted_precision": pytest.approx(2 / 3),
         "high_share": 0.5,
         "high_precision": 1.0,
-        # Scores own up to 3 - 2.2 errors among the three answers; there was one.
+        # The scores predict 3 - 2.2 errors among the three answers; there was one.
         "excess_error": pytest.approx((2.2 - 2) / 3),
     }
     assert {k: v for k, v in figures.items() if isinstance(v, int)} == {

@@ -306,7 +306,7 @@ def test_a_change_killed_at_any_step_leaves_the_old_or_the_new_folder(finished, 
         if not was_killed:
             break
         moment += 1
-    # One step changes all: the old folder until then, the new one from then on.
+    # One step swaps all: the old folder before it, the new one after it.
     assert moment > 20 and not seen[0] and seen[-2] and seen == sorted(seen)
 
 

@@ -1,4 +1,4 @@
-"""A release that got worse is caught before it is published; through the real Hub client."""
+"""A release that got worse is refused before it is published, through the real Hub client."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Models are files of numbers and text: code that a folder brings along is never run, and nobody is asked."""
+"""Models are files of numbers and text: code in a folder is never run, and no one is asked to allow it."""
 
 import io
 import json

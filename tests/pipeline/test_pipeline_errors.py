@@ -173,7 +173,7 @@ def test_a_setting_that_cannot_work(scripts, finished, run, script, overrides, r
     before = contents(run)
     assert_refused(scripts.run(script, **overrides, output_dir=run.parent), reason)
     left = contents(run)
-    # Training keeps the mark by which it would resume.
+    # Training keeps the marker that it would resume from.
     assert {name: left[name] for name in left if name != ".checkpoints.partial/resume.json"} == before
 
 

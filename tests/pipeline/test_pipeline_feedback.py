@@ -80,7 +80,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     again = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
     assert (again.code, again.skipped) == (0, ["model"])
 
-    # The new version goes the way of any other, next to the former one.
+    # The new version is evaluated like any other, next to the former one.
     assert scripts.run("evaluate", run_name="corrected").code == 0
     refused = scripts.run("validate", run_name="corrected", against=finished.folder)
     assert_refused(refused, "documents; at least 20 are needed; evaluate both on a larger test split")

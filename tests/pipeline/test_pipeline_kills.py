@@ -15,7 +15,7 @@ CHEAP = {
     "build_index": (["vectors", "index", "candidates"], ["concepts", "mentions"]),
     "mine_negatives": (["pairs"], ["concepts", "mentions", "index"]),
 }
-# Every so many changes to the run folder the script is killed once.
+# The script is killed once every n-th change to the run folder.
 STEP = 5
 
 
@@ -55,7 +55,7 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts,
     run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index", "pairs"])
     changed = {"output_dir": tmp_path, "random_negatives": 1}
     former = contents(run / "pairs")
-    # Old and new have changed places by then.
+    # By then, old and new are swapped.
     moment = "os.rename /.pairs.partial /.pairs.former"
     assert scripts.run("mine_negatives", **changed, watch=run, kill_at=moment).code == -9
     assert contents(run / ".pairs.partial") == former
@@ -85,7 +85,7 @@ def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     assert killed_at("checkpoint-20/complete") == [20]
     # While the second checkpoint is written; training resumes from the first.
     assert killed_at("checkpoint-40/trainer_state.json") == [20, 40]
-    # While a checkpoint makes room for a newer one: what is left of it is no checkpoint.
+    # A checkpoint that is being removed for a newer one: the rest of it is not a checkpoint.
     assert killed_at("os.remove model.safetensors")[0] == 40
     # After the last step.
     assert 60 in killed_at("checkpoint-best/config.json")

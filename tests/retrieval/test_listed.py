@@ -1,4 +1,4 @@
-"""Pairs out of candidate lists that are there already: order, guards, names, and gold concepts that are not listed."""
+"""Pairs from given candidate lists: order, guards, names, and gold concepts that are not listed."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The index of training mentions: concepts that like mentions were annotated with."""
+"""The index of training mentions: concepts that similar mentions were annotated with."""
 
 import numpy as np
 import pyarrow as pa

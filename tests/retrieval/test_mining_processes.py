@@ -81,7 +81,7 @@ def test_cosines_of_all_kinds(setup, mentions):
         chosen = pairs.filter(lambda pair, number=number: pair["source"] == number)
         texts, names = (setup.encoder.encode(chosen[key][:]) for key in ("mention", "name"))
         cosines = np.einsum("nd,nd->n", texts, names)
-        # A cosine that rounding may move over an edge is counted on either side of it.
+        # A cosine that rounding may move across an edge may count on either side.
         for edge, below in zip(histogram["edges"][1:-1], np.cumsum(histogram[source]), strict=False):
             assert (cosines < edge - 1e-6).sum() <= below <= (cosines < edge + 1e-6).sum(), (source, edge)
         assert sum(histogram[source]) == len(chosen)

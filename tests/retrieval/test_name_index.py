@@ -231,7 +231,7 @@ def test_search_leaves_the_thread_settings_alone(toy):
 # Indexes that are not exact
 
 
-# The codes that clusters are scanned by have four bits, so that a register holds a table; the best are compared again.
+# Clusters are scanned with codes of four bits, whose table fits a register; the best are compared again.
 FAST = "IVF4,PQ16x4fs,Refine(SQfp16)"
 
 

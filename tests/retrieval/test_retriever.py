@@ -235,7 +235,7 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
         assert (outcome.code, outcome.errors) == (0, []) and "encoding names" not in outcome.err, outcome.err
         return outcome.remade
 
-    # The vectors of the names do not depend on who else retrieves, how, and for whom.
+    # The vectors of the names do not depend on other retrievers or their settings.
     assert remade(retrievers=["dense"]) == ["candidates"]
     assert remade(index_parameters="nprobe=4") == ["candidates"]
     assert remade(index_factory="SQfp16", index_parameters="") == ["index", "candidates"]

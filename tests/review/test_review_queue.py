@@ -1,4 +1,4 @@
-"""What is most worth a person's minute."""
+"""Which mentions are most worth a person's minute."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What Spark and Ray call, with a mark for each model that is loaded, and one worker that dies at work."""
+"""What Spark and Ray call, with a mark for each loaded model, and one worker that dies."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Spark and Ray Data themselves, as the integration guide calls them, with a worker that is lost on the way."""
+"""Spark and Ray Data themselves, as the integration guide calls them, with a worker that is lost during the work."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def assert_ranked(rows, expected):
             {**item, "score": 0, "margin": 0, "logit": 0} for item in theirs
         ]
         for name in ("score", "margin", "logit"):
-            # Other batches, other rounding.
+            # Other batches round differently.
             assert [item[name] for item in ours] == [pytest.approx(item[name], abs=1e-5) for item in theirs]
 
 
@@ -141,5 +141,5 @@ def test_ray_data_ranks_each_row_once_and_repeats_what_a_lost_actor_did(model, m
     finally:
         ray.shutdown()
     assert_ranked(pq.read_table(tmp_path / "reranked").to_pylist(), expected)
-    # Two actors, and the one that took the place of the lost one.
+    # Two actors, and the one that replaced the lost one.
     assert (marks / "died").exists() and set(loads(marks).values()) == {1} and len(loads(marks)) in (2, 3)

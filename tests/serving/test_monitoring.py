@@ -1,4 +1,4 @@
-"""Figures of a reranker at work, by hand; drift, and how often it is seen where there is none."""
+"""Figures of a working reranker, by hand; drift, and how often it is reported where there is none."""
 
 import errno
 import io
@@ -357,7 +357,7 @@ def test_a_log_that_cannot_be_written_stops_nothing():
         feed(monitor, make_outcomes(400, seed=6))
     moved = make_outcomes(400, seed=7)
     with warnings.catch_warnings():
-        # Told once; what follows is counted.
+        # Reported once; later ones are counted.
         warnings.simplefilter("error")
         feed(monitor, make_outcomes(400, seed=7, score=moved.score**3))
         log.full = False

@@ -1,4 +1,4 @@
-"""A model calibrated on somebody's own lists: a reranker, and a plain cross-encoder."""
+"""A model calibrated on a user's lists: a reranker, and a plain cross-encoder."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""umls-reranker serve as it is started: real requests over loopback, and an end that answers them all."""
+"""umls-reranker serve as users start it: real requests over loopback, and a shutdown that answers them all."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The dev pairs that checkpoints are compared by."""
+"""The dev pairs that checkpoints are compared on."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The loss and the gradient of a global batch do not depend on how it is cut, ragged ones and single rows included."""
+"""Loss and gradient of a global batch do not depend on how it is divided, including ragged batches and single rows."""
 
 import json
 from pathlib import Path

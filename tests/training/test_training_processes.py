@@ -1,4 +1,4 @@
-"""Which device a training process takes; launches that a script cannot work in."""
+"""Which device a training process uses; launches that a script refuses."""
 
 import os
 import subprocess
@@ -54,5 +54,5 @@ def test_the_encoder_is_trained_by_one_process(tmp_path, processes):
     )
     refused = "error: umls-reranker train_encoder trains on one process; start it without a launcher"
     assert done.returncode != 0 and (refused in done.stderr) == (processes == "2")
-    # With one process it gets to what it works from.
+    # With one process, it gets as far as its inputs.
     assert ("run umls-reranker prepare_data" in done.stderr) == (processes == "1")

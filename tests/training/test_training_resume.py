@@ -1,4 +1,4 @@
-"""Training killed at any step, on one or two processes, ends with the weights of a run that was left alone."""
+"""Training killed at any step, on one or two processes, ends with the weights of an undisturbed run."""
 
 import json
 import os
