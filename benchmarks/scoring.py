@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,19 @@ def lists(options) -> None:
     """Whole lists in float32: all candidates scored, those that can win, and CrossEncoder.rank."""
     from overhead import rows_of
 
+    from umls_reranker.data.candidate_lists import CandidateLists
+
     rows, _ = rows_of(options.run, options.mentions)
     reranker, theirs = our_reranker(options, "float32"), their_encoder(options, "float32")
     columns = [[row[key] for row in rows] for key in rows[0]]
-    names = [[candidate["name"] for candidate in row["candidates"]] for row in rows]
+    # Both read the same texts.
+    calibration, template = reranker.calibration, reranker.scorer.template
+    read = CandidateLists.from_rows(reranker.thresholds.hierarchy, rows, calibration.scores)
+    mentions, texts = list(template.mention_texts(read)), list(template.candidate_texts(read))
+    spans = list(zip(mentions, pairwise(read.offsets.tolist()), strict=True))
     runs: dict[str, Callable] = {
         "CrossEncoder.rank": lambda: [
-            theirs.rank(row["entity"], own, show_progress_bar=False) for row, own in zip(rows, names, strict=True)
+            theirs.rank(mention, texts[start:end], show_progress_bar=False) for mention, (start, end) in spans
         ]
     }
     for ending, exhaustive in (("all scored", True), ("those that can win", False)):
@@ -146,7 +153,7 @@ def lists(options) -> None:
     whole, part = (results[f"rerank_batch, {ending}"] for ending in ("all scored", "those that can win"))
     same = sum(one[0].cui == other[0].cui for one, other in zip(whole, part, strict=True))
     scored = sum(ranked[0].scored for ranked in part) / sum(map(len, part))
-    print(f"\n{len(rows)} mentions, lists of {len(names[0])}, {threads()} threads; {scored:.1%} of the candidates")
+    print(f"\n{len(rows)} mentions, lists of {len(part[0])}, {threads()} threads; {scored:.1%} of the candidates")
     print(f"scored, the first one the same for {same} mentions\n")
     print("| run | mentions a second, best | median | times `rank` | times all scored |\n|:---|---:|---:|---:|---:|")
 
