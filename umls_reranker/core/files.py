@@ -222,7 +222,7 @@ def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
         path: file or folder.
         cache: folder that remembers.
     """
-    state = [
+    state: list[list[Any]] = [
         [str(file.relative_to(path)), info.st_size, info.st_ino, info.st_mtime_ns, info.st_ctime_ns]
         for file in _files(path)
         for info in [file.stat()]

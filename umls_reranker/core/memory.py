@@ -52,9 +52,9 @@ class Memory(Generic[Key, Value]):
             new = self._make([keys[place] for place in missing])
             with self._lock:
                 for place, value in zip(missing, new, strict=True):
-                    found[place] = value
-                    if not isinstance(keys[place], str) or len(keys[place]) <= LONGEST:
-                        self._keep(keys[place], value)
+                    found[place], key = value, keys[place]
+                    if not isinstance(key, str) or len(key) <= LONGEST:
+                        self._keep(key, value)
         # The gaps are filled by now.
         return found  # type: ignore[return-value]
 
