@@ -266,7 +266,8 @@ def pair_logits(
     keys = list(zip(*pairs, strict=True))
     new = [key for key in dict.fromkeys(keys) if key not in known]
     if new:
-        known |= zip(new, scorer.score(*map(list, zip(*new, strict=True)), title).logits.tolist(), strict=True)
+        mentions, shown, lefts, rights = map(list, zip(*new, strict=True))
+        known |= zip(new, scorer.score(mentions, shown, lefts, rights, title).logits.tolist(), strict=True)
     return np.array([known[key] for key in keys], np.float32)
 
 

@@ -96,8 +96,9 @@ def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
     Raises:
         UserError: the network has fewer layers, or its layers have other names than BERT's.
     """
+    body: Any = network.base_model
     try:
-        embeddings, all_layers = network.base_model.embeddings, network.base_model.encoder.layer
+        embeddings, all_layers = body.embeddings, body.encoder.layer
     except AttributeError:
         raise UserError(f"frozen_layers: is not known for {network.config.model_type}; leave it out") from None
     if not 0 <= layers < len(all_layers):
