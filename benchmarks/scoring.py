@@ -163,8 +163,8 @@ def lists(options) -> None:
     for name, seconds in times.items():
         rates = f"{len(rows) / min(seconds):.1f} | {len(rows) / np.median(seconds):.1f}"
         all_scored = f"{name.split(',')[0]}, all scored"
-        beside = f"{times_of(all_scored, name):.2f}" if all_scored in times else ""
-        print(f"| {name} | {rates} | {times_of('CrossEncoder.rank', name):.2f} | {beside} |")
+        ratio = f"{times_of(all_scored, name):.2f}" if all_scored in times else ""
+        print(f"| {name} | {rates} | {times_of('CrossEncoder.rank', name):.2f} | {ratio} |")
 
 
 def latency(options) -> None:
