@@ -21,9 +21,10 @@ SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 
 
 def main() -> None:
+    recipe = parse_recipe(__doc__, SECTIONS)
+
     from umls_reranker.data.input_files import fingerprints, input_files
 
-    recipe = parse_recipe(__doc__, SECTIONS)
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
     known = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
