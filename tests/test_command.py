@@ -14,7 +14,7 @@ from data_fixtures import write_pmids, write_pubtator, write_rrf, write_semantic
 from umls_reranker import __main__ as command
 from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.launch import LAUNCHED, begin, launch_options, start
+from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, start
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.shipped import find_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.stage_keys import planned_stages
@@ -146,6 +146,13 @@ def test_a_configuration_that_accelerate_refuses(tmp_path, content):
     options, _ = launch_options(["--accelerate_config", str(tmp_path / "bad.yaml")])
     with pytest.raises(UserError, match=r"accelerate refuses .*bad\.yaml: "):
         start(tmp_path / "script.py", [], options)
+
+
+@pytest.mark.parametrize("content", ["num_processes: [", "num_processes: two\n", "- cpu\n", ""])
+def test_a_plan_names_a_configuration_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"accelerate refuses .*bad\.yaml: "):
+        launched_processes({"accelerate_config": str(tmp_path / "bad.yaml")})
 
 
 STAGES = [*command.GROUPS["Stages of a run, in their order"]]

@@ -8,7 +8,8 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,15 @@ def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int
 
 
 def launched_processes(options: Mapping[str, Any]) -> int:
-    """Number of processes that `start` would start with these options; 1 if nothing is to be launched."""
+    """Number of processes that `start` would start with these options; 1 if nothing is to be launched.
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
     if not options:
         return 1
-    settings = yaml.safe_load(Path(options["accelerate_config"]).read_text(encoding="utf-8"))
-    return {**settings, **options}.get("num_processes", 1)
+    with _refusing(options["accelerate_config"]):
+        return int(_settings(options).get("num_processes", 1))
 
 
 def shell_code(code: int) -> int:
@@ -141,17 +146,30 @@ def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> i
     others = [word for name in OPTIONS if name in options for word in (f"--{name}", str(options[name]))]
     arguments = launch_command_parser().parse_args(["--config_file", config, *others, str(script), *words])
     try:
-        _share_cores({**yaml.safe_load(Path(config).read_text(encoding="utf-8")), **options})
-        launch_command(arguments)
+        with _refusing(config):
+            _share_cores(_settings(options))
+            launch_command(arguments)
     except subprocess.CalledProcessError as error:
         return error.returncode
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
     except SignalException as error:
         return -error.sigval
+    return 0
+
+
+@contextmanager
+def _refusing(config: str) -> Iterator[None]:
+    """Name the configuration in errors of what reads it."""
+    try:
+        yield
     except (TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"accelerate refuses {config}: {error}") from None
-    return 0
+
+
+def _settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that options name, with the others in place of its own."""
+    return {**yaml.safe_load(Path(options["accelerate_config"]).read_text(encoding="utf-8")), **options}
 
 
 def _share_cores(settings: Mapping[str, Any]) -> None:
