@@ -17,7 +17,7 @@ from pathlib import Path
 
 from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import fingerprint_path
+from umls_reranker.core.files import fingerprint_path, remembered
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, shell_code
 from umls_reranker.core.progress import StageLines
 from umls_reranker.core.recipe import parse_recipe
@@ -62,9 +62,9 @@ def show_plan(recipe, options) -> int:
     if "WORLD_SIZE" not in os.environ:
         # It decides the number of pairs of a training step, if the recipe does not.
         os.environ["WORLD_SIZE"] = str(launched_processes(options))
-    corrections, code = recipe.calibration.calibration_feedback, 0
-    files = fingerprints(input_files(recipe), Path(recipe.run.cache_dir), shown=True)
-    corrected = fingerprint_path(Path(corrections)) if corrections else None
+    corrections, cache, code = recipe.calibration.calibration_feedback, Path(recipe.run.cache_dir), 0
+    files = fingerprints(input_files(recipe), cache, shown=True)
+    corrected = corrections and remembered(fingerprint_path, Path(corrections), cache)
     for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
         try:
             should_run(stage, overwrite=recipe.run.overwrite, dry_run=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "Reading",
     "broken_gzip",
     "decode",
+    "is_finite",
     "name_source",
     "of_characters",
     "open_binary",
@@ -235,6 +237,11 @@ def of_characters(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair, which is no character") from None
     return text
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number that was read is finite as a float; an integer may be too large for any."""
+    return abs(number) <= sys.float_info.max
 
 
 def shown(text: str) -> str:

@@ -33,6 +33,7 @@ from .arguments import (
     ServingArguments,
 )
 from .errors import UserError
+from .lines import is_finite
 from .script import CommandParser
 from .shipped import find_recipe, shipped_recipes
 from .trainer_fields import RESERVED, TrainingStageArguments
@@ -238,7 +239,7 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
 
 
 def _require_range(value: float, least: float, most: float) -> None:
-    if least <= value <= most and abs(value) <= sys.float_info.max:
+    if least <= value <= most and is_finite(value):
         return
     span = (
         f"from {least:,} to {most:,}" if most < math.inf else f"{least:,} or more" if least > -math.inf else "finite"

@@ -7,7 +7,6 @@ are compared and stored in the form of `normalize_cui`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
 from ..core.files import json_sha256
-from ..core.lines import reading
+from ..core.lines import is_finite, reading
 from ..core.locks import hold
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX
@@ -271,8 +270,7 @@ def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
 
 
 def _number(value: Any) -> float | None:
-    # Compared, because an integer may be too large for any float.
-    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else None
+    return float(value) if isinstance(value, int | float) and is_finite(value) else None
 
 
 def _document(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ known, ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
+from ..core.lines import is_finite
 from ..data.cuis import normalize_cui
 from ..data.mention_files import read_line
 from .monitoring.figures import Top
@@ -84,7 +84,7 @@ def _logged(row: dict[str, Any]) -> LoggedMention:
         top = Top(*(ranked[0][name] for name in Top._fields))
         logits = [item["logit"] for item in ranked if item.get("logit") is not None]
         numbers = [top.score, top.margin, *logits, *(item.get("score", 0) for item in ranked)]
-        is_fine = all(type(number) in (int, float) and abs(number) <= sys.float_info.max for number in numbers)
+        is_fine = all(type(number) in (int, float) and is_finite(number) for number in numbers)
         if not (is_fine and 0 <= top.score <= 1 and top.tier in TIERS and type(top.accepted) is bool and candidates):
             raise ValueError
     if not all(isinstance(text, str) for text in texts):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from ...core.lines import of_characters
+from ...core.lines import is_finite, of_characters
 
 __all__ = ["LinkRequest", "RankRequest", "RerankRequest"]
 
@@ -56,8 +55,7 @@ class Candidate(_Body):
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
         for key, value in (self.model_extra or {}).items():
-            # Compared, because an integer may be too large for any float.
-            is_number = value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
+            is_number = value is None or (isinstance(value, int | float) and is_finite(value))
             if key.endswith("_score") and not is_number:
                 raise ValueError(f"{key} is no finite number")
         return self
