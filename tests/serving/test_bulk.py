@@ -464,8 +464,8 @@ def test_what_json_has_no_type_for_is_written_as_text(tmp_path, reranker):
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
-        (pa.array([2**62, 0], pa.timestamp("s")), "too large"),
-        (pa.array([2**30, 0], pa.date32()), "magnitude"),
+        (pa.array([2**62, 0], pa.timestamp("s")), r"timestamp\[s\] \(.*too large"),
+        (pa.array([2**30, 0], pa.date32()), "date32.*magnitude"),
         (pa.array([{"at": 0}, None], pa.struct([("at", pa.timestamp("s", "Mars/Base"))])), "Mars/Base"),
     ],
     ids=["timestamp", "date", "zone"],

@@ -271,10 +271,14 @@ class Tables(MentionFile):
 
     def lists(self, piece: pa.Table, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
         if self.as_objects:
-            try:
-                self.objects(piece)
-            except (OverflowError, LookupError) as error:
-                raise ValueError(f"JSON cannot show a value ({error}); write .parquet or .arrow") from None
+            for field, column in zip(piece.schema, piece.itercolumns(), strict=True):
+                try:
+                    column.to_pylist()
+                # An unknown time zone is a LookupError with pytz installed and a ValueError without it.
+                except (OverflowError, LookupError, ValueError) as error:
+                    raise ValueError(
+                        f"JSON cannot show {field.name}, {field.type} ({error}); write .parquet or .arrow"
+                    ) from None
         return CandidateLists.from_table(hierarchy, piece, scores)
 
     def part(self, piece: pa.Table, start: int, stop: int) -> pa.Table:
