@@ -209,6 +209,20 @@ def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
     assert chosen.complete.all() and {calibration.models[number].name for number in chosen.models} == {"no type"}
 
 
+def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
+    fitted, original = [], fitting.FeatureFusion.fit
+
+    def counted(candidates, about, offsets, gold, *start):
+        fitted.append((tuple(candidates), gold.tobytes()))
+        return original(candidates, about, offsets, gold, *start)
+
+    monkeypatch.setattr(fitting.FeatureFusion, "fit", counted)
+    calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_fit"))
+    models = {model.name: model for model in calibration.models}
+    assert models["names"].fusion is models["names, no type"].fusion
+    assert len(fitted) == len(set(fitted))
+
+
 def test_a_fallback_is_fitted_as_if_the_lists_had_never_had_its_inputs():
     given, logits = lists()
     calibration, _ = fit((given, logits))

@@ -24,6 +24,26 @@ def test_nearly_separable_rows_are_fitted_to_the_end():
     assert np.mean(np.logaddexp(0, margin) - labels * margin) < 0.1603
 
 
+@pytest.mark.parametrize("start", [None, np.array([2.0, 0.0, -1.0])])
+def test_choices_with_a_prior_are_fitted_as_by_another_optimizer_from_any_start(start):
+    rng = np.random.default_rng(0)
+    features, offsets = rng.normal(size=(600, 3)), np.arange(0, 601, 4)
+    labels = np.zeros(600)
+    labels[offsets[:100] + rng.integers(0, 4, 100)] = 1.0
+    prior = np.array([0.5, 0.1, 0.2]), 3.0 * np.eye(3)
+
+    def loss(theta):
+        utility = (features @ theta).reshape(-1, 4)
+        away = theta - prior[0]
+        return np.log1p(np.exp(utility).sum(axis=1)).sum() - labels @ utility.ravel() + 1.5 * away @ away
+
+    bounds = [(0.0, None), (0.0, None), (None, None)]
+    expected = minimize(loss, np.ones(3), bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9})
+    lower, upper = np.array([0.0, 0.0, -np.inf]), np.full(3, np.inf)
+    found = fit_logistic(features, labels, lower, upper, offsets=offsets, prior=prior, start=start)
+    np.testing.assert_allclose(found, expected.x, atol=1e-5)
+
+
 @pytest.mark.parametrize("lower", [-3.0, 0.0])
 def test_another_optimizer_does_no_better(lower):
     # Heavy tails, few rows, often separable: full Newton steps overshoot and bounds come and go.

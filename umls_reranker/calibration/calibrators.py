@@ -104,6 +104,8 @@ class BetaCalibrator(Calibrator):
             np.column_stack([features, np.ones_like(sample.scores)]),
             [0.0, 0.0, -np.inf],
             [MAX_STANDARD_SLOPE, MAX_STANDARD_SLOPE, np.inf],
+            # The identity.
+            start=np.append(scale, 0.0),
         )
         self.a, self.b, self.c = float(a / scale[0]), float(b / scale[1]), float(c)
         if self.a == 0 and self.b == 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..core.arguments import CalibrationArguments
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = [
@@ -130,14 +131,13 @@ def fit_with_counts(
     columns, about = features(lists, counts) if names else ({}, {})
     _check_features(names, columns)
     folds = document_folds(lists.annotations.documents, seed)
-
-    everywhere = np.ones(len(lists), bool)
+    fusions: dict[tuple, FeatureFusion] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
         own = {name: columns[name] for name in left if name != "cross_encoder"}
-        part = without(lists, removed)
-        return _Fitting(part, logits[_unseen(removed, shown)], left, own, about, hierarchy, seed, removed)
+        part, unseen = without(lists, removed), _unseen(removed, shown)
+        return _Fitting(part, logits[unseen], left, own, about, hierarchy, seed, removed, unseen, folds, fusions)
 
     def without_types() -> np.ndarray | None:
         """(m,) log-odds of lists that lack types by what decides about them; NaN of others, None where all have."""
@@ -148,19 +148,22 @@ def fit_with_counts(
         lacks = lists_with_any(lacks, lists.offsets)[lists.owner]
         for removed, rows in ((("entity_type",), untyped), (("semantic_types",), lacks & ~untyped)):
             if rows.any():
-                found[rows] = given(removed).fused(everywhere)[1][rows]
+                found[rows] = given(removed).log_odds()[rows]
         return found
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        model, losses = fitting.model(everywhere, method, None if removed else without_types())
-        parts = fitting.parts(model, folds)
+        model, losses = fitting.model(None, method, None if removed else without_types())
+        parts = fitting.parts(model, shown)
+        complete = np.empty(len(lists), bool)
+        for part in parts:
+            complete[part.inside] = part.complete
 
-        def decided(cut: float) -> tuple[CalibratedScores, np.ndarray, np.ndarray]:
-            scores, complete = fitting.scores(parts, shown, cut)
-            return scores, complete, top_two(scores.log_odds, lists.offsets)[0]
+        def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
+            scores = fitting.scores(parts, cut)
+            return scores, top_two(scores.log_odds, lists.offsets)[0]
 
-        def table(scores: CalibratedScores, complete: np.ndarray, first: np.ndarray) -> ThresholdTable:
+        def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
             return ThresholdTable.fit(
                 scores.probabilities,
                 lists.labels,
@@ -178,19 +181,20 @@ def fit_with_counts(
         whole, held_out = decided(0.0), len(parts) > 1
         model = replace(model, thresholds=table(*whole), name=inputs_name(names, shown, removed))
         for cut in CUTS if held_out and model.baseline and not settings.exhaustive else ():
-            part = decided(cut)
-            is_same = part[2] == whole[2]
-            points_lost = lists.is_right(whole[2]).mean() - lists.is_right(part[2]).mean()
+            cut_off = decided(cut)
+            is_same = cut_off[1] == whole[1]
+            points_lost = lists.is_right(whole[1]).mean() - lists.is_right(cut_off[1]).mean()
             if is_same.mean() < LEAST_SAME_FIRST or points_lost > MOST_LOST:
                 continue
-            thresholds = table(*part)
+            thresholds = table(*cut_off)
             if _certified_share(model.thresholds) - _certified_share(thresholds) <= MOST_LOST:
                 return replace(model, thresholds=thresholds, cut=cut), losses, held_out
         return model, losses, held_out
 
-    first, losses, held_out = fit((), settings.calibrator)
+    sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
+    first, losses, held_out = fit(next(sets), settings.calibrator)
     models = [first]
-    for removed in progress(fallback_inputs(names, shown)[1:], desc="fitting fallback models", unit=" models"):
+    for removed in sets:
         # If only thresholds use types, the model of all inputs also serves mentions without a type.
         if removed == ("entity_type",) and removed[0] not in first.reads(shown):
             continue
@@ -252,10 +256,11 @@ def _fusion(
     about: Mapping[str, np.ndarray],
     offsets: np.ndarray,
     gold: np.ndarray,
+    start: FeatureFusion | None = None,
 ) -> FeatureFusion:
     # A calibration mention without types supports no candidate.
     given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
-    return FeatureFusion.fit(given, about, offsets, gold)
+    return FeatureFusion.fit(given, about, offsets, gold, start)
 
 
 def _certified_share(thresholds: ThresholdTable) -> float:
@@ -264,6 +269,26 @@ def _certified_share(thresholds: ThresholdTable) -> float:
 
 def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
     return {name: ScoreRange.of(column) for name, column in scores.items()}
+
+
+class _HeldOut(NamedTuple):
+    """Mentions to decide about, and a fit on others.
+
+    Attributes:
+        model: fitted on the others.
+        inside: (n,) bool, the mentions.
+        complete: whether each of them has all inputs of the model.
+        columns, about, types, offsets, concepts: of them, as `InputModel.scores` expects.
+    """
+
+    model: InputModel
+    inside: np.ndarray
+    complete: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    about: Mapping[str, np.ndarray]
+    types: TypeSets
+    offsets: np.ndarray
+    concepts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -275,6 +300,9 @@ class _Fitting:
         logits: (m,).
         names: of the features used; none if the cross-encoder alone decides.
         columns, about: these features except the cross-encoder, and those of lists.
+        unseen: what the network did not see for the logits.
+        folds: (n,) of the mentions; a fit leaves one out, or none.
+        fusions: fitted so far, shared by all models; several use the same features.
     """
 
     lists: AnnotatedLists
@@ -285,29 +313,29 @@ class _Fitting:
     hierarchy: TypeHierarchy
     seed: int
     removed: tuple[str, ...]
+    unseen: tuple[str, ...]
+    folds: np.ndarray
+    fusions: dict[tuple, FeatureFusion]
 
-    def fused(self, inside: np.ndarray) -> tuple[FeatureFusion | None, np.ndarray]:
-        """Fusion of some of the mentions, (n,) bool, and the log-odds of their candidates by it."""
-        lists, rows = self.lists, inside[self.lists.owner]
+    def log_odds(self, left_out: int | None = None) -> np.ndarray:
+        """Log-odds of the candidates that a fit is made on, by the fusion of them or by the network alone."""
+        inside, rows, offsets = self._fitted_on(left_out)
         if not self.names:
-            return None, self.logits[rows]
-        offsets, about = list_offsets(list_sizes(lists.offsets)[inside]), _part(self.about, inside)
+            return self.logits[rows]
         columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
-        fusion = _fusion(self.names, columns, about, offsets, lists.annotations.gold[inside])
         filled = {name: np.nan_to_num(column) for name, column in columns.items()}
-        return fusion, fusion.utilities(filled, about, offsets)
+        return self._fusion(self.names, left_out).utilities(filled, _part(self.about, inside), offsets)
 
     def model(
-        self, inside: np.ndarray, method: str, instead: np.ndarray | None = None
+        self, left_out: int | None, method: str, instead: np.ndarray | None = None
     ) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of some of the mentions, (n,) bool, and what `fit_calibrator` returns with it.
+        """Fusion and calibrator of the mentions outside a fold, and what `fit_calibrator` returns with it.
 
         Args:
             instead: (m,) log-odds of candidates that another model decides about, NaN of others; for the calibrator.
         """
-        lists, rows = self.lists, inside[self.lists.owner]
-        offsets = list_offsets(list_sizes(lists.offsets)[inside])
-        fusion, log_odds = self.fused(inside)
+        lists, (_, rows, offsets) = self.lists, self._fitted_on(left_out)
+        log_odds = self.log_odds(left_out)
         if instead is not None:
             log_odds = np.where(np.isnan(instead[rows]), log_odds, instead[rows])
         calibrator, losses = fit_calibrator(
@@ -320,57 +348,78 @@ class _Fitting:
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        return InputModel(calibrator, fusion, removed=self.removed, baseline=self._baseline(inside)), losses
-
-    def _baseline(self, inside: np.ndarray) -> FeatureFusion | None:
         others = [name for name in self.names if name != "cross_encoder"]
-        if not others or len(others) == len(self.names):
-            return None
-        lists, rows = self.lists, inside[self.lists.owner]
-        offsets = list_offsets(list_sizes(lists.offsets)[inside])
-        gold = lists.annotations.gold[inside]
-        return _fusion(others, _part(self.columns, rows), _part(self.about, inside), offsets, gold)
+        return InputModel(
+            calibrator,
+            self._fusion(self.names, left_out) if self.names else None,
+            removed=self.removed,
+            baseline=self._fusion(others, left_out) if 0 < len(others) < len(self.names) else None,
+        ), losses
 
-    def parts(self, model: InputModel, folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, InputModel]]:
-        """For each fold its mentions, (n,) bool, those of the others, and a fit like `model` on these.
+    def _fitted_on(self, left_out: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mentions outside a fold, (n,) bool, their candidates, (m,) bool, and the offsets of their lists."""
+        inside = np.ones(len(self.lists), bool) if left_out is None else self.folds != left_out
+        return inside, inside[self.lists.owner], list_offsets(list_sizes(self.lists.offsets)[inside])
 
-        If there is one fold, or one has too little data: all mentions, all of them again, and `model`.
+    def _fusion(self, names: Sequence[str], left_out: int | None) -> FeatureFusion:
+        read_by = self.unseen if "cross_encoder" in names else None
+        key = tuple(names), read_by, left_out
+        if key not in self.fusions:
+            inside, rows, offsets = self._fitted_on(left_out)
+            columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
+            start = None if left_out is None else self._fusion(names, None)
+            gold = self.lists.annotations.gold[inside]
+            self.fusions[key] = _fusion(names, columns, _part(self.about, inside), offsets, gold, start)
+        return self.fusions[key]
+
+    def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
+        """Each fold with a fit like `model` on the others.
+
+        If there is one fold, or one has too little data: all mentions with `model`.
         """
         try:
-            held_out = [folds == number for number in range(folds.max() + 1 if folds.any() else 0)]
-            found = [(inside, ~inside, self.model(~inside, model.calibrator.method)[0]) for inside in held_out]
+            numbers = range(self.folds.max() + 1 if self.folds.any() else 0)
+            found = [(number, self.model(number, model.calibrator.method)[0]) for number in numbers]
         except UserError:
             found = []
-        everywhere = np.ones(len(self.lists), bool)
-        return found or [(everywhere, everywhere, model)]
+        return [self._held_out(*part, shown) for part in found or [(None, model)]]
 
-    def scores(
-        self, parts: Sequence[tuple[np.ndarray, np.ndarray, InputModel]], shown: Sequence[str], cut: float
-    ) -> tuple[CalibratedScores, np.ndarray]:
-        """Scores of all candidates by the models of `parts` with a cut, and (n,) bool, which mentions have all inputs
-        of theirs."""
-        scores = CalibratedScores(np.empty(len(self.logits)), np.empty(len(self.logits)))
-        complete = np.empty(len(self.lists), bool)
-        for inside, fitted, model in parts:
-            part, complete[inside] = self._scored(replace(model, cut=cut), fitted, inside, shown)
-            for column, values in zip(scores, part, strict=True):
-                column[inside[self.lists.owner]] = values
-        return scores, complete
-
-    def _scored(
-        self, model: InputModel, fitted: np.ndarray, inside: np.ndarray, shown: Sequence[str]
-    ) -> tuple[CalibratedScores, np.ndarray]:
-        """Scores of some mentions, (n,) bool, by a fit on others, and which have all its inputs."""
+    def _held_out(self, fold: int | None, model: InputModel, shown: Sequence[str]) -> _HeldOut:
         lists, columns = self.lists, dict(self.columns)
-        rows = inside[lists.owner]
+        fitted = self._fitted_on(fold)[1]
+        inside = np.ones(len(lists), bool) if fold is None else self.folds == fold
+        rows = np.flatnonzero(inside[lists.owner])
         for name in {*lists.scores} & {*columns}:
-            columns[name] = ScoreRange.of(columns[name][fitted[lists.owner]]).inside(columns[name])
-        lacks = [lacking(lists, name, columns) for name in self._reads(model, shown)]
-        own, about = _part(columns, rows), _part(self.about, inside)
-        offsets, concepts = list_offsets(list_sizes(lists.offsets)[inside]), lists.concepts[rows]
-        logits = np.where(model.kept(own, about, offsets, concepts), self.logits[rows], np.nan)
-        scores = model.scores(own, about, logits, lists.types.take(lists.owner[rows]), offsets, concepts)
-        return scores, ~np.logical_or.reduce([np.zeros(len(lists), bool), *lacks])[inside]
+            columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
+        complete = inside
+        for name in self._reads(model, shown):
+            if name.endswith("_score"):
+                complete = complete & ~lacking(lists, name, columns)
+            else:
+                if name not in self._lacks:
+                    self._lacks[name] = lacking(lists, name, {})
+                complete = complete & ~self._lacks[name]
+        own, about, types = _part(columns, rows), _part(self.about, inside), lists.types.take(lists.owner[rows])
+        offsets = list_offsets(list_sizes(lists.offsets)[inside])
+        return _HeldOut(model, inside, complete[inside], own, about, types, offsets, lists.concepts[rows])
+
+    @cached_property
+    def _lacks(self) -> dict[str, np.ndarray]:
+        """(n,) bool by an input: mentions without it. Only scores may be missing in one fold and not in another."""
+        return {}
+
+    def scores(self, parts: Sequence[_HeldOut], cut: float) -> CalibratedScores:
+        """Scores of all candidates by the models of `parts` with a cut."""
+        scores = CalibratedScores(np.empty(len(self.logits)), np.empty(len(self.logits)))
+        for part in parts:
+            rows = part.inside[self.lists.owner]
+            shape = part.columns, part.about
+            kept = replace(part.model, cut=cut).kept(*shape, part.offsets, part.concepts)
+            logits = np.where(kept, self.logits[rows], np.nan)
+            found = part.model.scores(*shape, logits, part.types, part.offsets, part.concepts)
+            for column, values in zip(scores, found, strict=True):
+                column[rows] = values
+        return scores
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
         # As `InputModel.reads` once there are thresholds.

@@ -80,6 +80,8 @@ class FeatureFusion:
         self.none_weights = none_weights
         self.none_intercept = none_intercept
         self.bonus = bonus
+        # Coefficients of the standardized features, where it was fitted here.
+        self._standardized: np.ndarray | None = None
 
     @classmethod
     def fit(
@@ -88,6 +90,7 @@ class FeatureFusion:
         lists: Mapping[str, np.ndarray],
         offsets: np.ndarray,
         gold: np.ndarray,
+        start: FeatureFusion | None = None,
     ) -> FeatureFusion:
         """Maximize the likelihood of the gold concepts, and of "none" for lists without it.
 
@@ -100,6 +103,7 @@ class FeatureFusion:
                 weights.
             offsets: (n + 1,) where each mention's candidates start.
             gold: (n,) position of the gold concept in its list, -1 if missing.
+            start: a fit of the same features on similar lists; saves time.
 
         Raises:
             UserError: no list holds its gold concept, or no feature varies.
@@ -121,7 +125,8 @@ class FeatureFusion:
         ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += RIDGE
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
-        found = fit_logistic(rows, labels, lower, np.full(2 * k + rest, np.inf), offsets=offsets, prior=prior)
+        upper, first = np.full(2 * k + rest, np.inf), start and start._standardized
+        found = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first)
         weights, seen_weights = found[:k] / scale, found[k : 2 * k] / scale
         none_weights = found[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
@@ -135,7 +140,9 @@ class FeatureFusion:
         own, seen_own, none_own = (
             {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
         )
-        return cls(own, none_own, slope * float(intercept) - shift, seen_own, bonus)
+        fitted = cls(own, none_own, slope * float(intercept) - shift, seen_own, bonus)
+        fitted._standardized = found
+        return fitted
 
     @property
     def read(self) -> tuple[str, ...]:
@@ -220,7 +227,8 @@ def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> 
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
-    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets)
+    start = np.array([scale, 0.0, 0.0])
+    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets, start=start)
     return float(slope / scale), float(shift), float(bonus)
 
 

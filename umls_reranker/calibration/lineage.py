@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
 from .score_maps import Types
 
@@ -31,17 +32,15 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them). Types that the hierarchy does not know count in "default" alone.
     """
-    codes: dict[tuple[str, ...], int] = {}
-    code = np.empty(len(mention_types), dtype=np.int64)
-    for row, types in enumerate(mention_types):
-        key = (types,) if isinstance(types, str) else tuple(types if types is not None else ())
-        code[row] = codes.setdefault(key, len(codes))
-    members: dict[str, np.ndarray] = {DEFAULT: np.ones(len(codes), dtype=bool)}
-    for key, number in codes.items():
-        for known in filter(None, map(hierarchy.resolve, key)):
+    coded = mention_types if isinstance(mention_types, TypeSets) else TypeSets.of(mention_types)
+    # The last code is that of mentions without types, -1.
+    codes = len(coded.sets) + 1
+    members: dict[str, np.ndarray] = {DEFAULT: np.ones(codes, dtype=bool)}
+    for number in np.unique(coded.codes[coded.codes >= 0]).tolist():
+        for known in filter(None, map(hierarchy.resolve, coded.sets[number])):
             for node in lineage(known, hierarchy):
-                members.setdefault(node, np.zeros(len(codes), dtype=bool))[number] = True
-    return code, members
+                members.setdefault(node, np.zeros(codes, dtype=bool))[number] = True
+    return coded.codes, members
 
 
 def _group(type_id: str, hierarchy: TypeHierarchy) -> str | None:

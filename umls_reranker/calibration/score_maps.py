@@ -86,9 +86,11 @@ class Sample:
             types = [types[row] for row in np.flatnonzero(inside).tolist()]
         return Sample(self.scores[inside], self.labels[inside], offsets, types, self.hierarchy)
 
-    def maximize(self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float]) -> np.ndarray:
+    def maximize(
+        self, features: np.ndarray, lower: Sequence[float], upper: Sequence[float], start: np.ndarray | None = None
+    ) -> np.ndarray:
         """(k,) coefficients of ``features`` (n, k) inside the box, by maximum likelihood."""
-        return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets)
+        return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets, start=start)
 
 
 class Calibrator(ABC):
