@@ -208,6 +208,13 @@ def test_options_of_a_schedule_are_json_on_the_command_line(write):
     assert "--lr_scheduler_kwargs: must be a mapping" in refused(parse, write(""), "--lr_scheduler_kwargs", "a=b")
 
 
+def test_null_empties_an_optional_key_only(write):
+    path = write("max_train_mentions: 50\nbf16: yes\ntag: v1")
+    recipe = parse(path, "--max_train_mentions", "null", "--bf16=null", "--tag", "null")
+    assert (recipe.mining.max_train_mentions, recipe.training.bf16, recipe.publish.tag) == (None, None, None)
+    assert "'null' is not of type int" in refused(parse, path, "--seed", "null")
+
+
 def test_keys_of_other_stages_are_accepted(write):
     # One command line serves all stages of a run.
     assert parse(write(""), "--tag=v1", "--target_precision=0.9").calibration.target_precision == 0.9

@@ -168,7 +168,8 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
         description,
         usage="%(prog)s RECIPE [--KEY VALUE ...]",
         argument_default=argparse.SUPPRESS,
-        epilog="Every key of the recipe can be set as --key value; the command line wins over the recipe.",
+        epilog="Every key of the recipe can be set as --key value, and an optional one be left empty by --key null; "
+        "the command line wins over the recipe.",
     )
     parser.add_argument("recipe", help="file or folder of the recipe, or the name of one in the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
@@ -196,7 +197,7 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
         )
     group.add_argument(
         f"--{field.name}",
-        type=lambda text: _convert(text, plain, field),
+        type=lambda text: None if text == "null" and type(None) in forms else _convert(text, plain, field),
         nargs="*" if is_list else ("?" if plain is bool else None),
         action=_OneOrList if is_list and plain in forms else "store",
         const=True if plain is bool else None,
