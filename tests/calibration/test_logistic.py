@@ -24,6 +24,14 @@ def test_nearly_separable_rows_are_fitted_to_the_end():
     assert np.mean(np.logaddexp(0, margin) - labels * margin) < 0.1603
 
 
+def test_rows_that_say_nothing_leave_the_prior():
+    # Utilities so low that no choice has a chance, and none was made: likelihood and curvature are flat.
+    features, offsets = np.full((4, 2), 1e9), np.array([0, 2, 4])
+    prior = np.array([-1.0, -1.0]), np.zeros((2, 2))
+    found = fit_logistic(features, np.zeros(4), np.full(2, -5.0), np.full(2, 5.0), offsets=offsets, prior=prior)
+    np.testing.assert_array_equal(found, prior[0])
+
+
 @pytest.mark.parametrize("start", [None, np.array([2.0, 0.0, -1.0])])
 def test_choices_with_a_prior_are_fitted_as_by_another_optimizer_from_any_start(start):
     rng = np.random.default_rng(0)

@@ -1,5 +1,7 @@
 """Logistic regression with few bounded coefficients, for independent rows and for choices inside lists."""
 
+from contextlib import suppress
+
 import numpy as np
 
 from .choice import list_owner, log_sums
@@ -104,7 +106,9 @@ def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray
         free = np.flatnonzero(~held)
         move = np.zeros(len(x))
         slope = gradient + curvature @ x
-        move[free] = np.linalg.solve(curvature[np.ix_(free, free)], -slope[free])
+        # Flat likelihoods lead nowhere.
+        with suppress(np.linalg.LinAlgError):
+            move[free] = np.linalg.solve(curvature[np.ix_(free, free)], -slope[free])
         bound = np.where(move > 0, upper, lower)
         reach = np.full(len(x), np.inf)
         np.divide(bound - x, move, out=reach, where=move != 0)
