@@ -8,6 +8,7 @@ A network that loses more than MOST_POINTS_LOST of acc@1 is refused. If its scor
 and thresholds. `UMLSReranker.from_pretrained(..., backend="onnx_int8")` loads it.
 """
 
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +39,12 @@ def main() -> None:
             raise UserError(f"backends: {backend!r} is unknown; choose from {', '.join(EXPORTED_FILES)}")
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
-    with run.locked(dry_run=recipe.run.dry_run):
-        if not recipe.run.dry_run:
-            make(recipe, run, options)
+    if recipe.run.dry_run:
+        for backend in options.backends:
+            print(f"[{backend}] would be made in {run.path / 'model'}", file=sys.stderr)
+        return
+    with run.locked():
+        make(recipe, run, options)
 
 
 def make(recipe, run, options) -> None:

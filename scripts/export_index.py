@@ -7,6 +7,7 @@
 built from: store it where that release's licence allows, never on the Hub.
 """
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,11 @@ def main() -> None:
         index_parts(recipe.index.retrievers, trained=recipe.encoder.encoder_training_steps > 0),
         model=recipe.index.encoder,
         revision=recipe.index.encoder_revision,
+        dry_run=recipe.run.dry_run,
     )
+    if recipe.run.dry_run:
+        print(f"[index folder] would be made in {target}", file=sys.stderr)
+        return
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}; {size:,} bytes")
 

@@ -8,6 +8,7 @@ calibrator.json names the version it comes from. The former run is not changed. 
 and publish with --run_name NAME, as for any run.
 """
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def main() -> None:
     load_feedback(Path(recipe.calibration.calibration_feedback))
     verify_parts(run.path / "model")
     new = run.path.parent / options.name
+    if recipe.run.dry_run and not new.exists():
+        print(f"[model] would be made in {new / 'model'}", file=sys.stderr)
+        return
     if not new.exists():
         fork = run.fork(new, leave_out=("model", "report"))
         shas = {

@@ -9,6 +9,7 @@ load balancer.
 """
 
 import signal
+import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -38,6 +39,9 @@ def main() -> None:
         reranker.rerank("warm-up", ["warm", "up"])
         if linker is not None:
             linker.link("warm-up")
+    if recipe.run.dry_run:
+        print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
+        return
     with open_log(recipe) as log:
         reranker.monitor = make_monitor(recipe, reranker.folder, log)
         config = uvicorn.Config(

@@ -9,6 +9,7 @@ CANNOT TELL. With --against, also says whether the model is worse than a former 
 checklist.json into the run folder. The exit code is 1 if a check fails or the model got worse.
 """
 
+import sys
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
@@ -54,6 +55,9 @@ def main() -> int:
         former = Outcomes.load(find_outcomes(options.against))
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
         comparison = compare(present, former)
+    if recipe.run.dry_run:
+        print(f"[checklist] would be made in {run.path / 'checklist.json'}", file=sys.stderr)
+        return 0
     with run.locked():
         reranker = UMLSReranker.from_pretrained(
             run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

@@ -274,6 +274,16 @@ def test_overwrite_remakes_and_a_dry_run_does_not(scripts, finished, tmp_path):
     assert contents(run) == digests and change_times(run) != before
 
 
+@pytest.mark.parametrize("script", ["validate", "export", "export_index", "serve"])
+def test_a_dry_run_of_what_is_no_stage_changes_nothing_either(script, scripts, finished, tmp_path):
+    before = change_times(finished.folder)
+    keys = {"index_folder": tmp_path / "index"} if script == "export_index" else {}
+    keys |= {"served_model": finished.folder / "model"} if script == "serve" else {}
+    outcome = scripts.run(script, **keys, dry_run=True)
+    assert (outcome.code, outcome.errors) == (0, []) and "would " in outcome.err, outcome.err
+    assert change_times(finished.folder) == before and not list(tmp_path.iterdir())
+
+
 # Using what a run made
 
 

@@ -65,7 +65,10 @@ def corrections(scripts, finished, predictions):
 def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, corrections, tmp_path):
     before = contents(finished.folder)
     root = finished.folder.parent
-    outcome = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
+    words = [scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected"]
+    assert "[model] would be made" in scripts.run("recalibrate", *words, "--dry_run").err
+    assert not (root / "corrected").exists()
+    outcome = scripts.run("recalibrate", *words)
     assert (outcome.code, outcome.remade) == (0, ["model"]), outcome.err
     assert contents(finished.folder) == before
     new = root / "corrected"
@@ -77,7 +80,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
     assert calibrator["inputs"][0]["parameters"] != former["inputs"][0]["parameters"]
-    again = scripts.run("recalibrate", scripts.recipe, "--calibration_feedback", corrections, "--name", "corrected")
+    again = scripts.run("recalibrate", *words)
     assert (again.code, again.skipped) == (0, ["model"])
 
     # The new version is evaluated like any other, next to the former one.

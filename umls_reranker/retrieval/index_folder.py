@@ -22,6 +22,7 @@ from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
+from ..core.progress import progress
 from ..core.recipe import portable_locator
 from ..core.stage_keys import ENCODER_FOLDER, further_indexes
 from ..core.stages import STAGE_MANIFEST, RunFolder
@@ -35,6 +36,8 @@ from .retriever import Retriever
 __all__ = ["export_index", "index_parts", "load_encoder", "load_retriever", "require_one_run"]
 
 SOURCE_FILE = "source.json"
+# Bytes of a file that are copied between two looks at the clock.
+COPIED_AT_ONCE = 16 * 2**20
 
 
 def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
@@ -47,7 +50,9 @@ def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
     return ["concepts", "index", *further_indexes(retrievers), *([ENCODER_FOLDER] if trained else [])]
 
 
-def export_index(run: Path, target: Path, names: list[str], model: str, revision: str | None) -> None:
+def export_index(
+    run: Path, target: Path, names: list[str], model: str, revision: str | None, *, dry_run: bool = False
+) -> None:
     """Copy the parts of a run that a deployment needs; `target` appears only when it is complete.
 
     Args:
@@ -55,6 +60,7 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
         target: folder to make.
         names: of the parts, as `index_parts` gives them.
         model, revision: the bi-encoder of the recipe, copied unless the run trained one.
+        dry_run: only check.
 
     Raises:
         UserError: `target` exists, or a part of the run is missing or of another run.
@@ -62,11 +68,20 @@ def export_index(run: Path, target: Path, names: list[str], model: str, revision
     if target.exists():
         raise UserError(f"{target} exists already; name a new folder, and switch the deployment over to it")
     require_one_run(run, names)
+    if dry_run:
+        return
     # Files for training only are left out.
     ignored = shutil.ignore_patterns(RELATIONS_FILE, "read_report.json")
-    with written(target) as partial:
+    size = sum(file.stat().st_size for name in names for file in (run / name).rglob("*"))
+    with written(target) as partial, progress(total=size, desc="copying", unit="B") as bar:
+
+        def copy(source: str, target: str) -> None:
+            with open(source, "rb") as read, open(target, "wb") as write:
+                while part := read.read(COPIED_AT_ONCE):
+                    bar.update(write.write(part))
+
         for name in names:
-            shutil.copytree(run / name, partial / name, ignore=ignored)
+            shutil.copytree(run / name, partial / name, ignore=ignored, copy_function=copy)
         if ENCODER_FOLDER not in names:
             source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
             folder.mkdir(parents=True)
