@@ -1,9 +1,12 @@
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umls_reranker.retrieval.faiss_index import search_exactly
+from umls_reranker.core.progress import progress
+from umls_reranker.retrieval import faiss_index
+from umls_reranker.retrieval.faiss_index import search_exactly, write
 
 
 def unit(draw, n, dimension):
@@ -38,3 +41,19 @@ def test_equal_vectors_have_equal_scores_and_come_in_order(seed, vectors, querie
     scores, numbers = search_exactly(matrix, asked, vectors)
     expected_scores, expected = nearest(matrix, asked, vectors)
     assert (numbers == expected).all() and (scores == expected_scores).all()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,PQ4x4fs,Refine(SQfp16)", "HNSW4,SQfp16"])
+def test_an_index_is_written_as_by_faiss_and_its_size_is_known_before(factory, tmp_path, monkeypatch):
+    index, vectors = (
+        faiss.index_factory(8, factory, faiss.METRIC_INNER_PRODUCT),
+        unit(np.random.default_rng(0), 200, 8),
+    )
+    index.train(vectors)
+    index.add(vectors)
+    totals = []
+    monkeypatch.setattr(faiss_index, "progress", lambda **bar: totals.append(bar["total"]) or progress(**bar))
+    write(index, tmp_path / "ours")
+    faiss.write_index(index, str(tmp_path / "theirs"))
+    content = (tmp_path / "theirs").read_bytes()
+    assert (tmp_path / "ours").read_bytes() == content and totals == [len(content)]

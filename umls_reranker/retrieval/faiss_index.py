@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import faiss
@@ -17,7 +18,7 @@ from .concept_search import NAMES_PER_CONCEPT
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
-__all__ = ["fill", "measure_recall", "new_index", "search_exactly", "set_parameters", "training_size"]
+__all__ = ["fill", "measure_recall", "new_index", "search_exactly", "set_parameters", "training_size", "write"]
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
@@ -132,6 +133,14 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
             filled.add(shard)
             bar.update(len(shard))
     return filled if on_gpu is None else faiss.index_gpu_to_cpu(filled)
+
+
+def write(index: faiss.Index, path: Path) -> None:
+    """Write an index to a file."""
+    sizes: list[int] = []
+    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda part: sizes.append(len(part))))
+    with path.open("wb") as file, progress(total=sum(sizes), desc="writing the index", unit="B") as bar:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(lambda part: bar.update(file.write(part))))
 
 
 def _to_gpu(index: faiss.Index) -> faiss.Index | None:

@@ -18,7 +18,7 @@ from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
 from ..models.batching import batch_mapper
 from .concept_search import Candidates, NameGrouping, opened_index
-from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters
+from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters, write
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -91,7 +91,7 @@ class NameIndex:
         """
         faiss.omp_set_num_threads(torch.get_num_threads())
         index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
-        faiss.write_index(index, str(path / FAISS_FILE))
+        write(index, path / FAISS_FILE)
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
         description = {"encoder": vectors.identity, "factory": factory, "concepts": vectors.concepts}
         write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
