@@ -102,7 +102,7 @@ class Rehearsal:
         self.documents = max(60, round(DOCUMENTS * options.scale * mentions))
         self.mentions = max(10 * self.documents, round(MENTIONS * options.scale * mentions))
         self.pairs = max(1_000, round(PAIRS * options.scale * mentions))
-        self.linked = max(20, round(LINKED * min(1, options.scale)))
+        self.linked = max(20, round(LINKED * min(1, options.scale) * mentions))
         self.steps = options.steps
         # The recipe's clusters for a whole release, fewer in step with the root of the scale: as many when names grow.
         self.shrink = math.sqrt(min(1.0, options.scale))

@@ -87,7 +87,7 @@ def fit_parts(
     lists: AnnotatedLists, logits: Logits, train_mentions: Dataset, *options: Any
 ) -> tuple[Calibration, dict[str, Any]]:
     """`fit_with_counts` of the strings and concepts of the training split."""
-    columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
+    columns = (train_mentions[name][:] for name in ("mention", "cui", "semantic_types"))
     return fit_with_counts(lists, logits, StringCounts.fit(zip(*columns, strict=True)), *options)
 
 

@@ -4,6 +4,7 @@ Rows of a document are correlated (strings recur), so resampling single rows wou
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -63,11 +64,8 @@ def bootstrap_sums(
     Returns:
         (low, high) percentiles; both NaN if the statistic is undefined on every resample.
     """
-    rng = np.random.default_rng(seed)
-    documents = len(sums)
-    counts = rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        replicates = np.asarray(statistic(counts @ sums), dtype=np.float64)
+        replicates = np.asarray(statistic(_draws(len(sums), resamples, seed) @ sums), dtype=np.float64)
     replicates = replicates[np.isfinite(replicates)]
     if not len(replicates):
         return float("nan"), float("nan")
@@ -125,8 +123,21 @@ def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.nd
     Returns:
         (draws, k) totals, distributed as the total of `sums` by chance.
     """
-    signs = np.random.default_rng(seed).integers(0, 2, (draws, len(sums)), dtype=np.int8)
-    return (2.0 * signs - 1.0) @ sums
+    return _signs(len(sums), draws, seed) @ sums
+
+
+# Many figures of the same documents need the same draws.
+@lru_cache(maxsize=2)
+def _draws(documents: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, documents) float64, how often each document is drawn."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(documents, np.full(documents, 1.0 / documents), size=resamples).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _signs(documents: int, draws: int, seed: int) -> np.ndarray:
+    """(draws, documents) float64, 1 or -1."""
+    return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, documents), dtype=np.int8) - 1.0
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

@@ -39,8 +39,10 @@ OPTIONS = {
 LIBRARIES = (
     "accelerate",
     "datasets",
+    "evaluate",
     "faiss",
     "scipy.optimize",
+    "sklearn.metrics",
     "transformers.trainer",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",

@@ -11,6 +11,7 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report
 from ..calibration.resampling import document_index, document_sums
+from ..core.progress import progress
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.normalization import normalize_name
 from ..models.cross_encoder import PairScorer, Scores, score_lists
@@ -25,7 +26,7 @@ from .slices import group_slices, slice_figures, type_slices
 from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from datasets import Dataset
 
@@ -92,44 +93,47 @@ def build_report(
     if lists.scores:
         confidences["retriever"] = _retrieved_first(lists)
     hierarchy = thresholds.hierarchy
-    report = decided_figures(lists, decided, logits, outcomes, systems, confidences, split, options) | {
-        "in_dictionary": int(outcomes.in_dictionary.sum()),
-        "pair": _mined_pairs(scorer, pairs, lists, logits, documents, split, options),
-        "candidate_pair": _with_population(
+    parts: dict[str, Callable[[], Any]] = {
+        "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split, options),
+        "candidate_pair": lambda: _with_population(
             pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
             f"{len(labels):,} candidates of {split} mentions, default threshold",
         ),
-        "gain_over_retriever": _gain(outcomes, gold == 0, options),
-        "subsets": _subsets(outcomes, lists, systems, train_mentions, options),
-        "coverage": {
+        "gain_over_retriever": lambda: _gain(outcomes, gold == 0, options),
+        "subsets": lambda: _subsets(outcomes, lists, systems, train_mentions, options),
+        "coverage": lambda: {
             name: {
                 f"{precision:.2f}": coverage_at_precision(score, correct, precision, documents, **options)
                 for precision in COVERAGE_PRECISIONS
             }
             for name, (score, correct) in confidences.items()
         },
-        "answering": answering_metrics(outcomes, **options),
-        "groups": group_slices(outcomes, hierarchy, **options),
-        "types": type_slices(outcomes, hierarchy, **options),
-        "near_misses": {
+        "answering": lambda: answering_metrics(outcomes, **options),
+        "groups": lambda: group_slices(outcomes, hierarchy, **options),
+        "types": lambda: type_slices(outcomes, hierarchy, **options),
+        "near_misses": lambda: {
             name: near_misses(lists, scores, concepts, relations, **options)
             for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
         },
-        "scored": _scored(lists, decided, whole),
-        "inputs": missing_input_figures(lists, logits, scorer, calibration, **options),
-        "wrong_types": wrong_type_figures(
+        "scored": lambda: _scored(lists, decided, whole),
+        "inputs": lambda: missing_input_figures(lists, logits, scorer, calibration, **options),
+        "wrong_types": lambda: wrong_type_figures(
             lists,
             logits,
             scorer,
             decide,
-            list(calibration_mentions["semantic_types"]),
+            calibration_mentions["semantic_types"][:],
             **options,
         ),
-        "losses": {
-            "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
-            "not_retrieved": int((outcomes.in_dictionary & (gold < 0)).sum()),
-            "truncated_pairs": decided.truncated,
-        },
+    }
+    report = decided_figures(lists, decided, logits, outcomes, systems, confidences, split, options)
+    for name, part in progress(parts.items(), desc="measuring", unit=" parts"):
+        report[name] = part()
+    report["in_dictionary"] = int(outcomes.in_dictionary.sum())
+    report["losses"] = {
+        "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
+        "not_retrieved": int((outcomes.in_dictionary & (gold < 0)).sum()),
+        "truncated_pairs": decided.truncated,
     }
     return report, outcomes
 
@@ -219,10 +223,12 @@ def _systems(
 def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: ConceptTable) -> Systems:
     """Systems with one answer or none."""
     annotations, texts, cuis = lists.annotations, lists.mentions, lists.cuis.to_list()
-    frequency = StringFrequency.fit(zip(train_mentions["mention"], train_mentions["cui"], strict=True))
+    frequency = StringFrequency.fit(zip(train_mentions["mention"][:], train_mentions["cui"][:], strict=True))
+    known = [text for text in lists.cuis.texts if text]
+    rows = dict(zip(known, concepts.rows(known).tolist(), strict=True))
 
     def names_of(cui: str) -> list[str]:
-        return concepts.names(int(concepts.rows([cui])[0]))
+        return concepts.names(rows.get(cui, -1))
 
     lists_of_cuis = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
     answers = baseline_answers(texts, lists_of_cuis, names_of, frequency)
@@ -239,7 +245,7 @@ def _mined_pairs(
     split: str,
     options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    columns = [list(pairs[name]) for name in ("mention", "name", "left", "right")]
+    columns = [pairs[name][:] for name in ("mention", "name", "left", "right")]
     mined = pair_logits(scorer, columns, lists, logits, f"scoring mined {split} pairs")
     documents = documents[pairs.with_format("numpy")["mention_id"][:]]
     labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
@@ -286,8 +292,8 @@ def _subsets(
 
     Under ``figures``, those of the reranker over all mentions of the part (`slice_figures`).
     """
-    strings = {normalize_name(text) for text in train_mentions["mention"]}
-    cuis = set(train_mentions["cui"])
+    strings = {normalize_name(text) for text in train_mentions["mention"][:]}
+    cuis = set(train_mentions["cui"][:])
     seen_string = np.array([normalize_name(text) in strings for text in lists.mentions])
     seen_cui = np.array([cui in cuis for cui in outcomes.gold])
     parts = {

@@ -214,7 +214,7 @@ def train_encoder(
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
-    gold = concepts.rows(list(mentions["cui"]))
+    gold = concepts.rows(mentions["cui"][:])
     size = encoder.encoder_training_steps * encoder.encoder_batch_size
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
