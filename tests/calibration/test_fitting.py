@@ -12,6 +12,7 @@ from umls_reranker.calibration import fitting
 from umls_reranker.calibration.fitting import fit_parts, score_inputs
 from umls_reranker.calibration.inputs import without
 from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.cross_encoder import Scores
@@ -221,6 +222,15 @@ def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
     models = {model.name: model for model in calibration.models}
     assert models["names"].fusion is models["names, no type"].fusion
     assert len(fitted) == len(set(fitted))
+
+
+def test_the_number_of_cores_changes_nothing(monkeypatch):
+    states = []
+    for cores in (1, 4):
+        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
+        calibration, fitted = fit(informed(), calibrator="beta")
+        states.append((calibration.to_dict(), [model.thresholds.to_dict() for model in calibration.models], fitted))
+    assert states[0] == states[1]
 
 
 def test_a_fallback_is_fitted_as_if_the_lists_had_never_had_its_inputs():

@@ -12,6 +12,7 @@ import numpy as np
 from ..core.arrays import list_offsets, list_sizes, top_two
 from ..core.errors import UserError
 from ..core.progress import progress
+from ..data.parallel import map_in_order
 from ..models.cross_encoder import PairScorer, score_lists
 from .cross_validation import document_folds, fit_calibrator
 from .features import default_features, features
@@ -373,13 +374,13 @@ class _Fitting:
         return self.fusions[key]
 
     def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
-        """Each fold with a fit like `model` on the others.
+        """Each fold with a fit like `model` on the others, by one thread per core.
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
         try:
             numbers = range(self.folds.max() + 1 if self.folds.any() else 0)
-            found = [(number, self.model(number, model.calibrator.method)[0]) for number in numbers]
+            found = list(enumerate(map_in_order(lambda fold: self.model(fold, model.calibrator.method)[0], numbers)))
         except UserError:
             found = []
         return [self._held_out(*part, shown) for part in found or [(None, model)]]
