@@ -378,12 +378,14 @@ class _Fitting:
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
+        folds, method = range(self.folds.max() + 1 if self.folds.any() else 0), model.calibrator.method
         try:
-            numbers = range(self.folds.max() + 1 if self.folds.any() else 0)
-            found = list(enumerate(map_in_order(lambda fold: self.model(fold, model.calibrator.method)[0], numbers)))
+            fitted = list(map_in_order(lambda fold: self.model(fold, method)[0], folds))
         except UserError:
-            found = []
-        return [self._held_out(*part, shown) for part in found or [(None, model)]]
+            fitted = []
+        if not fitted:
+            return [self._held_out(None, model, shown)]
+        return [self._held_out(fold, own, shown) for fold, own in enumerate(fitted)]
 
     def _held_out(self, fold: int | None, model: InputModel, shown: Sequence[str]) -> _HeldOut:
         lists, columns = self.lists, dict(self.columns)

@@ -125,7 +125,7 @@ class FeatureFusion:
         ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += RIDGE
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
-        upper, first = np.full(2 * k + rest, np.inf), start and start._standardized
+        upper, first = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
         found = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first)
         weights, seen_weights = found[:k] / scale, found[k : 2 * k] / scale
         none_weights = found[2 * k : -1] / list_scale

@@ -106,7 +106,7 @@ def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray
         free = np.flatnonzero(~held)
         move = np.zeros(len(x))
         slope = gradient + curvature @ x
-        # Flat likelihoods lead nowhere.
+        # A flat likelihood gives no direction.
         with suppress(np.linalg.LinAlgError):
             move[free] = np.linalg.solve(curvature[np.ix_(free, free)], -slope[free])
         bound = np.where(move > 0, upper, lower)

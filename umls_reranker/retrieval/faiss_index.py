@@ -137,10 +137,10 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
 
 def write(index: faiss.Index, path: Path) -> None:
     """Write an index to a file."""
-    sizes: list[int] = []
-    faiss.write_index(index, faiss.PyCallbackIOWriter(lambda part: sizes.append(len(part))))
+    writer, sizes = faiss.PyCallbackIOWriter, list[int]()  # type: ignore[attr-defined]  # not annotated
+    faiss.write_index(index, writer(lambda part: sizes.append(len(part))))
     with path.open("wb") as file, progress(total=sum(sizes), desc="writing the index", unit="B") as bar:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(lambda part: bar.update(file.write(part))))
+        faiss.write_index(index, writer(lambda part: bar.update(file.write(part))))
 
 
 def _to_gpu(index: faiss.Index) -> faiss.Index | None:
