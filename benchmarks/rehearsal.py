@@ -99,10 +99,10 @@ class Rehearsal:
         self.run = self.work / "runs" / "rehearsal"
         names, mentions = (GROWTH if grow == axis else 1 for axis in ("names", "mentions"))
         self.rows = round(ROWS * options.scale * names)
-        self.documents = max(60, round(DOCUMENTS * options.scale * mentions))
-        self.mentions = max(10 * self.documents, round(MENTIONS * options.scale * mentions))
-        self.pairs = max(1_000, round(PAIRS * options.scale * mentions))
-        self.linked = max(20, round(LINKED * min(1, options.scale) * mentions))
+        self.documents = mentions * max(60, round(DOCUMENTS * options.scale))
+        self.mentions = max(10 * self.documents, round(MENTIONS * options.scale) * mentions)
+        self.pairs = mentions * max(1_000, round(PAIRS * options.scale))
+        self.linked = mentions * max(20, round(LINKED * min(1, options.scale)))
         self.steps = options.steps
         # The recipe's clusters for a whole release, fewer in step with the root of the scale: as many when names grow.
         self.shrink = math.sqrt(min(1.0, options.scale))
