@@ -45,7 +45,7 @@ STALE = {
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
-    "early_stopping_patience max_dev_pairs frozen_layers": "checkpoints",
+    "early_stopping_patience max_dev_pairs frozen_layers dropout": "checkpoints",
     "features calibrator target_precision confidence exhaustive scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",

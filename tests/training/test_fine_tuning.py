@@ -24,7 +24,13 @@ from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import PairEncoder
 from umls_reranker.training import dataset, fine_tuning
 from umls_reranker.training.dataset import tokenize_pairs, weight_scale
-from umls_reranker.training.fine_tuning import fine_tune, freeze_lowest, load_base_model, training_arguments
+from umls_reranker.training.fine_tuning import (
+    fine_tune,
+    freeze_lowest,
+    load_base_model,
+    set_dropout,
+    training_arguments,
+)
 from umls_reranker.training.sampling import MentionLists, Pass
 from umls_reranker.training.trainer import TrainingPasses
 
@@ -349,6 +355,21 @@ def test_frozen_layers_stay_as_they_are(tmp_path):
     assert (
         changed | still == {name for name in before if not name.startswith(("embeddings", "encoder.layer.0"))} | still
     )
+
+
+def test_dropout_of_all_layers(model, tmp_path):
+    network, _ = load_base_model(str(model), None, PairTemplate(32))
+    ids = torch.arange(24).view(2, 12)
+
+    def passes():
+        return [network.train()(ids).logits for _ in range(2)]
+
+    set_dropout(network, 0.5)
+    assert not torch.equal(*passes())
+    set_dropout(network, 0.0)
+    assert torch.equal(*passes())
+    means = [run_training(model, tmp_path / str(share), max_steps=2, dropout=share) for share in (0.0, 0.9)]
+    assert means[0]["dev"] != means[1]["dev"]
 
 
 def test_layers_that_cannot_be_frozen_are_refused(model):

@@ -47,6 +47,13 @@ class TrainingStageArguments:
         "leave the embeddings and this many of the lowest layers as they are, which saves a third of a step or more; "
         "0: the embeddings alone; empty: train everything",
     )
+    dropout: float | None = recipe_key(
+        None,
+        "dropout of all layers in training; 0 learns more from one pass over the pairs; empty: as the base model says "
+        "(BERT: 0.1)",
+        least=0,
+        most=1,
+    )
     early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops")
 
     learning_rate: float = _schedule(2e-5, "peak learning rate (the library's default is 5e-5)")
@@ -153,7 +160,10 @@ class TrainingStageArguments:
 
 
 # Keys that `transformers.TrainingArguments` does not have.
-OWN = ("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "frozen_layers", "early_stopping_patience")
+OWN = (
+    *("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "frozen_layers", "dropout"),
+    "early_stopping_patience",
+)
 
 # Fields of `transformers.TrainingArguments` that a recipe cannot set, by reason.
 _REASONS = {

@@ -50,7 +50,7 @@ from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
 
-__all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "training_arguments"]
+__all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
 # Keys that must be 1 or more, if given.
 COUNTS = "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"
@@ -105,6 +105,13 @@ def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
         raise UserError(f"frozen_layers: {layers} is not among 0 to {len(all_layers) - 1}, the layers to choose from")
     for module in (embeddings, *all_layers[:layers]):
         module.requires_grad_(False)
+
+
+def set_dropout(network: PreTrainedModel, share: float) -> None:
+    """Set the dropout of all layers, attention included; the network's configuration, which is saved, keeps its own."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
 
 
 def training_arguments(
@@ -252,6 +259,8 @@ def fine_tune(
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
     network, tokenizer = load_base_model(model.model, model.model_revision, template)
+    if training.dropout is not None:
+        set_dropout(network, training.dropout)
     if training.frozen_layers is not None:
         freeze_lowest(network, training.frozen_layers)
     encoder = PairEncoder(tokenizer, template)
