@@ -295,8 +295,8 @@ def stages_table(stages: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def growth_table(first: Mapping[str, Any], grown: Mapping[str, Any], scale: float) -> str:
-    """Each figure at both sizes, the exponent of its growth, and the whole size along this axis on a straight line."""
+def growth_table(first: Mapping[str, Any], grown: Mapping[str, Any], times: float) -> str:
+    """Each figure at both sizes, the exponent of its growth, and at `times` the first size on a straight line."""
     kinds = ("minutes", "processor minutes", "peak anonymous memory, MB", "disk, MB")
     lines = [f"| stage | {' | '.join(f'{kind} | exponent | whole' for kind in kinds)} |", "|---|" + "---:|" * 12]
     for (name, own), (_, other) in zip(figures(first), figures(grown), strict=True):
@@ -304,7 +304,7 @@ def growth_table(first: Mapping[str, Any], grown: Mapping[str, Any], scale: floa
         for kind in kinds:
             few, many = own[kind], other[kind]
             exponent = f"{math.log(many / few, GROWTH):.2f}" if few > 0 and many > 0 else ""
-            whole = few + (many - few) / (GROWTH - 1) * (1 / scale - 1)
+            whole = few + (many - few) / (GROWTH - 1) * (times - 1)
             cells += [f"{few:,.2f} -> {many:,.2f}", exponent, f"{whole:,.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -374,7 +374,9 @@ def main() -> None:
         return
     stages = [rehearsal.go() for rehearsal in rehearsals]
     if options.grow:
-        print(growth_table(*stages, options.scale))
+        first = rehearsals[0]
+        whole = {"names": ROWS / first.rows, "mentions": MENTIONS / first.mentions}[options.grow]
+        print(growth_table(*stages, whole))
         return
     (rehearsal,) = rehearsals
     print(f"{stages_table(*stages)}\n\n{on_one_a100(rehearsal)}\n\n{thresholds_table(rehearsal.run / 'model')}")

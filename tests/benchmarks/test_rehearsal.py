@@ -72,7 +72,7 @@ def test_the_same_arguments_give_the_same_bytes(made_up, tmp_path):
 def test_growth_is_an_exponent_and_goes_on_in_a_straight_line():
     few = {"seconds": 60, "cpu": 30, "peak": 1e9, "disk": 0, "silence": 1}
     many = {"seconds": 600, "cpu": 57, "peak": 2e9, "disk": 5e6, "silence": 1}
-    table = growth_table({"mine": {"pairs": few}}, {"mine": {"pairs": many}}, 0.01)
+    table = growth_table({"mine": {"pairs": few}}, {"mine": {"pairs": many}}, 100)
     assert table.splitlines()[2] == (
         "| mine | 1.00 -> 10.00 | 1.00 | 100 | 0.50 -> 0.95 | 0.28 | 5 | "
         "1,000.00 -> 2,000.00 | 0.30 | 12,000 | 0.00 -> 5.00 |  | 55 |"
