@@ -108,7 +108,7 @@ def freeze_lowest(network: PreTrainedModel, layers: int) -> None:
 
 
 def set_dropout(network: PreTrainedModel, share: float) -> None:
-    """Set the dropout of all layers, attention included; its configuration, which is saved, keeps its own."""
+    """Set the dropout of all layers, attention included. The saved configuration keeps its own value."""
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = share
