@@ -13,6 +13,7 @@ from ..data.semantic_types import TypeHierarchy
 from .fusion import CANDIDATE_FEATURES
 from .qualifiers import qualifier_fits
 from .string_counts import StringCounts
+from .trigrams import shared_trigrams
 
 __all__ = ["default_features", "features"]
 
@@ -38,9 +39,12 @@ def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.
     exact = np.array([numbers.get(text, -1) for text in others], np.int64)[names.codes] == form[owner]
     found = counts.of_pairs(forms, lists.types, lists.ids, owner, concept)
     seen = found.strings
+    of_mention, of_name = shared_trigrams(forms, others, owner, names.codes)
     candidates = {
         **lists.scores,
         "exact_name": exact.astype(np.float64),
+        "mention_in_name": of_mention,
+        "name_in_mention": of_name,
         "string_share": np.log((found.uses + PRIOR_USES) / (seen + PRIOR_MENTIONS)[owner]),
         "concept_count": np.log1p(found.concepts)[concept],
         "type_lift": np.where(lists.types.is_known[owner], found.type_lifts, np.nan),

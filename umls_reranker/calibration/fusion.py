@@ -36,6 +36,8 @@ CANDIDATE_FEATURES = {
     "context": "cosine of mention in context and name in the dense index",
     "lexical": "cosine of mention and name by character n-grams",
     "exact_name": "1 where the name equals the mention, both normalized",
+    "mention_in_name": "share of the mention's character trigrams that are in the name",
+    "name_in_mention": "share of the name's character trigrams that are in the mention",
     "qualifier_fit": "0 where qualifiers or numbers of the name contradict the mention's, else 1",
     "string_share": "log of the smoothed share of this concept among the training mentions with this string",
     "concept_count": "log(1 + training mentions of this concept)",

@@ -334,8 +334,9 @@ class CalibrationArguments:
     features: list[str] | None = recipe_key(
         None,
         "features of the fusion: cross_encoder; retrieval, context, lexical (scores of the retrievers; with "
-        "candidate_lists the names of your own); exact_name; qualifier_fit (left does not match right, nor type 1 "
-        "type 2); string_share, concept_count (counts in training mentions); type_lift (training mentions with the "
+        "candidate_lists the names of your own); exact_name; mention_in_name, name_in_mention (shares of common "
+        "character trigrams); qualifier_fit (left does not match right, nor type 1 type 2); string_share, "
+        "concept_count (counts in training mentions); type_lift (training mentions with the "
         "mention's semantic type); type_fit (the dictionary's types do not contradict the mention's); not given: "
         "all of these, with the scores in the lists; []: the cross-encoder alone, without fusion",
     )

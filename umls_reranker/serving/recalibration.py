@@ -55,7 +55,7 @@ __all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "sa
 
 RESAMPLES = 1000
 # Features that need neither a retriever nor counts of training mentions.
-OF_ANY_MODEL = ("cross_encoder", "exact_name", "qualifier_fit", "type_fit")
+OF_ANY_MODEL = ("cross_encoder", "exact_name", "mention_in_name", "name_in_mention", "qualifier_fit", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
     "ECE of first candidates": lambda figures: figures["calibration"]["top1_ece"]["value"],

@@ -1,0 +1,81 @@
+"""Character trigrams that mentions and names have in common: similarity of texts that needs no index.
+
+The trigrams of a text are those around each character of its words, with a space on both sides of a word, so "heart"
+has " he", "hea", "ear", "art" and "rt ". They are kept as a set of 2,048 bits, by hash: comparing two texts takes the
+same time whatever their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..core.memory import Memory
+
+__all__ = ["shared_trigrams"]
+
+# log2 of the bits of a set.
+BITS = 11
+# Odd numbers without a pattern, one for each place of a trigram.
+FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+KEPT_TEXTS = 65_536
+TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
+
+
+def _sets(texts: Sequence[str]) -> list[bytes]:
+    return [row.tobytes() for part in _parts(texts) for row in part]
+
+
+def _parts(texts: Sequence[str]) -> Iterator[np.ndarray]:
+    """Sets of some texts at a time, (k, 256) uint8."""
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        characters = np.frombuffer(f" {' '.join(part)} ".encode("utf-32-le"), np.uint32)
+        owner = np.repeat(np.arange(len(part)), [len(text) + 1 for text in part])[:-1]
+        inside = np.flatnonzero(characters[1:-1] != ord(" "))
+        hashes = sum(characters[inside + place] * factor for place, factor in enumerate(FACTORS))
+        bits = np.zeros((len(part), 1 << BITS), bool)
+        bits[owner[inside], hashes >> np.uint64(64 - BITS)] = True
+        yield np.packbits(bits, axis=1)
+
+
+# The set of each text, remembered.
+_remembered: Memory[str, bytes] = Memory(_sets, KEPT_TEXTS)
+
+
+def shared_trigrams(
+    mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of a mention is in a name, and how much of the name in the mention.
+
+    >>> pair = np.array([0])
+    >>> [float(share[0]) for share in shared_trigrams(["heart"], ["heart attack"], pair, pair)]
+    [1.0, 0.45454545454545453]
+
+    Args:
+        mentions: n normalized texts.
+        names: distinct names of candidates, normalized.
+        owner: (m,) mention of each candidate.
+        name_codes: (m,) place of each candidate's name in `names`.
+
+    Returns:
+        two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
+        mention; 0 for a text without any.
+    """
+    own, others = _words(mentions), _words(names)
+    shared = np.empty(len(owner))
+    for start in range(0, len(owner), PAIRS_AT_ONCE):
+        part = slice(start, start + PAIRS_AT_ONCE)
+        shared[part] = _sizes(own[owner[part]] & others[name_codes[part]])
+    return shared / _sizes(own).clip(1)[owner], shared / _sizes(others).clip(1)[name_codes]
+
+
+def _words(texts: Sequence[str]) -> np.ndarray:
+    """(n, 32) uint64, the sets of n texts."""
+    return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << BITS) // 64)
+
+
+def _sizes(sets: np.ndarray) -> np.ndarray:
+    """(n,) number of bits in each set."""
+    return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
