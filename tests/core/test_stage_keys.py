@@ -112,6 +112,11 @@ def other(field, value):
     return value + 1 if isinstance(value, int | float) else "other"
 
 
+def test_a_later_key_that_is_not_set_leaves_former_checkpoints_up_to_date(tmp_path):
+    assert "dropout" not in plan(tmp_path)["checkpoints"].settings
+    assert plan(tmp_path, dropout=0.0)["checkpoints"].settings["dropout"] == 0.0
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_the_table_names_every_key(section):
     assert {field.name for field in fields(section)} <= KEYS.keys() <= FIELDS.keys()

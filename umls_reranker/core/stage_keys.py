@@ -64,7 +64,7 @@ CHECKPOINT_KEYS = (
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
     "candidate_fields",
     # loss and data
-    *("loss", "listwise_weight", "seed", "global_batch_size", "frozen_layers", "dropout"),
+    *("loss", "listwise_weight", "seed", "global_batch_size", "frozen_layers"),
     # schedule and optimizer
     *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
@@ -74,6 +74,8 @@ CHECKPOINT_KEYS = (
     # how checkpoints are compared
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
 )
+# Keys of later versions count where they are set, so that what was made before them stays up to date.
+LATER_CHECKPOINT_KEYS = ("dropout",)
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
@@ -168,14 +170,13 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
-    settings = {key: values[key] for key in (*CHECKPOINT_KEYS, *STOPPING_KEYS)}
+    content = [*CHECKPOINT_KEYS, *(key for key in LATER_CHECKPOINT_KEYS if values[key] is not None)]
+    settings = {key: values[key] for key in (*content, *STOPPING_KEYS)}
     names = ["pairs", "candidates"]
     if recipe.model.start_from_encoder:
         names.append("encoder")
     inputs = _made(run, *names)
-    return run.stage(
-        "checkpoints", settings, inputs, resumes_with=(*CHECKPOINT_KEYS, *inputs), keeps="checkpoint-*/complete"
-    )
+    return run.stage("checkpoints", settings, inputs, resumes_with=(*content, *inputs), keeps="checkpoint-*/complete")
 
 
 def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stage:
