@@ -64,7 +64,7 @@ CHECKPOINT_KEYS = (
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
     "candidate_fields",
     # loss and data
-    *("loss", "listwise_weight", "seed", "global_batch_size", "frozen_layers"),
+    *("loss", "listwise_weight", "seed", "global_batch_size"),
     # schedule and optimizer
     *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
@@ -75,7 +75,7 @@ CHECKPOINT_KEYS = (
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
 )
 # Keys of later versions count where they are set, so that what was made before them stays up to date.
-LATER_CHECKPOINT_KEYS = ("dropout",)
+LATER_CHECKPOINT_KEYS = ("frozen_layers", "dropout")
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
