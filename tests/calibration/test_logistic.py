@@ -52,6 +52,15 @@ def test_choices_with_a_prior_are_fitted_as_by_another_optimizer_from_any_start(
     np.testing.assert_allclose(found, expected.x, atol=1e-5)
 
 
+def test_a_coefficient_that_the_prior_draws_to_a_bound_lies_on_it():
+    features = np.column_stack([np.zeros(6), np.ones(6), np.arange(-2.0, 4.0)])
+    lower, upper = np.array([0.0, -np.inf, -np.inf]), np.full(3, np.inf)
+    prior = np.zeros(3), 1e-5 * np.eye(3)
+    labels = np.array([0.0, 0, 1, 0, 1, 1])
+    found = fit_logistic(features, labels, lower, upper, prior=prior, start=np.array([1.0, 0.0, 0.0]))
+    assert found[0] == 0.0 and found[2] > 1.0
+
+
 @pytest.mark.parametrize("lower", [-3.0, 0.0])
 def test_another_optimizer_does_no_better(lower):
     # Heavy tails, few rows, often separable: full Newton steps overshoot and bounds come and go.

@@ -90,7 +90,9 @@ def fit_logistic(
         if share < 1.0 or size > last / 4:
             curvature = None
         last = size
-    return theta
+    # The prior alone draws a coefficient ever closer to a bound, but not onto it.
+    theta = np.where(theta - lower <= ACCURACY, lower, theta)
+    return np.where(upper - theta <= ACCURACY, upper, theta)
 
 
 def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
