@@ -79,7 +79,8 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
-    assert calibrator["inputs"][0]["parameters"] != former["inputs"][0]["parameters"]
+    fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
+    assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
     assert (again.code, again.skipped) == (0, ["model"])
 
