@@ -8,7 +8,6 @@ A network that loses more than MOST_POINTS_LOST of acc@1 is refused. If its scor
 and thresholds. `UMLSReranker.from_pretrained(..., backend="onnx_int8")` loads it.
 """
 
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from umls_reranker.core.arguments import EXPORTED_FILES, CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import RunFolder
 
 
@@ -41,7 +40,7 @@ def main() -> None:
     run.key_of("model", "calibrate")
     if recipe.run.dry_run:
         for backend in options.backends:
-            print(f"[{backend}] would be made in {run.path / 'model'}", file=sys.stderr)
+            would_make(backend, run.path / "model")
         return
     with run.locked():
         make(recipe, run, options)

@@ -7,14 +7,13 @@
 built from: store it where that release's licence allows, never on the Hub.
 """
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, would_make
 
 
 @dataclass
@@ -40,7 +39,7 @@ def main() -> None:
         dry_run=recipe.run.dry_run,
     )
     if recipe.run.dry_run:
-        print(f"[index folder] would be made in {target}", file=sys.stderr)
+        would_make("index folder", target)
         return
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}; {size:,} bytes")

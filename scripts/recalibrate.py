@@ -8,7 +8,6 @@ calibrator.json names the version it comes from. The former run is not changed. 
 and publish with --run_name NAME, as for any run.
 """
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
@@ -44,7 +43,7 @@ def main() -> None:
     verify_parts(run.path / "model")
     new = run.path.parent / options.name
     if recipe.run.dry_run and not new.exists():
-        print(f"[model] would be made in {new / 'model'}", file=sys.stderr)
+        would_make("model", new / "model")
         return
     if not new.exists():
         fork = run.fork(new, leave_out=("model", "report"))

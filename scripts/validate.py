@@ -9,13 +9,12 @@ CANNOT TELL. With --against, also says whether the model is worse than a former 
 checklist.json into the run folder. The exit code is 1 if a check fails or the model got worse.
 """
 
-import sys
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import RunFolder
 
 
@@ -56,7 +55,7 @@ def main() -> int:
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
         comparison = compare(present, former)
     if recipe.run.dry_run:
-        print(f"[checklist] would be made in {run.path / 'checklist.json'}", file=sys.stderr)
+        would_make("checklist", run.path / "checklist.json")
         return 0
     with run.locked():
         reranker = UMLSReranker.from_pretrained(

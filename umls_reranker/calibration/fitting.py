@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -383,11 +383,19 @@ class _Fitting:
             fitted = list(map_in_order(lambda fold: self.model(fold, method)[0], folds))
         except UserError:
             fitted = []
-        if not fitted:
-            return [self._held_out(None, model, shown)]
-        return [self._held_out(fold, own, shown) for fold, own in enumerate(fitted)]
 
-    def _held_out(self, fold: int | None, model: InputModel, shown: Sequence[str]) -> _HeldOut:
+        @cache
+        def lacks(name: str) -> np.ndarray:
+            return lacking(self.lists, name, {})
+
+        if not fitted:
+            return [self._held_out(None, model, shown, lacks)]
+        return [self._held_out(fold, own, shown, lacks) for fold, own in enumerate(fitted)]
+
+    def _held_out(
+        self, fold: int | None, model: InputModel, shown: Sequence[str], lacks: Callable[[str], np.ndarray]
+    ) -> _HeldOut:
+        """A part of `parts`; `lacks` gives (n,) bool of mentions without an input that is no score."""
         lists, columns = self.lists, dict(self.columns)
         fitted = self._fitted_on(fold)[1]
         inside = np.ones(len(lists), bool) if fold is None else self.folds == fold
@@ -396,20 +404,11 @@ class _Fitting:
             columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
         complete = inside
         for name in self._reads(model, shown):
-            if name.endswith("_score"):
-                complete = complete & ~lacking(lists, name, columns)
-            else:
-                if name not in self._lacks:
-                    self._lacks[name] = lacking(lists, name, {})
-                complete = complete & ~self._lacks[name]
+            # Only scores may be missing in one fold and not in another.
+            complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
         own, about, types = _part(columns, rows), _part(self.about, inside), lists.types.take(lists.owner[rows])
         offsets = list_offsets(list_sizes(lists.offsets)[inside])
         return _HeldOut(model, inside, complete[inside], own, about, types, offsets, lists.concepts[rows])
-
-    @cached_property
-    def _lacks(self) -> dict[str, np.ndarray]:
-        """(n,) bool by an input: mentions without it. Only scores may be missing in one fold and not in another."""
-        return {}
 
     def scores(self, parts: Sequence[_HeldOut], cut: float) -> CalibratedScores:
         """Scores of all candidates by the models of `parts` with a cut."""

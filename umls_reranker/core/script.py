@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from .errors import UserError
 from .stages import Stage
 
-__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run"]
+__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run", "would_make"]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -89,6 +89,11 @@ def leave_process_group() -> None:
     distributed.destroy_process_group()
     # The threads end with the last reference to the group, and a finished trainer is part of a reference cycle.
     gc.collect()
+
+
+def would_make(name: str, path: Path) -> None:
+    """Say on standard error what a dry run would make."""
+    print(f"[{name}] would be made in {path}", file=sys.stderr)
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:

@@ -267,18 +267,20 @@ class Tables(MentionFile):
             raise UserError(f"{self.paths[number]} cannot be read ({error}); is it whole?") from None
 
     def objects(self, piece: pa.Table) -> list[dict[str, Any]]:
-        return piece.to_pylist()
+        columns = []
+        for field, column in zip(piece.schema, piece.itercolumns(), strict=True):
+            try:
+                columns.append(column.to_pylist())
+            # An unknown time zone is a LookupError with pytz installed and a ValueError without it.
+            except (OverflowError, LookupError, ValueError) as error:
+                raise ValueError(
+                    f"JSON cannot show {field.name}, {field.type} ({error}); write .parquet or .arrow"
+                ) from None
+        return [dict(zip(piece.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def lists(self, piece: pa.Table, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
         if self.as_objects:
-            for field, column in zip(piece.schema, piece.itercolumns(), strict=True):
-                try:
-                    column.to_pylist()
-                # An unknown time zone is a LookupError with pytz installed and a ValueError without it.
-                except (OverflowError, LookupError, ValueError) as error:
-                    raise ValueError(
-                        f"JSON cannot show {field.name}, {field.type} ({error}); write .parquet or .arrow"
-                    ) from None
+            self.objects(piece)
         return CandidateLists.from_table(hierarchy, piece, scores)
 
     def part(self, piece: pa.Table, start: int, stop: int) -> pa.Table:

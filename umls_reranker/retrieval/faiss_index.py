@@ -136,7 +136,7 @@ def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None =
 
 
 def write(index: faiss.Index, path: Path) -> None:
-    """Write an index to a file."""
+    """Write an index to a file; a first pass only counts its bytes, for the time left."""
     writer, sizes = faiss.PyCallbackIOWriter, list[int]()  # type: ignore[attr-defined]  # not annotated
     faiss.write_index(index, writer(lambda part: sizes.append(len(part))))
     with path.open("wb") as file, progress(total=sum(sizes), desc="writing the index", unit="B") as bar:

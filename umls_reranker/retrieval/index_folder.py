@@ -71,8 +71,9 @@ def export_index(
     if dry_run:
         return
     # Files for training only are left out.
-    ignored = shutil.ignore_patterns(RELATIONS_FILE, "read_report.json")
-    size = sum(file.stat().st_size for name in names for file in (run / name).rglob("*"))
+    left_out = RELATIONS_FILE, "read_report.json"
+    files = (file for name in names for file in (run / name).rglob("*") if file.name not in left_out)
+    size = sum(file.stat().st_size for file in files if file.is_file())
     with written(target) as partial, progress(total=size, desc="copying", unit="B") as bar:
 
         def copy(source: str, target: str) -> None:
@@ -81,7 +82,7 @@ def export_index(
                     bar.update(write.write(part))
 
         for name in names:
-            shutil.copytree(run / name, partial / name, ignore=ignored, copy_function=copy)
+            shutil.copytree(run / name, partial / name, ignore=shutil.ignore_patterns(*left_out), copy_function=copy)
         if ENCODER_FOLDER not in names:
             source, folder = Path(resolve_model(model, revision)), partial / ENCODER_FOLDER
             folder.mkdir(parents=True)
