@@ -31,7 +31,8 @@ STALE = {
     "on_error mention_source": "concepts mentions",
     "map_retired_cuis expected_mentions train_share dev_share calibration_share context_chars "
     "expand_abbreviations": "mentions",
-    "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_context_tokens": "encoder",
+    "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
+    "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
     "encoder_precision": "vectors mention_index",
     "index_factory index_training_sample": "index",
@@ -45,7 +46,7 @@ STALE = {
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
-    "early_stopping_patience max_dev_pairs frozen_layers dropout": "checkpoints",
+    "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
     "features calibrator target_precision confidence exhaustive scoring_precision": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
@@ -112,9 +113,12 @@ def other(field, value):
     return value + 1 if isinstance(value, int | float) else "other"
 
 
-def test_a_later_key_that_is_not_set_leaves_former_checkpoints_up_to_date(tmp_path):
-    assert not {"dropout", "frozen_layers"} & {*plan(tmp_path)["checkpoints"].settings}
-    assert plan(tmp_path, dropout=0.0)["checkpoints"].settings["dropout"] == 0.0
+def test_a_later_key_that_is_not_set_leaves_what_was_made_before_it_up_to_date(tmp_path):
+    before, after = plan(tmp_path), plan(tmp_path, dropout=0.0, encoder_dropout=0.0)
+    assert not {"dropout", "frozen_layers", "head_learning_rate"} & {*before["checkpoints"].settings}
+    assert after["checkpoints"].settings["dropout"] == 0.0
+    assert "encoder_dropout" not in before["encoder"].settings
+    assert after["encoder"].settings["encoder_dropout"] == 0.0
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

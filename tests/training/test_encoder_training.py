@@ -117,8 +117,9 @@ def test_loss_by_hand(folder, concepts):
     assert loss == pytest.approx(np.mean(expected), rel=1e-4)
 
 
-def train(folder, concepts, target, steps=6):
-    recipe = RunArguments(device="cpu"), EncoderArguments(steps, 8, 1e-3, 4, 2)
+def train(folder, concepts, target, steps=6, dropout=None):
+    encoder = EncoderArguments(steps, 8, 1e-3, encoder_dropout=dropout, encoder_context_tokens=4, encoder_save_steps=2)
+    recipe = RunArguments(device="cpu"), encoder
     index = IndexArguments(encoder=str(folder), encoder_pooling="mean", encoder_max_length=16)
     mentions = datasets.Dataset(MENTIONS)
     return train_encoder(*recipe, index, mentions, concepts, target)
@@ -137,6 +138,15 @@ def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concep
     assert not np.allclose(first, second)
     before = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
     assert not np.allclose(before.encode(["cold"]), trained.encode(["cold"]))
+
+
+def test_dropout_of_the_recipe_replaces_that_of_the_model(folder, concepts, tmp_path):
+    def weights(dropout):
+        train(folder, concepts, tmp_path / str(dropout), 2, dropout)
+        return (tmp_path / str(dropout) / "model.safetensors").read_bytes()
+
+    assert weights(None) == weights(0.1)  # what BERT's configuration says
+    assert len({weights(dropout) for dropout in (0.0, 0.1, 0.9)}) == 3
 
 
 def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_path, monkeypatch):

@@ -357,6 +357,14 @@ def test_frozen_layers_stay_as_they_are(tmp_path):
     )
 
 
+def test_the_head_learns_at_a_rate_of_its_own(tmp_path):
+    base = tiny_cross_encoder(tmp_path / "base")
+    run_training(base, tmp_path / "run", max_steps=2, learning_rate=0.0, head_learning_rate=0.1)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("base", "run/checkpoint-best"))
+    changed = {name for name, weights in before.items() if not np.array_equal(weights, after[name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+
+
 def test_dropout_of_all_layers(model, tmp_path):
     network, _ = load_base_model(str(model), None, PairTemplate(32))
     ids = torch.arange(24).view(2, 12)

@@ -209,6 +209,13 @@ class EncoderArguments:
         192, "queries per step; each is a negative for the concepts of all others", least=1
     )
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
+    encoder_dropout: float | None = recipe_key(
+        None,
+        "dropout of all its layers in training; 0 learns more from few passes over the mentions; empty: as the model "
+        "says (BERT: 0.1)",
+        least=0,
+        most=1,
+    )
     encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention", least=0)
     encoder_save_steps: int = recipe_key(
         100, "optimizer steps between checkpoints; a killed run resumes from the last one", least=1

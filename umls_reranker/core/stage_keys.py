@@ -73,9 +73,11 @@ CHECKPOINT_KEYS = (
     *("bf16", "fp16", "tf32"),
     # how checkpoints are compared
     *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
+    # what training changes
+    *("frozen_layers", "dropout", "head_learning_rate"),
 )
 # Keys of later versions count where they are set, so that what was made before them stays up to date.
-LATER_CHECKPOINT_KEYS = ("frozen_layers", "dropout")
+LATER_KEYS = ("frozen_layers", "dropout", "head_learning_rate", "encoder_dropout")
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
@@ -110,7 +112,7 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
 def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``encoder``, if the recipe trains one."""
     _require_retrieval(recipe)
-    settings = _without(asdict(recipe.encoder), ("encoder_save_steps",)) | _encoder_settings(recipe)
+    settings = _counting(_without(asdict(recipe.encoder), ("encoder_save_steps",))) | _encoder_settings(recipe)
     settings |= {"seed": recipe.run.seed}
     inputs = _made(run, "concepts", "mentions")
     return run.stage(
@@ -170,8 +172,8 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
-    content = [*CHECKPOINT_KEYS, *(key for key in LATER_CHECKPOINT_KEYS if values[key] is not None)]
-    settings = {key: values[key] for key in (*content, *STOPPING_KEYS)}
+    content = _counting({key: values[key] for key in CHECKPOINT_KEYS})
+    settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     if recipe.model.start_from_encoder:
         names.append("encoder")
@@ -242,6 +244,11 @@ def _model(model: str, recipe: Recipe) -> str:
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:
     """Stage -> key of its finished output."""
     return {stage: run.key_of(stage, COMMANDS[stage]) for stage in stages}
+
+
+def _counting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the later keys that are not set."""
+    return {name: value for name, value in settings.items() if value is not None or name not in LATER_KEYS}
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class TrainingStageArguments:
         least=0,
         most=1,
     )
+    head_learning_rate: float | None = recipe_key(
+        None,
+        "peak learning rate of the head, which starts from random weights; some ten times learning_rate helps where "
+        "there are few steps; empty: learning_rate",
+        least=0,
+    )
     early_stopping_patience: int = recipe_key(3, "evaluations without improvement before training stops")
 
     learning_rate: float = _schedule(2e-5, "peak learning rate (the library's default is 5e-5)")
@@ -162,7 +168,7 @@ class TrainingStageArguments:
 # Keys that `transformers.TrainingArguments` does not have.
 OWN = (
     *("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "frozen_layers", "dropout"),
-    "early_stopping_patience",
+    *("head_learning_rate", "early_stopping_patience"),
 )
 
 # Fields of `transformers.TrainingArguments` that a recipe cannot set, by reason.

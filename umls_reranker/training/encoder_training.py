@@ -36,6 +36,7 @@ from ..models.pretrained import load_pretrained
 from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
+from .fine_tuning import set_dropout
 from .processes import training_device, use_one_gpu
 
 if TYPE_CHECKING:
@@ -213,6 +214,8 @@ def train_encoder(
     model = load_pretrained(AutoModel, source, use_safetensors=True, dtype="float32", attn_implementation=attention)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
+    if encoder.encoder_dropout is not None:
+        set_dropout(model, encoder.encoder_dropout)
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
     gold = concepts.rows(mentions["cui"][:])
     size = encoder.encoder_training_steps * encoder.encoder_batch_size

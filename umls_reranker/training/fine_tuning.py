@@ -285,6 +285,7 @@ def fine_tune(
         lists=lists,
         listwise_weight=share,
         list_scale=list_scale,
+        head_learning_rate=training.head_learning_rate,
         callbacks=[CheckpointCallback(training.save_total_limit), stopping],
     )
     # Before the integrations of report_to, which log its value.

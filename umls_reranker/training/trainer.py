@@ -58,6 +58,7 @@ class RerankerTrainer(Trainer):
             closest to the pairs per batch in `args`. None: batches of pairs, for a `listwise_weight` of 0.
         listwise_weight: share of the list-wise loss, 0 to 1.
         list_scale: scales the gold pairs' weights to mean 1.
+        head_learning_rate: peak learning rate of all parameters outside the base model; None: that of `args`.
         options: of `Trainer`; both datasets are `TokenizedPairs`.
     """
 
@@ -72,6 +73,7 @@ class RerankerTrainer(Trainer):
         lists: MentionLists | None = None,
         listwise_weight: float = 0.0,
         list_scale: float = 1.0,
+        head_learning_rate: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -79,10 +81,25 @@ class RerankerTrainer(Trainer):
         self.order = EpochOrder(len(self.train_dataset if lists is None else lists), self.args.seed)
         self.listwise_weight = listwise_weight
         self.list_scale = list_scale
+        self.head_learning_rate = head_learning_rate
         if lists is not None:
             starts = torch.zeros(len(self.train_dataset), dtype=torch.bool)
             starts[torch.from_numpy(lists.starts)] = True
             self._starts_list = starts.to(self.args.device)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimizer of `args`, with parameter groups for the head if it has a learning rate of its own."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if not is_new or self.head_learning_rate is None:
+            return optimizer
+        network: Any = self.model if model is None else model
+        body = {id(parameter) for parameter in network.base_model.parameters()}
+        for group in list(optimizer.param_groups):
+            head = [parameter for parameter in group["params"] if id(parameter) not in body]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) in body]
+            optimizer.add_param_group({**group, "params": head, "lr": self.head_learning_rate})
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of this process; Accelerate's own division would repeat rows at the end of an epoch."""
