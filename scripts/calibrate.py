@@ -42,9 +42,12 @@ def lists_parser() -> CommandParser:
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     usual = CalibrationArguments()
     parser.add_argument("--calibrator", default=usual.calibrator, help="as in a recipe (default: auto)")
-    for name in ("target_precision", "confidence"):
+    for name, meaning in (
+        ("target_precision", "precision that the tier high is certified for"),
+        ("confidence", "confidence of this certificate"),
+    ):
         parser.add_argument(
-            f"--{name}", type=float, default=getattr(usual, name), help="target precision of the tier high (0.95)"
+            f"--{name}", type=float, default=getattr(usual, name), help=f"{meaning} (default: %(default)s)"
         )
     parser.add_argument(
         "--seed", type=int, default=RunArguments().seed, help="seed for splitting the documents into folds"

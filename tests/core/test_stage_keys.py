@@ -242,10 +242,10 @@ REFUSED = {
     "lr_scheduler_type lr_scheduler_kwargs optim adam_beta1 neftune_noise_alpha bf16 fp16 tf32 max_grad_norm "
     "loss listwise_weight eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
-    "hard_negative_weight candidates_per_mention",
+    "frozen_layers dropout head_learning_rate hard_negative_weight candidates_per_mention",
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",
-    "encoder": "encoder_batch_size encoder_learning_rate encoder_context_tokens encoder_training_steps seed encoder "
-    "encoder_max_length context_chars",
+    "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
+    "encoder_training_steps seed encoder encoder_max_length context_chars",
     "vectors": "encoder encoder_precision encoder_pooling encoder_max_length languages",
 }
 
@@ -260,6 +260,25 @@ def test_what_hinders_resuming(tmp_path, stage):
 
     assert [key for key in RESUMED[stage].split() if hinders(key)] == []
     assert [key for key in REFUSED[stage].split() if not hinders(key)] == []
+
+
+@pytest.mark.parametrize("is_set", [True, False], ids=["unset later", "set later"])
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("checkpoints", "dropout"), ("checkpoints", "head_learning_rate"), ("encoder", "encoder_dropout")],
+)
+def test_a_later_key_hinders_resuming_both_ways(tmp_path, stage, key, is_set):
+    killed, now = plan(tmp_path, **{key: 0.5})[stage], plan(tmp_path)[stage]
+    if not is_set:
+        killed, now = now, killed
+    with pytest.raises(KeyboardInterrupt), killed.writing() as (folder, _):
+        kept = folder / killed.keeps.replace("*", "1")
+        kept.parent.mkdir(parents=True)
+        kept.touch()
+        raise KeyboardInterrupt
+    assert killed.resumes()
+    with pytest.raises(UserError, match=rf"{key}.*set this back to resume"):
+        now.resumes()
 
 
 def test_stages_of_minutes_are_not_resumed(tmp_path):

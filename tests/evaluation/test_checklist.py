@@ -71,6 +71,8 @@ def test_lines_of_targets():
     assert parse_targets(["acc@1 >= 0.75", "  share 0.4 .. 0.6 "]) == {"acc@1": ">= 0.75", "share": "0.4 .. 0.6"}
     with pytest.raises(UserError, match="targets: cannot read 'acc@1'"):
         parse_targets(["acc@1"])
+    with pytest.raises(UserError, match="acc@1 has two"):
+        parse_targets(["acc@1 >= 0.9", "acc@1 <= 0.95"])
 
 
 def test_order_is_that_of_the_targets():

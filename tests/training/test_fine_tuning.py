@@ -339,6 +339,16 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
     assert not np.allclose(before, first["bert.embeddings.word_embeddings.weight"], atol=1e-3)
 
 
+def test_a_training_that_had_ended_is_found_where_its_folder_has_moved(tmp_path):
+    base = tiny_encoder(tmp_path / "base")
+    summary = run_training(base, tmp_path / "run")
+    best = (tmp_path / "run" / "checkpoint-best" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-best")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert run_training(base, tmp_path / "moved") == summary
+    assert (tmp_path / "moved" / "checkpoint-best" / "model.safetensors").read_bytes() == best
+
+
 def test_training_stops_when_nothing_gets_better(model, tmp_path):
     summary = run_training(model, tmp_path, learning_rate=0.0, early_stopping_patience=1, max_steps=40)
     assert (summary["steps"], summary["best_step"]) == (4, 2)

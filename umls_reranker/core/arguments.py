@@ -375,7 +375,7 @@ class EvaluationArguments:
     """Evaluation: the report on the test split, and the targets it is checked against."""
 
     bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals", least=1)
-    example_mentions: int = recipe_key(5, "mentions shown with their reranked candidates at the end of a run", least=0)
+    example_mentions: int = recipe_key(5, "mentions shown with their reranked candidates at the end of a run", least=1)
     targets: list[str] = recipe_key(
         [], 'figures that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )

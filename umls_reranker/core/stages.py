@@ -130,8 +130,8 @@ class Stage:
             return False
         try:
             former = read_json(self.partial / RESUME_FILE)
-            changed = self._changed({name: former[name] for name in self.facts}, self.facts)
-        except (UserError, KeyError, TypeError):
+            changed = self._changed(former, self.facts)
+        except (UserError, TypeError):
             raise UserError(
                 f"{self.partial} holds output of a killed run of another version; use --overwrite to drop it and "
                 "start over"

@@ -96,14 +96,17 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
     """Name -> target of lines such as ``"acc@1 >= 0.75"``.
 
     Raises:
-        UserError: a line without a name and a target.
+        UserError: a line without a name and a target, or two lines with the same name.
     """
     targets = {}
     for text in texts:
         match = re.fullmatch(r"\s*(\S+)\s+(\S.*?)\s*", text)
         if not match:
             raise UserError(f'targets: cannot read {text!r}; write e.g. "acc@1 >= 0.75"')
-        targets[match.group(1)] = match.group(2)
+        name, target = match.groups()
+        if name in targets:
+            raise UserError(f"targets: {name} has two; write one, such as {name} >= 0.75, or a range, 0.40 .. 0.60")
+        targets[name] = target
     return targets
 
 

@@ -302,6 +302,9 @@ def fine_tune(
     else:
         # Resuming from there would train longer than an uninterrupted run.
         trainer.state = ended
+        # The state names a path, but the folder may have moved. Where no figure was a number, no step is the best.
+        best = ended.best_global_step
+        ended.best_model_checkpoint = str(folder / f"checkpoint-{best}") if best else checkpoint
         trainer._load_best_model()
     trainer.save_model(str(folder / "checkpoint-best"))
     lengths = train_set.lengths
