@@ -74,8 +74,11 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
 
     work_alone()
     for split in SPLITS:
-        where = folder / split, f"{stage.key}-{split}"
-        summary[split] = mine_pairs(mentions[split], *searched, configs[split], *where, **shown(recipe, run))
+        given = mentions[split], *searched, configs[split], folder / split, f"{stage.key}-{split}"
+        summary[split] = mine_pairs(*given, keep_shards=True, **shown(recipe, run))
+    # Only now: what is killed while it mines the second split need not search for the first one again.
+    for shard in folder.glob(stage.keeps):
+        shard.unlink()
     say(folder, summary)
 
 

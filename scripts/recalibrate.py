@@ -4,7 +4,8 @@
     umls-reranker recalibrate quickstart --calibration_feedback corrections --name corrected
 
 Creates the run folder NAME next to the recipe's, with links to the finished stages and a new model/, whose
-calibrator.json names the version it comes from. The former run is not changed. Then run evaluate, validate --against
+calibrator.json names the version it comes from. The former run is not changed. With more corrections, the same command
+fits NAME again; it is refused once the recipe's run has another model. Then run evaluate, validate --against
 and publish with --run_name NAME, as for any run.
 """
 
@@ -15,7 +16,7 @@ from calibrate import calibrate
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.files import write_json
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import LINEAGE, RunFolder
@@ -42,15 +43,18 @@ def main() -> None:
     load_feedback(Path(recipe.calibration.calibration_feedback))
     verify_parts(run.path / "model")
     new = run.path.parent / options.name
-    if recipe.run.dry_run and not new.exists():
-        would_make("model", new / "model")
-        return
+    shas = {f"{Path(part).stem}_sha256": file_sha256(run.path / "model" / part) for part in (CALIBRATOR, THRESHOLDS)}
+    lineage = {"recalibrated_from": {"run": run.path.name} | shas}
     if not new.exists():
-        fork = run.fork(new, leave_out=("model", "report"))
-        shas = {
-            f"{Path(part).stem}_sha256": file_sha256(run.path / "model" / part) for part in (CALIBRATOR, THRESHOLDS)
-        }
-        write_json(fork.path / LINEAGE, {"recalibrated_from": {"run": run.path.name} | shas})
+        if recipe.run.dry_run:
+            would_make("model", new / "model")
+            return
+        write_json(run.fork(new, leave_out=("model", "report")).path / LINEAGE, lineage)
+    elif not (new / LINEAGE).is_file() or read_json(new / LINEAGE) != lineage:
+        raise UserError(
+            f"{new} is there already, and is no recalibration of {run.path} as it is now; remove it, or choose "
+            "another --name"
+        )
     calibrate(replace(recipe, run=replace(recipe.run, run_name=options.name)))
 
 

@@ -62,10 +62,11 @@ def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.recipe import load_recipe
+    from umls_reranker.core.shipped import is_recipe
 
     names = ("model", "revision", "device", "dtype", "backend", "token_budget", "accept_tier")
     given = {name: getattr(options, name) for name in names}
-    if options.model.endswith((".yaml", ".yml")):
+    if is_recipe(options.model):
         run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
         if not serving.served_model:
             raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")

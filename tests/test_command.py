@@ -17,7 +17,7 @@ from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, start
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.core.shipped import find_recipe, shipped_configs, shipped_recipes
+from umls_reranker.core.shipped import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.stage_keys import planned_stages
 from umls_reranker.data.input_files import fingerprints, input_files
 
@@ -75,6 +75,8 @@ def test_a_mistake_is_one_line(tmp_path, words, reason):
 def test_recipes_are_listed_copied_and_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_recipe("quickstart") == shipped_recipes()["quickstart"] / "config.yaml"
+    assert all(map(is_recipe, ["quickstart", str(shipped_recipes()["quickstart"]), "not/there.yaml"]))
+    assert not any(map(is_recipe, ["org/model", str(tmp_path)]))
     listed = run("recipes", cwd=tmp_path).stdout
     names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
     assert names == [*shipped_recipes(), *shipped_configs()]

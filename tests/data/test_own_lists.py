@@ -142,13 +142,13 @@ def in_two_splits(rows):
         (lambda rows: rows[3].pop("candidates"), ":4: expected a JSON object with .entity. and .candidates."),
         (lambda rows: rows[3].update(cui="the cold"), ":4: cui is 'the cold', which is no CUI; write it as"),
         (lambda rows: rows[3].update(cui="C12"), ":4: cui is 'C12', which is no CUI; write it as C0009443"),
-        (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 2 has the cui 'C12', which is no"),
+        (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 1 has the cui 'C12', which is no"),
         (
             lambda rows: rows[3]["candidates"][1].update(cui="HP:0000001"),
             ":4: .* 'HP:0000001'.* at most 8 bytes; give",
         ),
-        (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 2 has no cui; give each candidate the CUI"),
-        (lambda rows: rows[3]["candidates"][1].pop("my_score"), ":4: candidate 2 has no my_score .* give all"),
+        (lambda rows: rows[3]["candidates"][1].pop("cui"), ":4: candidate 1 has no cui; give each candidate the CUI"),
+        (lambda rows: rows[3]["candidates"][1].pop("my_score"), ":4: candidate 1 has no my_score .* give all"),
         (
             lambda rows: [item.pop("my_score") for row in rows[10:] for item in row["candidates"]],
             ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",

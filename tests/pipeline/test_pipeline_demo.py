@@ -7,6 +7,7 @@ from pipeline_fixtures import contents
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
+from umls_reranker.review.corrections import load_feedback
 from umls_reranker.review.demo import Demo, act, make_queue, recalibrate
 from umls_reranker.review.review_sheet import ReviewSheet
 
@@ -39,3 +40,7 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     # What was chosen is what the model had ranked first.
     count = len(sheet.mentions)
     assert f"<td>{count}</td><td>{count}</td>" in compared
+    # What is undone takes no part any more.
+    sheet.undo()
+    recalibrate(demo, demo.run, sheet)
+    assert len(load_feedback(sheet.reviewed.with_suffix(".corrections"))) == count - 1

@@ -10,7 +10,7 @@ from datasets import load_from_disk
 from pipeline_fixtures import contents
 from test_pipeline_errors import assert_refused
 
-from umls_reranker.core.files import read_json
+from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import verify_parts
 
@@ -83,6 +83,14 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
     assert (again.code, again.skipped) == (0, ["model"])
+    # A run of its own is nobody's recalibration, and neither is what was forked before the model was made anew.
+    assert_refused(scripts.run("recalibrate", *words[:3], "--name", "mini"), "mini is there already, and is no recal")
+    assert contents(finished.folder) == before
+    lineage = new / "lineage.json"
+    former_lineage = lineage.read_text()
+    lineage.write_text(former_lineage.replace(file_sha256(finished.folder / "model" / "calibrator.json"), "0" * 64))
+    assert_refused(scripts.run("recalibrate", *words), "as it is now; remove it, or choose another --name")
+    lineage.write_text(former_lineage)
 
     # The new version is evaluated like any other, next to the former one.
     assert scripts.run("evaluate", run_name="corrected").code == 0

@@ -68,6 +68,15 @@ def test_a_stage_killed_while_it_replaces_its_former_output_is_finished(scripts,
     }
 
 
+def test_mining_that_is_killed_at_the_second_split_keeps_the_searches_of_the_first(scripts, finished, tmp_path):
+    run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "index"])
+    changes = scripts.run("mine_negatives", watch=run, output_dir=tmp_path).changes
+    shutil.rmtree(run / "pairs")
+    last = max(number for number, change in enumerate(changes) if "/test/" in change and ".nearest-" not in change)
+    assert scripts.run("mine_negatives", watch=run, kill_at=last, output_dir=tmp_path).code == -9
+    assert [*(run / ".pairs.partial" / "train").glob(".nearest-*.npz")]
+
+
 def test_killed_training_goes_on_and_ends_the_same(scripts, finished, tmp_path):
     run = prepare(finished, tmp_path / "mini", ["concepts", "mentions", "candidates", "pairs"])
 

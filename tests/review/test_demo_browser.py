@@ -67,9 +67,10 @@ def served(tmp_path, monkeypatch):
         return "<table><tr><td>fitted</td></tr></table>"
 
     monkeypatch.setattr(page_module, "recalibrate", fitted)
-    page = page_module.build_page(demo, ReviewSheet(queue, reviewed))
+    sheet = ReviewSheet(queue, reviewed)
+    page = page_module.build_page(demo, sheet)
     page_module.launch(page, demo, prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
-    yield page.local_url, reviewed
+    yield page.local_url, sheet
     page.close()
 
 
@@ -78,7 +79,8 @@ def test_both_tabs_are_clicked_through(browser, served, tmp_path):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
 
-    url, reviewed = served
+    url, sheet = served
+    reviewed = sheet.reviewed
 
     def find(selector):
         return browser.find_element(By.CSS_SELECTOR, selector)
@@ -144,6 +146,13 @@ def test_both_tabs_are_clicked_through(browser, served, tmp_path):
     press("3")
     until(lambda: find("#review mark").text == f"{EVIL}1")
     assert choices() == ["C0000002", "C0000003"]
+    # As if the mention had been answered on another page: what is typed here is not meant for the next one.
+    sheet.undo()
+    find("#other textarea, #other input").send_keys("C0000n9", Keys.ENTER)
+    until(lambda: "1 of 3 reviewed" in find("#review").text)
+    assert choices() == ["C0000002"]
+    press("3")
+    until(lambda: find("#review mark").text == f"{EVIL}1")
     find("#other textarea, #other input").send_keys("C0000n1", Keys.ENTER)
     until(lambda: "All mentions are reviewed" in find("#review").text)
     assert choices() == ["C0000002", "C0000003", "C0000n1"]

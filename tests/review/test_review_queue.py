@@ -1,8 +1,10 @@
 """Which mentions are most worth a person's minute."""
 
+import json
+
 import pytest
 
-from umls_reranker.review.review_queue import RANDOM, Reasons, reasons_of, select_for_review
+from umls_reranker.review.review_queue import RANDOM, Reasons, reasons_of, select_for_review, write_queue
 from umls_reranker.serving.monitoring.figures import Top
 from umls_reranker.serving.prediction_log import LoggedMention
 
@@ -107,3 +109,11 @@ def test_a_share_is_drawn_at_random_whatever_it_is_worth():
 def test_no_more_than_there_are():
     assert len(select_for_review([logged("a")], 10, judge, random_share=1.0)) == 1
     assert select_for_review([], 10, judge) == []
+
+
+def test_a_row_that_was_selected_before_gets_the_new_reason_and_no_choice(tmp_path):
+    mention = logged()
+    mention = LoggedMention(mention.row | {"reason": RANDOM, "chosen": "C1"}, [], mention.top)
+    write_queue([(mention, NEAR)], tmp_path / "queue.jsonl")
+    (row,) = [json.loads(line) for line in (tmp_path / "queue.jsonl").read_text().splitlines()]
+    assert row == {"reason": NEAR} | logged().row and next(iter(row)) == "reason"

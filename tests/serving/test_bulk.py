@@ -518,6 +518,8 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     assert ended.code == 0, ended.err
     assert ended.out == f"37 mentions in {target}, 0 left out\n"
     same(read(target), expected)
+    target.unlink()
+    assert scripts.run("rerank", recipe.parent, source, target).code == 0
     recipe.write_text("run_name: other\n")
     ended = scripts.run("rerank", recipe, source, target)
     assert (ended.code, ended.err.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["find_recipe", "shipped", "shipped_configs", "shipped_recipes"]
+__all__ = ["find_recipe", "is_recipe", "shipped", "shipped_configs", "shipped_recipes"]
 
 
 def shipped(folder: str) -> Path:
@@ -37,3 +37,9 @@ def find_recipe(recipe: str) -> Path:
     if not path.exists():
         path = shipped_recipes().get(recipe, path)
     return path / "config.yaml" if path.is_dir() else path
+
+
+def is_recipe(name: str) -> bool:
+    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or a shipped name."""
+    path = find_recipe(name)
+    return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())

@@ -214,7 +214,7 @@ def _check_candidates(file: MentionFile, first: int, lists: CandidateLists) -> N
         if wrong.any():
             place = int(wrong.argmax())
             row = int(lists.owner[place])
-            number = place - int(lists.offsets[row]) + 1
+            number = place - int(lists.offsets[row])
             raise UserError(f"{file.place(first + row)}: candidate {number} {reason}; {remedy}")
 
     codes, texts = lists.cuis.codes, lists.cuis.texts

@@ -96,6 +96,8 @@ def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
         for key, title in (("mentions_in_no_list", "in no list of documents"), ("skipped", "malformed lines skipped")):
             if corpus[key]:
                 yield f"  {title}", corpus[key]
+        if corpus["listed_documents_without_mentions"]:
+            yield "listed documents without mentions, or not there", corpus["listed_documents_without_mentions"]
     if lists := report.get("lists"):
         scores = ", ".join(f"{name}_score" for name in lists["scores"])
         yield "documents of the lists", lists["documents"]

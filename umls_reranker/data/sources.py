@@ -131,12 +131,15 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:
     """Shares of all four splits, for mentions without official document lists."""
+    if not 0 < mentions.train_share < 1:
+        raise UserError(f"train_share: {mentions.train_share} must be above 0 and below 1")
     return {"train": mentions.train_share} | _held_out_shares(mentions, 1.0 - mentions.train_share)
 
 
-def _held_out_shares(mentions: MentionArguments, whole: float) -> dict[str, float]:
+def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
+    """Shares of dev, calibration and test; with `has_test` nothing has to be left for the test split."""
     test = 1.0 - mentions.dev_share - mentions.calibration_share
-    if min(mentions.dev_share, mentions.calibration_share, test, whole) <= 0:
+    if min(mentions.dev_share, mentions.calibration_share) <= 0 or (test <= 0 and not has_test):
         raise UserError("dev_share and calibration_share must be above 0 and leave a share for the test split")
     return {
         "dev": whole * mentions.dev_share,
@@ -167,7 +170,7 @@ def own_lists(
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
     """Document -> split, by the recipe's lists of documents."""
-    shares = _held_out_shares(mentions, 1.0)
+    shares = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
     listed = {
         name: read_pmids(files[name][0])
         for name in ("train_documents", "dev_documents", "test_documents")
@@ -196,8 +199,7 @@ def corpus_mentions(
         ``listed_documents_without_mentions``.
 
     Raises:
-        UserError: a document is in two lists, a listed document is not in the corpus, or the corpus does not have
-            the expected number of mentions.
+        UserError: a document is in two lists, or the corpus does not have the expected number of mentions.
     """
     split_of = _listed_documents(mentions, files, seed)
     unlisted = 0

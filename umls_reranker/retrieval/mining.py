@@ -91,6 +91,7 @@ def mine_pairs(
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
     chunk: int = 8_192,
+    keep_shards: bool = False,
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
 
@@ -110,6 +111,7 @@ def mine_pairs(
         relations: for ``config.guard_relations``; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
         chunk: mentions processed at once; does not affect the result.
+        keep_shards: leave the shards in `path`, for a caller that a kill may still end before all is complete.
 
     Returns:
         A JSON-able report: pairs per source, drops per guard, missing pairs, cosines, examples.
@@ -121,7 +123,8 @@ def mine_pairs(
     near = _Searched(task, retriever, config, path)
     near.nearest.search()
     report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
-    near.nearest.remove_shards()
+    if not keep_shards:
+        near.nearest.remove_shards()
     return report
 
 
@@ -266,17 +269,23 @@ class _Task:
         kept = np.flatnonzero(known if usable is None else known & usable)
         self.unknown = int((~known).sum())
         self.left_out = int(known.sum()) - len(kept)
+        # Of equal mentions, and of those drawn, reviewers' corrections come first.
+        others = np.ones(len(table), bool)
+        if "doc_id" in table.column_names:
+            others = ~pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
         if config.mine_per == "string":
             texts = pc.dictionary_encode(table["mention"].combine_chunks())
             forms = pa.array([normalize_name(text) for text in texts.dictionary.to_pylist()], pa.string())
             codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
-            kept = kept[np.sort(np.unique((codes * len(concepts) + gold)[kept], return_index=True)[1])]
+            first = kept[np.argsort(others[kept], kind="stable")]
+            kept = np.sort(first[np.unique((codes * len(concepts) + gold)[first], return_index=True)[1]])
         self.repeated = len(gold) - self.unknown - self.left_out - len(kept)
         self.not_drawn = 0
         most = config.max_train_mentions
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
-            kept = kept[np.sort(np.random.default_rng(config.seed).permutation(len(kept))[:most])]
+            drawn = kept[np.random.default_rng(config.seed).permutation(len(kept))]
+            kept = np.sort(drawn[np.argsort(others[drawn], kind="stable")][:most])
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
 
     def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:

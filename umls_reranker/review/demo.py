@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -199,6 +200,8 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
         raise UserError("nothing is reviewed yet; choose for some mentions first")
     run = run.resolve()
     corrections, name = sheet.reviewed.with_suffix(".corrections"), f"{run.name}-reviewed"
+    # Made anew: a choice may have been undone since the last time.
+    shutil.rmtree(corrections, ignore_errors=True)
     add_feedback(corrections, [sheet.reviewed])
     words = [demo.reranker.folder / RECIPE, "--output_dir", run.parent, "--run_name", run.name, "--name", name]
     words += ["--calibration_feedback", corrections.resolve(), *(["--device", demo.device] if demo.device else [])]

@@ -115,24 +115,26 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     hierarchy = demo.reranker.thresholds.hierarchy
     script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
     shown = gr.HTML(lambda: review_html(sheet, hierarchy), js_on_load=script, elem_id="review")
+    # The mention that this page shows; another page may have answered it.
+    seen = gr.State(lambda: sheet.place)
     with gr.Group():
         other = gr.Textbox(label="Another concept: its CUI", elem_id="other", max_lines=1)
         take = gr.Button("Choose this CUI", elem_id="take")
     fit = gr.Button("Recalibrate with these corrections", elem_id="recalibrate", visible=demo.run is not None)
     compared = gr.HTML(elem_id="compared")
 
-    def pressed(event: gr.EventData) -> str:
+    def pressed(event: gr.EventData) -> tuple[str, int | None]:
         _said(act, sheet, getattr(event, "place", None), str(getattr(event, "choice", None)))
-        return review_html(sheet, hierarchy)
+        return review_html(sheet, hierarchy), sheet.place
 
-    def typed(cui: str) -> tuple[str, str]:
-        if sheet.place is not None:
-            _said(sheet.choose, sheet.place, cui)
-        return review_html(sheet, hierarchy), ""
+    def typed(cui: str, place: int | None) -> tuple[str, int | None, str]:
+        if place is not None and place == sheet.place:
+            _said(sheet.choose, place, cui)
+        return review_html(sheet, hierarchy), sheet.place, ""
 
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown.submit(pressed, None, shown, **options)
-    gr.on([take.click, other.submit], typed, other, [shown, other], **options)
+    shown.submit(pressed, None, [shown, seen], **options)
+    gr.on([take.click, other.submit], typed, [other, seen], [shown, seen, other], **options)
     fit.click(lambda: _said(recalibrate, demo, demo.run, sheet), None, compared, api_visibility="private")
 
 

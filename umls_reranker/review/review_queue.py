@@ -167,7 +167,9 @@ def write_queue(picked: Iterable[tuple[LoggedMention, str]], path: Path) -> None
     """Write the selection of `select_for_review` as JSON lines, with the reason first."""
     with written(path) as partial, partial.open("w", encoding="utf-8") as target:
         for mention, reason in picked:
-            target.write(json.dumps({"reason": reason} | dict(mention.row), ensure_ascii=False) + "\n")
+            # What an earlier selection and its reviewer said may still be in the row.
+            row = {name: value for name, value in mention.row.items() if name not in ("reason", "chosen")}
+            target.write(json.dumps({"reason": reason} | row, ensure_ascii=False) + "\n")
 
 
 def _log_odds(p: float) -> float:

@@ -52,13 +52,15 @@ class EntityLinks:
             yield from batch
 
     def _link(self, docs: list[Doc]) -> None:
+        # A Doc joins its text from its tokens each time it is read.
+        texts = {id(doc): doc.text for doc in docs if doc.ents}
         entities = [entity for doc in docs for entity in doc.ents]
         for entity in entities:
             _write(entity, [], "")
         entities = [entity for entity in entities if not entity.text.isspace()]
         linked = self.linker.link_batch(
             [entity.text for entity in entities],
-            [entity.doc.text for entity in entities],
+            [texts[id(entity.doc)] for entity in entities],
             [entity.start_char for entity in entities],
             [self._type(entity.label_) for entity in entities],
         )

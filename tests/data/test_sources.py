@@ -1,0 +1,50 @@
+"""Which documents come into which split, and listed ones that the corpus lacks."""
+
+import pytest
+
+from umls_reranker.core.arguments import MentionArguments
+from umls_reranker.core.errors import UserError
+from umls_reranker.data.reading_report import reading_table
+from umls_reranker.data.sources import corpus_mentions, split_shares
+
+LISTS = {"train_documents": [1, 2], "dev_documents": [3, 4, 5, 6, 7, 8], "test_documents": [9, 77]}
+
+
+@pytest.fixture
+def files(tmp_path):
+    documents = (f"{n}|t|Cold\n{n}|a|A cold.\n{n}\t0\t4\tCold\tT047\tC0009443\n\n" for n in range(1, 10))
+    (tmp_path / "corpus").write_text("".join(documents))
+    for name, ids in LISTS.items():
+        (tmp_path / name).write_text("".join(f"{number}\n" for number in ids))
+    return {name: (tmp_path / name,) for name in ("corpus", *LISTS)}
+
+
+def test_where_test_documents_are_listed_none_are_left_for_them(files):
+    found = corpus_mentions(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13)
+    splits = {mention.doc_id: split for split, mention in found}
+    assert {splits[str(number)] for number in LISTS["dev_documents"]} == {"dev", "calibration"}
+    assert (splits["1"], splits["9"], len(splits)) == ("train", "test", 9)
+    # Nothing in the corpus has the number 77.
+    assert found.report["listed_documents_without_mentions"] == 1
+    counts = {
+        "concepts": 1,
+        "typed": 1,
+        "relations": {"pairs": 0},
+        "corpus": found.report,
+        "mentions": {"test": 1},
+        "in_dictionary": {"test": 1},
+    }
+    titles = [*reading_table(counts, counts).columns[0].cells]
+    assert "listed documents without mentions, or not there" in titles
+
+
+def test_without_listed_test_documents_a_share_is_left_for_them(files):
+    del files["test_documents"]
+    with pytest.raises(UserError, match="must be above 0 and leave a share for the test split"):
+        list(corpus_mentions(MentionArguments(dev_share=0.3, calibration_share=0.7), files, 13))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_all_or_nothing_for_training_is_refused(share):
+    with pytest.raises(UserError, match=f"train_share: {share} must be above 0 and below 1"):
+        split_shares(MentionArguments(train_share=share))
