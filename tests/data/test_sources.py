@@ -38,6 +38,12 @@ def test_where_test_documents_are_listed_none_are_left_for_them(files):
     assert "listed documents without mentions, or not there" in titles
 
 
+def test_shares_of_more_than_all_documents_are_refused(files):
+    assert [*corpus_mentions(MentionArguments(dev_share=0.9, calibration_share=0.1), files, 13)]
+    with pytest.raises(UserError, match="must be above 0 and add up to 1 at most"):
+        list(corpus_mentions(MentionArguments(dev_share=0.9, calibration_share=0.7), files, 13))
+
+
 def test_without_listed_test_documents_a_share_is_left_for_them(files):
     del files["test_documents"]
     with pytest.raises(UserError, match="must be above 0 and leave a share for the test split"):

@@ -137,15 +137,18 @@ def split_shares(mentions: MentionArguments) -> dict[str, float]:
 
 
 def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
-    """Shares of dev, calibration and test; with `has_test` nothing has to be left for the test split."""
+    """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
+    shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
     test = 1.0 - mentions.dev_share - mentions.calibration_share
-    if min(mentions.dev_share, mentions.calibration_share) <= 0 or (test <= 0 and not has_test):
-        raise UserError("dev_share and calibration_share must be above 0 and leave a share for the test split")
-    return {
-        "dev": whole * mentions.dev_share,
-        "calibration": whole * mentions.calibration_share,
-        "test": whole * test,
-    }
+    if has_test:
+        # 0.9 and 0.1 leave less than nothing, by rounding.
+        if min(shares.values()) <= 0 or round(test, 9) < 0:
+            raise UserError("dev_share and calibration_share must be above 0 and add up to 1 at most")
+    else:
+        shares["test"] = test
+        if min(shares.values()) <= 0:
+            raise UserError("dev_share and calibration_share must be above 0 and leave a share for the test split")
+    return {split: whole * share for split, share in shares.items()}
 
 
 def own_lists(
@@ -176,8 +179,6 @@ def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path
         for name in ("train_documents", "dev_documents", "test_documents")
         if name in files
     }
-    if "test_documents" in listed:
-        del shares["test"]
     split_of: dict[str, str] = {}
     for name, ids in listed.items():
         for doc_id in ids:

@@ -255,6 +255,7 @@ class _Task:
     Attributes:
         table, gold: n mentions, and the rows of their gold concepts.
         kept: (n,) their numbers among those given.
+        corrected: (n,) bool, which of them are reviewers' corrections.
         mentions: number of those given.
         unknown, left_out, repeated, not_drawn: numbers of mentions left out; `left_out` are not usable.
     """
@@ -269,15 +270,15 @@ class _Task:
         kept = np.flatnonzero(known if usable is None else known & usable)
         self.unknown = int((~known).sum())
         self.left_out = int(known.sum()) - len(kept)
-        # Of equal mentions, and of those drawn, reviewers' corrections come first.
-        others = np.ones(len(table), bool)
+        corrected = np.zeros(len(table), bool)
         if "doc_id" in table.column_names:
-            others = ~pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
+            corrected = pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
+        # Of equal mentions, and of those drawn, reviewers' corrections come first.
         if config.mine_per == "string":
             texts = pc.dictionary_encode(table["mention"].combine_chunks())
             forms = pa.array([normalize_name(text) for text in texts.dictionary.to_pylist()], pa.string())
             codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
-            first = kept[np.argsort(others[kept], kind="stable")]
+            first = kept[np.argsort(~corrected[kept], kind="stable")]
             kept = np.sort(first[np.unique((codes * len(concepts) + gold)[first], return_index=True)[1]])
         self.repeated = len(gold) - self.unknown - self.left_out - len(kept)
         self.not_drawn = 0
@@ -285,8 +286,9 @@ class _Task:
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
             drawn = kept[np.random.default_rng(config.seed).permutation(len(kept))]
-            kept = np.sort(drawn[np.argsort(others[drawn], kind="stable")][:most])
+            kept = np.sort(drawn[np.argsort(~corrected[drawn], kind="stable")][:most])
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
+        self.corrected = corrected[kept]
 
     def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
         """The texts of mentions (by number) for the model, some without their types."""
@@ -310,8 +312,7 @@ class _Task:
         weights[[POSITIVE, SEMANTIC]] = self.config.positive_weight, self.config.hard_negative_weight
         weights = weights[sources]
         if self.config.feedback_weight != 1.0:
-            corrected = pc.starts_with(self.table["doc_id"], FEEDBACK_PREFIX).to_numpy()[mentions]
-            weights = np.where(corrected, weights * np.float32(self.config.feedback_weight), weights)
+            weights = np.where(self.corrected[mentions], weights * np.float32(self.config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
             "cui": self.concepts.cuis[rows],
             "name": names,

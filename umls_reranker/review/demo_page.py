@@ -128,7 +128,7 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
         return review_html(sheet, hierarchy), sheet.place
 
     def typed(cui: str, place: int | None) -> tuple[str, int | None, str]:
-        if place is not None and place == sheet.place:
+        if place is not None:
             _said(sheet.choose, place, cui)
         return review_html(sheet, hierarchy), sheet.place, ""
 
