@@ -331,3 +331,12 @@ def test_a_dry_run_goes_on_after_a_stage_that_cannot_be_resumed(planned):
 def test_minutes_of_stages_are_numbers(tmp_path):
     ended = run("run", "quickstart", "--stage_minutes", '{"train": "long"}', cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (2, "error: stage_minutes must map commands to numbers of minutes\n")
+
+
+@pytest.mark.parametrize(
+    "option", [("--num_machines", "0"), ("--num_processes", "0"), ("--main_process_port", "99999")]
+)
+def test_a_launch_option_that_is_out_of_range(tmp_path, option):
+    (tmp_path / "script.py").write_text("")
+    with pytest.raises(UserError, match="must be 1 or more|accelerate refuses .*port must be 0-65535"):
+        start(tmp_path / "script.py", [], launch_options(["--accelerate_config", "cpu_two_processes", *option])[0])

@@ -251,3 +251,24 @@ def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, mo
             resolve_model("org/base", "v2")
         with pytest.raises(UserError, match="org/none"):
             resolve_model("org/none")
+
+
+def test_no_password_or_signature_is_printed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(resources, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(UserError) as told:
+        fetch("http://ann:secret@127.0.0.1:9/f.gz?sig=SIGNATURE", tmp_path)
+    said = str(told.value) + capfd.readouterr().err
+    assert "f.gz" in said and "secret" not in said and "SIGNATURE" not in said
+
+
+def test_an_empty_hash_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"content")
+    with pytest.raises(UserError, match="x#sha256=: a SHA-256 has 64 hexadecimal digits"):
+        fetch(f"{tmp_path / 'x'}#sha256=", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("ask", [lambda path: fetch(path, "cache"), resolve_model])
+def test_a_home_folder_of_nobody_is_named(ask):
+    with pytest.raises(UserError, match="~no_such_user/x does not exist"):
+        ask("~no_such_user/x")

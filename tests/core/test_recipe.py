@@ -12,7 +12,7 @@ import yaml
 
 from umls_reranker.core.arguments import ModelArguments, RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.recipe import SECTIONS, Recipe, load_recipe, parse_recipe
+from umls_reranker.core.recipe import SECTIONS, Recipe, load_recipe, make_parser, parse_recipe
 from umls_reranker.core.trainer_fields import TrainingStageArguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -341,3 +341,44 @@ def test_a_recipe_that_is_nested_too_deeply_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match="config.yaml"):
         load_recipe(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{use_reentrant: False}", {"use_reentrant": False}),
+        (
+            "{a: [1, 0.5], b: {c: 2e-1}, d: null, e: cosine}",
+            {"a": [1, 0.5], "b": {"c": 0.2}, "d": None, "e": "cosine"},
+        ),
+    ],
+)
+def test_values_in_a_mapping_have_their_types(write, text, value):
+    recipe = load_recipe(write(f"gradient_checkpointing_kwargs: {text}"))
+    assert recipe.training.gradient_checkpointing_kwargs == value
+    assert load_recipe(write(recipe.to_yaml())) == recipe
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Http"])
+def test_a_portable_recipe_has_no_password(scheme):
+    recipe = Recipe.from_values({"corpus": f"{scheme}://ann:secret@host/f.gz?sig=abc"}).portable()
+    assert recipe.mentions.corpus == f"{scheme}://host/f.gz"
+
+
+def test_null_empties_an_optional_list(write):
+    path = write("features: [cross_encoder]")
+    assert parse(path, "--features", "null").calibration.features is None
+    assert parse(path, "--features", "retrieval").calibration.features == ["retrieval"]
+    assert parse(path, "--features").calibration.features == []
+
+
+def test_an_empty_value_on_the_command_line_is_as_in_yaml(write):
+    path = write("tag: v1")
+    assert parse(path, "--tag", "").publish.tag is None
+    for key in ("run_name", "encoder"):
+        assert f"argument --{key}: has no value; give one" in refused(parse, path, f"--{key}", "")
+
+
+def test_help_shows_the_default_of_one_value_or_several():
+    shown = make_parser("A test.", (TrainingStageArguments,)).format_help()
+    assert "(default: tensorboard)" in " ".join(shown.split())

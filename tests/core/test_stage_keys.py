@@ -284,3 +284,14 @@ def test_a_later_key_hinders_resuming_both_ways(tmp_path, stage, key, is_set):
 def test_stages_of_minutes_are_not_resumed(tmp_path):
     kept = {name for name, stage in plan(tmp_path).items() if stage.facts is not None}
     assert kept == {"encoder", "vectors", "pairs", "checkpoints"}
+
+
+@pytest.mark.parametrize("values", [{"encoder_training_steps": 0}, {"candidate_lists": "lists"}])
+def test_a_run_without_an_encoder_of_its_own_cannot_start_from_it(tmp_path, values):
+    for stage in plan(tmp_path, start_from_encoder=True).values():  # the encoder of an earlier recipe is there
+        with stage.writing():
+            pass
+    recipe, run = Recipe.from_values(WHOLE | {"start_from_encoder": True} | values), RunFolder(tmp_path)
+    for ask in (stage_keys.checkpoints_stage, lambda *given: stage_keys.prepared_stages(*given, FILES)):
+        with pytest.raises(UserError, match="start_from_encoder: the recipe trains no encoder"):
+            ask(recipe, run)

@@ -1,5 +1,6 @@
 """The page of a report: whole, self-contained, readable without colors, pictures or a network."""
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,13 +8,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes, make_report
+from rich.console import Console
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.checklist import measured_figures
 from umls_reranker.evaluation.page import report_page
-from umls_reranker.evaluation.tables import linking_table
+from umls_reranker.evaluation.tables import examples_table, linking_table
 
 LINKS = {"src", "href", "xlink:href", "srcset"}
 VOID = {"meta", "br", "link", "img"}
@@ -151,6 +153,14 @@ def test_recall_is_named_by_the_length_of_the_lists(report):
     table = linking_table(report | {"linking": systems})
     assert [column.header for column in table.columns][4] == "recall@16"
     assert f"{systems['retriever']['recall@16']['value']:.3f}" in list(table.columns[4].cells)
+
+
+def test_names_with_brackets_are_shown_as_they_are():
+    names = ["benzo[a]pyrene", "[d]oedema", "mg [/kg]", ":a: antigen"]
+    best = {"cui": "C1", "score": 0.5, "margin": 0.1, "tier": "low", "accepted": False}
+    console = Console(file=io.StringIO(), width=160)
+    console.print(examples_table(names, ["C1"] * len(names), [[best | {"name": name}] for name in names]))
+    assert [console.file.getvalue().count(name) for name in names] == [2] * len(names)
 
 
 # Figures that targets name

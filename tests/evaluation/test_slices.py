@@ -4,6 +4,7 @@ from outcome_fixtures import make_outcomes
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.slices import SMALLEST_SLICE, WITHOUT_TYPE, group_slices, slice_figures, type_slices
 
 OPTIONS = {"resamples": 50, "seed": 0}
@@ -65,6 +66,13 @@ def test_the_type_that_is_surest_to_be_too_sure_comes_first():
     assert list(types) == ["T121", "T047"]
     assert types["T121"]["excess_error"]["low"] > 0.05 and types["T121"]["debiased_ece"]["value"] > 0.05
     assert types["T047"]["excess_error"]["low"] < 0 < types["T047"]["excess_error"]["high"]
+
+
+def test_a_type_without_candidates_comes_last():
+    outcomes = make_outcomes(400, types=[["T121"] if row % 2 else ["T047"] for row in range(400)])
+    untold = make_outcomes(400, types=outcomes.types, score=np.where(np.arange(400) % 2, 0.3, np.nan))
+    types = type_slices(untold, HIERARCHY, **OPTIONS)
+    assert list(types) == ["T121", "T047"] and whisker(types["T047"]["excess_error"]) == ""
 
 
 def test_types_with_too_few_mentions_are_not_listed():

@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from tiny_reranker import tiny_reranker
 
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.hub.card import folder_card, model_card
 from umls_reranker.hub.model_folder import changing
@@ -192,6 +193,14 @@ def test_a_figure_that_is_not_a_number_stays_out_of_the_metadata():
     card = model_card(metrics, recipe())
     assert "| ROC-AUC | – | one class |" in card
     assert "nan" not in yaml.safe_dump(yaml.safe_load(card.split("---")[1]))
+
+
+def test_a_figure_that_metrics_json_holds_as_null_stays_out_of_the_metadata(tmp_path):
+    metrics = copy.deepcopy(METRICS)
+    metrics["pair"]["roc_auc"] = figure(float("nan"), float("nan"), float("nan"), population="one class")
+    write_json(tmp_path / "metrics.json", metrics)
+    results = ModelCard(model_card(read_json(tmp_path / "metrics.json"), recipe())).data.eval_results
+    assert "f1" in {result.metric_type for result in results} and "roc_auc" not in {r.metric_type for r in results}
 
 
 @pytest.mark.parametrize(

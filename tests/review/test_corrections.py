@@ -161,6 +161,12 @@ def test_the_latest_review_of_a_mention_counts(tmp_path):
     assert sorted(load_feedback(tmp_path / "corrections")["chosen"], key=str) == ["C0021400", None, None]
 
 
+def test_an_id_without_a_document_is_that_of_its_text_only(tmp_path):
+    add(tmp_path, line("cold", mention_id=0, chosen="C0009443"))
+    counts = add(tmp_path, line("flu", mention_id=0, chosen=None), line("cold", mention_id=0, chosen=None))
+    assert counts == {"added": 1, "replaced": 1, "changed": 1, "unreviewed": 0, "corrections": 2}
+
+
 def test_equal_reviews_give_equal_bytes(tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()

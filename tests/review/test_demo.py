@@ -2,11 +2,13 @@
 
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from tiny_reranker import HIERARCHY, tiny_reranker
 
-from umls_reranker.review.demo import Demo, act, review_html
+from umls_reranker.review import demo as demo_module
+from umls_reranker.review.demo import Demo, act, recalibrate, review_html
 from umls_reranker.review.review_sheet import ReviewSheet
 
 SCRIPT = "<script>alert('x')</script>"
@@ -54,6 +56,9 @@ def test_two_versions_answer_about_the_same_candidates(demo, models):
     assert "caught a cold. A cold is mild." in page.words and page.words.count("Common Cold") >= 2
     assert [attributes["aria-label"] for tag, attributes in page.tags if tag == "section"] == models
     before, after = demo.answer("a cold, a cold", "cold", 10, [], PASTED).split("<mark>cold</mark>")
+    assert "a cold, a " in before and "a cold, a " not in after
+    # A browser counts the first character as two.
+    before, after = demo.answer("\U0001f600 a cold, a cold", "cold", 13, [], PASTED).split("<mark>cold</mark>")
     assert "a cold, a " in before and "a cold, a " not in after
     # The text has changed since the mention was selected.
     assert "now a <mark>cold</mark>" in demo.answer("now a cold", "cold", 2, [], PASTED)
@@ -131,3 +136,21 @@ def test_a_review_by_buttons(sheet):
     assert "All mentions are reviewed." in page.words and page.choices() == ["undo"]
     act(sheet, -1, "undo")
     assert sheet.place == 1
+
+
+def test_choices_made_while_it_recalibrates_are_not_compared(demo, sheet, tmp_path, monkeypatch):
+    sheet.choose(0, "C0000001")
+    rank = demo.reranker.rerank_batch
+
+    def ranked(*columns):
+        if sheet.place is not None:
+            sheet.choose(sheet.place, None)
+        return rank(*columns)
+
+    reranker = SimpleNamespace(rerank_batch=ranked, folder=tmp_path, thresholds=demo.reranker.thresholds)
+    monkeypatch.setattr(demo_module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    monkeypatch.setattr(demo_module.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
+    fitted = {"fitted_on": {"corrections": {"used": 1, "left_out": {}}}}
+    monkeypatch.setattr(demo_module, "read_json", lambda _: fitted)
+    words = Page(recalibrate(SimpleNamespace(reranker=reranker, device=None), tmp_path / "run", sheet)).words
+    assert "reviewed mentions11" in words and len(sheet.chosen) == 3

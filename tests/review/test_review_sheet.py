@@ -130,3 +130,20 @@ def test_an_empty_queue_is_refused(tmp_path, reviewed):
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no mention to review; umls-reranker select_for_review"):
         ReviewSheet(tmp_path / "empty.jsonl", reviewed)
+
+
+def test_a_last_line_without_its_end_is_kept(queue, reviewed):
+    reviewed.write_text(json.dumps(line("a") | {"chosen": "C0000001"}), encoding="utf-8")
+    sheet = ReviewSheet(queue, reviewed)
+    assert (sheet.place, sheet.chosen) == (1, {0: "C0000001"})
+    sheet.choose(1, None)
+    assert choices(reviewed) == [("a", "C0000001"), ("b", None)]
+
+
+@pytest.mark.parametrize("blank", ["\n", " \n\n"])
+def test_undo_takes_back_its_own_line_where_there_are_blank_ones(queue, reviewed, blank):
+    rows = [json.dumps(line(entity) | {"chosen": None}) + "\n" for entity in "abc"]
+    reviewed.write_text(blank + blank.join(rows), encoding="utf-8")
+    sheet = ReviewSheet(queue, reviewed)
+    sheet.undo()
+    assert sheet.chosen == ReviewSheet(queue, reviewed).chosen == {0: None, 1: None}

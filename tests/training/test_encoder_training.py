@@ -1,6 +1,7 @@
 """The bi-encoder's training: which pairs it sees, the loss by hand, resuming, and the folder it leaves."""
 
 import json
+import shutil
 
 import datasets
 import numpy as np
@@ -138,6 +139,13 @@ def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concep
     assert not np.allclose(first, second)
     before = BiEncoder.from_pretrained(str(folder), device="cpu", dtype="float32")
     assert not np.allclose(before.encode(["cold"]), trained.encode(["cold"]))
+
+
+def test_an_encoder_with_corrupt_weights_is_named(folder, concepts, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(UserError, match="encoder .*broken cannot be loaded: the weights are corrupt"):
+        train(broken, concepts, tmp_path / "trained")
 
 
 def test_dropout_of_the_recipe_replaces_that_of_the_model(folder, concepts, tmp_path):

@@ -1,6 +1,7 @@
 """Fine-tuning: pairs are tokenized once, batches have the requested sizes, and a resumed run ends the same."""
 
 import importlib.util
+import multiprocessing
 import re
 import shutil
 import warnings
@@ -508,3 +509,75 @@ def test_a_compiled_model_learns_the_same_and_is_saved_under_the_names_of_the_pl
     assert compiled["steps"] == 4
     best = load_file(tmp_path / "compiled" / "checkpoint-best" / "model.safetensors")
     assert best.keys() == load_file(model / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize("patience", [0, -1])
+def test_a_patience_that_ends_training_at_once_is_refused(tmp_path, patience):
+    with pytest.raises(UserError, match=f"early_stopping_patience: {patience} must be 1 or more"):
+        training_arguments(RUN, training(early_stopping_patience=patience), tmp_path, 100)
+
+
+@pytest.mark.parametrize("kind", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(tmp_path, kind):
+    settings = training(lr_scheduler_type=kind, lr_scheduler_kwargs={"patience": 0})
+    arguments = training_arguments(RUN, settings, tmp_path, 100)
+    assert arguments.lr_scheduler_kwargs == {"mode": "max", "patience": 0}
+
+
+def test_a_layerwise_optimizer_has_no_head_learning_rate(tmp_path):
+    settings = training(
+        optim="galore_adamw_layerwise", optim_target_modules=["attention"], global_batch_size=8, head_learning_rate=0.1
+    )
+    with pytest.raises(UserError, match="head_learning_rate: optim galore_adamw_layerwise would ignore it; leave it"):
+        training_arguments(RUN, settings, tmp_path, 100)
+
+
+def test_an_optimizer_of_target_modules_is_tried_before_pairs_are_tokenized(model, tmp_path):
+    with pytest.raises(UserError, match="the training section is invalid: .*galore_torch"):
+        run_training(model, tmp_path, optim="galore_adamw", optim_target_modules=["attention"])
+    assert not (tmp_path / "tokenized-train").exists()
+
+
+def test_a_resumed_run_is_past_its_start(tmp_path, monkeypatch):
+    base = tiny_encoder(tmp_path / "base")
+    options = {"learning_rate": 0.0, "eval_on_start": True, "early_stopping_patience": 3, "max_steps": 20}
+    mark = fine_tuning.CheckpointCallback.on_save
+
+    def stop_after(self, args, state, control, **kwargs):
+        mark(self, args, state, control, **kwargs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning.CheckpointCallback, "on_save", stop_after)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                run_training(base, tmp_path / "killed", **options)
+    # Nothing improves on the evaluation before the first step; the third after it is at step 6.
+    assert run_training(base, tmp_path / "killed", **options)["steps"] == 6
+
+
+def test_training_that_diverges_ends_with_the_best_checkpoint_before(tmp_path, monkeypatch):
+    class Diverging(fine_tuning.RerankerTrainer):
+        def training_step(self, model, *args, **options):
+            if self.state.global_step == 4:
+                next(model.parameters()).data.fill_(float("nan"))
+            return super().training_step(model, *args, **options)
+
+    monkeypatch.setattr(fine_tuning, "RerankerTrainer", Diverging)
+    base = tiny_encoder(tmp_path / "base")
+    summary = run_training(base, tmp_path / "run", max_steps=20, early_stopping_patience=2)
+    assert summary["best_step"] in (2, 4) and summary["steps"] <= 8
+    best = load_file(tmp_path / "run" / "checkpoint-best" / "model.safetensors")
+    assert all(np.isfinite(weights).all() for weights in best.values())
+
+
+def test_workers_end_with_their_evaluation(model, tmp_path, monkeypatch):
+    workers, ended = [], fine_tuning.EarlyStopping.on_evaluate
+
+    def count(self, *args, **options):
+        workers.append(len(multiprocessing.active_children()))
+        ended(self, *args, **options)
+
+    monkeypatch.setattr(fine_tuning.EarlyStopping, "on_evaluate", count)
+    run_training(model, tmp_path, dataloader_num_workers=1, dataloader_persistent_workers=True)
+    assert len(workers) == 3 and max(workers) <= 2

@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from os.path import expanduser
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -88,8 +89,8 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
         UserError: the file or package does not exist, the server cannot be reached or refuses, the download is
             incomplete, the hash differs, or the content is wrong.
     """
-    locator, _, expected = locator.partition("#sha256=")
-    sha256 = expected.lower() or None
+    locator, given, expected = locator.partition("#sha256=")
+    sha256 = expected.lower() if given else None
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise UserError(f"{locator}#sha256={expected}: a SHA-256 has 64 hexadecimal digits; write all of them")
     if locator.startswith(PACKAGE_PREFIX):
@@ -99,7 +100,7 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
     elif "://" in locator:
         raise UserError(f"{locator} is not a local path, http(s) URL or package:NAME/FILE; give one of these")
     else:
-        path = Path(locator).expanduser()
+        path = Path(expanduser(locator))
         if not path.is_file():
             raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs a file")
     if sha256 is not None:
@@ -121,7 +122,7 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         UserError: a path does not exist, the package's files differ from those on the Hub, or the Hub cannot provide
             the model: no such repo or revision, no access, no connection.
     """
-    folder = Path(model).expanduser()
+    folder = Path(expanduser(model))
     if folder.is_dir():
         return str(folder)
     if model.startswith((".", "/", "~")):
@@ -230,7 +231,7 @@ def _verify_minilm(folder: Path) -> None:
 
 def _verify(path: Path, sha256: str, source: str) -> None:
     found = file_sha256(path)
-    if found != sha256.lower():
+    if found != sha256:
         raise UserError(f"{path} ({source}) has SHA-256 {found}, expected {sha256}; it was changed, so do not use it")
 
 
@@ -247,6 +248,8 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
         name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
     except ValueError as error:
         raise UserError(f"{url} is not a URL ({error}); check the address") from None
+    # A query may contain a signature.
+    shown = without_password(url.split("?")[0])
     # Files with twelve digits are from versions that did not check downloads.
     path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
@@ -254,7 +257,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
 
     def told(state: RetryCallState) -> None:
         assert state.outcome is not None  # tenacity asks after an attempt
-        print(f"{url}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s", file=sys.stderr)
+        print(f"{shown}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s", file=sys.stderr)
 
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache_dir) as folder:
@@ -273,7 +276,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
             made = f" ({ATTEMPTS} attempts)" if isinstance(error, _Passing) else ""
             reason = str(error).replace(str(partial), name)
             raise UserError(
-                f"{url}: {reason}{made}; check the address, or download it elsewhere and give its local path"
+                f"{shown}: {reason}{made}; check the address, or download it elsewhere and give its local path"
             ) from None
         partial.replace(path)
     return path
@@ -286,7 +289,7 @@ def _copy(url: str, path: Path) -> None:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response, path.open("wb") as file:
             length = response.headers.get("Content-Length")
             total = int(length) if length else None
-            with progress(total=total, desc=f"downloading {url.rpartition('/')[2]}", unit="B") as bar:
+            with progress(total=total, desc=f"downloading {path.name}", unit="B") as bar:
                 while chunk := response.read(CHUNK_BYTES):
                     file.write(chunk)
                     bar.update(len(chunk))

@@ -98,13 +98,16 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     options = {name: value for name, value in vars(given).items() if value is not None}
     if options and "accelerate_config" not in options:
         raise UserError(f"--{next(iter(options))} needs --accelerate_config, e.g. --accelerate_config multi_gpu_fp16")
+    for name in ("num_processes", "num_machines"):
+        if options.get(name, 1) < 1:
+            raise UserError(f"--{name}: {options[name]} must be 1 or more")
     if options and not Path(name := options["accelerate_config"]).is_file():
         known = {name: path for name, path in shipped_configs().items() if path.suffix == ".yaml"}
         if name not in known:
             raise UserError(f"--accelerate_config: {name} is neither a file nor one of {', '.join(known)}")
         options["accelerate_config"] = str(known[name])
         if "num_processes" not in options:
-            options["num_processes"] = _processes(name, known[name], options.get("num_machines"))
+            options["num_processes"] = _processes(name, _settings(options))
     return options, others
 
 
@@ -167,7 +170,7 @@ def _refusing(config: str) -> Iterator[None]:
     """Name the configuration in errors of what reads it."""
     try:
         yield
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+    except (TypeError, ValueError, ArithmeticError, yaml.YAMLError) as error:
         raise UserError(f"accelerate refuses {config}: {error}") from None
 
 
@@ -183,8 +186,7 @@ def _share_cores(settings: Mapping[str, Any]) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // here)))
 
 
-def _processes(name: str, config: Path, machines: int | None) -> int:
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+def _processes(name: str, settings: Mapping[str, Any]) -> int:
     if settings["use_cpu"] or settings["distributed_type"] == "NO":
         return settings["num_processes"]
     import torch
@@ -192,4 +194,4 @@ def _processes(name: str, config: Path, machines: int | None) -> int:
     gpus = torch.cuda.device_count()
     if not gpus:
         raise UserError(f"--accelerate_config {name} needs GPUs, and none is visible; on a CPU use cpu")
-    return gpus * (machines or settings["num_machines"])
+    return gpus * settings["num_machines"]

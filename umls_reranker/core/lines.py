@@ -101,7 +101,7 @@ class Reading(Iterator[Item], Generic[Item]):
         except StopIteration as end:
             if not hasattr(self, "report"):
                 self.report = end.value
-            raise StopIteration from None
+            raise
 
 
 def reading(

@@ -97,7 +97,7 @@ SECTIONS = tuple(_types_of(Recipe).values())
 
 def portable_locator(locator: str) -> str:
     """The publishable part of a path or URL; relative paths, Hub ids and other text are unchanged."""
-    if re.match(r"https?://", locator):
+    if re.match(r"https?://", locator, re.IGNORECASE):
         # A query may contain a signature.
         return re.sub(r"(?<=://)[^/]*@", "", re.split(r"[?#]", locator)[0])
     path = PureWindowsPath(locator) if PureWindowsPath(locator).drive else PurePosixPath(locator)
@@ -124,7 +124,8 @@ def parse_recipe(
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description, sections, extra)
     given, unknown = parser.parse_known_args(argv)
-    parser.refuse_unknown(unknown)
+    if unknown:
+        parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
     values = _read_yaml(find_recipe(given.recipe))
     overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
     extra_names = {field.name for field in fields(extra)} if extra else set()
@@ -140,17 +141,11 @@ def load_recipe(path: str | Path) -> Recipe:
 
 
 class _OneOrList(argparse.Action):
-    """Keeps a single value unchanged, for a field with one value or a list."""
+    """Keeps a single value unchanged, for a field with one value or a list, and null for an optional list."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
-
-
-class _Parser(CommandParser):
-    def refuse_unknown(self, unknown: list[str]) -> None:
-        options = [option for action in self._actions for option in action.option_strings]
-        for word in unknown:
-            self.error(_not_known(word, options, "argument"))
+        alone = len(values) == 1 and (self.const or values[0] is None)
+        setattr(namespace, self.dest, values[0] if alone else values)
 
 
 def _not_known(word: str, known: Iterable[str], kind: str) -> str:
@@ -162,9 +157,9 @@ def _not_known(word: str, known: Iterable[str], kind: str) -> str:
     return f"unknown {kind} {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> _Parser:
+def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> CommandParser:
     """The argument parser of a script: a recipe, and every recipe key as an option."""
-    parser = _Parser(
+    parser = CommandParser(
         description,
         usage="%(prog)s RECIPE [--KEY VALUE ...]",
         argument_default=argparse.SUPPRESS,
@@ -187,20 +182,20 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
 def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
     plain, forms = _plain_type(kind)
     is_list = list in forms
-    default: Any = field.default if field.default_factory is MISSING else field.default_factory()
+    default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
     help_text = argparse.SUPPRESS
     if shown:
         choices = field.metadata.get("choices")
-        note = "" if default in (None, []) else f" (default: {' '.join(default) if is_list else default})"
+        note = "" if default in (None, "") else f" (default: {default})"
         help_text = (field.metadata["help"] + (f" [{', '.join(choices)}]" if choices else "") + note).replace(
             "%", "%%"
         )
     group.add_argument(
         f"--{field.name}",
-        type=lambda text: None if text == "null" and type(None) in forms else _convert(text, plain, field),
+        type=lambda text: None if text in ("", "null") and type(None) in forms else _convert(text, plain, field),
         nargs="*" if is_list else ("?" if plain is bool else None),
-        action=_OneOrList if is_list and plain in forms else "store",
-        const=True if plain is bool else None,
+        action=_OneOrList if is_list else "store",
+        const=True if plain is bool or (is_list and plain in forms) else None,
         metavar="JSON" if plain is dict else plain.__name__.upper(),
         help=help_text,
     )
@@ -221,6 +216,8 @@ def _plain_type(kind: Any) -> tuple[type, set[type]]:
 def _convert(text: Any, plain: type, field: Field) -> Any:
     """One value, from YAML or the command line, as the field's type; raises ValueError with the reason."""
     choices = field.metadata.get("choices")
+    if text == "":
+        raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
     if plain is dict:
         return _options(text)
     if plain is bool:
@@ -260,12 +257,16 @@ def _options(given: Any) -> dict[str, Any]:
         raise argparse.ArgumentTypeError("must be a mapping, given as JSON on the command line")
 
     def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: read(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [read(item) for item in value]
         try:
-            return json.loads(value) if isinstance(value, str) else value
+            return json.loads(value.lower() if value in ("True", "False", "Null") else value)
         except ValueError:
             return value
 
-    return {name: read(value) for name, value in given.items()}
+    return read(given)
 
 
 class _Loader(yaml.BaseLoader):
@@ -316,8 +317,6 @@ def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
     try:
         if isinstance(raw, list) or plain not in forms:
             return [_convert(item, plain, field) for item in raw]
-        if raw == "":
-            raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
         return _convert(raw, plain, field)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"{path}: {field.name}: {error}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     Args:
         files: name, numbered if there are several, -> fingerprint of each file that is read.
     """
+    _require_encoder(recipe)
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
     settings = _without(asdict(recipe.concepts), CONCEPT_PATHS)
     # Version 2: names are hashed by XXH3.
@@ -175,6 +177,7 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     content = _counting({key: values[key] for key in CHECKPOINT_KEYS})
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
+    _require_encoder(recipe)
     if recipe.model.start_from_encoder:
         names.append("encoder")
     inputs = _made(run, *names)
@@ -228,6 +231,15 @@ def _require_retrieval(recipe: Recipe) -> None:
         )
 
 
+def _require_encoder(recipe: Recipe) -> None:
+    trains_one = recipe.encoder.encoder_training_steps and not recipe.mentions.candidate_lists
+    if recipe.model.start_from_encoder and not trains_one:
+        raise UserError(
+            "start_from_encoder: the recipe trains no encoder (it has candidate_lists, or no encoder_training_steps); "
+            "set it to false"
+        )
+
+
 def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
     settings = {key: getattr(recipe.index, key) for key in ENCODER_KEYS}
     return settings | {"encoder": _model(recipe.index.encoder, recipe)}
@@ -235,7 +247,7 @@ def _encoder_settings(recipe: Recipe) -> dict[str, Any]:
 
 def _model(model: str, recipe: Recipe) -> str:
     """Identity of a model: the content of a local folder, wherever it is, or the name on the Hub."""
-    folder = Path(model).expanduser()
+    folder = Path(expanduser(model))
     if not folder.is_dir():
         return model
     return f"sha256:{remembered(model_sha256, folder, Path(recipe.run.cache_dir))}"

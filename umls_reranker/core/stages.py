@@ -44,10 +44,9 @@ LINEAGE = "lineage.json"
 # Library -> its possible package names: FAISS has one for each build.
 LIBRARIES: dict[str, tuple[str, ...]] = {
     name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")
-}
+} | {"faiss": ("faiss-cpu", "faiss-gpu", "faiss")}
 # Entries of a summary that say how much a folder holds.
 SIZES = {"concepts", "mentions", "names", "pairs", "steps", "strings"}
-LIBRARIES["faiss"] = ("faiss-cpu", "faiss-gpu", "faiss")
 
 
 def _plain(value: Any) -> Any:

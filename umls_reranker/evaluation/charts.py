@@ -6,6 +6,7 @@ Points and bars have a tooltip.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -17,6 +18,8 @@ __all__ = ["STYLE", "chart_file", "histogram_chart", "reliability_chart", "risk_
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 40
 MARK_RADIUS = 3.2
+# Share answered up to which the precision does not set the scale.
+FEW = 0.025
 # Height of a line of title and legend above a chart in its own file.
 LINE_HEIGHT = 18
 # Two colors that color-blind readers can tell apart (after Okabe & Ito).
@@ -123,13 +126,10 @@ def chart_file(chart: str, title: str, legend: Mapping[str, str]) -> str:
     rows = [f'<text x="{TOP}" y="{LINE_HEIGHT}" font-weight="600">{escape(title)}</text>']
     for row, (label, kind) in enumerate(legend.items(), start=1):
         y = LINE_HEIGHT * (row + 1)
-        shape = (
-            f'y="{y - 9}" width="24" height="9"' if kind == "noise" else f'x2="{TOP + 24}" y1="{y - 4}" y2="{y - 4}"'
-        )
         rows.append(
-            f'<rect class="{kind}" x="{TOP}" {shape}/>'
+            f'<rect class="{kind}" x="{TOP}" y="{y - 9}" width="24" height="9"/>'
             if kind == "noise"
-            else f'<line class="line {kind}" x1="{TOP}" {shape}/>'
+            else f'<line class="line {kind}" x1="{TOP}" x2="{TOP + 24}" y1="{y - 4}" y2="{y - 4}"/>'
         )
         rows.append(f'<text x="{TOP + 32}" y="{y}">{escape(label)}</text>')
     inner = chart.replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="{height}" ', 1)
@@ -176,28 +176,29 @@ def risk_coverage_chart(key: str, curves: Mapping[str, Mapping[str, Any]], targe
         curves: label -> `curves.risk_coverage`, the first one drawn strongest.
         target: precision to mark.
     """
-    lowest = min([target, *(value for curve in curves.values() for value in curve["precision"][5:])])
+    points = {label: list(zip(curve["coverage"], curve["precision"], strict=True)) for label, curve in curves.items()}
+    # What is right of a few answers is chance.
+    lowest = min([target, *(y for shown in points.values() for x, y in shown if x > FEW)])
     floor = max(0.0, int(lowest * 10) / 10)
     axes = _Axes((0, 1), (floor, 1))
     tenths = range(round(10 * floor), 11, 1 if floor >= 0.4 else 2)
     axes.grid([(v / 5, f"{v * 20} %") for v in range(6)], [(v / 10, f"{10 * v} %") for v in tenths])
     axes.line([0, 1], [target, target], "ideal")
-    axes.text(WIDTH - RIGHT, axes.y(target) - 4, f"{target:.0%}", anchor="end")
-    for place, (label, curve) in reversed(list(enumerate(curves.items(), start=1))):
+    axes.text(WIDTH - RIGHT, axes.y(target) - 4, f"{100 * target:g}%", anchor="end")
+    for place, (label, shown) in reversed(list(enumerate(points.items(), start=1))):
         kind = f"series{place}"
-        shown = [(x, max(y, floor)) for x, y in zip(curve["coverage"], curve["precision"], strict=True)]
         if not shown:
             continue
         xs, ys = zip(*shown, strict=True)
-        axes.line(xs, ys, kind)
+        axes.line(xs, [max(y, floor) for y in ys], kind)
         for x, y in [*shown[:: max(1, len(shown) // 12)], shown[-1]]:
-            axes.mark(x, y, kind, f"{label}: {x:.0%} answered, {y:.1%} of them right")
+            axes.mark(x, max(y, floor), kind, f"{label}: {x:.0%} answered, {y:.1%} of them right")
     axes.labels("mentions answered, most confident first", "right among the answered")
     return axes.svg(
         key,
         "Risk and coverage",
         f"How right the answers are when only the most confident share of mentions is answered; the dashed line marks "
-        f"{target:.0%}.",
+        f"{100 * target:g}%.",
     )
 
 
@@ -235,7 +236,7 @@ def histogram_chart(key: str, counts: Mapping[str, Sequence], what: str, marks: 
 def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: float = 1.0) -> str:
     """A dot for a value and a line for its interval, on a scale from `lowest` to `highest`; decorates a number."""
     low, value, high = (figure.get(key) for key in ("low", "value", "high"))
-    if low is None or value is None or high is None:
+    if low is None or value is None or high is None or not math.isfinite(low + value + high):
         return ""
 
     def place(value: float) -> float:
@@ -252,9 +253,4 @@ def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: fl
 
 def _round_step(step: float) -> int:
     """The next of 1, 2, 5, 10, 20, 50, ..."""
-    size = 1
-    while True:
-        for factor in (1, 2, 5):
-            if factor * size >= step:
-                return factor * size
-        size *= 10
+    return next(found for power in range(20) for factor in (1, 2, 5) if (found := factor * 10**power) >= step)

@@ -208,8 +208,8 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
     high = report["tiers"]["high"]
     in_tier = f"{high['count']:,} mentions in the high tier", high["count"]
     figures["high_confidence_precision"] = _measured(high["precision"], *in_tier)
-    near = report["near_misses"]["reranker"]["share"]
-    figures["near_miss_share"] = _measured(near, near["population"], mentions)
+    near = report["near_misses"]["reranker"]
+    figures["near_miss_share"] = _measured(near["share"], near["share"]["population"], near["wrong"])
     for precision, entry in report["coverage"]["reranker"].items():
         figures[f"coverage_at_{precision}"] = _measured(entry, *everywhere)
     return figures

@@ -145,8 +145,8 @@ def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) ->
 
         level = 1.0 - (1.0 - confidence) / len(figures)
         low, high = jackknife_sums(sums, difference, confidence=level)
-        verdict = BETTER if sign * (low if sign > 0 else high) > 0 else NO_DIFFERENCE
-        verdict = WORSE if sign * (high if sign > 0 else low) < 0 else verdict
+        worst, best = sorted((sign * low, sign * high))
+        verdict = BETTER if worst > 0 else WORSE if best < 0 else NO_DIFFERENCE
         whole = sums.sum(axis=0)
         was, now = (float(statistic(whole[part])) for part in (slice(half, None), slice(half)))
         differences.append(Difference(name, was, now, low, high, verdict))

@@ -88,9 +88,6 @@ def linking_metrics(
     result["in_dictionary"] = {name: mean(gain, known) for name, gain in gains.items()}
     if answered is not None:
         result["precision"] = mean(gains["acc@1"], gains["answered"])
-    result["mentions"] = len(ranks)
-    result["out_of_dictionary"] = int(np.count_nonzero(~known))
-    result["not_retrieved"] = int(np.count_nonzero(known & (ranks < 0)))
     return result
 
 

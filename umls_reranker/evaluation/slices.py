@@ -41,7 +41,8 @@ def type_slices(outcomes: Outcomes, hierarchy: TypeHierarchy, **options: int) ->
     """
     known = [set(filter(None, map(hierarchy.resolve, types))) for types in outcomes.types]
     slices = _slices(outcomes, known, hierarchy, SMALLEST_SLICE, options)
-    return dict(sorted(slices.items(), key=lambda item: -item[1]["excess_error"]["low"]))
+    # A type whose mentions all lack candidates has no excess, and comes last.
+    return dict(sorted(slices.items(), key=lambda item: -np.nan_to_num(item[1]["excess_error"]["low"], nan=-1.0)))
 
 
 def slice_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["examples_table", "figure_name", "figures_table", "inputs_label", "linking_table", "recall_in_list"]
 
@@ -18,7 +19,6 @@ SYSTEMS = (
     "most_frequent_cui",
     "most_frequent_cui_else_retriever",
 )
-RANKS_ALL = SYSTEMS[:4]
 SHOWN_CANDIDATES = 3
 # Readable names for figures and systems of ``metrics.json``.
 NAMES = {
@@ -96,7 +96,8 @@ def linking_table(report: dict[str, Any]) -> Table:
         table.add_column(title, justify="right")
     # Without features there is no fusion without the cross-encoder.
     for name in filter(report["linking"].__contains__, SYSTEMS):
-        row, ranks_all = report["linking"][name], name in RANKS_ALL
+        row = report["linking"][name]
+        ranks_all = "answered" not in row
         table.add_row(
             figure_name(name),
             _with_interval(row["acc@1"]),
@@ -153,9 +154,10 @@ def examples_table(
         for rank, candidate in enumerate(candidates[:SHOWN_CANDIDATES], start=1):
             first = rank == 1
             table.add_row(
-                mention if first else "",
-                candidate["name"],
-                candidate["cui"] or "",
+                # Not markup: names have brackets.
+                Text(mention if first else ""),
+                Text(candidate["name"]),
+                Text(candidate["cui"] or ""),
                 "yes" if candidate["cui"] == gold else "",
                 f"{candidate['score']:.3f}",
                 f"{candidate['margin']:+.3f}" if first else "",

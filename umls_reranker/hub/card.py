@@ -132,7 +132,7 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
         if section == "linking":
             figures = figures.get("reranker", {})
         for key in indexed:
-            if key in figures and math.isfinite(figures[key]["value"]):
+            if _is_figure(figures.get(key)) and math.isfinite(figures[key]["value"]):
                 result = EvalResult(
                     task_type=task,
                     task_name=title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
@@ -42,7 +43,7 @@ def download(
     Raises:
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
-    path = Path(repo_or_path).expanduser()
+    path = Path(expanduser(repo_or_path))
     if path.is_dir():
         if revision is not None:
             raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")

@@ -17,6 +17,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def save_copy(source: Path, folder: Path) -> Path:
     """
     verify_parts(source)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
-    target = Path(folder).expanduser().resolve()
+    target = Path(expanduser(folder)).resolve()
     if target == source.resolve():
         return folder
     is_model = (target / MANIFEST).is_file()

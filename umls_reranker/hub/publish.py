@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from os.path import expanduser
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
@@ -138,7 +139,7 @@ def find_outcomes(place: str) -> Path:
     Raises:
         UserError: the place does not exist or holds no outcomes.
     """
-    path = Path(place).expanduser()
+    path = Path(expanduser(place))
     for found in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
         if found.is_file():
             return found

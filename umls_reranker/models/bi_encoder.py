@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,7 +26,7 @@ from ..core.files import read_json
 from ..core.progress import progress
 from .batching import batch_mapper, length_batches, token_batches
 from .packed import PackedLayers, load_bert
-from .pretrained import load_pretrained
+from .pretrained import load_pretrained, loading
 from .template import MARKERS
 from .tokens import PackedTexts
 
@@ -154,17 +153,11 @@ class BiEncoder:
         place = resolve_device(device)
         precision = resolve_precision(dtype, place, key="encoder_precision")
         source = resolve_model(model, revision)
-        try:
+        with loading(f"encoder {model} (revision {revision or 'main'})"):
             tokenizer = load_pretrained(transformers.AutoTokenizer, source)
             folder, pad_id = Path(source), tokenizer.pad_token_id or 0
             packed = PackedEncoder.from_folder(folder, place, precision, pooling)
             network = packed or PaddedEncoder.from_folder(folder, place, precision, pooling, pad_id)
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = " ".join(str(error).split()).partition(". ")[0]
-            raise UserError(
-                f"encoder {model!r} (revision {revision or 'main'}) cannot be loaded: {reason}; "
-                "it needs config.json, model.safetensors and tokenizer files"
-            ) from None
         longest = min(tokenizer.model_max_length, network.longest)
         if max_length > longest:
             raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from safetensors import SafetensorError
 from ..core.errors import UserError
 from ..core.files import read_json
 
-__all__ = ["load_model", "load_pretrained"]
+__all__ = ["load_model", "load_pretrained", "loading"]
 
 
 def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
@@ -48,6 +50,20 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
     except Exception as error:
         # transformers and tokenizers check little of what they read.
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Turn what transformers says of a model that a recipe names into a `UserError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(f"{model} cannot be loaded: the weights are corrupt ({error}); fetch them again") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise UserError(
+            f"{model} cannot be loaded: {reason}; it needs config.json, model.safetensors and tokenizer files"
+        ) from None
 
 
 def load_model(folder: Path) -> transformers.PreTrainedModel:

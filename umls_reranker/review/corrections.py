@@ -57,8 +57,8 @@ FEEDBACK_FEATURES = Features(
 def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     """Add reviewed lines to a dataset of corrections, which is created if missing.
 
-    A mention is identified by document and id, or by text, context and types. A later review replaces an earlier one.
-    Lines without ``chosen`` are skipped.
+    A mention is identified by document and id; without a document or an id, by text, context and types, and its id
+    if it has one. A later review replaces an earlier one. Lines without ``chosen`` are skipped.
 
     Args:
         folder: of the dataset.
@@ -241,7 +241,9 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
     texts = [row["entity"], row.get("left") or "", row.get("right") or ""]
     given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
-    known = (logged.document, logged.mention_id) if logged.mention_id else (*texts, *logged.types)
+    # An id may count the mentions of one document, or of one file.
+    number = [logged.mention_id] if logged.mention_id else []
+    known = [logged.document, *number] if number and logged.document else [*number, *texts, *logged.types]
     best = row["ranked"][0] if row["ranked"] else None
     names = list(dict.fromkeys(key.removesuffix("_score") for item in given for key in item if key.endswith("_score")))
     return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Demo:
 
         Args:
             text: around the mention; may be empty.
-            start: offset of the selection; if the mention is not there, its first occurrence is used.
+            start: offset of the selection; if the mention is not there, its nearest occurrence is used.
             types: ids of its semantic types.
             pasted: candidates for `parse_candidates`; ignored if there is an index.
 
@@ -101,7 +102,9 @@ class Demo:
         if not mention.strip():
             raise ValueError("select a mention in the text, or type one")
         if start is None or not text.startswith(mention, start):
-            start = text.find(mention)
+            # Browsers count some characters twice.
+            places = (found.start() for found in re.finditer(re.escape(mention), text))
+            start = min(places, key=lambda at: abs(at - (start or 0)), default=-1)
         if text and start < 0:
             raise ValueError(f"the text does not contain {mention!r}")
         end = start + len(mention)
@@ -196,7 +199,9 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
     Raises:
         UserError: there are no choices, or a script fails.
     """
-    if not sheet.chosen:
+    # Reviewers go on meanwhile.
+    reviewed = [(sheet.mentions[place].row, choice) for place, choice in dict(sheet.chosen).items()]
+    if not reviewed:
         raise UserError("nothing is reviewed yet; choose for some mentions first")
     run = run.resolve()
     corrections, name = sheet.reviewed.with_suffix(".corrections"), f"{run.name}-reviewed"
@@ -216,18 +221,18 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
     sentence = f"{used['used']} corrections took part"
     sentence += f"; left out: {left_out}. " if left_out else ". "
     sentence += f"The new model is {folder}. It was fitted to these mentions: umls-reranker evaluate measures it."
-    columns = [_figures(reranker, sheet) for reranker in (demo.reranker, after)]
+    columns = [_figures(reranker, reviewed) for reranker in (demo.reranker, after)]
     return _html("comparison", [(key, *(column[key] for column in columns)) for key in columns[0]], sentence)
 
 
-def _figures(reranker: UMLSReranker, sheet: ReviewSheet) -> dict[str, str]:
-    """A model's figures on the reviewed mentions, and its default thresholds."""
-    rows = [sheet.mentions[place].row for place in sheet.chosen]
+def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any], str | None]]) -> dict[str, str]:
+    """A model's figures on reviewed mentions and their choices, and its default thresholds."""
+    rows, choices = zip(*reviewed, strict=True)
     types = [row.get("entity_type") for row in rows]
     lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
     texts, candidates = ([row[name] for row in rows] for name in ("entity", "candidates"))
     ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
-    tops = [(items[0], choice) for items, choice in zip(ranked, sheet.chosen.values(), strict=True) if items]
+    tops = [(items[0], choice) for items, choice in zip(ranked, choices, strict=True) if items]
     right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]
     answered = [top.accepted for top, _ in tops]
     mean = sum(top.cross_encoder_score for top, _ in tops) / max(len(tops), 1)

@@ -148,7 +148,7 @@ def _reasons(
     if rival is not None:
         reasons.append(f"It leads {rival.name} by {best.margin:.3f}.")
     if best.tier == "high":
-        reasons.append(f"It is in the tier high: {target_precision:.0%} of such answers are right, as certified.")
+        reasons.append(f"It is in the tier high: {100 * target_precision:g}% of such answers are right, as certified.")
     elif thresholds.high is None:
         reasons.append("No answer of this type from these inputs is in the tier high: it is not certified.")
     elif best.accepted:

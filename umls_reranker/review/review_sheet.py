@@ -7,6 +7,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,19 @@ class ReviewSheet:
         content = self.reviewed.read_bytes()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
-            # A process was killed while writing.
-            os.truncate(self.reviewed, whole)
+            try:
+                json.loads(content[whole:])
+            except ValueError:
+                # A process was killed while writing.
+                os.truncate(self.reviewed, whole)
+            else:
+                with self.reviewed.open("ab") as file:
+                    file.write(b"\n")
         places = {_identity(mention.row): place for place, mention in enumerate(self.mentions)}
-        starts = [0, *(at + 1 for at, byte in enumerate(content[:whole]) if byte == ord("\n"))]
+        lines = content.split(b"\n")
+        firsts = accumulate((len(line) + 1 for line in lines), initial=0)
+        # As `read_predictions`, without blank lines.
+        starts = [first for first, line in zip(firsts, lines, strict=False) if line.strip()]
         for start, logged in zip(starts, read_predictions(self.reviewed), strict=False):
             place = places.get(_identity(logged.row))
             if place is None or place in self.chosen or "chosen" not in logged.row:

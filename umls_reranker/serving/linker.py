@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,7 +127,7 @@ class ConceptLinker:
             UserWarning: the model was calibrated on lists of another index.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
-        recipe, folder = model_recipe(reranker.folder), Path(index).expanduser().resolve()
+        recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
         if recipe.mentions.candidate_lists:
             raise UserError(
                 f"{id_or_path} ranks the candidate lists of the pipeline that it was trained for, and no index makes "

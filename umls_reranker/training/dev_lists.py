@@ -105,10 +105,14 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         columns = dict(zip(LABEL_NAMES, prediction.label_ids, strict=True))
         labels = columns["labels"]
-        logits = np.asarray(prediction.predictions, np.float64).reshape(-1)
+        logits = np.array(prediction.predictions, np.float64).reshape(-1)
+        is_missing = np.isnan(logits)
+        logits[is_missing] = 0.0
         metrics = metric.compute(predictions=sigmoid(logits), references=labels.astype(np.int64))
         bce = np.logaddexp(0, logits) - labels * logits
-        return metrics | {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[columns["row"]])
+        metrics |= {"log_loss": float(bce.mean())} | _list_metrics(logits, labels, mention_ids[columns["row"]])
+        # If the network diverged, its checkpoint is never the best, and early stopping counts it.
+        return dict.fromkeys(metrics, float("nan")) if is_missing.any() else metrics
 
     return compute
 

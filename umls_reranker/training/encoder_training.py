@@ -32,7 +32,7 @@ from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
 from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
-from ..models.pretrained import load_pretrained
+from ..models.pretrained import load_pretrained, loading
 from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
@@ -209,9 +209,10 @@ def train_encoder(
     device = training_device(run)
     precision = resolve_precision("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
-    tokenizer = load_pretrained(AutoTokenizer, source)
     attention = "eager" if device.type == "cpu" else "sdpa"
-    model = load_pretrained(AutoModel, source, use_safetensors=True, dtype="float32", attn_implementation=attention)
+    options = {"use_safetensors": True, "dtype": "float32", "attn_implementation": attention}
+    with loading(f"encoder {index.encoder}"):
+        tokenizer, model = load_pretrained(AutoTokenizer, source), load_pretrained(AutoModel, source, **options)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     if encoder.encoder_dropout is not None:

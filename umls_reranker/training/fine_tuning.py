@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -31,7 +30,7 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.trainer_fields import TrainingStageArguments
-from ..models.pretrained import load_pretrained
+from ..models.pretrained import load_pretrained, loading
 from ..models.template import PairTemplate
 from ..models.tokens import PairEncoder
 from .callbacks import (
@@ -53,8 +52,10 @@ from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
 __all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
 # Keys that must be 1 or more, if given.
-COUNTS = "per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"
-LOWER_IS_BETTER = {"log_loss", "list_loss"}
+COUNTS = (
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"),
+    "early_stopping_patience",
+)
 # Names in accelerate, whose launch configuration can also set a precision.
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -68,18 +69,11 @@ def load_base_model(
         UserError: the model cannot be found or reached, or its weights are damaged.
     """
     source = resolve_model(model, revision)
-    try:
+    with loading(f"model {model}"):
         tokenizer = load_pretrained(AutoTokenizer, source)
         network = load_pretrained(
             AutoModelForSequenceClassification, source, num_labels=1, use_safetensors=True, dtype="float32"
         )
-    except SafetensorError as error:
-        raise UserError(f"model {model}: the weights are corrupt ({error}); fetch them again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"model {model} cannot be loaded ({' '.join(str(error).split())}); it needs config.json, "
-            "model.safetensors and tokenizer files"
-        ) from None
     longest = getattr(network.config, "max_position_embeddings", template.max_length)
     if template.max_length > longest:
         raise UserError(f"max_length: {template.max_length} is more than the {longest} tokens that {model} reads")
@@ -135,6 +129,10 @@ def training_arguments(
     for name in COUNTS:
         if (value := getattr(training, name)) is not None and value < 1:
             raise UserError(f"{name}: {value} must be 1 or more")
+    if training.head_learning_rate is not None and training.optim.endswith("layerwise"):
+        raise UserError(
+            f"head_learning_rate: optim {training.optim} would ignore it; leave it out, or use another optim"
+        )
     device = training_device(run)
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
@@ -160,11 +158,15 @@ def training_arguments(
         "save_steps": eval_steps,
         "save_total_limit": None,  # CheckpointCallback removes older ones when a checkpoint is complete
         "load_best_model_at_end": True,
-        "greater_is_better": training.metric_for_best_model not in LOWER_IS_BETTER,
+        "greater_is_better": not training.metric_for_best_model.endswith("loss"),
         "logging_steps": training.logging_steps or max(1, math.ceil(eval_steps / 10)),
         "report_to": _reports(training.report_to),
         "debug": training.debug or "",
     }
+    if training.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+        # They follow metric_for_best_model, and take a fall for the better unless told otherwise.
+        mode = "max" if fields["greater_is_better"] else "min"
+        fields["lr_scheduler_kwargs"] = {"mode": mode} | (training.lr_scheduler_kwargs or {})
     fields |= mixed_precision(training, device)
     if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
         # Its name since transformers 5.24; the old name warns.
@@ -193,6 +195,16 @@ def _try_out(arguments: TrainingArguments, steps: int) -> None:
         arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a text has become a dict when they were made
     )
     DataLoader(TensorDataset(weight), **loader_options(arguments))
+
+
+def _try_target_modules(arguments: TrainingArguments, network: PreTrainedModel) -> None:
+    """Set up an optimizer of target modules on a network without weights, so that a wrong value fails early."""
+    with torch.device("meta"):
+        outline = type(network)(network.config)
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments, outline)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"the training section is invalid: {error}") from None
 
 
 def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:
@@ -263,6 +275,8 @@ def fine_tune(
         set_dropout(network, training.dropout)
     if training.frozen_layers is not None:
         freeze_lowest(network, training.frozen_layers)
+    if arguments.optim_target_modules is not None:
+        _try_target_modules(arguments, network)
     encoder = PairEncoder(tokenizer, template)
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
@@ -296,6 +310,8 @@ def fine_tune(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ConsoleCallback)
     checkpoint = last_complete_checkpoint(folder)
+    # A resumed run is past its start; another evaluation would count against its patience.
+    arguments.eval_on_start &= checkpoint is None
     ended = ended_state(checkpoint, arguments, stopping)
     if ended is None:
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -122,15 +122,16 @@ class RerankerTrainer(Trainer):
         """Pairs from short to long, divided by Accelerate, which drops repeated rows when it gathers."""
         dataset: TokenizedPairs = self.eval_dataset if eval_dataset is None else eval_dataset
         rows = np.argsort(dataset.lengths, kind="stable").tolist()
-        return self.accelerator.prepare(self._loader(dataset, batch_size=self.args.eval_batch_size, sampler=rows))
+        # Accelerate keeps every loader, and with it workers that persist.
+        batches = {"batch_size": self.args.eval_batch_size, "sampler": rows, "persistent_workers": False}
+        return self.accelerator.prepare(self._loader(dataset, **batches))
 
     def _loader(self, dataset: TokenizedPairs | TrainingPasses, **batches: Any) -> DataLoader:
         return DataLoader(
             dataset,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
-            **loader_options(self.args),
-            **batches,
+            **loader_options(self.args) | batches,
         )
 
     def get_batch_samples(

@@ -53,8 +53,8 @@ class LabelledAnswers:
             return None
         return (
             f"{self._high_right:,} of {self._high:,} reviewed answers of the high tier are right, at most {most:.1%} "
-            f"with all errors counted, where {self._target:.0%} is promised; recalibrate with the corrections, or "
-            "review the high tier by hand until then"
+            f"with all errors counted, where {100 * self._target:g}% is promised; recalibrate with the corrections, "
+            "or review the high tier by hand until then"
         )
 
     def kept(self) -> tuple[Label, ...]:
