@@ -208,3 +208,13 @@ def test_coverage_varies_little_from_draw_to_draw_of_a_recorded_run(benchmark, t
     coverage = benchmark.bootstrapped(path, np.random.default_rng(0))
     assert coverage.shape == (20,) and coverage.min() > 0.15 and coverage.std() < 0.1
     np.testing.assert_array_equal(coverage, benchmark.bootstrapped(path, np.random.default_rng(0)))
+
+
+def test_missing_values_of_pandas_and_promises_that_are_no_numbers_are_one_sentence():
+    import pandas as pd
+
+    documents = pd.Series(["a", "b", None], dtype="string")
+    with pytest.raises(UserError, match="row 2: the document is missing"):
+        certify([0.9] * 3, [1] * 3, documents)
+    with pytest.raises(UserError, match="target_precision: '0.95' must lie"):
+        certify([0.9] * 2, [1] * 2, ["a", "b"], target_precision="0.95")

@@ -241,3 +241,24 @@ def test_a_fallback_is_fitted_as_if_the_lists_had_never_had_its_inputs():
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
     assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
     assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()
+
+
+def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():
+    n, rng = 900, np.random.default_rng(0)
+    kinds, own, logits = rng.integers(0, 2, n), rng.integers(0, 2, (n, SIZE)), rng.normal(0, 2, (n, SIZE))
+    utility = 1.2 * logits + 3.5 * (own == kinds[:, None]) - 4
+    gold = np.argmax(np.column_stack([np.zeros(n), utility]) + rng.gumbel(size=(n, SIZE + 1)), axis=1) - 1
+    names = ["Disease", "Drug"]
+    items = [
+        [{"name": f"n{p}", "cui": f"C{p}", "semantic_types": [names[kind]]} for p, kind in enumerate(row)]
+        for row in own
+    ]
+    types = [None if row % 10 < 6 else names[kind] for row, kind in enumerate(kinds)]
+    given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold)
+    typed, logits = given.types.is_known, logits.ravel().astype(np.float32)
+    of_all, of_typed = (
+        fit((some, part), ("cross_encoder", "type_fit"))[0].models[0]
+        for some, part in ((given, logits), (given.take(typed), logits[typed[given.owner]]))
+    )
+    assert of_all.fusion.weights == pytest.approx(of_typed.fusion.weights)
+    assert of_all.calibrator.to_dict()["parameters"] == pytest.approx(of_typed.calibrator.to_dict()["parameters"])

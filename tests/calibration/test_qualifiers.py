@@ -60,3 +60,14 @@ def test_pairs_of_opposites_have_a_bit_each():
 def test_it_is_a_feature_of_candidates():
     lists = make_lists(["acute pain"], [[{"name": "Chronic pain"}, {"name": "Pain"}]])
     assert features(lists, StringCounts.fit([]))[0]["qualifier_fit"].tolist() == [0, 1]
+
+
+def test_words_that_only_begin_like_a_prefix_say_nothing():
+    pair = np.array([0])
+    for mention, name in (
+        ("low blood pressure on standing", "postural hypotension"),
+        ("raised intracranial pressure after surgery", "postoperative intracranial hypertension"),
+        ("increased pituitary size", "enlarged hypophysis"),
+    ):
+        assert qualifier_fits([mention], [name], pair, pair)[0] == 1, (mention, name)
+    assert qualifier_fits(["prenatal onset"], ["postnatal onset"], pair, pair)[0] == 0

@@ -320,3 +320,38 @@ def test_damaged_or_other_state_is_a_user_error():
             load_thresholds({**state, "inputs": [damaged]})
     with pytest.raises(UserError, match="damaged"):
         load_thresholds({**state, "inputs": []})
+
+
+def served_tier(types, right, groups=None, **options):
+    """All top candidates at 0.97, in lists of one candidate."""
+    n = len(right)
+    return ThresholdTable.fit(
+        pair_p=np.full(n, 0.97),
+        pair_y=np.asarray(right, int),
+        pair_mention=np.arange(n),
+        top1_p=np.full(n, 0.97),
+        top1_correct=np.asarray(right, int),
+        mention_types=types,
+        hierarchy=HIERARCHY,
+        groups=groups,
+        **options,
+    )
+
+
+def test_a_type_is_left_out_by_the_mentions_that_it_serves():
+    # 100 mentions of two types are served by the first, and half of them are wrong; the second alone is always right.
+    types = [["T121"]] * 4000 + [["T051", "T047"]] * 100 + [["T047"]] * 300
+    table = served_tier(types, np.r_[np.ones(4000), np.arange(100) % 2, np.ones(300)])
+    assert table.for_type("T051").high is None
+    assert table.for_type("T047").high is not None
+
+
+def test_a_type_is_not_left_out_for_one_document():
+    # Nine equal errors of one document, among 70 documents without one.
+    types = [["T047"]] * 4000 + [["T121"]] * 79
+    documents = np.r_[np.arange(4070), np.full(9, 4070)]
+    table = served_tier(types, np.r_[np.ones(4070), np.zeros(9)], documents)
+    assert table.certificate.threshold is not None
+    assert table.for_type("T121").high is not None
+    # As many errors in nine documents count.
+    assert served_tier(types, np.r_[np.ones(4070), np.zeros(9)]).for_type("T121").high is None

@@ -112,8 +112,8 @@ def certify(
         found = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
         raise UserError(f"{found}: give one of each for every mention")
     for name, value in (("target_precision", target_precision), ("confidence", confidence)):
-        if not 0.0 < value < 1.0:
-            raise UserError(f"{name}: {value} must lie between 0 and 1, such as 0.95")
+        if not _is_number(value) or not 0.0 < value < 1.0:
+            raise UserError(f"{name}: {value!r} must lie between 0 and 1, such as 0.95")
     for row, score in enumerate(columns["scores"]):
         if not _is_number(score) or not 0.0 <= score <= 1.0:
             raise UserError(
@@ -123,7 +123,7 @@ def certify(
     for row, label in enumerate(columns["correct"]):
         if not _is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
-    missing = next((row for row, name in enumerate(columns["documents"]) if name is None or name != name), None)
+    missing = next((row for row, name in enumerate(columns["documents"]) if _is_missing(name)), None)
     if missing is not None:
         raise UserError(f"row {missing}: the document is missing; give every mention the id of its document")
     count = len(set(columns["documents"]))
@@ -139,6 +139,11 @@ def certify(
         target_precision,
         confidence,
     )
+
+
+def _is_missing(value: object) -> bool:
+    # Of pandas' NA it is not even known whether it equals itself.
+    return value is None or str(value) == "<NA>" or value != value
 
 
 def _is_number(value: object) -> bool:

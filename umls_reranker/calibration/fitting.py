@@ -40,6 +40,8 @@ __all__ = [
 
 # Features that need the mention's semantic type.
 TYPE_FEATURES = ("type_lift", "type_fit")
+# Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
+FEWEST_TYPED = 100
 # What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
 # mentions with the same first candidate, and acc@1 and the certified share but for this much.
 CUTS = (0.01, 0.003, 0.001, 0.0003)
@@ -138,23 +140,17 @@ def fit_with_counts(
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
         own = {name: columns[name] for name in left if name != "cross_encoder"}
         part, unseen = without(lists, removed), _unseen(removed, shown)
-        return _Fitting(part, logits[unseen], left, own, about, hierarchy, seed, removed, unseen, folds, fusions)
-
-    def without_types() -> np.ndarray | None:
-        """(m,) log-odds of lists that lack types by what decides about them; NaN of others, None where all have."""
-        lacks = np.isnan(sum((columns[name] for name in TYPE_FEATURES if name in names), np.zeros(len(lists.owner))))
-        if not lacks.any():
-            return None
-        found, untyped = np.full(len(lacks), np.nan), ~lists.types.is_known[lists.owner]
-        lacks = lists_with_any(lacks, lists.offsets)[lists.owner]
-        for removed, rows in ((("entity_type",), untyped), (("semantic_types",), lacks & ~untyped)):
-            if rows.any():
-                found[rows] = given(removed).log_odds()[rows]
-        return found
+        lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
+        usable = ~lists_with_any(lacks, lists.offsets)
+        if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
+            usable[:] = True
+        return _Fitting(
+            part, logits[unseen], left, own, about, hierarchy, seed, removed, unseen, folds, usable, fusions
+        )
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        model, losses = fitting.model(None, method, None if removed else without_types())
+        model, losses = fitting.model(None, method)
         parts = fitting.parts(model, shown)
         complete = np.empty(len(lists), bool)
         for part in parts:
@@ -303,6 +299,7 @@ class _Fitting:
         columns, about: these features except the cross-encoder, and those of lists.
         unseen: what the network did not see for the logits.
         folds: (n,) of the mentions; a fit leaves one out, or none.
+        usable: (n,) bool, mentions to fit on: others decide about those that lack types.
         fusions: fitted so far, shared by all models; several use the same features.
     """
 
@@ -316,9 +313,10 @@ class _Fitting:
     removed: tuple[str, ...]
     unseen: tuple[str, ...]
     folds: np.ndarray
+    usable: np.ndarray
     fusions: dict[tuple, FeatureFusion]
 
-    def log_odds(self, left_out: int | None = None) -> np.ndarray:
+    def log_odds(self, left_out: int | None) -> np.ndarray:
         """Log-odds of the candidates that a fit is made on, by the fusion of them or by the network alone."""
         inside, rows, offsets = self._fitted_on(left_out)
         if not self.names:
@@ -327,21 +325,12 @@ class _Fitting:
         filled = {name: np.nan_to_num(column) for name, column in columns.items()}
         return self._fusion(self.names, left_out).utilities(filled, _part(self.about, inside), offsets)
 
-    def model(
-        self, left_out: int | None, method: str, instead: np.ndarray | None = None
-    ) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of the mentions outside a fold, and what `fit_calibrator` returns with it.
-
-        Args:
-            instead: (m,) log-odds of candidates that another model decides about, NaN of others; for the calibrator.
-        """
+    def model(self, left_out: int | None, method: str) -> tuple[InputModel, dict[str, float]]:
+        """Fusion and calibrator of the mentions outside a fold, and what `fit_calibrator` returns with it."""
         lists, (_, rows, offsets) = self.lists, self._fitted_on(left_out)
-        log_odds = self.log_odds(left_out)
-        if instead is not None:
-            log_odds = np.where(np.isnan(instead[rows]), log_odds, instead[rows])
         calibrator, losses = fit_calibrator(
             method,
-            log_odds,
+            self.log_odds(left_out),
             lists.labels[rows],
             lists.annotations.documents[lists.owner[rows]],
             offsets=offsets if self.names else None,
@@ -358,8 +347,8 @@ class _Fitting:
         ), losses
 
     def _fitted_on(self, left_out: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mentions outside a fold, (n,) bool, their candidates, (m,) bool, and the offsets of their lists."""
-        inside = np.ones(len(self.lists), bool) if left_out is None else self.folds != left_out
+        """Usable mentions outside a fold, (n,) bool, their candidates, (m,) bool, and the offsets of their lists."""
+        inside = self.usable if left_out is None else self.usable & (self.folds != left_out)
         return inside, inside[self.lists.owner], list_offsets(list_sizes(self.lists.offsets)[inside])
 
     def _fusion(self, names: Sequence[str], left_out: int | None) -> FeatureFusion:

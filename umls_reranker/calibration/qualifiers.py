@@ -51,6 +51,12 @@ gain | loss
 dominant | recessive
 pre- | post-
 """
+# Words that only begin like a prefix.
+OTHERS = """
+pressure pressures presence presentation presenting pregnancy pregnant prevention prevalence predominance
+predominant predominantly preputial prepuce precipitated previous posture posturing postural hypothalamic hypothalamus
+hypophysis hypophyseal hypopharynx hypopharyngeal hypoglossal hypothenar hypochondrium macrophage macrophages microbial
+"""
 NUMBERS = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6, "vii": 7, "viii": 8, "ix": 9, "x": 10}
 NUMBERS |= {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5}
 WORD = re.compile(r"[a-z]+|[0-9]+")
@@ -61,7 +67,7 @@ HALF = 32
 
 def _sides() -> tuple[dict[str, int], dict[str, int]]:
     """Words, and prefixes, to the bits of what they say."""
-    words: dict[str, int] = {}
+    words = dict.fromkeys(OTHERS.split(), 0)
     prefixes: dict[str, int] = {}
     for pair, line in enumerate(OPPOSITES.replace("\n ", " ").strip().splitlines()):
         for side, listed in enumerate(line.split("|")):

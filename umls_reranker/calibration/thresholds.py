@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
-from .certificate import Certificate, clopper_pearson_lower, find_certificate
+from .certificate import Certificate, doubt, find_certificate
 from .lineage import DEFAULT, lineage, memberships
 from .resampling import document_index
 from .score_maps import Types
@@ -154,7 +155,8 @@ class ThresholdTable:
         pairs = _Sorted.of(pair_p, pair_y, np.asarray(pair_mention))
         scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
         tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
-        code, members = memberships(mention_types, hierarchy)
+        coded = mention_types if isinstance(mention_types, TypeSets) else TypeSets.of(mention_types)
+        code, members = memberships(coded, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
         rows: dict[str, TypeThreshold] = {}
         # From the root down, so that parents exist when their children need them.
@@ -203,8 +205,14 @@ class ThresholdTable:
             np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
         )
         if certificate.threshold is not None:
-            inside = {node: codes[top_code] for node, codes in members.items()}
-            rows = _with_high(rows, hierarchy, certificate.threshold, tops, inside, target_precision, min_mentions)
+            # A mention of several types is served by the first.
+            known = [tuple(filter(hierarchy.resolve, names))[:1] for names in coded.sets]
+            _, serves = memberships(replace(coded, sets=known), hierarchy)
+            nobody = np.zeros(len(tops.p), bool)
+            inside = {node: serves[node][top_code] if node in serves else nobody for node in rows}
+            rows = _with_high(
+                rows, hierarchy, certificate.threshold, tops, inside, documents, target_precision, min_mentions
+            )
         return cls(rows, hierarchy, target_precision, confidence, certificate)
 
     @classmethod
@@ -309,6 +317,7 @@ def _with_high(
     threshold: float,
     tops: _Sorted,
     inside: dict[str, np.ndarray],
+    documents: np.ndarray,
     target: float,
     min_mentions: int,
 ) -> dict[str, TypeThreshold]:
@@ -316,17 +325,20 @@ def _with_high(
 
     Args:
         rows: from the root down.
-        inside: node -> (k,) whether it holds each of `tops`.
+        inside: node -> (k,) whether it serves each of `tops`.
+        documents: (k,) index of their documents.
     """
     found: dict[str, TypeThreshold] = {}
     for node, row in rows.items():
         high: float | None = max(threshold, row.accept)
         if node != DEFAULT:
             parent = found[lineage(node, hierarchy)[1]]
-            right = tops.y[inside[node] & (tops.p >= high)]
-            n, wrong = len(right), np.count_nonzero(right == 0)
-            contradicted = n > 0 and 1.0 - clopper_pearson_lower(wrong, n) < target
-            if contradicted or (parent.high is None and n < min_mentions):
+            served = inside[node] & (tops.p >= high)
+            size, right = (np.bincount(documents[served], w) for w in (None, tops.y[served]))
+            # The certificate's test with right and wrong exchanged, at the same level of 5 %.
+            wrong, size = (size - right)[size > 0], size[size > 0]
+            contradicted = doubt(size, wrong, 1.0 - target) < 0.05
+            if contradicted or (parent.high is None and size.sum() < min_mentions):
                 high = None
         found[node] = replace(row, high=high)
     return found
