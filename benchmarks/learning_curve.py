@@ -4,10 +4,11 @@
     umls-reranker run RECIPE --eval_steps 625 --save_total_limit 100
     python benchmarks/learning_curve.py RECIPE
 
-Reads the run's checkpoints, candidate lists and mentions; the run may still be training. For each checkpoint: acc@1
-of the cross-encoder alone and of all features of the recipe, among dev mentions with their concept in the dictionary.
-The weights of the features are fitted on dev as well, each fold of documents by those of the others, so that the
-calibration split need not be scored for every checkpoint. Logits are kept in `--keep`. Prints Markdown.
+Reads the run's checkpoints, candidate lists and mentions. For each checkpoint, among dev mentions with their concept
+in the dictionary: acc@1 of the cross-encoder alone, for all of them and for those with a string or a concept that
+training lacked, and of all features of the recipe. The last row averages the logits of all checkpoints. The weights of
+the features are fitted on dev as well, each fold of documents by those of the others, so that the calibration split
+need not be scored for every checkpoint. Logits are kept in `--keep`. Prints Markdown.
 """
 
 import argparse
@@ -49,26 +50,35 @@ def main() -> None:
     counts = StringCounts.fit(zip(*columns, strict=True))
     features = recipe.calibration.features or ["cross_encoder"]
     without = accuracy(lists, np.zeros(len(lists.names), np.float32), counts, features, recipe.run.seed, drop=True)
-    print(
-        f"retriever alone {in_dictionary(lists, lists.offsets[:-1]):.3f}, "
-        f"all features but the cross-encoder {without:.3f}\n"
-    )
-    print("| pairs seen | step | cross-encoder alone | all features | its gain |\n|---|---|---|---|---|")
+    columns = {"strings": (mentions["train"]["mention"], lists.mentions)}
+    columns["concepts"] = mentions["train"]["cui"], lists.annotations.cuis
+    new = {kind: ~np.isin(np.array(own, str), np.array(known, str)) for kind, (known, own) in columns.items()}
+
+    def alone(first) -> str:
+        return " | ".join(f"{in_dictionary(lists, first, among):.3f}" for among in (True, *new.values()))
+
+    def show(title, logits) -> None:
+        fused = accuracy(lists, logits, counts, features, recipe.run.seed)
+        print(
+            f"| {title} | {alone(first_places(logits, lists))} | {fused:.3f} | {100 * (fused - without):+.1f} |",
+            flush=True,
+        )
+
+    print("| pairs seen | step | alone | strings not seen | concepts not seen | all features | its gain |")
+    print(f"|{'---|' * 7}\n| retriever | | {alone(lists.offsets[:-1])} | | |")
+    print(f"| all but the cross-encoder | | | | | {without:.3f} | |")
     arguments.keep.mkdir(parents=True, exist_ok=True)
     states = {path.parent: read_json(path) for path in (run / "checkpoints").glob("checkpoint-*/trainer_state.json")}
+    found = []
     for checkpoint, state in sorted(states.items(), key=lambda item: item[1]["global_step"]):
         kept = arguments.keep / f"{checkpoint.name}.npy"
         if not kept.exists():
             scorer = PairScorer.from_folder(checkpoint, template, recipe.run.device)
             np.save(kept, score_lists(scorer, lists, checkpoint.name).logits)
-        logits = np.load(kept)
-        alone = in_dictionary(lists, first_places(logits, lists))
-        fused = accuracy(lists, logits, counts, features, recipe.run.seed)
-        print(
-            f"| {round(state['epoch'] * pairs):,} | {state['global_step']:,} | {alone:.3f} | {fused:.3f} | "
-            f"{100 * (fused - without):+.1f} |",
-            flush=True,
-        )
+        found.append(np.load(kept))
+        show(f"{round(state['epoch'] * pairs):,} | {state['global_step']:,}", found[-1])
+    if found:
+        show("mean logits |", np.mean(found, axis=0))
     print(f"\n{platform.processor() or platform.machine()}, {date.today()}; {len(lists):,} dev mentions.")
 
 
@@ -78,9 +88,9 @@ def first_places(log_odds, lists):
     return top_two(log_odds, lists.offsets)[0]
 
 
-def in_dictionary(lists, first) -> float:
-    """acc@1 among mentions with their concept in the dictionary."""
-    return float(lists.is_right(first)[lists.annotations.in_dictionary].mean())
+def in_dictionary(lists, first, among=True) -> float:
+    """acc@1 among mentions with their concept in the dictionary, (n,) bool `among` all."""
+    return float(lists.is_right(first)[lists.annotations.in_dictionary & among].mean())
 
 
 def accuracy(lists, logits, counts, features, seed, drop=False) -> float:

@@ -90,7 +90,7 @@ def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str,
     if lacking and not has_dictionary:
         raise UserError(
             f"candidate_fields: no candidate of {own.path} has a {lacking[0]}, and the recipe names no dictionary "
-            "(umls_dir or obo); give one of the two, or leave it out"
+            "(umls_dir, or obo with concept_source: obo); give one of the two, or leave it out"
         )
     if makes_concepts:
         make_concepts(stages["concepts"], source._replace(concepts=own.joined(source.concepts)))
@@ -120,7 +120,8 @@ def make_concepts(stage, source) -> None:
         report = source.report
         report["concepts"] = write_concepts(source.concepts, source.hierarchy, folder, stage.key)
         table = ConceptTable.load(folder)
-        report.setdefault("typed", table.typed)
+        # Lists add concepts, and types to concepts without one.
+        report["typed"] = table.typed
         report["relations"] = write_relations(source.relations, table.cui_numbers, folder)
         if isinstance(source.relations, Reading):
             report["mrrel"] = source.relations.report

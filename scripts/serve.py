@@ -39,13 +39,14 @@ def main() -> None:
         reranker.rerank("warm-up", ["warm", "up"])
         if linker is not None:
             linker.link("warm-up")
-    if recipe.run.dry_run:
-        print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
-        return
     with open_log(recipe) as log:
         reranker.monitor = make_monitor(recipe, reranker.folder, log)
+        app = create_app(reranker, serving, linker)
+        if recipe.run.dry_run:
+            print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
+            return
         config = uvicorn.Config(
-            create_app(reranker, serving, linker),
+            app,
             host=serving.host,
             port=serving.port,
             http=http_protocol(serving.read_seconds),
@@ -75,8 +76,8 @@ def load(recipe):
 
 
 def open_log(recipe):
-    """The monitor's log, if the recipe names one."""
-    if not recipe.monitoring.monitor_log:
+    """The monitor's log, if the recipe names one and a service will write it."""
+    if recipe.run.dry_run or not recipe.monitoring.monitor_log:
         return nullcontext()
     path = Path(recipe.monitoring.monitor_log)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,9 @@ def test_each_character_before_a_parenthesis_is_read_once(part):
         # Punctuation ends a clause only where a space follows.
         ("type 1.5 diabetes.(TD)", {"TD": "type 1.5 diabetes."}),
         ("type one. diabetes (TD)", {}),
+        # Any white space parts words.
+        ("patients with\nacute myocardial\ninfarction (AMI)", {"AMI": "acute myocardial\ninfarction"}),
+        ("low\u00a0heart\u2009rate (HR)", {"HR": "heart\u2009rate"}),
         ("MRI (magnetic resonance imaging) (MRI)(ECG) or (none)", {"MRI": "magnetic resonance imaging"}),
     ],
 )

@@ -1,5 +1,6 @@
 """Mentions in files: the same rows for any format, any chunks and any starting point."""
 
+import gzip
 import json
 
 import pyarrow as pa
@@ -44,6 +45,16 @@ def read(file, start, stop, most):
 
 def as_rows(piece):
     return [json.loads(line) for line in piece] if isinstance(piece, list) else piece.to_pylist()
+
+
+def test_a_packed_file_of_a_folder_is_not_left_out_silently(tmp_path, kind):
+    path = write(tmp_path / "in", kind, ROWS, "a")
+    packed = tmp_path / "in" / f"b{path.suffix}.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{packed.name} would be left out; unpack it, or take it out of the folder"):
+        open_mentions(tmp_path / "in", 6)
+    packed.rename(tmp_path / "in" / "notes.txt.gz")
+    assert open_mentions(tmp_path / "in", 6).rows == 23
 
 
 @pytest.mark.parametrize("shard", [1, 6, 100])

@@ -3,6 +3,8 @@
 import re
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
 from list_fixtures import write_lists
@@ -194,6 +196,16 @@ def test_a_split_without_mentions_is_named_with_the_counts(tmp_path):
     path = write_lists(tmp_path / "own.jsonl", [row | {"split": "train"} for row in make_rows()])
     with pytest.raises(UserError, match=r"no mention fell into the split 'dev' \(mentions by split: .*'train': 24"):
         read(path)
+
+
+@pytest.mark.parametrize("kind", [pa.large_list, pa.list_view, lambda item: pa.list_(item, 3)])
+def test_lists_of_any_kind_bring_their_scores(tmp_path, kind):
+    table = pa.Table.from_pylist(make_rows())
+    place = table.schema.get_field_index("candidates")
+    column = pa.array(table["candidates"].to_pylist(), kind(table.schema.field(place).type.value_type))
+    pq.write_table(table.set_column(place, "candidates", column), tmp_path / "own.parquet")
+    own = read(tmp_path / "own.parquet")
+    assert own.scores == ("my",) and own.report["unread_keys"] == ["page"]
 
 
 def test_a_table_without_a_column_names_it(tmp_path):

@@ -14,10 +14,12 @@ import datasets
 import pytest
 import yaml
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
+from list_fixtures import write_lists
 
 from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.data.mentions import SPLITS
 from umls_reranker.data.relations import RELATION_KINDS, RelationTable
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_data.py"
@@ -225,6 +227,21 @@ def test_one_ontology_or_several(prepare, tmp_path):
     assert {"obo 1", "obo 2"} <= set(json.loads((both / "concepts" / "manifest.json").read_text())["inputs"])
     single = prepare("--obo", str(obo), concept_source="obo", obo_type_roots=[TYPE_ROOT])
     assert len(ConceptTable.load(single / "concepts")) == 40
+
+
+def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
+    lists = [
+        {"entity": "cold", "doc_id": f"d{n}", "cui": "C9999901", "split": SPLITS[n % 4]}
+        | {"candidates": [{"name": "cold", "cui": "C9999901", "semantic_types": ["Disease or Syndrome"]}]}
+        for n in range(12)
+    ]
+    keys = dict.fromkeys(("corpus", "train_documents", "dev_documents", "umls_dir", "semantic_network_dir"), "")
+    keys |= {"candidate_lists": write_lists(tmp_path / "own.jsonl", lists), "obo": write_obo(tmp_path / "x.obo")}
+    with pytest.raises(UserError, match="obo: is read only with concept_source: obo; set that too, or leave obo out"):
+        prepare(**keys)
+    run = prepare(**keys, concept_source="obo", obo_type_roots=[TYPE_ROOT])
+    # The concept of the lists has a type of the ontology, as its own 40 have.
+    assert (report_of(run, "concepts")["concepts"], report_of(run, "concepts")["typed"]) == (41, 41)
 
 
 def test_without_a_semantic_network_the_one_built_in_serves(prepare):

@@ -136,6 +136,9 @@ def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
             UserError, match=f"semantic_groups: {wrong} is no semantic group; take one of group:ACTI, "
         ):
             kept(semantic_groups=[wrong])
+    without_groups = TypeHierarchy.from_umls(network / "SRDEF")
+    with pytest.raises(UserError, match="DISO is no semantic group; put SemGroups.txt next to SRDEF"):
+        read(folder, semantic_groups=["DISO"], hierarchy=without_groups)
     with pytest.raises(ValueError, match="need a hierarchy"):
         read(folder, semantic_groups=["DISO"])
 

@@ -212,6 +212,18 @@ def test_a_model_that_was_not_evaluated_is_not_published(hub, folder, name, scri
     assert refused(publish, folder, REPO, "v1.0.0") == f"{folder / name} is missing; umls-reranker {script} writes it"
 
 
+def test_a_network_that_is_named_but_gone_is_not_published(hub, folder):
+    """The repo would lose it, and its backends.json name it still."""
+    with changing(folder) as new:
+        (new / "onnx").mkdir()
+        (new / "onnx" / "model.onnx").write_bytes(b"network")
+        (new / "backends.json").write_text('{"schema_version": 1, "backends": {"onnx": {"is_recalibrated": false}}}')
+    publish(folder, REPO, "v1.0.0")
+    (folder / "onnx" / "model.onnx").unlink()
+    assert "model.onnx is missing; umls-reranker export writes it" in refused(publish, folder, REPO, "v2.0.0")
+    assert "onnx/model.onnx" in hub.repos[REPO].files("main")
+
+
 def test_a_dry_run_checks_and_sends_nothing(hub, folder):
     assert publish(folder, REPO, "v1.0.0", dry_run=True) == f"{hub.url}/{REPO}"
     assert hub.writes == [] and hub.repos == {}

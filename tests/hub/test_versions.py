@@ -67,6 +67,16 @@ def test_a_version_of_other_mentions_passes_with_a_warning(hub, folder):
         publish(folder, REPO, "v2")
 
 
+def test_a_folder_of_the_repo_s_name_is_not_taken_for_it(hub, folder, tmp_path, monkeypatch):
+    publish(folder, REPO, "v1")
+    monkeypatch.chdir(tmp_path)
+    put(WORSE, folder)
+    shutil.copytree(folder, REPO)
+    assert "is worse on the same 400 mentions" in refused(publish, folder, REPO, "v2")
+    put(GOOD, folder)
+    publish(folder, REPO, "v2")
+
+
 def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
     (folder / "outcomes.parquet").unlink()
     publish(folder, REPO, "v1")

@@ -1,4 +1,7 @@
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +216,47 @@ def test_damaged_weights_are_refused(tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be loaded"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_weights_of_another_configuration_are_refused(tmp_path, layers):
+    """transformers would draw the third layer at random, each time anew, and leave out the second."""
+    config = tiny_encoder(tmp_path) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": layers}))
+    with pytest.raises(UserError, match=f"do not belong together .one of them lacks encoder.layer.{min(layers, 2)}"):
+        load(tmp_path)
+
+
+def test_weights_without_one_of_them_are_refused(tmp_path, kind):
+    weights, lost = tiny_encoder(tmp_path) / "model.safetensors", "encoder.layer.1.attention.self.query.weight"
+    save_file({name: value for name, value in load_file(weights).items() if name != lost}, weights, {"format": "pt"})
+    with pytest.raises(UserError, match=f"lacks {lost}"):
+        load(tmp_path)
+
+
+def test_an_encoder_without_a_pooler_is_loaded(folder, tmp_path, kind):
+    weights = Path(shutil.copytree(folder, tmp_path / "encoder")) / "model.safetensors"
+    kept = {name: value for name, value in load_file(weights).items() if not name.startswith("pooler.")}
+    save_file(kept, weights, {"format": "pt"})
+    assert load(weights.parent).encode(TEXTS).tolist() == load(folder).encode(TEXTS).tolist()
+
+
+def test_vectors_that_are_not_numbers_are_refused(tmp_path, kind):
+    weights = tiny_encoder(tmp_path) / "model.safetensors"
+    content = load_file(weights)
+    content["encoder.layer.1.output.dense.weight"][0, 0] = float("nan")
+    save_file(content, weights, {"format": "pt"})
+    with pytest.raises(UserError, match="gave vectors that are not numbers"):
+        load(tmp_path).encode(["heart"])
+
+
+def test_context_that_does_not_fit_is_refused(tmp_path):
+    """Mentions with less text around them would still be read, the others end in an error of an index."""
+    (tiny_encoder(tmp_path) / "context.json").write_text('{"schema_version": 1, "context_tokens": 32}')
+    with pytest.raises(UserError, match="up to 130 tokens but .* reads at most 128; lower encoder_context_tokens"):
+        load(tmp_path, max_length=64)
+    words = ["a " * 100]
+    assert load(tmp_path, max_length=62).encode(words, (words, words)).shape == (1, 32)
 
 
 def test_unreachable_hub_is_said_in_one_line(monkeypatch, tmp_path):

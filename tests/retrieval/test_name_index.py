@@ -297,6 +297,12 @@ def test_search_parameters_do_not_change_the_index(tmp_path, clustered):
         NameIndex.load(tmp_path / "nprobe=1", "nprobes=8")
 
 
+@pytest.mark.parametrize("parameters", ["nprobe=0", "nprobe=-1", "nprobe=0.5"])
+def test_an_index_that_would_search_no_cluster_is_refused(parameters):
+    with pytest.raises(UserError, match="index_parameters: IVF8,Flat .*set nprobe=8"):
+        faiss_module.new_index(64, "IVF8,Flat", parameters)
+
+
 def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
     vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
     next((tmp_path / "vectors").glob("*.npy")).unlink()

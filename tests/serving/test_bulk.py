@@ -461,6 +461,15 @@ def test_what_json_has_no_type_for_is_written_as_text(tmp_path, reranker):
     )
 
 
+def test_numbers_that_json_lacks_are_written_as_null(tmp_path, reranker):
+    columns = {"entity": ["a"], "candidates": [["b"]], "x": [float("nan")], "y": [[float("inf"), 1.5]]}
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    BulkJob(tmp_path / "in.parquet", tmp_path / "out.jsonl", 4, 4).run(reranker, ALONE)
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    row = json.loads(line, parse_constant=pytest.fail)
+    assert (row["x"], row["y"]) == (None, [None, 1.5])
+
+
 @pytest.mark.parametrize(
     ("column", "reason"),
     [
@@ -491,6 +500,12 @@ def test_an_empty_file_gives_an_empty_file(tmp_path, reranker):
 def test_an_output_of_another_kind_is_refused(tmp_path, rows, target, reason):
     with pytest.raises(UserError, match=reason):
         BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / target, 2, 4)
+
+
+def test_an_output_that_is_a_folder_is_refused_before_any_work(tmp_path, rows):
+    (tmp_path / "out.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"out\.jsonl is a folder"):
+        BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", 4, 8)
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "link.jsonl"])

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from tiny_reranker import as_rows, tiny_reranker
 
-from umls_reranker import UMLSReranker
+from umls_reranker import UMLSReranker, UserError
 from umls_reranker.serving import cluster
 from umls_reranker.serving.cluster import RerankBatches, RerankPartitions
 
@@ -49,3 +49,11 @@ def test_frames_of_spark_gain_the_ranking_and_the_model_is_loaded_once(model, ex
     assert len(frames) == 3 and len(loaded) == 1
     for ranked in frames:
         assert ranked["ranked"].tolist() == expected and ranked["note"].tolist() == ["a", 1]
+
+
+def test_rows_that_were_reranked_are_refused(model):
+    rows = [row | {"ranked": []} for row in ROWS]
+    with pytest.raises(UserError, match="the table has ranked already"):
+        RerankBatches(model, **OPTIONS)(pa.Table.from_pylist(rows))
+    with pytest.raises(UserError, match="the table has ranked already"):
+        next(RerankPartitions(model, **OPTIONS)(iter([pd.DataFrame(rows)])))

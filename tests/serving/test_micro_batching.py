@@ -127,6 +127,15 @@ def test_a_mention_that_fails_fails_alone():
         assert batcher.rerank("after", ["a"])[0] == "after"
 
 
+def test_an_iterator_of_candidates_outlives_a_batch_that_fails(tmp_path):
+    reranker = UMLSReranker.from_pretrained(tiny_reranker(tmp_path / "model"), device="cpu")
+    with MicroBatcher(reranker, deadline_ms=LONG, max_mentions=2) as batcher:
+        good, bad = batcher.submit("cold", iter(["common cold", "flu"])), batcher.submit(" ", ["a"])
+        assert {item.name for item in good.result(30)} == {"common cold", "flu"}
+        with pytest.raises(ValueError, match="entity is blank"):
+            bad.result(30)
+
+
 def test_a_cancelled_mention_is_not_ranked():
     recorder = Recorder(held=True)
     with MicroBatcher(recorder, deadline_ms=0) as batcher:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tiny_reranker import tiny_reranker
 
 from umls_reranker import ConceptLinker
 
@@ -110,3 +111,14 @@ def test_a_recipe_that_will_not_do_ends_in_one_line(scripts, finished, recipe, t
     assert window.code == 2 and "monitor_window: window 30 must be a multiple of 20" in window.errors[0]
     limits = scripts.run("serve", recipe, max_request_mentions=600)
     assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
+
+
+def test_a_dry_run_refuses_what_a_start_would_refuse(scripts, tmp_path):
+    recipe, log = tmp_path / "config.yaml", tmp_path / "monitor.jsonl"
+    model = tiny_reranker(tmp_path / "model")
+    recipe.write_text(f"served_model: {model}\ndevice: cpu\nmonitor_log: {log}\n", encoding="utf-8")
+    window = scripts.run("serve", recipe, dry_run=True, monitor_window=30)
+    assert window.code == 2 and "monitor_window: window 30 must be a multiple of 20" in window.errors[0]
+    limits = scripts.run("serve", recipe, dry_run=True, max_request_mentions=600)
+    assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
+    assert scripts.run("serve", recipe, dry_run=True).code == 0 and not log.exists()

@@ -390,6 +390,15 @@ def test_link_answers_for_each_mention(reranker):
     assert refused(ask(reranker, ("/link", request)))[:2] == (424, "Backend")
 
 
+def test_the_limit_of_candidates_is_of_requests_not_of_what_the_index_finds(reranker):
+    request = {"mentions": [{"mention": "cold"}]}
+    answer = ask(reranker, ("/link", request), linker=OneConcept(reranker), max_candidates=len(NAMES) - 1)
+    assert answer.status_code == 200 and len(answer.json()[0]) == len(NAMES)
+    given = {"mentions": [{"mention": "cold", "candidates": [{"name": name} for name in NAMES]}]}
+    refusal = refused(ask(reranker, ("/rank", given), max_candidates=len(NAMES) - 1))
+    assert refusal == (413, "Validation", "batch size 3 > maximum allowed batch size 2")
+
+
 def test_nothing_a_request_says_is_loaded(reranker):
     body = {"query": "cold", "texts": ["a"], "model": "/etc", "revision": "v9", "index": "../..", "model_id": "org/x"}
     assert (

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 import torch
 from tiny_models import tiny_encoder
+from transformers import AutoModel
 from trigram_encoder import make_concepts
 
 from umls_reranker.core.arguments import EncoderArguments, IndexArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.bi_encoder import BiEncoder, QueryTokenizer
-from umls_reranker.training import encoder_training
 from umls_reranker.training.encoder_training import EncoderTrainer, QueryCollator, QueryNamePairs, train_encoder
 
 CONCEPTS = {
@@ -104,7 +104,7 @@ def test_loss_by_hand(folder, concepts):
     batch = QueryCollator(encoder.queries)(chosen)
     trainer = EncoderTrainer.__new__(EncoderTrainer)
     trainer.pooling = "mean"
-    loss = trainer.compute_loss(encoder_training.AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
+    loss = trainer.compute_loss(AutoModel.from_pretrained(folder).eval(), dict(batch)).item()
     queries = [
         encoder.encode([pair["query"]], pair["left"] is not None and ([pair["left"]], [pair["right"]]) or None)[0]
         for pair in chosen
@@ -172,7 +172,5 @@ def test_a_stopped_training_ends_with_the_same_weights(folder, concepts, tmp_pat
         train(folder, concepts, tmp_path / "cut")
     monkeypatch.undo()
     train(folder, concepts, tmp_path / "cut")
-    whole, cut = (
-        encoder_training.AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut")
-    )
+    whole, cut = (AutoModel.from_pretrained(tmp_path / name).state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

@@ -155,7 +155,8 @@ class MentionArguments:
         "instead of corpus, index and retrieval: file or folder of mentions with candidates from your own pipeline "
         "(.jsonl, .parquet, .arrow), in the format of umls-reranker rerank, best candidates first; each mention has "
         "doc_id, cui (the right concept) and, unless train_documents or the shares decide it, split (train, dev, "
-        "calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, obo) is optional",
+        "calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, or obo with "
+        "concept_source: obo) is optional",
     )
     corpus: str | None = recipe_key(
         None, "pubtator: local path or URL of the corpus, plain or .gz; #sha256=HEX at the end checks the file"

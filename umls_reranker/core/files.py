@@ -34,6 +34,7 @@ __all__ = [
     "replace_folder",
     "require_another",
     "require_format",
+    "strict",
     "write_json",
     "written",
 ]
@@ -143,16 +144,17 @@ def write_json(path: Path, content: Any, default: Callable[[Any], Any] | None = 
     Args:
         default: converts values without a JSON form; None raises TypeError.
     """
-    text = json.dumps(_strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
+    text = json.dumps(strict(content), indent=2, ensure_ascii=False, allow_nan=False, default=default)
     with written(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def _strict(content: Any) -> Any:
+def strict(content: Any) -> Any:
+    """The content with null in place of numbers that are not finite, which JSON lacks."""
     if isinstance(content, dict):
-        return {key: _strict(value) for key, value in content.items()}
+        return {key: strict(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_strict(value) for value in content]
+        return [strict(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 

@@ -77,9 +77,10 @@ def _long_form(short: str, text: str) -> str | None:
             place -= 1
         if place < 0:
             return None
-    # Hyphenated words are kept whole.
-    start = text.rfind(" ", 0, place) + 1
-    long = text[start:]
+    # Hyphenated words are kept whole; a line may end between two words.
+    while place and not text[place - 1].isspace():
+        place -= 1
+    long = text[place:]
     too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)
     holds_itself = short.lower() in long.lower().split()
     return None if len(long) <= len(short) or too_long or holds_itself else long

@@ -30,6 +30,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     from_corpus = mentions.mention_source == "pubtator" and not lists
     if lists:
         _refuse_with_lists(mentions)
+    if concepts.obo and not concepts.names_dictionary:
+        raise UserError("obo: is read only with concept_source: obo; set that too, or leave obo out")
     files: dict[str, tuple[Path, ...]] = {}
     if concepts.concept_source == "obo":
         locators = _required(concepts.obo, "obo")

@@ -178,7 +178,8 @@ def _candidate_keys(rows: pa.Table | Sequence[dict[str, Any]]) -> list[str]:
     """Keys of all candidates, in order."""
     if isinstance(rows, pa.Table):
         kind = rows.schema.field("candidates").type
-        kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        # Of lists of any kind, also those of one size.
+        kind = getattr(kind, "value_type", kind)
         return [part.name for part in kind] if pa.types.is_struct(kind) else []
     items = (item for row in rows for item in row["candidates"] or () if isinstance(item, dict))
     return list(dict.fromkeys(key for item in items for key in item))

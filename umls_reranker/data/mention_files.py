@@ -35,6 +35,7 @@ __all__ = [
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # The column that ranking adds.
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
@@ -110,9 +111,13 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
         shard_rows: pieces will start at multiples of this.
 
     Raises:
-        UserError: the file does not exist, has another format, or cannot be read.
+        UserError: the file does not exist, has another format, or cannot be read; or a file of the folder is packed.
     """
-    files = sorted(file for file in path.iterdir() if file.suffix in FORMATS) if path.is_dir() else [path]
+    inside = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [file for file in inside if file.suffix in FORMATS or file == path]
+    packed = [file for file in inside if file.suffix in PACKED and file.stem.endswith((*FORMATS,))]
+    if packed and path.is_dir():
+        raise UserError(f"{packed[0]} would be left out; unpack it, or take it out of the folder")
     formats = {FORMATS.get(file.suffix) for file in files}
     if not path.exists() or len(formats) != 1 or None in formats:
         reason = "does not exist" if not path.exists() else "is no file (or folder of files of one kind)"

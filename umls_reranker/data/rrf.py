@@ -339,8 +339,11 @@ def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[st
     for group in groups:
         known = hierarchy.resolve(f"group:{group}") or hierarchy.resolve(group)
         if known is None or not known.startswith("group:"):
-            names = sorted({hierarchy.chain(kind)[-1] for kind in hierarchy})
-            raise UserError(f"semantic_groups: {group} is no semantic group; take one of {few(names)}")
+            names = {kind.group for kind in map(hierarchy.__getitem__, hierarchy) if kind.group}
+            remedy = (
+                f"take one of {few(f'group:{name}' for name in names)}" if names else "put SemGroups.txt next to SRDEF"
+            )
+            raise UserError(f"semantic_groups: {group} is no semantic group; {remedy}")
         types += hierarchy.descendants(known)
     return types
 

@@ -15,7 +15,7 @@ from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_parts
 
-__all__ = ["REPO_ID", "download", "hub_api"]
+__all__ = ["REPO_ID", "download", "hub_api", "snapshot"]
 
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
@@ -48,25 +48,38 @@ def download(
         if revision is not None:
             raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
         return path
-    repo_id = str(repo_or_path)
+    return snapshot(
+        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_parts(backend)), is_plain
+    )
+
+
+def snapshot(
+    repo_id: str,
+    revision: str | None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    files: Sequence[str] = (MANIFEST,),
+    is_plain: bool = False,
+) -> Path:
+    """Like `download`, of a Hub repo only."""
     if not re.fullmatch(REPO_ID, repo_id):
         raise UserError(f"{repo_id} is neither a local folder nor a Hub repo written as NAMESPACE/NAME")
 
     with hub_calls(repo_id, token):
         try:
-            snapshot = snapshot_download(
+            found = snapshot_download(
                 repo_id,
                 revision=revision,
                 token=token,
                 cache_dir=cache_dir,
-                allow_patterns=list(files or (MANIFEST, *loaded_parts(backend))),
+                allow_patterns=list(files),
                 library_name="umls_reranker",
                 library_version=__version__,
             )
         except RevisionNotFoundError:
             tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
             raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
-    folder = Path(snapshot)
+    folder = Path(found)
     if not is_plain and not (folder / MANIFEST).is_file():
         raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
     return folder

@@ -13,13 +13,14 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+from ..core.arguments import EXPORTED_FILES
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .card import folder_card
-from .download import REPO_ID, download, hub_api
-from .model_folder import CARD, MANIFEST, METRICS, PARTS, published_files, verify_files, verify_parts
+from .download import REPO_ID, hub_api, snapshot
+from .model_folder import CARD, MANIFEST, METRICS, PARTS, exported, published_files, verify_files, verify_parts
 
 __all__ = ["find_outcomes", "publish"]
 
@@ -61,7 +62,8 @@ def publish(
     """
     folder = Path(folder)
     verify_parts(folder)
-    verify_files(folder, [METRICS])
+    # A network that backends.json names may be missing where only another one is loaded.
+    verify_files(folder, [METRICS, *(name for backend in exported(folder) for name in EXPORTED_FILES[backend])])
     _check_names(repo_id, tag)
     contents = published_files(folder)
     contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()
@@ -177,5 +179,6 @@ def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None =
 
 
 def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:
-    found = download(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
+    # Not `download`: a local folder may have the name of the repo.
+    found = snapshot(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
     return found if found.is_file() else None

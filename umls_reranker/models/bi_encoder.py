@@ -26,14 +26,23 @@ from ..core.files import read_json
 from ..core.progress import progress
 from .batching import batch_mapper, length_batches, token_batches
 from .packed import PackedLayers, load_bert
-from .pretrained import load_pretrained, loading
+from .pretrained import load_body, load_pretrained, loading
 from .template import MARKERS
 from .tokens import PackedTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CONTEXT_FILE", "BiEncoder", "PackedEncoder", "PaddedEncoder", "QueryTokenizer", "padded", "pooled"]
+__all__ = [
+    "CONTEXT_FILE",
+    "BiEncoder",
+    "PackedEncoder",
+    "PaddedEncoder",
+    "QueryTokenizer",
+    "padded",
+    "pooled",
+    "require_room",
+]
 
 POOLINGS = ("mean", "cls")
 # Names of weights in a folder of the encoder alone, and in one with a head (`BertForMaskedLM`).
@@ -164,6 +173,7 @@ class BiEncoder:
         identity = {"model": model, "revision": revision, "pooling": pooling, "max_length": max_length}
         context_file = Path(source) / CONTEXT_FILE
         context = read_json(context_file)["context_tokens"] if context_file.is_file() else 0
+        require_room(model, max_length, context, network.longest)
         return cls(network, tokenizer, identity, context)
 
     @property
@@ -190,6 +200,9 @@ class BiEncoder:
 
         Returns:
             (n, dimension) float32, L2-normalized.
+
+        Raises:
+            UserError: a vector is not finite.
         """
         token_budget = token_budget or TOKEN_BUDGET.get(self.network.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -205,6 +218,10 @@ class BiEncoder:
                 vectors[start + batches] = found
         if bar is not None:
             bar.close()
+        if not np.isfinite(vectors).all():
+            raise UserError(
+                "the encoder gave vectors that are not numbers; its weights are damaged or overflow float16"
+            )
         return vectors
 
     def _encode_chunk(
@@ -306,17 +323,12 @@ class PaddedEncoder(EncoderNetwork):
         """Load a model of safetensors.
 
         Raises:
+            UserError: weights and configuration do not fit.
             OSError, ValueError, SafetensorError: it is missing or corrupt.
         """
         # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
         attention = "eager" if device.type == "cpu" else "sdpa"
-        model = load_pretrained(
-            transformers.AutoModel,
-            folder,
-            dtype=getattr(torch, precision),
-            attn_implementation=attention,
-            use_safetensors=True,
-        )
+        model = load_body(folder, dtype=getattr(torch, precision), attn_implementation=attention)
         return cls(model.to(device), pooling, pad_token_id)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
@@ -324,6 +336,17 @@ class PaddedEncoder(EncoderNetwork):
             input_ids, mask = (torch.from_numpy(array).to(self.device) for array in padded(texts, self.pad_token_id))
             hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
             return pooled(hidden, mask, self.pooling)
+
+
+def require_room(model: str, max_length: int, context_tokens: int, longest: int) -> None:
+    """Refuse mentions in context that would be longer than an encoder reads."""
+    most = max_length + 2 * context_tokens + len(MARKERS)
+    if context_tokens and most > longest:
+        raise UserError(
+            f"a mention of encoder_max_length {max_length} with {context_tokens} tokens of context on each side has "
+            f"up to {most} tokens but {model} reads at most {longest}; "
+            "lower encoder_context_tokens or encoder_max_length"
+        )
 
 
 def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ __all__ = ["fill", "measure_recall", "new_index", "search_exactly", "set_paramet
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
-NPROBE = re.compile(r"(^|,)nprobe=")
+NPROBE = re.compile(r"(^|,)nprobe=\+?0*[1-9]")
 RECALL_QUERIES = 1_000
 RECALL_AT = (1, 10, 64)
 

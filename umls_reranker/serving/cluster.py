@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
+from ..data.mention_files import RANKED, RERANKED
 from .ranked_files import ranked_column, with_ranked
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ class RerankPartitions:
 
         reranker = _load(self.model, tuple(sorted(self.options.items())))
         for frame in frames:
+            if RANKED in frame:
+                raise UserError(f"the table {RERANKED}")
             given = [name for name in MENTION_FIELDS if name in frame]
             # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]

@@ -15,7 +15,7 @@ import numpy as np
 from ..calibration.decisions import Decisions
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
-from ..core.files import written
+from ..core.files import strict, written
 from ..data.candidate_lists import CandidateLists, as_arrow
 from ..data.mention_files import CHUNK_BYTES, FORMATS, RANKED, RERANKED, JsonLines, MentionFile, Tables, open_tables
 
@@ -31,7 +31,7 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
     """Check in advance that a file of mentions can be written to `target`; values are checked as rows are read.
 
     Raises:
-        UserError: the formats do not match, or the format lacks the type of a column.
+        UserError: the formats do not match, the target is a folder, or the format lacks the type of a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,6 +39,8 @@ def check_columns(mentions: MentionFile, target: Path) -> None:
     kind = FORMATS.get(target.suffix)
     if kind is None:
         raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; the output is one file")
     if kind != "jsonl" and isinstance(mentions, JsonLines):
         raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
     if isinstance(mentions, Tables):
@@ -73,7 +75,7 @@ def write_shard(path: Path, pieces: Iterator[tuple[Any, pa.ListArray]]) -> None:
 def _line(row: bytes | dict[str, Any], ranked: list[dict[str, Any]]) -> bytes:
     """A line of JSON unchanged, or a row of a table, with the ranked candidates at the end."""
     if isinstance(row, dict):
-        row = json.dumps(row, ensure_ascii=False, default=_as_text).encode()
+        row = json.dumps(strict(row), ensure_ascii=False, default=_as_text).encode()
     ending = json.dumps(ranked, ensure_ascii=False).encode()
     return b'%s, "%s": %s}\n' % (row.removeprefix(BOM_UTF8).strip().removesuffix(b"}"), RANKED.encode(), ending)
 

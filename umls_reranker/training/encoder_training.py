@@ -8,6 +8,7 @@ and names of concepts, which separate concepts without training mentions.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import (
-    AutoModel,
     AutoTokenizer,
     ProgressCallback,
     Trainer,
@@ -31,8 +31,8 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled
-from ..models.pretrained import load_pretrained, loading
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled, require_room
+from ..models.pretrained import load_body, load_pretrained, loading
 from ..models.template import MARKERS
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
@@ -210,9 +210,11 @@ def train_encoder(
     precision = resolve_precision("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
     attention = "eager" if device.type == "cpu" else "sdpa"
-    options = {"use_safetensors": True, "dtype": "float32", "attn_implementation": attention}
     with loading(f"encoder {index.encoder}"):
-        tokenizer, model = load_pretrained(AutoTokenizer, source), load_pretrained(AutoModel, source, **options)
+        tokenizer = load_pretrained(AutoTokenizer, source)
+        model = load_body(source, dtype="float32", attn_implementation=attention)
+    longest = getattr(model.config, "max_position_embeddings", sys.maxsize)
+    require_room(index.encoder, index.encoder_max_length, encoder.encoder_context_tokens, longest)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     if encoder.encoder_dropout is not None:

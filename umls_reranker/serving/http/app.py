@@ -89,6 +89,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     async def rank(request: RankRequest) -> JSONResponse:
         """Candidates of each mention, best first, with probability, margin, tier and decision."""
         with engine.admitted(len(request.mentions)):
+            engine.require_few(max(len(one.candidates) for one in request.mentions))
             calls = [
                 (one.mention, [item.model_dump() for item in one.candidates], one.entity_type, one.left, one.right)
                 for one in request.mentions

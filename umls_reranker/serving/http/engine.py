@@ -79,7 +79,6 @@ class Engine:
 
     async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
         """Rank mentions, given as arguments of `UMLSReranker.rerank`, together with those of other requests."""
-        self.require_few(max(len(candidates) for _, candidates, *_ in calls))
         with as_refusal():
             return await asyncio.gather(*[asyncio.wrap_future(self.batcher.submit(*call)) for call in calls])
 

@@ -6,6 +6,7 @@ import inspect
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -89,6 +90,9 @@ class MicroBatcher:
         """Like `rerank`, but returns a future; cancelled before its batch starts, it costs nothing."""
         call = SIGNATURE.bind(self.reranker, *args, **kwargs)
         call.apply_defaults()
+        # A batch that fails is ranked again, mention by mention.
+        if isinstance(candidates := call.arguments["candidates"], Iterator):
+            call.arguments["candidates"] = list(candidates)
         waiting = _Waiting(Future(), time.monotonic(), call.args[1:])
         with self._has_room:
             while not self._closed and len(self._queue) >= self.queue_size:
