@@ -181,7 +181,8 @@ def test_damaged_weights(scripts, run, damaged_model):
     before = contents(run)
     encoder = scripts.run("build_index", encoder=damaged_model, encoder_pooling="cls", output_dir=run.parent)
     assert_refused(encoder, str(damaged_model))
-    assert_refused(scripts.run("train", model=damaged_model, output_dir=run.parent), f"{damaged_model}: the weights")
+    refused = f"{damaged_model} cannot be loaded: the weights are corrupt"
+    assert_refused(scripts.run("train", model=damaged_model, output_dir=run.parent), refused)
     left = contents(run)
     assert {name: left[name] for name in left if name != ".checkpoints.partial/resume.json"} == before
 
