@@ -2,7 +2,7 @@
 """How a cross-encoder gets better with the pairs it has seen: each kept checkpoint of a run, on its dev split.
 
     umls-reranker run RECIPE --eval_steps 625 --save_total_limit 100
-    python benchmarks/learning_curve.py RECIPE
+    python benchmarks/learning_curve.py RECIPE --keep FOLDER
 
 Reads the run's checkpoints, candidate lists and mentions. For each checkpoint, among dev mentions with their concept
 in the dictionary: acc@1 of the cross-encoder alone, for all of them and for those with a string or a concept that
@@ -46,16 +46,15 @@ def main() -> None:
         drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(dev))[: arguments.most])
         candidates, dev = candidates.select(drawn), dev.select(drawn)
     lists = CandidateLists.from_run(candidates, dev, concepts, template.candidate_fields)
-    columns = (mentions["train"][name] for name in ("mention", "cui", "semantic_types"))
+    columns = [mentions["train"][name] for name in ("mention", "cui", "semantic_types")]
     counts = StringCounts.fit(zip(*columns, strict=True))
     features = recipe.calibration.features or ["cross_encoder"]
     without = accuracy(lists, np.zeros(len(lists.names), np.float32), counts, features, recipe.run.seed, drop=True)
-    columns = {"strings": (mentions["train"]["mention"], lists.mentions)}
-    columns["concepts"] = mentions["train"]["cui"], lists.annotations.cuis
-    new = {kind: ~np.isin(np.array(own, str), np.array(known, str)) for kind, (known, own) in columns.items()}
+    own = lists.mentions, lists.annotations.cuis
+    new = [~np.isin(np.array(texts, str), np.array(seen, str)) for texts, seen in zip(own, columns, strict=False)]
 
     def alone(first) -> str:
-        return " | ".join(f"{in_dictionary(lists, first, among):.3f}" for among in (True, *new.values()))
+        return " | ".join(f"{in_dictionary(lists, first, among):.3f}" for among in (True, *new))
 
     def show(title, logits) -> None:
         fused = accuracy(lists, logits, counts, features, recipe.run.seed)

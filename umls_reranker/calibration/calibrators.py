@@ -283,7 +283,7 @@ class HierarchicalBetaCalibrator(Calibrator):
         scores = self.root.log_odds(scores)
         if types is None:
             return scores
-        coded = types if isinstance(types, TypeSets) else TypeSets.of(types)
+        coded = TypeSets.of(types)
         # The last line is for rows without types, whose code is -1.
         lines = [self.line(names) for names in (*coded.sets, ())]
         slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))

@@ -32,7 +32,7 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them). Types that the hierarchy does not know count in "default" alone.
     """
-    coded = mention_types if isinstance(mention_types, TypeSets) else TypeSets.of(mention_types)
+    coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.
     codes = len(coded.sets) + 1
     members: dict[str, np.ndarray] = {DEFAULT: np.ones(codes, dtype=bool)}

@@ -146,8 +146,8 @@ class ThresholdTable:
                 near 0.06, about what types differ by.
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
-        own type's acceptance threshold. Afterwards a type is left out of it where its own mentions contradict the
-        promise: a 95 % upper bound of its precision there lies below the target.
+        own type's acceptance threshold. Afterwards a type is left out of it where the mentions that it serves there
+        contradict the promise: the certificate's test finds their precision below the target.
 
         Raises:
             UserError: there is no gold pair.
@@ -155,7 +155,7 @@ class ThresholdTable:
         pairs = _Sorted.of(pair_p, pair_y, np.asarray(pair_mention))
         scored = np.flatnonzero(~np.isnan(np.asarray(top1_p, dtype=np.float64)))
         tops = _Sorted.of(np.asarray(top1_p)[scored], np.asarray(top1_correct)[scored], scored)
-        coded = mention_types if isinstance(mention_types, TypeSets) else TypeSets.of(mention_types)
+        coded = TypeSets.of(mention_types)
         code, members = memberships(coded, hierarchy)
         pair_code, top_code = code[pairs.mention], code[tops.mention]
         rows: dict[str, TypeThreshold] = {}

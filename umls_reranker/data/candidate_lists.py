@@ -70,12 +70,14 @@ class TypeSets:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, values: Sequence[str | Iterable[str] | None]) -> TypeSets:
-        """Of one type, several, or None for each row.
+    def of(cls, values: Sequence[str | Iterable[str] | None] | TypeSets) -> TypeSets:
+        """Of one type, several, or None for each row; `TypeSets` as they are.
 
         Raises:
             TypeError: a value is something else; its one argument is the row.
         """
+        if isinstance(values, TypeSets):
+            return values
         try:
             numbers: defaultdict[str | tuple[str, ...], int] = defaultdict(count().__next__)
             codes = [
