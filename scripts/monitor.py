@@ -98,9 +98,10 @@ def table(state: dict, reference) -> str:
     lines = [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
     lines.append(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
     for name in FIGURES:
-        here, test = state[name], reference.figures[name]
-        shown = "-" if here is None else f"{here:.3f}"
-        lines.append(f"{name:<24}{shown:>8}{test['value']:>8.3f}{test['low']:>16.3f} .. {test['high']:.3f}")
+        # What no mention of the test split has, such as a top score, has no figure.
+        values = (state[name], *(reference.figures[name][key] for key in ("value", "low", "high")))
+        here, value, low, high = ("-" if figure is None else f"{figure:.3f}" for figure in values)
+        lines.append(f"{name:<24}{here:>8}{value:>8}{low:>16} .. {high}")
     for kind, drift in state["drift"].items():
         lines.append(f"{'drift of ' + kind:<24} stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}")
     labelled = state["labelled"]

@@ -107,11 +107,21 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     assert resolve_device("cuda:1").index == 1
 
 
-@pytest.mark.parametrize(("processes", "threads"), [(None, []), ("1", []), ("4", [12, 12])])
-def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, threads):
+@pytest.mark.parametrize(
+    ("processes", "asked", "threads"),
+    [
+        (None, "3", []),
+        ("1", "3", []),
+        ("4", "3", [12] * 2),
+        ("4", "3,2", [12] * 2),
+        ("4", "", [4] * 2),
+        ("4", "0", [4] * 2),
+    ],
+)
+def test_one_process_takes_the_cores_of_those_that_wait(monkeypatch, processes, asked, threads):
     given = []
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
     if processes:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     work_alone()

@@ -188,7 +188,7 @@ def test_a_branch_of_that_name_is_refused(hub, folder):
     assert hub.writes == []
 
 
-@pytest.mark.parametrize("tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee"])
+@pytest.mark.parametrize("tag", ["", "v 1", "v1/2", "-v1", "v1.", "v1..2", "v1.lock", "v1^", "feedbee", "main"])
 def test_a_tag_that_git_may_refuse_is_refused_first(hub, folder, tag):
     assert refused(publish, folder, REPO, tag).startswith(f"tag {tag!r}")
     assert hub.log == []

@@ -15,7 +15,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.data.normalization import normalize_name
-from umls_reranker.hub.model_folder import verify_parts
+from umls_reranker.hub.model_folder import changing, verify_parts
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -324,6 +324,16 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
     tops = [entry["ranked"][0]["score"] for entry in written if entry["ranked"]]
     assert figures["mean_top_score"] == pytest.approx(sum(tops) / 2)
     assert figures["candidates"] == 3 and figures["per_type"]["T184"]["mentions"] == 2
+
+    unmeasured = shutil.copytree(model, tmp_path / "model")
+    reference = json.loads((model / "reference.json").read_text(encoding="utf-8"))
+    reference["figures"]["mean_top_score"] = dict.fromkeys(("value", "low", "high"))
+    with changing(unmeasured) as new:
+        (new / "reference.json").write_text(json.dumps(reference), encoding="utf-8")
+    table = scripts.run("monitor", unmeasured, target)
+    assert table.code == 0, table.err
+    (line,) = (line for line in table.out.splitlines() if line.startswith("mean_top_score"))
+    assert line.split()[2:] == ["-", "-", "..", "-"]
 
 
 def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, reranker, monkeypatch, tmp_path):

@@ -2,7 +2,16 @@
 
 import os
 
-__all__ = ["usable_cores"]
+__all__ = ["openmp_threads", "usable_cores"]
+
+
+def openmp_threads() -> int | None:
+    """Threads of a process by ``OMP_NUM_THREADS``, or None if it gives no number.
+
+    Of a list, which OpenMP takes for nested levels, the first number counts.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) or None if first.isdecimal() else None
 
 
 def usable_cores() -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from .cores import openmp_threads
 from .errors import UserError
 
 __all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device", "work_alone"]
@@ -51,9 +52,9 @@ def sharing_processes(device: str) -> PartialState:
 
 def work_alone() -> None:
     """Take the cores of the other processes on this machine too, which wait until this one is done."""
-    processes, threads = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"))
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > 1:
-        torch.set_num_threads(processes * threads)
+        torch.set_num_threads(processes * (openmp_threads() or 1))
 
 
 def resolve_precision(

@@ -107,6 +107,8 @@ def _check_names(repo_id: str, tag: str) -> None:
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag) or ".." in tag or tag.endswith(".lock"):
         raise UserError(f"tag {tag!r} must be letters, digits, dots, dashes and underscores, e.g. v1.0.0")
+    if tag == "main":
+        raise UserError("tag 'main' is the branch that holds the newest version; choose a name such as v1.0.0")
     if re.fullmatch(r"[0-9a-f]{5,40}", tag):
         raise UserError(f"tag {tag!r} looks like a commit; choose a name such as v1.0.0")
 

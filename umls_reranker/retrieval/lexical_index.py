@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
 from ..core.arrays import expand_ranges
-from ..core.cores import usable_cores
+from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.progress import progress
@@ -157,7 +156,7 @@ class LexicalIndex:
         def search(numbers: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return self._nearest(queries[numbers], width)
 
-        threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+        threads = openmp_threads() or usable_cores()
         with ThreadPoolExecutor(threads) as pool:
             return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
