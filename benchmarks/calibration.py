@@ -52,7 +52,7 @@ def main() -> None:
     lists = len(utility)
     offsets = np.arange(lists + 1) * CANDIDATES
     scores, y = utility.ravel(), labels.ravel()
-    p = sigmoid(choice_log_odds(scores, np.zeros(lists), offsets, np.arange(len(scores))))
+    p = sigmoid(choice_log_odds(scores, offsets, np.arange(len(scores))))
     of_pair = np.repeat(document, CANDIDATES)
     best = p.reshape(utility.shape).argmax(axis=1)
     top_p, top_y = (np.take_along_axis(a.reshape(utility.shape), best[:, None], 1)[:, 0] for a in (p, y))

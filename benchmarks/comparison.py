@@ -13,8 +13,7 @@ import argparse
 
 import numpy as np
 
-from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums
-from umls_reranker.evaluation.linking import ratio
+from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums, ratio
 from umls_reranker.evaluation.outcomes import sums_to_f1
 
 DOCUMENTS = (10, 20, 40)

@@ -124,10 +124,12 @@ def agree(options, scorers, theirs) -> None:
 
 
 def lists(options) -> None:
-    """Whole lists in float32: all candidates scored, those that can win, and CrossEncoder.rank."""
+    """Whole lists in float32 and by each exported network: all scored, those that can win, and CrossEncoder.rank."""
     from overhead import rows_of
 
+    from umls_reranker import UMLSReranker
     from umls_reranker.data.candidate_lists import CandidateLists
+    from umls_reranker.hub.model_folder import exported
 
     rows, _ = rows_of(options.run, options.mentions)
     reranker, theirs = our_reranker(options, "float32"), their_encoder(options, "float32")
@@ -142,19 +144,27 @@ def lists(options) -> None:
             theirs.rank(mention, texts[start:end], show_progress_bar=False) for mention, (start, end) in spans
         ]
     }
-    for ending, exhaustive in (("all scored", True), ("those that can win", False)):
-        runs[f"rerank, {ending}"] = lambda exhaustive=exhaustive: [
-            reranker.rerank(*row.values(), exhaustive=exhaustive) for row in rows
-        ]
-        runs[f"rerank_batch, {ending}"] = lambda exhaustive=exhaustive: reranker.rerank_batch(
-            *columns, exhaustive=exhaustive
-        )
+    model = options.run / "model"
+    rerankers = {"": reranker} | {
+        f", {backend}": UMLSReranker.from_pretrained(model, backend=backend) for backend in exported(model)
+    }
+    for backend, one in rerankers.items():
+        for ending, exhaustive in (("all scored", True), ("those that can win", False)):
+            runs[f"rerank, {ending}{backend}"] = lambda one=one, exhaustive=exhaustive: [
+                one.rerank(*row.values(), exhaustive=exhaustive) for row in rows
+            ]
+            runs[f"rerank_batch, {ending}{backend}"] = lambda one=one, exhaustive=exhaustive: one.rerank_batch(
+                *columns, exhaustive=exhaustive
+            )
     times, results = interleaved(runs, options.rounds)
-    whole, part = (results[f"rerank_batch, {ending}"] for ending in ("all scored", "those that can win"))
-    same = sum(one[0].cui == other[0].cui for one, other in zip(whole, part, strict=True))
-    scored = sum(ranked[0].scored for ranked in part) / sum(map(len, part))
-    print(f"\n{len(rows)} mentions, lists of {len(part[0])}, {threads()} threads; {scored:.1%} of the candidates")
-    print(f"scored, the first one the same for {same} mentions\n")
+    whole = results["rerank_batch, all scored"]
+    print(f"\n{len(rows)} mentions, lists of {len(whole[0])}, {threads()} threads.")
+    for backend in rerankers:
+        part = results[f"rerank_batch, those that can win{backend}"]
+        same = sum(one[0].cui == other[0].cui for one, other in zip(whole, part, strict=True))
+        scored = sum(ranked[0].scored for ranked in part) / sum(map(len, part))
+        print(f"Scored{backend or ', float32'}: {scored:.1%}, the first candidate the same for {same} mentions.")
+    print()
     print("| run | mentions a second, best | median | times `rank` | times all scored |\n|:---|---:|---:|---:|---:|")
 
     def times_of(other: str, name: str) -> float:
@@ -162,6 +172,7 @@ def lists(options) -> None:
 
     for name, seconds in times.items():
         rates = f"{len(rows) / min(seconds):.1f} | {len(rows) / np.median(seconds):.1f}"
+        # In float32.
         all_scored = f"{name.split(',')[0]}, all scored"
         ratio = f"{times_of(all_scored, name):.2f}" if all_scored in times else ""
         print(f"| {name} | {rates} | {times_of('CrossEncoder.rank', name):.2f} | {ratio} |")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from umls_reranker.core.arguments import MiningArguments, RunArguments
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script, should_run, table_console
 from umls_reranker.core.stage_keys import pairs_stage
 from umls_reranker.core.stages import RunFolder
 
@@ -120,14 +120,12 @@ def shown(recipe, run) -> dict:
 
 def say(folder, summary) -> None:
     """Complete the pairs' folder, and print what came out."""
-    from rich.console import Console
-
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.retrieval.mining_report import mining_examples, mining_table
 
     write_dataset_dict_index(folder, SPLITS)
     write_json(folder / "mining_report.json", summary)
-    console = Console(width=None if Console().is_terminal else 120)
+    console = table_console()
     console.print(mining_table(summary))
     console.print(mining_examples(summary["train"]))
 

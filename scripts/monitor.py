@@ -95,6 +95,8 @@ def add_labels(monitor, folder: Path) -> None:
 
 
 def table(state: dict, reference) -> str:
+    from umls_reranker.calibration.inputs import ALL_INPUTS
+
     lines = [f"{state['mentions']:,} mentions, {state['without_candidates']:,} of them without candidates", ""]
     lines.append(f"{'figure':<24}{'here':>8}{'test':>8}{'95 % interval of test':>24}")
     for name in FIGURES:
@@ -104,6 +106,10 @@ def table(state: dict, reference) -> str:
         lines.append(f"{name:<24}{here:>8}{value:>8}{low:>16} .. {high}")
     for kind, drift in state["drift"].items():
         lines.append(f"{'drift of ' + kind:<24} stability index {drift['psi']:.3f}, p = {drift['p_value']:.2g}")
+    if set(state["inputs"]) - {ALL_INPUTS}:
+        # Else a figure that is low since inputs are missing looks like a worse model.
+        lines += ["", "mentions by the inputs that decided them; those of test have all:"]
+        lines += [f"  {name:<30}{count:>8,}" for name, count in state["inputs"].items()]
     labelled = state["labelled"]
     if labelled["labels"]:
         ece = labelled["debiased_ece"]

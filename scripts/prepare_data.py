@@ -13,7 +13,7 @@ from umls_reranker.core.arguments import ConceptArguments, MentionArguments, Run
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import Recipe, parse_recipe
-from umls_reranker.core.script import run_script, should_run
+from umls_reranker.core.script import run_script, should_run, table_console
 from umls_reranker.core.stage_keys import prepared_stages
 from umls_reranker.core.stages import RunFolder, Stage
 
@@ -32,17 +32,20 @@ def main() -> None:
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):
         due = [stage for stage in stages if should_run(stage, **flags)]
-        if due and recipe.mentions.candidate_lists:
+        if not due:
+            return
+        if recipe.mentions.candidate_lists:
             make_of_lists(recipe, run, files, {stage.name: stage for stage in stages}, due)
-        elif due:
+        else:
             make(recipe, run, files, due)
+        from umls_reranker.data.reading_report import reading_table
+
+        reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
+        table_console().print(reading_table(*reports))
 
 
 def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due: list[Stage]) -> None:
-    from rich.console import Console
-
     from umls_reranker.data.mentions import hold_out_synonyms
-    from umls_reranker.data.reading_report import reading_table
     from umls_reranker.data.sources import read_concepts, split_shares
 
     # Refused before hours of reading.
@@ -65,16 +68,11 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
     for stage in due:
         if stage.name == "mentions":
             make_mentions(recipe, run, files, stage, found)
-    reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
-    Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
 
 
 def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str, Stage], due: list[Stage]) -> None:
-    from rich.console import Console
-
     from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.reading_report import reading_table
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
 
@@ -107,8 +105,6 @@ def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str,
             )
             summary |= {"lists": own.report} | counts
             write_json(folder / "read_report.json", summary)
-    reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
-    Console(width=None if Console().is_terminal else 120).print(reading_table(*reports))
 
 
 def make_concepts(stage, source) -> None:

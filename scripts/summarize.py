@@ -14,7 +14,7 @@ import warnings
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import run_script
+from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stages import RunFolder
 
 
@@ -22,23 +22,25 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("report", "evaluate")
-    from rich.console import Console
-
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
     from umls_reranker.hub.model_folder import METRICS
 
     report = read_json(run.path / "report" / METRICS)
-    console = Console(width=None if Console().is_terminal else 120)
+    console = table_console()
     # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))
     console.print(linking_table(report))
     console.print(figures_table(report))
-    console.print(f"\n{what_was_made(run)}", highlight=False)
-    console.print(checklist_line(run), highlight=False)
-    console.print(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}")
-    console.print(f"A page to look at: {run.path / 'report' / 'report.html'}\n", highlight=False, soft_wrap=True)
+    console.print(f"\n{what_was_made(run)}", markup=False, highlight=False)
+    console.print(checklist_line(run), markup=False, highlight=False)
+    console.print(
+        f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}", markup=False
+    )
+    console.print(
+        f"A page to look at: {run.path / 'report' / 'report.html'}\n", markup=False, highlight=False, soft_wrap=True
+    )
     lines = example_call(run.path / "model", texts, ranked)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(lines, {})
@@ -109,10 +111,12 @@ def example_call(model, texts: list[str], ranked: list[list[dict]]) -> str:
     """Lines to paste that rerank three names for an accepted example, if there is one."""
     chosen = next((row for row, items in enumerate(ranked) if items and items[0]["accepted"]), 0)
     names = sorted(dict.fromkeys(item["name"] for item in ranked[chosen][:3]))
+    listed = "".join(f"    {name!r},\n" for name in names)
     return (
         "from umls_reranker import UMLSReranker\n\n"
         f"reranker = UMLSReranker.from_pretrained({str(model)!r})\n"
-        f"for item in reranker.rerank({texts[chosen]!r}, {names!r}):\n"
+        f"candidates = [\n{listed}]\n"
+        f"for item in reranker.rerank({texts[chosen]!r}, candidates):\n"
         "    print(f'{item.cross_encoder_score:.3f}  {item.tier:6}  {item.name}')\n"
     )
 

@@ -174,7 +174,7 @@ def test_more_documents_of_the_same_do_not_help_below_the_target():
         ([0.9, 0.9], [1, 1], [1, None], {}, r"row 1: the document is missing"),
         ([0.9, 0.9], [1], [1, 2], {}, r"2 scores, 1 correct, 2 documents: give one of each"),
         ([0.9, 0.9], [1, 1], ["a", "a"], {}, r"all mentions are of 1 document; .*cannot be learned from one"),
-        ([], [], [], {}, r"all mentions are of 0 document"),
+        ([], [], [], {}, "there are no mentions"),
         ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, r"target_precision: 95 must lie between 0 and 1"),
         ([0.9, 0.9], [1, 1], [1, 2], {"confidence": 1.0}, r"confidence: 1.0 must lie between 0 and 1"),
     ],

@@ -343,6 +343,21 @@ def test_a_recipe_that_is_nested_too_deeply_is_refused(tmp_path, text):
         load_recipe(tmp_path / "config.yaml")
 
 
+def test_text_that_is_no_json_stays_text_however_deeply_it_is_nested(write):
+    deep = "[" * 20_000
+    recipe = load_recipe(write(f"gradient_checkpointing_kwargs: {{a: '{deep}'}}"))
+    assert recipe.training.gradient_checkpointing_kwargs == {"a": deep}
+    with pytest.raises(UserError, match="must be a mapping, given as JSON"):
+        parse_recipe("x", (RunArguments,), [write(""), "--gradient_checkpointing_kwargs", deep])
+
+
+@pytest.mark.parametrize("line", ['output_dir: "a\\0b"', 'served_model: "a\\ud800b"', 'languages: ["a", "b\\0"]'])
+def test_text_that_no_path_can_hold_is_refused(write, line):
+    key = line.partition(":")[0]
+    with pytest.raises(UserError, match=rf"config\.yaml: {key}: .* holds (a NUL|half of a surrogate pair)"):
+        load_recipe(write(line))
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

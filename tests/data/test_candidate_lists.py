@@ -120,6 +120,14 @@ def test_tables_are_refused_as_objects_are(change, reason):
             make(HIERARCHY, given)
 
 
+@pytest.mark.parametrize("key", ["entity", "entity_type"])
+def test_a_date_that_python_lacks_is_refused_with_its_column(key):
+    columns = {"entity": pa.array(["a"]), "candidates": pa.array([["b"]])}
+    table = pa.table(columns | {key: pa.array([2**62], pa.timestamp("s"))})
+    with pytest.raises(ValueError, match=rf"^{key} cannot be read as timestamp\[s\] .*; give it as text"):
+        CandidateLists.from_table(HIERARCHY, table)
+
+
 @pytest.mark.parametrize(
     ("item", "reason"),
     [

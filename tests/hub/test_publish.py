@@ -183,8 +183,9 @@ def test_an_existing_tag_is_refused_before_anything_is_sent(hub, folder):
 
 
 def test_a_branch_of_that_name_is_refused(hub, folder):
-    hub.repos[REPO] = Repo(private=True)
-    assert "already has a branch 'main'" in refused(publish, folder, REPO, "main")
+    hub.repos[REPO] = repo = Repo(private=True)
+    repo.branches["next"] = repo.branches["main"]
+    assert "already has a branch 'next'" in refused(publish, folder, REPO, "next")
     assert hub.writes == []
 
 

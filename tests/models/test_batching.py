@@ -85,5 +85,4 @@ def test_threads_of_the_pool_compute_alone_and_others_as_before(two_threads):
 def test_one_thread_needs_no_pool(two_threads):
     torch.set_num_threads(1)
     assert worker_pool() is None
-    with batch_mapper(torch.device("cpu")) as mapped:
-        assert list(mapped(str, [1, 2])) == ["1", "2"]
+    assert list(batch_mapper(torch.device("cpu"))(str, [1, 2])) == ["1", "2"]

@@ -18,8 +18,8 @@ def ranked(score, tier, accepted, rival=0.1):
     ]
 
 
-def threshold(high=0.9):
-    return TypeThreshold(0.5, high, 0.3, None, None, 0, 0, 0, "default", "default")
+def threshold(high=0.9, level="default"):
+    return TypeThreshold(0.5, high, 0.3, None, None, 0, 0, 0, level, "default")
 
 
 @pytest.mark.parametrize(
@@ -27,15 +27,15 @@ def threshold(high=0.9):
     [
         (
             ranked(0.95, "high", True),
-            threshold(),
+            threshold(level="T047"),
             [],
             "medium",
             ["0.950, is at or above the acceptance threshold of this type, 0.500", "B by 0.850", "95%"],
         ),
         (ranked(0.7, "medium", True), threshold(), [], "medium", ["at or above", "B by 0.600", "begins at 0.900"]),
         (ranked(0.4, "low", False), threshold(), ["cui"], "medium", ["0.400, is below", "B by", "missing: cui"]),
-        (ranked(0.7, "medium", False), threshold(None), [], "high", ["only high is", "B by", "is not certified"]),
-        (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the"]),
+        (ranked(0.7, "medium", False), threshold(None), [], "high", ["only high is", "B by", "of any type from"]),
+        (ranked(0.4, "low", False)[:1], threshold(), [], "medium", ["is below the acceptance threshold of any type"]),
         ([], threshold(), [], "medium", ["no candidate"]),
     ],
 )

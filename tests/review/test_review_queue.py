@@ -111,9 +111,9 @@ def test_no_more_than_there_are():
     assert select_for_review([], 10, judge) == []
 
 
-def test_a_row_that_was_selected_before_gets_the_new_reason_and_no_choice(tmp_path):
+def test_a_row_that_was_selected_before_gets_the_new_reason_and_no_choice_or_note(tmp_path):
     mention = logged()
-    mention = LoggedMention(mention.row | {"reason": RANDOM, "chosen": "C1"}, [], mention.top)
+    mention = LoggedMention(mention.row | {"reason": RANDOM, "chosen": "C1", "note": "old"}, [], mention.top)
     write_queue([(mention, NEAR)], tmp_path / "queue.jsonl")
     (row,) = [json.loads(line) for line in (tmp_path / "queue.jsonl").read_text().splitlines()]
     assert row == {"reason": NEAR} | logged().row and next(iter(row)) == "reason"

@@ -88,6 +88,21 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
         linker.read(["cold"], [document] * 2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (([None],), "mention must be text, not NoneType"),
+        ((["a", 5],), "mention 1: mention must be text, not int"),
+        ((["a"], [b"a"]), "document must be text or None, not bytes"),
+        ((["a"], ["a"], ["0"]), "start must be a number of characters or None, not str"),
+        ((["a"], ["a"], [float("nan")]), "start must be a number of characters or None, not float"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(arguments, reason):
+    with pytest.raises(TypeError, match=f"^{reason}"):
+        ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
+
+
 def test_abbreviations_are_expanded_where_the_run_expanded_them(finished, linker, monkeypatch):
     document = "Acute renal failure (ARF) is sudden. ARF may be mild."
     assert linker.read(["ARF"], [document], [37]).texts == ["ARF"]

@@ -3,8 +3,11 @@
 import errno
 import io
 import json
+import runpy
 import warnings
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,6 +54,17 @@ def feed(monitor, outcomes):
 
 def test_a_new_monitor_has_counts_of_zero_and_no_means():
     assert Monitor().totals() == NOTHING | {"per_type": {}}
+
+
+def test_the_table_shows_what_decided_if_inputs_were_missing():
+    table = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "monitor.py"))["table"]
+    reference = SimpleNamespace(figures=defaultdict(lambda: {"value": 0.7, "low": 0.6, "high": 0.8}))
+    monitor = Monitor()
+    monitor.record([], 3, (0.9, 0.5, "high", True))
+    assert "inputs" not in table(monitor.to_dict(), reference)
+    monitor.record([], 2, (0.4, 0.2, "medium", True), "names, no type")
+    lines = [line.split() for line in table(monitor.to_dict(), reference).splitlines()]
+    assert ["all", "1"] in lines and ["names,", "no", "type", "1"] in lines
 
 
 def test_figures_by_hand():

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from list_fixtures import write_lists
@@ -16,6 +17,8 @@ from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.shipped import shipped
+from umls_reranker.data.labelled_lists import read_labelled_lists
+from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, wait_for_everyone=lambda: None)
@@ -139,6 +142,20 @@ def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_en
 def test_a_table_without_a_column_names_it(tmp_path, monkeypatch, cross_encoder):
     lists = write_lists(tmp_path / "own.parquet", changed(lambda rows: [row.pop("doc_id") for row in rows]))
     assert "own.parquet, row 1: doc_id is missing" in refused(monkeypatch, tmp_path, cross_encoder, lists)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ms"), pa.timestamp("ms", "Mars/Base"), pa.date64()], ids=["year", "zone", "date"]
+)
+@pytest.mark.parametrize("key", ["doc_id", "cui"])
+def test_a_column_of_dates_that_python_lacks_is_named(tmp_path, key, kind):
+    rows = make_rows(2, 2)
+    columns = {name: [row[name] for row in rows] for name in ("doc_id", "cui", "entity", "candidates")}
+    table = pa.table(columns | {key: pa.array([2**60 // 86_400_000 * 86_400_000] * 2, kind)})
+    with pa.ipc.new_file(tmp_path / "own.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(UserError, match=rf"own\.arrow: the column {key}, .*cannot be read .*; give it as text"):
+        read_labelled_lists(tmp_path / "own.arrow", TypeHierarchy([]))
 
 
 def two_logits(folder):

@@ -238,12 +238,13 @@ def test_a_type_is_given_by_id_or_name_and_the_first_one_decides(entity_type, ac
 def test_an_unknown_type_warns_and_takes_the_default():
     row = fit_thresholds().for_type()
     reranker = probabilities(a=row.accept + 1e-6)
-    with pytest.warns(UserWarning, match="unknown to this model: 'T999'; the default") as caught:
+    with pytest.warns(UserWarning, match="unknown to this model: 'T999'; they count as missing") as caught:
         best = reranker.rerank("mention", ["a"], "T999")[0]
     assert caught[0].filename == __file__
     assert best.accepted and best.tier == "medium"
-    with pytest.warns(UserWarning, match="'nonsense'"):
-        known = reranker.rerank("mention", ["a"], ["nonsense", DRUG])[0]
+    with pytest.warns(UserWarning, match="'nonsense'") as caught:
+        ((known,),) = reranker.rerank_batch(["mention"], [["a"]], [["nonsense", DRUG]])
+    assert caught[0].filename == __file__
     assert not known.accepted and known.tier == "reject"
     assert list(reranker.get_statistics()["per_type"]) == [DRUG]
 
@@ -251,7 +252,7 @@ def test_an_unknown_type_warns_and_takes_the_default():
 def test_unknown_types_warn_once_a_call_with_the_first_of_them_in_short():
     reranker = probabilities(a=0.5)
     types = ["x" * 100_000, ["nonsense", DRUG], "T999", "nonsense", *(f"T{number}" for number in range(900, 950))]
-    with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; the default") as caught:
+    with pytest.warns(UserWarning, match="'nonsense', 'T999' and 50 more; they count as missing") as caught:
         reranker.rerank_batch(["mention"] * len(types), [["a"]] * len(types), types)
     assert len(caught) == 1 and len(str(caught[0].message)) < 400
 

@@ -127,6 +127,8 @@ def certify(
     if missing is not None:
         raise UserError(f"row {missing}: the document is missing; give every mention the id of its document")
     count = len(set(columns["documents"]))
+    if not count:
+        raise UserError("there are no mentions; give the scores of mentions whose answers were judged")
     if count < 2:
         raise UserError(
             f"all mentions are of {count} document; what holds for other documents cannot be learned from one, so "

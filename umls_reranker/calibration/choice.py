@@ -1,6 +1,6 @@
 """Lists as choices: one of a mention's candidates, or none of these (McFadden 1974).
 
-With utilities u of the candidates and u_none, ``P(c) = exp(u_c) / (exp(u_none) + sum of exp(u) over the list)``: the
+With utilities u of the candidates minus that of "none", ``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``: the
 probabilities of a list's concepts sum to less than one, and the rest is that of "none". If a concept has several
 candidates, the sum counts the best one. Each candidate has its own probability, so with duplicates the column may sum
 to more.
@@ -21,24 +21,23 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return utility == most.repeat(sizes[sizes > 0])
 
 
-def log_sums(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(n,) log of the sum of exp over none (n,) and each list's candidates (m,)."""
+def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) log of 1, for none, plus the sum of exp over each list's candidates (m,)."""
     filled = np.flatnonzero(list_sizes(offsets))
-    most = none.copy()
+    most = np.zeros(len(offsets) - 1)
     if len(filled):
-        most[filled] = np.maximum(none[filled], np.maximum.reduceat(utility, offsets[filled]))
-    total = np.exp(none - most)
+        most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
+    total = np.exp(-most)
     if len(filled):
         total[filled] += np.add.reduceat(np.exp(utility - most[list_owner(offsets)]), offsets[filled])
     return most + np.log(total)
 
 
-def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+def choice_log_odds(utility: np.ndarray, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
     """Log-odds of the candidates' probabilities, (m,) float64, finite.
 
     Args:
-        utility: (m,) of candidates.
-        none: (n,) of "none of these".
+        utility: (m,) of candidates, minus that of "none of these".
         offsets: (n + 1,).
         concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
             best of them.
@@ -50,6 +49,6 @@ def choice_log_odds(utility: np.ndarray, none: np.ndarray, offsets: np.ndarray, 
         order = np.lexsort((-utility, concepts))
         counted = utility.copy()
         counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
-    log_p = utility - log_sums(counted, none, offsets)[list_owner(offsets)]
+    log_p = utility - log_sums(counted, offsets)[list_owner(offsets)]
     # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
     return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))

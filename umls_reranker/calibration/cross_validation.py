@@ -96,8 +96,7 @@ def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
     if sample.offsets is None:
         return log_loss(calibrator(sample.scores, sample.types), sample.labels, eps) * len(sample.scores)
     utility = calibrator.log_odds(sample.scores, sample.types)
-    none = np.zeros(len(sample.offsets) - 1)
-    return float(log_sums(utility, none, sample.offsets).sum() - sample.labels @ utility)
+    return float(log_sums(utility, sample.offsets).sum() - sample.labels @ utility)
 
 
 def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_sizes, ranking
+from ..core.arrays import list_offsets, list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
 from .inputs import ALL_INPUTS
 from .thresholds import TIERS
@@ -96,7 +96,7 @@ class Decisions:
     @property
     def scored(self) -> np.ndarray:
         """(n,) int64, number of candidates of each mention that the cross-encoder scored."""
-        return list_sizes(np.append(0, np.cumsum(~np.isnan(self.logits)))[self.offsets])
+        return list_sizes(list_offsets(~np.isnan(self.logits))[self.offsets])
 
 
 def rank(

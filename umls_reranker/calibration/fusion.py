@@ -176,8 +176,7 @@ class FeatureFusion:
         concepts: np.ndarray,
     ) -> np.ndarray:
         """Log-odds of the candidates' probabilities, (m,) float64; `concepts` as in `choice.choice_log_odds`."""
-        utility = self.utilities(candidates, lists, offsets)
-        return choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, concepts)
+        return choice_log_odds(self.utilities(candidates, lists, offsets), offsets, concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON numbers only."""

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import RepeatedTexts, list_sizes
+from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..data.candidate_lists import CandidateLists, encoded_texts
 from .fusion import CANDIDATE_FEATURES
 
@@ -206,4 +206,4 @@ def lists_with_any(candidates: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(n,) bool, whether any candidate of a list is true in `candidates` (m,)."""
     if not candidates.any():
         return np.zeros(len(offsets) - 1, bool)
-    return list_sizes(np.append(0, np.cumsum(candidates))[offsets]) > 0
+    return list_sizes(list_offsets(candidates)[offsets]) > 0

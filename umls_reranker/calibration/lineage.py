@@ -3,13 +3,12 @@
 import numpy as np
 
 from ..data.candidate_lists import TypeSets
-from ..data.semantic_types import TypeHierarchy
+from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
 from .score_maps import Types
 
 __all__ = ["DEFAULT", "lineage", "memberships"]
 
 DEFAULT = "default"
-GROUP_PREFIX = "group:"
 
 
 def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:

@@ -58,7 +58,7 @@ def fit_logistic(
             value = np.logaddexp(0.0, utility).sum() - labels @ utility
             p = sigmoid(utility)
         else:
-            log_sum = log_sums(utility, np.zeros(total), offsets)
+            log_sum = log_sums(utility, offsets)
             value = log_sum.sum() - labels @ utility
             p = np.exp(utility - np.repeat(log_sum, np.diff(offsets)))
         away = theta - mean
@@ -134,7 +134,7 @@ def information(features: np.ndarray, theta: np.ndarray, offsets: np.ndarray | N
     utility = features @ theta
     if offsets is None:
         return _information(features, sigmoid(utility), None)
-    log_sum = log_sums(utility, np.zeros(len(offsets) - 1), offsets)
+    log_sum = log_sums(utility, offsets)
     return _information(features, np.exp(utility - log_sum[list_owner(offsets)]), offsets)
 
 

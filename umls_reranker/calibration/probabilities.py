@@ -99,7 +99,7 @@ class InputModel:
             return np.ones(len(concepts), bool)
         own, lacks = _weighed(self.baseline, columns, len(concepts))
         utility = self.baseline.utilities(own, about_lists, offsets)
-        log_odds = choice_log_odds(utility, np.zeros(len(offsets) - 1), offsets, concepts)
+        log_odds = choice_log_odds(utility, offsets, concepts)
         whole = lists_with_any(lacks, offsets).repeat(list_sizes(offsets))
         return (sigmoid(log_odds) >= self.cut) | top_candidates(utility, offsets) | whole
 
@@ -134,7 +134,7 @@ class InputModel:
             # The calibrator was fitted to the utilities of lists with all features.
             whole = ~lists_with_any(lacks, offsets)
             calibrated = np.where(np.repeat(whole, list_sizes(offsets)), calibrated, utility)
-        log_odds = choice_log_odds(calibrated, np.zeros(len(offsets) - 1), offsets, concepts)
+        log_odds = choice_log_odds(calibrated, offsets, concepts)
         return CalibratedScores(utility, sigmoid(log_odds))
 
     def _utilities(
@@ -142,7 +142,7 @@ class InputModel:
     ) -> np.ndarray:
         """(m,) of lists that are scored in part: by the fusion where `scored`, (m,) bool, else by the baseline."""
         assert self.fusion is not None and self.baseline is not None  # else nothing is left unscored
-        inside = np.append(0, np.cumsum(scored))[offsets]
+        inside = list_offsets(scored)[offsets]
         own, _ = _weighed(self.fusion, {name: column[scored] for name, column in columns.items()}, inside[-1])
         known = self.fusion.utilities(own, about_lists, inside)
         utility = self.baseline.utilities(_weighed(self.baseline, columns, len(scored))[0], about_lists, offsets)

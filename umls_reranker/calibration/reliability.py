@@ -15,6 +15,7 @@ __all__ = [
     "calibration_report",
     "debiased_ece",
     "ece",
+    "equal_width",
     "log_loss",
     "reliability_curve",
 ]
@@ -61,7 +62,7 @@ def ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     The plug-in estimate is biased upward: noise inside a bin counts as miscalibration. See `debiased_ece`.
     """
     p, y = _checked(p, y)
-    return float(_absolute_gap(_bin_sums(p, y, _equal_width(p, bins), bins)))
+    return float(_absolute_gap(_bin_sums(p, y, equal_width(p, bins), bins)))
 
 
 def debiased_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
@@ -85,7 +86,7 @@ def reliability_curve(p: np.ndarray, y: np.ndarray, bins: int = 15) -> dict[str,
         ``positive_rate``, and ``standard_error`` of the positive rate under perfect calibration (binomial).
     """
     p, y = _checked(p, y)
-    index = _equal_width(p, bins)
+    index = equal_width(p, bins)
     count, sum_p, sum_y = _bin_sums(p, y, index, bins)
     variance = np.bincount(index, weights=p * (1 - p), minlength=bins)
     used = np.flatnonzero(count)
@@ -128,7 +129,7 @@ def calibration_report(
     """
     p, y = _checked(p, y)
     index, documents = document_index(groups)
-    width, mass = (_equal_width(p, bins), bins), _equal_mass(p, bins)
+    width, mass = (equal_width(p, bins), bins), _equal_mass(p, bins)
     count, sum_p, sum_y = _bin_sums(p, y, *mass)
     # Noise: what remains after subtracting each bin's error.
     noise = (y - p) - ((sum_y - sum_p) / np.maximum(count, 1))[mass[0]]
@@ -190,7 +191,8 @@ def _negative_log_likelihood(p: np.ndarray, y: np.ndarray, eps: float | None = N
     return -np.log(np.where(y == 1, clipped, 1.0 - clipped))
 
 
-def _equal_width(p: np.ndarray, bins: int) -> np.ndarray:
+def equal_width(p: np.ndarray, bins: int) -> np.ndarray:
+    """(n,) int64, the bin of equal width of each probability."""
     return np.minimum((p * bins).astype(np.int64), bins - 1)
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "document_index",
     "document_sums",
     "jackknife_sums",
+    "ratio",
     "random_signs",
 ]
 
@@ -83,7 +84,7 @@ def bootstrap_by_document(
         (low, high) percentiles; see `bootstrap_sums`.
     """
     sums = document_sums(*document_index(groups), [np.asarray(values, dtype=np.float64), np.ones(len(values))])
-    return bootstrap_sums(sums, _mean, resamples=resamples, seed=seed)
+    return bootstrap_sums(sums, ratio, resamples=resamples, seed=seed)
 
 
 def jackknife_sums(
@@ -126,6 +127,12 @@ def random_signs(sums: np.ndarray, *, draws: int = 1000, seed: int = 0) -> np.nd
     return _signs(len(sums), draws, seed) @ sums
 
 
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """First over second column of sums (..., 2); NaN where the second is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
 # Many figures of the same documents need the same draws.
 @lru_cache(maxsize=2)
 def _draws(documents: int, resamples: int, seed: int) -> np.ndarray:
@@ -138,7 +145,3 @@ def _draws(documents: int, resamples: int, seed: int) -> np.ndarray:
 def _signs(documents: int, draws: int, seed: int) -> np.ndarray:
     """(draws, documents) float64, 1 or -1."""
     return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, documents), dtype=np.int8) - 1.0
-
-
-def _mean(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
@@ -79,7 +80,7 @@ class Sample:
         """The rows where `inside` (n,) is true; whole lists only."""
         offsets, types = self.offsets, self.types
         if offsets is not None:
-            kept = np.concatenate([[0], np.cumsum(inside)])[offsets]
+            kept = list_offsets(inside)[offsets]
             # Lists that are left out, and empty lists, whose likelihood is 1 for any map.
             offsets = np.unique(kept)
         if types is not None:

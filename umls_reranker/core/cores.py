@@ -1,8 +1,10 @@
-"""How many cores there are to share work among."""
+"""How many cores and processes there are to share work among."""
 
 import os
 
-__all__ = ["openmp_threads", "usable_cores"]
+from .errors import UserError
+
+__all__ = ["openmp_threads", "started_processes", "usable_cores"]
 
 
 def openmp_threads() -> int | None:
@@ -12,6 +14,18 @@ def openmp_threads() -> int | None:
     """
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) or None if first.isdecimal() else None
+
+
+def started_processes(name: str = "WORLD_SIZE") -> int:
+    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says; 1 without one.
+
+    Raises:
+        UserError: the variable is no such number.
+    """
+    given = os.environ.get(name, "1")
+    if not given.isdecimal() or int(given) < 1:
+        raise UserError(f"the environment's {name} is {given!r}, which is no number of processes; unset it")
+    return int(given)
 
 
 def usable_cores() -> int:

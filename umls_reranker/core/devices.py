@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
 import numpy as np
 import torch
 from accelerate import PartialState
 
-from .cores import openmp_threads
+from .cores import openmp_threads, started_processes
 from .errors import UserError
 
 __all__ = ["resolve_device", "resolve_precision", "sharing_processes", "to_device", "work_alone"]
@@ -45,14 +44,16 @@ def sharing_processes(device: str) -> PartialState:
         device: of the recipe.
 
     Raises:
-        UserError: the device is not on this machine.
+        UserError: the device is not on this machine, or the environment counts no processes.
     """
+    # Accelerate raises ValueError.
+    started_processes()
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timedelta(days=7))
 
 
 def work_alone() -> None:
     """Take the cores of the other processes on this machine too, which wait until this one is done."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = started_processes("LOCAL_WORLD_SIZE")
     if processes > 1:
         torch.set_num_threads(processes * (openmp_threads() or 1))
 

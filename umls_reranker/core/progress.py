@@ -47,9 +47,15 @@ def progress(iterable: Iterable | None = None, *, total: int | None = None, desc
 class _Lines:
     """A file for `tqdm` that writes each state of a bar as a line of its own."""
 
+    def __init__(self) -> None:
+        self._former = ""
+
     def write(self, text: str) -> None:
-        if text := text.strip():
-            sys.stderr.write(f"{text}\n")
+        # Without the times: a bar that is closed shows its last state again.
+        state = text.strip().partition("[")[0]
+        if state and state != self._former:
+            self._former = state
+            sys.stderr.write(f"{text.strip()}\n")
 
     def flush(self) -> None:
         sys.stderr.flush()

@@ -33,7 +33,7 @@ from .arguments import (
     ServingArguments,
 )
 from .errors import UserError
-from .lines import is_finite
+from .lines import is_finite, shown
 from .script import CommandParser
 from .shipped import find_recipe, shipped_recipes
 from .trainer_fields import RESERVED, TrainingStageArguments
@@ -220,6 +220,8 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
     if plain is dict:
         return _options(text)
+    if plain is str:
+        _require_characters(str(text))
     if plain is bool:
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if str(text).lower() not in words:
@@ -236,6 +238,17 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
     return value
 
 
+def _require_characters(text: str) -> None:
+    """Refuse what an escape in YAML can make, and no path can hold."""
+    try:
+        # Bytes of a path on the command line that are not UTF-8 arrive as such escapes.
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{shown(text)} holds half of a surrogate pair; remove it") from None
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{shown(text)} holds a NUL, which no path or name can; remove it")
+
+
 def _require_range(value: float, least: float, most: float) -> None:
     if least <= value <= most and is_finite(value):
         return
@@ -250,7 +263,7 @@ def _options(given: Any) -> dict[str, Any]:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = None
         if isinstance(given, dict):
             return given
@@ -263,7 +276,7 @@ def _options(given: Any) -> dict[str, Any]:
             return [read(item) for item in value]
         try:
             return json.loads(value.lower() if value in ("True", "False", "Null") else value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
 
     return read(given)

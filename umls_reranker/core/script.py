@@ -10,12 +10,15 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import UserError
 from .stages import Stage
 
-__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run", "would_make"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run", "table_console", "would_make"]
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -94,6 +97,13 @@ def leave_process_group() -> None:
 def would_make(name: str, path: Path) -> None:
     """Say on standard error what a dry run would make."""
     print(f"[{name}] would be made in {path}", file=sys.stderr)
+
+
+def table_console() -> Console:
+    """Where tables are printed: as wide as the terminal, and wide enough for them in a log."""
+    from rich.console import Console
+
+    return Console(width=None if Console().is_terminal else 120)
 
 
 def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:

@@ -7,13 +7,13 @@ change when a killed run resumes are listed by name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
+from .cores import started_processes
 from .errors import UserError
 from .files import model_sha256, remembered
 from .recipe import Recipe
@@ -173,7 +173,7 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
     values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
-    values["global_batch_size"] = recipe.training.pairs_per_step(int(os.environ.get("WORLD_SIZE", "1")))
+    values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
     content = _counting({key: values[key] for key in CHECKPOINT_KEYS})
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]

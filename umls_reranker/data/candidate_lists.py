@@ -284,7 +284,7 @@ class CandidateLists:
         try:
             return _from_columns(hierarchy, {name: _whole(table[name]) for name in table.column_names}, scores)
         except (_OtherwiseError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return cls.from_rows(hierarchy, table.to_pylist(), scores)
+            return cls.from_rows(hierarchy, _objects(table), scores)
 
     @classmethod
     def from_concepts(
@@ -434,7 +434,7 @@ class CandidateLists:
             cuis=self.cuis[places],
             preferred_names=self.preferred_names.take(inside),
             definitions=self.definitions.take(inside),
-            offsets=np.append(0, np.cumsum(kept))[self.offsets],
+            offsets=list_offsets(kept)[self.offsets],
             candidate_types=self.candidate_types.take(places),
             scores={name: column[places] for name, column in self.scores.items()},
         )
@@ -473,7 +473,7 @@ class AnnotatedLists(CandidateLists):
 
     def with_candidates(self, kept: np.ndarray) -> Self:
         """The same mentions with some of their candidates, (m,) bool; a right concept that goes is not in the list."""
-        gold, before = self.annotations.gold, np.append(0, np.cumsum(kept))
+        gold, before = self.annotations.gold, list_offsets(kept)
         at, starts = self.offsets[:-1] + gold, self.offsets[:-1]
         gold = np.where((gold >= 0) & np.append(kept, False)[at], before[at] - before[starts], -1)
         return replace(super().with_candidates(kept), annotations=replace(self.annotations, gold=gold))
@@ -671,6 +671,17 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
             else pa.concat_arrays(column.chunks or [pa.nulls(0, column.type)])
         )
     return column
+
+
+def _objects(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a table; ValueError names a column with a date or time zone that Python lacks."""
+    columns = []
+    for name, column in zip(table.column_names, table.itercolumns(), strict=True):
+        try:
+            columns.append(column.to_pylist())
+        except (OverflowError, LookupError, ValueError) as error:
+            raise ValueError(f"{name} cannot be read as {column.type} ({error}); give it as text") from None
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..core.arrays import list_offsets
 from .cuis import cui_strings
 from .parallel import map_in_order
 
@@ -112,7 +113,7 @@ class Lists:
     @classmethod
     def grouped(cls, values: pa.Array, places: np.ndarray, concepts: np.ndarray, size: int) -> Lists:
         """From the ascending concept of each of `places`; there are `size` concepts."""
-        return cls(values, places, np.concatenate([[0], np.cumsum(np.bincount(concepts, minlength=size))]))
+        return cls(values, places, list_offsets(np.bincount(concepts, minlength=size)))
 
     def sizes(self) -> np.ndarray:
         """Number of strings of each concept, (n,), int64."""
@@ -121,14 +122,12 @@ class Lists:
     def kept(self, concepts: np.ndarray) -> Lists:
         """The lists of some concepts, given as (n,) bool."""
         sizes = self.sizes()
-        starts = np.concatenate([[0], np.cumsum(sizes[concepts])])
-        return Lists(self.values, self.places[np.repeat(concepts, sizes)], starts)
+        return Lists(self.values, self.places[np.repeat(concepts, sizes)], list_offsets(sizes[concepts]))
 
     def any_of(self, wanted: Sequence[str]) -> np.ndarray:
         """Whether each concept has one of the `wanted` strings, (n,), bool."""
         hits = pc.is_in(self.values, pa.array(wanted, self.values.type)).to_numpy(zero_copy_only=False)[self.places]
-        totals = np.concatenate([[0], np.cumsum(hits)])
-        return totals[self.starts[1:]] > totals[self.starts[:-1]]
+        return np.diff(list_offsets(hits)[self.starts]) > 0
 
     def slice(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """The places of concepts `first` to `last`, and where those of each start, (last - first + 1,)."""

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import expand_ranges
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
 from .arrow import MappedTable, leave_pages, map_numbers, write_numbers
 from .normalization import hash_names, normalize_names
@@ -44,7 +44,7 @@ class ConceptNames:
     def __init__(self, mapped: MappedTable) -> None:
         self._mapped = mapped
         self._preferred, self._synonyms = mapped.table["name"], mapped.table["synonyms"]
-        self._starts = np.concatenate([[0], np.cumsum([len(chunk) for chunk in self._preferred.chunks])])
+        self._starts = list_offsets([len(chunk) for chunk in self._preferred.chunks])
 
     def preferred(self, rows: np.ndarray) -> pa.StringArray:
         """The preferred names of `rows`, (n,); null for -1."""
@@ -57,7 +57,7 @@ class ConceptNames:
         """
         synonyms = self.take(self._synonyms, rows)
         counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
-        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        offsets = list_offsets(counts)
         names = pa.concat_arrays([self.preferred(rows[rows >= 0]), pc.list_flatten(synonyms)])
         is_first = np.zeros(len(names), dtype=bool)
         is_first[offsets[:-1][counts > 0]] = True

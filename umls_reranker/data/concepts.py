@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from .arrow import (
     DATA_FILE,
@@ -207,7 +208,7 @@ class ConceptTable:
         is_new = np.ones(len(rows), dtype=bool)
         is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
         counts = np.bincount(places[is_new], minlength=len(wanted))
-        return rows[is_new], np.concatenate([[0], np.cumsum(counts)])
+        return rows[is_new], list_offsets(counts)
 
     def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
         """The preferred names of `rows`, (n,); null for -1."""
@@ -284,7 +285,7 @@ class ConceptTable:
         """Rows grouped by type code, and where each group starts (compressed sparse rows)."""
         rows, types = self._typed
         codes = types.indices.to_numpy()
-        starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))])
+        starts = list_offsets(np.bincount(codes, minlength=len(types.dictionary)))
         return starts, rows[np.argsort(codes, kind="stable")].astype(np.int64)
 
 

@@ -143,8 +143,8 @@ def _read(
         raise UserError(
             f"{file.paths[0]}: no retriever can be called {taken or ''!r}; give {taken or ''}{SUFFIX} another name"
         )
-    documents = [_document(file, first + row, value) for row, value in enumerate(_column(rows, "doc_id"))]
-    gold = [_gold(file, first + row, value) for row, value in enumerate(_column(rows, "cui"))]
+    documents = [_document(file, first + row, value) for row, value in enumerate(_column(file, rows, "doc_id"))]
+    gold = [_gold(file, first + row, value) for row, value in enumerate(_column(file, rows, "cui"))]
     _check_candidates(file, first, lists)
     cuis, codes = number_distinct([normalize_cui(text) for text in lists.cuis.texts])
     lists = replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]))
@@ -159,7 +159,7 @@ def _read(
         tuple(key for key in keys if key not in KEYS and not key.endswith(SUFFIX)),
         file,
         first,
-        {name: _column(rows, name) for name in further},
+        {name: _column(file, rows, name) for name in further},
     )
 
 
@@ -185,11 +185,19 @@ def _candidate_keys(rows: pa.Table | Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for item in items for key in item))
 
 
-def _column(rows: pa.Table | Sequence[dict[str, Any]], name: str) -> list[Any]:
+def _column(file: MentionFile, rows: pa.Table | Sequence[dict[str, Any]], name: str) -> list[Any]:
     """A value for each row, or None."""
     if not isinstance(rows, pa.Table):
         return [row.get(name) for row in rows]
-    return rows[name].to_pylist() if name in rows.column_names else [None] * rows.num_rows
+    if name not in rows.column_names:
+        return [None] * rows.num_rows
+    try:
+        return rows[name].to_pylist()
+    # As `Tables.objects`: Python lacks some dates and time zones.
+    except (OverflowError, LookupError, ValueError) as error:
+        raise UserError(
+            f"{file.paths[0]}: the column {name}, {rows[name].type}, cannot be read ({error}); give it as text"
+        ) from None
 
 
 def _document(file: MentionFile, row: int, found: Any) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from xxhash import xxh3_64_intdigest
 
+from ..core.arrays import list_offsets
 from ..core.memory import Memory
 
 __all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts"]
@@ -101,7 +102,7 @@ def _normalized(names: pa.StringArray) -> pa.StringArray:
     kept = np.ones(len(text), dtype=bool)
     kept[last[is_closing]] = False
     sizes[filled[is_closing]] -= 1
-    forms = _strings(np.concatenate([[0], np.cumsum(sizes)]), text[kept])
+    forms = _strings(list_offsets(sizes), text[kept])
     slow = sizes == 0
     slow[np.searchsorted(starts, np.flatnonzero(content >= 128), side="right") - 1] = True
     return _with_others(forms, names, slow) if slow.any() else forms

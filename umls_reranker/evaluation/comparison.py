@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from ..calibration.resampling import document_index, document_sums, jackknife_sums
+from ..calibration.resampling import document_index, document_sums, jackknife_sums, ratio
 from ..core.errors import UserError
 from .checklist import markdown_table
-from .linking import ratio
 from .outcomes import Outcomes, right_answer_sums, sums_to_f1
 
 __all__ = ["compare"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.reliability import reliability_curve
+from ..calibration.reliability import equal_width, reliability_curve
 from ..calibration.resampling import document_index, document_sums
 
 __all__ = ["BINS", "histogram", "reliability_points", "risk_coverage"]
@@ -36,7 +36,7 @@ def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarr
     """
     points = reliability_curve(p, y, BINS)
     index, documents = document_index(groups)
-    cell = np.minimum((np.asarray(p) * BINS).astype(np.int64), BINS - 1)
+    cell = equal_width(np.asarray(p), BINS)
     sums = document_sums(index, documents, [np.ones(len(cell)), np.asarray(y) - np.asarray(p)], cell, BINS)
     n, gap = sums[:, 0], sums[:, 1]
     total = np.maximum(n.sum(axis=0), 1)

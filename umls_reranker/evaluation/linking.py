@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..calibration.resampling import bootstrap_sums, document_index, document_sums
+from ..calibration.resampling import bootstrap_sums, document_index, document_sums, ratio
 from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 
@@ -18,7 +18,6 @@ __all__ = [
     "gold_ranks",
     "linking_metrics",
     "measure",
-    "ratio",
     "tier_metrics",
 ]
 
@@ -164,9 +163,3 @@ def measure(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, 
     """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document."""
     low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
     return {"value": float(statistic(sums.sum(axis=0))), "low": low, "high": high}
-
-
-def ratio(sums: np.ndarray) -> np.ndarray:
-    """First over second column of sums (..., 2); NaN where the second is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return sums[..., 0] / sums[..., 1]

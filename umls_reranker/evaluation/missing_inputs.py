@@ -12,11 +12,9 @@ from ..calibration.probabilities import Calibration
 from ..data.candidate_lists import AnnotatedLists
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .outcomes import Outcomes
-from .slices import slice_figures
+from .slices import key_figures
 
 __all__ = ["missing_input_figures"]
-
-FIGURES = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
 
 
 def missing_input_figures(
@@ -36,8 +34,8 @@ def missing_input_figures(
         scorer: of the model; scores again where the network sees less.
 
     Returns:
-        name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `FIGURES` of
-        `slice_figures` over all mentions.
+        name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `key_figures`
+        over all mentions.
     """
     shown, report = scorer.template.reads, {}
     known: dict[tuple[str, ...], np.ndarray] = {(): logits}
@@ -47,6 +45,6 @@ def missing_input_figures(
         if unseen not in known:
             known[unseen] = score_lists(scorer, given, f"scoring without {' and '.join(unseen)}").logits
         decided = rank(given, Scores(known[unseen], 0), calibration, shown=shown)
-        figures = slice_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
-        report[model.name] = {"certified": model.thresholds.is_certified} | {name: figures[name] for name in FIGURES}
+        figures = key_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
+        report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
-from ..calibration.resampling import document_index, document_sums
+from ..calibration.resampling import document_index, document_sums, ratio
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import require_format, written
 from ..data.candidate_lists import AnnotatedLists
-from .linking import gold_ranks, measure, ratio
+from .linking import gold_ranks, measure
 
 __all__ = ["OUTCOMES_FILE", "Outcomes", "answering_metrics", "right_answer_sums", "sums_to_f1"]
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
-from ..calibration.reliability import calibration_report
-from ..calibration.resampling import document_index, document_sums
+from ..calibration.reliability import calibration_report, equal_width
+from ..calibration.resampling import document_index, document_sums, ratio
 from ..core.progress import progress
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.normalization import normalize_name
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from .baselines import StringFrequency, answer_ranks, baseline_answers
 from .curves import BINS, histogram, reliability_points, risk_coverage
-from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, ratio, tier_metrics
+from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, tier_metrics
 from .missing_inputs import missing_input_figures
 from .near_misses import near_misses
 from .outcomes import Outcomes, answering_metrics
@@ -345,7 +345,7 @@ def _ece_reduction(
     index, documents = document_index(pair_documents)
     gaps = []
     for p in (raw, calibrated):
-        cell = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+        cell = equal_width(p, BINS)
         gaps.append(document_sums(index, documents, [p - labels], cell, BINS)[:, 0])
 
     def reduction(sums: np.ndarray) -> np.ndarray:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..calibration.reliability import calibration_report
-from ..calibration.resampling import document_index, document_sums
+from ..calibration.resampling import document_index, document_sums, ratio
 from ..data.semantic_types import TypeHierarchy
-from .linking import measure, ratio
+from .linking import measure
 from .outcomes import Outcomes
 
-__all__ = ["SMALLEST_SLICE", "group_slices", "slice_figures", "type_slices"]
+__all__ = ["SMALLEST_SLICE", "group_slices", "key_figures", "slice_figures", "type_slices"]
 
 # With fewer mentions, a type is not listed and no calibration figure is given.
 SMALLEST_SLICE = 50
@@ -82,6 +82,13 @@ def slice_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str,
         )
         figures["debiased_ece"] = of_top["debiased_ece"]
     return figures
+
+
+def key_figures(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Those of `slice_figures` that say what a change of the inputs does."""
+    figures = slice_figures(outcomes, resamples=resamples, seed=seed)
+    names = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
+    return {name: figures[name] for name in names}
 
 
 def _heads(types: Sequence[str], hierarchy: TypeHierarchy) -> set[str]:

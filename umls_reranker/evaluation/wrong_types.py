@@ -11,7 +11,7 @@ import numpy as np
 
 from ..models.cross_encoder import Scores, score_lists
 from .outcomes import Outcomes
-from .slices import slice_figures
+from .slices import key_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
@@ -23,7 +23,6 @@ __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]
 
 # Shares of typed mentions that get a wrong type.
 LEVELS = (0.0, 0.05, 0.1, 0.2)
-FIGURES = ("acc@1", "accepted_share", "accepted_precision", "high", "high_share", "high_precision")
 
 TypeLists: TypeAlias = "Sequence[Sequence[str]] | TypeSets"
 
@@ -104,8 +103,8 @@ def wrong_type_figures(
         seen: types of other mentions, as for `replaced_types`.
 
     Returns:
-        level -> ``replaced``, the number of mentions with a wrong type, and `FIGURES` of `slice_figures` over all
-        mentions; empty where no mention has a type.
+        level -> ``replaced``, the number of mentions with a wrong type, and `key_figures` over all mentions; empty
+        where no mention has a type.
     """
     own, owner = lists.types, lists.owner
     levels = replaced_types(own, lists.candidate_types, lists.offsets, seen, lists.hierarchy, seed)
@@ -121,7 +120,6 @@ def wrong_type_figures(
     report = {}
     for share, part in given.items():
         scores = Scores(np.where(changed[share][owner], rescored, logits), 0)
-        outcomes = Outcomes.of(part, decide(part, scores))
-        figures = slice_figures(outcomes, resamples=resamples, seed=seed)
-        report[f"{share:.2f}"] = {"replaced": int(changed[share].sum())} | {name: figures[name] for name in FIGURES}
+        figures = key_figures(Outcomes.of(part, decide(part, scores)), resamples=resamples, seed=seed)
+        report[f"{share:.2f}"] = {"replaced": int(changed[share].sum())} | figures
     return report

@@ -17,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..core.files import read_json
 from ..evaluation.page import number
 from ..evaluation.tables import figure_name, inputs_label
+from .download import REPO_ID
 from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
@@ -232,7 +233,7 @@ def _as_text(text: str) -> str:
 
 def _is_hub_id(model: str) -> bool:
     """Whether a base model is a Hub id, not a folder."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model) is not None and not Path(model).is_dir()
+    return re.fullmatch(REPO_ID, model) is not None and not Path(model).is_dir()
 
 
 def _linked_model(model: str) -> str:

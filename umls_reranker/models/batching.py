@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -62,15 +61,14 @@ def token_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
     return batches
 
 
-@contextmanager
-def batch_mapper(device: torch.device) -> Iterator[Callable]:
+def batch_mapper(device: torch.device) -> Callable:
     """A `map` over batches; on a CPU with one thread per core, each computing whole batches.
 
     PyTorch's threads split every matrix product and then wait for each other. If something else uses part of a core,
     all of them wait, and encoding becomes ten times slower. Threads with whole batches do not wait.
     """
     pool = worker_pool() if device.type == "cpu" else None
-    yield map if pool is None else pool.map
+    return map if pool is None else pool.map
 
 
 def worker_pool() -> ThreadPoolExecutor | None:

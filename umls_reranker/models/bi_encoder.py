@@ -207,15 +207,15 @@ class BiEncoder:
         token_budget = token_budget or TOKEN_BUDGET.get(self.network.device.type, TOKEN_BUDGET["cuda"])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         bar = progress(total=len(texts), desc=desc, unit=" texts") if desc else None
-        with batch_mapper(self.network.device) as parallel_map:
-            for start in range(0, len(texts), CHUNK):
-                part = slice(start, start + CHUNK)
-                if contexts is None:
-                    encoded = self.queries.plain(texts[part])
-                else:
-                    encoded = self.queries.in_context(texts[part], contexts[0][part], contexts[1][part])
-                batches, found = self._encode_chunk(encoded, token_budget, parallel_map, bar)
-                vectors[start + batches] = found
+        parallel_map = batch_mapper(self.network.device)
+        for start in range(0, len(texts), CHUNK):
+            part = slice(start, start + CHUNK)
+            if contexts is None:
+                encoded = self.queries.plain(texts[part])
+            else:
+                encoded = self.queries.in_context(texts[part], contexts[0][part], contexts[1][part])
+            batches, found = self._encode_chunk(encoded, token_budget, parallel_map, bar)
+            vectors[start + batches] = found
         if bar is not None:
             bar.close()
         if not np.isfinite(vectors).all():

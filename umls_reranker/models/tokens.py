@@ -283,7 +283,7 @@ class PackedTexts:
     @cached_property
     def offsets(self) -> np.ndarray:
         """(n + 1,) int64, where each text starts."""
-        return np.concatenate([[0], np.cumsum(self.lengths)])
+        return list_offsets(self.lengths)
 
     @cached_property
     def places(self) -> np.ndarray:

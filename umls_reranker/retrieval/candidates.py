@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features, List, Value
 
+from ..core.arrays import list_offsets
 from ..core.progress import progress
 from ..data.arrow import write_dataset
 from .concept_search import Candidates
@@ -116,7 +117,7 @@ def write_candidates(
             part = slice(start, start + MENTIONS_PER_BATCH)
             own = found.take(inverse[part])
             kept = own.rows >= 0
-            offsets = pa.array(np.concatenate([[0], np.cumsum(kept.sum(axis=1))]), pa.int32())
+            offsets = pa.array(list_offsets(kept.sum(axis=1)), pa.int32())
             columns = {
                 "cuis": pa.array(concepts.cuis[own.rows[kept]], pa.string()),
                 "names": retriever.index.name_array(own.name_ids[kept]).combine_chunks(),

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
-from ..core.arrays import expand_ranges
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import write_json
@@ -184,8 +184,7 @@ class LexicalIndex:
         """TF-IDF vectors of names, by number of their string, (n, trigrams)."""
         starts, stops = self._string_starts[strings], self._string_starts[strings + 1]
         places = expand_ranges(starts, stops)[1]
-        ends = np.concatenate([[0], np.cumsum(stops - starts)])
-        content = self._string_weights[places], self._string_trigrams[places], ends
+        content = self._string_weights[places], self._string_trigrams[places], list_offsets(stops - starts)
         return csr_array(content, shape=(len(strings), len(self._trigrams)))
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:

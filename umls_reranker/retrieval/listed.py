@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..core.arrays import list_offsets
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.normalization import normalize_name
 from .concept_search import Candidates
@@ -44,7 +45,7 @@ class ListedConcepts:
     ) -> None:
         table = candidates.with_format("arrow")[:]
         self._concepts, self._mentions, self._gold, self._kept = concepts, mentions, gold, kept
-        self._starts = np.append(0, np.cumsum(pc.list_value_length(table["cuis"]).to_numpy()))
+        self._starts = list_offsets(pc.list_value_length(table["cuis"]).to_numpy())
         self._rows = concepts.rows(pc.list_flatten(table["cuis"]).combine_chunks())
         scores = next((name for name in table.column_names if name.endswith(SCORES_SUFFIX)), None)
         # The first score is used as the cosine.
@@ -90,7 +91,7 @@ class _Names:
 
     def __init__(self, concepts: ConceptTable, listed: pa.ChunkedArray) -> None:
         self._concepts, self._listed = concepts, listed
-        self.offsets = np.append(0, np.cumsum(concepts.name_counts))
+        self.offsets = list_offsets(concepts.name_counts)
         self.own = int(self.offsets[-1])
 
     def name_array(self, name_ids: np.ndarray) -> pa.ChunkedArray:

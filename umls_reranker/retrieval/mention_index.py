@@ -118,5 +118,5 @@ class MentionIndex:
         def search(queries: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
             return search_exactly(self._vectors, vectors[queries], width)
 
-        with batch_mapper(torch.device("cpu")) as parallel_map:
-            return self._grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)
+        parallel_map = batch_mapper(torch.device("cpu"))
+        return self._grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)

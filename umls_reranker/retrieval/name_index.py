@@ -163,8 +163,7 @@ class NameIndex:
             return self._vectors.search(vectors[queries], width)
 
         block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
-        with batch_mapper(torch.device("cpu")) as parallel_map:
-            return self._grouping.collect(len(vectors), k, search, parallel_map, block)
+        return self._grouping.collect(len(vectors), k, search, batch_mapper(torch.device("cpu")), block)
 
     def best_names(
         self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ..core.arrays import list_offsets
+
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
@@ -102,5 +104,5 @@ def _mix(state: np.ndarray) -> np.ndarray:
 
 def _concatenate(lists: Sequence[Sequence[int] | np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Lists one after the other, and where each starts (one more start than lists)."""
-    starts = np.concatenate([[0], np.cumsum([len(numbers) for numbers in lists])]).astype(np.int64)
+    starts = list_offsets([len(numbers) for numbers in lists])
     return np.concatenate([np.empty(0, np.int64), *lists]).astype(np.int64), starts

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..calibration.decisions import RankedCandidate
+from ..calibration.lineage import DEFAULT
 from ..calibration.thresholds import TypeThreshold
 from ..data.candidate_lists import CandidateLists
 from ..data.semantic_types import TypeHierarchy
@@ -135,13 +136,12 @@ def _reasons(
     if not ranked:
         return ["There is no candidate to choose from."]
     best, needed = ranked[0], thresholds.accept
+    kind = "any type" if thresholds.accept_level == DEFAULT else "this type"
     score = best.cross_encoder_score
     if best.accepted:
-        reasons = [
-            f"Its probability, {score:.3f}, is at or above the acceptance threshold of this type, {needed:.3f}."
-        ]
+        reasons = [f"Its probability, {score:.3f}, is at or above the acceptance threshold of {kind}, {needed:.3f}."]
     elif score < needed:
-        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of this type, {needed:.3f}."]
+        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of {kind}, {needed:.3f}."]
     else:
         reasons = [f"The best candidate is in the tier {best.tier}; here only {accept_tier} is answered."]
     rival = next((item for item in ranked if (item.cui or item.name) != (best.cui or best.name)), None)
@@ -150,7 +150,7 @@ def _reasons(
     if best.tier == "high":
         reasons.append(f"It is in the tier high: {100 * target_precision:g}% of such answers are right, as certified.")
     elif thresholds.high is None:
-        reasons.append("No answer of this type from these inputs is in the tier high: it is not certified.")
+        reasons.append(f"No answer of {kind} from these inputs is in the tier high: it is not certified.")
     elif best.accepted:
         reasons.append(f"The tier high begins at {thresholds.high:.3f}.")
     if missing:

@@ -168,7 +168,7 @@ def write_queue(picked: Iterable[tuple[LoggedMention, str]], path: Path) -> None
     with written(path) as partial, partial.open("w", encoding="utf-8") as target:
         for mention, reason in picked:
             # What an earlier selection and its reviewer said may still be in the row.
-            row = {name: value for name, value in mention.row.items() if name not in ("reason", "chosen")}
+            row = {name: value for name, value in mention.row.items() if name not in ("reason", "chosen", "note")}
             target.write(json.dumps({"reason": reason} | row, ensure_ascii=False) + "\n")
 
 

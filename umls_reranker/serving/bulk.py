@@ -7,7 +7,6 @@ run. When all shards exist, it joins them in order, and only then does the outpu
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.cores import started_processes
 from ..core.errors import UserError
 from ..core.files import file_sha256, json_sha256, naming_full_disk, require_another
 from ..core.locks import hold
@@ -98,7 +98,7 @@ class BulkJob:
             UserError: a row cannot be ranked (named), another run is writing the same output, or the processes are not
                 on one machine.
         """
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        here = started_processes("LOCAL_WORLD_SIZE")
         if processes.num_processes > here:
             raise UserError(
                 f"{processes.num_processes} processes were started, {here} of them on this machine; start all on one "

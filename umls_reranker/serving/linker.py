@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import expanduser
@@ -15,6 +14,7 @@ import numpy as np
 from ..calibration.decisions import RankedCandidate
 from ..calibration.inputs import ALL_INPUTS
 from ..core.arguments import RunArguments
+from ..core.caller import warn_caller
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.recipe import Recipe
@@ -161,6 +161,7 @@ class ConceptLinker:
             one `LinkedConcept` for each candidate; at most one is accepted.
 
         Raises:
+            TypeError: the mention, its document, context or type is not text, or `start` is no integer.
             ValueError: the mention is blank, or is not in `document` at `start`.
         """
         return self.link_batch([mention], [document], [start], [entity_type], [left], [right])[0]
@@ -192,6 +193,7 @@ class ConceptLinker:
         """Mentions with context, and long forms for abbreviations; arguments as for `link`.
 
         Raises:
+            TypeError: a mention or a document is not text, or a start is no integer.
             ValueError: a mention is blank, or is not in its document.
         """
         count = len(mentions)
@@ -203,7 +205,9 @@ class ConceptLinker:
             raise ValueError(f"{count} mentions need as many documents, starts and contexts")
         long_forms: dict[str, dict[str, str]] = {}
         queries = MentionQueries([], [], [])
-        for mention, document, start, left, right in zip(mentions, documents, starts, lefts, rights, strict=True):
+        rows = zip(mentions, documents, starts, lefts, rights, strict=True)
+        for row, (mention, document, start, left, right) in enumerate(rows):
+            _require_kinds(f"mention {row}: " if count > 1 else "", mention, document, start)
             if not mention.strip():
                 raise ValueError("a mention is blank; leave out mentions without text")
             if document is not None:
@@ -273,11 +277,20 @@ class ConceptLinker:
         ]
 
 
+def _require_kinds(place: str, mention: Any, document: Any, start: Any) -> None:
+    """TypeError for a mention, document or offset of the wrong kind; `rerank_batch` checks the other arguments."""
+    if not isinstance(mention, str):
+        raise TypeError(f"{place}mention must be text, not {type(mention).__name__}")
+    if not isinstance(document, str | None):
+        raise TypeError(f"{place}document must be text or None, not {type(document).__name__}")
+    if not isinstance(start, int | np.integer | None):
+        raise TypeError(f"{place}start must be a number of characters or None, not {type(start).__name__}")
+
+
 def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
     calibrated = read_json(reranker.folder / CALIBRATOR).get("fitted_on", {}).get("index")
     if calibrated and read_json(folder / "index" / STAGE_MANIFEST)["key"] != calibrated:
-        warnings.warn(
+        warn_caller(
             f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
-            "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate",
-            stacklevel=4,
+            "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain, pairwise, repeat
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..calibration.decisions import Decisions, RankedCandidate, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
+from ..core.caller import warn_caller
 from ..core.errors import UserError
 from ..core.files import read_json
 from ..data.candidate_lists import CandidateLists
@@ -237,7 +237,7 @@ class UMLSReranker:
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
         """Tier of a calibrated probability of all inputs: ``high``, ``medium``, ``low`` or ``reject``."""
         lists = CandidateLists.from_objects(self.thresholds.hierarchy, ["mention"], [[]], [entity_type])
-        self._warn_of_types(lists.unknown_types, stacklevel=3)
+        self._warn_of_types(lists.unknown_types)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
 
     def get_statistics(self) -> dict[str, Any]:
@@ -277,13 +277,12 @@ class UMLSReranker:
                 f"{model.name} ({'certified' if is_certified else 'never in the tier high'})"
                 for model, is_certified in zip(models, certified, strict=True)
             )
-            warnings.warn(
+            warn_caller(
                 f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the "
-                f"models of these inputs: {used}. docs/INTEGRATION_GUIDE.md says what counts as given",
-                stacklevel=5,
+                f"models of these inputs: {used}. docs/INTEGRATION_GUIDE.md says what counts as given"
             )
 
-    def _warn_of_types(self, unknown: Sequence[str], stacklevel: int = 5) -> None:
+    def _warn_of_types(self, unknown: Sequence[str]) -> None:
         """One warning that names types unknown to the model."""
         if not unknown:
             return
@@ -293,10 +292,9 @@ class UMLSReranker:
         if named not in self._named_types and len(self._named_types) >= MOST_WARNINGS:
             named = "others than those named so far"
         self._named_types.add(named)
-        warnings.warn(
-            f"semantic types unknown to this model: {named}; the default thresholds are used. "
-            "Pass a type's name or id as in thresholds.json, or None",
-            stacklevel=stacklevel,
+        warn_caller(
+            f"semantic types unknown to this model: {named}; they count as missing. "
+            "Pass a type's name or id as in thresholds.json, or None"
         )
 
 

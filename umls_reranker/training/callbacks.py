@@ -115,23 +115,16 @@ class ThroughputCallback(TrainerCallback):
     def __init__(self, pairs_per_step: float) -> None:
         self.pairs_per_step = pairs_per_step
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self._start(state)
+    def _start(self, args, state, control, **kwargs) -> None:
+        self._step, self._time = state.global_step, time.perf_counter()
+
+    on_train_begin = on_save = on_evaluate = _start
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if logs and "loss" in logs:
             pairs = (state.global_step - self._step) * self.pairs_per_step
             logs["pairs_per_second"] = round(pairs / (time.perf_counter() - self._time), 1)
-            self._start(state)
-
-    def on_save(self, args, state, control, **kwargs) -> None:
-        self._start(state)
-
-    def on_evaluate(self, args, state, control, **kwargs) -> None:
-        self._start(state)
-
-    def _start(self, state: TrainerState) -> None:
-        self._step, self._time = state.global_step, time.perf_counter()
+            self._start(args, state, control)
 
 
 class ConsoleCallback(TrainerCallback):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from ..core.cores import started_processes
 from ..core.devices import resolve_device
 from ..core.errors import UserError
 
@@ -46,5 +46,5 @@ def require_one_process(command: str) -> None:
     Raises:
         UserError: there are several.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if started_processes() > 1:
         raise UserError(f"{command} trains on one process; start it without a launcher")

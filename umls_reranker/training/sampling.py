@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..core.arrays import expand_ranges
+
 __all__ = [
     "EpochOrder",
     "GlobalBatches",
@@ -44,9 +46,8 @@ class MentionLists:
 
     def rows(self, mentions: np.ndarray) -> np.ndarray:
         """All rows of mentions (by number), one mention after the other."""
-        sizes = self.sizes[mentions]
-        ends = np.cumsum(sizes)
-        return np.arange(ends[-1]) + np.repeat(self.starts[mentions] - (ends - sizes), sizes)
+        starts = self.starts[mentions]
+        return expand_ranges(starts, starts + self.sizes[mentions])[1]
 
     def longest(self, lengths: np.ndarray) -> np.ndarray:
         """(mentions,): the length of the longest row of each."""

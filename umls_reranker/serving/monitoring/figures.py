@@ -54,13 +54,8 @@ class Figures:
 
     def merge(self, other: Figures) -> None:
         """Add the sums of `other`."""
-        self.mentions += other.mentions
-        self.without_candidates += other.without_candidates
-        self.candidates += other.candidates
-        self.accepted += other.accepted
-        self.tiers.update(other.tiers)
-        self.top_score_sum += other.top_score_sum
-        self.margin_sum += other.margin_sum
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
     def to_dict(self) -> dict[str, Any]:
         """Shares over all mentions, means over mentions with candidates; None if there are none."""
