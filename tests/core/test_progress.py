@@ -76,12 +76,12 @@ def stages(minutes):
 def test_lines_of_stages_tell_the_time_left(screen):
     log = screen(terminal=False)
     take = stages({"read": 1, "train": 10, "measure": 2})
-    take("read", 30)  # this machine is twice as fast
+    take("read", 30)  # 90 seconds in place of 120, with the minute before
     take("train", 4000)
     take("measure", 5)
     assert [line.split() for line in log.getvalue().splitlines()] == [
-        ["1/3", "reading", "0:30", "about", "6:00", "left"],
-        ["2/3", "training", "1:06:40", "about", "12:13", "left"],
+        ["1/3", "reading", "0:30", "about", "9:00", "left"],
+        ["2/3", "training", "1:06:40", "about", "11:22", "left"],
         ["3/3", "measuring", "0:05"],
     ]
 
@@ -93,7 +93,7 @@ def test_a_stage_that_had_nothing_to_do_says_nothing_about_the_machine(screen):
     take("train", 300)
     assert [line.split() for line in log.getvalue().splitlines()] == [
         ["1/3", "reading", "0:01", "nothing", "to", "do"],
-        ["2/3", "training", "5:00", "about", "1:00", "left"],
+        ["2/3", "training", "5:00", "about", "1:05", "left"],
     ]
 
 
@@ -109,4 +109,4 @@ def test_on_a_terminal_a_line_is_redrawn(screen):
     begun, running, ended = terminal.getvalue().split("\r")[1:]
     assert begun.split() == ["1/3", "reading", "0:00", "about", "11:00", "left"]
     assert running.split() == ["1/3", "reading", "0:15", "about", "10:45", "left"]
-    assert ended.split() == ["1/3", "reading", "0:15", "about", "2:30", "left"] and ended.endswith("\n")
+    assert ended.split() == ["1/3", "reading", "0:15", "about", "6:15", "left"] and ended.endswith("\n")

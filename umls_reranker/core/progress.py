@@ -106,9 +106,11 @@ class StageLines:
         self._write(f"\r{line:<80}\n" if sys.stderr.isatty() else f"{line}\n")
 
     def _pace(self) -> float:
-        """The ratio of actual to expected time over the finished stages."""
-        expected = sum(self._expected[stage] for stage in self._took)
-        return sum(self._took[stage] for stage in self._took if self._expected[stage]) / expected if expected else 1.0
+        """The ratio of actual to expected time over the finished stages, and a minute as expected before them."""
+        known = [stage for stage in self._took if self._expected[stage]]
+        took, expected = (sum(times[stage] for stage in known) for times in (self._took, self._expected))
+        # A first stage of seconds says little about the others.
+        return (60.0 + took) / (60.0 + expected)
 
     def _left(self, own: float = 0.0) -> str:
         stages = list(self._expected)
