@@ -36,7 +36,7 @@ def test_a_bar_in_a_log_is_lines_and_only_of_long_work(screen, monkeypatch):
         bar.update(1)
         bar.update(1)
     lines = log.getvalue().splitlines()
-    states = [line.partition("[")[0] for line in lines]
+    states = [line.rpartition("[")[0] for line in lines]
     assert "\r" not in log.getvalue() and len(states) == len(set(states))
     assert lines[-1].startswith("long: 100%") and "2.00/2.00" in lines[-1]
 

@@ -51,11 +51,12 @@ class _Lines:
         self._former = ""
 
     def write(self, text: str) -> None:
-        # Without the times: a bar that is closed shows its last state again.
-        state = text.strip().partition("[")[0]
-        if state and state != self._former:
+        line = text.strip()
+        # A bar that is closed shows its last state again, at times and a rate of its own.
+        state = line.rpartition("[")[0] or line
+        if line and state != self._former:
             self._former = state
-            sys.stderr.write(f"{text.strip()}\n")
+            sys.stderr.write(f"{line}\n")
 
     def flush(self) -> None:
         sys.stderr.flush()
