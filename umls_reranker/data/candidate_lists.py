@@ -39,6 +39,7 @@ __all__ = [
     "TypeSets",
     "as_arrow",
     "encoded_texts",
+    "table_rows",
 ]
 
 # Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
@@ -284,7 +285,8 @@ class CandidateLists:
         try:
             return _from_columns(hierarchy, {name: _whole(table[name]) for name in table.column_names}, scores)
         except (_OtherwiseError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return cls.from_rows(hierarchy, _objects(table), scores)
+            rows = table_rows(table, "{name} cannot be read as {kind} ({error}); give it as text")
+            return cls.from_rows(hierarchy, rows, scores)
 
     @classmethod
     def from_concepts(
@@ -673,14 +675,22 @@ def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column
 
 
-def _objects(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; ValueError names a column with a date or time zone that Python lacks."""
+def table_rows(table: pa.Table, refusal: str) -> list[dict[str, Any]]:
+    """The rows of a table as Python objects.
+
+    Args:
+        refusal: what to say of a column that cannot be one, with its ``{name}``, ``{kind}`` and the ``{error}``.
+
+    Raises:
+        ValueError: a column holds dates or a time zone that Python lacks.
+    """
     columns = []
     for name, column in zip(table.column_names, table.itercolumns(), strict=True):
         try:
             columns.append(column.to_pylist())
+        # An unknown time zone is a LookupError with pytz installed and a ValueError without it.
         except (OverflowError, LookupError, ValueError) as error:
-            raise ValueError(f"{name} cannot be read as {column.type} ({error}); give it as text") from None
+            raise ValueError(refusal.format(name=name, kind=column.type, error=error)) from None
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from .candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists
+from .candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists, table_rows
 from .cuis import normalize_cui
 from .mention_files import MentionFile, open_mentions
 from .semantic_types import TypeHierarchy
@@ -191,13 +191,11 @@ def _column(file: MentionFile, rows: pa.Table | Sequence[dict[str, Any]], name: 
         return [row.get(name) for row in rows]
     if name not in rows.column_names:
         return [None] * rows.num_rows
+    refusal = "the column {name}, {kind}, cannot be read ({error}); give it as text"
     try:
-        return rows[name].to_pylist()
-    # As `Tables.objects`: Python lacks some dates and time zones.
-    except (OverflowError, LookupError, ValueError) as error:
-        raise UserError(
-            f"{file.paths[0]}: the column {name}, {rows[name].type}, cannot be read ({error}); give it as text"
-        ) from None
+        return [row[name] for row in table_rows(rows.select([name]), refusal)]
+    except ValueError as error:
+        raise UserError(f"{file.paths[0]}: {error}") from None
 
 
 def _document(file: MentionFile, row: int, found: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.lines import of_characters
-from .candidate_lists import MENTION_FIELDS, SCORES, CandidateLists
+from .candidate_lists import MENTION_FIELDS, SCORES, CandidateLists, table_rows
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
@@ -272,16 +272,7 @@ class Tables(MentionFile):
             raise UserError(f"{self.paths[number]} cannot be read ({error}); is it whole?") from None
 
     def objects(self, piece: pa.Table) -> list[dict[str, Any]]:
-        columns = []
-        for field, column in zip(piece.schema, piece.itercolumns(), strict=True):
-            try:
-                columns.append(column.to_pylist())
-            # An unknown time zone is a LookupError with pytz installed and a ValueError without it.
-            except (OverflowError, LookupError, ValueError) as error:
-                raise ValueError(
-                    f"JSON cannot show {field.name}, {field.type} ({error}); write .parquet or .arrow"
-                ) from None
-        return [dict(zip(piece.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return table_rows(piece, "JSON cannot show {name}, {kind} ({error}); write .parquet or .arrow")
 
     def lists(self, piece: pa.Table, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
         if self.as_objects:
