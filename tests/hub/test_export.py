@@ -1,5 +1,9 @@
 """Networks for other runtimes: exported, measured, refused, recalibrated, loaded and checked."""
 
+import sys
+from importlib.util import find_spec
+from threading import current_thread
+
 import numpy as np
 import pytest
 from list_fixtures import make_lists
@@ -14,6 +18,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.hub.export import agreement, export_network, needs_calibrator, register
 from umls_reranker.hub.model_folder import changing, model_files, verify_parts
 from umls_reranker.models.cross_encoder import score_lists
+from umls_reranker.models.runtimes import OpenVinoNetwork
 
 BACKENDS = ["onnx", "onnx_int8", "openvino", "openvino_int8"]
 
@@ -33,8 +38,9 @@ def exported(tmp_path_factory, lists):
     reference = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").scorer
     figures = {}
     for backend in BACKENDS:
-        library = pytest.importorskip("nncf" if backend == "openvino_int8" else backend.partition("_")[0])
-        assert library
+        library = "nncf" if backend == "openvino_int8" else backend.partition("_")[0]
+        if find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
         workspace = tmp_path_factory.mktemp(backend)
         _, figures[backend] = export_network(folder, backend, reference, lists, 100.0, workspace)
         calibration = None
@@ -54,6 +60,19 @@ def test_float32_networks_give_the_scores_of_pytorch(exported, lists):
         expected, logits = (score_lists(s, lists).logits for s in (reference.scorer, scorer))
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
     assert figures["onnx"]["largest_logit_difference"] < 1e-3 and figures["onnx"]["same_top_share"] == 1
+
+
+def test_openvino_sends_nothing(exported):
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_openvino_is_first_called_by_one_thread(exported, monkeypatch):
+    """Two threads in its first call stop each other forever."""
+    calls = []
+    compute = OpenVinoNetwork._logits
+    monkeypatch.setattr(OpenVinoNetwork, "_logits", lambda *call: [calls.append(current_thread()), compute(*call)][1])
+    UMLSReranker.from_pretrained(exported[0], backend="openvino")
+    assert calls == [current_thread()]
 
 
 @pytest.mark.parametrize("backend", ["onnx_int8", "openvino_int8"])

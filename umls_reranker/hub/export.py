@@ -19,6 +19,7 @@ from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model
+from ..models.runtimes import import_openvino
 from ..models.tokens import PairBatch
 from .model_folder import NETWORK, REGISTER, WEIGHTS, changing, exported, verify_parts, write_calibration
 
@@ -132,8 +133,7 @@ def _write_network(folder: Path, backend: str, encoder: PairEncoder, lists: Anno
         # one kind of CPU only.
         quantize_dynamic(plain, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
     else:
-        import openvino
-
+        openvino = import_openvino()
         model = openvino.convert_model(plain)
         if backend == "openvino_int8":
             model = _quantized(model, encoder, lists)
@@ -212,8 +212,7 @@ def _write_onnx(folder: Path, file: Path, encoder: PairEncoder) -> None:
 
 
 def _quantized(model, encoder: PairEncoder, lists: AnnotatedLists):
-    import nncf
-
+    nncf = import_openvino("nncf")
     texts = encoder.template.candidate_texts(lists)
     chosen = np.linspace(0, len(texts) - 1, min(QUANTIZATION_PAIRS, len(texts))).astype(int)
     mentions = [lists.mentions[row] for row in lists.owner[chosen].tolist()]

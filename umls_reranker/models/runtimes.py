@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from abc import abstractmethod
 from pathlib import Path
@@ -17,9 +19,13 @@ from .networks import Network, input_names
 from .tokens import PairBatch
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["load_exported"]
+__all__ = ["import_openvino", "load_exported"]
+
+_FIRST_CALL = threading.Lock()
 
 
 def load_exported(
@@ -46,6 +52,20 @@ def load_exported(
     except ImportError as error:
         extra = "onnx" if kind is OnnxNetwork else "openvino"
         raise UserError(f"backend {backend} needs {error.name}: pip install 'umls_reranker[{extra}]'") from None
+
+
+def import_openvino(name: str = "openvino") -> ModuleType:
+    """Import OpenVINO, or a library of its family, without its telemetry.
+
+    The telemetry sends usage to a server without asking. It also forks this process from a thread, and a fork while
+    another thread multiplies matrices in OpenBLAS stops both threads forever. Without the package that sends,
+    OpenVINO and NNCF use stubs of their own.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python's import reads as absent
+    return importlib.import_module(name)
 
 
 class _PaddedRuntime(Network):
@@ -95,13 +115,15 @@ class OpenVinoNetwork(_PaddedRuntime):
     usual_precision = "auto"
 
     def _load(self, file: Path) -> None:
-        import openvino
-
+        openvino = import_openvino()
         threads = torch.get_num_threads()
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
         self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
         self._of_thread = threading.local()
+        # What OpenVINO's Python binding sets up in its first call, two threads at once wait for forever.
+        with _FIRST_CALL:
+            self._logits({name: np.ones((1, 2), np.int64) for name in self._inputs})
 
     def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
         if not hasattr(self._of_thread, "request"):
