@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -244,6 +245,20 @@ def test_a_command_is_a_process_that_writes_into_the_log(monkeypatch, tmp_path, 
     first, *told, last = log.read_text().splitlines()
     assert first == "== first" and any(line.split()[:1] == ["quickstart"] for line in told)
     assert last.startswith("error: there is no quick to copy")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
+def test_a_command_ends_with_the_process_that_started_it(tmp_path):
+    code = (
+        "import os, signal, time; from umls_reranker.core import launch\n"
+        "launch.LIBRARIES, launch.GPU_DRIVERS = (), ()\n"
+        "launch.runpy.run_module = lambda *names, **options: time.sleep(100)\n"
+        "launch.begin([]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    # The output ends with the last process that may write it.
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.fixture

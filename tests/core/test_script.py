@@ -61,6 +61,20 @@ def test_a_bug_keeps_its_traceback():
         run_script(main)
 
 
+@pytest.mark.parametrize("size", [1, 1_000_000], ids=["at the end", "while it prints"])
+def test_a_reader_that_leaves_is_no_error(size):
+    root = Path(__file__).resolve().parents[2]
+    code = f"from umls_reranker.core.script import run_script; run_script(lambda: print('x' * {size}))"
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, env=environment, timeout=120
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_script_named_like_a_library_does_not_hide_it(tmp_path):
     root = Path(__file__).resolve().parents[2]
     (tmp_path / "colorsys.py").write_text("raise SystemExit('the script of that name')")

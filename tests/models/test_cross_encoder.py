@@ -1,6 +1,8 @@
 """The scoring engine against one plain forward pass per pair."""
 
 import json
+import multiprocessing
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,7 @@ from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.models import batching
 from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.networks import PackedBert
@@ -179,6 +182,29 @@ def test_many_threads_get_the_logits_of_one(model, pairs, expected):
         found = list(callers.map(lambda _: scorer.score(*pairs).logits, range(16)))
     for logits in found:
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected, monkeypatch):
+    monkeypatch.setattr(batching, "_pool", None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scorer = load(model)
+        scorer.score(*pairs)
+
+        def work():
+            np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
+
+        child = multiprocessing.get_context("fork").Process(target=work)
+        child.start()
+        child.join(60)
+        child.kill()
+        child.join()
+        assert child.exitcode == 0
+    finally:
+        batching._pool.shutdown()
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,19 @@ def test_shards_do_not_depend_on_the_number_of_workers(encoder, tmp_path, monkey
     assert one == two and len(one) == 3
 
 
+def test_tokenizing_that_is_interrupted_begins_no_more_shards(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 2)
+
+    def interrupted(tasks):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize_pairs(make_pairs(20), encoder, 1.0, tmp_path, workers=2)
+    # The workers' queue holds one more than there are workers.
+    assert len(files(tmp_path)) <= 5
+
+
 def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 3)
     rows = tokenize_pairs(make_pairs(2), encoder, 1.0, tmp_path, workers=1)

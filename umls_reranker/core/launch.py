@@ -6,8 +6,10 @@ import importlib
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -21,7 +23,7 @@ from .errors import UserError
 from .script import CommandParser
 from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "begin", "launch_options", "launched_processes", "shell_code", "start"]
+__all__ = ["LAUNCHED", "begin", "end_with_parent", "launch_options", "launched_processes", "shell_code", "start"]
 
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
@@ -71,6 +73,7 @@ def begin(words: Sequence[str], log: Path | None = None) -> BaseProcess:
 
 def _become(words: list[str], log: Path | None) -> None:
     """Turn this process into ``umls-reranker WORDS``; it ends with the command's exit code."""
+    end_with_parent()
     if log is not None:
         with log.open("a") as file:
             os.dup2(file.fileno(), 1)
@@ -80,6 +83,19 @@ def _become(words: list[str], log: Path | None) -> None:
     # A fork has it from its parent, and runpy warns of a module that is there already.
     sys.modules.pop("umls_reranker.__main__", None)
     runpy.run_module("umls_reranker", run_name="__main__", alter_sys=True)
+
+
+def end_with_parent() -> None:
+    """Have this process, one of `multiprocessing`, ended when the process that started it is killed."""
+    threading.Thread(target=_outlive_no_parent, daemon=True).start()
+
+
+def _outlive_no_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # because this is not a main process
+    parent.join()
+    # A launcher passes it on to its own processes.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -29,7 +29,8 @@ def hold(path: Path, refusal: str) -> Iterator[None]:
     """
     try:
         lock = FileLock(path).acquire(timeout=PATIENCE_SECONDS)
-    except Timeout:
+    except (Timeout, FileNotFoundError):
+        # The holder may have dropped the folder at its end.
         raise UserError(refusal) from None
     with lock:
         yield

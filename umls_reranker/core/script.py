@@ -59,10 +59,15 @@ def run_script(main: Callable[[], int | None]) -> None:
     warnings.formatwarning = _one_line
     try:
         code = main() or 0
+        sys.stdout.flush()
         leave_process_group()
         sys.exit(code)
     except UserError as error:
         message = str(error)
+    except BrokenPipeError:
+        # The reader of standard output has left, as `head` does. Python writes the rest when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:
         # A full disk or a missing permission: the operating system's message names the file.
         message = str(error)

@@ -69,8 +69,8 @@ class PairScorer:
         self.token_budget = usual if token_budget is None else token_budget
         if self.token_budget < 1:
             raise UserError(f"token_budget: {token_budget} must be 1 or more; empty takes the usual one")
-        self._pool = worker_pool() if network.in_threads and network.device.type == "cpu" else None
         self._threads = torch.get_num_threads()
+        self._in_threads = self._threads > 1 and network.in_threads and network.device.type == "cpu"
 
     @property
     def precision(self) -> str:
@@ -153,7 +153,9 @@ class PairScorer:
     def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Row numbers and logits of each batch of distinct pairs."""
         lengths, budget = pairs.lengths, self.token_budget
-        if self._pool is not None:
+        # Of this process: one forked from where the scorer was made has none of its threads.
+        pool = worker_pool() if self._in_threads else None
+        if pool is not None:
             # A few pairs are divided among the cores.
             share = -(-int(lengths.sum()) // self._threads)
             budget = min(budget, max(share, LEAST_TOKENS))
@@ -163,7 +165,7 @@ class PairScorer:
         def forward(batch: np.ndarray) -> torch.Tensor:
             return self.network(PairBatch.of(pairs, batch))
 
-        mapper = map if self._pool is None or len(batches) == 1 else self._pool.map
+        mapper = map if pool is None or len(batches) == 1 else pool.map
         yield from zip(batches, mapper(forward, batches), strict=True)
 
 

@@ -158,18 +158,19 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     write_queue(select_for_review(logged, PICKED, judge_of(linker.reranker.folder)), path)
 
 
-def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy) -> str:
+def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, place: int | None) -> str:
     """The mention under review with candidates and buttons, or a message that all are done.
 
     Args:
         hierarchy: names the semantic types.
+        place: of the mention; another page may move the sheet's own meanwhile.
     """
-    if sheet.place is None:
-        return _html("review", sheet, None, [], [])
-    logged = sheet.mentions[sheet.place]
+    if place is None:
+        return _html("review", sheet, None, None, [], [])
+    logged = sheet.mentions[place]
     about = {concept_of(item): describe(item, hierarchy) for item in logged.row["candidates"]}
     rows = [about.get(concept_of(item), []) for item in logged.row["ranked"]]
-    return _html("review", sheet, logged.row, hierarchy.names(logged.types), rows)
+    return _html("review", sheet, place, logged.row, hierarchy.names(logged.types), rows)
 
 
 def act(sheet: ReviewSheet, place: object, choice: str) -> None:

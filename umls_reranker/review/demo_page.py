@@ -114,7 +114,7 @@ def _try_tab(demo: Demo) -> None:
 def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     hierarchy = demo.reranker.thresholds.hierarchy
     script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
-    shown = gr.HTML(lambda: review_html(sheet, hierarchy), js_on_load=script, elem_id="review")
+    shown = gr.HTML(lambda: review_html(sheet, hierarchy, sheet.place), js_on_load=script, elem_id="review")
     # The mention that this page shows; another page may have answered it.
     seen = gr.State(lambda: sheet.place)
     with gr.Group():
@@ -125,12 +125,14 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
 
     def pressed(event: gr.EventData) -> tuple[str, int | None]:
         _said(act, sheet, getattr(event, "place", None), str(getattr(event, "choice", None)))
-        return review_html(sheet, hierarchy), sheet.place
+        place = sheet.place
+        return review_html(sheet, hierarchy, place), place
 
     def typed(cui: str, place: int | None) -> tuple[str, int | None, str]:
         if place is not None:
             _said(sheet.choose, place, cui)
-        return review_html(sheet, hierarchy), sheet.place, ""
+        place = sheet.place
+        return review_html(sheet, hierarchy, place), place, ""
 
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     shown.submit(pressed, None, [shown, seen], **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
+import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -18,6 +18,7 @@ from datasets import Dataset
 from ..core.cores import usable_cores
 from ..core.errors import UserError
 from ..core.files import written
+from ..core.launch import end_with_parent
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..models.tokens import PairEncoder
@@ -140,25 +141,23 @@ def _write_shards(tasks: list[tuple[slice, Path]], job: Job, workers: int) -> No
             return
         # A forked child would inherit locks of torch's and the tokenizer's threads.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (job,)) as pool:
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (job,))
+        try:
             for done in as_completed([pool.submit(_write_shard_in_worker, *task) for task in tasks]):
                 done.result()
                 bar.update()
+        finally:
+            # After Ctrl-C or an error, only the begun shards are finished.
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_worker(job: Job) -> None:
     global _job
     _job = job
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A killed parent cannot end its workers.
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # because a worker is not a main process
-    parent.join()
-    os._exit(1)
+    # Ctrl-C reaches every process of the terminal; the parent decides what is finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _write_shard_in_worker(span: slice, shard: Path) -> None:
