@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,23 @@ def test_what_fails_leaves_nothing_and_the_former_stays(tmp_path, error):
         (partial / "a.txt").write_text("half")
         raise error
     assert listing(tmp_path) == ["names.txt"] and (tmp_path / "names.txt").read_text() == "former"
+
+
+def test_what_is_no_file_or_folder_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", Path("."), Path("/")):
+        with pytest.raises(UserError, match=f"^{path} is no file or folder that can be replaced"), written(path):
+            pass
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_fifo()
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    for text in ("first", "second"):
+        with written(tmp_path / "link") as partial:
+            partial.write_text(text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == text
 
 
 def test_nothing_written_is_an_error(tmp_path):

@@ -69,6 +69,13 @@ def test_rows_of_cuis(table):
     assert table.rows([]).shape == (0,)
 
 
+@pytest.mark.parametrize("texts", ["C0000001", [None], [5], ["\ud800"]])
+def test_rows_of_what_is_no_list_of_texts(table, texts):
+    for find, name in ((table.rows, "CUIs"), (table.rows_named, "names")):
+        with pytest.raises(TypeError, match=f"^{name} must be a list of texts"):
+            find(texts)
+
+
 def test_cuis_by_row(table):
     assert (table.cuis[1], len(table.cuis), list(table.cuis)) == ("C0000003", 3, table.cuis.tolist())
     assert table.cuis[np.array([[2, 0]])].tolist() == [["C0000020", "C0000001"]]

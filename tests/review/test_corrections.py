@@ -1,6 +1,7 @@
 """A reviewer's corrections: from logged lines to a dataset, into calibration and into training."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,6 +205,18 @@ def test_a_choice_that_is_no_cui(tmp_path, chosen):
     with pytest.raises(UserError, match="reviewed line 2: chosen must be a CUI, or null where no concept is right"):
         add(tmp_path, line(chosen=None), line(chosen=chosen))
     assert not (tmp_path / "corrections").exists()
+
+
+def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path):
+    with pytest.raises(UserError, match="line 1: chosen is the name of a candidate; give its CUI, C0009264$"):
+        add(tmp_path, line(candidates=[{"name": "Cold", "cui": "C0009264"}], chosen="Cold"))
+    assert not (tmp_path / "corrections").exists()
+
+
+def test_a_folder_without_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="^. cannot hold corrections; give them a folder of their own$"):
+        add_feedback(Path("."), [write(tmp_path / "reviewed.jsonl", line(chosen=None))])
 
 
 def test_a_score_that_no_number_can_hold_is_none(tmp_path):

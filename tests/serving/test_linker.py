@@ -93,6 +93,9 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
     [
         (([None],), "mention must be text, not NoneType"),
         ((["a", 5],), "mention 1: mention must be text, not int"),
+        (("cold",), "mentions must be a list, not str"),
+        ((["a"], "a"), "documents must be a list, not str"),
+        ((["a"], None, None, [None]), "left must be text, not NoneType"),
         ((["a"], [b"a"]), "document must be text or None, not bytes"),
         ((["a"], ["a"], ["0"]), "start must be a number of characters or None, not str"),
         ((["a"], ["a"], [float("nan")]), "start must be a number of characters or None, not float"),
@@ -100,6 +103,12 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
 )
 def test_arguments_of_the_wrong_kind_are_named(arguments, reason):
     with pytest.raises(TypeError, match=f"^{reason}"):
+        ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((["\ud800"],), "mention"), ((["a"], ["a \ud800"]), "document")])
+def test_half_of_a_surrogate_pair_is_named(arguments, name):
+    with pytest.raises(ValueError, match=f"^{name} holds half of a surrogate pair"):
         ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
 
 

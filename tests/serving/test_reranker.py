@@ -327,10 +327,39 @@ def test_a_candidate_without_name_is_refused(reranker, candidate):
     assert reranker.get_statistics()["mentions"] == 0
 
 
-@pytest.mark.parametrize("items", ["Common Cold", b"cold", {"name": "cold"}, 3, None])
+class DataFrame(list):
+    """As those of pandas, a list of its columns."""
+
+    columns = ("name",)
+
+
+@pytest.mark.parametrize("items", ["Common Cold", b"cold", {"name": "cold"}, DataFrame(["name"]), 3, None])
 def test_candidates_that_are_no_list_are_refused(reranker, items):
     with pytest.raises(TypeError, match=f"^candidates are a {type(items).__name__}, not a list"):
         reranker.rerank("m", items)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("column", ["m", iter("m")])
+def test_a_column_that_is_no_list_is_refused(reranker, place, column):
+    columns = [["m"], [["a"]], ["T047"], [""], [""]]
+    columns[place] = column
+    name = ("entities", "candidates", "entity_types", "lefts", "rights")[place]
+    if name == "candidates":
+        name, column = "candidates are a", "m"
+    with pytest.raises(TypeError, match=f"^{name}.* {type(column).__name__}"):
+        reranker.rerank_batch(*columns)
+
+
+def test_as_many_values_of_exhaustive_as_mentions(reranker):
+    with pytest.raises(ValueError, match="^exhaustive: 2 entities need one value, or as many, not 1$"):
+        reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.1, float("inf")])
+def test_only_a_probability_has_a_tier(reranker, score):
+    with pytest.raises(ValueError, match=f"^score must be a calibrated probability, from 0 to 1, not {score}$"):
+        reranker.get_confidence_tier(score)
 
 
 @pytest.mark.parametrize(

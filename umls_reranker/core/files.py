@@ -68,7 +68,15 @@ def written(path: Path, *, shared: bool = False) -> Iterator[Path]:
     Args:
         shared: several processes may write `path` at once, so each has its own hidden path. The remains of a killed
             process then stay.
+
+    Raises:
+        UserError: `path` has no name, such as ``.``, or is a device or a pipe.
     """
+    if not path.name or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise UserError(f"{path} is no file or folder that can be replaced; choose another output")
+    if path.is_symlink():
+        # The link stays, also one such as /dev/stdout.
+        path = path.resolve()
     partial = partial_path(path.with_name(f"{path.name}.{os.getpid()}") if shared else path)
     _remove(partial)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -39,6 +39,7 @@ __all__ = [
     "TypeSets",
     "as_arrow",
     "encoded_texts",
+    "require_lists",
     "table_rows",
 ]
 
@@ -153,6 +154,16 @@ def _are_types(value: Any) -> bool:
     )
 
 
+def require_lists(**columns: Any) -> None:
+    """TypeError for a column, unless it is None, that is one text, or has no length.
+
+    A text would be read as the list of its letters.
+    """
+    for name, values in columns.items():
+        if isinstance(values, str | bytes) or not isinstance(values, Sized | None):
+            raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+
+
 @dataclass(frozen=True)
 class Annotations:
     """Annotations of n mentions.
@@ -229,6 +240,7 @@ class CandidateLists:
             TypeError, ValueError: a value is of the wrong kind; names its position, and its mention if there are
                 several.
         """
+        require_lists(entities=mentions, candidates=candidates, entity_types=types, lefts=lefts, rights=rights)
         count = len(mentions)
         types = [None] * count if types is None else types
         lefts, rights = ([""] * count if side is None else side for side in (lefts, rights))
@@ -242,8 +254,12 @@ class CandidateLists:
             if not text.strip():
                 fault(row, ValueError, "entity is blank; leave out mentions without text")
         for row, items in enumerate(candidates):
-            # A text or a mapping would be read as the list of its letters or keys.
-            if isinstance(items, str | bytes | Mapping) or not isinstance(items, Collection):
+            # A text, a mapping or a data frame would be read as the list of its letters, keys or columns.
+            if (
+                isinstance(items, str | bytes | Mapping)
+                or not isinstance(items, Collection)
+                or hasattr(items, "columns")
+            ):
                 kind = type(items).__name__
                 fault(row, TypeError, f"candidates are a {kind}, not a list of names, mappings or objects")
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -183,8 +184,7 @@ class ConceptTable:
 
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for unknown CUIs."""
-        wanted = cuis.cast(pa.large_string()) if isinstance(cuis, pa.Array) else pa.array(cuis, pa.large_string())
-        return rows_of(self.cui_numbers, cui_numbers(wanted))
+        return rows_of(self.cui_numbers, cui_numbers(_texts("CUIs", cuis, pa.large_string())))
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).
@@ -192,7 +192,7 @@ class ConceptTable:
         Returns:
             rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
         """
-        wanted = normalize_names(pa.array(names, pa.string()))
+        wanted = normalize_names(_texts("names", names, pa.string()))
         places, rows, positions = self._name_keys.search(wanted)
         # Names with the same hash may differ, so compare the names themselves.
         numbered = positions < LAST_POSITION
@@ -292,3 +292,16 @@ class ConceptTable:
 def _equal(names: pa.StringArray, forms: pa.StringArray, places: np.ndarray) -> np.ndarray:
     """Whether each name has its normalized form in `forms`, (n,), bool."""
     return pc.equal(normalize_names(names), forms.take(pa.array(places))).to_numpy(zero_copy_only=False)
+
+
+def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:
+    """The values in Arrow; TypeError unless they are a list of texts."""
+    if isinstance(values, str | bytes):
+        raise TypeError(f"{name} must be a list of texts, not one {type(values).__name__}")
+    try:
+        found = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a list of texts ({error})") from None
+    if found.null_count:
+        raise TypeError(f"{name} must be a list of texts, and some are missing")
+    return found

@@ -71,6 +71,8 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     Raises:
         UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
     """
+    if not folder.name:
+        raise UserError(f"{folder} cannot hold corrections; give them a folder of their own")
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     with hold(lock, f"{folder} is being written by another process; run the command again when it is done"):
@@ -241,6 +243,12 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
     texts = [row["entity"], row.get("left") or "", row.get("right") or ""]
     given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
+    cuis = [concept_of(item) for item in given]
+    if chosen is not None and normalize_cui(chosen) not in cuis:
+        named = next((cui for cui, item in zip(cuis, given, strict=True) if item["name"] == chosen), None)
+        if named is not None:
+            # It would count as a concept outside the list, and the right candidate as wrong.
+            raise UserError(f"{place}: chosen is the name of a candidate; give its CUI, {named}")
     # An id may count the mentions of one document, or of one file.
     number = [logged.mention_id] if logged.mention_id else []
     known = [logged.document, *number] if number and logged.document else [*number, *texts, *logged.types]
@@ -253,7 +261,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "left": texts[1],
         "right": texts[2],
         "semantic_types": logged.types,
-        "cuis": [concept_of(item) for item in given],
+        "cuis": cuis,
         "names": [item["name"] for item in given],
         "score_names": names,
         "scores": [[_number(item.get(f"{name}_score")) for item in given] for name in names],

@@ -17,9 +17,11 @@ from ..core.arguments import RunArguments
 from ..core.caller import warn_caller
 from ..core.errors import UserError
 from ..core.files import read_json
+from ..core.lines import of_characters
 from ..core.recipe import Recipe
 from ..core.stages import STAGE_MANIFEST
 from ..data.abbreviations import find_abbreviations
+from ..data.candidate_lists import require_lists
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
 from ..hub.model_folder import CALIBRATOR, model_recipe
@@ -196,6 +198,7 @@ class ConceptLinker:
             TypeError: a mention or a document is not text, or a start is no integer.
             ValueError: a mention is blank, or is not in its document.
         """
+        require_lists(mentions=mentions, documents=documents, starts=starts, lefts=lefts, rights=rights)
         count = len(mentions)
         documents = [None] * count if documents is None else documents
         starts = [None] * count if starts is None else starts
@@ -207,7 +210,7 @@ class ConceptLinker:
         queries = MentionQueries([], [], [])
         rows = zip(mentions, documents, starts, lefts, rights, strict=True)
         for row, (mention, document, start, left, right) in enumerate(rows):
-            _require_kinds(f"mention {row}: " if count > 1 else "", mention, document, start)
+            _require_kinds(f"mention {row}: " if count > 1 else "", mention, document, start, left, right)
             if not mention.strip():
                 raise ValueError("a mention is blank; leave out mentions without text")
             if document is not None:
@@ -277,14 +280,20 @@ class ConceptLinker:
         ]
 
 
-def _require_kinds(place: str, mention: Any, document: Any, start: Any) -> None:
-    """TypeError for a mention, document or offset of the wrong kind; `rerank_batch` checks the other arguments."""
-    if not isinstance(mention, str):
-        raise TypeError(f"{place}mention must be text, not {type(mention).__name__}")
+def _require_kinds(place: str, mention: Any, document: Any, start: Any, left: Any, right: Any) -> None:
+    """TypeError or ValueError for what no retriever can read; `rerank_batch` checks the types."""
     if not isinstance(document, str | None):
         raise TypeError(f"{place}document must be text or None, not {type(document).__name__}")
     if not isinstance(start, int | np.integer | None):
         raise TypeError(f"{place}start must be a number of characters or None, not {type(start).__name__}")
+    texts = {"mention": mention, "left": left, "right": right, "document": document or ""}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{place}{key} must be text, not {type(text).__name__}")
+        try:
+            of_characters(text)
+        except ValueError as error:
+            raise ValueError(f"{place}{key} {error}") from None
 
 
 def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:

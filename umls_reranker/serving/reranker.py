@@ -235,7 +235,13 @@ class UMLSReranker:
         return [model.name for model in self.calibration.models]
 
     def get_confidence_tier(self, score: float, entity_type: str | Sequence[str] | None = None) -> str:
-        """Tier of a calibrated probability of all inputs: ``high``, ``medium``, ``low`` or ``reject``."""
+        """Tier of a calibrated probability of all inputs: ``high``, ``medium``, ``low`` or ``reject``.
+
+        Raises:
+            TypeError, ValueError: the score is no probability, or a type is not text.
+        """
+        if not 0 <= score <= 1:
+            raise ValueError(f"score must be a calibrated probability, from 0 to 1, not {score}")
         lists = CandidateLists.from_objects(self.thresholds.hierarchy, ["mention"], [[]], [entity_type])
         self._warn_of_types(lists.unknown_types)
         return self.thresholds.for_type(lists.types[0]).tier(float(score))
