@@ -5,10 +5,11 @@
 
 Reads a finished run. sentence-transformers' CrossEncoder is trained here on the pairs of the run, with the text around
 the mention where the run shows it, from the same start, with the same batch size, rate, warm-up, precision and number
-of steps, by its BinaryCrossEntropyLoss with positives weighed by the number of negatives, as its documentation has it;
-all else is left at its defaults. Both models are scored by the same engine, which gives the logits of
-`CrossEncoder.predict` (tests/hub/test_interop.py) in a fraction of its time. Every fusion is fitted on the calibration
-split; what is measured is `--split`: dev by default, on which choices are made. Prints Markdown.
+of steps: by its BinaryCrossEntropyLoss with positives weighed by the number of negatives, as its documentation has it,
+and by its LambdaLoss, which its documentation calls the best for lists. All else is left at its defaults. All models
+are scored by the same engine, which gives the logits of `CrossEncoder.predict` (tests/hub/test_interop.py) in a
+fraction of its time. Every fusion is fitted on the calibration split; what is measured is `--split`: dev by default,
+on which choices are made. Prints Markdown.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
+LOSSES = ("bce", "lambda")
 GROUPS = ("seen string", "unseen string", "unseen concept")
 # Of biomedical text in BERT's word pieces, roughly; the tokenizer cuts what is too long.
 CHARACTERS_A_TOKEN = 4
@@ -27,20 +29,23 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--output_dir", default=None, help="folder that holds the runs (default: the recipe's)")
     parser.add_argument("--split", default="dev", choices=["dev", "test"])
+    parser.add_argument("--most", type=int, default=None, help="use so many mentions of each split (default: all)")
     parser.add_argument(
         "--pairs", type=int, default=None, help="train sentence-transformers on so many (default: all)"
     )
+    parser.add_argument("--losses", nargs="+", default=LOSSES, choices=LOSSES, help="losses of sentence-transformers")
     parser.add_argument("--learning_rate", type=float, default=None, help="its rate (default: the recipe's)")
     parser.add_argument("--without_training", action="store_true", help="leave sentence-transformers out")
     parser.add_argument(
         "--keep",
         type=Path,
         default=None,
-        help="folder that its trained model is kept in, and read from when it is there",
+        help="folder that its trained models are kept in, and read from when they are there",
     )
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import numpy as np
     from datasets import load_from_disk
 
     from umls_reranker.core.recipe import load_recipe
@@ -53,23 +58,26 @@ def main() -> None:
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     candidates = load_from_disk(str(run / "candidates"))
-    lists = {
-        split: CandidateLists.from_run(candidates[split], mentions[split], concepts, recipe.model.candidate_fields)
-        for split in ("calibration", arguments.split)
-    }
-    theirs = None
+    lists = {}
+    for split in ("calibration", arguments.split):
+        drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(mentions[split]))[: arguments.most])
+        parts = (table[split].select(drawn) for table in (candidates, mentions))
+        lists[split] = CandidateLists.from_run(*parts, concepts, recipe.model.candidate_fields)
+    theirs = {}
     if not arguments.without_training:
-        theirs = arguments.keep or run / "sentence_transformers"
-        if not theirs.is_dir():
-            train_cross_encoder(load_from_disk(str(run / "pairs"))["train"], recipe, run, arguments, theirs)
+        kept = arguments.keep or run / "sentence_transformers"
+        theirs = {loss: kept / loss for loss in arguments.losses}
+        for loss, folder in theirs.items():
+            if not folder.is_dir():
+                train_cross_encoder(load_from_disk(str(run / "pairs"))["train"], loss, recipe, run, arguments, folder)
     reranker = UMLSReranker.from_pretrained(run / "model")
     logits = {
         "ours": {name: score_lists(reranker.scorer, part, f"ours, {name}").logits for name, part in lists.items()}
     }
-    if theirs is not None:
-        scorer = PairScorer.from_folder(theirs, reranker.scorer.template, recipe.run.device)
-        scores = {name: score_lists(scorer, part, f"theirs, {name}") for name, part in lists.items()}
-        logits["sentence-transformers"] = {name: part.logits for name, part in scores.items()}
+    for loss, folder in theirs.items():
+        scorer = PairScorer.from_folder(folder, reranker.scorer.template, recipe.run.device)
+        scores = {name: score_lists(scorer, part, f"theirs, {loss}, {name}") for name, part in lists.items()}
+        logits[f"sentence-transformers, {loss}"] = {name: part.logits for name, part in scores.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])
     print(
         f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {date.today()}; "
@@ -77,11 +85,12 @@ def main() -> None:
     )
 
 
-def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
-    """Train sentence-transformers' CrossEncoder on the run's pairs and write it to `folder`."""
+def train_cross_encoder(pairs, loss, recipe, run, arguments, folder) -> None:
+    """Train sentence-transformers' CrossEncoder on the run's pairs by one of `LOSSES` and write it to `folder`."""
     import tempfile
 
     import torch
+    from datasets import Dataset
     from sentence_transformers.cross_encoder import (
         CrossEncoder,
         CrossEncoderTrainer,
@@ -98,7 +107,11 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
     device = resolve_device(recipe.run.device)
     if arguments.pairs:
         pairs = pairs.select(range(min(arguments.pairs, len(pairs))))
-    texts = pairs.select_columns(["name", "label"]).add_column("query", queries(list(pairs["mention"]), pairs, recipe))
+    texts = {"query": queries(list(pairs["mention"]), pairs, recipe), "name": list(pairs["name"])}
+    texts["label"], per_step = [float(label) for label in pairs["label"]], recipe.training.pairs_per_step(1)
+    if loss == "lambda":
+        texts = as_lists(list(pairs["mention_id"]), texts)
+        per_step = round(per_step * len(texts["query"]) / len(pairs))
     start = resolve_model(recipe.model.model, recipe.model.model_revision)
     model = CrossEncoder(
         str(run / "encoder") if recipe.model.start_from_encoder else start,
@@ -114,7 +127,7 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
             seed=recipe.run.seed,
             use_cpu=device.type == "cpu",
             **mixed_precision(recipe.training, device),
-            per_device_train_batch_size=recipe.training.pairs_per_step(1),
+            per_device_train_batch_size=per_step,
             num_train_epochs=recipe.training.num_train_epochs,
             max_steps=recipe.training.max_steps,
             learning_rate=arguments.learning_rate or recipe.training.learning_rate,
@@ -122,11 +135,24 @@ def train_cross_encoder(pairs, recipe, run, arguments, folder) -> None:
             save_strategy="no",
             report_to="none",
         )
-        loss = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(negatives_a_positive(pairs)))
-        columns = texts.select_columns(["query", "name", "label"])
-        CrossEncoderTrainer(model, settings, train_dataset=columns, loss=loss).train()
+        if loss == "lambda":
+            computed = losses.LambdaLoss(model)
+        else:
+            computed = losses.BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(negatives_a_positive(pairs)))
+        CrossEncoderTrainer(model, settings, train_dataset=Dataset.from_dict(texts), loss=computed).train()
     with written(folder) as partial:
         model.save_pretrained(str(partial))
+
+
+def as_lists(mention_ids, texts):
+    """One row for each mention, whose pairs follow each other."""
+    from itertools import groupby
+
+    lists = [[row for row, _ in group] for _, group in groupby(enumerate(mention_ids), key=lambda pair: pair[1])]
+    return {
+        "query": [texts["query"][rows[0]] for rows in lists],
+        **{name: [[texts[name][row] for row in rows] for rows in lists] for name in ("name", "label")},
+    }
 
 
 def negatives_a_positive(pairs) -> float:
