@@ -20,7 +20,7 @@ from pathlib import Path
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.files import fingerprint_path, read_json, remembered
 from umls_reranker.core.recipe import parse_recipe
-from umls_reranker.core.script import CommandParser, run_script, should_run
+from umls_reranker.core.script import CommandParser, run_script, should_run, would_make
 from umls_reranker.core.stage_keys import model_stage
 from umls_reranker.core.stages import LINEAGE, RunFolder
 
@@ -33,7 +33,10 @@ def main() -> None:
 
 
 def lists_parser() -> CommandParser:
-    parser = CommandParser(__doc__)
+    usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
+    parser = CommandParser(__doc__, usage=usage)
+    # Errors point at the help of this form.
+    parser.prog += " MODEL --lists FILE"
     parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier with one logit")
     parser.add_argument("--lists", type=Path, required=True, help="file or folder: .jsonl, .parquet, .arrow")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
@@ -55,6 +58,9 @@ def lists_parser() -> CommandParser:
     parser.add_argument(
         "--exhaustive", action="store_true", help="have the cross-encoder score also candidates that cannot win"
     )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="load the model, check the lists and say what they hold; score nothing"
+    )
     return parser
 
 
@@ -63,7 +69,13 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
     from umls_reranker.core.errors import UserError
     from umls_reranker.data.labelled_lists import read_labelled_lists
-    from umls_reranker.serving.recalibration import SourceModel, before_and_after, recalibrate, save_recalibrated
+    from umls_reranker.serving.recalibration import (
+        SourceModel,
+        before_and_after,
+        described,
+        recalibrate,
+        save_recalibrated,
+    )
 
     methods = ("auto", *(name for name, kind in Calibrator.kinds.items() if kind.fits_lists))
     if options.calibrator not in methods:
@@ -77,6 +89,10 @@ def calibrate_on_lists(options) -> None:
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     given = read_labelled_lists(options.lists, source.hierarchy, CANDIDATE_FEATURES)
+    if options.dry_run:
+        print(described(given))
+        would_make("calibrate", options.output)
+        return
     settings = CalibrationArguments(
         calibrator=options.calibrator,
         target_precision=options.target_precision,

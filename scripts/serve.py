@@ -1,8 +1,10 @@
 #!/usr/bin/env python
 """Serve a reranker over HTTP: /rerank as Text Embeddings Inference, /rank, /link, /health, /metrics, /info.
 
+    umls-reranker serve MODEL
     umls-reranker serve production --served_revision v1.0.0
 
+MODEL, a folder or a Hub id, is served with the default settings; a recipe names a model and its settings.
 Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM stops it: it accepts no new connections
 and finishes the requests in progress, for at most stop_seconds. One process serves one model; put several behind a
 load balancer.
@@ -21,7 +23,7 @@ from umls_reranker.core.script import run_script
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments))
+    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), model_key="served_model")
     serving = recipe.serving
     if not serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")

@@ -154,6 +154,13 @@ def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fall
     assert chosen.complete.all() and set(chosen.models) == {1}
 
 
+def test_lists_without_types_have_no_model_for_mentions_without_type():
+    given, logits = informed()
+    fits = [fit((one, logits))[0] for one in (given, given.with_types([[]] * len(given)))]
+    names = [[model.name for model in calibration.models] for calibration in fits]
+    assert names == [["all", "names", "names, no type"], ["all", "names"]]
+
+
 def test_thresholds_go_by_the_types_that_the_lists_were_given():
     given, logits = lists()
     calibration, _ = fit((given.with_types([["T121"]] * len(given)), logits))

@@ -87,6 +87,35 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     assert "240 mentions in 80 documents" in card and "are by a calibration fitted on the others" in card
     assert "No part of the model was fitted or chosen on it" not in card
     assert ("Fine-tuned from" in card) == (kind == "reranker")
+    # Lists of another pipeline have no dictionary and here no types, and the certificates' figures are not held out.
+    for words in ("the dictionary:", "calibration split", "type given", "no type", "annotators", "inputs removed"):
+        assert words not in card
+    assert "`bm25_score` too; without, a fallback model decides" in card
+    assert "at which its certificate was found, by all documents of the lists" in card
+
+
+def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, cross_encoder):
+    rows = make_rows(60, 20)
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--dry_run")
+    shown = capsys.readouterr()
+    missing = sum(row["cui"] == "C9999999" for row in rows)
+    assert shown.out.splitlines() == [
+        f"60 mentions of 20 documents; {missing} without their right concept among the candidates, which counts as "
+        "wrong",
+        "scores of candidates: bm25_score",
+        "not read of candidates: rank; a score has to be called NAME_score",
+    ]
+    assert shown.err.splitlines()[-1] == f"[calibrate] would be made in {tmp_path / 'new'}"
+    assert not (tmp_path / "new").exists()
+    del rows[3]["cui"]
+    lists = write_lists(tmp_path / "own.jsonl", rows)
+    assert ":4: cui" in refused(monkeypatch, tmp_path, cross_encoder, lists, "--dry_run")
+
+
+def test_an_unknown_option_names_the_help_of_this_form(tmp_path, monkeypatch, cross_encoder):
+    said = refused(monkeypatch, tmp_path, cross_encoder, tmp_path / "own.jsonl", "--fast")
+    assert said.endswith("see umls-reranker calibrate MODEL --lists FILE --help")
 
 
 @pytest.fixture(scope="module")

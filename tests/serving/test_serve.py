@@ -122,3 +122,11 @@ def test_a_dry_run_refuses_what_a_start_would_refuse(scripts, tmp_path):
     limits = scripts.run("serve", recipe, dry_run=True, max_request_mentions=600)
     assert limits.code == 2 and "max_request_mentions: 600 mentions never fit into max_queue" in limits.errors[0]
     assert scripts.run("serve", recipe, dry_run=True).code == 0 and not log.exists()
+
+
+def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
+    model = tiny_reranker(tmp_path / "model")
+    done = scripts.run("serve", model, dry_run=True, device="cpu", port=8123)
+    assert done.code == 0 and f"would serve {model} on 127.0.0.1:8123" in done.out + done.err
+    none = scripts.run("serve", tmp_path / "none", dry_run=True)
+    assert none.code == 2 and "neither a local folder nor a Hub repo" in none.errors[0]

@@ -298,6 +298,15 @@ def test_other_paths_and_methods_are_refused_in_the_same_shape(reranker):
     assert refused(unknown)[:2] == (404, "Validation") and refused(method)[:2] == (405, "Validation")
 
 
+def test_the_description_of_the_service_gives_errors_their_form(reranker):
+    app = create_app(reranker, ServingArguments())
+    described = app.openapi()
+    form = described["components"]["schemas"]["ErrorAnswer"]["properties"]
+    assert list(form) == ["error", "error_type"] and "HTTPValidationError" not in described["components"]["schemas"]
+    assert set(described["paths"]["/rank"]["post"]["responses"]) == {"200", "4XX", "5XX"}
+    app.state.engine.close()
+
+
 def test_info_says_what_is_served(reranker):
     answer = ask(reranker, "/info", served_model="org/model", served_revision="v1", max_candidates=7)
     info = answer.json()

@@ -190,13 +190,14 @@ def fit_with_counts(
 
     sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
     first, losses, held_out = fit(next(sets), settings.calibrator)
-    models = [first]
+    models = {(): first}
     for removed in sets:
-        # If only thresholds use types, the model of all inputs also serves mentions without a type.
-        if removed == ("entity_type",) and removed[0] not in first.reads(shown):
+        # A model with the type that does not read it also serves mentions without one.
+        with_type = models.get(tuple(name for name in removed if name != "entity_type"))
+        if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(shown):
             continue
         try:
-            models.append(fit(removed, first.calibrator.method)[0])
+            models[removed] = fit(removed, first.calibrator.method)[0]
         except UserError:
             # The remaining inputs say nothing, so mentions with only these are never in the tier high.
             continue
@@ -210,7 +211,7 @@ def fit_with_counts(
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return Calibration(models, counts, ranges), fitted
+    return Calibration(list(models.values()), counts, ranges), fitted
 
 
 def fit_fusion(

@@ -35,7 +35,7 @@ from .arguments import (
 from .errors import UserError
 from .lines import is_finite, shown
 from .script import CommandParser
-from .shipped import find_recipe, shipped_recipes
+from .shipped import find_recipe, is_recipe, shipped_recipes
 from .trainer_fields import RESERVED, TrainingStageArguments
 
 __all__ = ["SECTIONS", "Recipe", "load_recipe", "parse_recipe", "portable_locator"]
@@ -106,7 +106,11 @@ def portable_locator(locator: str) -> str:
 
 
 def parse_recipe(
-    description: str, sections: Sequence[type], argv: Sequence[str] | None = None, extra: type | None = None
+    description: str,
+    sections: Sequence[type],
+    argv: Sequence[str] | None = None,
+    extra: type | None = None,
+    model_key: str | None = None,
 ) -> Any:
     """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
 
@@ -114,6 +118,7 @@ def parse_recipe(
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         extra: a dataclass of the script's own options, which are not recipe keys.
+        model_key: the key of the model that may be given instead of a recipe; None: only a recipe may be given.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
@@ -126,7 +131,10 @@ def parse_recipe(
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
-    values = _read_yaml(find_recipe(given.recipe))
+    if model_key is None or is_recipe(given.recipe):
+        values = _read_yaml(find_recipe(given.recipe))
+    else:
+        values = {model_key: given.recipe}
     overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
     extra_names = {field.name for field in fields(extra)} if extra else set()
     recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})

@@ -108,6 +108,7 @@ def model_card(
         metrics=metrics,
         recipe=recipe,
         lists=lists,
+        calibrated_on="the lists" if lists else "the calibration split",
         corpus=_corpus_name(recipe),
         subsets=metrics.get("subsets", {}),
         subset_systems=list(

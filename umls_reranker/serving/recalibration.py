@@ -51,7 +51,7 @@ from ..models.template import PairTemplate
 from .monitoring.reference import Reference
 from .reranker import UMLSReranker
 
-__all__ = ["Recalibrated", "SourceModel", "before_and_after", "recalibrate", "save_recalibrated"]
+__all__ = ["Recalibrated", "SourceModel", "before_and_after", "described", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
 # Features that need neither a retriever nor counts of training mentions.
@@ -233,17 +233,25 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
         (new / CARD).write_text(folder_card(new), encoding="utf-8")
 
 
+def described(given: LabelledLists) -> str:
+    """What was read, as lines of text."""
+    scores = ", ".join(f"{name}_score" for name in given.lists.scores)
+    lines = [
+        f"{len(given.lists):,} mentions of {len(set(given.lists.annotations.documents)):,} documents; "
+        f"{given.not_in_list:,} without their right concept among the candidates, which counts as wrong",
+        f"scores of candidates: {scores or 'none'}",
+    ]
+    if given.unread:
+        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
+    return "\n".join(lines)
+
+
 def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
     """The results for the new model, as lines of text."""
     facts, full = found.metrics["lists"], found.calibration.models[0]
-    lines = [
-        f"{facts['mentions']:,} mentions of {facts['documents']:,} documents; {facts['not_in_list']:,} without their "
-        "right concept among the candidates, which counts as wrong",
-    ]
+    lines = [described(given)]
     if facts["repeated_candidates"]:
         lines.append(f"{facts['repeated_candidates']:,} candidates name a concept of their list once more")
-    if given.unread:
-        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
     fusion = full.fusion
     assert fusion is not None  # features are never empty here
     lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))

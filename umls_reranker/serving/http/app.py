@@ -25,7 +25,7 @@ from ..reranker import UMLSReranker
 from .engine import Engine
 from .limits import BodyLimit
 from .metrics import ServiceMetrics, Watch
-from .refusals import Refusal, add_error_answers
+from .refusals import ErrorAnswer, Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
 
 __all__ = ["create_app"]
@@ -50,7 +50,19 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         yield
         await run_in_threadpool(engine.close)
 
-    app = FastAPI(title="umls_reranker", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # Otherwise /openapi.json gives errors the form of FastAPI.
+    errors: dict[int | str, dict[str, Any]] = {
+        "4XX": {"model": ErrorAnswer, "description": "Refused"},
+        "5XX": {"model": ErrorAnswer, "description": "Failed"},
+    }
+    app = FastAPI(
+        title="umls_reranker",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=errors,
+    )
     app.state.engine = engine
     revision = serving.served_revision or reranker.info["sha256"][MANIFEST][:12]
     add_error_answers(app)

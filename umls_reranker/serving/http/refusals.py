@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from ...core.errors import UserError
@@ -16,7 +17,14 @@ from .micro_batching import QueueFull
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-__all__ = ["Refusal", "add_error_answers", "as_refusal", "error_answer"]
+__all__ = ["ErrorAnswer", "Refusal", "add_error_answers", "as_refusal", "error_answer"]
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every error."""
+
+    error: str
+    error_type: str
 
 
 class Refusal(Exception):
