@@ -59,8 +59,8 @@ def recipe(finished, tmp_path_factory):
 
 
 def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe):
-    # A batch is taken when it is full, or after a second.
-    service = Service(recipe, batch_mentions=12, batch_deadline_ms=1000)
+    # A batch is taken when it is full, or after three seconds.
+    service = Service(recipe, batch_mentions=12, batch_deadline_ms=3000)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
         queries = [f"cold {number}" for number in range(12)]

@@ -272,8 +272,8 @@ def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
         return answer
 
     async def work():
-        app = create_app(reranker, ServingArguments(read_seconds=0.3))
-        config = uvicorn.Config(app, port=0, http=http_protocol(0.3), timeout_keep_alive=1, log_level="critical")
+        app = create_app(reranker, ServingArguments(read_seconds=1.0))
+        config = uvicorn.Config(app, port=0, http=http_protocol(1.0), timeout_keep_alive=1, log_level="critical")
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve())
         while not server.started:
