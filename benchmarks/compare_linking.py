@@ -18,6 +18,8 @@ import platform
 from datetime import date
 from pathlib import Path
 
+from learning_curve import drawn_lists
+
 LOSSES = ("bce", "lambda")
 GROUPS = ("seen string", "unseen string", "unseen concept")
 # Of biomedical text in BERT's word pieces, roughly; the tokenizer cuts what is too long.
@@ -45,11 +47,9 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import numpy as np
     from datasets import load_from_disk
 
     from umls_reranker.core.recipe import load_recipe
-    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.cross_encoder import PairScorer, score_lists
     from umls_reranker.serving.reranker import UMLSReranker
@@ -58,11 +58,10 @@ def main() -> None:
     run = Path(arguments.output_dir or recipe.run.output_dir) / recipe.run.run_name
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     candidates = load_from_disk(str(run / "candidates"))
-    lists = {}
-    for split in ("calibration", arguments.split):
-        drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(mentions[split]))[: arguments.most])
-        parts = (table[split].select(drawn) for table in (candidates, mentions))
-        lists[split] = CandidateLists.from_run(*parts, concepts, recipe.model.candidate_fields)
+    lists = {
+        split: drawn_lists(split, arguments.most, recipe, candidates, mentions, concepts)
+        for split in ("calibration", arguments.split)
+    }
     theirs = {}
     if not arguments.without_training:
         kept = arguments.keep or run / "sentence_transformers"

@@ -31,7 +31,6 @@ def main() -> None:
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.files import read_json
     from umls_reranker.core.recipe import load_recipe
-    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.cross_encoder import PairScorer, score_lists
     from umls_reranker.models.template import PairTemplate
@@ -41,11 +40,8 @@ def main() -> None:
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     pairs = len(load_from_disk(str(run / "pairs"))["train"])
     template = PairTemplate.from_recipe(recipe.model)
-    candidates, dev = load_from_disk(str(run / "candidates"))["dev"], mentions["dev"]
-    if arguments.most:
-        drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(dev))[: arguments.most])
-        candidates, dev = candidates.select(drawn), dev.select(drawn)
-    lists = CandidateLists.from_run(candidates, dev, concepts, template.candidate_fields)
+    candidates = load_from_disk(str(run / "candidates"))
+    lists = drawn_lists("dev", arguments.most, recipe, candidates, mentions, concepts)
     columns = [mentions["train"][name] for name in ("mention", "cui", "semantic_types")]
     counts = StringCounts.fit(zip(*columns, strict=True))
     features = recipe.calibration.features or ["cross_encoder"]
@@ -79,6 +75,19 @@ def main() -> None:
     if found:
         show("mean logits |", np.mean(found, axis=0))
     print(f"\n{platform.processor() or platform.machine()}, {date.today()}; {len(lists):,} dev mentions.")
+
+
+def drawn_lists(split, most, recipe, candidates, mentions, concepts):
+    """Candidate lists of a split of a run, or of `most` of its mentions, drawn by the recipe's seed."""
+    import numpy as np
+
+    from umls_reranker.data.candidate_lists import CandidateLists
+
+    parts = [candidates[split], mentions[split]]
+    if most:
+        drawn = np.sort(np.random.default_rng(recipe.run.seed).permutation(len(parts[0]))[:most])
+        parts = [part.select(drawn) for part in parts]
+    return CandidateLists.from_run(*parts, concepts, recipe.model.candidate_fields)
 
 
 def first_places(log_odds, lists):

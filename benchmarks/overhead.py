@@ -31,7 +31,6 @@ def main() -> None:
     network = type(scorer.network)
     network.__call__ = lambda self, batch: logits[: len(batch.lengths)]
     network.in_threads, scorer.token_budget = False, 1 << 30
-    scorer._pool = None
     first, second = rows_of(options.run, options.mentions)
     size = len(first[0]["candidates"])
     bare = [row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]} for row in first]

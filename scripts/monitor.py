@@ -70,13 +70,10 @@ def main() -> int:
 
 def watched(options) -> tuple[Path, int, float]:
     """Folder of the model, window and alpha: from the command line, else from the recipe if one is given."""
-    from umls_reranker.core.recipe import Recipe, load_recipe
-    from umls_reranker.core.shipped import is_recipe
+    from umls_reranker.core.recipe import load_recipe
     from umls_reranker.hub.download import download
 
-    recipe = (
-        load_recipe(options.model) if is_recipe(options.model) else Recipe.from_values({"served_model": options.model})
-    )
+    recipe = load_recipe(options.model, or_model=True)
     if not recipe.serving.served_model:
         raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
     folder = download(recipe.serving.served_model, recipe.serving.served_revision)

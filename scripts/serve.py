@@ -23,7 +23,7 @@ from umls_reranker.core.script import run_script
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), model_key="served_model")
+    recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), or_model=True)
     serving = recipe.serving
     if not serving.served_model:
         raise UserError("served_model: the recipe names no model; set a Hub repo or a folder")

@@ -110,7 +110,7 @@ def parse_recipe(
     sections: Sequence[type],
     argv: Sequence[str] | None = None,
     extra: type | None = None,
-    model_key: str | None = None,
+    or_model: bool = False,
 ) -> Any:
     """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
 
@@ -118,7 +118,7 @@ def parse_recipe(
         description: what the script does, the first paragraph of ``--help``.
         sections: the sections that ``--help`` explains; every other key is accepted too.
         extra: a dataclass of the script's own options, which are not recipe keys.
-        model_key: the key of the model that may be given instead of a recipe; None: only a recipe may be given.
+        or_model: whether a model may be given instead of the recipe, which is then the default one with this model.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
@@ -131,10 +131,7 @@ def parse_recipe(
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
-    if model_key is None or is_recipe(given.recipe):
-        values = _read_yaml(find_recipe(given.recipe))
-    else:
-        values = {model_key: given.recipe}
+    values = _read(given.recipe, or_model)
     overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
     extra_names = {field.name for field in fields(extra)} if extra else set()
     recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})
@@ -143,9 +140,20 @@ def parse_recipe(
     return recipe, extra(**{name: value for name, value in overrides.items() if name in extra_names})
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from YAML, with defaults for missing keys."""
-    return Recipe.from_values(_read_yaml(find_recipe(str(path))))
+def load_recipe(path: str | Path, or_model: bool = False) -> Recipe:
+    """Read a recipe from YAML, with defaults for missing keys.
+
+    Args:
+        path: file, folder or name of the recipe.
+        or_model: as of `parse_recipe`.
+    """
+    return Recipe.from_values(_read(str(path), or_model))
+
+
+def _read(name: str, or_model: bool) -> dict[str, Any]:
+    if or_model and not is_recipe(name):
+        return {"served_model": name}
+    return _read_yaml(find_recipe(name))
 
 
 class _OneOrList(argparse.Action):

@@ -16,7 +16,7 @@ from ..core.arrays import RepeatedTexts
 from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
-from .batching import length_batches, token_batches, worker_pool
+from .batching import batch_mapper, length_batches, token_batches
 from .networks import CompiledModel, Network, PackedBert, PaddedModel
 from .pretrained import load_model, load_pretrained
 from .runtimes import load_exported
@@ -69,8 +69,6 @@ class PairScorer:
         self.token_budget = usual if token_budget is None else token_budget
         if self.token_budget < 1:
             raise UserError(f"token_budget: {token_budget} must be 1 or more; empty takes the usual one")
-        self._threads = torch.get_num_threads()
-        self._in_threads = self._threads > 1 and network.in_threads and network.device.type == "cpu"
 
     @property
     def precision(self) -> str:
@@ -153,11 +151,11 @@ class PairScorer:
     def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Row numbers and logits of each batch of distinct pairs."""
         lengths, budget = pairs.lengths, self.token_budget
-        # Of this process: one forked from where the scorer was made has none of its threads.
-        pool = worker_pool() if self._in_threads else None
-        if pool is not None:
+        # Asked for anew: a process forked from where the scorer was made has none of its threads.
+        mapper = batch_mapper(self.network.device) if self.network.in_threads else map
+        if mapper is not map:
             # A few pairs are divided among the cores.
-            share = -(-int(lengths.sum()) // self._threads)
+            share = -(-int(lengths.sum()) // torch.get_num_threads())
             budget = min(budget, max(share, LEAST_TOKENS))
         cut = length_batches if self.network.padded else token_batches
         batches = cut(lengths, budget)
@@ -165,8 +163,7 @@ class PairScorer:
         def forward(batch: np.ndarray) -> torch.Tensor:
             return self.network(PairBatch.of(pairs, batch))
 
-        mapper = map if pool is None or len(batches) == 1 else pool.map
-        yield from zip(batches, mapper(forward, batches), strict=True)
+        yield from zip(batches, (map if len(batches) == 1 else mapper)(forward, batches), strict=True)
 
 
 def load_network(

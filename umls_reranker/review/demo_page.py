@@ -114,7 +114,12 @@ def _try_tab(demo: Demo) -> None:
 def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     hierarchy = demo.reranker.thresholds.hierarchy
     script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
-    shown = gr.HTML(lambda: review_html(sheet, hierarchy, sheet.place), js_on_load=script, elem_id="review")
+
+    def current() -> tuple[str, int | None]:
+        place = sheet.place
+        return review_html(sheet, hierarchy, place), place
+
+    shown = gr.HTML(lambda: current()[0], js_on_load=script, elem_id="review")
     # The mention that this page shows; another page may have answered it.
     seen = gr.State(lambda: sheet.place)
     with gr.Group():
@@ -125,14 +130,12 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
 
     def pressed(event: gr.EventData) -> tuple[str, int | None]:
         _said(act, sheet, getattr(event, "place", None), str(getattr(event, "choice", None)))
-        place = sheet.place
-        return review_html(sheet, hierarchy, place), place
+        return current()
 
     def typed(cui: str, place: int | None) -> tuple[str, int | None, str]:
         if place is not None:
             _said(sheet.choose, place, cui)
-        place = sheet.place
-        return review_html(sheet, hierarchy, place), place, ""
+        return *current(), ""
 
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     shown.submit(pressed, None, [shown, seen], **options)
