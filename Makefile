@@ -11,7 +11,8 @@ RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
 # The field has other words for these: features, character n-grams, bonus, next to, resumes, fallback, without, supports.
 HOUSE_WORDS = evidence|by letters|like training mentions|lead|beside|stands? in|goes? on|training had|poorer|richer|richest|rungs?|(does|do) without|is rid of|speaks? for
-PARALLEL = -n auto --dist loadfile
+# A crashed process ends the tests at once: those left in its file would be waited for forever.
+PARALLEL = -n auto --dist loadfile --max-worker-restart 0
 EXTRAS = quickstart onnx openvino spark ray demo browser
 
 quickstart: $(VENV)/.with-quickstart
