@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Copy concepts, indexes and encoder into one folder: all that a deployment needs in addition to the model.
+"""Collect concepts, indexes and encoder in one folder: all that a deployment needs in addition to the model.
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and umls-reranker serve open it. The folder holds names of the release that it was
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are linked to the run's where both are on one
+file system, and copied otherwise. The folder holds names of the release that it was
 built from: store it where that release's licence allows, never on the Hub.
 """
 

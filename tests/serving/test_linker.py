@@ -1,6 +1,8 @@
 """The linker on a finished run: it ranks as the run's own evaluation does, and needs nothing but model and index."""
 
 import doctest
+import errno
+import os
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from umls_reranker import ConceptLinker
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
+from umls_reranker.retrieval import index_folder
 from umls_reranker.serving import linker as linking
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -156,6 +159,23 @@ def test_an_exported_index_and_the_model_are_all_that_is_needed(scripts, finishe
     again = scripts.run("export_index", scripts.recipe, "--index_folder", target)
     assert again.code == 2 and "exists already" in again.errors[0]
     assert scripts.run("export_index").errors == ["error: --index_folder is needed; name the folder to make"]
+
+
+def test_an_exported_index_is_linked_on_one_file_system_and_copied_to_another(
+    scripts, finished, tmp_path, monkeypatch
+):
+    source, exported = finished.folder / "concepts" / "manifest.json", tmp_path / "linked"
+    encoder = str(scripts.materials / "encoder")
+    index_folder.export_index(finished.folder, exported, ["concepts"], encoder, None)
+    assert (exported / "concepts" / "manifest.json").samefile(source)
+
+    def refuse(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    index_folder.export_index(finished.folder, tmp_path / "copied", ["concepts"], encoder, None)
+    copied = tmp_path / "copied" / "concepts" / "manifest.json"
+    assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
 
 
 def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
