@@ -3,9 +3,9 @@
 
     umls-reranker export_index quickstart --index_folder /srv/index-2026-01
 
-`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are linked to the run's where both are on one
-file system, and copied otherwise. The folder holds names of the release that it was
-built from: store it where that release's licence allows, never on the Hub.
+`ConceptLinker`, the spaCy component and umls-reranker serve open it. Files are linked to the run's if both are on one
+file system, and copied otherwise. The folder holds names of the release that it was built from: store it where that
+release's licence allows, never on the Hub.
 """
 
 from dataclasses import dataclass, field

@@ -13,7 +13,7 @@ from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval import lexical_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
 from umls_reranker.retrieval.lexical_index import LexicalIndex
-from umls_reranker.retrieval.retriever import Retriever, fuse, in_order_of
+from umls_reranker.retrieval.retriever import Retriever, fuse
 
 NAMES = {
     "C0000001": ("", ["common cold", "cold", "head cold"]),
@@ -54,11 +54,6 @@ def test_ranks_are_fused():
     assert fuse([dense, lexical], 2).tolist() == [[4, 5]]
 
 
-def test_rows_take_the_order_of_a_reference():
-    rows, reference = np.array([[7, 3, 5, -1], [2, 1, -1, -1]]), np.array([[5, 9, 3], [1, -1, -1]])
-    assert in_order_of(rows, reference).tolist() == [[5, 3, 7, -1], [1, 2, -1, -1]]
-
-
 def test_queries_are_fused_apart_and_the_earlier_list_wins_ties():
     dense, lexical = np.array([[1, 2], [-1, -1], [9, 8]]), np.array([[3, 4], [-1, -1], [8, 9]])
     assert fuse([dense, lexical], 4).tolist() == [[1, 3, 2, 4], [-1] * 4, [9, 8, -1, -1]]
@@ -72,6 +67,16 @@ def test_each_retriever_finds_what_the_other_does_not(searched):
     assert set(found.lists) == {"dense", "lexical", "union"}
     assert found.lists["lexical"][1, 0] == 4 and found.lists["dense"][1, 4] == 4
     assert found.lists["union"][:, :3].tolist() == found.rows.tolist()
+
+
+def test_ranks_choose_the_candidates_of_a_union_and_cosines_order_them(searched):
+    _, index, encoder, lexical = searched
+    found = Retriever(index, encoder, lexical).search(["coronary", "livers"], 3)
+    assert (np.diff(found.scores, axis=1) <= 0).all()
+    # What only spelling leads to is a candidate, and the last.
+    assert found.lists["lexical"][1, 0] == 4 and found.rows[1].tolist().index(4) == 2
+    everything = Retriever(index, encoder, lexical).search(["coronary"], 5)
+    assert everything.rows.tolist() == index.search(encoder.encode(["coronary"]), 5).rows.tolist()
 
 
 def test_every_candidate_has_both_scores_and_its_nearest_name(searched):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .mention_index import MentionIndex
     from .name_index import NameIndex
 
-__all__ = ["Retriever", "fuse", "in_order_of"]
+__all__ = ["Retriever", "fuse"]
 
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64
@@ -31,8 +31,8 @@ RANK_CONSTANT = 60
 class Retriever:
     """Finds the concepts nearest to a mention.
 
-    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. Training mentions
-    add candidates, but do not change the order of the others.
+    Several retrievers are combined by reciprocal rank fusion of lists twice as long as requested. It decides which
+    concepts are candidates; their cosines decide the order.
 
     Args:
         index, encoder: dense retrieval.
@@ -87,7 +87,7 @@ class Retriever:
         """The k concepts nearest to each mention.
 
         A candidate shows its nearest name by dense cosine of the mention alone, and that cosine is its score,
-        whichever retriever found it. A union is ordered by fused ranks.
+        whichever retriever found it. Every list is in the order of these scores.
 
         Args:
             texts: n mentions.
@@ -108,13 +108,10 @@ class Retriever:
             lists["context"] = self.index.search(read, depth).rows
         if self.lexical is not None:
             lists["lexical"] = self.lexical.search(distinct, depth).rows[strings]
-        by_names = list(lists.values())
         if self.mentions is not None:
             lists["nearest_mentions"] = self.mentions.search(read, depth).rows
         union = fuse(list(lists.values()), depth)
-        rows = union[:, :k] if self.mentions is None else in_order_of(union[:, :k], fuse(by_names, depth))
-        lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
-        rows = np.ascontiguousarray(rows)
+        rows = np.ascontiguousarray(union[:, :k])
         further = {}
         if self._in_context:
             further["context"] = self.index.best_names(read, rows)[1]
@@ -129,23 +126,14 @@ class Retriever:
         if self.lexical is not None:
             further["lexical"] = np.full(rows.shape, -np.inf, np.float32)
             further["lexical"][place] = self.lexical.score(distinct, concepts, owners)[pair_of, 0]
+        # Fused ranks choose well and order badly: a retriever of spelling is not as often right as one of meaning.
+        order = np.argsort(-scores, axis=1, kind="stable")
+        rows, name_ids, scores, *others = (
+            np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores, *further.values())
+        )
+        lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
         lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}
-        return Candidates(rows, name_ids, scores, further, lists)
-
-
-def in_order_of(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Concept rows, (n, k), in the order of another list, (n, depth); other concepts follow in their old order.
-
-    >>> in_order_of(np.array([[7, 3, 5, -1]]), np.array([[5, 9, 3]])).tolist()
-    [[5, 3, 7, -1]]
-    """
-    depth = reference.shape[1]
-    places = np.empty(rows.shape, np.int64)
-    for column, wanted in enumerate(rows.T):
-        match = reference == wanted[:, None]
-        places[:, column] = np.where(match.any(axis=1), match.argmax(axis=1), depth)
-    places[rows < 0] = depth + 1
-    return np.take_along_axis(rows, np.argsort(places, axis=1, kind="stable"), axis=1)
+        return Candidates(rows, name_ids, scores, dict(zip(further, others, strict=True)), lists)
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
