@@ -122,25 +122,39 @@ sys.exit(int(sys.argv[1]))
 """
 
 
+# In a process of its own: torch's launcher renames its process, and the handlers of signals that it sets stay.
+# Accelerate gives a single process on a processor all cores.
+LAUNCHES = """
+import sys
+from pathlib import Path
+import psutil
+from umls_reranker.core import launch
+launch.usable_cores = psutil.cpu_count = lambda logical=True: 9
+options = launch.launch_options(["--accelerate_config", sys.argv[1]])[0]
+for words in (["2"], sys.argv[2:]):
+    print(launch.start(Path("script.py"), words, options))
+"""
+
+
 @pytest.mark.parametrize(
     ("config", "found"),
     [("cpu", {"alone": "None no 9"}), ("cpu_two_processes", {"0": "2 no 4", "1": "2 no 4"})],
 )
-def test_exit_codes_pass_through_every_launcher(tmp_path, monkeypatch, config, found):
-    monkeypatch.chdir(tmp_path)
-    # Set and removed again, so that it is unset afterwards whatever the launcher does.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(launch, "usable_cores", lambda: 9)
-    # Accelerate gives a single process on a processor all cores.
-    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 9)
-    Path("script.py").write_text(SCRIPT)
-    options = launch_options(["--accelerate_config", config])[0]
+def test_exit_codes_pass_through_every_launcher(tmp_path, config, found):
+    (tmp_path / "script.py").write_text(SCRIPT)
     words = ["0", "--targets", "acc@1 >= 0.5"]
-    assert start(Path("script.py"), words, options) == 0
-    told = {path.name.removeprefix("rank-"): path.read_text() for path in Path().glob("rank-*")}
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LAUNCHES, config, *words],
+        cwd=tmp_path,
+        env=inherited | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "2\n0\n"), ended.stderr
+    told = {path.name.removeprefix("rank-"): path.read_text() for path in tmp_path.glob("rank-*")}
     assert told == {rank: f"{environment} {words}\n" for rank, environment in found.items()}
-    assert start(Path("script.py"), ["2"], options) == 2
 
 
 @pytest.mark.parametrize("content", ["num_processes: [", "distributed_type: NONSENSE\n", "surprise: 1\n", "- cpu\n"])
@@ -257,7 +271,7 @@ def test_a_command_ends_with_the_process_that_started_it(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     # The output ends with the last process that may write it.
-    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, timeout=240)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -351,7 +365,8 @@ def test_minutes_of_stages_are_numbers(tmp_path):
 @pytest.mark.parametrize(
     "option", [("--num_machines", "0"), ("--num_processes", "0"), ("--main_process_port", "99999")]
 )
-def test_a_launch_option_that_is_out_of_range(tmp_path, option):
+def test_a_launch_option_that_is_out_of_range(tmp_path, monkeypatch, option):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # where it is unset, a launch sets it
     (tmp_path / "script.py").write_text("")
     with pytest.raises(UserError, match="must be 1 or more|accelerate refuses .*port must be 0-65535"):
         start(tmp_path / "script.py", [], launch_options(["--accelerate_config", "cpu_two_processes", *option])[0])

@@ -455,7 +455,7 @@ def run_publish(hub, tmp_path, *options):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= hub.environment(tmp_path / "home", token=WRITER) | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, ROOT / "scripts" / "publish.py", recipe, *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def test_the_script_publishes_and_refuses_to_do_it_twice(hub, folder, tmp_path):

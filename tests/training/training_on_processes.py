@@ -8,7 +8,6 @@ recipe. A kill may have options of its own behind STEP, RANK: "processes" and "t
 to its end. Prints the summary of each last run. Processes are forked, so torch is imported once.
 """
 
-import contextlib
 import gc
 import json
 import os
@@ -85,14 +84,14 @@ def run(
             os._exit(0)
         children.append(child)
     ends = []
-    for _ in children:
+    while children:
         child, status = os.wait()
+        children.remove(child)
         ends.append(os.waitstatus_to_exitcode(status))
         if ends[-1] != 0:
             # As the launcher does when one process is gone.
-            for other in set(children) - {child}:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(other, signal.SIGKILL)
+            for other in children:
+                os.kill(other, signal.SIGKILL)
     return ends
 
 
