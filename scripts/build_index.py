@@ -95,15 +95,13 @@ def make_lexical(recipe, run, stage) -> None:
 
 
 def make_mention_index(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.index_folder import load_encoder
     from umls_reranker.retrieval.mention_index import MentionIndex
 
     concepts = ConceptTable.load(run.path / "concepts")
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
-    mentions = load_from_disk(str(run.path / "mentions"))["train"]
+    mentions = run.splits("mentions")["train"]
     table = mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
     with stage.writing() as (folder, summary):
         summary["mentions"] = len(MentionIndex.build(table, concepts, encoder, folder))
@@ -111,8 +109,6 @@ def make_mention_index(recipe, run, stage) -> None:
 
 
 def make_candidates(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
@@ -121,7 +117,7 @@ def make_candidates(recipe, run, stage) -> None:
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
-    mentions = load_from_disk(str(run.path / "mentions"))
+    mentions = run.splits("mentions")
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
             summary["index"] = retriever.index.measure_recall(NameVectors(run.path / "vectors"))

@@ -117,8 +117,6 @@ def calibrate(recipe) -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.calibration.fitting import fit_parts, score_inputs
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
@@ -128,8 +126,8 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.models.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
-    candidates = load_from_disk(str(run.path / "candidates"))["calibration"]
-    mentions = load_from_disk(str(run.path / "mentions"))
+    candidates = run.splits("candidates")["calibration"]
+    mentions = run.splits("mentions")
     fitted_mentions, corrections = mentions["calibration"], {}
     if recipe.calibration.calibration_feedback:
         candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)

@@ -30,8 +30,6 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
@@ -44,10 +42,10 @@ def make(recipe, run, stage) -> None:
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
-    mentions = load_from_disk(str(run.path / "mentions"))
-    candidates = load_from_disk(str(run.path / "candidates"))["test"]
+    mentions = run.splits("mentions")
+    candidates = run.splits("candidates")["test"]
     lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields)
-    pairs = load_from_disk(str(run.path / "pairs"))["test"]
+    pairs = run.splits("pairs")["test"]
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
     )

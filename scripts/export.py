@@ -47,8 +47,6 @@ def main() -> None:
 
 
 def make(recipe, run, options) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.calibration.fitting import fit_parts, score_inputs
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
@@ -57,8 +55,8 @@ def make(recipe, run, options) -> None:
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
-    mentions = load_from_disk(str(run.path / "mentions"))
-    candidates = load_from_disk(str(run.path / "candidates"))
+    mentions = run.splits("mentions")
+    candidates = run.splits("candidates")
     folder = run.path / "model"
     reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
     template = reranker.scorer.template

@@ -30,8 +30,6 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.index_folder import load_retriever
@@ -42,7 +40,7 @@ def make(recipe, run, stage) -> None:
         if state.is_main_process:
             make_of_lists(recipe, run, stage)
         return
-    mentions = load_from_disk(str(run.path / "mentions"))
+    mentions = run.splits("mentions")
     configs = split_configs(recipe)
     # One process owns the run folder; the others leave their share of the search in it.
     with run.locked(owner=state.is_main_process):
@@ -84,12 +82,10 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
 
 def make_of_lists(recipe, run, stage) -> None:
     """Mine the candidate lists that the recipe brings."""
-    from datasets import load_from_disk
-
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.mining import mine_listed_pairs
 
-    mentions, candidates = (load_from_disk(str(run.path / name)) for name in ("mentions", "candidates"))
+    mentions, candidates = (run.splits(name) for name in ("mentions", "candidates"))
     concepts, configs = ConceptTable.load(run.path / "concepts"), split_configs(recipe)
     with run.locked(), stage.writing(recipe.run.overwrite) as (folder, summary):
         for split in SPLITS:

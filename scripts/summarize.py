@@ -12,10 +12,10 @@ import textwrap
 import warnings
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json
+from umls_reranker.core.files import read_json, require_format
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
-from umls_reranker.core.stages import RunFolder
+from umls_reranker.core.stages import RunFolder, read_manifest
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
     from umls_reranker.hub.model_folder import METRICS
 
-    report = read_json(run.path / "report" / METRICS)
+    report = read_json(path := run.path / "report" / METRICS)
+    require_format(path, report, 1, "evaluate")
     console = table_console()
     # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
     warnings.simplefilter("ignore", UserWarning)
@@ -52,7 +53,7 @@ def main() -> None:
 def what_was_made(run) -> str:
     """Sizes and minutes, from the stages' manifests."""
     found = next(stage for stage in ("index", "candidates") if (run.path / stage).is_dir())
-    made = {stage: read_json(run.path / stage / "manifest.json")["summary"] for stage in (found, "checkpoints")}
+    made = {stage: read_manifest(run.path / stage)["summary"] for stage in (found, "checkpoints")}
     training = made["checkpoints"]
     if found == "index":
         index = f"Made: an index of {made['index']['names']:,} names of {made['index']['concepts']:,} concepts;"
@@ -83,8 +84,6 @@ def checklist_line(run) -> str:
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
-    from datasets import load_from_disk
-
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.serving.ranked_files import ranked_column
@@ -93,8 +92,8 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
     )
-    mentions = load_from_disk(str(run.path / "mentions"))["test"]
-    candidates = load_from_disk(str(run.path / "candidates"))["test"]
+    mentions = run.splits("mentions")["test"]
+    candidates = run.splits("candidates")["test"]
     count = min(recipe.evaluation.example_mentions, len(mentions))
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]

@@ -27,20 +27,17 @@ def main() -> None:
 
 
 def train(recipe, run, stage) -> None:
-    from accelerate import PartialState
-    from datasets import DatasetDict, load_from_disk
+    from datasets import DatasetDict
 
-    from umls_reranker.core.devices import resolve_device
+    from umls_reranker.core.devices import sharing_processes
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.models.template import PairTemplate
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 
     patience = timedelta(seconds=recipe.training.ddp_timeout)
-    state = PartialState(cpu=resolve_device(recipe.run.device).type == "cpu", timeout=patience)
-    mined, candidates, mentions = (
-        load_from_disk(str(run.path / name)) for name in ("pairs", "candidates", "mentions")
-    )
+    state = sharing_processes(recipe.run.device, patience)
+    mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)
     limits = recipe.training.max_dev_pairs, recipe.run.seed
     dev = dev_pairs(candidates["dev"], mentions["dev"], concepts, template, *limits)

@@ -32,12 +32,10 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from datasets import load_from_disk
-
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.training.encoder_training import train_encoder
 
-    mentions = load_from_disk(str(run.path / "mentions"))["train"]
+    mentions = run.splits("mentions")["train"]
     concepts = ConceptTable.load(run.path / "concepts")
     with stage.writing(recipe.run.overwrite) as (folder, summary):
         summary |= train_encoder(recipe.run, recipe.encoder, recipe.index, mentions, concepts, folder)

@@ -12,7 +12,7 @@ checklist.json into the run folder. The exit code is 1 if a check fails or the m
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json, write_json
+from umls_reranker.core.files import read_json, require_format, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import RunFolder
@@ -35,8 +35,6 @@ def main() -> int:
     recipe, options = parse_recipe(__doc__, (RunArguments, EvaluationArguments), extra=ValidationOptions)
     run = RunFolder(recipe.run.run_dir)
     report_key = run.key_of("report", "evaluate")
-    from datasets import load_from_disk
-
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
     from umls_reranker.evaluation.comparison import compare
@@ -47,7 +45,8 @@ def main() -> int:
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
-    report = read_json(run.path / "report" / METRICS)
+    report = read_json(path := run.path / "report" / METRICS)
+    require_format(path, report, 1, "evaluate")
     checks = check_targets(targets, measured_figures(report))
     comparison = None
     if options.against:
@@ -61,7 +60,7 @@ def main() -> int:
         reranker = UMLSReranker.from_pretrained(
             run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
         )
-        replayed = [load_from_disk(str(run.path / name))["test"] for name in ("mentions", "candidates")]
+        replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
         checks = replay_checks(reranker, *replayed, ConceptTable.load(run.path / "concepts")) + checks
         content = {
             "schema_version": 2,

@@ -240,6 +240,14 @@ def test_a_cut_that_is_no_probability_or_has_nothing_to_go_by_is_refused(counts,
         Calibration.load(state, thresholds, tmp_path)
 
 
+@pytest.mark.parametrize("damaged", [{}, [], 0])
+def test_a_fusion_that_is_none_is_refused(counts, tmp_path, damaged):
+    state, thresholds = content(calibration(counts))
+    state["inputs"][0]["fusion"] = damaged
+    with pytest.raises(UserError, match="calibrator.json: the fusion is damaged"):
+        Calibration.load(state, thresholds, tmp_path)
+
+
 # What a model reads, and who came without
 
 

@@ -315,11 +315,15 @@ def test_damaged_or_other_state_is_a_user_error():
         load_thresholds({**state, "schema_version": 2})
     (entry,) = state["inputs"]
     swapped = {**entry, "default": {**entry["default"], "low": 0.5}}
-    for damaged in ({k: v for k, v in entry.items() if k != "default"}, {**entry, "default": {"accept": 1}}, swapped):
+    without = {k: v for k, v in entry.items() if k != "default"}
+    for damaged in (without, {**entry, "default": {"accept": 1}}, swapped, {**entry, "certificate": {}}):
         with pytest.raises(UserError, match="damaged"):
             load_thresholds({**state, "inputs": [damaged]})
     with pytest.raises(UserError, match="damaged"):
         load_thresholds({**state, "inputs": []})
+    for promise in ({"target_precision": "high"}, {"target_precision": float("nan")}, {"confidence": 95}):
+        with pytest.raises(UserError, match="damaged"):
+            load_thresholds(state | promise)
 
 
 def served_tier(types, right, groups=None, **options):

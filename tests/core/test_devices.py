@@ -31,6 +31,11 @@ def test_processes_that_are_no_number_are_refused_by_name(monkeypatch, given):
     assert f"LOCAL_WORLD_SIZE is {given!r}" in refused(work_alone)
 
 
+def test_an_unknown_device_in_the_environment_is_refused_by_name(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "foo")
+    assert "the environment's ACCELERATE_TORCH_DEVICE: device 'foo' is unknown" in refused(sharing_processes, "cpu")
+
+
 @pytest.fixture
 def without_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -60,6 +65,9 @@ def test_auto_takes_a_gpu(with_gpu):
         ("mps", "'mps' is not available on this machine"),
         ("gpu", "device 'gpu' is unknown; use auto, cpu"),
         ("", "device '' is unknown"),
+        ("meta", "device 'meta' is unknown"),
+        ("xpu", "device 'xpu' is unknown"),
+        (1.5, "device 1.5 is unknown"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(without_gpu, device, reason):

@@ -128,6 +128,10 @@ def test_lists_are_not_shared_between_recipes():
         ("target_precision: 1", "target_precision: 1.0 is out of range; give a number that is from 0.01 to 0.999"),
         ("batch_mentions: 0", "batch_mentions: 0 is out of range; give a number that is 1 or more"),
         ("batch_deadline_ms: -1", "batch_deadline_ms: -1.0 is out of range; give a number that is 0 or more"),
+        (
+            "max_queue: 9999999999",
+            "max_queue: 9999999999 is out of range; give a number that is at most 4,294,967,295",
+        ),
         ("port: 70000", "port: 70000 is out of range; give a number that is from 0 to 65,535"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import errno
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset, DatasetDict
 
 from umls_reranker.core import locks, stages
 from umls_reranker.core.errors import UserError
@@ -53,9 +55,9 @@ def test_a_finished_stage_has_output_manifest_and_summary(tmp_path):
     assert manifest["summary"] == {"names": 4}
     assert RunFolder(tmp_path).key_of("index", "build_index") == stage.key
     assert list(RunFolder(tmp_path).seconds()) == ["index"]
-    # A full disk may leave half a line.
+    # A full disk may leave half a line, and somebody may change one.
     with (tmp_path / "stages.jsonl").open("a") as log:
-        log.write('{"stage": "pai')
+        log.write('[]\n{}\n{"stage": "pairs", "seconds": "long"}\n{"stage": "pai')
     assert list(RunFolder(tmp_path).seconds()) == ["index"]
 
 
@@ -251,7 +253,31 @@ def test_a_manifest_cut_short_is_named(tmp_path):
         make_stage(tmp_path).is_done()
 
 
+@pytest.mark.parametrize("change", [[], None, {"key": 1}, {"settings": None}, {"inputs": []}, {"summary": None}])
+def test_a_manifest_that_was_changed_is_named(tmp_path, change):
+    write_output(make_stage(tmp_path), "cold")
+    manifest = tmp_path / "index" / "manifest.json"
+    manifest.write_text(json.dumps(change and read_json(manifest) | change))
+    for ask in (make_stage(tmp_path).is_done, lambda: RunFolder(tmp_path).key_of("index", "build_index")):
+        with pytest.raises(UserError, match=r"manifest\.json is not what a stage wrote"):
+            ask()
+    write_output(make_stage(tmp_path), "cold", overwrite=True)
+    assert make_stage(tmp_path).is_done()
+
+
 # The lock
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("train/data-00000-of-00001.arrow", ""), ("dataset_dict.json", "null"), ("train/state.json", "{}")],
+)
+def test_damaged_data_of_a_stage_is_named(tmp_path, name, content):
+    DatasetDict(train=Dataset.from_dict({"mention": ["cold"]})).save_to_disk(tmp_path / "mentions")
+    assert RunFolder(tmp_path).splits("mentions")["train"]["mention"] == ["cold"]
+    (tmp_path / "mentions" / name).write_text(content)
+    with pytest.raises(UserError, match="mentions is damaged .*; make it again with --overwrite"):
+        RunFolder(tmp_path).splits("mentions")
 
 
 def test_a_run_folder_is_locked_once(tmp_path, monkeypatch):

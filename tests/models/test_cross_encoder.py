@@ -125,8 +125,9 @@ def test_batches_stay_within_the_token_budget(layout, model, pairs):
 
 def test_the_token_budget_is_the_usual_one_unless_given(model):
     assert (load(model).token_budget, load(model, token_budget=77).token_budget) == (1_024, 77)
-    with pytest.raises(UserError, match="^token_budget: 0 must be 1 or more; empty takes the usual one$"):
-        load(model, token_budget=0)
+    for wrong in (0, float("nan"), "77"):
+        with pytest.raises(UserError, match=f"^token_budget: {wrong!r} must be a number of 1 or more; empty takes"):
+            load(model, token_budget=wrong)
 
 
 def test_context_is_read_when_the_template_has_it(model):
@@ -256,6 +257,7 @@ def test_a_model_of_two_outputs_is_refused(model, tmp_path):
         ("config.json", {"num_hidden_layers": 1}, "do not belong together (one of them lacks bert.encoder.layer.1."),
         ("config.json", {"num_hidden_layers": "two"}, "holds no loadable model: "),
         ("config.json", {"num_attention_heads": 3}, "holds no loadable model: "),
+        ("config.json", {"num_attention_heads": 0}, "holds no loadable model: "),
         ("config.json", {"vocab_size": 7, "hidden_act": "relu"}, "holds no loadable model: "),
         ("tokenizer.json", {"model": None}, "holds no loadable model: "),
         ("tokenizer.json", {"added_tokens": None}, "holds no loadable model: "),

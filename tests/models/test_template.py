@@ -182,7 +182,10 @@ def test_template_survives_json():
     }
 
 
-@pytest.mark.parametrize("content", [None, {}, {"max_length": 64, "context_tokens": 0}])
+@pytest.mark.parametrize(
+    "content",
+    [None, {}, {"max_length": 64, "context_tokens": 0}, {"max_length": 64.5, "context_tokens": 0, "markers": "ab"}],
+)
 def test_a_damaged_template_is_refused(content):
     with pytest.raises(UserError, match="template is damaged"):
         PairTemplate.from_dict(content)

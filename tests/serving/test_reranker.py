@@ -356,6 +356,14 @@ def test_as_many_values_of_exhaustive_as_mentions(reranker):
         reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
 
 
+@pytest.mark.parametrize("wrong", ["no", None, 1, ["no"]])
+def test_exhaustive_is_true_or_false(folder, reranker, wrong):
+    with pytest.raises(TypeError, match="^exhaustive: .* is neither True nor False"):
+        reranker.rerank("m", ["a"], exhaustive=wrong)
+    with pytest.raises(UserError, match="^exhaustive: .* is neither True nor False$"):
+        UMLSReranker.from_pretrained(folder, exhaustive=wrong)
+
+
 @pytest.mark.parametrize("score", [float("nan"), -0.1, 1.1, float("inf")])
 def test_only_a_probability_has_a_tier(reranker, score):
     with pytest.raises(ValueError, match=f"^score must be a calibrated probability, from 0 to 1, not {score}$"):
@@ -685,6 +693,13 @@ def test_saving_replaces_another_model_and_can_replace_its_own(reranker, tmp_pat
     assert again.save_pretrained(other) == other
     assert again.rerank("cold", ["heat", "common cold"]) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_saving_needs_a_folder(reranker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="^save_pretrained: the folder has no name"):
+        reranker.save_pretrained("")
+    assert not list(tmp_path.iterdir())
 
 
 def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):

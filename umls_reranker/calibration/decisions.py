@@ -119,14 +119,16 @@ def rank(
         accept_tier: lowest tier accepted at rank 1.
         exhaustive: whether to score candidates that cannot win too (`Calibration.kept`), of all mentions or of each.
     """
-    asked = np.asarray(exhaustive, bool)
+    asked = np.asarray(exhaustive)
+    if asked.size and asked.dtype != bool:
+        raise TypeError(f"exhaustive: {exhaustive!r} is neither True nor False, nor a list of them")
     if asked.ndim and len(asked) != len(lists):
         raise ValueError(f"exhaustive: {len(lists)} entities need one value, or as many, not {len(asked)}")
     choice = calibration.choose(lists, shown)
     lists = calibration.as_read(lists, choice.models)
     known = calibration.read(lists)
     kept = calibration.kept(lists, choice.models, known)
-    kept |= np.broadcast_to(asked, len(lists))[lists.owner]
+    kept |= np.broadcast_to(asked.astype(bool), len(lists))[lists.owner]
     logits, truncated = _logits(lists, score, kept)
     decided = calibration(lists, logits, choice.models, known)
     order = ranking(decided.log_odds, lists.offsets)

@@ -335,11 +335,11 @@ class Calibration:
         models = [
             InputModel(
                 Calibrator.from_dict(own),
-                fusion and FeatureFusion.from_dict(fusion, scores),
+                None if fusion is None else FeatureFusion.from_dict(fusion, scores),
                 tables[name],
                 removed,
                 name,
-                baseline and FeatureFusion.from_dict(baseline, scores),
+                None if baseline is None else FeatureFusion.from_dict(baseline, scores),
                 cut,
             )
             for own, name, (fusion, baseline, removed, cut) in zip(state["inputs"], names, parts, strict=True)

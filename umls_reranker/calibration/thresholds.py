@@ -281,18 +281,20 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
     try:
         hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
         promise = float(state["target_precision"]), float(state["confidence"])
+        if not all(0.0 < number < 1.0 for number in promise):
+            raise TypeError("target_precision or confidence is no probability")
         tables = {}
         for entry in state["inputs"]:
             rows = {node: TypeThreshold(**row) for node, row in {**entry["types"], DEFAULT: entry["default"]}.items()}
             for node, row in rows.items():
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
-            certificate = entry["certificate"] and Certificate(**entry["certificate"])
+            certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
             tables[str(entry["name"])] = ThresholdTable(rows, hierarchy, *promise, certificate)
         if not tables:
             raise TypeError("inputs is empty")
         return tables
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"thresholds.json is damaged ({error}); run the calibrate stage again") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import numpy as np
@@ -24,8 +25,11 @@ def resolve_device(device: str | None = "auto") -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         resolved = torch.device(device)
-    except RuntimeError:
-        raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps") from None
+    except (RuntimeError, TypeError):
+        resolved = torch.device("meta")
+    # PyTorch knows further kinds, such as meta and xpu.
+    if resolved.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"device {device!r} is unknown; use auto, cpu, cuda, cuda:1 or mps")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {device!r} is not available: no CUDA GPU is visible; use --device cpu")
     if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
@@ -35,20 +39,23 @@ def resolve_device(device: str | None = "auto") -> torch.device:
     return resolved
 
 
-def sharing_processes(device: str) -> PartialState:
+def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> PartialState:
     """The processes of this launch, for work that is split into shards.
-
-    One process may have much more work than the others, so waiting times out after days, not minutes.
 
     Args:
         device: of the recipe.
+        timeout: of waiting; days, not minutes, as one process may have much more work than the others.
 
     Raises:
-        UserError: the device is not on this machine, or the environment counts no processes.
+        UserError: the device is not on this machine, or the environment counts no processes or has an unknown device.
     """
-    # Accelerate raises ValueError.
+    # Accelerate raises ValueError, and of the device RuntimeError.
     started_processes()
-    return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timedelta(days=7))
+    try:
+        resolve_device(os.environ.get("ACCELERATE_TORCH_DEVICE"))
+    except UserError as error:
+        raise UserError(f"the environment's ACCELERATE_TORCH_DEVICE: {error}; or unset it") from None
+    return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timeout)
 
 
 def work_alone() -> None:

@@ -40,6 +40,9 @@ from .trainer_fields import RESERVED, TrainingStageArguments
 
 __all__ = ["SECTIONS", "Recipe", "load_recipe", "parse_recipe", "portable_locator"]
 
+# Of whole numbers: NumPy, tokenizers and sockets fail on larger ones, and no key needs them.
+LARGEST = 2**32 - 1
+
 
 @dataclass
 class Recipe:
@@ -267,6 +270,8 @@ def _require_characters(text: str) -> None:
 
 def _require_range(value: float, least: float, most: float) -> None:
     if least <= value <= most and is_finite(value):
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise argparse.ArgumentTypeError(f"{value} is out of range; give a number that is at most {LARGEST:,}")
         return
     span = (
         f"from {least:,} to {most:,}" if most < math.inf else f"{least:,} or more" if least > -math.inf else "finite"

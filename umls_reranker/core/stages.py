@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .files import (
@@ -34,7 +34,10 @@ from .files import (
 from .locks import hold
 from .version import __version__
 
-__all__ = ["LINEAGE", "PlannedRun", "RunFolder", "Stage"]
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+__all__ = ["LINEAGE", "PlannedRun", "RunFolder", "Stage", "read_manifest"]
 
 STAGE_MANIFEST = "manifest.json"
 # Written first: what the folder is made with, for a run that finds it incomplete.
@@ -60,6 +63,19 @@ def _sizes(summary: Mapping[str, Any], *path: str) -> Iterator[str]:
             yield from _sizes(value, *path, name)
         elif isinstance(value, int) and value and SIZES & {*path, name}:
             yield f"{' '.join([*path, name])} {value:,}"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished stage.
+
+    Raises:
+        UserError: it is missing, or was changed or cut short.
+    """
+    path = folder / STAGE_MANIFEST
+    content, kinds = read_json(path), {"key": str, "settings": dict, "inputs": dict, "summary": dict}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path} is not what a stage wrote; it was changed, so make {folder} again with --overwrite")
+    return content
 
 
 def library_versions() -> dict[str, str | None]:
@@ -117,7 +133,7 @@ class Stage:
     def is_done(self) -> bool:
         """Whether the finished folder was made with the same settings, inputs and version."""
         former = self.former()
-        return former is not None and former.get("key") == self.key
+        return former is not None and former["key"] == self.key
 
     def resumes(self) -> bool:
         """Whether the hidden folder holds something that this stage can resume from.
@@ -144,20 +160,20 @@ class Stage:
 
     def former(self) -> dict[str, Any] | None:
         """The manifest of the finished folder, None without one."""
-        manifest = self.folder / STAGE_MANIFEST
-        return read_json(manifest) if manifest.is_file() else None
+        return read_manifest(self.folder) if (self.folder / STAGE_MANIFEST).is_file() else None
 
     def outdated(self) -> str:
         """What the finished folder was made with that differs now, in words; empty if there is no such folder."""
         former = self.former()
         if former is None:
             return ""
-        known = former.get("settings", {}) | former.get("inputs", {})
+        known = former["settings"] | former["inputs"]
         return self._changed(known, json.loads(json.dumps(self.settings | self.inputs))) or "another version"
 
     def sizes(self) -> str:
         """Numbers of concepts, mentions, pairs and so on in the finished folder, in words."""
-        return ", ".join(_sizes((self.former() or {}).get("summary", {})))
+        former = self.former()
+        return ", ".join(_sizes(former["summary"])) if former else ""
 
     def _changed(self, former: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         names = [name for name in {**former, **now} if former.get(name) != now.get(name)]
@@ -230,12 +246,25 @@ class RunFolder:
         Raises:
             UserError: the stage has not been run; the message names the command that runs it.
         """
-        manifest = self.path / stage / STAGE_MANIFEST
-        if not manifest.is_file():
+        if not (self.path / stage / STAGE_MANIFEST).is_file():
             raise UserError(
                 f"{self.path / stage} does not exist yet; run umls-reranker {made_by} with the same recipe first"
             )
-        return read_json(manifest)["key"]
+        return read_manifest(self.path / stage)["key"]
+
+    def splits(self, stage: str) -> DatasetDict:
+        """The data of a finished stage, memory-mapped.
+
+        Raises:
+            UserError: files are missing or damaged.
+        """
+        from datasets import load_from_disk
+
+        folder = self.path / stage
+        try:
+            return load_from_disk(str(folder))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{folder} is damaged ({error}); make it again with --overwrite") from None
 
     def stage(self, name: str, settings: Mapping[str, Any], inputs: Mapping[str, str], **resuming: Any) -> Stage:
         """A stage of this run; `resuming` holds the other arguments of `Stage`."""
@@ -268,9 +297,9 @@ class RunFolder:
         found = {}
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
             # A full disk may have left half a line.
-            with suppress(ValueError):
+            with suppress(ValueError, TypeError, KeyError):
                 entry = json.loads(line)
-                found[entry["stage"]] = entry["seconds"]
+                found[entry["stage"]] = float(entry["seconds"])
         return found
 
     @contextmanager

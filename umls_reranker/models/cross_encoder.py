@@ -59,7 +59,7 @@ class PairScorer:
         token_budget: maximum tokens per forward pass, padding included; default 1,024 on a CPU, 65,536 on a GPU.
 
     Raises:
-        UserError: the budget is below 1.
+        UserError: the budget is no whole number, or below 1.
     """
 
     def __init__(self, network: Network, encoder: PairEncoder, token_budget: int | None = None) -> None:
@@ -67,8 +67,8 @@ class PairScorer:
         self.encoder = encoder
         usual = TOKEN_BUDGET.get(network.device.type, TOKEN_BUDGET["cuda"])
         self.token_budget = usual if token_budget is None else token_budget
-        if self.token_budget < 1:
-            raise UserError(f"token_budget: {token_budget} must be 1 or more; empty takes the usual one")
+        if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
+            raise UserError(f"token_budget: {token_budget!r} must be a number of 1 or more; empty takes the usual one")
 
     @property
     def precision(self) -> str:

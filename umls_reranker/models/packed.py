@@ -93,7 +93,8 @@ class PackedLayers:
         self.embedding_norm = both("embeddings.LayerNorm")
         count = config["num_hidden_layers"]
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
-        if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or self.words.shape[1] % self.heads:
+        fits = self.heads > 0 and not self.words.shape[1] % self.heads
+        if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or not fits:
             raise ValueError("layers or heads of the configuration are not those of the weights")
 
     @staticmethod

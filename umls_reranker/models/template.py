@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from ..core.arrays import RepeatedTexts, number_distinct
@@ -135,8 +136,8 @@ class PairTemplate:
         """
         try:
             return cls(
-                content["max_length"],
-                content["context_tokens"],
+                index(content["max_length"]),
+                index(content["context_tokens"]),
                 tuple(content["markers"]),
                 tuple(content.get("candidate_fields", ())),
                 content.get("mention_types", False),

@@ -26,7 +26,7 @@ from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.progress import progress
 from ..core.recipe import portable_locator
 from ..core.stage_keys import ENCODER_FOLDER, further_indexes
-from ..core.stages import STAGE_MANIFEST, RunFolder
+from ..core.stages import STAGE_MANIFEST, RunFolder, read_manifest
 from ..data.relations import RELATIONS_FILE
 from ..models.bi_encoder import BiEncoder
 from .lexical_index import LexicalIndex
@@ -124,7 +124,7 @@ def require_one_run(folder: Path, names: list[str]) -> None:
     for name in names:
         if not (folder / name / STAGE_MANIFEST).is_file():
             raise UserError(f"{folder} has no {name}/; give a folder of umls-reranker export_index, or a run folder")
-        manifests[name] = read_json(folder / name / STAGE_MANIFEST)
+        manifests[name] = read_manifest(folder / name)
     for name, manifest in manifests.items():
         for other, key in manifest["inputs"].items():
             if other in manifests and manifests[other]["key"] != key:

@@ -106,7 +106,7 @@ def load_feedback(folder: Path) -> Dataset:
     """
     try:
         feedback = load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder} holds no corrections ({error}); umls-reranker add_feedback makes them") from None
     if not isinstance(feedback, Dataset) or feedback.features != FEEDBACK_FEATURES:
         raise UserError(

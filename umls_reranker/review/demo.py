@@ -18,6 +18,7 @@ from ..core.files import read_json
 from ..core.lines import of_characters
 from ..core.recipe import load_recipe
 from ..core.shipped import shipped
+from ..core.stages import RunFolder
 from ..data.cuis import normalize_cui
 from ..data.pubtator import text_around
 from ..data.semantic_types import TypeHierarchy
@@ -136,9 +137,7 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     Raises:
         UserError: the model has no reference yet.
     """
-    from datasets import load_from_disk
-
-    mentions = load_from_disk(str(run / "mentions"))["dev"]
+    mentions = RunFolder(run).splits("mentions")["dev"]
     mentions = mentions.select(range(0, len(mentions), -(-len(mentions) // RANKED)))
     columns = mentions.with_format("arrow")[:].to_pydict()
     queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])

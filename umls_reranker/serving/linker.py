@@ -19,7 +19,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.lines import of_characters
 from ..core.recipe import Recipe
-from ..core.stages import STAGE_MANIFEST
+from ..core.stages import read_manifest
 from ..data.abbreviations import find_abbreviations
 from ..data.candidate_lists import require_lists
 from ..data.concepts import ConceptTable
@@ -298,7 +298,7 @@ def _require_kinds(place: str, mention: Any, document: Any, start: Any, left: An
 
 def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
     calibrated = read_json(reranker.folder / CALIBRATOR).get("fitted_on", {}).get("index")
-    if calibrated and read_json(folder / "index" / STAGE_MANIFEST)["key"] != calibrated:
+    if calibrated and read_manifest(folder / "index")["key"] != calibrated:
         warn_caller(
             f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
             "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate"

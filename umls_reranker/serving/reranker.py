@@ -56,6 +56,8 @@ class UMLSReranker:
     ) -> None:
         if accept_tier not in TIERS[:2]:
             raise UserError(f"accept_tier: {accept_tier!r} is unknown; choose from {', '.join(TIERS[:2])}")
+        if not isinstance(exhaustive, bool):
+            raise UserError(f"exhaustive: {exhaustive!r} is neither True nor False")
         self.accept_tier, self.exhaustive = accept_tier, exhaustive
         self.scorer = scorer
         self.calibration = calibration
@@ -258,8 +260,10 @@ class UMLSReranker:
         """Write all parts to `folder`, for `from_pretrained`; other files there stay.
 
         Raises:
-            UserError: `folder` cannot be written, or holds another kind of model.
+            UserError: `folder` is empty, cannot be written, or holds another kind of model.
         """
+        if not str(folder):
+            raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
         return save_copy(self.folder, Path(folder))
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
