@@ -113,14 +113,18 @@ def make_candidates(recipe, run, stage) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.candidates import write_candidates
     from umls_reranker.retrieval.index_folder import load_retriever
+    from umls_reranker.retrieval.name_index import NameIndex
     from umls_reranker.retrieval.name_vectors import NameVectors
 
     concepts, k = ConceptTable.load(run.path / "concepts"), recipe.index.candidates_per_mention
-    retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
     mentions = run.splits("mentions")
     with stage.writing() as (folder, summary):
         if recipe.index.index_factory != EXACT_INDEX:
-            summary["index"] = retriever.index.measure_recall(NameVectors(run.path / "vectors"))
+            # It reads all vectors, which push the index out of memory: the retriever reads it again.
+            index = NameIndex.load(run.path / "index", recipe.index.index_parameters or "")
+            summary["index"] = index.measure_recall(NameVectors(run.path / "vectors"))
+            del index
+        retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
         for split in HELD_OUT:
             fingerprint = f"{stage.key}-{split}"
             summary[split] = write_candidates(mentions[split], retriever, concepts, k, folder / split, fingerprint)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,11 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.recipe import load_recipe
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval import lexical_index
+from umls_reranker.retrieval import index_folder, lexical_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
+from umls_reranker.retrieval.index_folder import load_retriever
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse
 
@@ -217,7 +220,7 @@ def test_other_concepts_are_refused(tmp_path, searched):
 # The scripts
 
 
-def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
+def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, monkeypatch):
     keys = {"output_dir": tmp_path, "index_factory": "IVF2,Flat", "index_parameters": "nprobe=1"}
     keys["retrievers"] = ["dense", "lexical"]
     assert scripts.run("prepare_data", **keys).code == 0
@@ -253,5 +256,11 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path):
     assert remade(candidates_per_mention=4) == ["candidates"]
     outcome = scripts.run("build_index", **keys | {"index_factory": "SQ8"})
     assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "candidates"])
+    recipe, read = load_recipe(scripts.recipe), []
+    monkeypatch.setattr(index_folder, "read_ahead", read.append)
+    for factory in ("SQ8", "Flat"):
+        index = replace(recipe.index, index_factory=factory, retrievers=["dense"])
+        load_retriever(replace(recipe.run, output_dir=str(tmp_path)), recipe.encoder, index)
+    assert read == [run / "index" / "names.faiss"]
     refused = scripts.run("build_index", **keys | {"retrievers": ["lexical"]})
     assert refused.code == 2 and "retrievers: ['lexical'] lacks dense" in refused.errors[0]

@@ -18,13 +18,23 @@ from .concept_search import NAMES_PER_CONCEPT
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
-__all__ = ["fill", "measure_recall", "new_index", "search_exactly", "set_parameters", "training_size", "write"]
+__all__ = [
+    "fill",
+    "measure_recall",
+    "new_index",
+    "read_ahead",
+    "search_exactly",
+    "set_parameters",
+    "training_size",
+    "write",
+]
 
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
 NPROBE = re.compile(r"(^|,)nprobe=\+?0*[1-9]")
 RECALL_QUERIES = 1_000
 RECALL_AT = (1, 10, 64)
+READ_AT_ONCE = 16 * 2**20
 
 
 def new_index(dimension: int, factory: str, parameters: str = "") -> faiss.Index:
@@ -141,6 +151,18 @@ def write(index: faiss.Index, path: Path) -> None:
     faiss.write_index(index, writer(lambda part: sizes.append(len(part))))
     with path.open("wb") as file, progress(total=sum(sizes), desc="writing the index", unit="B") as bar:
         faiss.write_index(index, writer(lambda part: bar.update(file.write(part))))
+
+
+def read_ahead(path: Path) -> None:
+    """Read an index file from start to end, so that it is in memory before its mapped pages are used in any order.
+
+    A disk gives single pages a hundred times more slowly: with 8.4 million names (13.8 GB), the first queries took
+    50 ms each, and 5 ms after it was read.
+    """
+    part, bar = bytearray(READ_AT_ONCE), progress(total=path.stat().st_size, desc="reading the index", unit="B")
+    with bar, path.open("rb", buffering=0) as file:
+        while count := file.readinto(part):
+            bar.update(count)
 
 
 def _to_gpu(index: faiss.Index) -> faiss.Index | None:

@@ -25,13 +25,14 @@ from ..core.fetch import resolve_model
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.progress import progress
 from ..core.recipe import portable_locator
-from ..core.stage_keys import ENCODER_FOLDER, further_indexes
+from ..core.stage_keys import ENCODER_FOLDER, EXACT_INDEX, further_indexes
 from ..core.stages import STAGE_MANIFEST, RunFolder, read_manifest
 from ..data.relations import RELATIONS_FILE
 from ..models.bi_encoder import BiEncoder
+from .faiss_index import read_ahead
 from .lexical_index import LexicalIndex
 from .mention_index import MentionIndex
-from .name_index import NameIndex
+from .name_index import FAISS_FILE, NameIndex
 from .retriever import Retriever
 
 __all__ = ["export_index", "index_parts", "load_encoder", "load_retriever", "require_one_run"]
@@ -161,11 +162,15 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
 def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> Retriever:
     """Open the run's indexes for the recipe's retrievers.
 
+    An approximate index is read once from start to end, for searches that use its pages in any order.
+
     Raises:
         UserError: the retrievers lack dense, whose cosines every list has, or an index is missing.
     """
     if "dense" not in index.retrievers:
         raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list needs; add it")
+    if index.index_factory != EXACT_INDEX:
+        read_ahead(run.run_dir / "index" / FAISS_FILE)
     lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
     return Retriever(
         NameIndex.load(run.run_dir / "index", index.index_parameters or ""),

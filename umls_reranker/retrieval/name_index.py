@@ -99,7 +99,7 @@ class NameIndex:
 
     @classmethod
     def load(cls, path: Path, search_parameters: str = "") -> NameIndex:
-        """Open an index; a flat one is memory-mapped, not read.
+        """Open an index; it is memory-mapped, not read.
 
         Args:
             search_parameters: of FAISS, e.g. ``"nprobe=128"`` or ``"efSearch=128"``; IVF needs ``nprobe``.
