@@ -59,8 +59,8 @@ def recipe(finished, tmp_path_factory):
 
 
 def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe):
-    # A batch is taken when it is full, or after three seconds.
-    service = Service(recipe, batch_mentions=12, batch_deadline_ms=3000)
+    # A batch is taken when it is full, or after ten seconds.
+    service = Service(recipe, batch_mentions=12, batch_deadline_ms=10_000)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
         queries = [f"cold {number}" for number in range(12)]
@@ -75,8 +75,9 @@ def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(fi
                 assert answer.status_code == 200
                 for row in answer.json():
                     assert row["score"] == pytest.approx(expected[NAMES[row["index"]]], abs=1e-5)
-            body = {"document": "Renal failure, not a cold.", "mentions": [{"mention": "cold", "start": 21}], "top": 3}
-            (linked,) = client.post("/link", json=body).json()
+            mentions = [{"mention": "cold", "start": 21}] * 12
+            body = {"document": "Renal failure, not a cold.", "mentions": mentions, "top": 3}
+            linked, *_ = client.post("/link", json=body).json()
             direct = linker.link("cold", body["document"], 21)[:3]
             assert [row["cui"] for row in linked] == [one.cui for one in direct]
             assert linked[0]["score"] == pytest.approx(direct[0].score, abs=1e-5)
