@@ -92,6 +92,8 @@ class NameIndex:
         faiss.omp_set_num_threads(torch.get_num_threads())
         index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
         write(index, path / FAISS_FILE)
+        # Memory has no room for it next to what is loaded below.
+        del index
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
         description = {"encoder": vectors.identity, "factory": factory, "concepts": vectors.concepts}
         write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
