@@ -87,8 +87,9 @@ def anonymous(process: int) -> int:
 
 
 def disk(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.exists() else 0
+    """Bytes of all files; what is linked counts once."""
+    files = (path.stat() for path in folder.rglob("*") if path.is_file()) if folder.exists() else ()
+    return sum({file.st_ino: file.st_size for file in files}.values())
 
 
 def measured(
