@@ -126,7 +126,7 @@ def test_batches_stay_within_the_token_budget(layout, model, pairs):
 def test_the_token_budget_is_the_usual_one_unless_given(model):
     assert (load(model).token_budget, load(model, token_budget=77).token_budget) == (1_024, 77)
     for wrong in (0, float("nan"), "77"):
-        with pytest.raises(UserError, match=f"^token_budget: {wrong!r} must be a number of 1 or more; empty takes"):
+        with pytest.raises(UserError, match=f"^token_budget: {wrong!r} must be a whole number, 1 or more"):
             load(model, token_budget=wrong)
 
 

@@ -258,9 +258,15 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "candidates"])
     recipe, read = load_recipe(scripts.recipe), []
     monkeypatch.setattr(index_folder, "read_ahead", read.append)
-    for factory in ("SQ8", "Flat"):
+    here = replace(recipe.run, output_dir=str(tmp_path))
+    for factory in ("Flat", "SQ8"):
         index = replace(recipe.index, index_factory=factory, retrievers=["dense"])
-        load_retriever(replace(recipe.run, output_dir=str(tmp_path)), recipe.encoder, index)
+        load_retriever(here, recipe.encoder, index)
     assert read == [run / "index" / "names.faiss"]
+    monkeypatch.undo()
+    (run / "index" / "names.faiss").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="index.json|names.faiss"):
+        load_retriever(here, recipe.encoder, index)
+    (tmp_path / "gone").rename(run / "index" / "names.faiss")
     refused = scripts.run("build_index", **keys | {"retrievers": ["lexical"]})
     assert refused.code == 2 and "retrievers: ['lexical'] lacks dense" in refused.errors[0]

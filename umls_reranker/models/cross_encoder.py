@@ -68,7 +68,9 @@ class PairScorer:
         usual = TOKEN_BUDGET.get(network.device.type, TOKEN_BUDGET["cuda"])
         self.token_budget = usual if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
-            raise UserError(f"token_budget: {token_budget!r} must be a number of 1 or more; empty takes the usual one")
+            raise UserError(
+                f"token_budget: {token_budget!r} must be a whole number, 1 or more; empty takes the usual one"
+            )
 
     @property
     def precision(self) -> str:

@@ -169,11 +169,12 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
     """
     if "dense" not in index.retrievers:
         raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list needs; add it")
+    names = NameIndex.load(run.run_dir / "index", index.index_parameters or "")
     if index.index_factory != EXACT_INDEX:
         read_ahead(run.run_dir / "index" / FAISS_FILE)
     lexical = LexicalIndex.load(run.run_dir / "lexical") if "lexical" in index.retrievers else None
     return Retriever(
-        NameIndex.load(run.run_dir / "index", index.index_parameters or ""),
+        names,
         load_encoder(run, encoder, index),
         lexical,
         in_context="context" in index.retrievers,
