@@ -164,6 +164,11 @@ def test_lists_of_ones_own_take_the_place_of_retrieval(tmp_path):
             stages(Recipe.from_values({"candidate_lists": "lists"}), RunFolder(tmp_path))
 
 
+def test_every_union_has_dense_cosines(tmp_path):
+    with pytest.raises(UserError, match=r"retrievers: \['lexical'\] lacks dense"):
+        plan(tmp_path, retrievers=["lexical"])
+
+
 def test_corrections_count_by_their_content(tmp_path):
     assert stale(plan(tmp_path), plan(tmp_path, corrections="b")) == with_readers(["model"])
 

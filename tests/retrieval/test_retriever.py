@@ -267,6 +267,3 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     (run / "index" / "names.faiss").rename(tmp_path / "gone")
     with pytest.raises(UserError, match="index.json|names.faiss"):
         load_retriever(here, recipe.encoder, index)
-    (tmp_path / "gone").rename(run / "index" / "names.faiss")
-    refused = scripts.run("build_index", **keys | {"retrievers": ["lexical"]})
-    assert refused.code == 2 and "retrievers: ['lexical'] lacks dense" in refused.errors[0]

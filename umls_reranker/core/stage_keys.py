@@ -229,6 +229,8 @@ def _require_retrieval(recipe: Recipe) -> None:
             "the recipe has candidate_lists, which replace encoder, index and retrieval; after umls-reranker "
             "prepare_data run umls-reranker mine_negatives"
         )
+    if "dense" not in recipe.index.retrievers:
+        raise UserError(f"retrievers: {recipe.index.retrievers} lacks dense, whose cosines every list needs; add it")
 
 
 def _require_encoder(recipe: Recipe) -> None:

@@ -165,10 +165,8 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
     An approximate index is read once from start to end, for searches that use its pages in any order.
 
     Raises:
-        UserError: the retrievers lack dense, whose cosines every list has, or an index is missing.
+        UserError: an index is missing.
     """
-    if "dense" not in index.retrievers:
-        raise UserError(f"retrievers: {index.retrievers} lacks dense, whose cosines every list needs; add it")
     names = NameIndex.load(run.run_dir / "index", index.index_parameters or "")
     if index.index_factory != EXACT_INDEX:
         read_ahead(run.run_dir / "index" / FAISS_FILE)
