@@ -139,8 +139,6 @@ leave_process_group()
 """
 
 
-# Twice in a whole run the process of this test died, for a reason not found; with few tests before it, never.
-@pytest.mark.extra
 def test_the_slurm_job_starts_processes_on_every_node_that_find_each_other(tmp_path):
     commands = {"scontrol": SCONTROL, "srun": SRUN, "umls-reranker": COMMAND}
     (tmp_path / "bin").mkdir()

@@ -1,5 +1,6 @@
 """Networks for other runtimes: exported, measured, refused, recalibrated, loaded and checked."""
 
+import subprocess
 import sys
 from importlib.util import find_spec
 from threading import current_thread
@@ -73,6 +74,24 @@ def test_openvino_is_first_called_by_one_thread(exported, monkeypatch):
     monkeypatch.setattr(OpenVinoNetwork, "_logits", lambda *call: [calls.append(current_thread()), compute(*call)][1])
     UMLSReranker.from_pretrained(exported[0], backend="openvino")
     assert calls == [current_thread()]
+
+
+SIGNAL = """
+import gc, signal, sys
+from umls_reranker import UMLSReranker
+models = [UMLSReranker.from_pretrained(sys.argv[1], backend="openvino") for _ in range(2)]
+while models:
+    del models[0]
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no stack for signal handlers")
+def test_a_signal_after_two_networks_of_openvino_is_handled(exported):
+    done = subprocess.run([sys.executable, "-c", SIGNAL, exported[0]], capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("backend", ["onnx_int8", "openvino_int8"])

@@ -6,8 +6,9 @@ import importlib
 import sys
 import threading
 from abc import abstractmethod
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["import_openvino", "load_exported"]
 
-_FIRST_CALL = threading.Lock()
+# Of what a process sets up once for OpenVINO.
+_SETUP = threading.Lock()
 
 
 def load_exported(
@@ -66,6 +68,16 @@ def import_openvino(name: str = "openvino") -> ModuleType:
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what Python's import reads as absent
     return importlib.import_module(name)
+
+
+@cache
+def _openvino_core() -> Any:
+    """The `openvino.Core` of this process, which is never freed.
+
+    A core gives its thread a stack for signal handlers, and unmaps it when it is freed. If another core was created
+    after it, or another thread frees it, the stack stays in use: the next signal, such as Ctrl-C, kills the process.
+    """
+    return import_openvino().Core()
 
 
 class _PaddedRuntime(Network):
@@ -115,14 +127,15 @@ class OpenVinoNetwork(_PaddedRuntime):
     usual_precision = "auto"
 
     def _load(self, file: Path) -> None:
-        openvino = import_openvino()
+        with _SETUP:
+            core = _openvino_core()
         threads = torch.get_num_threads()
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-        self._compiled = openvino.Core().compile_model(str(file), "CPU", settings)
+        self._compiled = core.compile_model(str(file), "CPU", settings)
         self._of_thread = threading.local()
         # What OpenVINO's Python binding sets up in its first call, two threads at once wait for forever.
-        with _FIRST_CALL:
+        with _SETUP:
             self._logits({name: np.ones((1, 2), np.int64) for name in self._inputs})
 
     def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:
