@@ -180,8 +180,9 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     import numpy as np
 
     from umls_reranker.calibration.fitting import fit_fusion
+    from umls_reranker.calibration.probabilities import calibrated_scores
     from umls_reranker.calibration.string_counts import StringCounts
-    from umls_reranker.core.arrays import top_two
+    from umls_reranker.core.arrays import firsts, ranking
     from umls_reranker.data.normalization import normalize_name
     from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
@@ -198,7 +199,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     )
 
     def measured(log_odds):
-        first, _ = top_two(log_odds, part.offsets)
+        first = firsts(ranking(log_odds, part.offsets), part.offsets)
         return gold_ranks(log_odds, part.offsets, gold), np.where(first >= 0, log_odds[first], np.nan)
 
     first = np.where(np.diff(part.offsets) > 0, part.offsets[:-1], -1)
@@ -212,7 +213,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     def fused(names, scores):
         fit = lists["calibration"]
         calibration = fit_fusion(names, fit, scores["calibration"], fit.annotations.gold, counts)
-        return measured(calibration(part, scores[split], np.zeros(len(part), int)).log_odds)
+        return measured(calibrated_scores(calibration.parts(part, np.zeros(len(part), int)), scores[split]).log_odds)
 
     if plain:
         nothing = {name: np.zeros(len(lists[name].names)) for name in lists}

@@ -91,9 +91,9 @@ def drawn_lists(split, most, recipe, candidates, mentions, concepts):
 
 
 def first_places(log_odds, lists):
-    from umls_reranker.core.arrays import top_two
+    from umls_reranker.core.arrays import firsts, ranking
 
-    return top_two(log_odds, lists.offsets)[0]
+    return firsts(ranking(log_odds, lists.offsets), lists.offsets)
 
 
 def in_dictionary(lists, first, among=True) -> float:

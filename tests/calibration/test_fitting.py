@@ -11,6 +11,7 @@ from list_fixtures import make_lists
 from umls_reranker.calibration import fitting
 from umls_reranker.calibration.fitting import fit_parts, score_inputs
 from umls_reranker.calibration.inputs import without
+from umls_reranker.calibration.probabilities import calibrated_scores, kept
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
@@ -55,7 +56,8 @@ def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(
 
 def probabilities(calibration, lists, logits, shown=()):
     models = calibration.choose(lists, shown).models
-    return calibration(calibration.as_read(lists, models), logits, models).probabilities
+    parts = calibration.parts(calibration.as_read(lists, models), models)
+    return calibrated_scores(parts, logits).probabilities
 
 
 def test_thresholds_rest_on_documents_that_were_not_fitted_on():
@@ -104,8 +106,8 @@ def test_a_cut_keeps_to_its_limits_on_held_out_documents(monkeypatch):
     given = informed()
     calibration, _ = fit(given)
     exhaustive, _ = fit(given, exhaustive=True)
-    kept = calibration.kept(given[0], np.zeros(len(given[0]), int))
-    assert calibration.models[0].cut == 0.01 and kept.mean() < 0.6 and exhaustive.models[0].cut == 0
+    scored = kept(calibration.parts(given[0], np.zeros(len(given[0]), int)))
+    assert calibration.models[0].cut == 0.01 and scored.mean() < 0.6 and exhaustive.models[0].cut == 0
     # The weights are those of whole lists.
     states = [found.models[0].to_dict() | {"cut": None} for found in (calibration, exhaustive)]
     assert states[0] == states[1]
@@ -119,7 +121,7 @@ def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_al
     assert fit(informed(documents=1))[0].models[0].cut == 0
     assert fit(informed(), ("cross_encoder",), "listwise")[0].models[0].cut == 0
     given, _ = lists()
-    assert fit(lists())[0].kept(given, np.zeros(len(given), int)).all()
+    assert kept(fit(lists())[0].parts(given, np.zeros(len(given), int))).all()
 
 
 def test_auto_says_what_every_method_lost():

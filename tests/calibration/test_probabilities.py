@@ -18,7 +18,7 @@ from umls_reranker.calibration.features import features, type_fits
 from umls_reranker.calibration.fitting import fit_fusion
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
-from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.probabilities import Calibration, InputModel, Part, calibrated_scores, kept
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
@@ -64,7 +64,8 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
 def decide(calibration, lists, logits=LOGITS, shown=()):
     """Scores, and what decided."""
     choice = calibration.choose(lists, shown)
-    return calibration(calibration.as_read(lists, choice.models), logits, choice.models), choice
+    parts = calibration.parts(calibration.as_read(lists, choice.models), choice.models)
+    return calibrated_scores(parts, logits), choice
 
 
 def test_counts_by_hand(counts):
@@ -202,16 +203,17 @@ def test_those_that_cannot_win_by_the_other_features_are_left_unscored_but_never
     )
     for cut, expected in cases:
         asked = calibration(counts, cut)
-        assert asked.kept(scored, asked.choose(scored).models).tolist() == expected
+        assert kept(asked.parts(scored, asked.choose(scored).models)).tolist() == expected
     # Without the scores a fallback decides, which has no cut here.
     asked, bare = calibration(counts, 0.9), lists()
-    assert asked.kept(bare, asked.choose(bare).models).all()
+    assert kept(asked.parts(bare, asked.choose(bare).models)).all()
 
 
 def test_a_list_that_lacks_a_feature_of_the_baseline_is_scored_whole(counts):
     model, scores = calibration(counts, 0.9).models[0], np.array([0.9, np.nan, 0.9, 0.1])
-    offsets, concepts, about = np.array([0, 2, 4]), np.arange(4), {"string_count": np.zeros(2)}
-    assert model.kept({"retrieval": scores}, about, offsets, concepts).tolist() == [True, True, True, False]
+    about, types = {"string_count": np.zeros(2)}, TypeSets.missing(4)
+    part = Part(model, slice(None), {"retrieval": scores}, about, types, np.array([0, 2, 4]), np.arange(4))
+    assert part.kept(0.9).tolist() == [True, True, True, False]
 
 
 def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(counts):

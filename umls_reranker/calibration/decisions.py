@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_sizes, ranking
+from ..core.arrays import firsts, list_offsets, list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
 from .inputs import ALL_INPUTS
+from .probabilities import calibrated_scores, kept
 from .thresholds import TIERS
 
 if TYPE_CHECKING:
@@ -88,10 +89,7 @@ class Decisions:
     @property
     def first(self) -> np.ndarray:
         """(n,) int64, index of each mention's first candidate; -1 if it has none."""
-        filled = list_sizes(self.offsets) > 0
-        first = np.full(len(filled), -1, np.int64)
-        first[filled] = self.order[self.offsets[:-1][filled]]
-        return first
+        return firsts(self.order, self.offsets)
 
     @property
     def scored(self) -> np.ndarray:
@@ -117,7 +115,7 @@ def rank(
         calibration: of the model.
         shown: inputs that the cross-encoder reads in addition to mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
-        exhaustive: whether to score candidates that cannot win too (`Calibration.kept`), of all mentions or of each.
+        exhaustive: whether to score candidates that cannot win too (`Part.kept`), of all mentions or of each.
     """
     asked = np.asarray(exhaustive)
     if asked.size and asked.dtype != bool:
@@ -126,11 +124,10 @@ def rank(
         raise ValueError(f"exhaustive: {len(lists)} entities need one value, or as many, not {len(asked)}")
     choice = calibration.choose(lists, shown)
     lists = calibration.as_read(lists, choice.models)
-    known = calibration.read(lists)
-    kept = calibration.kept(lists, choice.models, known)
-    kept |= np.broadcast_to(asked.astype(bool), len(lists))[lists.owner]
-    logits, truncated = _logits(lists, score, kept)
-    decided = calibration(lists, logits, choice.models, known)
+    parts = calibration.parts(lists, choice.models)
+    scored = kept(parts) | np.broadcast_to(asked.astype(bool), len(lists))[lists.owner]
+    logits, truncated = _logits(lists, score, scored)
+    decided = calibrated_scores(parts, logits)
     order = ranking(decided.log_odds, lists.offsets)
     tiers = _tiers(lists, decided.probabilities, choice, calibration)
     first = order[lists.offsets[:-1][list_sizes(lists.offsets) > 0]]
@@ -152,14 +149,14 @@ def rank(
 
 
 def _logits(
-    lists: CandidateLists, score: Callable[[CandidateLists], Scores] | Scores, kept: np.ndarray
+    lists: CandidateLists, score: Callable[[CandidateLists], Scores] | Scores, scored: np.ndarray
 ) -> tuple[np.ndarray, int]:
-    """(m,) float32 logits, NaN where not `kept`, and the number of truncated pairs."""
+    """(m,) float32 logits, NaN where not `scored`, and the number of truncated pairs."""
     if not callable(score):
-        return np.where(kept, score.logits, np.float32(np.nan)), score.truncated
-    scores = score(lists if kept.all() else lists.with_candidates(kept))
-    logits = np.full(len(kept), np.nan, np.float32)
-    logits[kept] = scores.logits
+        return np.where(scored, score.logits, np.float32(np.nan)), score.truncated
+    scores = score(lists if scored.all() else lists.with_candidates(scored))
+    logits = np.full(len(scored), np.nan, np.float32)
+    logits[scored] = scores.logits
     return logits, scores.truncated
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_sizes, top_two
+from ..core.arrays import firsts, list_offsets, list_sizes, ranking
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..data.parallel import map_in_order
@@ -18,7 +18,7 @@ from .cross_validation import document_folds, fit_calibrator
 from .features import default_features, features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
-from .probabilities import CalibratedScores, Calibration, InputModel
+from .probabilities import CalibratedScores, Calibration, InputModel, Part, calibrated_scores, kept
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..core.arguments import CalibrationArguments
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = [
@@ -157,8 +157,8 @@ def fit_with_counts(
             complete[part.inside] = part.complete
 
         def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
-            scores = fitting.scores(parts, cut)
-            return scores, top_two(scores.log_odds, lists.offsets)[0]
+            scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))
+            return scores, firsts(ranking(scores.log_odds, lists.offsets), lists.offsets)
 
         def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
             return ThresholdTable.fit(
@@ -269,24 +269,17 @@ def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
     return {name: ScoreRange.of(column) for name, column in scores.items()}
 
 
-class _HeldOut(NamedTuple):
-    """Mentions to decide about, and a fit on others.
+@dataclass(frozen=True)
+class _HeldOut(Part):
+    """Mentions to decide about by a model that was fitted on others.
 
     Attributes:
-        model: fitted on the others.
         inside: (n,) bool, the mentions.
         complete: whether each of them has all inputs of the model.
-        columns, about, types, offsets, concepts: of them, as `InputModel.scores` expects.
     """
 
-    model: InputModel
     inside: np.ndarray
     complete: np.ndarray
-    columns: Mapping[str, np.ndarray]
-    about: Mapping[str, np.ndarray]
-    types: TypeSets
-    offsets: np.ndarray
-    concepts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -398,20 +391,7 @@ class _Fitting:
             complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
         own, about, types = _part(columns, rows), _part(self.about, inside), lists.types.take(lists.owner[rows])
         offsets = list_offsets(list_sizes(lists.offsets)[inside])
-        return _HeldOut(model, inside, complete[inside], own, about, types, offsets, lists.concepts[rows])
-
-    def scores(self, parts: Sequence[_HeldOut], cut: float) -> CalibratedScores:
-        """Scores of all candidates by the models of `parts` with a cut."""
-        scores = CalibratedScores(np.empty(len(self.logits)), np.empty(len(self.logits)))
-        for part in parts:
-            rows = part.inside[self.lists.owner]
-            shape = part.columns, part.about
-            kept = replace(part.model, cut=cut).kept(*shape, part.offsets, part.concepts)
-            logits = np.where(kept, self.logits[rows], np.nan)
-            found = part.model.scores(*shape, logits, part.types, part.offsets, part.concepts)
-            for column, values in zip(scores, found, strict=True):
-                column[rows] = values
-        return scores
+        return _HeldOut(model, rows, own, about, types, offsets, lists.concepts[rows], inside, complete[inside])
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
         # As `InputModel.reads` once there are thresholds.

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
-from ..data.candidate_lists import CandidateLists, encoded_texts
+from ..data.candidate_lists import FIELDS, CandidateLists, encoded_texts
 from .fusion import CANDIDATE_FEATURES
 
 __all__ = [
@@ -48,8 +48,6 @@ INPUTS_OF_FEATURES = {
 }
 # Name of the model that reads everything.
 ALL_INPUTS = "all"
-# Of a candidate, what a template may show.
-TEXTS = ("preferred_name", "definition")
 # Share of a score's range by which serving may exceed it on either side.
 MARGIN = 0.1
 
@@ -77,7 +75,7 @@ def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[
     """
     read = list(dict.fromkeys([*shown, *inputs_of(features), "entity_type"]))
     scores = [name for name in read if name.endswith("_score")]
-    names_and_cuis = [*scores, "semantic_types", *TEXTS]
+    names_and_cuis = [*scores, "semantic_types", *FIELDS]
     bare: list[list[str]] = [names_and_cuis, [*names_and_cuis, "cui"]]
     candidates = [[], scores, ["semantic_types"], [*scores, "semantic_types"], *bare]
     found: dict[tuple, tuple[str, ...]] = {}
@@ -108,7 +106,7 @@ def inputs_name(features: Sequence[str], shown: Sequence[str], removed: Sequence
     elif gone:
         parts = ["no scores"] if any(name.endswith("_score") for name in gone) else []
         parts += ["no candidate types"] if "semantic_types" in gone else []
-        parts += ["no candidate texts"] if {*gone} & {*TEXTS} else []
+        parts += ["no candidate texts"] if {*gone} & {*FIELDS} else []
     return ", ".join([*parts, *(word for name, word in of_mention.items() if name in removed)]) or ALL_INPUTS
 
 
@@ -122,7 +120,7 @@ def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = 
         changed["cuis"] = RepeatedTexts(
             [*lists.cuis.texts, None], np.where(rows, len(lists.cuis.texts), lists.cuis.codes)
         )
-    for name in TEXTS:
+    for name in FIELDS:
         if name in removed:
             column = getattr(lists, f"{name}s")
             changed[f"{name}s"] = pc.if_else(pa.array(rows), pa.scalar(None, pa.string()), column)

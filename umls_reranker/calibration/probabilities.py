@@ -10,7 +10,7 @@ other features. The others have the logit NaN, and their odds against "none of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,27 @@ import numpy as np
 
 from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
-from ..data.candidate_lists import SCORES, CandidateLists
+from ..data.candidate_lists import SCORES, CandidateLists, TypeSets
 from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, top_candidates
 from .features import features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
 from .logistic import sigmoid
-from .score_maps import Calibrator, Types
+from .score_maps import Calibrator
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
 
-__all__ = ["COUNTS_FILE", "CalibratedScores", "Calibration", "Choice", "InputModel"]
+__all__ = [
+    "COUNTS_FILE",
+    "CalibratedScores",
+    "Calibration",
+    "Choice",
+    "InputModel",
+    "Part",
+    "calibrated_scores",
+    "kept",
+]
 
 COUNTS_FILE = "string_counts.safetensors"
 Columns = Mapping[str, np.ndarray]
@@ -86,79 +95,110 @@ class InputModel:
         names += ["entity_type"] if by_type and "entity_type" not in self.removed else []
         return list(dict.fromkeys(names))
 
-    def kept(self, columns: Columns, about_lists: Columns, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
-        """(m,) bool, which candidates of n lists the cross-encoder scores.
-
-        Those with a probability of at least `cut` by the baseline, each list's best by it, and all of a list that
-        lacks a feature of it.
-
-        Args:
-            columns, about_lists, offsets, concepts: as of `scores`.
-        """
-        if self.baseline is None or not self.cut:
-            return np.ones(len(concepts), bool)
-        own, lacks = _weighed(self.baseline, columns, len(concepts))
-        utility = self.baseline.utilities(own, about_lists, offsets)
-        log_odds = choice_log_odds(utility, offsets, concepts)
-        whole = lists_with_any(lacks, offsets).repeat(list_sizes(offsets))
-        return (sigmoid(log_odds) >= self.cut) | top_candidates(utility, offsets) | whole
-
-    def scores(
-        self,
-        columns: Columns,
-        about_lists: Columns,
-        logits: np.ndarray,
-        types: Types,
-        offsets: np.ndarray,
-        concepts: np.ndarray,
-    ) -> CalibratedScores:
-        """Scores of the candidates of n lists; with a fusion, those of a list's concepts sum to less than one.
-
-        Args:
-            columns, about_lists: `features`, scores that are out of range as NaN.
-            logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
-            types: of the mention of each of the m candidates.
-            offsets, concepts: of the lists.
-        """
-        if self.fusion is None:
-            return CalibratedScores(logits, self.calibrator(logits, types))
-        scored = ~np.isnan(logits)
-        columns = {**columns, "cross_encoder": np.where(scored, logits, 0.0)}
-        own, lacks = _weighed(self.fusion, columns, len(logits))
-        if scored.all():
-            utility = self.fusion.utilities(own, about_lists, offsets)
-        else:
-            utility = self._utilities(columns, about_lists, scored, offsets)
-        calibrated = self.calibrator.log_odds(utility, types)
-        if lacks.any():
-            # The calibrator was fitted to the utilities of lists with all features.
-            whole = ~lists_with_any(lacks, offsets)
-            calibrated = np.where(np.repeat(whole, list_sizes(offsets)), calibrated, utility)
-        log_odds = choice_log_odds(calibrated, offsets, concepts)
-        return CalibratedScores(utility, sigmoid(log_odds))
-
-    def _utilities(
-        self, columns: Columns, about_lists: Columns, scored: np.ndarray, offsets: np.ndarray
-    ) -> np.ndarray:
-        """(m,) of lists that are scored in part: by the fusion where `scored`, (m,) bool, else by the baseline."""
-        assert self.fusion is not None and self.baseline is not None  # else nothing is left unscored
-        inside = list_offsets(scored)[offsets]
-        own, _ = _weighed(self.fusion, {name: column[scored] for name, column in columns.items()}, inside[-1])
-        known = self.fusion.utilities(own, about_lists, inside)
-        utility = self.baseline.utilities(_weighed(self.baseline, columns, len(scored))[0], about_lists, offsets)
-        # A candidate that the cross-encoder has not seen never comes first.
-        best = np.full(len(offsets) - 1, -np.inf)
-        np.maximum.at(best, list_owner(inside), known)
-        utility = np.minimum(utility, np.nextafter(best, -np.inf)[list_owner(offsets)])
-        utility[scored] = known
-        return utility
-
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
         parts = {"fusion": self.fusion, "without_cross_encoder": self.baseline}
         fusions = {name: fusion and fusion.to_dict() for name, fusion in parts.items()}
         own = {"name": self.name, "removed": list(self.removed), "cut": self.cut}
         return own | fusions | self.calibrator.to_dict()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Mentions that one model decides about: n lists with m candidates.
+
+    Attributes:
+        model: what decides.
+        rows: places of the candidates among those of all mentions, or a slice of them.
+        columns, about_lists: `features`, scores that are out of range as NaN.
+        types: of the mention of each of the m candidates.
+        offsets, concepts: of the lists.
+    """
+
+    model: InputModel
+    rows: Any
+    columns: Columns
+    about_lists: Columns
+    types: TypeSets
+    offsets: np.ndarray
+    concepts: np.ndarray
+
+    @cached_property
+    def _by_baseline(self) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) utilities by the baseline, and (m,) bool, where it lacks a feature."""
+        assert self.model.baseline is not None  # else there is no cut, and nothing is left unscored
+        own, lacks = _weighed(self.model.baseline, self.columns, len(self.concepts))
+        return self.model.baseline.utilities(own, self.about_lists, self.offsets), lacks
+
+    def kept(self, cut: float) -> np.ndarray:
+        """(m,) bool, which candidates the cross-encoder scores.
+
+        Those with a probability of at least `cut` by the baseline, each list's best by it, and all of a list that
+        lacks a feature of it.
+        """
+        if self.model.baseline is None or not cut:
+            return np.ones(len(self.concepts), bool)
+        utility, lacks = self._by_baseline
+        log_odds = choice_log_odds(utility, self.offsets, self.concepts)
+        whole = lists_with_any(lacks, self.offsets).repeat(list_sizes(self.offsets))
+        return (sigmoid(log_odds) >= cut) | top_candidates(utility, self.offsets) | whole
+
+    def scores(self, logits: np.ndarray) -> CalibratedScores:
+        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+
+        Args:
+            logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
+        """
+        fusion, calibrator = self.model.fusion, self.model.calibrator
+        if fusion is None:
+            return CalibratedScores(logits, calibrator(logits, self.types))
+        scored = ~np.isnan(logits)
+        columns = {**self.columns, "cross_encoder": np.where(scored, logits, 0.0)}
+        own, lacks = _weighed(fusion, columns, len(logits))
+        if scored.all():
+            utility = fusion.utilities(own, self.about_lists, self.offsets)
+        else:
+            inside = list_offsets(scored)[self.offsets]
+            known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
+            # A candidate that the cross-encoder has not seen never comes first.
+            best = np.full(len(inside) - 1, -np.inf)
+            np.maximum.at(best, list_owner(inside), known)
+            utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
+            utility[scored] = known
+        calibrated = calibrator.log_odds(utility, self.types)
+        if lacks.any():
+            # The calibrator was fitted to the utilities of lists with all features.
+            whole = ~lists_with_any(lacks, self.offsets)
+            calibrated = np.where(np.repeat(whole, list_sizes(self.offsets)), calibrated, utility)
+        log_odds = choice_log_odds(calibrated, self.offsets, self.concepts)
+        return CalibratedScores(utility, sigmoid(log_odds))
+
+
+def kept(parts: Sequence[Part], cut: float | None = None) -> np.ndarray:
+    """(m,) bool, which of all candidates the cross-encoder scores (`Part.kept`).
+
+    Args:
+        parts: of all mentions, m candidates together.
+        cut: instead of those of the models.
+    """
+    found = np.empty(sum(len(part.concepts) for part in parts), bool)
+    for part in parts:
+        found[part.rows] = part.kept(part.model.cut if cut is None else cut)
+    return found
+
+
+def calibrated_scores(parts: Sequence[Part], logits: np.ndarray) -> CalibratedScores:
+    """Calibrated scores of all candidates.
+
+    Args:
+        parts: of all mentions, m candidates together.
+        logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN of candidates left unscored.
+    """
+    found = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
+    for part in parts:
+        for column, own in zip(found, part.scores(logits[part.rows]), strict=True):
+            column[part.rows] = own
+    return found
 
 
 class Choice(NamedTuple):
@@ -238,44 +278,15 @@ class Calibration:
         columns, about = ({}, {}) if self.models[0].fusion is None else features(lists, self.counts)
         return columns | self._in_range(lists), about
 
-    def kept(
-        self, lists: CandidateLists, models: np.ndarray, known: tuple[Columns, Columns] | None = None
-    ) -> np.ndarray:
-        """(m,) bool, the candidates that the cross-encoder scores (`InputModel.kept`); arguments as of a call."""
-        kept = np.ones(len(lists.owner), bool)
-        for model, rows, columns, about, offsets in self._deciding(lists, models, known):
-            kept[rows] = model.kept(columns, about, offsets, lists.concepts[rows])
-        return kept
-
-    def __call__(
-        self,
-        lists: CandidateLists,
-        logits: np.ndarray,
-        models: np.ndarray,
-        known: tuple[Columns, Columns] | None = None,
-    ) -> CalibratedScores:
-        """Calibrated scores of the candidates of n lists.
+    def parts(self, lists: CandidateLists, models: np.ndarray) -> list[Part]:
+        """The mentions of each model that decides about any.
 
         Args:
             lists: as `as_read`.
-            logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN of candidates left unscored.
             models: (n,) what decides, as of `choose`.
-            known: what `read` gives of the lists, where it is at hand.
         """
-        types = lists.types.take(lists.owner)
-        found = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
-        for model, rows, columns, about, offsets in self._deciding(lists, models, known):
-            own = model.scores(columns, about, logits[rows], types.take(rows), offsets, lists.concepts[rows])
-            for column, part in zip(found, own, strict=True):
-                column[rows] = part
-        return found
-
-    def _deciding(
-        self, lists: CandidateLists, models: np.ndarray, known: tuple[Columns, Columns] | None
-    ) -> Iterator[tuple[InputModel, Any, Columns, Columns, np.ndarray]]:
-        """Each model that decides about a mention; its candidates, and of these features, those of lists, offsets."""
-        columns, about = known or self.read(lists)
-        used = np.unique(models).tolist()
+        columns, about = self.read(lists)
+        used, parts = np.unique(models).tolist(), []
         for number in used:
             inside: Any = slice(None)
             rows = inside
@@ -286,7 +297,9 @@ class Calibration:
                 {name: column[where] for name, column in part.items()}
                 for part, where in ((columns, rows), (about, inside))
             )
-            yield self.models[number], rows, own, own_about, list_offsets(list_sizes(lists.offsets)[inside])
+            types, offsets = lists.types.take(lists.owner[rows]), list_offsets(list_sizes(lists.offsets)[inside])
+            parts.append(Part(self.models[number], rows, own, own_about, types, offsets, lists.concepts[rows]))
+        return parts
 
     def _in_range(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         ranges = self.score_ranges

@@ -13,12 +13,12 @@ __all__ = [
     "RepeatedTexts",
     "distinct_numbers",
     "expand_ranges",
+    "firsts",
     "list_offsets",
     "list_owner",
     "list_sizes",
     "number_distinct",
     "ranking",
-    "top_two",
 ]
 
 
@@ -128,15 +128,9 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return np.lexsort((-scores, mention))
 
 
-def top_two(scores: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Flat indices of each mention's best and second-best candidate, -1 where there is none.
-
-    Equal scores keep the order of the list, so retrieval rank breaks ties.
-    """
-    order = ranking(scores, offsets)
-    lengths = list_sizes(offsets)
-    best = np.full((2, len(lengths)), -1, dtype=np.int64)
-    for place in range(2):
-        long_enough = lengths > place
-        best[place, long_enough] = order[offsets[:-1][long_enough] + place]
-    return best[0], best[1]
+def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) int64, flat index of the best candidate of each list by a `ranking`; -1 for an empty list."""
+    filled = list_sizes(offsets) > 0
+    first = np.full(len(filled), -1, np.int64)
+    first[filled] = order[offsets[:-1][filled]]
+    return first

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .concepts import ConceptTable
 
 __all__ = [
+    "CANDIDATE_KEYS",
+    "FIELDS",
     "MENTION_FIELDS",
     "SCORES",
     "SCORES_SUFFIX",
@@ -51,6 +53,7 @@ SCORES_SUFFIX = "_scores"
 FIELDS = ("preferred_name", "definition")
 # Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
+# Keys of a candidate that are not scores.
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 
 # Up to this many are deduplicated faster in Python than in Arrow.

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from .candidate_lists import SCORES, AnnotatedLists, Annotations, CandidateLists, table_rows
+from .candidate_lists import CANDIDATE_KEYS, SCORES, AnnotatedLists, Annotations, CandidateLists, table_rows
 from .cuis import normalize_cui
 from .mention_files import MentionFile, open_mentions
 from .semantic_types import TypeHierarchy
@@ -27,8 +27,6 @@ SUFFIX = "_score"
 PIECE = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
 CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
-# Keys of a candidate that are not scores.
-KEYS = ("name", "cui", "preferred_name", "definition", "semantic_types")
 
 
 @dataclass(frozen=True)
@@ -156,21 +154,21 @@ def _read(
     return LabelledLists(
         replace(lists, scores=given).annotated(annotations),
         int((places < 0).sum()),
-        tuple(key for key in keys if key not in KEYS and not key.endswith(SUFFIX)),
+        tuple(key for key in keys if key not in CANDIDATE_KEYS and not key.endswith(SUFFIX)),
         file,
         first,
         {name: _column(file, rows, name) for name in further},
     )
 
 
-def best_of_each_concept(lists: CandidateLists, scores: np.ndarray) -> np.ndarray:
-    """(m,) bool, the candidate with the highest score (m,) of each concept in a list.
+def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None) -> np.ndarray:
+    """(m,) bool, the candidate with the highest score (m,) of each concept in a list, or the first one without scores.
 
     Several names of one concept do not compete for probability or margin in the ranking.
     """
-    order = np.lexsort((-scores, lists.concepts))
+    order = np.arange(len(lists.concepts)) if scores is None else np.argsort(-scores, kind="stable")
     kept = np.zeros(len(order), bool)
-    kept[order[np.append(True, np.diff(lists.concepts[order]) > 0)]] = True
+    kept[order[np.unique(lists.concepts[order], return_index=True)[1]]] = True
     return kept
 
 

@@ -21,10 +21,10 @@ from datasets import Features, List, Value
 from ..core.arrays import RepeatedTexts
 from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
-from .candidate_lists import AnnotatedLists, as_arrow
+from .candidate_lists import FIELDS, AnnotatedLists, as_arrow
 from .columns import Concept
 from .cuis import CUI_BYTES
-from .labelled_lists import LabelledLists, labelled_pieces, require_documents
+from .labelled_lists import LabelledLists, best_of_each_concept, labelled_pieces, require_documents
 from .mentions import MENTION_FEATURES, SPLITS
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class OwnLists:
             {document: split for document, (split, _) in splits.items() if split is not None},
             scores,
             _concepts(named),
-            tuple(name for name in ("preferred_name", "definition") if named[name].null_count < len(named)),
+            tuple(name for name in FIELDS if named[name].null_count < len(named)),
             {
                 "documents": len(splits),
                 **counts,
@@ -187,7 +187,7 @@ class OwnLists:
             }
             for piece in labelled_pieces(self.path, self.hierarchy, self.reserved):
                 given = piece.lists
-                lists = given.with_candidates(_first_of_each_concept(given))
+                lists = given.with_candidates(best_of_each_concept(given))
                 repeated += len(given.names) - len(lists.names)
                 places = _places_in_documents(lists.annotations.documents, seen)
                 splits = np.array([self.splits.get(document, "") for document in lists.annotations.documents])
@@ -302,13 +302,6 @@ def _concepts(named: pa.Table) -> dict[str, Concept]:
         others = tuple(name for name in own if name != first)
         found[cui] = Concept(cui, first, others, tuple(types[cui]), definitions.get(cui, ""))
     return found
-
-
-def _first_of_each_concept(lists: AnnotatedLists) -> np.ndarray:
-    """(m,) bool, the first candidate of each concept in each list."""
-    kept = np.zeros(len(lists.names), bool)
-    kept[np.unique(lists.concepts, return_index=True)[1]] = True
-    return kept
 
 
 def _places_in_documents(documents: np.ndarray, seen: Counter[str]) -> np.ndarray:

@@ -85,7 +85,9 @@ def build_report(
     decided = decide(lists, Scores(logits, whole.truncated))
     calibrated, labels = decided.probabilities, lists.labels
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
-    documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
+    # Numbers, because each figure sorts the documents of all pairs.
+    documents, _ = document_index(outcomes.document)
+    pair_documents = documents[lists.owner]
     without = calibration.without_cross_encoder(lists)
     rankings = {} if without is None else {"features_without_cross_encoder": without}
     systems = _systems(lists, decided, logits, rankings) | _baselines(lists, train_mentions, concepts)
@@ -160,7 +162,8 @@ def decided_figures(
         options: ``resamples`` and ``seed`` of the bootstrap by document.
     """
     raw, labels = sigmoid(logits), lists.labels
-    documents, pair_documents = outcomes.document, outcomes.document[lists.owner]
+    documents, count = document_index(outcomes.document)
+    pair_documents = documents[lists.owner]
     top = outcomes.select(outcomes.scored)
     systems = _systems(lists, decided, logits, {}) if systems is None else systems
     ks = sorted({1, 5, int(np.diff(lists.offsets).max(initial=1))})
@@ -169,7 +172,7 @@ def decided_figures(
         "schema_version": 1,
         "split": split,
         "mentions": len(outcomes),
-        "documents": len(np.unique(documents)),
+        "documents": count,
         "candidates": len(labels),
         "linking": {
             name: linking_metrics(ranks, outcomes.in_dictionary, documents, ks=ks, answered=answered, **options)

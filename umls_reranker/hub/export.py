@@ -12,7 +12,7 @@ import torch
 
 from ..calibration.probabilities import COUNTS_FILE
 from ..core.arguments import EXPORTED_FILES
-from ..core.arrays import top_two
+from ..core.arrays import firsts, ranking
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..evaluation.linking import gold_ranks
@@ -49,7 +49,7 @@ def agreement(lists: AnnotatedLists, reference: np.ndarray, logits: np.ndarray) 
         all mentions), and ``points_lost``, their difference in percentage points.
     """
     apart = np.abs(reference - logits)
-    tops = [top_two(scores, lists.offsets)[0] for scores in (reference, logits)]
+    tops = [firsts(ranking(scores, lists.offsets), lists.offsets) for scores in (reference, logits)]
     right = [
         float(np.mean(gold_ranks(scores, lists.offsets, lists.annotations.gold) == 0))
         for scores in (reference, logits)

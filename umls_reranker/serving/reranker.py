@@ -136,8 +136,8 @@ class UMLSReranker:
                 retrievers that the model was calibrated with; a list that lacks one it weighs, or has one far outside
                 of what calibration saw, is decided without any of them. So is one that lacks other
                 inputs in a candidate: by the fallback model of what all of them have. ``semantic_types`` (ids or
-                    names, [] if the dictionary has none) are the types of the concept, which may contradict the
-                    mention's.
+                names, [] if the dictionary has none) are the types of the concept, which may contradict the
+                mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
