@@ -6,10 +6,12 @@
 
 Reads the output of umls-reranker rerank line by line. MODEL is a folder or Hub repo with reference.json and
 thresholds.json, or a recipe that names one (umls-reranker recipes copy production). --feedback uses only corrections
-from the random sample. The exit code is 1 if there is an alarm.
+from the random sample, and of these only answers that are in the log: others may be of a former model. The exit code
+is 1 if there is an alarm.
 """
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -37,6 +39,7 @@ def main() -> int:
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files
+    from umls_reranker.review.corrections import RandomSample, load_feedback
     from umls_reranker.serving.monitoring.monitor import Monitor
     from umls_reranker.serving.monitoring.reference import Reference
     from umls_reranker.serving.prediction_log import read_predictions
@@ -54,17 +57,26 @@ def main() -> int:
             monitor = Monitor(reference, window=window, alpha=alpha, log=log)
         except ValueError as error:
             raise UserError(f"--window {window}: {error}") from None
+        sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
+        drawn = len(sample.waiting)
         for mention in read_predictions(options.predictions):
             types = [known for known in map(hierarchy.resolve, mention.types) if known]
             ranked = mention.row["ranked"]
             inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS
             monitor.record(types, len(ranked), mention.top, inputs)
+            right = sample.find(mention)
+            if right is not None:
+                monitor.add_label(mention.top.score, mention.top.tier, right)
         monitor.finish()
-        if options.feedback:
-            add_labels(monitor, options.feedback)
         state = monitor.to_dict()
         # Before the file is closed, which fails if the disk is full: the figures do not depend on it.
         print(json.dumps(state, indent=2) if options.json else table(state, reference))
+        if sample.waiting:
+            print(
+                f"{len(sample.waiting):,} of {drawn:,} labels of the random sample were left out: "
+                f"{options.predictions} does not hold their answers",
+                file=sys.stderr,
+            )
     return 1 if state["alarm_count"] else 0
 
 
@@ -80,15 +92,6 @@ def watched(options) -> tuple[Path, int, float]:
     settings = recipe.monitoring
     window = settings.monitor_window if options.window is None else options.window
     return folder, window, settings.monitor_alpha if options.alpha is None else options.alpha
-
-
-def add_labels(monitor, folder: Path) -> None:
-    from umls_reranker.review.corrections import is_right, load_feedback
-    from umls_reranker.review.review_queue import RANDOM
-
-    for row in load_feedback(folder):
-        if row["reason"] == RANDOM and row["score"] is not None:
-            monitor.add_label(row["score"], row["tier"], is_right(row))
 
 
 def table(state: dict, reference) -> str:

@@ -15,6 +15,7 @@ from umls_reranker.calibration.probabilities import calibrated_scores, kept
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
+from umls_reranker.data.mentions import FEEDBACK_PREFIX
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
@@ -88,6 +89,15 @@ def test_a_calibrator_that_memorizes_gets_no_credit_for_it():
 
 def test_one_document_leaves_nothing_to_hold_out():
     assert fit(lists(documents=1))[1]["thresholds_on_held_out_documents"] is False
+
+
+def test_mentions_of_unknown_documents_have_no_say_in_the_certificate():
+    given, logits = lists(n=400, documents=100, spread=12.0)
+    documents = np.where(np.arange(400) < 100, FEEDBACK_PREFIX, given.annotations.documents)
+    given = replace(given, annotations=replace(given.annotations, documents=documents))
+    certificate = fit((given, logits), target_precision=0.8)[0].thresholds.certificate
+    # As one document, these 100 mentions would leave hardly any.
+    assert certificate.threshold is not None and 50 < certificate.documents <= 100
 
 
 def test_listwise_without_features_fuses_the_cross_encoder_alone():

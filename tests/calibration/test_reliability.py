@@ -58,6 +58,15 @@ def test_debiased_ece_does_not_split_ties():
     assert debiased_ece(p[::-1], y[::-1]) == 0.0
 
 
+def test_the_debiased_ece_takes_the_noise_of_a_few_rows_out_too():
+    # With a bin for each row, no noise would be seen, and all of it would count as error.
+    plain, debiased = zip(
+        *[(ece(p, y), debiased_ece(p, y)) for p, y in (calibrated_pairs(s, 16) for s in range(200))], strict=True
+    )
+    assert np.mean(debiased) < np.mean(plain) / 2
+    assert debiased_ece(np.array([0.3]), np.array([1])) == pytest.approx(0.7)
+
+
 def test_perfect_calibration_has_a_small_debiased_ece():
     plain, debiased = zip(
         *[(ece(p, y), debiased_ece(p, y)) for p, y in (calibrated_pairs(s, 2000) for s in range(40))], strict=True

@@ -97,3 +97,18 @@ def test_tier_metrics_by_hand():
     assert found["high"]["share"]["value"] == 0.5 and found["high"]["precision"]["value"] == 0.5
     assert found["reject"]["precision"]["value"] == 0.0
     assert found["low"]["count"] == 0 and np.isnan(found["low"]["precision"]["value"])
+
+
+def test_no_error_in_a_few_documents_is_no_certainty():
+    few, many = (
+        tier_metrics(["high"] * n, np.ones(n), np.arange(n), resamples=50)["high"]["precision"] for n in (5, 200)
+    )
+    assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
+    assert many["low"] == pytest.approx(0.025 ** (1 / 200)) and many["low"] > 0.98
+    none = tier_metrics(["high"] * 5, np.zeros(5), np.arange(5), resamples=50)["high"]["precision"]
+    assert none == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 5))}
+
+
+def test_one_document_has_no_interval():
+    found = tier_metrics(["high"] * 40, np.arange(40) > 0, ["d"] * 40, resamples=50)["high"]["precision"]
+    assert found["value"] == 0.975 and np.isnan([found["low"], found["high"]]).all()

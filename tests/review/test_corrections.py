@@ -16,12 +16,14 @@ from umls_reranker.data.pubtator import Mention
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
 from umls_reranker.review.corrections import (
     FEEDBACK_FEATURES,
+    RandomSample,
     add_feedback,
     calibration_rows,
     is_right,
     load_feedback,
     training_mentions,
 )
+from umls_reranker.review.review_queue import RANDOM
 from umls_reranker.serving.prediction_log import read_predictions
 
 # What calibration asks of a dictionary; it holds the first candidate alone.
@@ -375,3 +377,39 @@ def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path
         load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, reads_concepts=True
     )
     assert lost["unknown_candidates"] == 1 and len(joined) == 3
+
+
+def test_a_document_of_the_calibration_split_stays_one_document(tmp_path):
+    add(
+        tmp_path,
+        line(doc_id="d1", mention_id=1, chosen=None),
+        line("no document", chosen=None),
+        line("nor this", chosen=None),
+    )
+    lists, mentions = split_of(2)
+    assert set(mentions["doc_id"]) == {"d1"}
+    _, joined, _ = calibration_rows(load_feedback(tmp_path / "corrections"), lists, mentions, [], [], CONCEPTS)
+    # Documents that nobody knows may be one, which has no say in a certificate.
+    assert joined["doc_id"][2:] == ["d1", FEEDBACK_PREFIX, FEEDBACK_PREFIX]
+
+
+def test_what_was_drawn_at_random_stays_so_when_it_is_selected_again(tmp_path):
+    add(tmp_path, line(reason=RANDOM, chosen=None), line("flu", reason="rare type", chosen=None))
+    add(tmp_path, line(reason="near the threshold", chosen=None), line("flu", reason=RANDOM, chosen=None))
+    assert load_feedback(tmp_path / "corrections")["reason"][:] == [RANDOM, RANDOM]
+
+
+def test_the_random_sample_judges_only_the_answers_of_a_log(tmp_path):
+    best = line()["ranked"][0]
+    add(
+        tmp_path,
+        line(reason=RANDOM, chosen="C0009443"),
+        line("flu", reason=RANDOM, chosen=None),
+        line("doubtful", reason="rare type", chosen=None),
+        line("of a former model", reason=RANDOM, chosen=None),
+    )
+    sample = RandomSample(load_feedback(tmp_path / "corrections"))
+    now = line("of a former model", ranked=[best | {"score": 0.97, "tier": "high"}])
+    log = write(tmp_path / "log.jsonl", line(), line("flu"), line("flu"), line("doubtful"), now)
+    assert [sample.find(logged) for logged in read_predictions(log)] == [True, False, None, None, None]
+    assert [row["mention"] for row in sample.waiting.values()] == ["of a former model"]

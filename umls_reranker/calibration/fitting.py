@@ -12,6 +12,7 @@ import numpy as np
 from ..core.arrays import firsts, list_offsets, list_sizes, ranking
 from ..core.errors import UserError
 from ..core.progress import progress
+from ..data.mentions import FEEDBACK_PREFIX
 from ..data.parallel import map_in_order
 from ..models.cross_encoder import PairScorer, score_lists
 from .cross_validation import document_folds, fit_calibrator
@@ -155,6 +156,8 @@ def fit_with_counts(
         complete = np.empty(len(lists), bool)
         for part in parts:
             complete[part.inside] = part.complete
+        # Corrections of unknown documents may all be of one, so they are no documents of a certificate.
+        complete &= lists.annotations.documents != FEEDBACK_PREFIX
 
         def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
             scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))

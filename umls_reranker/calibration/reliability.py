@@ -70,7 +70,8 @@ def debiased_ece(p: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
 
     Equal-mass bins follow Roelofs et al. 2022 (equal probabilities are never split over two bins). Kumar et al. 2019
     give an unbiased estimate of the *squared* calibration error: from each bin's squared gap, subtract the
-    variance ``ybar (1 - ybar) / (n_bin - 1)`` of its mean label. The plug-in ECE is scaled by the square root of the
+    variance ``ybar (1 - ybar) / (n_bin - 1)`` of its mean label. A single row shows no variance, so there are fewer
+    bins if they would hold less than two rows. The plug-in ECE is scaled by the square root of the
     share of its squared error that this leaves, so the figure stays in the units of `ece`.
     """
     p, y = _checked(p, y)
@@ -197,7 +198,7 @@ def equal_width(p: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _equal_mass(p: np.ndarray, bins: int) -> tuple[np.ndarray, int]:
-    ordered = np.sort(p)
+    ordered, bins = np.sort(p), max(1, min(bins, len(p) // 2))
     cuts = np.unique(ordered[(np.arange(1, bins) * len(p)) // bins])
     return np.searchsorted(cuts, p, side="right"), len(cuts) + 1
 

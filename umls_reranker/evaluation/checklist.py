@@ -216,8 +216,9 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
 
 
 def _measured(entry: Mapping[str, float | None], population: str, support: int) -> Measured:
-    value = float("nan") if entry["value"] is None else entry["value"]
-    return Measured(value, entry.get("low"), entry.get("high"), population, support)
+    # In JSON, null is not a number: a figure that is not defined, or an interval from one document.
+    known = {name: float("nan") if number is None else number for name, number in entry.items()}
+    return Measured(known["value"], known.get("low"), known.get("high"), population, support)
 
 
 def _worst_groups(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:

@@ -160,6 +160,16 @@ def tier_metrics(
 
 
 def measure(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int) -> Measure:
-    """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document."""
+    """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
+
+    Resamples of one document, or of documents that are right or wrong throughout, do not vary. One document has no
+    interval. A share of 1 or 0 over n documents reaches to what n equal documents exclude: ``0.025 ** (1 / n)``.
+    """
+    value = float(statistic(sums.sum(axis=0)))
+    if len(sums) < 2:
+        return {"value": value, "low": float("nan"), "high": float("nan")}
     low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
-    return {"value": float(statistic(sums.sum(axis=0))), "low": low, "high": high}
+    if statistic is ratio and low == high and value in (0.0, 1.0):
+        least = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
+        low, high = (least, 1.0) if value else (0.0, 1.0 - least)
+    return {"value": value, "low": low, "high": high}

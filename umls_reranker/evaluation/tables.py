@@ -175,4 +175,6 @@ def _number(entry: dict[str, float | None]) -> str:
 def _with_interval(entry: dict[str, float | None]) -> str:
     if entry["value"] is None:
         return "-"
-    return f"{entry['value']:.3f} ({entry['low']:.3f}-{entry['high']:.3f})"
+    # One document has no interval.
+    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}-{entry['high']:.3f})"
+    return f"{entry['value']:.3f}{interval}"

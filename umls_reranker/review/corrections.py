@@ -26,11 +26,20 @@ from ..data.mentions import FEEDBACK_PREFIX
 from ..data.pubtator import Mention
 from ..data.semantic_types import TypeHierarchy
 from ..serving.prediction_log import LoggedMention, concept_of, read_predictions
+from .review_queue import RANDOM
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = ["FEEDBACK_FEATURES", "add_feedback", "calibration_rows", "is_right", "load_feedback", "training_mentions"]
+__all__ = [
+    "FEEDBACK_FEATURES",
+    "RandomSample",
+    "add_feedback",
+    "calibration_rows",
+    "is_right",
+    "load_feedback",
+    "training_mentions",
+]
 
 FEEDBACK_FEATURES = Features(
     {
@@ -58,7 +67,8 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     """Add reviewed lines to a dataset of corrections, which is created if missing.
 
     A mention is identified by document and id; without a document or an id, by text, context and types, and its id
-    if it has one. A later review replaces an earlier one. Lines without ``chosen`` are skipped.
+    if it has one. A later review replaces an earlier one, but what was drawn at random stays in the random sample.
+    Lines without ``chosen`` are skipped.
 
     Args:
         folder: of the dataset.
@@ -91,6 +101,9 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             former = rows.pop(row["key"], None)
             counts["added" if former is None else "replaced"] += 1
             counts["changed"] += former is not None and former["chosen"] != row["chosen"]
+            if former is not None and former["reason"] == RANDOM:
+                # Without the doubtful ones, which are selected again, the rest would look too good.
+                row["reason"] = RANDOM
             rows[row["key"]] = row
     columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
     fingerprint = json_sha256(columns)
@@ -119,6 +132,29 @@ def load_feedback(folder: Path) -> Dataset:
 def is_right(row: Mapping[str, Any]) -> bool:
     """Whether the reviewer chose the top answer; False if no concept is right."""
     return row["chosen"] is not None and row["answer"] == row["chosen"]
+
+
+class RandomSample:
+    """The corrections of the random sample, to be found again in a log.
+
+    Only a log tells whether an answer is that of the model which is watched, or of a former version.
+
+    Attributes:
+        waiting: those that were not found so far.
+    """
+
+    def __init__(self, feedback: Iterable[Mapping[str, Any]]) -> None:
+        self.waiting = {row["key"]: row for row in feedback if row["reason"] == RANDOM and row["score"] is not None}
+
+    def find(self, logged: LoggedMention) -> bool | None:
+        """Whether the logged answer is right; None if no correction is of it, or its correction was found before."""
+        if not self.waiting or logged.top is None:
+            return None
+        row = self.waiting.get(key := _key(logged))
+        answer = concept_of(logged.row["ranked"][0]), logged.top.score, logged.top.tier
+        if row is None or (row["answer"], row["score"], row["tier"]) != answer:
+            return None
+        return is_right(self.waiting.pop(key))
 
 
 @reading
@@ -169,6 +205,8 @@ def calibration_rows(
 
     Args:
         candidates, mentions: of the calibration split, row by row.
+            A correction of one of its documents stays in that document, and those of unknown documents are all in
+            `FEEDBACK_PREFIX`, which takes no part in a certificate.
         test_documents: corrections in them are left out, because the report is measured on them.
         train_documents: corrections in them are left out, because the model was trained on them and is overconfident
             there.
@@ -186,7 +224,7 @@ def calibration_rows(
         for name in table.column_names
         if name.endswith(SCORES_SUFFIX)
     }
-    test, train = set(test_documents), set(train_documents)
+    test, train, own = set(test_documents), set(train_documents), set(mentions["doc_id"])
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
     lost = dict.fromkeys(reasons, 0)
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
@@ -200,7 +238,8 @@ def calibration_rows(
         gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
         found = row | _scores(row) | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
         found["in_dictionary"] = row["chosen"] is not None
-        found |= {"end": len(row["mention"]), "doc_id": FEEDBACK_PREFIX + _document(row)}
+        found["end"] = len(row["mention"])
+        found["doc_id"] = row["doc_id"] if row["doc_id"] in own else FEEDBACK_PREFIX + (row["doc_id"] or "")
         found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
         for target in (lists, rows):
             for name, values in target.items():
@@ -241,7 +280,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
     chosen = row["chosen"]
     if chosen is not None and not (isinstance(chosen, str) and chosen.strip()):
         raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
-    texts = [row["entity"], row.get("left") or "", row.get("right") or ""]
+    texts = _texts(row)
     given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
     cuis = [concept_of(item) for item in given]
     if chosen is not None and normalize_cui(chosen) not in cuis:
@@ -249,13 +288,10 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         if named is not None:
             # It would count as a concept outside the list, and the right candidate as wrong.
             raise UserError(f"{place}: chosen is the name of a candidate; give its CUI, {named}")
-    # An id may count the mentions of one document, or of one file.
-    number = [logged.mention_id] if logged.mention_id else []
-    known = [logged.document, *number] if number and logged.document else [*number, *texts, *logged.types]
     best = row["ranked"][0] if row["ranked"] else None
     names = list(dict.fromkeys(key.removesuffix("_score") for item in given for key in item if key.endswith("_score")))
     return {
-        "key": json_sha256(known)[:16],
+        "key": _key(logged),
         "doc_id": logged.document,
         "mention": texts[0],
         "left": texts[1],
@@ -272,6 +308,18 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "score": best and best["score"],
         "tier": best and best["tier"],
     }
+
+
+def _key(logged: LoggedMention) -> str:
+    # An id may count the mentions of one document, or of one file.
+    number = [logged.mention_id] if logged.mention_id else []
+    if number and logged.document:
+        return json_sha256([logged.document, *number])[:16]
+    return json_sha256([*number, *_texts(logged.row), *logged.types])[:16]
+
+
+def _texts(row: Mapping[str, Any]) -> list[str]:
+    return [row["entity"], row.get("left") or "", row.get("right") or ""]
 
 
 def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
