@@ -191,7 +191,10 @@ def test_a_damaged_template_is_refused(content):
         PairTemplate.from_dict(content)
 
 
-@pytest.mark.parametrize(("settings", "key"), [((8, 0), "max_length"), ((64, -1), "context_tokens")])
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [((8, 0), "max_length"), ((64, -1), "context_tokens"), ((64, 0, (), "definition"), "candidate_fields")],
+)
 def test_settings_without_sense_are_refused(settings, key):
     with pytest.raises(UserError, match=key):
         PairTemplate(*settings)

@@ -68,6 +68,8 @@ class PairTemplate:
             raise UserError(f"max_length: {self.max_length} is too short for a pair; use 32 or more")
         if self.context_tokens < 0:
             raise UserError("context_tokens: must be 0 (no context) or more")
+        if unknown := set(self.candidate_fields) - {"preferred_name", "definition"}:
+            raise UserError(f"candidate_fields: {min(unknown)!r} is neither preferred_name nor definition")
 
     @classmethod
     def from_recipe(cls, model: ModelArguments) -> PairTemplate:
