@@ -26,7 +26,7 @@ from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
 def main() -> None:
-    if any(word.split("=")[0] == "--lists" for word in sys.argv[1:]):
+    if any(word.split("=")[0] in ("--lists", "--output") for word in sys.argv[1:]):
         calibrate_on_lists(lists_parser().parse_args())
     else:
         calibrate(parse_recipe(__doc__, (RunArguments, CalibrationArguments)))
@@ -89,8 +89,9 @@ def calibrate_on_lists(options) -> None:
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     given = read_labelled_lists(options.lists, source.hierarchy, CANDIDATE_FEATURES)
+    # Before anything is scored, which may take long.
+    print(described(given), flush=True)
     if options.dry_run:
-        print(described(given))
         would_make("calibrate", options.output)
         return
     settings = CalibrationArguments(
@@ -101,7 +102,7 @@ def calibrate_on_lists(options) -> None:
     )
     found = recalibrate(source, given, settings, options.seed)
     save_recalibrated(source, found, options.output)
-    print(before_and_after(found, given))
+    print(before_and_after(found))
     print(f"the new model is in {options.output}")
 
 

@@ -49,6 +49,7 @@ def main() -> None:
         return
     # The page says it, next to the answer.
     warnings.filterwarnings("ignore", message="mentions or candidates came without")
+    print(f"loading {options.model}", flush=True)
     demo = Demo.open(options.model, options.index, options.against, options.device)
     queue = options.review
     if queue is None and demo.run and demo.linker:

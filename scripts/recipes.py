@@ -49,7 +49,8 @@ def first_comment(file: Path) -> str:
 def copy(name: str | None) -> None:
     known = shipped_recipes() | shipped_configs()
     if name not in known:
-        raise UserError(f"there is no {name} to copy; choose from {', '.join(known)}")
+        what = "say what to copy" if name is None else f"there is no {name} to copy"
+        raise UserError(f"{what}; choose from {', '.join(known)}")
     source = known[name]
     target = Path(source.name)
     if target.exists():

@@ -34,6 +34,7 @@ def main() -> None:
         from umls_reranker.serving.http.limits import http_protocol
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
+    print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
     reranker, linker = load(recipe)
     # The first call is slow, so no request should wait for it. Its warning about missing inputs is expected.
     with warnings.catch_warnings():

@@ -63,6 +63,7 @@ def test_help_names_every_command_with_its_first_line(tmp_path):
         (["calibrate", "quickstart", "--accelerate_config", "cpu"], "unknown argument '--accelerate_config'"),
         (["run", "quickstrat"], "recipe quickstrat does not exist; these come with the package: hpo-minilm, minilm-"),
         (["run", "quickstart", "--sed", "1"], "unknown argument '--sed'; did you mean '--seed'?"),
+        (["recipes", "copy"], "say what to copy; choose from hpo-minilm, "),
         (["recipes", "copy", "quick"], "there is no quick to copy; choose from hpo-minilm, minilm-"),
     ],
 )

@@ -218,3 +218,11 @@ def test_missing_values_of_pandas_and_promises_that_are_no_numbers_are_one_sente
         certify([0.9] * 3, [1] * 3, documents)
     with pytest.raises(UserError, match="target_precision: '0.95' must lie"):
         certify([0.9] * 2, [1] * 2, ["a", "b"], target_precision="0.95")
+    with pytest.raises(UserError, match="documents: None is no list"):
+        certify([0.9] * 2, [1] * 2, None)
+
+
+def test_a_certificate_shows_what_it_covers():
+    scores = np.array([0.98, 0.97, 0.6] * 100)
+    found = certify(scores, scores > 0.9, np.arange(300))
+    assert str(found) == f"{found.threshold:.3f}; 66.7% of these mentions, of which 100.0% are right"

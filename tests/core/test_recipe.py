@@ -401,3 +401,13 @@ def test_an_empty_value_on_the_command_line_is_as_in_yaml(write):
 def test_help_shows_the_default_of_one_value_or_several():
     shown = make_parser("A test.", (TrainingStageArguments,)).format_help()
     assert "(default: tensorboard)" in " ".join(shown.split())
+
+
+def test_the_output_of_a_run_is_told_from_a_recipe(tmp_path):
+    (tmp_path / "model").mkdir()
+    made = tmp_path / "model" / "recipe.yaml"
+    made.write_text("seed: 1\n")
+    for folder in (tmp_path, tmp_path / "model"):
+        assert (
+            refused(load_recipe, folder) == f"{folder} is what a run made, no recipe; give its recipe, such as {made}"
+        )

@@ -11,7 +11,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.data.mention_files import open_mentions
 from umls_reranker.data.semantic_types import TypeHierarchy
 
-ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
+ROWS = [{"entity": f"m{i}", "candidates": [{"name": "é" * (1 + i % 5), "cui": f"C{i}"}] * (i % 3)} for i in range(23)]
 
 
 def write(folder, kind, rows=ROWS, name="part"):

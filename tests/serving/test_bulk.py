@@ -17,6 +17,7 @@ from tiny_reranker import as_rows, tiny_reranker, with_cut
 from umls_reranker import UMLSReranker
 from umls_reranker.core import locks
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.progress import progress
 from umls_reranker.hub.model_folder import changing
 from umls_reranker.serving.bulk import BulkJob
 from umls_reranker.serving.prediction_log import read_predictions
@@ -197,11 +198,11 @@ def test_finished_shards_are_not_made_again_after_a_kill(tmp_path, reranker, row
     source, entities = write(tmp_path / "in.jsonl", rows), []
     rank = reranker.rank
 
-    def dying(lists):
+    def dying(lists, *told):
         entities.extend(lists.mentions)
         if len(entities) > 22:
             raise Killed
-        return rank(lists)
+        return rank(lists, *told)
 
     monkeypatch.setattr(reranker, "rank", dying)
     with pytest.raises(Killed):
@@ -538,3 +539,25 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     recipe.write_text("run_name: other\n")
     ended = scripts.run("rerank", recipe, source, target)
     assert (ended.code, ended.err.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])
+
+
+def test_the_bar_moves_while_a_piece_is_ranked(tmp_path, rows, reranker, monkeypatch):
+    seen, rank = [], reranker.rank
+
+    def watched(lists, desc):
+        def told(pairs):
+            desc(pairs)
+            seen.append(bars[-1].n)
+
+        return rank(lists, told)
+
+    def counted(**given):
+        bars.append(progress(**given))
+        return bars[-1]
+
+    bars = []
+    monkeypatch.setattr("umls_reranker.serving.bulk.progress", counted)
+    monkeypatch.setattr(reranker, "rank", watched)
+    BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", 64, 64).run(reranker, ALONE)
+    assert seen == sorted(seen) and 0 < seen[-1] <= len(rows) + 1e-9
+    assert bars[-1].n == len(rows)

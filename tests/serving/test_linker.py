@@ -3,6 +3,7 @@
 import doctest
 import errno
 import os
+import re
 import shutil
 import warnings
 from types import SimpleNamespace
@@ -201,3 +202,13 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
         ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)
+
+
+def test_a_run_folder_that_is_missing_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="^quickstart is no run folder, as it holds no model/"):
+        ConceptLinker.from_run("quickstart")
+
+
+def test_a_linker_says_what_it_links_with(linker):
+    assert re.match(r"ConceptLinker of [\d,]+ concepts with UMLSReranker\(", repr(linker))

@@ -263,3 +263,19 @@ def test_of_several_names_of_one_concept_the_best_counts(tmp_path, monkeypatch, 
     lists = write_lists(tmp_path / "own.jsonl", rows)
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
     assert "240 candidates name a concept of their list once more" in capsys.readouterr().out
+
+
+def test_what_the_lists_hold_is_said_before_they_are_scored(tmp_path, monkeypatch, capsys):
+    def scored(*given):
+        raise RuntimeError("scored")
+
+    monkeypatch.setattr("umls_reranker.serving.recalibration.recalibrate", scored)
+    lists = write_lists(tmp_path / "own.jsonl", make_rows())
+    with pytest.raises(RuntimeError, match="scored"):
+        calibrate(monkeypatch, tiny_reranker(tmp_path / "model"), "--lists", lists, "--output", tmp_path / "new")
+    assert "not read of candidates: rank; a score has to be called NAME_score" in capsys.readouterr().out
+
+
+def test_an_output_without_lists_asks_for_them(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="required: --lists"):
+        calibrate(monkeypatch, tmp_path / "model", "--output", tmp_path / "new")

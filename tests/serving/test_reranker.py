@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from list_fixtures import given_candidates
@@ -720,3 +721,31 @@ def test_float16_on_a_processor_is_refused(folder):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         UMLSReranker.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("candidates", [["cold", ""], [{"name": "cold"}, {"name": " \n"}]])
+def test_a_candidate_with_a_blank_name_is_refused(candidates):
+    reranker = probabilities(cold=0.9)
+    with pytest.raises(ValueError, match="^candidate 1 has a blank name; leave out"):
+        reranker.rerank("cold", candidates)
+    table = pa.table({"entity": ["flu", "cold"], "candidates": [["cold"], ["cold", " "]]})
+    with pytest.raises(ValueError, match="^mention 1: candidate 1 has a blank name"):
+        CandidateLists.from_table(reranker.thresholds.hierarchy, table)
+
+
+def test_a_missing_text_of_pandas_is_refused_with_the_way_to_none():
+    reranker, nan = probabilities(cold=0.9), float("nan")
+    with pytest.raises(TypeError, match=r"cui that is no text: nan; .*; pandas gives None by frame\.astype\(object\)"):
+        reranker.rerank("cold", [{"name": "cold", "cui": nan}])
+    with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; pandas gives None by"):
+        reranker.rerank("cold", ["cold"], nan)
+
+
+def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path):
+    tiny_reranker(tmp_path / "model")
+    with pytest.raises(UserError, match=re.escape(f"is a run folder; give its model, {tmp_path / 'model'}")):
+        UMLSReranker.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="the model has no name"):
+        UMLSReranker.from_pretrained("")
+    loaded = repr(UMLSReranker.from_pretrained(tmp_path / "model", accept_tier="high"))
+    assert loaded.startswith(f"UMLSReranker('{tmp_path / 'model'}', accept_tier='high'); the tier high is ")

@@ -555,3 +555,13 @@ def test_metrics_are_what_prometheus_reads(reranker):
     assert sum(value for key, value in samples.items() if key[0] == "umls_reranker_answers_total") == 1
     window = samples["umls_reranker_window_mean_top_score", ""]
     assert window == pytest.approx(reranker.get_statistics()["mean_top_score"])
+
+
+def test_a_blank_name_is_refused(reranker):
+    answers = ask(
+        reranker,
+        ("/rank", {"mentions": [{"mention": "cold", "candidates": [{"name": "cold"}, {"name": ""}]}]}),
+        ("/rerank", {"query": "cold", "texts": ["cold", " "]}),
+    )
+    places = ["mentions.0.candidates.1.name", "texts.1"]
+    assert [refused(answer) for answer in answers] == [(422, "Validation", f"{place}: is blank") for place in places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ class Certificate:
 
     def __str__(self) -> str:
         if self.threshold is not None:
-            return f"{self.threshold:.3f}"
+            return f"{self.threshold:.3f}; {self.share:.1%} of these mentions, of which {self.precision:.1%} are right"
         reason = "with the errors seen among the most probable answers there are too few documents"
         more = "more of the same would not help"
         if self.documents_more is not None:
@@ -106,6 +106,9 @@ def certify(
             two documents, or the promise is not between 0 and 1.
     """
     names = ("scores", "correct", "documents")
+    for name, given in zip(names, (scores, correct, documents), strict=True):
+        if not isinstance(given, Iterable):
+            raise UserError(f"{name}: {given!r} is no list; give one value for every mention")
     columns = dict(zip(names, map(list, (scores, correct, documents)), strict=True))
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:

@@ -323,6 +323,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
+        for made in (path.parent / "recipe.yaml", path.parent / "model" / "recipe.yaml"):
+            if made.is_file():
+                raise UserError(
+                    f"{path.parent} is what a run made, no recipe; give its recipe, such as {made}"
+                ) from None
         names = ", ".join(shipped_recipes())
         raise UserError(f"recipe {path} does not exist; these come with the package: {names}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

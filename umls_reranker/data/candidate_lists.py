@@ -269,7 +269,9 @@ class CandidateLists:
             own = TypeSets.of(types)
         except TypeError as error:
             (row,) = error.args
-            fault(row, TypeError, f"entity_type must be text or a list of texts, not {reprlib.repr(types[row])}")
+            found = [*types][row]
+            hint = _pandas_hint(found)
+            fault(row, TypeError, f"entity_type must be text or a list of texts, not {reprlib.repr(found)}{hint}")
         resolved, unknown = own.resolved(hierarchy)
         offsets = list_offsets([len(items) for items in candidates])
         items = list(chain.from_iterable(candidates))
@@ -543,7 +545,8 @@ class _Faults:
             raise LookupError(place)
         if self.offsets is None:
             self(place, TypeError, f"{key} must be text, not {type(found).__name__}")
-        self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None")
+        hint = _pandas_hint(found)
+        self(place, TypeError, f"has a {key} that is no text: {reprlib.repr(found)}; pass a str, or None{hint}")
 
     @contextmanager
     def _characters(self, key: str, values: Sequence[str | None]) -> Iterator[None]:
@@ -553,6 +556,12 @@ class _Faults:
             place = next(place for place, text in enumerate(values) if text and not _is_encodable(text))
             subject = key if self.offsets is None else f"has a {key} that"
             self(place, ValueError, f"{subject} holds half of a surrogate pair, which is no character")
+
+
+def _pandas_hint(value: Any) -> str:
+    """How to make None of the NaN that pandas puts for a missing text."""
+    is_nan = isinstance(value, float) and value != value
+    return "; pandas gives None by frame.astype(object).where(frame.notna(), None)" if is_nan else ""
 
 
 def _nothing(rows: int) -> pa.StringArray:
@@ -610,6 +619,10 @@ def _candidate_columns(
             f"({type(items[place]).__name__}) has no text name; pass a str, a mapping with 'name' and 'cui', or an "
             "object with .name and .cui",
         )
+    blank = [code for code, text in enumerate(names.texts) if not text.strip()]
+    if blank:
+        place = int(np.flatnonzero(np.isin(names.codes, blank))[0])
+        fault(place, ValueError, "has a blank name; leave out candidates without text")
     nothing = [None] * len(items)
     cuis = fault.repeated("cui", columns.get("cui", nothing), may_lack=True)
     preferred_names, definitions = (
@@ -668,7 +681,7 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
     else:
         parts = {"name": items}
     names = _text_column(parts.get("name", _nothing(len(items))))
-    if names.null_count:
+    if names.null_count or not all(text.strip() for text in names.unique().to_pylist()):
         raise _OtherwiseError
     cuis, preferred, definitions = (
         _text_column(parts[key]) if key in parts else _nothing(len(items)) for key in ("cui", *FIELDS)

@@ -120,7 +120,7 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
         raise UserError(f"{packed[0]} would be left out; unpack it, or take it out of the folder")
     formats = {FORMATS.get(file.suffix) for file in files}
     if not path.exists() or len(formats) != 1 or None in formats:
-        reason = "does not exist" if not path.exists() else "is no file (or folder of files of one kind)"
+        reason = "does not exist" if not path.exists() else "is of no known kind, or a folder of several"
         raise UserError(f"{path} {reason}; give mentions as {', '.join(FORMATS)}")
     kind = formats.pop()
     if kind == "jsonl":

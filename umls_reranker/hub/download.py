@@ -43,8 +43,12 @@ def download(
     Raises:
         UserError: the folder, repo or revision does not exist, access is denied, or the Hub cannot be reached.
     """
+    if not str(repo_or_path):
+        raise UserError("the model has no name; give a Hub repo or a folder, '.' for the working directory")
     path = Path(expanduser(repo_or_path))
     if path.is_dir():
+        if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
+            raise UserError(f"{repo_or_path} is a run folder; give its model, {path / 'model'}")
         if revision is not None:
             raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
         return path

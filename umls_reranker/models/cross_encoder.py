@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -115,19 +115,20 @@ class PairScorer:
         names: Sequence[str],
         lefts: Sequence[str] | None = None,
         rights: Sequence[str] | None = None,
-        desc: str | None = None,
+        desc: str | Callable[[int], Any] | None = None,
     ) -> Scores:
         """Score n pairs.
 
         Args:
             mentions, names: n texts each.
             lefts, rights: n texts around each mention, used if the template has context.
-            desc: title of a progress bar; None shows none.
+            desc: title of a progress bar, or what is told how many more pairs are scored; None shows nothing.
         """
         if any(len(column) != len(mentions) for column in (names, lefts or mentions, rights or mentions)):
             raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
         logits, truncated, waiting = np.empty(len(mentions), np.float32), 0, None
-        bar = progress(total=len(mentions), desc=desc, unit=" pairs") if desc else None
+        bar = progress(total=len(mentions), desc=desc, unit=" pairs") if isinstance(desc, str) else None
+        scored = desc if callable(desc) else bar and bar.update
         for start in range(0, len(mentions), CHUNK_PAIRS):
             part = slice(start, start + CHUNK_PAIRS)
             encoded = self.encoder.encode(mentions[part], names[part], lefts and lefts[part], rights and rights[part])
@@ -136,8 +137,8 @@ class PairScorer:
             outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
             for batch, output in self._run(pairs):
                 outputs.append((batch, output))
-                if bar is not None:
-                    bar.update(int(repeats[batch].sum()))
+                if scored is not None:
+                    scored(int(repeats[batch].sum()))
             # The GPU is waited for only after the next chunk is sent to it.
             if waiting is not None:
                 _collect(logits, *waiting)
@@ -192,7 +193,7 @@ def load_network(
     return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
 
 
-def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | None = None) -> Scores:
+def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | Callable[[int], Any] | None = None) -> Scores:
     """Score the m candidates of n mentions, in order, with the scorer's template."""
     template, owner = scorer.template, lists.owner
     return scorer.score(

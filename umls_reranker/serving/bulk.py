@@ -27,6 +27,7 @@ from .ranked_files import check_columns, joined, ranked_column, write_shard
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from ..calibration.decisions import Decisions
     from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
 
@@ -161,7 +162,7 @@ class BulkJob:
             for path, span in shards.items():
                 pieces = self._pieces(reranker, span, bar)
                 ranked = (
-                    (piece, ranked_column(lists, reranker.rank(lists), reranker.input_names))
+                    (piece, ranked_column(lists, _rank(reranker, lists, bar), reranker.input_names))
                     for piece, lists, _ in pieces
                 )
                 write_shard(path, ranked)
@@ -187,3 +188,12 @@ class BulkJob:
                 lists = self.mentions.lists(piece, *known)
             yield piece, lists, [(first + place, reason) for place, reason in faults.items()]
             bar.update(rows)
+
+
+def _rank(reranker: UMLSReranker, lists: CandidateLists, bar: Any) -> Decisions:
+    """Decide about a piece, which may take minutes; meanwhile the bar moves by the share of pairs that are scored."""
+    before, share = bar.n, len(lists) / max(len(lists.names), 1)
+    decisions = reranker.rank(lists, lambda pairs: bar.update(pairs * share))
+    # `_pieces` counts the whole piece.
+    bar.n = before
+    return decisions

@@ -102,10 +102,21 @@ class ConceptLinker:
         # The encoder's tokenizer serves one thread at a time.
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"ConceptLinker of {len(self.concepts):,} concepts with {self.reranker!r}"
+
     @classmethod
     def from_run(cls, run_folder: str | Path, **options: Any) -> ConceptLinker:
-        """Open model and indexes of a run folder; `options` and errors are those of `from_pretrained`."""
-        return cls.from_pretrained(Path(run_folder) / "model", run_folder, **options)
+        """Open model and indexes of a run folder; `options` and errors are those of `from_pretrained`.
+
+        Raises:
+            UserError: there is no such folder; the Hub is never asked.
+        """
+        model = Path(expanduser(run_folder)) / "model"
+        # Else a name of two parts would be looked for on the Hub.
+        if not model.is_dir():
+            raise UserError(f"{run_folder} is no run folder, as it holds no model/; give one, such as runs/quickstart")
+        return cls.from_pretrained(model, run_folder, **options)
 
     @classmethod
     def from_pretrained(

@@ -246,10 +246,10 @@ def described(given: LabelledLists) -> str:
     return "\n".join(lines)
 
 
-def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
+def before_and_after(found: Recalibrated) -> str:
     """The results for the new model, as lines of text."""
     facts, full = found.metrics["lists"], found.calibration.models[0]
-    lines = [described(given)]
+    lines = []
     if facts["repeated_candidates"]:
         lines.append(f"{facts['repeated_candidates']:,} candidates name a concept of their list once more")
     fusion = full.fusion
@@ -266,12 +266,8 @@ def before_and_after(found: Recalibrated, given: LabelledLists) -> str:
         before, after = (_shown(read(figures)) for figures in (found.metrics["before"], found.metrics))
         lines.append(f"{label:<34}{before:<10}{after}")
     for model in found.calibration.models:
-        tier = model.thresholds.certificate
-        ending = ""
-        if tier is not None and tier.precision is not None:
-            ending = f"; {tier.share:.1%} of these mentions, of which {tier.precision:.1%} are right"
         of_inputs = "" if model is full else f" with {model.name}"
-        lines.append(f"high{of_inputs} from, by all documents: {tier}{ending}")
+        lines.append(f"high{of_inputs} from, by all documents: {model.thresholds.certificate}")
     return "\n".join(lines)
 
 

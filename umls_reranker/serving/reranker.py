@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class UMLSReranker:
         self.info = info
         self.monitor = Monitor.of_model(folder)
         self._named_types: set[str] = set()
+
+    def __repr__(self) -> str:
+        high = "certified" if self.thresholds.is_certified else "never given"
+        return f"UMLSReranker({str(self.folder)!r}, accept_tier={self.accept_tier!r}); the tier high is {high}"
 
     @classmethod
     def from_pretrained(
@@ -193,13 +197,17 @@ class UMLSReranker:
         return _ranked(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def rank(
-        self, lists: CandidateLists, desc: str | None = None, exhaustive: bool | Sequence[bool] = False
+        self,
+        lists: CandidateLists,
+        desc: str | Callable[[int], Any] | None = None,
+        exhaustive: bool | Sequence[bool] = False,
     ) -> Decisions:
         """Decide about candidates in columns; the monitor counts the results.
 
         Args:
             lists: types are ids of `thresholds.hierarchy`.
-            desc, exhaustive: as for `rerank_batch`.
+            desc, exhaustive: as for `rerank_batch`; instead of a bar, a function may be told how many more pairs are
+                scored.
 
         Warns:
             UserWarning: as `rerank`.

@@ -31,7 +31,7 @@ class RerankRequest(_Body):
     """The body of ``/rerank`` in Text Embeddings Inference (its OpenAPI, version 1.8: ``RerankRequest``)."""
 
     query: MentionText
-    texts: list[Text]
+    texts: list[MentionText]
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
@@ -43,7 +43,7 @@ class Candidate(_Body):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Text
+    name: MentionText
     cui: Text | None = None
     preferred_name: Text | None = None
     definition: Text | None = None
