@@ -411,3 +411,4 @@ def test_the_output_of_a_run_is_told_from_a_recipe(tmp_path):
         assert (
             refused(load_recipe, folder) == f"{folder} is what a run made, no recipe; give its recipe, such as {made}"
         )
+    assert "does not exist" in refused(load_recipe, tmp_path / "model" / "mistyped.yaml")

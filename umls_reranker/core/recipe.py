@@ -323,11 +323,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except FileNotFoundError:
-        for made in (path.parent / "recipe.yaml", path.parent / "model" / "recipe.yaml"):
-            if made.is_file():
-                raise UserError(
-                    f"{path.parent} is what a run made, no recipe; give its recipe, such as {made}"
-                ) from None
+        folder = path.parent
+        for made in (folder / "recipe.yaml", folder / "model" / "recipe.yaml"):
+            if path.name == "config.yaml" and made.is_file():
+                raise UserError(f"{folder} is what a run made, no recipe; give its recipe, such as {made}") from None
         names = ", ".join(shipped_recipes())
         raise UserError(f"recipe {path} does not exist; these come with the package: {names}") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
