@@ -90,6 +90,10 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
         linker.link("  ")
     with pytest.raises(ValueError, match="as many documents"):
         linker.read(["cold"], [document] * 2)
+    with pytest.raises(ValueError, match="^mention 1: the mention 'fever' is not in its document$"):
+        linker.link_batch(["cold", "fever"], ["a cold", "a cold"])
+    with pytest.raises(ValueError, match="^mention 1: mention is blank"):
+        linker.link_batch(["cold", " "])
 
 
 @pytest.mark.parametrize(

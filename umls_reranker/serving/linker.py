@@ -221,14 +221,15 @@ class ConceptLinker:
         queries = MentionQueries([], [], [])
         rows = zip(mentions, documents, starts, lefts, rights, strict=True)
         for row, (mention, document, start, left, right) in enumerate(rows):
-            _require_kinds(f"mention {row}: " if count > 1 else "", mention, document, start, left, right)
+            at = f"mention {row}: " if count > 1 else ""
+            _require_kinds(at, mention, document, start, left, right)
             if not mention.strip():
-                raise ValueError("a mention is blank; leave out mentions without text")
+                raise ValueError(f"{at}mention is blank; leave out mentions without text")
             if document is not None:
                 place = document.find(mention) if start is None else start
                 if place < 0 or document[place : place + len(mention)] != mention:
                     where = "" if start is None else f" at character {start}"
-                    raise ValueError(f"the mention {mention!r} is not in its document{where}")
+                    raise ValueError(f"{at}the mention {mention!r} is not in its document{where}")
                 left, right = text_around(document, place, place + len(mention), self.context_chars)
                 if self.expands_abbreviations:
                     if document not in long_forms:
