@@ -182,7 +182,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     from umls_reranker.calibration.fitting import fit_fusion
     from umls_reranker.calibration.probabilities import calibrated_scores
     from umls_reranker.calibration.string_counts import StringCounts
-    from umls_reranker.core.arrays import firsts, ranking
+    from umls_reranker.core.arrays import best_candidates
     from umls_reranker.data.normalization import normalize_name
     from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
@@ -199,7 +199,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     )
 
     def measured(log_odds):
-        first = firsts(ranking(log_odds, part.offsets), part.offsets)
+        first = best_candidates(log_odds, part.offsets)
         return gold_ranks(log_odds, part.offsets, gold), np.where(first >= 0, log_odds[first], np.nan)
 
     first = np.where(np.diff(part.offsets) > 0, part.offsets[:-1], -1)

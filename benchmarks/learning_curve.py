@@ -91,9 +91,9 @@ def drawn_lists(split, most, recipe, candidates, mentions, concepts):
 
 
 def first_places(log_odds, lists):
-    from umls_reranker.core.arrays import firsts, ranking
+    from umls_reranker.core.arrays import best_candidates
 
-    return firsts(ranking(log_odds, lists.offsets), lists.offsets)
+    return best_candidates(log_odds, lists.offsets)
 
 
 def in_dictionary(lists, first, among=True) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import firsts, list_offsets, list_sizes, ranking
+from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..data.mentions import FEEDBACK_PREFIX
@@ -152,16 +152,16 @@ def fit_with_counts(
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
         model, losses = fitting.model(None, method)
-        parts = fitting.parts(model, shown)
-        complete = np.empty(len(lists), bool)
-        for part in parts:
-            complete[part.inside] = part.complete
+        complete, parts = np.empty(len(lists), bool), []
+        for part, inside, has_all in fitting.parts(model, shown):
+            parts.append(part)
+            complete[inside] = has_all
         # Corrections of unknown documents may all be of one, so they are no documents of a certificate.
         complete &= lists.annotations.documents != FEEDBACK_PREFIX
 
         def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
             scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))
-            return scores, firsts(ranking(scores.log_odds, lists.offsets), lists.offsets)
+            return scores, best_candidates(scores.log_odds, lists.offsets)
 
         def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
             return ThresholdTable.fit(
@@ -272,15 +272,16 @@ def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
     return {name: ScoreRange.of(column) for name, column in scores.items()}
 
 
-@dataclass(frozen=True)
-class _HeldOut(Part):
+class _HeldOut(NamedTuple):
     """Mentions to decide about by a model that was fitted on others.
 
     Attributes:
-        inside: (n,) bool, the mentions.
+        part: they, with that model.
+        inside: (n,) bool, which of all mentions they are.
         complete: whether each of them has all inputs of the model.
     """
 
+    part: Part
     inside: np.ndarray
     complete: np.ndarray
 
@@ -385,16 +386,13 @@ class _Fitting:
         lists, columns = self.lists, dict(self.columns)
         fitted = self._fitted_on(fold)[1]
         inside = np.ones(len(lists), bool) if fold is None else self.folds == fold
-        rows = np.flatnonzero(inside[lists.owner])
         for name in {*lists.scores} & {*columns}:
             columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
         complete = inside
         for name in self._reads(model, shown):
             # Only scores may be missing in one fold and not in another.
             complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
-        own, about, types = _part(columns, rows), _part(self.about, inside), lists.types.take(lists.owner[rows])
-        offsets = list_offsets(list_sizes(lists.offsets)[inside])
-        return _HeldOut(model, rows, own, about, types, offsets, lists.concepts[rows], inside, complete[inside])
+        return _HeldOut(Part.of(model, lists, columns, self.about, inside), inside, complete[inside])
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
         # As `InputModel.reads` once there are thresholds.

@@ -123,6 +123,23 @@ class Part:
     offsets: np.ndarray
     concepts: np.ndarray
 
+    @classmethod
+    def of(
+        cls, model: InputModel, lists: CandidateLists, columns: Columns, about_lists: Columns, inside: Any = None
+    ) -> Part:
+        """The mentions `inside`, (n,) bool, of lists with `features`; None: all of them."""
+        mentions: Any = slice(None) if inside is None else inside
+        rows: Any = mentions if inside is None else np.flatnonzero(inside[lists.owner])
+        return cls(
+            model,
+            rows,
+            {name: column[rows] for name, column in columns.items()},
+            {name: column[mentions] for name, column in about_lists.items()},
+            lists.types.take(lists.owner[rows]),
+            list_offsets(list_sizes(lists.offsets)[mentions]),
+            lists.concepts[rows],
+        )
+
     @cached_property
     def _by_baseline(self) -> tuple[np.ndarray, np.ndarray]:
         """(m,) utilities by the baseline, and (m,) bool, where it lacks a feature."""
@@ -286,20 +303,10 @@ class Calibration:
             models: (n,) what decides, as of `choose`.
         """
         columns, about = self.read(lists)
-        used, parts = np.unique(models).tolist(), []
-        for number in used:
-            inside: Any = slice(None)
-            rows = inside
-            if len(used) > 1:
-                inside = models == number
-                rows = inside[lists.owner]
-            own, own_about = (
-                {name: column[where] for name, column in part.items()}
-                for part, where in ((columns, rows), (about, inside))
-            )
-            types, offsets = lists.types.take(lists.owner[rows]), list_offsets(list_sizes(lists.offsets)[inside])
-            parts.append(Part(self.models[number], rows, own, own_about, types, offsets, lists.concepts[rows]))
-        return parts
+        used = np.unique(models).tolist()
+        if len(used) == 1:
+            return [Part.of(self.models[used[0]], lists, columns, about)]
+        return [Part.of(self.models[number], lists, columns, about, models == number) for number in used]
 
     def _in_range(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         ranges = self.score_ranges

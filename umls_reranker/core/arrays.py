@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
     "RepeatedTexts",
+    "best_candidates",
     "distinct_numbers",
     "expand_ranges",
     "firsts",
@@ -126,6 +127,14 @@ def ranking(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     if len(scores) != len(mention):
         raise ValueError(f"offsets speak of {len(mention)} candidates, but there are {len(scores)} scores")
     return np.lexsort((-scores, mention))
+
+
+def best_candidates(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) int64, flat index of the candidate of each list with the highest score (m,); -1 for an empty list.
+
+    Equal scores keep the order of the list, so retrieval rank breaks ties.
+    """
+    return firsts(ranking(scores, offsets), offsets)
 
 
 def firsts(order: np.ndarray, offsets: np.ndarray) -> np.ndarray:

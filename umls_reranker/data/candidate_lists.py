@@ -681,7 +681,10 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
     else:
         parts = {"name": items}
     names = _text_column(parts.get("name", _nothing(len(items))))
-    if names.null_count or not all(text.strip() for text in names.unique().to_pylist()):
+    if names.null_count:
+        raise _OtherwiseError
+    shown = encoded_texts(names)
+    if not all(text.strip() for text in shown.texts):
         raise _OtherwiseError
     cuis, preferred, definitions = (
         _text_column(parts[key]) if key in parts else _nothing(len(items)) for key in ("cui", *FIELDS)
@@ -693,7 +696,7 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
         else np.full(len(items), np.nan)
         for name in scores
     }
-    candidates = encoded_texts(names), encoded_texts(cuis), preferred, definitions, kinds, numbers
+    candidates = shown, encoded_texts(cuis), preferred, definitions, kinds, numbers
     return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, unknown)
 
 

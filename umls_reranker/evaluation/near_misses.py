@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..calibration.resampling import bootstrap_by_document
-from ..core.arrays import firsts, ranking
+from ..core.arrays import best_candidates
 from ..data.relations import RELATION_KINDS
 from ..retrieval.guards import SharedNames
 
@@ -44,7 +44,7 @@ def near_misses(
         candidate that is its parent: ``PAR``); and ``share``, near ones among the wrong, ``{"value", "low", "high",
         "population"}``, the value NaN where none is wrong.
     """
-    best = firsts(ranking(scores, lists.offsets), lists.offsets)
+    best = best_candidates(scores, lists.offsets)
     answered = np.full(len(best), -1, np.int64)
     answered[best >= 0] = concepts.rows(lists.cuis[best[best >= 0]].to_list())
     gold = concepts.rows(lists.annotations.cuis)

@@ -12,10 +12,9 @@ import torch
 
 from ..calibration.probabilities import COUNTS_FILE
 from ..core.arguments import EXPORTED_FILES
-from ..core.arrays import firsts, ranking
+from ..core.arrays import best_candidates
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..evaluation.linking import gold_ranks
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model
@@ -49,11 +48,8 @@ def agreement(lists: AnnotatedLists, reference: np.ndarray, logits: np.ndarray) 
         all mentions), and ``points_lost``, their difference in percentage points.
     """
     apart = np.abs(reference - logits)
-    tops = [firsts(ranking(scores, lists.offsets), lists.offsets) for scores in (reference, logits)]
-    right = [
-        float(np.mean(gold_ranks(scores, lists.offsets, lists.annotations.gold) == 0))
-        for scores in (reference, logits)
-    ]
+    tops = [best_candidates(scores, lists.offsets) for scores in (reference, logits)]
+    right = [float(np.mean(lists.is_right(top))) for top in tops]
     return {
         "mentions": len(lists),
         "pairs": len(reference),

@@ -127,15 +127,13 @@ class OpenVinoNetwork(_PaddedRuntime):
     usual_precision = "auto"
 
     def _load(self, file: Path) -> None:
-        with _SETUP:
-            core = _openvino_core()
         threads = torch.get_num_threads()
         hint = "bf16" if self.precision == "bfloat16" else "f32"
         settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-        self._compiled = core.compile_model(str(file), "CPU", settings)
         self._of_thread = threading.local()
         # What OpenVINO's Python binding sets up in its first call, two threads at once wait for forever.
         with _SETUP:
+            self._compiled = _openvino_core().compile_model(str(file), "CPU", settings)
             self._logits({name: np.ones((1, 2), np.int64) for name in self._inputs})
 
     def _logits(self, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ def _not_blank(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(of_characters)]
-MentionText = Annotated[Text, AfterValidator(_not_blank)]
+NotBlank = Annotated[Text, AfterValidator(_not_blank)]
 Types = Text | list[Text] | None
 
 
@@ -30,8 +30,8 @@ class _Body(BaseModel):
 class RerankRequest(_Body):
     """The body of ``/rerank`` in Text Embeddings Inference (its OpenAPI, version 1.8: ``RerankRequest``)."""
 
-    query: MentionText
-    texts: list[MentionText]
+    query: NotBlank
+    texts: list[NotBlank]
     raw_scores: bool = False
     return_text: bool = False
     truncate: bool | None = None
@@ -43,7 +43,7 @@ class Candidate(_Body):
 
     model_config = ConfigDict(extra="allow")
 
-    name: MentionText
+    name: NotBlank
     cui: Text | None = None
     preferred_name: Text | None = None
     definition: Text | None = None
@@ -64,7 +64,7 @@ class Candidate(_Body):
 class RankedMention(_Body):
     """A mention with its candidates."""
 
-    mention: MentionText
+    mention: NotBlank
     candidates: list[Candidate]
     entity_type: Types = None
     left: Text = ""
@@ -80,7 +80,7 @@ class RankRequest(_Body):
 class LinkedMention(_Body):
     """A mention to link; `start` is its offset in the document, in characters."""
 
-    mention: MentionText
+    mention: NotBlank
     start: int | None = Field(default=None, ge=0)
     entity_type: Types = None
     left: Text = ""
