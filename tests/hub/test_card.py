@@ -95,40 +95,40 @@ def test_results_stand_beside_their_baselines_with_interval_and_support():
     found = tables(model_card(METRICS, recipe()))
     assert found["Ranking the same candidate lists"] == [
         "| system | acc@1 | MRR | answered |",
-        "| **this model** | 0.500 [0.480, 0.520] | 0.550 [0.500, 0.600] | – |",
-        "| exact name match | 0.400 [0.380, 0.420] | – | 0.600 |",
+        "| **this model** | 0.500 (0.480-0.520) | 0.550 (0.500-0.600) | – |",
+        "| exact name match | 0.400 (0.380-0.420) | – | 0.600 |",
         "| system | acc@1 |",
-        "| **this model** | 0.700 [0.680, 0.720] |",
+        "| **this model** | 0.700 (0.680-0.720) |",
         "| exact name match | – |",
         "| subset | mentions | **this model** | exact name match |",
         "| concept not seen | 1,200 | 0.610 | – |",
         "| system | precision 0.95 |",
-        "| **this model** | 0.400 [0.300, 0.500] |",
+        "| **this model** | 0.400 (0.300-0.500) |",
     ]
     assert found["Pairs"] == [
         "| metric | value | over |",
-        "| F1 | 0.912 [0.900, 0.920] | 6,000 mined test pairs, raw probability >= 0.5 |",
-        "| ROC-AUC | 0.971 [0.960, 0.980] | 6,000 mined test pairs, raw probability >= 0.5 |",
-        "| F1 | 0.700 [0.690, 0.710] | 192,384 candidates of test mentions |",
+        "| F1 | 0.912 (0.900-0.920) | 6,000 mined test pairs, raw probability >= 0.5 |",
+        "| ROC-AUC | 0.971 (0.960-0.980) | 6,000 mined test pairs, raw probability >= 0.5 |",
+        "| F1 | 0.700 (0.690-0.710) | 192,384 candidates of test mentions |",
     ]
     assert found["Calibration"] == [
         "| metric | value | over |",
-        "| ECE, before calibration | 0.0300 [0.0200, 0.0400] | 192,384 candidates |",
-        "| ECE | 0.0100 [0.0050, 0.0200] | 192,384 candidates |",
+        "| ECE, before calibration | 0.0300 (0.0200-0.0400) | 192,384 candidates |",
+        "| ECE | 0.0100 (0.0050-0.0200) | 192,384 candidates |",
         "| ECE, top candidates | 0.0200 | top candidates |",
     ]
     assert found["Confidence tiers of the top candidates"] == [
         "| tier | mentions | share of all mentions | precision |",
-        "| high | 3,000 | 0.499 [0.400, 0.600] | – |",
+        "| high | 3,000 | 0.499 (0.400-0.600) | – |",
         "| metric | value | over |",
-        "| mean margin | 0.300 [0.200, 0.400] | 6,012 test mentions |",
+        "| mean margin | 0.300 (0.200-0.400) | 6,012 test mentions |",
     ]
     assert found["Where inputs are missing or wrong"] == [
         "| inputs | certified | acc@1 | share of high | precision of high |",
         "| all, type given | yes | 0.710 | 0.300 | 0.960 |",
         "| all, no type | no | – | 0.000 | – |",
         "| wrong types | share of high | precision of high | share answered | precision of answers |",
-        "| 10% | 0.400 | 0.930 [0.900, 0.950] | – | – |",
+        "| 10% | 0.400 | 0.930 (0.900-0.950) | – | – |",
     ]
 
 

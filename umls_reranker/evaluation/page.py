@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .charts import STYLE, chart_file, histogram_chart, reliability_chart, risk_coverage_chart, whisker
-from .tables import figure_name, inputs_label, recall_in_list
+from .tables import figure_name, inputs_label, is_there, number, recall_in_list
 
-__all__ = ["card_charts", "number", "report_page"]
+__all__ = ["card_charts", "report_page"]
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 SHOWN_TYPES = 15
@@ -97,21 +96,11 @@ def _calibration_rows(calibration: Mapping[str, Any]) -> list[tuple[str, Any, An
     return [(n, calibration[f"{n}_raw"], calibration[n], calibration.get(f"top1_{n}")) for n in names]
 
 
-def _is_there(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
-def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
-    """A figure as text, a dash if there is none."""
-    value = figure["value"] if isinstance(figure, Mapping) else figure
-    return f"{value:.{digits}f}" if _is_there(value) else "–"
-
-
 def _percent(figure: Mapping[str, Any] | float | None, digits: int = 1) -> str:
     value = figure["value"] if isinstance(figure, Mapping) else figure
-    return f"{100 * value:.{digits}f}\u00a0%" if _is_there(value) else "–"
+    return f"{100 * value:.{digits}f}\u00a0%" if is_there(value) else "–"
 
 
 def _interval(figure: Mapping[str, Any], digits: int = 1, scale: float = 100.0) -> str:
-    ends = [end for end in (figure.get("low"), figure.get("high")) if _is_there(end)]
+    ends = [end for end in (figure.get("low"), figure.get("high")) if is_there(end)]
     return " – ".join(f"{scale * end:.{digits}f}" for end in ends) if len(ends) == 2 else ""

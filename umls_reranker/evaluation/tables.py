@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["examples_table", "figure_name", "figures_table", "inputs_label", "linking_table", "recall_in_list"]
+__all__ = [
+    "examples_table",
+    "figure_name",
+    "figures_table",
+    "inputs_label",
+    "is_there",
+    "linking_table",
+    "number",
+    "recall_in_list",
+    "with_interval",
+]
 
 SYSTEMS = (
     "reranker",
@@ -79,6 +90,28 @@ def recall_in_list(row: Mapping[str, Any]) -> str:
     return max((name for name in row if name.startswith("recall@")), key=lambda name: int(name.split("@")[1]))
 
 
+def is_there(value: float | None) -> TypeGuard[float]:
+    """Whether a value was measured, and is finite."""
+    return value is not None and math.isfinite(value)
+
+
+def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+    """A figure as text, a dash if there is none."""
+    value = figure["value"] if isinstance(figure, Mapping) else figure
+    return f"{value:.{digits}f}" if is_there(value) else "–"
+
+
+def with_interval(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """`number` and its 95 % interval, which figures of one document lack.
+
+    >>> with_interval({"value": 0.5, "low": 0.25, "high": 0.75}, 2)
+    '0.50 (0.25-0.75)'
+    """
+    ends = [figure.get(end) for end in ("low", "high")] if figure else [None]
+    text = number(figure, digits)
+    return f"{text} ({'-'.join(number(end, digits) for end in ends)})" if all(map(is_there, ends)) else text
+
+
 def linking_table(report: dict[str, Any]) -> Table:
     """acc@1, MRR and recall of every system over all mentions, and acc@1 over those in the dictionary."""
     losses = report["losses"]
@@ -100,8 +133,8 @@ def linking_table(report: dict[str, Any]) -> Table:
         ranks_all = "answered" not in row
         table.add_row(
             figure_name(name),
-            _with_interval(row["acc@1"]),
-            _with_interval(row["in_dictionary"]["acc@1"]),
+            with_interval(row["acc@1"]),
+            with_interval(row["in_dictionary"]["acc@1"]),
             f"{row['mrr']['value']:.3f}" if ranks_all else "",
             f"{row[recall]['value']:.3f}" if ranks_all else "",
             f"{row['answered']['value']:.1%}" if "answered" in row else "100.0%",
@@ -120,15 +153,15 @@ def figures_table(report: dict[str, Any]) -> Table:
     table.add_column("measured on")
     candidates, mentions = f"{report['candidates']:,} candidates", f"{report['mentions']:,} mentions"
     rows = [
-        ("pair F1", _with_interval(pair["f1"]), pair["f1"]["population"]),
-        ("pair ROC-AUC", _with_interval(pair["roc_auc"]), pair["roc_auc"]["population"]),
+        ("pair F1", with_interval(pair["f1"]), pair["f1"]["population"]),
+        ("pair ROC-AUC", with_interval(pair["roc_auc"]), pair["roc_auc"]["population"]),
         ("ECE before calibration", f"{calibration['ece_raw']['value']:.4f}", candidates),
         ("ECE after calibration", f"{calibration['ece']['value']:.4f}", candidates),
         ("ECE of top candidates, after", f"{calibration['top1_ece']['value']:.4f}", mentions),
-        ("high-confidence share", _with_interval(serving["high_confidence_share"]), mentions),
-        ("precision of the high-confidence tier", _with_interval(high["precision"]), f"{high['count']:,} mentions"),
-        ("accepted share", _with_interval(serving["accepted_share"]), mentions),
-        ("precision of accepted", _number(serving["accepted_precision"]), "accepted mentions"),
+        ("high-confidence share", with_interval(serving["high_confidence_share"]), mentions),
+        ("precision of the high-confidence tier", with_interval(high["precision"]), f"{high['count']:,} mentions"),
+        ("accepted share", with_interval(serving["accepted_share"]), mentions),
+        ("precision of accepted", number(serving["accepted_precision"]), "accepted mentions"),
         ("mean top score", f"{serving['mean_top_score']['value']:.3f}", "mentions with candidates"),
         (
             "mean margin to the best other concept",
@@ -166,15 +199,3 @@ def examples_table(
                 end_section=rank == min(SHOWN_CANDIDATES, len(candidates)),
             )
     return table
-
-
-def _number(entry: dict[str, float | None]) -> str:
-    return "-" if entry["value"] is None else f"{entry['value']:.3f}"
-
-
-def _with_interval(entry: dict[str, float | None]) -> str:
-    if entry["value"] is None:
-        return "-"
-    # One document has no interval.
-    interval = "" if entry["low"] is None else f" ({entry['low']:.3f}-{entry['high']:.3f})"
-    return f"{entry['value']:.3f}{interval}"

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..evaluation.page import number
-from ..evaluation.tables import figure_name, inputs_label
+from ..evaluation.tables import figure_name, inputs_label, number, with_interval
 from .download import REPO_ID
 from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
@@ -114,7 +113,7 @@ def model_card(
         subset_systems=list(
             dict.fromkeys(key for part in metrics.get("subsets", {}).values() for key in part["acc@1"])
         ),
-        cell=_cell,
+        with_interval=with_interval,
         number=number,
         figure_name=figure_name,
         inputs_label=inputs_label,
@@ -167,15 +166,6 @@ def _is_figure(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("value"), (int, float))
 
 
-def _cell(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
-    if figure is None:
-        return "–"
-    text = number(figure["value"], digits)
-    if figure.get("low") is None or text == "–":
-        return text
-    return f"{text} [{number(figure['low'], digits)}, {number(figure['high'], digits)}]"
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "Not measured."
@@ -186,7 +176,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") -> str:
     measured = {system: {k: v for k, v in part.items() if _is_figure(v)} for system, part in systems.items()}
     columns = list(dict.fromkeys(metric for part in measured.values() for metric in part))
-    rows = [[_system(system), *(_cell(part.get(column)) for column in columns)] for system, part in measured.items()]
+    rows = [
+        [_system(system), *(with_interval(part.get(column)) for column in columns)]
+        for system, part in measured.items()
+    ]
     return _table(["system", *(title.format(figure_name(column)) for column in columns)], rows)
 
 
@@ -194,7 +187,7 @@ def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over:
     rows = [
         [
             figure_name(key),
-            _cell(figure, digits),
+            with_interval(figure, digits),
             figure.get("population") or ("top candidates" if "top1" in key else over),
         ]
         for section in sections
