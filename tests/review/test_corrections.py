@@ -115,6 +115,14 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
         list(read_predictions(path))
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
+    path = tmp_path / f"log.{ending}"
+    path.write_bytes(b"a table")
+    with pytest.raises(UserError, match=rf"log\.{ending} is a table.*ends in \.jsonl"):
+        list(read_predictions(path))
+
+
 # The dataset
 
 

@@ -75,7 +75,8 @@ class RunArguments:
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
     scoring_precision: str = recipe_key(
         "auto",
-        "precision of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, else float32",
+        "precision of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on "
+        "older GPUs, else float32",
         PRECISIONS,
     )
     stage_minutes: dict | None = recipe_key(

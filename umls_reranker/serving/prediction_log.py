@@ -51,10 +51,14 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     """Read line by line; blank lines are skipped.
 
     Raises:
-        UserError: the file is missing, or a line is not such an object (named).
+        UserError: the file is missing or a table, or a line is not such an object (named).
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
+    if path.suffix in (".parquet", ".arrow"):
+        raise UserError(
+            f"{path} is a table; predictions are read from JSON Lines: rerank into a file that ends in .jsonl"
+        )
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

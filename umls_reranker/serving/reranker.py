@@ -91,8 +91,8 @@ class UMLSReranker:
             id_or_path: Hub repo id, or a model folder.
             revision: tag, branch or commit on the Hub; pin a tag in production.
             device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one.
-            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, else
-                float32.
+            dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, float16
+                on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
             backend: ``torch``, ``torch_compile``, or a network made by umls-reranker export: ``onnx``, ``onnx_int8``,
