@@ -52,14 +52,16 @@ def main() -> int:
     verify_files(model, [REFERENCE, THRESHOLDS])
     reference = Reference.load(model / REFERENCE)
     hierarchy = TypeHierarchy.from_dict(read_json(model / THRESHOLDS)["hierarchy"])
+    # Before the former lines are gone.
+    mentions = read_predictions(options.predictions)
+    sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
         try:
             monitor = Monitor(reference, window=window, alpha=alpha, log=log)
         except ValueError as error:
             raise UserError(f"--window {window}: {error}") from None
-        sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
         drawn = len(sample.waiting)
-        for mention in read_predictions(options.predictions):
+        for mention in mentions:
             types = [known for known in map(hierarchy.resolve, mention.types) if known]
             ranked = mention.row["ranked"]
             inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS

@@ -39,12 +39,14 @@ def main() -> int:
     from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
     from umls_reranker.evaluation.comparison import compare
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
-    from umls_reranker.hub.model_folder import METRICS
+    from umls_reranker.hub.model_folder import METRICS, verify_files
     from umls_reranker.hub.publish import find_outcomes
     from umls_reranker.serving.replay import replay_checks
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
+    # A model that was made anew has none until it is evaluated; the report is then of the former one.
+    verify_files(run.path / "model", [METRICS])
     report = read_json(path := run.path / "report" / METRICS)
     require_format(path, report, 1, "evaluate")
     checks = check_targets(targets, measured_figures(report))

@@ -99,6 +99,17 @@ def test_labels_have_no_say_in_where_the_sequence_starts():
     assert find_certificate(p, p < 0.98).threshold == pytest.approx(0.97, abs=0.002)
 
 
+def test_the_sequence_does_not_start_where_too_few_documents_are_left():
+    # By scores alone 0.999 would start with more power, but 58 documents can certify nothing.
+    p = np.repeat([0.999, 0.94], [58, 200])
+    assert find_certificate(p, np.ones(258)).threshold == pytest.approx(0.94, abs=0.002)
+
+
+def test_a_score_on_a_threshold_reaches_it():
+    found = find_certificate(np.full(59, GRID[100]), np.ones(59))
+    assert (found.threshold, found.share) == (GRID[100], 1.0)
+
+
 def test_thresholds_are_of_the_fixed_grid():
     p = np.random.default_rng(0).beta(6, 0.8, 3000)
     correct = np.random.default_rng(1).random(3000) < p
@@ -136,7 +147,22 @@ def test_scores_alone_get_cut_off_share_and_precision():
     found = certify(scores, right, documents)
     assert found.threshold == pytest.approx(0.97, abs=0.002)
     assert (found.share, found.precision, found.documents_more) == (pytest.approx(2 / 3), pytest.approx(0.995), 0)
-    assert certify(list(scores), right.tolist(), [f"d{number}" for number in documents]) == found
+    for names in ([f"d{number}" for number in documents], [("d", number) for number in documents]):
+        assert certify(list(scores), right.tolist(), names) == found
+
+
+def test_the_promise_is_the_one_that_was_asked_for():
+    answers = [0.97] * 100, [True] * 100, range(100)
+    assert certify(*answers).threshold is not None
+    # Without an error 299 documents are needed for 99 %, and 135 for a confidence of 99.9 %.
+    for options, needed in (({"target_precision": 0.99}, 299), ({"confidence": 0.999}, 135)):
+        found = certify(*answers, **options)
+        assert found.threshold is None and found.documents_needed == needed
+
+
+def test_zero_and_one_are_scores():
+    found = certify([1.0] * 60 + [0.0], [True] * 60 + [False], range(61))
+    assert (found.threshold, found.share) == (GRID[0], pytest.approx(60 / 61))
 
 
 @pytest.mark.parametrize(("documents", "wrong"), [(20, 0), (40, 1), (80, 3), (100, 4)])
@@ -149,6 +175,13 @@ def test_documents_more_are_about_what_makes_a_certificate(documents, wrong):
     more = found(1).documents_more
     enough = next(times for times in range(2, 100) if found(times).threshold is not None)
     assert (enough - 1.6) * documents < documents + more < (enough + 0.6) * documents
+
+
+def test_documents_without_a_sure_answer_count_among_those_that_are_needed():
+    sure = certify(np.full(30, 0.97), np.ones(30), np.arange(30)).documents_more
+    scores = np.repeat([0.97, 0.2], [30, 300])
+    found = certify(scores, scores > 0.5, np.arange(330)).documents_more
+    assert sure > 1 and found == pytest.approx(11 * sure, abs=11)
 
 
 def test_more_documents_of_the_same_do_not_help_below_the_target():
@@ -167,15 +200,19 @@ def test_more_documents_of_the_same_do_not_help_below_the_target():
             r"row 1: the score nan is no probability; leave out .* without an answer",
         ),
         ([0.9, 7.5], [1, 1], [1, 2], {}, r"row 1: the score 7.5 is no probability; .*map scores of another scale"),
+        ([0.9, -0.1], [1, 1], [1, 2], {}, r"row 1: the score -0.1 is no probability"),
         ([0.9, None], [1, 1], [1, 2], {}, r"row 1: the score None"),
         ([0.9, "0.9"], [1, 1], [1, 2], {}, r"row 1: the score '0.9'"),
         ([0.9, 0.9], [1, float("nan")], [1, 2], {}, r"row 1: correct is nan; give True or False"),
         ([0.9, 0.9], [1, "C0009443"], [1, 2], {}, r"row 1: correct is 'C0009443'"),
+        ([0.9, 0.9], [1, -1], [1, 2], {}, r"row 1: correct is -1; give True or False"),
         ([0.9, 0.9], [1, 1], [1, None], {}, r"row 1: the document is missing"),
+        ([0.9, 0.9], [1, 1], [1, float("nan")], {}, r"row 1: the document is missing"),
         ([0.9, 0.9], [1], [1, 2], {}, r"2 scores, 1 correct, 2 documents: give one of each"),
         ([0.9, 0.9], [1, 1], ["a", "a"], {}, r"all mentions are of 1 document; .*cannot be learned from one"),
         ([], [], [], {}, "there are no mentions"),
         ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 95}, r"target_precision: 95 must lie between 0 and 1"),
+        ([0.9, 0.9], [1, 1], [1, 2], {"target_precision": 0}, r"target_precision: 0 must lie between 0 and 1"),
         ([0.9, 0.9], [1, 1], [1, 2], {"confidence": 1.0}, r"confidence: 1.0 must lie between 0 and 1"),
     ],
 )

@@ -189,6 +189,26 @@ def test_lists_without_retrieval_scores_are_scored_without_them(counts):
     np.testing.assert_allclose(none.probabilities[0], np.exp(3.0) / (1 + np.exp(3.0) + np.exp(1.5)))
 
 
+def test_a_list_that_lacks_a_feature_is_not_calibrated(counts):
+    """The calibrator was fitted to utilities of lists with all features."""
+    whole = calibration(counts)
+    alone = Calibration(whole.models[:1], counts, whole.score_ranges)
+    found, choice = decide(alone, lists({"retrieval": [0.1, 0.9, np.nan]}), np.array([1.0, 0.5, 3.0]))
+    assert choice.complete.tolist() == [True, False]
+    utility = np.array([2 * (1.0 + 0.5), 2 * (0.5 + 4.5)])
+    np.testing.assert_allclose(found.probabilities[:2], np.exp(utility) / (1 + np.exp(utility).sum()))
+    np.testing.assert_allclose(found.probabilities[2], 1 / (1 + np.exp(-3.0)))
+
+
+def test_each_part_has_the_types_and_concepts_of_its_own_mentions(counts):
+    given = lists({"retrieval": [np.nan, 0.9, 0.3]}, types=["T1", "T2"])
+    asked = calibration(counts)
+    rich, poor = sorted(asked.parts(given, asked.choose(given).models), key=lambda part: bool(part.model.removed))
+    assert (list(rich.types), rich.offsets.tolist(), rich.rows.tolist()) == ([("T2",)], [0, 1], [2])
+    assert (list(poor.types), poor.offsets.tolist(), poor.rows.tolist()) == ([("T1",)] * 2, [0, 2], [0, 1])
+    assert [*poor.concepts, *rich.concepts] == given.concepts.tolist()
+
+
 # Candidates that cannot win are left unscored
 
 
@@ -234,7 +254,7 @@ def test_an_unscored_candidate_never_comes_first(counts):
         assert found.probabilities[1] <= found.probabilities[0]
 
 
-@pytest.mark.parametrize("damage", [{"cut": 1.5}, {"cut": None}, {"without_cross_encoder": None}])
+@pytest.mark.parametrize("damage", [{"cut": 1.5}, {"cut": -0.1}, {"cut": None}, {"without_cross_encoder": None}])
 def test_a_cut_that_is_no_probability_or_has_nothing_to_go_by_is_refused(counts, tmp_path, damage):
     state, thresholds = content(calibration(counts, 0.1))
     state["inputs"][0] |= damage

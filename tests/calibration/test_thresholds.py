@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.lineage import lineage, memberships
 from umls_reranker.calibration.thresholds import (
     ThresholdTable,
@@ -155,6 +156,15 @@ def test_types_without_support_take_from_above():
     assert rare.support_mentions == 12 and disease.support_mentions == 3012
 
 
+def test_support_is_of_gold_pairs_and_of_correct_top_candidates():
+    lists = make_lists({"T047": 400, "T121": 400})
+    positives, right = lists["pair_y"][400 * 8 :].sum(), lists["top1_correct"][400:].sum()
+    for more, level in ((0, "T121"), (1, "default")):
+        support = {"min_positives": positives + more, "min_mentions": right + more}
+        drug = ThresholdTable.fit(**lists, **support).rows["T121"]
+        assert (drug.accept_level, drug.low_level) == (level, level)
+
+
 def test_low_is_what_ninety_nine_percent_of_correct_tops_reach():
     lists = make_lists({"T047": 2000}, temperature=0.5)
     row = ThresholdTable.fit(**lists).rows["default"]
@@ -172,6 +182,31 @@ def test_high_tier_keeps_its_promise_and_follows_accept():
     assert all(row.high == max(table.certificate.threshold, row.accept) for row in table.rows.values())
 
 
+def test_the_certificate_is_of_what_is_served_under_the_promise_asked_for():
+    # Wrong below 0.7, so that is where acceptance begins; one mention in six has no candidates.
+    rng = np.random.default_rng(0)
+    p, groups = rng.uniform(0.5, 1.0, 1200), rng.integers(0, 200, 1200)
+    right = p > 0.7
+    table = ThresholdTable.fit(
+        pair_p=p,
+        pair_y=right,
+        pair_mention=np.arange(1200),
+        top1_p=np.where(np.arange(1200) % 6, p, np.nan),
+        top1_correct=right,
+        mention_types=[None] * 1200,
+        hierarchy=HIERARCHY,
+        groups=groups,
+        target_precision=0.9,
+        confidence=0.99,
+    )
+    scored = np.flatnonzero(np.arange(1200) % 6)
+    served = np.where(p >= table.for_type().accept, p, np.nan)[scored]
+    expected = find_certificate(served, right[scored], groups[scored], 0.9, 0.99)
+    assert expected.threshold is not None and expected.documents_needed == 44
+    assert table.certificate == expected
+    assert (table.target_precision, table.confidence) == (0.9, 0.99)
+
+
 def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
     lists = make_lists({"T047": 4000, "T121": 4000})
     groups, drug = np.arange(8000) // 20, np.array([types == ["T121"] for types in lists["mention_types"]])
@@ -182,6 +217,7 @@ def test_mentions_that_are_never_high_neither_carry_nor_spoil_the_tier():
     spoiled = ThresholdTable.fit(**lists, groups=groups)
     kept = ThresholdTable.fit(**lists, groups=groups, complete=~drug)
     assert spoiled.rows["default"].high is None
+    assert kept.certificate.threshold is not None
     assert kept.rows["default"].high == kept.rows["T121"].high == kept.certificate.threshold
     none = ThresholdTable.fit(**lists, groups=groups, complete=np.zeros(8000, bool))
     assert none.rows["default"].high is None and none.rows["default"].accept == kept.rows["default"].accept
@@ -343,11 +379,18 @@ def served_tier(types, right, groups=None, **options):
 
 
 def test_a_type_is_left_out_by_the_mentions_that_it_serves():
-    # 100 mentions of two types are served by the first, and half of them are wrong; the second alone is always right.
-    types = [["T121"]] * 4000 + [["T051", "T047"]] * 100 + [["T047"]] * 300
+    # 100 mentions of two types are served by the first that is known, and half of them are wrong; the second alone is
+    # always right.
+    types = [["T121"]] * 4000 + [["nonsense", "T051", "T047"]] * 100 + [["T047"]] * 300
     table = served_tier(types, np.r_[np.ones(4000), np.arange(100) % 2, np.ones(300)])
     assert table.for_type("T051").high is None
     assert table.for_type("T047").high is not None
+
+
+def test_a_type_is_judged_by_the_promise_asked_for():
+    types, right = [["T121"]] * 4000 + [["T047"]] * 400, np.r_[np.ones(4000), np.arange(400) % 5 > 0]
+    assert served_tier(types, right).for_type("T047").high is None
+    assert served_tier(types, right, target_precision=0.7).for_type("T047").high is not None
 
 
 def test_a_type_is_not_left_out_for_one_document():

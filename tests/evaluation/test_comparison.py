@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes
 
+from umls_reranker.calibration.resampling import jackknife_sums, ratio
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.comparison import FEWEST_DOCUMENTS, compare
 
@@ -51,6 +52,13 @@ def test_worse_calibration_alone_is_worse():
     }
 
 
+def test_a_mention_without_candidates_counts_as_scored_zero():
+    untold = replace(FORMER, score=np.where(FORMER.correct, FORMER.score, np.nan))
+    (*_, brier) = compare(untold, FORMER).differences
+    assert brier.present == pytest.approx(np.mean((np.nan_to_num(untold.score) - FORMER.correct) ** 2))
+    assert brier.verdict == "better"
+
+
 def test_mcnemar_by_hand():
     rank = FORMER.rank.copy()
     right, wrong = np.flatnonzero(rank == 0), np.flatnonzero(rank != 0)
@@ -71,6 +79,25 @@ def test_only_common_mentions_are_compared_in_whatever_order():
 def test_two_mentions_at_one_place_are_kept_apart():
     twice = FORMER.select(np.array([0, *range(600)]))
     assert compare(twice, twice).mentions == 601
+
+
+def test_mentions_of_other_documents_and_of_other_lengths_are_kept_apart():
+    # Each document has two mentions at each of five starts, all of one concept.
+    row = np.arange(600)
+    former = replace(FORMER, start=row % 10 // 2, end=row % 10 + 1, gold=np.full(600, "C0000001"))
+    comparison = compare(former.select(row[::-1]), former)
+    assert (comparison.mentions, comparison.gained, comparison.lost) == (600, 0, 0)
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_the_three_intervals_share_the_error_probability(confidence):
+    present = with_flips(0.1)
+    comparison = compare(present, FORMER, confidence=confidence)
+    change = (present.correct.astype(float) - FORMER.correct).reshape(60, 10).sum(axis=1)
+    low, high = jackknife_sums(np.stack([change, np.full(60, 10.0)], 1), ratio, confidence=1 - (1 - confidence) / 3)
+    (accuracy, *_) = comparison.differences
+    assert (accuracy.low, accuracy.high) == (pytest.approx(low), pytest.approx(high))
+    assert comparison.confidence == confidence
 
 
 def test_versions_without_a_common_mention():

@@ -2,8 +2,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from list_fixtures import make_lists
 from outcome_fixtures import make_outcomes
 
+from umls_reranker.calibration.decisions import Decisions
 from umls_reranker.core.errors import UserError
 from umls_reranker.evaluation.outcomes import SCHEMA, Outcomes
 
@@ -15,6 +17,29 @@ def assert_equal(left, right):
             assert [list(types) for types in a] == [list(types) for types in b]
         else:
             np.testing.assert_array_equal(a, b)
+
+
+def test_outcomes_are_the_decisions_about_first_candidates():
+    # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which is better.
+    items = [[{"name": name, "cui": f"C{name}"} for name in names] for names in ("ab", "", "cd")]
+    given = make_lists(["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"])
+    decided = Decisions(
+        offsets=given.offsets,
+        logits=np.zeros(4, np.float32),
+        log_odds=np.array([-1.0, 1.0, 40.0, 41.0]),
+        probabilities=np.array([0.2, 0.7, 1.0, 1.0]),
+        order=np.array([1, 0, 3, 2]),
+        margins=np.array([-0.5, 0.5, -0.25, 0.25]),
+        tiers=np.array([3, 1, 2, 0]),
+        accepted=np.array([False, False, False, True]),
+        models=np.zeros(3, int),
+    )
+    found = Outcomes.of(given, decided)
+    np.testing.assert_array_equal(found.score, [0.7, np.nan, 1.0])
+    np.testing.assert_array_equal(found.margin, [0.5, np.nan, 0.25])
+    assert found.answer.tolist() == ["Cb", "", "Cd"] and found.rank.tolist() == [1, -1, 0]
+    assert found.tier.tolist() == ["medium", "reject", "high"] and found.accepted.tolist() == [False, False, True]
+    assert found.document.tolist() == ["d", "d", "e"] and list(found.types) == [("T047",), (), ("T121",)]
 
 
 def test_what_is_saved_comes_back(tmp_path):

@@ -80,3 +80,6 @@ def test_types_with_too_few_mentions_are_not_listed():
     outcomes = make_outcomes(200, types=[["T121"] if row < few else ["T047"] for row in range(200)])
     assert list(type_slices(outcomes, HIERARCHY, **OPTIONS)) == ["T047"]
     assert "debiased_ece" not in slice_figures(outcomes.select(np.arange(few)), **OPTIONS)
+    enough = make_outcomes(200, types=[["T121"] if row <= few else ["T047"] for row in range(200)])
+    drugs = type_slices(enough, HIERARCHY, **OPTIONS)["T121"]
+    assert drugs["mentions"] == SMALLEST_SLICE and "debiased_ece" in drugs

@@ -308,6 +308,16 @@ def test_the_limit_of_context_is_the_models_own():
     assert "mention with 32 tokens on each side, concept name; at most 64 tokens" in with_context
 
 
+def test_the_card_says_that_corrections_took_part(tmp_path):
+    folder = tiny_reranker(tmp_path, recipe=Recipe.from_values(RECIPE))
+    with changing(folder) as new:
+        (new / "metrics.json").write_text(json.dumps(METRICS))
+        calibrator = json.loads((folder / "calibrator.json").read_text())
+        calibrator["fitted_on"]["corrections"] = {"used": 1200, "left_out": {}}
+        (new / "calibrator.json").write_text(json.dumps(calibrator))
+    assert "those of the calibration split and 1,200 reviewed mentions. After a change" in folder_card(folder)
+
+
 def test_a_folders_card_comes_from_its_own_files(tmp_path):
     dictionary = {"concepts": 3, "release": {"name": "2021AB"}}
     folder = tiny_reranker(tmp_path, recipe=Recipe.from_values(RECIPE), dictionary=dictionary)

@@ -243,6 +243,14 @@ def test_private_is_never_published_to_a_public_repo(hub, folder):
     assert "v1.0.0" in hub.repos[REPO].tags
 
 
+def test_a_repo_of_another_model_is_not_published_to(hub, folder):
+    hub.repos[REPO] = repo = Repo(private=True)
+    repo.add(Commit({"config.json": Blob(b"{}"), "pytorch_model.bin": Blob(b"")}, repo.branches["main"], "theirs"))
+    message = refused(publish, folder, REPO, "v1.0.0")
+    assert message == f"{REPO} holds a config.json that is not of a umls_reranker model; choose another repo"
+    assert hub.writes == []
+
+
 def test_publishing_needs_a_token(hub, folder, monkeypatch):
     sign_in(monkeypatch, None)
     message = refused(publish, folder, REPO, "v1.0.0")

@@ -1,6 +1,7 @@
 """From logged predictions to a recalibrated model and to another training set, script by script."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,10 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
     assert (again.code, again.skipped) == (0, ["model"])
+    # As after a second recalibration: the report is of the former model.
+    shutil.copytree(finished.folder / "report", new / "report")
+    assert_refused(scripts.run("validate", run_name="corrected"), "model/metrics.json is missing")
+    shutil.rmtree(new / "report")
     # A run of its own is nobody's recalibration, and neither is what was forked before the model was made anew.
     assert_refused(scripts.run("recalibrate", *words[:3], "--name", "mini"), "mini is there already, and is no recal")
     assert contents(finished.folder) == before
@@ -159,9 +164,15 @@ def test_what_the_loop_refuses(scripts, finished, predictions, tmp_path):
     assert_refused(scripts.run("select_for_review", tmp_path, predictions, tmp_path / "o"), "reranker.json is missing")
     assert_refused(scripts.run("monitor", model, predictions, window=30), "--window 30")
     assert_refused(scripts.run("monitor", model, predictions, alpha="nan"), "--alpha nan must be between 0 and 1")
+    (tmp_path / "lines").write_text("former")
+    for words in ([tmp_path / "none"], [predictions, "--feedback", tmp_path / "none"]):
+        assert scripts.run("monitor", model, *words, lines=tmp_path / "lines").code == 2
+    assert (tmp_path / "lines").read_text() == "former"
     before = predictions.read_bytes()
     assert_refused(scripts.run("monitor", model, predictions, lines=predictions), "is the input too")
     assert_refused(scripts.run("select_for_review", model, predictions, predictions), "is the input too")
+    (tmp_path / "empty.jsonl").touch()
+    assert_refused(scripts.run("select_for_review", model, tmp_path / "empty.jsonl", tmp_path / "o"), "no predictions")
     assert_refused(
         scripts.run("select_for_review", model, predictions, tmp_path / "o", count=0), "count must be 1 or more"
     )

@@ -217,10 +217,43 @@ def test_a_choice_that_is_no_cui(tmp_path, chosen):
     assert not (tmp_path / "corrections").exists()
 
 
-def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path):
-    with pytest.raises(UserError, match="line 1: chosen is the name of a candidate; give its CUI, C0009264$"):
-        add(tmp_path, line(candidates=[{"name": "Cold", "cui": "C0009264"}], chosen="Cold"))
+@pytest.mark.parametrize("chosen", ["Cold", "cold "])
+def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path, chosen):
+    with pytest.raises(UserError, match="line 1: chosen is the name of a candidate; write C0009264$"):
+        add(tmp_path, line(candidates=[{"name": "Cold", "cui": "C0009264"}], chosen=chosen))
     assert not (tmp_path / "corrections").exists()
+
+
+@pytest.mark.parametrize(
+    ("candidates", "chosen"),
+    [
+        (CANDIDATES, "none"),
+        (CANDIDATES, "C00094433"),
+        (CANDIDATES, "9443"),
+        (["Cold"], "none"),
+        ([], "flu, influenza"),
+    ],
+)
+def test_a_choice_that_is_no_concept(tmp_path, candidates, chosen):
+    with pytest.raises(UserError, match=f"line 1: chosen must be a candidate or a CUI .*; found '{chosen}'$"):
+        add(tmp_path, line(candidates=candidates, ranked=[], chosen=chosen))
+
+
+def test_a_choice_outside_the_list_may_be_of_another_vocabulary(tmp_path):
+    add(tmp_path, line(candidates=[{"name": "Cold", "cui": "HP:0000001"}], chosen="HP:0000002"))
+    assert load_feedback(tmp_path / "corrections")["chosen"] == ["HP:0000002"]
+
+
+@pytest.mark.parametrize("number", [7.0, "7", " 7 "])
+def test_ids_that_a_table_program_has_rewritten_are_the_same(tmp_path, number):
+    add(tmp_path, line(doc_id=7, mention_id=7, chosen=None))
+    counts = add(tmp_path, line(doc_id=number, mention_id=number, chosen="C0009443"))
+    assert (counts["replaced"], load_feedback(tmp_path / "corrections")["doc_id"]) == (1, ["7"])
+
+
+def test_ids_that_are_no_number_are_none(tmp_path):
+    nothing = {"doc_id": float("nan"), "mention_id": float("nan")}
+    assert add(tmp_path, line(**nothing, chosen=None), line("flu", **nothing, chosen=None))["corrections"] == 2
 
 
 def test_a_folder_without_a_name(tmp_path, monkeypatch):
@@ -405,6 +438,13 @@ def test_what_was_drawn_at_random_stays_so_when_it_is_selected_again(tmp_path):
     add(tmp_path, line(reason=RANDOM, chosen=None), line("flu", reason="rare type", chosen=None))
     add(tmp_path, line(reason="near the threshold", chosen=None), line("flu", reason=RANDOM, chosen=None))
     assert load_feedback(tmp_path / "corrections")["reason"][:] == [RANDOM, RANDOM]
+
+
+def test_a_doubtful_answer_of_a_later_model_is_no_random_draw(tmp_path):
+    later = [line()["ranked"][0] | {"score": 0.3, "tier": "low"}]
+    add(tmp_path, line(reason=RANDOM, chosen=None))
+    add(tmp_path, line(reason="near the threshold", ranked=later, chosen=None))
+    assert load_feedback(tmp_path / "corrections")["reason"][:] == ["near the threshold"]
 
 
 def test_the_random_sample_judges_only_the_answers_of_a_log(tmp_path):

@@ -58,6 +58,13 @@ def test_a_choice_that_is_no_text_is_refused(queue, reviewed, choice):
     assert sheet.place == 0 and not reviewed.exists()
 
 
+def test_a_choice_that_add_feedback_would_refuse_is_refused(queue, reviewed):
+    sheet = ReviewSheet(queue, reviewed)
+    with pytest.raises(ValueError, match="chosen must be a candidate or a CUI"):
+        sheet.choose(0, "none")
+    assert sheet.place == 0 and not reviewed.exists()
+
+
 def test_skipped_mentions_come_last(queue, reviewed):
     sheet = ReviewSheet(queue, reviewed)
     sheet.skip(0)

@@ -18,6 +18,7 @@ from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
 from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, drift_of, spent
 from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
+from umls_reranker.serving.monitoring.labelled import LabelledAnswers
 from umls_reranker.serving.monitoring.monitor import Monitor
 from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution, Reference
 
@@ -448,6 +449,17 @@ def test_a_broken_promise_of_the_high_tier_is_told():
     assert (
         "reviewed answers of the high tier are right" in alarm.sentence and "where 95% is promised" in alarm.sentence
     )
+
+
+def test_the_promise_is_tested_at_each_doubling_of_the_labels():
+    answers = LabelledAnswers(0.95, 0.05)
+    told = [number for number in range(1, 201) if answers.add(0.97, "high", False)]
+    assert told == [25, 50, 100, 200]
+    # With 97.5 %, 20 right ones in 25 are at most 93.2 % and 21 at most 95.5 %.
+    for right, is_told in ((20, True), (21, False)):
+        answers = LabelledAnswers(0.95, 0.05)
+        told = [answers.add(0.97, "high", number < right) for number in range(25)]
+        assert any(told) == is_told
 
 
 def test_a_kept_promise_is_rarely_called_broken():

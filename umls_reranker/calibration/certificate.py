@@ -201,7 +201,7 @@ def find_certificate(
     if lowest is None:
         # If the sequence starts too far down, more documents must help there.
         cuts = [sums(threshold, correct) for threshold in (tested[:1] if usable.any() else thresholds)]
-        more = _documents_more(cuts, target_precision, confidence)
+        more = _documents_more(cuts, len(set(index.tolist())), target_precision, confidence)
         return Certificate(None, documents_worth, needed, documents_more=more)
     accepted = scores >= lowest
     return Certificate(lowest, documents_worth, needed, float(accepted.mean()), float(correct[accepted].mean()))
@@ -263,10 +263,11 @@ def _power(size: np.ndarray, expected: np.ndarray, target_precision: float) -> f
 
 
 def _documents_more(
-    cuts: Sequence[tuple[np.ndarray, np.ndarray]], target_precision: float, confidence: float
+    cuts: Sequence[tuple[np.ndarray, np.ndarray]], documents: int, target_precision: float, confidence: float
 ) -> int | None:
     """Number of further documents needed to certify the cheapest of some cuts, given sizes and right ones by document.
 
+    Of the further documents, too, only some have an answer above a cut; `documents` is the number of all.
     With k times as many such documents the surplus of `doubt` has mean ``k total - added`` and variance ``k spread +
     added ** 2``; the least k is asked at which it is above 0 by the normal quantile of `confidence`.
     """
@@ -281,5 +282,5 @@ def _documents_more(
             added = target_precision * _hypothetical(size)
             half = added * total + z2 * spread / 2
             times = (half + np.sqrt(half**2 - total**2 * added**2 * (1.0 - z2))) / total**2
-            found.append(len(size) * (max(times, most / _worth(size)) - 1.0))
+            found.append(documents * (max(times, most / _worth(size)) - 1.0))
     return int(np.ceil(max(min(found), 1.0))) if found else None

@@ -64,7 +64,8 @@ SIGN_IN = "set HF_TOKEN or run `hf auth login`"
 ADVICE = {
     401: f"the token is not valid, so {SIGN_IN} again",
     403: f"the token lacks the permission, so {SIGN_IN} with one that has it",
-    409: "the tag was created in the meantime, so choose a new one",
+    408: "it took too long, so run again",
+    409: "someone else wrote there in the meantime; if the tag is taken, choose a new one, else run again",
     412: "someone published to main in the meantime; review that version, then run again",
     429: "too many requests, so wait and run again",
 }

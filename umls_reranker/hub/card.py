@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..core.files import read_json
 from ..evaluation.tables import figure_name, inputs_label, number, with_interval
 from .download import REPO_ID
-from .model_folder import MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
+from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
 
@@ -53,7 +53,10 @@ def folder_card(
     metrics, recipe = read_json(evaluated / METRICS), model_recipe(folder)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
     dictionary = read_json(folder / MANIFEST).get("dictionary")
-    return model_card(metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary)
+    corrections = read_json(folder / CALIBRATOR)["fitted_on"].get("corrections", {}).get("used", 0)
+    return model_card(
+        metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary, corrections=corrections
+    )
 
 
 def model_card(
@@ -64,6 +67,7 @@ def model_card(
     tag: str | None = None,
     plots: Sequence[str] = (),
     dictionary: Mapping[str, Any] | None = None,
+    corrections: int = 0,
 ) -> str:
     """Write the card.
 
@@ -75,6 +79,7 @@ def model_card(
         tag: version that the example pins.
         plots: SVG files next to the card.
         dictionary: release or ontologies of the concepts, from ``reranker.json``; None if unknown.
+        corrections: reviewed mentions that the calibration was fitted on too.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -84,6 +89,9 @@ def model_card(
     known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
     lists = metrics.get("lists") or {}
     is_plain = lists.get("is_plain", False)
+    calibrated_on = "the lists" if lists else "the calibration split"
+    if corrections:
+        calibrated_on += f" and {corrections:,} reviewed mentions"
     location = [f'"{repo_id or "path/to/model"}"'] + ([f'revision="{tag}"'] if tag else [])
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
@@ -107,7 +115,7 @@ def model_card(
         metrics=metrics,
         recipe=recipe,
         lists=lists,
-        calibrated_on="the lists" if lists else "the calibration split",
+        calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
         subsets=metrics.get("subsets", {}),
         subset_systems=list(

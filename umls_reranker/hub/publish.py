@@ -73,14 +73,21 @@ def publish(
     api = hub_api(token)
     with hub_calls(repo_id, token, publishing=True):
         head = _head(api, repo_id, tag, private)
-        if head is not None and not force_worse and api.file_exists(repo_id, MANIFEST, revision=head):
-            _refuse_worse(folder, repo_id, head, token)
+        present: list[str] = []
+        if head is not None:
+            present = api.list_repo_files(repo_id, revision=head)
+            foreign = next((name for name in present if name in PARTS), None)
+            if foreign and MANIFEST not in present:
+                raise UserError(
+                    f"{repo_id} holds a {foreign} that is not of a umls_reranker model; choose another repo"
+                )
+            if MANIFEST in present and not force_worse:
+                _refuse_worse(folder, repo_id, head, token)
         if dry_run:
             return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
             api.create_repo(repo_id, private=private, exist_ok=True)
             head = _head(api, repo_id, tag, private)
-        present = api.list_repo_files(repo_id, revision=head)
 
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()

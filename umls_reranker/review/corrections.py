@@ -7,6 +7,7 @@ are compared and stored in the form of `normalize_cui`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
+from ..data.normalization import normalize_name
 from ..data.pubtator import Mention
 from ..data.semantic_types import TypeHierarchy
 from ..serving.prediction_log import LoggedMention, concept_of, read_predictions
@@ -36,10 +38,17 @@ __all__ = [
     "RandomSample",
     "add_feedback",
     "calibration_rows",
+    "chosen_concept",
     "is_right",
     "load_feedback",
     "training_mentions",
 ]
+
+UMLS_CUI = re.compile(r"C\d{7}")
+# An id of any vocabulary, such as HP:0000001; words such as "none" are no concepts.
+CONCEPT_ID = re.compile(r"(?=\S*\d)\S+")
+# What tells the answer of one model version from that of another.
+ANSWER = ("answer", "score", "tier")
 
 FEEDBACK_FEATURES = Features(
     {
@@ -101,7 +110,8 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             former = rows.pop(row["key"], None)
             counts["added" if former is None else "replaced"] += 1
             counts["changed"] += former is not None and former["chosen"] != row["chosen"]
-            if former is not None and former["reason"] == RANDOM:
+            is_same = former is not None and all(former[name] == row[name] for name in ANSWER)
+            if is_same and former["reason"] == RANDOM:
                 # Without the doubtful ones, which are selected again, the rest would look too good.
                 row["reason"] = RANDOM
             rows[row["key"]] = row
@@ -129,6 +139,29 @@ def load_feedback(folder: Path) -> Dataset:
     return feedback
 
 
+def chosen_concept(candidates: Sequence[Mapping[str, Any] | str], chosen: str) -> str:
+    """The concept that a reviewer chose, in the form of `normalize_cui`.
+
+    Raises:
+        ValueError: it is neither a candidate nor an id of the candidates' kind. It would count as a concept outside
+            the list, and the right candidate as wrong.
+    """
+    found, concepts = normalize_cui(chosen), list(map(concept_of, candidates))
+    if found in concepts:
+        return found
+    names = (normalize_name(item if isinstance(item, str) else item["name"]) for item in candidates)
+    named = next((cui for cui, name in zip(concepts, names, strict=True) if name == normalize_name(found)), None)
+    if named is not None:
+        raise ValueError(f"chosen is the name of a candidate; write {named}")
+    is_umls = concepts and all(map(UMLS_CUI.fullmatch, concepts))
+    if not (UMLS_CUI if is_umls else CONCEPT_ID).fullmatch(found):
+        raise ValueError(
+            "chosen must be a candidate or a CUI such as C0009443, or null where no concept is right; "
+            f"found {chosen!r}"
+        )
+    return found
+
+
 def is_right(row: Mapping[str, Any]) -> bool:
     """Whether the reviewer chose the top answer; False if no concept is right."""
     return row["chosen"] is not None and row["answer"] == row["chosen"]
@@ -152,7 +185,7 @@ class RandomSample:
             return None
         row = self.waiting.get(key := _key(logged))
         answer = concept_of(logged.row["ranked"][0]), logged.top.score, logged.top.tier
-        if row is None or (row["answer"], row["score"], row["tier"]) != answer:
+        if row is None or tuple(row[name] for name in ANSWER) != answer:
             return None
         return is_right(self.waiting.pop(key))
 
@@ -280,14 +313,12 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
     chosen = row["chosen"]
     if chosen is not None and not (isinstance(chosen, str) and chosen.strip()):
         raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
+    try:
+        concept = None if chosen is None else chosen_concept(row["candidates"], chosen)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
     texts = _texts(row)
     given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
-    cuis = [concept_of(item) for item in given]
-    if chosen is not None and normalize_cui(chosen) not in cuis:
-        named = next((cui for cui, item in zip(cuis, given, strict=True) if item["name"] == chosen), None)
-        if named is not None:
-            # It would count as a concept outside the list, and the right candidate as wrong.
-            raise UserError(f"{place}: chosen is the name of a candidate; give its CUI, {named}")
     best = row["ranked"][0] if row["ranked"] else None
     names = list(dict.fromkeys(key.removesuffix("_score") for item in given for key in item if key.endswith("_score")))
     return {
@@ -297,11 +328,11 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "left": texts[1],
         "right": texts[2],
         "semantic_types": logged.types,
-        "cuis": cuis,
+        "cuis": [concept_of(item) for item in given],
         "names": [item["name"] for item in given],
         "score_names": names,
         "scores": [[_number(item.get(f"{name}_score")) for item in given] for name in names],
-        "chosen": chosen and normalize_cui(chosen),
+        "chosen": concept,
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
         "answer": best and concept_of(best),

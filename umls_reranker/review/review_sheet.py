@@ -15,6 +15,7 @@ from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..core.lines import of_characters
 from ..serving.prediction_log import LoggedMention, read_predictions
+from .corrections import chosen_concept
 
 __all__ = ["ReviewSheet"]
 
@@ -70,13 +71,15 @@ class ReviewSheet:
         """Write a choice and move to the next; None means that no concept is right.
 
         Raises:
-            ValueError: the choice is blank, or no text.
+            ValueError: the choice is blank, or no text, or no concept (`chosen_concept`).
         """
         if chosen is not None and not (chosen := of_characters(chosen).strip()):
             raise ValueError("no concept was given; type a CUI, or choose that none is right")
         with self._lock:
             if place != self.place:
                 return
+            if chosen is not None:
+                chosen_concept(self.mentions[place].row["candidates"], chosen)
             row = dict(self.mentions[place].row) | {"chosen": chosen}
             with self.reviewed.open("ab") as file:
                 start = file.seek(0, os.SEEK_END)

@@ -59,6 +59,10 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
         raise UserError(
             f"{path} is a table; predictions are read from JSON Lines: rerank into a file that ends in .jsonl"
         )
+    return _predictions(path)
+
+
+def _predictions(path: Path) -> Iterator[LoggedMention]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -66,7 +70,9 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
             try:
                 found = _logged(read_line(line))
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(f"{path}:{number}: not a line that umls-reranker rerank wrote") from None
+                raise UserError(
+                    f"{path}:{number}: not a line that umls-reranker rerank wrote, or not all of it"
+                ) from None
             yield found
 
 
@@ -103,4 +109,7 @@ def concept_of(candidate: Mapping[str, Any] | str) -> str:
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """An id as text; one and the same after a table program has made 7 into 7.0, or nothing into NaN."""
+    if isinstance(value, float):
+        value = (int(value) if value.is_integer() else value) if is_finite(value) else None
+    return None if value is None else str(value).strip() or None
