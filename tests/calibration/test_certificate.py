@@ -70,7 +70,7 @@ def test_too_few_documents_say_how_many_are_needed():
     assert found.threshold is None and (found.documents, found.documents_needed) == (pytest.approx(30), 59)
     assert str(found) == (
         "not certified: the calibration documents count for 30 of equal size, and 59 or more are needed; "
-        "about 29 documents more like these would do"
+        "about 29 more documents like these would do"
     )
     assert "299 or more" in str(find_certificate(np.full(200, 0.999), np.ones(200), target_precision=0.99))
     assert str(find_certificate(np.full(200, 0.97), np.zeros(200))) == (

@@ -59,7 +59,7 @@ class Certificate:
         reason = "with the errors seen among the most probable answers there are too few documents"
         more = "more of the same would not help"
         if self.documents_more is not None:
-            more = f"about {self.documents_more:,} documents more like these would do"
+            more = f"about {self.documents_more:,} more document{'s' * (self.documents_more != 1)} like these would do"
         else:
             reason = "too many of the most probable answers are wrong"
         if self.documents < self.documents_needed:
