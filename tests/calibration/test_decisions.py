@@ -1,5 +1,7 @@
 """`rank` by hand: order, margins, tiers and acceptance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from list_fixtures import make_lists
@@ -9,7 +11,7 @@ from umls_reranker.calibration.decisions import margins, rank
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
-from umls_reranker.calibration.thresholds import TIERS
+from umls_reranker.calibration.thresholds import DEFAULT, TIERS, ThresholdTable
 from umls_reranker.models.cross_encoder import Scores
 
 
@@ -44,6 +46,22 @@ def test_a_mention_without_what_the_model_reads_is_never_high():
     assert decided.missing["context"].tolist() == [False, True] and decided.accepted.all()
     strict = decide([0.99, 0.99], lists, shown=["context"], accept_tier="high")
     assert strict.accepted.tolist() == [True, False]
+    # What is no higher than medium anyway stays so.
+    row = fit_thresholds().for_type("T047")
+    usual = decide([row.accept + 1e-6] * 2, lists, shown=["context"])
+    assert row.accept + 1e-6 < row.high and [TIERS[tier] for tier in usual.tiers] == ["medium", "medium"]
+
+
+@pytest.mark.parametrize(("high", "tier"), [(0.5, "high"), (0.6, "medium"), (None, "medium")])
+def test_a_threshold_belongs_to_the_tier_above_and_without_a_certificate_nothing_is_high(high, tier):
+    row = replace(fit_thresholds().for_type(), low=0.25, accept=0.5, high=high)
+    calibration = Calibration([InputModel(thresholds=ThresholdTable({DEFAULT: row}, HIERARCHY))])
+    lists = make_lists(["m"], [["a", "b"]], hierarchy=HIERARCHY)
+    decided = rank(lists, Scores(np.array([0.0, -9.0], np.float32), 0), calibration)
+    assert [TIERS[place] for place in decided.tiers] == [tier, "reject"]
+    sure = rank(lists, Scores(np.array([40.0, 50.0], np.float32), 0), calibration)
+    # By log-odds, also where both probabilities are rounded to 1.
+    assert sure.probabilities[0] == sure.probabilities[1] and sure.order.tolist() == [1, 0]
 
 
 RETRIEVED = [("a", 0.9), ("b", 0.1), ("c", 0.5), ("d", 0.5), ("e", 0.0)]
@@ -102,3 +120,4 @@ def test_no_lists_and_no_candidates_are_nothing_to_decide():
     for lists in (make_lists([], []), make_lists(["m"], [[]])):
         decided = decide([], lists)
         assert len(decided.order) == 0 and decided.first.tolist() == [-1] * len(lists)
+    assert len(decide([], make_lists([], []), exhaustive=[]).order) == 0

@@ -14,6 +14,7 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     TypeLine,
 )
+from umls_reranker.calibration.choice import choice_log_odds
 from umls_reranker.calibration.features import features, type_fits
 from umls_reranker.calibration.fitting import fit_fusion
 from umls_reranker.calibration.fusion import FeatureFusion
@@ -359,6 +360,12 @@ def test_scores_that_calibration_never_saw_count_as_missing(counts, score):
     assert np.isfinite(calibration(counts).without_cross_encoder(scored)).all()
 
 
+def test_a_range_is_that_of_the_finite_scores_and_holds_its_ends():
+    assert ScoreRange.of(np.array([0.9, np.inf, np.nan, 0.1, -np.inf])) == (0.1, 0.9)
+    # A retriever may give all candidates the same score.
+    np.testing.assert_array_equal(ScoreRange(0.5, 0.5).inside(np.array([0.5, 0.4, 0.6])), [0.5, np.nan, np.nan])
+
+
 def content(calibration):
     """Of calibrator.json and thresholds.json."""
     return calibration.to_dict(), thresholds_content({model.name: model.thresholds for model in calibration.models})
@@ -409,6 +416,18 @@ def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_
     once = decide(of(sure, counts=counts), lists())[0].probabilities[:2]
     twice = decide(of(sure, counts=counts), lists(cuis=("C1", "C1", "C9")))[0].probabilities[:2]
     assert once.sum() < 1 < twice.sum() and twice.max() < 1
+
+
+def test_of_the_candidates_of_a_concept_the_best_one_counts():
+    found = choice_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
+    p = np.exp([0.0, 2.0, 1.0]) / (1 + np.exp(2.0) + np.exp(1.0))
+    np.testing.assert_allclose(found, np.log(p / (1 - p)))
+
+
+def test_the_log_odds_of_what_is_sure_are_finite():
+    alone = [choice_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1)) for utility in (20.0, -800.0)]
+    assert np.concatenate(alone).tolist() == pytest.approx([20.0, -800.0])
+    assert 20 < choice_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
 
 
 @pytest.mark.parametrize("calibrator", [None, BetaCalibrator(0.4, 3.0, 0.5)])
@@ -472,6 +491,23 @@ SCORES_READ = ("retrieval_score", "bm25_score")
             {"all": (), "no type": ("entity_type",), "no context": ("context",)}
             | {"no type, no context": ("context", "entity_type")},
         ),
+        # Without context, candidates lack all or nothing.
+        (
+            ("cross_encoder", "retrieval", "type_fit"),
+            ("context",),
+            {
+                "all": (),
+                "no scores": ("retrieval_score",),
+                "no candidate types": ("semantic_types",),
+                "names": ("retrieval_score", "semantic_types"),
+                "no type": ("entity_type",),
+                "names, no type": ("retrieval_score", "entity_type"),
+                "no context": ("context",),
+                "names, no context": ("context", "retrieval_score", "semantic_types"),
+                "no type, no context": ("context", "entity_type"),
+                "names, no type, no context": ("context", "retrieval_score", "entity_type", "semantic_types"),
+            },
+        ),
         ((), (), {"all": (), "no type": ("entity_type",)}),
         # Nothing is left to rank by.
         (("retrieval",), (), {"all": (), "no type": ("entity_type",)}),
@@ -493,6 +529,9 @@ def test_lists_without_inputs_are_as_if_these_had_not_been_given():
         assert lacking(half, name, half.scores).tolist() == [False, True]
         others = [other for other in inputs if other != name]
         assert not any(lacking(bare, other, bare.scores).any() for other in others)
+    sided = replace(whole, lefts=["a", "b"], rights=["c", "d"])
+    half = without(sided, ["context"], np.array([False, True]))
+    assert (half.lefts, half.rights) == (["a", ""], ["c", ""])
     assert without(whole, ["semantic_types"]).candidate_types.codes.tolist() == [-1] * 3
     assert without(whole, []) is whole and without(whole, inputs, np.zeros(2, bool)) is whole
 

@@ -48,6 +48,7 @@ def test_debiased_ece_by_hand():
     assert debiased_ece(p, y, bins=2) == pytest.approx(0.475 * np.sqrt((plain - 0.0625 / 2) / plain))
     p, y = [0.1, 0.1, 0.5, 0.7], [0, 0, 1, 1]
     assert debiased_ece(p, y, bins=2) == pytest.approx((0.1 + 0.4) / 2)
+    assert debiased_ece([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1], bins=2) == 0.0
 
 
 def test_debiased_ece_does_not_split_ties():
@@ -86,6 +87,7 @@ def test_agreement_with_scikit_learn():
     assert brier(p, y) == pytest.approx(brier_score_loss(y, p), abs=1e-15)
     assert log_loss(p, y) == pytest.approx(sklearn_log_loss(y, p), abs=1e-12)
     assert np.isfinite(log_loss([0.0, 1.0], [1, 0]))
+    assert log_loss([0.0, 1.0], [1, 0], eps=0.25) == pytest.approx(np.log(4))
 
 
 def test_reliability_curve_by_hand():
@@ -106,6 +108,7 @@ def test_empty_bins_are_left_out():
     ("p", "y", "message"),
     [
         ([1.2], [1], r"\[0, 1\]"),
+        ([-0.2], [1], r"\[0, 1\]"),
         ([np.nan], [1], r"\[0, 1\]"),
         ([0.5], [2], "0 or 1"),
         ([0.5, 0.5], [1], "one shape"),
@@ -148,6 +151,22 @@ def test_bootstrap_is_deterministic_and_takes_a_statistic_of_sums():
     assert first[0] < columns[:, 0].sum() / columns.sum() < first[1]
 
 
+def test_bootstrap_percentiles_are_those_of_resamples_by_hand():
+    def share(sums):
+        return sums[..., 0] / sums[..., 1]
+
+    values, groups = np.random.default_rng(0).random(18), np.repeat(np.arange(6), [1, 2, 3, 3, 4, 5])
+    sums = document_sums(*document_index(groups), [values, np.ones(18)])
+    draws = share(np.random.default_rng(7).multinomial(6, np.full(6, 1 / 6), size=300) @ sums)
+    for confidence in (0.95, 0.5):
+        found = bootstrap_sums(sums, share, resamples=300, confidence=confidence, seed=7)
+        assert found == pytest.approx(np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    expected = bootstrap_sums(sums, share, resamples=300, seed=7)
+    assert bootstrap_by_document(values, groups, resamples=300, seed=7) == expected
+    # Draws of the second document alone have nothing to divide by.
+    assert bootstrap_sums(np.array([[1.0, 2.0], [0.0, 0.0]]), share) == (0.5, 0.5)
+
+
 def test_bootstrap_of_an_undefined_statistic_is_nan():
     low, high = bootstrap_sums(np.zeros((3, 2)), lambda sums: sums[..., 0] / sums[..., 1])
     assert np.isnan(low) and np.isnan(high)
@@ -163,6 +182,15 @@ def test_calibration_report_values_and_intervals():
         assert report[name]["value"] == pytest.approx(value, abs=1e-12)
         assert 0 <= report[name]["low"] <= value <= report[name]["high"]
     assert report["ece"]["low"] > 0.02
+
+
+def test_an_interval_takes_noise_out_twice_and_holds_the_value():
+    # Every resample of one document is the document.
+    report = calibration_report(np.full(40, 0.1), np.arange(40) < 10, ["d"] * 40, resamples=20)
+    square, noise = 0.15**2, 0.25 * 0.75 / 39
+    for name, value in (("ece", 0.15), ("debiased_ece", 0.15 * np.sqrt(1 - noise / square))):
+        expected = {"value": value, "low": 0.15 * np.sqrt(1 - 2 * noise / square), "high": value}
+        assert {key: report[name][key] for key in expected} == pytest.approx(expected), name
 
 
 def test_interval_of_a_perfect_model_holds_zero():
@@ -184,6 +212,12 @@ def test_brier_decomposition_by_hand():
     assert parts["discrimination"] == pytest.approx(0.25 * 0.75 - best)
 
 
+def test_equal_probabilities_weigh_as_many_as_they_are_in_the_regression():
+    # Rates 2/3 and 0 are in the wrong order, so all four become 1/2.
+    parts = brier_decomposition([0.2, 0.2, 0.2, 0.6], [1, 1, 0, 0])
+    assert parts["discrimination"] == pytest.approx(0.0) and parts["uncertainty"] == pytest.approx(0.25)
+
+
 def test_brier_decomposition_adds_up_and_does_not_part_ties():
     p, y = calibrated_pairs(3, 2000)
     p = np.round(p, 2)
@@ -202,6 +236,28 @@ def test_what_chance_shows_is_what_perfect_models_show():
         values = np.array([estimate(p, labels) for labels in drawn])
         assert report[name]["perfect"] == pytest.approx(values.mean(), rel=0.15), name
         assert report[name]["perfect_high"] == pytest.approx(np.quantile(values, 0.95), rel=0.2), name
+
+
+def test_what_chance_shows_by_hand():
+    # One bin, whose error is taken out of the noise; each document's noise gets a random sign.
+    p, y = np.array([0.1, 0.02, 0.2, 0.1, 0.05, 0.3, 0.01, 0.15]), np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    groups = [0, 1, 1, 2, 3, 4, 5, 6]
+    report = calibration_report(p, y, groups, bins=1, resamples=60, seed=4)
+    signs = random_signs(np.eye(7), draws=60, seed=4)[:, groups]
+    noise = signs * (y - p - (y - p).mean())
+    chance = {
+        "ece": np.abs(p.sum() - np.clip(p.sum() + noise.sum(axis=1), 0, 8)) / 8,
+        "brier": np.mean(p * (1 - p) + (1 - 2 * p) * noise, axis=1),
+        "log_loss": np.mean(-p * np.log(p) - (1 - p) * np.log(1 - p) + np.log((1 - p) / p) * noise, axis=1),
+    }
+    assert (p.sum() + noise.sum(axis=1)).min() < 0
+    for name, values in chance.items():
+        assert report[name]["perfect"] == pytest.approx(values.mean()), name
+        assert report[name]["perfect_high"] == pytest.approx(np.quantile(values, 0.95)), name
+    losses = {"brier": (p - y) ** 2, "log_loss": -np.log(np.where(y == 1, p, 1 - p))}
+    for name, values in losses.items():
+        bounds = bootstrap_by_document(values, groups, resamples=60, seed=4)
+        assert (report[name]["low"], report[name]["high"]) == pytest.approx(bounds), name
 
 
 def test_chance_shows_more_where_documents_agree():
@@ -226,6 +282,7 @@ def test_random_signs_keep_the_size_of_noise():
     noise = random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400)
     assert set(np.abs(noise[:, 0])) == {1.0, 7.0} and set(np.abs(noise[:, 1])) == {1.0}
     np.testing.assert_array_equal(noise, random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400))
+    assert (noise != random_signs(np.array([[3.0, 0.0], [4.0, 1.0]]), draws=400, seed=1)).any()
 
 
 def test_the_jackknife_of_a_mean_is_the_t_interval():

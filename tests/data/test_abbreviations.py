@@ -80,6 +80,43 @@ def test_where_a_long_form_may_begin(text, found):
     assert find_abbreviations(text) == found
 
 
+TEN = "acute biologic care decision effort for good health in joint"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # A short form has 2 to 10 characters in one or two words, starts with a letter or digit and has a letter.
+        (f"{TEN} (ABCDEFGHIJ)", {"ABCDEFGHIJ": TEN}),
+        (f"{TEN} keeping (ABCDEFGHIJK)", {}),
+        ("vitamin (V)", {}),
+        ("Crohn disease type one (CD I)", {"CD I": "Crohn disease type one"}),
+        ("Crohn disease type one (C D T)", {}),
+        ("heart rate (-HR)", {}),
+        ("grades 1 to 2 (12)", {}),
+        ("heart rate ( HR )", {"HR": "heart rate"}),
+        ("heart rate (HR, see text)", {"HR": "heart rate"}),
+        ("heart rate (HR,2)", {}),
+        # Before its long form it has a capital after the first letter, or a digit.
+        ("Use (user service element)", {}),
+        ("p53 (protein of 53 kilodaltons)", {"p53": "protein of 53 kilodaltons"}),
+        # The parentheses hold the long form and nothing else, in no more words than it may have.
+        ("MRI (the magnetic resonance imaging)", {}),
+        ("HR (heart of a very big rate)", {}),
+        # A long form is longer than the short one, and does not hold it.
+        ("a b (A-B)", {}),
+        ("hr rate (HR)", {}),
+        # Signs of the short form count for nothing; a word with a hyphen is kept whole.
+        ("tumor necrosis factor (TN-F)", {"TN-F": "tumor necrosis factor"}),
+        ("non-small cell (SC)", {"SC": "non-small cell"}),
+        ("(x)heart rate (HR)", {"HR": "heart rate"}),
+        ("heart; rate (HR), heart: rate (HR), heart? rate (HR), heart! rate (HR)", {}),
+    ],
+)
+def test_what_a_short_form_and_a_long_form_are(text, found):
+    assert find_abbreviations(text) == found
+
+
 CORPUS = """1|t|Heat shock protein (HSP) in mice
 1|a|The HSP binds.
 1\t0\t18\tHeat shock protein\tT103\tUMLS:C0018850

@@ -225,3 +225,8 @@ def test_some_candidates_of_the_same_mentions():
     assert given.with_candidates(np.ones(6, bool)).annotations.gold.tolist() == [2, 0, -1]
     part = given.take(np.array([1, 2]))
     assert part.annotations.gold.tolist() == [0, -1] and part.names.to_list() == ["s", "t", "u"]
+
+
+def test_no_answer_is_never_right():
+    lists = make_lists(["a", "b"], [[], ["p"]], gold=[-1, 0], hierarchy=HIERARCHY)
+    assert lists.is_right(np.array([-1, 0])).tolist() == [False, True]

@@ -1,8 +1,10 @@
 import unicodedata
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ NAMES = st.lists(st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(m
 
 @settings(deadline=None)
 @given(names=NAMES, start=st.integers(0, 5))
+@patch.object(normalization, "FEW_NAMES", 0)
 def test_names_at_once_are_as_names_one_by_one(names, start):
     column = pa.array(names, pa.string())
     forms = normalize_names(column)
@@ -25,7 +28,24 @@ def test_names_at_once_are_as_names_one_by_one(names, start):
     assert normalize_names(column.slice(start)).to_pylist() == forms.to_pylist()[start:]
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        (" A_b--C.7 ", "a b c 7"),
+        ("Stra\u00dfe", "strasse"),
+        # Of one sign, and of one whose folded form has to be composed again.
+        ("\u2103", "c"),
+        ("\u0390", "\u0390"),
+        (" + \t -", "+ -"),
+        (" ", ""),
+    ],
+)
+def test_forms_by_hand(name, form):
+    assert normalize_name(name) == form
+
+
 def test_many_names_are_normalized_in_pieces(monkeypatch):
+    monkeypatch.setattr(normalization, "FEW_NAMES", 0)
     monkeypatch.setattr(normalization, "NAMES_AT_ONCE", 3)
     names = ["A-b", "", " c ", "\u00c9", "7.", "Z"] * 2 + ["x"]
     assert normalize_names(pa.array(names)).to_pylist() == [normalize_name(name) for name in names]

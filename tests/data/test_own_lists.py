@@ -2,16 +2,19 @@
 
 import re
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_from_disk
-from list_fixtures import write_lists
+from list_fixtures import make_lists, write_lists
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import labelled_lists
 from umls_reranker.data.columns import Concept
+from umls_reranker.data.labelled_lists import best_of_each_concept, require_documents
 from umls_reranker.data.mentions import SPLITS, assign_split
 from umls_reranker.data.own_lists import OwnLists
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -75,6 +78,20 @@ def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
     )
     assert own.scores == ("my",) and own.report["unread_keys"] == ["page"] and own.report["not_in_list"] == 0
     assert own.fields == ("definition",)
+
+
+def test_of_several_names_of_a_concept_the_best_scored_is_kept_or_the_first():
+    items = [[{"name": name, "cui": cui} for name, cui in zip("abcd", ("C1", "C1", "C2", "C1"), strict=True)]]
+    lists = make_lists(["m", "n"], [*items, [{"name": "a", "cui": "C1"}]])
+    assert best_of_each_concept(lists).tolist() == [True, False, True, False, True]
+    scores = np.array([1.0, 3.0, 0.0, 3.0, 2.0])
+    assert best_of_each_concept(lists, scores).tolist() == [False, True, True, False, True]
+
+
+def test_ten_documents_are_enough():
+    require_documents(Path("own"), range(10))
+    with pytest.raises(UserError, match="of 9 documents"):
+        require_documents(Path("own"), range(9))
 
 
 def test_concepts_are_those_of_the_lists_and_join_a_dictionary(tmp_path):

@@ -62,10 +62,13 @@ def test_linking_metrics_by_hand():
 
 
 def test_linking_metrics_of_a_system_that_may_not_answer():
-    found = linking_metrics([0, -1, -1, 0], [True] * 4, list("abcd"), answered=[True, True, False, True])
+    known, answered = [True, True, True, False], [True, True, False, True]
+    # The third would have been right; the last answers a mention that the dictionary cannot.
+    found = linking_metrics([0, -1, 0, -1], known, list("abcd"), answered=answered)
     assert found["answered"]["value"] == pytest.approx(3 / 4)
-    assert found["precision"]["value"] == pytest.approx(2 / 3)
+    assert found["precision"]["value"] == pytest.approx(1 / 3)
     assert found["acc@1"]["value"] == pytest.approx(1 / 2)
+    assert found["in_dictionary"]["answered"]["value"] == pytest.approx(2 / 3)
 
 
 def test_coverage_at_precision_by_hand():
@@ -74,11 +77,14 @@ def test_coverage_at_precision_by_hand():
     assert coverage_at_precision(score, correct, 0.75) == {"value": 0.8}
     assert coverage_at_precision(score, correct, 0.9) == {"value": 0.4}
     assert coverage_at_precision(score, [0, 0, 0, 0, 1], 0.5) == {"value": 0.0}
+    # 0.55 * 100 is more than 55 by a rounding error.
+    assert coverage_at_precision(-np.arange(100), np.arange(100) < 55, 0.55) == {"value": 1.0}
 
 
 def test_coverage_takes_ties_together_and_skips_missing_answers():
     assert coverage_at_precision([0.9, 0.9, 0.1], [1, 0, 0], 1.0) == {"value": 0.0}
     assert coverage_at_precision([0.9, -np.inf, np.nan, -np.inf], [1, 1, 1, 1], 0.5) == {"value": 0.25}
+    assert coverage_at_precision([0.9, np.nan], [1, 1], 0.5) == {"value": 0.5}
 
 
 def test_coverage_interval_by_document():
@@ -90,11 +96,25 @@ def test_coverage_interval_by_document():
     assert found == coverage_at_precision(score, correct, 0.8, np.arange(600) // 10, resamples=200)
 
 
+def test_coverage_interval_agrees_with_resampling_by_hand():
+    rng = np.random.default_rng(1)
+    documents = np.repeat(np.arange(12), rng.integers(1, 9, 12))
+    score = rng.random(len(documents))
+    correct = rng.random(len(documents)) < (score + documents / 12) / 2
+    found = coverage_at_precision(score, correct, 0.7, documents, resamples=100, seed=3)
+    rng, draws = np.random.default_rng(3), []
+    for _ in range(100):
+        rows = np.repeat(np.arange(len(score)), rng.multinomial(12, np.full(12, 1 / 12))[documents])
+        draws.append(coverage_at_precision(score[rows], correct[rows], 0.7)["value"])
+    assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
+
+
 def test_tier_metrics_by_hand():
     found = tier_metrics(["high", "high", "medium", "reject"], [1, 0, 1, 0], list("abcd"), resamples=200)
     assert list(found) == ["high", "medium", "low", "reject"]
     assert found["high"]["count"] == 2
     assert found["high"]["share"]["value"] == 0.5 and found["high"]["precision"]["value"] == 0.5
+    assert found["medium"]["share"]["value"] == 0.25 and found["medium"]["precision"]["value"] == 1.0
     assert found["reject"]["precision"]["value"] == 0.0
     assert found["low"]["count"] == 0 and np.isnan(found["low"]["precision"]["value"])
 
@@ -105,6 +125,9 @@ def test_no_error_in_a_few_documents_is_no_certainty():
     )
     assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
     assert many["low"] == pytest.approx(0.025 ** (1 / 200)) and many["low"] > 0.98
+    # Documents without a mention of the tier say nothing about it.
+    some = tier_metrics(["high"] * 5 + ["low"] * 5, np.ones(10), np.arange(10), resamples=50)["high"]["precision"]
+    assert some == few
     none = tier_metrics(["high"] * 5, np.zeros(5), np.arange(5), resamples=50)["high"]["precision"]
     assert none == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 5))}
 
@@ -112,3 +135,5 @@ def test_no_error_in_a_few_documents_is_no_certainty():
 def test_one_document_has_no_interval():
     found = tier_metrics(["high"] * 40, np.arange(40) > 0, ["d"] * 40, resamples=50)["high"]["precision"]
     assert found["value"] == 0.975 and np.isnan([found["low"], found["high"]]).all()
+    found = tier_metrics(["high"] * 2, [1, 0], list("ab"), resamples=50)["high"]["precision"]
+    assert (found["low"], found["high"]) == (0.0, 1.0)

@@ -57,6 +57,17 @@ def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, con
     np.testing.assert_allclose(lists["retrieval_scores"][0], [1, 1], atol=1e-6)
 
 
+def test_recall_is_of_the_mentions_in_the_dictionary_and_none_without_them(tmp_path, concepts, index, monkeypatch):
+    # With two concepts in a list, that of "cold" is found and the liver is not.
+    monkeypatch.setattr("umls_reranker.retrieval.retriever.RECALL_DEPTH", 2)
+    rows = [("heart", "C0000009"), ("cold", "C0000001"), ("head cold", "C0000004")]
+    found = write(tmp_path / "some", concepts, index, mentions=make_mentions(rows))
+    assert (found["in_dictionary"], found["retrieved"]) == (2, 1)
+    assert found["recall"] == {"dense": {"1": 0.5, "8": 0.5, "32": 0.5, "64": 0.5}}
+    found = write(tmp_path / "none", concepts, index, mentions=make_mentions(rows[:1]))
+    assert found["recall"] == {"dense": {"1": 0.0, "8": 0.0, "32": 0.0, "64": 0.0}}
+
+
 def test_gold_concept_is_never_injected(tmp_path, concepts, index):
     write(tmp_path, concepts, index)
     lists = load_from_disk(str(tmp_path))

@@ -174,8 +174,9 @@ def test_the_latest_review_of_a_mention_counts(tmp_path):
 
 def test_an_id_without_a_document_is_that_of_its_text_only(tmp_path):
     add(tmp_path, line("cold", mention_id=0, chosen="C0009443"))
-    counts = add(tmp_path, line("flu", mention_id=0, chosen=None), line("cold", mention_id=0, chosen=None))
-    assert counts == {"added": 1, "replaced": 1, "changed": 1, "unreviewed": 0, "corrections": 2}
+    others = line("cold", mention_id=1, chosen=None), line("cold", mention_id=0, entity_type="T121", chosen=None)
+    counts = add(tmp_path, line("flu", mention_id=0, chosen=None), line("cold", mention_id=0, chosen=None), *others)
+    assert counts == {"added": 3, "replaced": 1, "changed": 1, "unreviewed": 0, "corrections": 4}
 
 
 def test_equal_reviews_give_equal_bytes(tmp_path):
@@ -239,8 +240,9 @@ def test_a_choice_that_is_no_concept(tmp_path, candidates, chosen):
         add(tmp_path, line(candidates=candidates, ranked=[], chosen=chosen))
 
 
-def test_a_choice_outside_the_list_may_be_of_another_vocabulary(tmp_path):
-    add(tmp_path, line(candidates=[{"name": "Cold", "cui": "HP:0000001"}], chosen="HP:0000002"))
+@pytest.mark.parametrize("others", [[], [{"name": "Cold", "cui": "HP:0000001"}], [*CANDIDATES, "Cold"]])
+def test_a_choice_outside_the_list_may_be_of_another_vocabulary(tmp_path, others):
+    add(tmp_path, line(candidates=others, ranked=[], chosen="HP:0000002"))
     assert load_feedback(tmp_path / "corrections")["chosen"] == ["HP:0000002"]
 
 
@@ -264,8 +266,9 @@ def test_a_folder_without_a_name(tmp_path, monkeypatch):
 
 def test_a_score_that_no_number_can_hold_is_none(tmp_path):
     scores = [10**400, float("inf"), float("nan"), "high", 1]
-    add(tmp_path, line(candidates=[{"name": "a", "x_score": score} for score in scores], chosen=None))
-    assert load_feedback(tmp_path / "corrections")[0]["scores"] == [[None, None, None, None, 1.0]]
+    given = ["plain", *({"name": "a", "x_score": score} for score in scores)]
+    add(tmp_path, line(candidates=given, chosen=None))
+    assert load_feedback(tmp_path / "corrections")[0]["scores"] == [[None, None, None, None, None, 1.0]]
 
 
 def test_corrections_survive_a_failure_of_the_next(tmp_path, monkeypatch):
@@ -304,17 +307,21 @@ def test_corrections_follow_the_corpus_as_training_mentions(tmp_path):
         tmp_path,
         line(doc_id="d9", chosen="C0009264", entity_type=["disease or syndrome", "unheard of"]),
         line("out", doc_id="d9", chosen=None),
-        line("held out", doc_id="d2", chosen="C0009264"),
+        *(line(f"in {document}", doc_id=document, chosen="C0009264") for document in ("d2", "d3", "d4")),
+        *(line(f"no document {number}", chosen="C0009264") for number in range(2)),
     )
     corpus = [
-        ("train", Mention("d1", 0, 3, "flu", "", "", "C0021400", ("T047",))),
-        ("test", Mention("d2", 0, 3, "flu", "", "", "C0021400", ("T047",))),
+        (split, Mention(f"d{number}", 0, 3, "flu", "", "", "C0021400", ("T047",)))
+        for number, split in enumerate(("train", "test", "dev", "calibration"), start=1)
     ]
-    reading = training_mentions(corpus, load_feedback(tmp_path / "corrections"), HIERARCHY)
+    feedback = load_feedback(tmp_path / "corrections")
+    reading = training_mentions(corpus, feedback, HIERARCHY)
     found = list(reading)
-    assert found[:2] == corpus
-    assert found[2:] == [("train", Mention(f"{FEEDBACK_PREFIX}d9", 0, 4, "cold", "", "", "C0009264", ("T047",)))]
-    assert reading.report == {"mentions": 1, "without_concept": 1, "in_held_out_documents": 1}
+    assert found[:4] == corpus
+    assert found[4] == ("train", Mention(f"{FEEDBACK_PREFIX}d9", 0, 4, "cold", "", "", "C0009264", ("T047",)))
+    # A correction without a document is one of its own.
+    assert [mention.doc_id for _, mention in found[5:]] == [FEEDBACK_PREFIX + key for key in feedback["key"][-2:]]
+    assert reading.report == {"mentions": 3, "without_concept": 1, "in_held_out_documents": 3}
 
 
 # Calibration
@@ -402,6 +409,7 @@ def test_scores_of_ones_own_retrievers_go_along(tmp_path):
         tmp_path,
         line(candidates=given, chosen="C0009264"),
         line("too high", candidates=[given[0] | {"bm25_score": 99}], chosen=None),
+        line("none is right", candidates=given, chosen=None),
     )
     lists, mentions = split_of(2)
     columns = {**lists.to_dict(), "bm25_scores": [[5.0], [9.0]], "in_dictionary": [True, True]}
@@ -409,7 +417,8 @@ def test_scores_of_ones_own_retrievers_go_along(tmp_path):
     joined, _, lost = calibration_rows(
         load_feedback(tmp_path / "corrections"), Dataset.from_dict(columns), mentions, [], [], CONCEPTS
     )
-    assert joined["bm25_scores"][2:] == [[7.0, 8.0]] and joined["in_dictionary"][2] and lost["without_scores"] == 1
+    assert joined["bm25_scores"][2:] == [[7.0, 8.0]] * 2 and lost["without_scores"] == 1
+    assert joined["in_dictionary"][2:] == [True, False]
 
 
 def test_a_model_that_reads_concepts_needs_candidates_of_the_dictionary(tmp_path):
@@ -455,6 +464,7 @@ def test_the_random_sample_judges_only_the_answers_of_a_log(tmp_path):
         line("flu", reason=RANDOM, chosen=None),
         line("doubtful", reason="rare type", chosen=None),
         line("of a former model", reason=RANDOM, chosen=None),
+        line("no answer", candidates=[], ranked=[], reason=RANDOM, chosen=None),
     )
     sample = RandomSample(load_feedback(tmp_path / "corrections"))
     now = line("of a former model", ranked=[best | {"score": 0.97, "tier": "high"}])

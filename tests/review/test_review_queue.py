@@ -1,11 +1,24 @@
 """Which mentions are most worth a person's minute."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from tiny_reranker import fit_thresholds
 
-from umls_reranker.review.review_queue import RANDOM, Reasons, reasons_of, select_for_review, write_queue
+from umls_reranker.calibration.thresholds import DEFAULT, ThresholdTable, thresholds_content
+from umls_reranker.review import review_queue
+from umls_reranker.review.review_queue import (
+    RANDOM,
+    Reasons,
+    judge_of,
+    reasons_of,
+    select_for_review,
+    write_queue,
+)
 from umls_reranker.serving.monitoring.figures import Top
+from umls_reranker.serving.monitoring.reference import Reference
 from umls_reranker.serving.prediction_log import LoggedMention
 
 NEAR, DISAGREE, RARE = "near the threshold", "rankings disagree", "rare type"
@@ -49,6 +62,8 @@ def test_the_cross_encoder_prefers_none_of_what_it_has_not_seen():
 def test_without_scores_the_order_of_the_list_is_that_of_retrieval():
     mention = logged(logits=(1.0, 2.0), retrieval=(None, None))
     assert reasons_of(mention, 0.5, 1.0).values[DISAGREE] == 1.0
+    # The score of some candidates does not say which was first.
+    assert reasons_of(logged(retrieval=(None, 0.8)), 0.5, 1.0).values[DISAGREE] == 0.0
     plain = LoggedMention({**mention.row, "candidates": ["B", "A"]}, [], mention.top)
     assert reasons_of(plain, 0.5, 1.0).values[DISAGREE] == 1.0  # "B" is no CUI that was ranked
 
@@ -66,6 +81,30 @@ def test_rare_types_by_their_share_of_the_test_split():
 def test_reasons_are_named_by_weight():
     assert Reasons({NEAR: 0.3, DISAGREE: 1.0, RARE: 0.0}).words == "rankings disagree, near the threshold"
     assert Reasons({NEAR: 0.1, DISAGREE: 0.0, RARE: 0.0}).words == NEAR
+    assert Reasons({NEAR: 0.1, DISAGREE: 1.0, RARE: 0.5}).words == "rankings disagree, rare type"
+    assert Reasons({NEAR: 0.1, DISAGREE: 1.0, RARE: 0.5}).worth == pytest.approx(0.1 + 0.6 + 0.2)
+
+
+def test_a_model_judges_by_the_thresholds_that_decided_and_the_rarest_type(tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(review_queue, "verify_files", lambda folder, names: checked.extend((folder, *names)))
+    usual = fit_thresholds()
+    lower = replace(usual.rows[DEFAULT], low=0.1, accept=0.2, high=None)
+    content = thresholds_content({"all": usual, "no type": ThresholdTable({DEFAULT: lower}, usual.hierarchy)})
+    types = [["T047"]] * 96 + [["T121"]] * 4
+    reference = Reference.fit(np.linspace(0, 1, 100), types, range(100), {}, 0.95).to_dict()
+    for name, state in (("thresholds.json", content), ("reference.json", reference)):
+        (tmp_path / name).write_text(json.dumps(state))
+    judge = judge_of(tmp_path)
+    assert checked == [tmp_path, "reference.json", "thresholds.json"]
+
+    given = [["T047"], ["T047", "Pharmacologic Substance"], ["T047", "unheard of"], []]
+    assert [judge(logged(types=types)).values[RARE] for types in given] == pytest.approx([0.0, 0.2, 1.0, 0.0])
+    drug = logged(score=usual.rows["T121"].accept, types=["T121"])
+    assert judge(drug).values[NEAR] == pytest.approx(1.0)
+    drug.row["ranked"][0]["inputs"] = "no type"
+    assert judge(drug).values[NEAR] < 0.5
+    assert judge(LoggedMention(drug.row, ["T121"], Top(0.2, 0.2, "medium", True))).values[NEAR] == pytest.approx(1.0)
 
 
 def judge(mention):
@@ -80,6 +119,8 @@ def test_the_worthiest_come_first_and_each_string_once():
     mentions = [logged("a", 0.9), logged("b", 0.5), logged("B ", 0.5), logged("c", 0.6)]
     picked = select_for_review(mentions, 10, judge, random_share=0.0)
     assert entities(picked) == ["b", "c", "a"]
+    # What was drawn at random is not selected once more.
+    assert len(select_for_review([logged("a"), logged("A")], 2, judge, random_share=0.5)) == 1
 
 
 def test_picks_are_spread_over_documents():
@@ -90,8 +131,9 @@ def test_picks_are_spread_over_documents():
     assert entities(select_for_review(alone, 5, judge, random_share=0.0)) == [f"a{n}" for n in range(5)]
 
 
-def test_picks_are_spread_over_types():
-    mentions = [logged(f"a{n}", 0.5, types=["T047"]) for n in range(30)] + [logged("b", 0.505, types=["T121"])]
+@pytest.mark.parametrize("types", [["T047"], []])
+def test_picks_are_spread_over_types(types):
+    mentions = [logged(f"a{n}", 0.5, types=types) for n in range(30)] + [logged("b", 0.505, types=["T121"])]
     assert entities(select_for_review(mentions, 3, judge, random_share=0.0))[1:2] == ["b"]
 
 

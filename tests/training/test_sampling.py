@@ -63,6 +63,17 @@ def test_rows_of_a_batch_are_alike_in_length_and_batches_come_in_any_order():
     assert means != sorted(means) and means != sorted(means, reverse=True)
 
 
+def test_the_last_batch_holds_the_rows_drawn_last_by_length():
+    [share] = shares(1_000, 64, 1, 1)
+    assert sorted(share[-1].rows) == sorted(EpochOrder(1_000, seed=3).draw()[960:].tolist())
+    assert (np.diff(LENGTHS[share[-1].rows]) >= 0).all()
+
+
+def test_every_process_gets_short_rows_and_long_ones():
+    [[first], [second]] = shares(64, 64, 1, 2)
+    assert abs(LENGTHS[first.rows].mean() - LENGTHS[second.rows].mean()) < 2
+
+
 def test_epochs_differ_and_a_seed_repeats_them():
     assert shares(1_000, 64, 1, 1, epoch=1) == shares(1_000, 64, 1, 1, epoch=1)
     assert shares(1_000, 64, 1, 1, epoch=1) != shares(1_000, 64, 1, 1, epoch=2)

@@ -17,7 +17,7 @@ def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """(m,) bool, candidates with the highest `utility` (m,) of their list."""
     sizes = list_sizes(offsets)
     filled = offsets[:-1][sizes > 0]
-    most = np.maximum.reduceat(utility, filled) if len(filled) else np.empty(0)
+    most = np.maximum.reduceat(utility, filled)
     return utility == most.repeat(sizes[sizes > 0])
 
 

@@ -102,4 +102,4 @@ def _loss(calibrator: Calibrator, sample: Sample, eps: float) -> float:
 def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
     """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
     index, documents = document_index(groups)
-    return (np.random.default_rng(seed).permutation(documents) % min(FOLDS, documents))[index]
+    return (np.random.default_rng(seed).permutation(documents) % FOLDS)[index]

@@ -119,7 +119,7 @@ def coverage_at_precision(
         answered = np.cumsum(weight, axis=-1)
         right = np.cumsum(weight * correct, axis=-1)
         # The slack allows for rounding in sums of weights.
-        fine = last_of_tie & (answered > 0) & (right >= precision * answered - 1e-9)
+        fine = last_of_tie & (right >= precision * answered - 1e-9)
         return np.max(np.where(fine, answered, 0.0), axis=-1) / answered[..., -1]
 
     value = float(coverage(np.ones(len(score))))

@@ -48,7 +48,7 @@ class Reasons:
 
     @property
     def words(self) -> str:
-        """The reasons with a positive value, largest weight first."""
+        """The reasons with a weighed value of 0.2 or more, or else the largest one; the largest first."""
         weighed = {name: WEIGHTS[name] * value for name, value in self.values.items()}
         named = [name for name, value in sorted(weighed.items(), key=lambda item: -item[1]) if value >= 0.2]
         return ", ".join(named) or max(weighed, key=weighed.__getitem__)
@@ -132,7 +132,6 @@ def select_for_review(
     forms = [normalize_name(mention.row["entity"]) for mention in mentions]
     drawn = np.random.default_rng(seed).permutation(len(mentions))[: round(count * random_share)].tolist()
     picked = [(mentions[row], RANDOM) for row in drawn]
-    taken = set(drawn)
     strings = {forms[row] for row in drawn}
     documents, types = Counter[str](), Counter[str]()
     reasons = [judge(mention) for mention in mentions]
@@ -144,7 +143,7 @@ def select_for_review(
         return reasons[row].worth * SAME_DOCUMENT**document * SAME_TYPE**kind
 
     # Values only fall as others are selected, so the head of the queue, recomputed, is the best or goes back into it.
-    queue = [(-worth(row), row) for row in range(len(mentions)) if row not in taken]
+    queue = [(-worth(row), row) for row in range(len(mentions))]
     heapq.heapify(queue)
     while queue and len(picked) < count:
         former, row = heapq.heappop(queue)
