@@ -13,7 +13,6 @@ load balancer.
 import signal
 import sys
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
 from umls_reranker.core.arguments import MonitoringArguments, RunArguments, ServingArguments
@@ -42,24 +41,23 @@ def main() -> None:
         reranker.rerank("warm-up", ["warm", "up"])
         if linker is not None:
             linker.link("warm-up")
-    with open_log(recipe) as log:
-        reranker.monitor = make_monitor(recipe, reranker.folder, log)
-        app = create_app(reranker, serving, linker)
-        if recipe.run.dry_run:
-            print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
-            return
-        config = uvicorn.Config(
-            app,
-            host=serving.host,
-            port=serving.port,
-            http=http_protocol(serving.read_seconds),
-            timeout_graceful_shutdown=serving.stop_seconds,
-            access_log=False,
-        )
-        # Uvicorn shuts down cleanly and then sends itself the signal again; that must not look like a crash.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        uvicorn.Server(config).run()
+    reranker.monitor = make_monitor(recipe, reranker)
+    app = create_app(reranker, serving, linker)
+    if recipe.run.dry_run:
+        print(f"would serve {serving.served_model} on {serving.host}:{serving.port}", file=sys.stderr)
+        return
+    config = uvicorn.Config(
+        app,
+        host=serving.host,
+        port=serving.port,
+        http=http_protocol(serving.read_seconds),
+        timeout_graceful_shutdown=serving.stop_seconds,
+        access_log=False,
+    )
+    # Uvicorn shuts down cleanly and then sends itself the signal again; that must not look like a crash.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    uvicorn.Server(config).run()
 
 
 def load(recipe):
@@ -78,22 +76,17 @@ def load(recipe):
     return reranker, linker
 
 
-def open_log(recipe):
-    """The monitor's log, if the recipe names one and a service will write it."""
-    if recipe.run.dry_run or not recipe.monitoring.monitor_log:
-        return nullcontext()
-    path = Path(recipe.monitoring.monitor_log)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="utf-8")
-
-
-def make_monitor(recipe, model: Path, log):
-    """The monitor set by the recipe, with the reference of the served model."""
-    from umls_reranker.serving.monitoring.monitor import Monitor
+def make_monitor(recipe, reranker):
+    """The monitor set by the recipe, with the reference of the served model; a dry run writes no log."""
+    from umls_reranker.serving.http.app import served_version
+    from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
 
     settings = recipe.monitoring
+    log = None if recipe.run.dry_run or not settings.monitor_log else LogFile(Path(settings.monitor_log))
+    version = served_version(reranker, recipe.serving)
+    options = {"window": settings.monitor_window, "alpha": settings.monitor_alpha, "log": log, "model": version}
     try:
-        return Monitor.of_model(model, window=settings.monitor_window, alpha=settings.monitor_alpha, log=log)
+        return Monitor.of_model(reranker.folder, **options)
     except ValueError as error:
         raise UserError(f"monitor_window: {error}") from None
 

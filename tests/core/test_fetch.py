@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -251,6 +252,21 @@ def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, mo
             resolve_model("org/base", "v2")
         with pytest.raises(UserError, match="org/none"):
             resolve_model("org/none")
+
+
+def test_a_hub_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "HUB_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, HubServer() as server:
+        server.url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        server.connect(monkeypatch, tmp_path, token=WRITER)
+        # Ends a call that would wait for ever.
+        guard = threading.Timer(10, silent.shutdown, [socket.SHUT_RDWR])
+        guard.start()
+        started = time.monotonic()
+        with pytest.raises(UserError, match="no connection to the Hub at .*ReadTimeout"):
+            resolve_model("org/base")
+        assert time.monotonic() - started < 9
+        guard.cancel()
 
 
 def test_no_password_or_signature_is_printed(tmp_path, monkeypatch, capfd):

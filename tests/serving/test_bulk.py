@@ -1,6 +1,7 @@
 """Bulk reranking: each row once and in order, for any number of processes and after any kill."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -226,6 +227,29 @@ def test_shards_of_another_input_are_not_used(tmp_path, reranker, rows, expected
     assert "dropping the shards in" in capfd.readouterr().err
     same(read(tmp_path / "out.jsonl"), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path, reranker, rows, expected):
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    waits = iter([lambda: None, lambda: write(source, rows[:-1])])
+    job = BulkJob(source, target, 8, 8)
+    with pytest.raises(UserError, match=r"in\.jsonl changed while it was read, so .* would mix two versions"):
+        job.run(reranker, one_of(0, 1, lambda: next(waits)()))
+    assert not target.exists()
+    BulkJob(source, target, 8, 8).run(reranker, ALONE)
+    same(read(target), expected[:-1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "in.jsonl")
+    # Read and written by this process, so that opening it never blocks.
+    pipe = os.open(tmp_path / "in.jsonl", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with pytest.raises(UserError, match=r"in\.jsonl is a pipe or a device"):
+            BulkJob(tmp_path / "in.jsonl", tmp_path / "out.jsonl", 8, 8)
+    finally:
+        os.close(pipe)
 
 
 def test_shards_are_known_by_all_that_decides_them(tmp_path, model, rows):

@@ -7,6 +7,7 @@ import runpy
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, drift_of, spent
 from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
 from umls_reranker.serving.monitoring.labelled import LabelledAnswers
-from umls_reranker.serving.monitoring.monitor import Monitor
+from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
 from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution, Reference
 
 NOTHING = {
@@ -382,6 +383,50 @@ def test_a_log_that_cannot_be_written_stops_nothing():
     assert [alarm["kind"] for alarm in state["alarms"]] == ["scores"]
     # The log resumes with the first window that finds room.
     assert [json.loads(line)["window"] for line in log.getvalue().splitlines()] == [1, 4]
+
+
+def test_each_line_of_a_log_says_when_and_of_which_model_and_monitor_it_is():
+    log = io.StringIO()
+    before = datetime.now(timezone.utc)
+    for model in ("v1.0.0", "v1.0.0", "v1.1.0"):
+        moved = make_outcomes(400, seed=7)
+        feed(Monitor(make_reference(), window=400, log=log, model=model), make_outcomes(400, score=moved.score**3))
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["alarm", "window"] * 3
+    assert [line["model"] for line in lines] == ["v1.0.0"] * 4 + ["v1.1.0"] * 2
+    # A restart begins again at window 1, under another start.
+    assert len({line["since"] for line in lines}) == 3 and {line.get("window") for line in lines} == {None, 1}
+    times = [datetime.fromisoformat(line[key]) for line in lines for key in ("since", "time")]
+    assert times[0] >= before and times[0].utcoffset() == timedelta(0)
+    assert all(since < time for since, time in zip(times[::2], times[1::2], strict=True))
+
+
+def test_a_log_file_that_was_moved_is_made_again(tmp_path):
+    path = tmp_path / "logs" / "windows.jsonl"
+    monitor = Monitor(window=200, log=LogFile(path))
+    for former in ("first", "second"):
+        feed(monitor, make_outcomes(200))
+        path.parent.rename(tmp_path / former)
+    feed(monitor, make_outcomes(200))
+    files = [tmp_path / "first" / path.name, tmp_path / "second" / path.name, path]
+    assert [json.loads(file.read_text())["window"] for file in files] == [1, 2, 3]
+    assert monitor.to_dict()["log_failures"] == 0
+
+
+def test_half_a_line_does_not_swallow_the_next(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "windows.jsonl"
+    monitor = Monitor(window=200, log=LogFile(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.warns(UserWarning, match="cannot be written"):
+            feed(monitor, make_outcomes(200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    feed(monitor, make_outcomes(200))
+    half, whole = path.read_text().splitlines()
+    assert len(half) == 100 and json.loads(whole)["window"] == 2
 
 
 def test_a_warning_turned_into_an_error_leaves_the_counts_whole():

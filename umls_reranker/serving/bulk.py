@@ -62,7 +62,8 @@ class BulkJob:
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error: {on_error!r} is unknown; choose raise or skip")
         self.mentions: MentionFile = open_mentions(source, shard_rows)
-        self.target = target
+        self._files = self._state()
+        self.source, self.target = source, target
         self.batch_rows, self.shard_rows, self.on_error = batch_rows, shard_rows, on_error
         self.skipped = 0
         require_another(target, self.mentions.paths)
@@ -72,7 +73,6 @@ class BulkJob:
 
     def key_for(self, reranker: UMLSReranker) -> str:
         """SHA-256 of everything that decides a shard: input, model, precision and settings."""
-        files = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
         scorer = reranker.scorer
         # The manifest holds the hashes of all parts.
         model = [
@@ -82,7 +82,7 @@ class BulkJob:
             reranker.accept_tier,
             reranker.exhaustive,
         ]
-        content = [__version__, files, model, self.shard_rows, self.on_error]
+        content = [__version__, self._files, model, self.shard_rows, self.on_error]
         return json_sha256(content)
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
@@ -121,6 +121,11 @@ class BulkJob:
                 rows = self._make(reranker, {shards[k]: self._span(k) for k in own if not shards[k].exists()})
                 processes.wait_for_everyone()
                 if first:
+                    if self._state() != self._files:
+                        raise UserError(
+                            f"{self.source} changed while it was read, so {self.target} would mix two versions; run "
+                            "again when nothing writes there"
+                        )
                     whole = folder / f"whole{self.target.suffix}"
                     with naming_full_disk(self.target):
                         self.skipped = self.mentions.rows - joined(shards, whole)
@@ -132,6 +137,10 @@ class BulkJob:
                     shutil.rmtree(folder, ignore_errors=True)
                 raise
         return rows
+
+    def _state(self) -> list[tuple[str, int, int]]:
+        """Names, sizes and times of the input's files."""
+        return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
 
     def _drop_former(self, folder: Path, key: str) -> None:
         """Remove shards made from other input, model or settings."""

@@ -28,7 +28,7 @@ from .metrics import ServiceMetrics, Watch
 from .refusals import ErrorAnswer, Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "served_version"]
 
 
 def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
@@ -64,7 +64,6 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         responses=errors,
     )
     app.state.engine = engine
-    revision = serving.served_revision or reranker.info["sha256"][MANIFEST][:12]
     add_error_answers(app)
 
     @app.post("/rerank")
@@ -154,6 +153,11 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         Watch,
         metrics=metrics,
         paths={route.path for route in app.routes if isinstance(route, Route)},
-        revision=revision,
+        revision=served_version(reranker, serving),
     )
     return app
+
+
+def served_version(reranker: UMLSReranker, serving: ServingArguments) -> str:
+    """Name of the model's version: the revision, or the first digits of the manifest's hash."""
+    return serving.served_revision or reranker.info["sha256"][MANIFEST][:12]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -85,6 +86,11 @@ class Watch:
 
         try:
             await self.app(scope, receive, watched)
+        except asyncio.CancelledError:
+            # The service stops and this request took longer than it may.
+            if is_answered:
+                raise
+            await error_answer(503, "Unhealthy", "the service is stopping")(scope, receive, watched)
         except Exception:
             if not is_answered:
                 await error_answer(500, "Backend", "the service failed; its log says why")(scope, receive, watched)

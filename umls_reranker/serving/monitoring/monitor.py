@@ -8,6 +8,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -23,7 +24,7 @@ from .reference import NO_CANDIDATES, Reference
 if TYPE_CHECKING:
     from ...calibration.decisions import RankedCandidate
 
-__all__ = ["Monitor"]
+__all__ = ["LogFile", "Monitor"]
 
 # Number of slices of a sliding window; the oldest leaves when a new one begins.
 SLICES = 20
@@ -49,6 +50,26 @@ class Alarm:
     sentence: str
 
 
+class LogFile:
+    """A file to append to that is opened for each write: it may be moved, removed or full for a while."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ending = ""
+        self.write("")
+
+    def write(self, text: str) -> None:
+        # A failed write may leave half a line, which must not swallow the next.
+        text, self._ending = self._ending + text, "\n"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        self._ending = ""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
 class Monitor:
     """Figures since the start and over a sliding window, overall and per semantic type; drift; labelled answers.
 
@@ -67,6 +88,7 @@ class Monitor:
         alpha: probability of any false drift alarm, and again of one about the high tier's precision.
         log: receives every finished window and alarm as JSON lines. A failed write loses only its lines: the first
             failure warns, all are counted, and the next window tries again.
+        model: version of the model, for the lines of the log.
     """
 
     def __init__(
@@ -75,12 +97,13 @@ class Monitor:
         *,
         window: int = 2_000,
         alpha: float = 0.05,
-        log: TextIO | None = None,
+        log: TextIO | LogFile | None = None,
+        model: str | None = None,
     ) -> None:
         if window < SMALLEST_WINDOW or window % SLICES:
             raise ValueError(f"window {window} must be a multiple of {SLICES} and {SMALLEST_WINDOW} or more")
         self.reference, self.window, self.alpha = reference, window, alpha
-        self._log = log
+        self._log, self.model = log, model
         self._log_failures = 0
         self._lock = threading.Lock()
         self.reset()
@@ -94,6 +117,7 @@ class Monitor:
     def reset(self) -> None:
         """Forget everything seen so far."""
         with self._lock:
+            self._since = _now()
             # Sums of the complete slices.
             self._past = FiguresByType()
             self._truncated_pairs = 0
@@ -252,8 +276,10 @@ class Monitor:
     def _write(self, entries: Sequence[dict[str, Any]]) -> None:
         if self._log is None:
             return
+        # Windows of several processes, or of one before and after a restart, may be in one file.
+        about = {"time": _now(), "model": self.model, "since": self._since}
         try:
-            self._log.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+            self._log.write("".join(json.dumps(about | entry, ensure_ascii=False) + "\n" for entry in entries))
             self._log.flush()
         except (OSError, ValueError) as error:
             self._log_failures += 1
@@ -263,3 +289,7 @@ class Monitor:
                     "again. Make room for it; further failures are only counted, in log_failures",
                     stacklevel=2,
                 )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
