@@ -213,14 +213,14 @@ def test_no_answer_is_never_right(tmp_path):
 
 @pytest.mark.parametrize("chosen", [7, "", " ", ["C0009443"]])
 def test_a_choice_that_is_no_cui(tmp_path, chosen):
-    with pytest.raises(UserError, match="reviewed line 2: chosen must be a CUI, or null where no concept is right"):
+    with pytest.raises(UserError, match=r"reviewed\.jsonl:2: chosen must be a CUI, or null where no concept is right"):
         add(tmp_path, line(chosen=None), line(chosen=chosen))
     assert not (tmp_path / "corrections").exists()
 
 
 @pytest.mark.parametrize("chosen", ["Cold", "cold "])
 def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path, chosen):
-    with pytest.raises(UserError, match="line 1: chosen is the name of a candidate; write C0009264$"):
+    with pytest.raises(UserError, match=r"reviewed\.jsonl:1: chosen is the name of a candidate; write C0009264$"):
         add(tmp_path, line(candidates=[{"name": "Cold", "cui": "C0009264"}], chosen=chosen))
     assert not (tmp_path / "corrections").exists()
 
@@ -236,7 +236,9 @@ def test_a_choice_by_the_name_of_a_candidate_with_a_cui(tmp_path, chosen):
     ],
 )
 def test_a_choice_that_is_no_concept(tmp_path, candidates, chosen):
-    with pytest.raises(UserError, match=f"line 1: chosen must be a candidate or a CUI .*; found '{chosen}'$"):
+    with pytest.raises(
+        UserError, match=rf"reviewed\.jsonl:1: chosen must be a candidate or a CUI .*; found '{chosen}'$"
+    ):
         add(tmp_path, line(candidates=candidates, ranked=[], chosen=chosen))
 
 
@@ -256,6 +258,13 @@ def test_ids_that_a_table_program_has_rewritten_are_the_same(tmp_path, number):
 def test_ids_that_are_no_number_are_none(tmp_path):
     nothing = {"doc_id": float("nan"), "mention_id": float("nan")}
     assert add(tmp_path, line(**nothing, chosen=None), line("flu", **nothing, chosen=None))["corrections"] == 2
+
+
+def test_blank_lines_count_in_the_place_of_a_line(tmp_path):
+    path = write(tmp_path / "reviewed.jsonl", line(chosen=None))
+    path.write_text(path.read_text() + "\n" + json.dumps(line(chosen="")))
+    with pytest.raises(UserError, match=r"reviewed\.jsonl:3: chosen must be"):
+        add_feedback(tmp_path / "corrections", [path])
 
 
 def test_a_folder_without_a_name(tmp_path, monkeypatch):

@@ -102,11 +102,11 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
     counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed"), 0)
     for path in reviewed:
-        for number, logged in enumerate(read_predictions(path), start=1):
+        for logged in read_predictions(path):
             if "chosen" not in logged.row:
                 counts["unreviewed"] += 1
                 continue
-            row = _correction(logged, f"{path}, reviewed line {number}")
+            row = _correction(logged, f"{path}:{logged.line}")
             former = rows.pop(row["key"], None)
             counts["added" if former is None else "replaced"] += 1
             counts["changed"] += former is not None and former["chosen"] != row["chosen"]

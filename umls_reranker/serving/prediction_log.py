@@ -30,11 +30,13 @@ class LoggedMention:
         row: the object as it was read.
         types: names or ids of the mention's semantic types, as given.
         top: of the best candidate, None without candidates.
+        line: its number in the file, from 1; 0 if it is of none.
     """
 
     row: Mapping[str, Any]
     types: list[str]
     top: Top | None
+    line: int = 0
 
     @property
     def document(self) -> str | None:
@@ -68,7 +70,7 @@ def _predictions(path: Path) -> Iterator[LoggedMention]:
             if not line.strip():
                 continue
             try:
-                found = _logged(read_line(line))
+                found = _logged(read_line(line), number)
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise UserError(
                     f"{path}:{number}: not a line that umls-reranker rerank wrote, or not all of it"
@@ -76,7 +78,7 @@ def _predictions(path: Path) -> Iterator[LoggedMention]:
             yield found
 
 
-def _logged(row: dict[str, Any]) -> LoggedMention:
+def _logged(row: dict[str, Any], line: int) -> LoggedMention:
     """Any error means that the row is no prediction."""
     candidates, ranked, types = row["candidates"], row["ranked"], row.get("entity_type") or []
     types = [types] if isinstance(types, str) else types
@@ -99,7 +101,7 @@ def _logged(row: dict[str, Any]) -> LoggedMention:
             raise ValueError
     if not all(isinstance(text, str) for text in texts):
         raise TypeError
-    return LoggedMention(row, types, top)
+    return LoggedMention(row, types, top, line)
 
 
 def concept_of(candidate: Mapping[str, Any] | str) -> str:
