@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ErrorAnswer", "Refusal", "add_error_answers", "as_refusal", "error_answer"]
 
+# In place of "There was an error parsing the body" and "Not Found".
+CLEARER = {
+    400: "the body cannot be read; send JSON in UTF-8, neither compressed nor deeply nested",
+    404: "there is no such path; GET /openapi.json lists them all",
+}
+
 
 class ErrorAnswer(BaseModel):
     """The body of every error."""
@@ -78,7 +84,8 @@ def add_error_answers(app: FastAPI) -> None:
         return error_answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
 
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        answer = error_answer(error.status_code, "Validation", str(error.detail))
+        message = CLEARER.get(error.status_code, str(error.detail))
+        answer = error_answer(error.status_code, "Validation", message)
         answer.headers.update(error.headers or {})
         return answer
 
