@@ -38,7 +38,7 @@ def main() -> int:
     options = make_parser().parse_args()
     from umls_reranker.calibration.inputs import ALL_INPUTS
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.hub.model_folder import MANIFEST, REFERENCE, THRESHOLDS, verify_files
+    from umls_reranker.hub.model_folder import REFERENCE, THRESHOLDS, verify_files, version_digits
     from umls_reranker.review.corrections import RandomSample, load_feedback
     from umls_reranker.serving.monitoring.monitor import Monitor
     from umls_reranker.serving.monitoring.reference import Reference
@@ -57,7 +57,7 @@ def main() -> int:
     sample = RandomSample(load_feedback(options.feedback) if options.feedback else ())
     with options.lines.open("w", encoding="utf-8") if options.lines else nullcontext() as log:
         try:
-            monitor = Monitor(reference, window=window, alpha=alpha, log=log, model=info["sha256"][MANIFEST][:12])
+            monitor = Monitor(reference, window=window, alpha=alpha, log=log, model=version_digits(info))
         except ValueError as error:
             raise UserError(f"--window {window}: {error}") from None
         drawn = len(sample.waiting)

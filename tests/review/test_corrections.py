@@ -115,7 +115,7 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
         list(read_predictions(path))
 
 
-@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "feather"])
 def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
     path = tmp_path / f"log.{ending}"
     path.write_bytes(b"a table")

@@ -174,7 +174,7 @@ def find_certificate(
         documents: (n,) document of each mention; by default each mention is its own document.
     """
     scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    index = np.arange(len(scores)) if documents is None else document_index(documents)[0]
+    index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
 
     def sums(threshold: float, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         accepted = scores >= threshold
@@ -201,7 +201,7 @@ def find_certificate(
     if lowest is None:
         # If the sequence starts too far down, more documents must help there.
         cuts = [sums(threshold, correct) for threshold in (tested[:1] if usable.any() else thresholds)]
-        more = _documents_more(cuts, len(set(index.tolist())), target_precision, confidence)
+        more = _documents_more(cuts, count, target_precision, confidence)
         return Certificate(None, documents_worth, needed, documents_more=more)
     accepted = scores >= lowest
     return Certificate(lowest, documents_worth, needed, float(accepted.mean()), float(correct[accepted].mean()))

@@ -107,7 +107,7 @@ def with_interval(figure: Mapping[str, Any] | None, digits: int = 3) -> str:
     >>> with_interval({"value": 0.5, "low": 0.25, "high": 0.75}, 2)
     '0.50 (0.25-0.75)'
     """
-    ends = [figure.get(end) for end in ("low", "high")] if figure else [None]
+    ends = [(figure or {}).get(end) for end in ("low", "high")]
     text = number(figure, digits)
     return f"{text} ({'-'.join(number(end, digits) for end in ends)})" if all(map(is_there, ends)) else text
 

@@ -68,6 +68,7 @@ __all__ = [
     "save_copy",
     "verify_files",
     "verify_parts",
+    "version_digits",
     "write_calibration",
     "write_parts",
 ]
@@ -171,6 +172,11 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                 f"comes from another version, so take all parts from one revision, or run {PARTS[name]} again"
             )
     return info
+
+
+def version_digits(info: Mapping[str, Any]) -> str:
+    """Name of a version without a tag: the first digits of the manifest's hash, from the content of it."""
+    return info["sha256"][MANIFEST][:12]
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.lines import is_finite
 from ..data.cuis import normalize_cui
-from ..data.mention_files import read_line
+from ..data.mention_files import FORMATS, read_line
 from .monitoring.figures import Top
 
 __all__ = ["LoggedMention", "concept_of", "read_predictions"]
@@ -57,7 +57,7 @@ def read_predictions(path: Path) -> Iterator[LoggedMention]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the output of umls-reranker rerank")
-    if path.suffix in (".parquet", ".arrow"):
+    if FORMATS.get(path.suffix, "jsonl") != "jsonl":
         raise UserError(
             f"{path} is a table; predictions are read from JSON Lines: rerank into a file that ends in .jsonl"
         )

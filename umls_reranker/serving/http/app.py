@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from ...core.arguments import ServingArguments
 from ...core.version import __version__
-from ...hub.model_folder import MANIFEST, WEIGHTS
+from ...hub.model_folder import WEIGHTS, version_digits
 from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
@@ -160,4 +160,4 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
 
 def served_version(reranker: UMLSReranker, serving: ServingArguments) -> str:
     """Name of the model's version: the revision, or the first digits of the manifest's hash."""
-    return serving.served_revision or reranker.info["sha256"][MANIFEST][:12]
+    return serving.served_revision or version_digits(reranker.info)
