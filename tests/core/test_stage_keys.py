@@ -29,8 +29,8 @@ STALE = {
     "concept_source languages sources keep_suppressed term_types concept_types semantic_groups definition_sources "
     "relations obo_type_roots obo_synonym_scopes": "concepts",
     "on_error mention_source": "concepts mentions",
-    "map_retired_cuis expected_mentions train_share dev_share calibration_share context_chars "
-    "expand_abbreviations": "mentions",
+    "map_retired_cuis expected_mentions train_share dev_share calibration_share train_calibration_share "
+    "context_chars expand_abbreviations": "mentions",
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
     "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",

@@ -44,6 +44,25 @@ def test_shares_of_more_than_all_documents_are_refused(files):
         list(corpus_mentions(MentionArguments(dev_share=0.9, calibration_share=0.7), files, 13))
 
 
+def test_a_share_of_the_training_documents_calibrates(files):
+    (files["train_documents"][0]).write_text("".join(f"{number}\n" for number in range(1, 5)))
+    (files["dev_documents"][0]).write_text("".join(f"{number}\n" for number in range(5, 9)))
+    (files["test_documents"][0]).write_text("9\n")
+
+    def splits(share):
+        settings = MentionArguments(dev_share=0.3, calibration_share=0.7, train_calibration_share=share)
+        return {mention.doc_id: split for split, mention in corpus_mentions(settings, files, 13)}
+
+    moved = splits(0.5)
+    assert {moved[str(number)] for number in range(1, 5)} == {"train", "calibration"}
+    # Documents of the other lists stay where they are.
+    assert {name: split for name, split in moved.items() if int(name) > 4} == {
+        name: split for name, split in splits(0.0).items() if int(name) > 4
+    }
+    with pytest.raises(UserError, match="train_calibration_share: 1.0 must be 0 or more and below 1"):
+        splits(1.0)
+
+
 def test_without_listed_test_documents_a_share_is_left_for_them(files):
     del files["test_documents"]
     with pytest.raises(UserError, match="must be above 0 and leave a share for the test split"):

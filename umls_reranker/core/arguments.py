@@ -191,6 +191,11 @@ class MentionArguments:
     )
     dev_share: float = recipe_key(0.2, "share of the held-out documents for early stopping")
     calibration_share: float = recipe_key(0.4, "share of the held-out documents for calibrator and thresholds")
+    train_calibration_share: float = recipe_key(
+        0.0,
+        "share of the documents of train_documents that calibrate instead: the certified share grows with calibration "
+        "documents, and training needs fewer than a corpus has",
+    )
     context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0)
     expand_abbreviations: bool = recipe_key(
         False, "pubtator: replace mentions that are abbreviations by the long form that their document defines"

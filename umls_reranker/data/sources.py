@@ -179,13 +179,20 @@ def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path
         for name in ("train_documents", "dev_documents", "test_documents")
         if name in files
     }
+    moved = mentions.train_calibration_share
+    if not 0 <= moved < 1:
+        raise UserError(f"train_calibration_share: {moved} must be 0 or more and below 1")
+    shares_of = {
+        "train_documents": {"calibration": moved, "train": 1.0 - moved},
+        "dev_documents": shares,
+        "test_documents": {"test": 1.0},
+    }
     split_of: dict[str, str] = {}
     for name, ids in listed.items():
         for doc_id in ids:
             if doc_id in split_of:
                 raise UserError(f"document {doc_id} is in two of the document lists; splits must not share documents")
-            fixed = {"train_documents": "train", "test_documents": "test"}.get(name)
-            split_of[doc_id] = fixed or assign_split(doc_id, shares, seed)
+            split_of[doc_id] = assign_split(doc_id, shares_of[name], seed)
     return split_of
 
 
