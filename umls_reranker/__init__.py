@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .core.version import __version__
 
 if TYPE_CHECKING:
-    from .calibration.certificate import Certificate, certify
+    from .calibration.certificate import Certificate
+    from .calibration.certify import certify
     from .calibration.decisions import RankedCandidate
     from .core.errors import UserError
     from .data.concepts import ConceptTable
@@ -42,7 +43,7 @@ _HOMES = {
     "RankedCandidate": ".calibration.decisions",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
-    "certify": ".calibration.certificate",
+    "certify": ".calibration.certify",
 }
 
 

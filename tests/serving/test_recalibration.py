@@ -240,7 +240,9 @@ def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypat
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
     said = capsys.readouterr().out
     assert re.search(
-        r"count for \d\d of equal size, and 59 or more are needed; about \d+ more documents like these would do", said
+        r"count for \d\d of equal size, and 59 or more are needed; an estimate: a second try needs other documents, about "
+        r"\d+ of them for even odds",
+        said,
     )
     assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None
 

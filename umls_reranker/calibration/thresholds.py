@@ -4,7 +4,7 @@ A `ThresholdTable` holds three thresholds for every semantic type seen in the ca
 
 * ``accept``: the F1-optimal one over pairs, shrunk toward the parent's by support;
 * ``high``: one for all types, the lowest with certified precision of the whole tier (`certificate`), but never below
-  ``accept``; None if nothing is certified or the type's own mentions contradict it;
+  ``accept``; None if nothing is certified;
 * ``low``: reached by 99 % of the correct top candidates; below it a candidate is rejected.
 
 A type falls back along its lineage: itself, the ancestors in its semantic group, the group, "default". Loading and
@@ -20,14 +20,15 @@ import numpy as np
 from ..core.errors import UserError
 from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
-from .certificate import Certificate, doubt, find_certificate
+from .certificate import Certificate, find_certificate, outlook
 from .lineage import DEFAULT, lineage, memberships
+from .precision_test import PrecisionTest
 from .resampling import document_index
 from .score_maps import Types
 
 __all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold", "load_thresholds", "thresholds_content"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99
 
@@ -89,6 +90,9 @@ class ThresholdTable:
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: the promise of the high-confidence tier.
         certificate: the basis of this promise; None in a table that was not fitted.
+        contradicted: for information, nodes whose own calibration mentions in the tier contradict the promise: the
+            certificate's test finds their precision below the target. They stay in the tier, whose certificate is of
+            all types together.
     """
 
     def __init__(
@@ -98,9 +102,11 @@ class ThresholdTable:
         target_precision: float = 0.95,
         confidence: float = 0.95,
         certificate: Certificate | None = None,
+        contradicted: Sequence[str] = (),
     ) -> None:
         self.rows = rows
         self.certificate = certificate
+        self.contradicted = tuple(contradicted)
         self.hierarchy = hierarchy
         self.target_precision = target_precision
         self.confidence = confidence
@@ -124,6 +130,7 @@ class ThresholdTable:
         shrinkage: float = 1000.0,
         target_precision: float = 0.95,
         confidence: float = 0.95,
+        has_outlook: bool = False,
     ) -> "ThresholdTable":
         """Thresholds from the candidate lists of the calibration split.
 
@@ -139,15 +146,16 @@ class ThresholdTable:
             complete: (n_mentions,) bool, whether a mention came with all that the model reads; all are unless given.
                 Others are never in the high tier, so they have no say in what it takes.
             min_positives: gold pairs below which a node takes its parent's acceptance threshold as it is.
-            min_mentions: correct top candidates below which a node takes its parent's low threshold, and top
-                candidates in the high tier below which it is left out of the tier with its parent.
+            min_mentions: correct top candidates below which a node takes its parent's low threshold.
             shrinkage: gold pairs k at which a node's own F1 threshold and its parent's count equally: own weight
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
 
+            target_precision, confidence: of the certificate.
+            has_outlook: whether the certificate says what other numbers of documents would give (`outlook`).
+
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
-        own type's acceptance threshold. Afterwards a type is left out of it where the mentions that it serves there
-        contradict the promise: the certificate's test finds their precision below the target.
+        own type's acceptance threshold.
 
         Raises:
             UserError: there is no gold pair.
@@ -201,19 +209,22 @@ class ThresholdTable:
             tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
         accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
-        certificate = find_certificate(
-            np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
-        )
+        served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
+        certificate = find_certificate(*served)
+        contradicted: list[str] = []
         if certificate.threshold is not None:
-            # A mention of several types is served by the first.
-            known = [tuple(filter(hierarchy.resolve, names))[:1] for names in coded.sets]
-            _, serves = memberships(replace(coded, sets=known), hierarchy)
-            nobody = np.zeros(len(tops.p), bool)
-            inside = {node: serves[node][top_code] if node in serves else nobody for node in rows}
-            rows = _with_high(
-                rows, hierarchy, certificate.threshold, tops, inside, documents, target_precision, min_mentions
-            )
-        return cls(rows, hierarchy, target_precision, confidence, certificate)
+            threshold = certificate.threshold
+            rows = {node: replace(row, high=max(threshold, row.accept)) for node, row in rows.items()}
+            in_tier = tops.p >= np.maximum(threshold, accept)
+            # The certificate's test with correct and incorrect exchanged.
+            test = PrecisionTest(1.0 - target_precision, confidence, certificate.size_power)
+            inside = {node: in_tier & has[top_code] for node, has in members.items() if node != DEFAULT}
+            contradicted = [
+                node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
+            ]
+        if has_outlook and len(tops.p):
+            certificate = replace(certificate, outlook=outlook(*served))
+        return cls(rows, hierarchy, target_precision, confidence, certificate, sorted(contradicted))
 
     @classmethod
     def uncertified(cls) -> "ThresholdTable":
@@ -248,6 +259,7 @@ class ThresholdTable:
         """Its entry in ``thresholds.json``."""
         return {
             "certificate": None if self.certificate is None else asdict(self.certificate),
+            "contradicted": list(self.contradicted),
             "default": asdict(self.rows[DEFAULT]),
             "types": {node: asdict(row) for node, row in sorted(self.rows.items()) if node != DEFAULT},
         }
@@ -290,7 +302,9 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                 if not 0.0 <= row.low <= row.accept <= (1.0 if row.high is None else row.high) <= 1.0:
                     raise TypeError(f"thresholds of {node} are not in order")
             certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
-            tables[str(entry["name"])] = ThresholdTable(rows, hierarchy, *promise, certificate)
+            tables[str(entry["name"])] = ThresholdTable(
+                rows, hierarchy, *promise, certificate, tuple(map(str, entry["contradicted"]))
+            )
         if not tables:
             raise TypeError("inputs is empty")
         return tables
@@ -313,34 +327,7 @@ class _Sorted:
         return cls(p[order], np.asarray(y)[order].astype(np.int8), order if mention is None else mention[order])
 
 
-def _with_high(
-    rows: dict[str, TypeThreshold],
-    hierarchy: TypeHierarchy,
-    threshold: float,
-    tops: _Sorted,
-    inside: dict[str, np.ndarray],
-    documents: np.ndarray,
-    target: float,
-    min_mentions: int,
-) -> dict[str, TypeThreshold]:
-    """The rows with the certified threshold, without the types that are left out of the tier.
-
-    Args:
-        rows: from the root down.
-        inside: node -> (k,) whether it serves each of `tops`.
-        documents: (k,) index of their documents.
-    """
-    found: dict[str, TypeThreshold] = {}
-    for node, row in rows.items():
-        high: float | None = max(threshold, row.accept)
-        if node != DEFAULT:
-            parent = found[lineage(node, hierarchy)[1]]
-            served = inside[node] & (tops.p >= high)
-            size, right = (np.bincount(documents[served], w) for w in (None, tops.y[served]))
-            # The certificate's test with right and wrong exchanged, at the same level of 5 %.
-            wrong, size = (size - right)[size > 0], size[size > 0]
-            contradicted = doubt(size, wrong, 1.0 - target) < 0.05
-            if contradicted or (parent.high is None and size.sum() < min_mentions):
-                high = None
-        found[node] = replace(row, high=high)
-    return found
+def _fails(test: PrecisionTest, correct: np.ndarray, documents: np.ndarray) -> bool:
+    """Whether so many answers are incorrect that `test` finds their share above its target."""
+    size, right = (np.bincount(documents, weights) for weights in (None, correct))
+    return test.p_value(size[size > 0], (size - right)[size > 0]) <= 1.0 - test.confidence

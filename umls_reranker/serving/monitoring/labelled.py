@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...calibration.certificate import clopper_pearson_lower
+from ...calibration.precision_test import clopper_pearson_lower
 from ...calibration.reliability import calibration_report
 from ...calibration.thresholds import TIERS
 from .drift import spent

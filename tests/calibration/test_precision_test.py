@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from scipy.stats import beta, binom
+
+from umls_reranker.calibration.precision_test import SIZE_POWERS, PrecisionTest, clopper_pearson_lower
+
+TEST = PrecisionTest()
+
+
+def p_value(size, right):
+    return TEST.p_value(np.asarray(size), np.asarray(right, float))
+
+
+def test_clopper_pearson_is_the_exact_bound():
+    assert clopper_pearson_lower(59, 59) == pytest.approx(0.05 ** (1 / 59))
+    assert clopper_pearson_lower(0, 10) == 0.0
+    np.testing.assert_allclose(clopper_pearson_lower([90, 95], [100, 100], 0.99), beta.ppf(0.01, [90, 95], [11, 6]))
+    # At the bound itself, as many successes or more have probability 5 %.
+    assert binom.sf(89, 100, clopper_pearson_lower(90, 100)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("n", "right"), [(59, 59), (200, 198), (400, 390), (1000, 965)])
+def test_of_single_mentions_it_is_the_binomial_test(n, right):
+    assert p_value(np.ones(n), np.arange(n) < right) == pytest.approx(binom.sf(right - 1, n, 0.95), rel=0.01)
+
+
+def test_the_p_value_is_the_chance_of_reweighted_documents():
+    rng = np.random.default_rng(0)
+    size = rng.integers(1, 30, 150)
+    right = rng.binomial(size, 0.98)
+    added = np.sum(size**1.5) / np.sum(size**0.5)
+    surplus = np.append(right - 0.95 * size, -0.95 * added)
+    simulated = np.mean(rng.exponential(size=(200_000, 151)) @ surplus <= 0)
+    assert simulated > 0.01
+    assert p_value(size, right) == pytest.approx(simulated, rel=0.05)
+
+
+def test_where_the_precision_seen_is_not_above_the_target():
+    assert p_value(np.full(100, 10), np.full(100, 9)) == 1.0
+    assert p_value(np.empty(0), np.empty(0)) == 1.0
+    # Hardly above it, with the document that is added: 1,000 x 0.95 of 1,019 and a little more.
+    assert p_value(np.ones(1000), np.arange(1000) < 951) == pytest.approx(0.5, abs=0.05)
+
+
+def test_right_documents_are_worth_their_number_and_not_their_mentions():
+    assert p_value(np.full(59, 40), np.full(59, 40)) == pytest.approx(p_value(np.ones(59), np.ones(59)))
+    assert p_value(np.full(58, 40), np.full(58, 40)) > 0.05
+    # One document as large as all others together leaves little.
+    size = np.append(np.full(200, 10), 2000)
+    assert p_value(size, size) > 0.2 > 0.001 > p_value(size[:-1], size[:-1])
+
+
+def mixed_sizes(documents, share, times, wrong, draws, seed=0):
+    """Documents of 10 mentions, and a share of them that are larger and wholly wrong with some chance."""
+    rng = np.random.default_rng(seed)
+    is_large = rng.random((draws, documents)) < share
+    size = np.where(is_large, 10 * times, 10)
+    return size, np.where(is_large & (rng.random(size.shape) < wrong), 0, size)
+
+
+@pytest.mark.parametrize(("share", "times", "wrong"), [(0.05, 5, 0.245), (0.017, 10, 0.35), (0.011, 10, 0.5)])
+def test_a_few_large_documents_that_are_often_wrong_do_not_pass(share, times, wrong):
+    # The precision of all is just below 0.95. Draws without a large document show nothing about large ones.
+    size, right = mixed_sizes(180, share, times, wrong, draws=400)
+    seen = size.max(axis=1) > 10
+    tests = {kinds: TEST.for_sizes(np.repeat([10, 10 * times], kinds)) for kinds in set(_kinds(size[seen]))}
+    draws = list(zip(_kinds(size[seen]), size[seen], right[seen], strict=True))
+    assert np.mean([tests[kinds].p_value(n, r) <= 0.05 for kinds, n, r in draws]) <= 0.075
+    # With the smallest power it is broken.
+    assert np.mean([p_value(n, r) <= 0.05 for _, n, r in draws]) > 0.1
+
+
+def _kinds(size):
+    return [((n == n.min()).sum(), (n > n.min()).sum()) for n in size]
+
+
+def test_documents_alike_take_the_smallest_power_and_few_large_ones_a_larger():
+    assert TEST.for_sizes(np.full(100, 7)).size_power == SIZE_POWERS[0]
+    assert TEST.for_sizes(np.random.default_rng(0).poisson(14, 180) + 1).size_power == SIZE_POWERS[0]
+    assert TEST.for_sizes(np.repeat([10, 100], [177, 3])).size_power >= 2
+    assert TEST.for_sizes(np.repeat([10, 50], [171, 9])) == TEST.for_sizes(np.repeat([50, 10], [9, 171]))
+
+
+def test_the_added_document_is_a_weighted_mean_of_the_sizes():
+    size = np.array([1, 4, 4])
+    for power, added in ((0.5, 17 / 5), (1.0, 33 / 9), (float("inf"), 4.0)):
+        test = PrecisionTest(size_power=power)
+        assert test.added_size(size, np.ones((1, 3))) == pytest.approx(added)
+        # Counts are as good as documents.
+        assert test.added_size(np.array([1, 4, 9]), np.array([[1, 2, 0]])) == pytest.approx(added)
+        assert test.effective(size) == pytest.approx(9 / added)
+
+
+def test_draws_at_once_are_tests_one_by_one():
+    rng = np.random.default_rng(0)
+    kinds, right = np.array([1, 3, 3, 8, 20]), np.array([1, 3, 2, 8, 18])
+    counts = np.vstack([rng.poisson([60, 40, 3, 20, 1], (20, 5)), [[0, 0, 0, 0, 0]], [[0, 0, 9, 0, 0]]])
+    each = [TEST.p_value(np.repeat(kinds, row), np.repeat(right, row)) for row in counts]
+    np.testing.assert_allclose(TEST.p_values(kinds, right, counts), each, rtol=1e-9)
+    assert each[-2:] == [1.0, 1.0] and min(each) < 0.02
+
+
+def test_a_stated_assumption_about_the_worst_document_asks_for_fewer():
+    half = PrecisionTest(most_wrong=0.5)
+    assert (TEST.needed, half.needed, PrecisionTest(0.99).needed, PrecisionTest(confidence=0.999).needed) == (
+        59,
+        29,
+        299,
+        135,
+    )
+    assert half.p_value(np.ones(29), np.ones(29)) <= 0.05 < half.p_value(np.ones(28), np.ones(28))
+
+
+def test_the_estimate_of_documents_is_of_the_test_itself():
+    size, right = np.full(40, 10), np.full(40, 10)
+    right[0] = 4
+    found = TEST.documents_estimate(size, right, 40)
+
+    def share_that_passes(number, draws=400):
+        # What forty documents say about all: shares of the Bayesian bootstrap, with half a wrong document.
+        rng = np.random.default_rng(5)
+        shares = rng.dirichlet(np.append(np.ones(40), 0.5), draws)
+        drawn = [rng.multinomial(number, row) for row in shares]
+        kinds = np.append(size, 10), np.append(right, 0)
+        return np.mean(TEST.p_values(*kinds, np.array(drawn)) <= 0.05)
+
+    assert share_that_passes(found.even) == pytest.approx(0.5, abs=0.12)
+    assert share_that_passes(found.likely) == pytest.approx(0.8, abs=0.12)
+    # Documents without an accepted mention count among those that are drawn.
+    assert TEST.documents_estimate(size, right, 400).even == pytest.approx(10 * found.even, rel=0.35)
+    # Of other targets, the same documents: more for a higher one, and none that would do.
+    evens = [PrecisionTest(target).documents_estimate(size, right, 40).even for target in (0.8, 0.9, 0.95, 0.97)]
+    assert evens == sorted(evens)
+    assert PrecisionTest(0.99).documents_estimate(size, right, 40) == (None, None)
+    assert TEST.documents_estimate(np.empty(0, int), np.empty(0), 3) == (None, None)
