@@ -77,7 +77,9 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     former, calibrator = (read_json(run / "model" / "calibrator.json") for run in (finished.folder, new))
     count = len(load_from_disk(str(corrections)))
     fitted = calibrator["fitted_on"]
-    assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
+    nothing = dict.fromkeys(fitted["corrections"]["left_out"], 0)
+    assert fitted["corrections"] == {"used": count, "certifying": 6, "left_out": nothing}
+    assert "6 of them were drawn at random and count for certificates" in outcome.out
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
