@@ -450,7 +450,8 @@ class MonitoringArguments:
     monitor_window: int = recipe_key(2000, "mentions per window that is compared with the model's test split")
     monitor_alpha: float = recipe_key(
         0.05,
-        "probability that a monitor ever raises an alarm without drift, over all its windows",
+        "about the probability that a monitor ever raises a false alarm, half of it for drift, half for the "
+        "precision of the tier high; each process, and each start of one, spends it anew",
         least=1e-6,
         most=0.5,
     )
