@@ -22,7 +22,7 @@ def verdicts(comparison):
     return {difference.name: difference.verdict for difference in comparison.differences}
 
 
-def test_a_version_beside_itself_shows_no_difference():
+def test_a_version_next_to_itself_is_not_inferior():
     comparison = compare(FORMER, FORMER)
     assert set(verdicts(comparison).values()) == {"not inferior"} and comparison.passes
     assert (comparison.gained, comparison.lost, comparison.mcnemar_p) == (0, 0, 1.0)
