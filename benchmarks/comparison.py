@@ -1,10 +1,13 @@
 #!/usr/bin/env python
-"""How often a version that is as good as the former is called worse, by the interval and the number of documents.
+"""How often a version that is as good as the former is called worse, and how often it is shown to be as good.
 
     python benchmarks/comparison.py --draws 1000
+    python benchmarks/comparison.py --draws 300 --margin 0.02
 
 Both versions are drawn alike: answers that differ, or go wrong together, by document; documents of many sizes. The
-verdict is that of `evaluation.comparison.compare`: any of three figures, at 95 % for the three together.
+verdict is that of `evaluation.comparison.compare`: any of three figures, at 95 % for the three together. The first
+form compares intervals by the number of documents; the second gives the verdicts by the size of the test split and the
+share of answers in which the versions differ.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import numpy as np
 
 from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums, ratio
+from umls_reranker.evaluation.comparison import BRIER_PART, CANNOT_TELL, WORSE, Figure
 from umls_reranker.evaluation.outcomes import sums_to_f1
 
 DOCUMENTS = (10, 20, 40)
@@ -23,6 +27,11 @@ SIZES = {
     "Poisson(8) mentions": lambda rng, n: 1 + rng.poisson(8, n),
     "Pareto(1.2) mentions": lambda rng, n: np.minimum(1 + (8 * rng.pareto(1.2, n)).astype(int), 400),
 }
+
+# Documents of a test split and their mean number of mentions: MedMentions, as many mentions as the quickstart, few.
+SPLITS = ((168, 45), (500, 2.25), (60, 10))
+# Share of answers that a version draws anew.
+DRAWN_ANEW = (0.05, 0.1, 0.2, 0.4)
 
 
 def by_document(correlation: float):
@@ -70,11 +79,56 @@ def called_worse(found, interval) -> bool:
     return any(is_worse(*figure) for figure in found)
 
 
+def verdict(
+    rng: np.random.Generator, documents: int, mentions: float, anew: float, margin: float
+) -> tuple[str, float]:
+    """Of two versions that are right with the same probability, and the share of mentions in which they differ."""
+    sizes = 1 + rng.poisson(rng.gamma(2.0, (mentions - 1) / 2, documents))
+    index = np.repeat(np.arange(documents), sizes)
+    quality = by_document(0.1)(rng, documents)[index]
+    log_odds = np.log(quality / (1 - quality)) + 1.5 * rng.normal(size=len(index))
+    p, one = 1 / (1 + np.exp(-log_odds)), np.ones(len(index))
+    common = rng.random(len(index)) < p
+    columns: dict[str, list] = {"accuracy": [], "answers": [], "brier": []}
+    for _ in range(2):
+        right = np.where(rng.random(len(index)) < anew, rng.random(len(index)) < p, common)
+        score = 1 / (1 + np.exp(-log_odds - 0.3 * rng.normal(size=len(index))))
+        columns["accuracy"].append([right, one])
+        columns["answers"].append([(score > 0.5) & right, score > 0.5, one])
+        columns["brier"].append([(score - right) ** 2, one])
+    found = (
+        Figure(*columns["accuracy"], ratio, margin),
+        Figure(*columns["answers"], sums_to_f1, margin),
+        Figure(*columns["brier"], ratio, BRIER_PART * margin, higher_is_better=False),
+    )
+    verdicts = {figure.difference("", index, documents, LEVEL).verdict for figure in found}
+    (ours, _), (theirs, _) = columns["accuracy"]
+    return next((name for name in (WORSE, CANNOT_TELL) if name in verdicts), "passes"), float((ours != theirs).mean())
+
+
+def print_verdicts(draws: int, seed: int, margin: float) -> None:
+    """A table of `verdict`."""
+    names = ("passes", CANNOT_TELL, WORSE)
+    print("| documents | mentions each | answers that differ |", " | ".join(names), "|")
+    print("|--:" * (3 + len(names)) + "|")
+    for documents, mentions in SPLITS:
+        for anew in DRAWN_ANEW:
+            rng = np.random.default_rng(seed)
+            drawn = [verdict(rng, documents, mentions, anew, margin) for _ in range(draws)]
+            differ = 100 * np.mean([share for _, share in drawn])
+            cells = [f"{100 * np.mean([said == name for said, _ in drawn]):.1f}" for name in names]
+            print(f"| {documents} | {mentions:g} | {differ:.1f} % |", " | ".join(cells), "|", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--margin", type=float, help="print verdicts with this margin instead")
     options = parser.parse_args()
+    if options.margin is not None:
+        print_verdicts(options.draws, options.seed, options.margin)
+        return
     intervals = {
         "jackknife": lambda sums, statistic: jackknife_sums(sums, statistic, confidence=LEVEL),
         "bootstrap": lambda sums, statistic: bootstrap_sums(sums, statistic, confidence=LEVEL, resamples=400),

@@ -27,6 +27,11 @@ def main() -> None:
         f"{counts['added']:,} added, {counts['replaced']:,} replaced, {counts['changed']:,} of these with another "
         f"concept; {counts['unreviewed']:,} lines without a choice; now {counts['corrections']:,} corrections"
     )
+    if counts["unreviewed_of_sample"]:
+        print(
+            f"{counts['unreviewed_of_sample']:,} of the lines without a choice were drawn at random; if these are the "
+            "hard ones, the rest of the sample looks too good: choose for them too, or cut the sample at the first"
+        )
 
 
 if __name__ == "__main__":

@@ -189,8 +189,12 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())
-    print(f"{used:,} corrections added to {len(candidates):,} mentions; left out: {lost}")
-    facts = {"corrections": {"used": used, "left_out": lost}}
+    certifying = sum(row_mentions["certifies"][len(candidates) :])
+    print(
+        f"{used:,} corrections added to {len(candidates):,} mentions; {certifying:,} of them were drawn at random and "
+        f"count for certificates; left out: {lost}"
+    )
+    facts = {"corrections": {"used": used, "certifying": certifying, "left_out": lost}}
     if (run.path / LINEAGE).is_file():
         facts |= read_json(run.path / LINEAGE)
     return rows, row_mentions, facts

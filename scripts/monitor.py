@@ -27,7 +27,11 @@ def make_parser() -> CommandParser:
     parser.add_argument("model", help="folder or Hub id of the model, or a recipe that names it")
     parser.add_argument("predictions", type=Path, help="JSON Lines file that umls-reranker rerank wrote")
     parser.add_argument("--window", type=int, help="mentions per tested window (default: the recipe's, or 2000)")
-    parser.add_argument("--alpha", type=float, help="probability of any false alarm (default: the recipe's, or 0.05)")
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        help="about the probability of any false alarm of this call (default: the recipe's, or 0.05)",
+    )
     parser.add_argument("--feedback", type=Path, help="folder of corrections (umls-reranker add_feedback)")
     parser.add_argument("--lines", type=Path, help="write every window and alarm to this file as JSON lines")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON, also per semantic type")

@@ -5,7 +5,8 @@
     umls-reranker publish quickstart --repo_id org/my-reranker --tag v1.0.0 --dry_run
 
 Needs a token with write access: HF_TOKEN, or `hf auth login`. A dry run checks everything and sends nothing. A model
-that is worse than the one in the repo, on the same test mentions, is refused unless --force_worse is given.
+that is worse than the one in the repo on the same test mentions, or not shown to be as good within --margin, is
+refused unless --force_worse is given.
 """
 
 import sys
@@ -33,6 +34,7 @@ def main() -> None:
         options.tag,
         private=options.private,
         message=options.commit_message,
+        margin=recipe.evaluation.margin,
         force_worse=options.force_worse,
         dry_run=recipe.run.dry_run,
     )

@@ -5,8 +5,9 @@
     umls-reranker validate quickstart --against org/my-reranker@v1.0.0
 
 Prints each target of the recipe with the measured value, its 95 % interval, what it was measured on, and PASS, FAIL or
-CANNOT TELL. With --against, also says whether the model is worse than a former version on the same mentions. Writes
-checklist.json into the run folder. The exit code is 1 if a check fails or the model got worse.
+CANNOT TELL. With --against, also says whether the model is worse than a former version on the same mentions, or as
+good within --margin. Writes checklist.json into the run folder. The exit code is 1 if a check fails, or if the model
+is worse than the former version or not shown to be as good.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -54,7 +55,7 @@ def main() -> int:
     if options.against:
         former = Outcomes.load(find_outcomes(options.against))
         present = Outcomes.load(run.path / "report" / OUTCOMES_FILE)
-        comparison = compare(present, former)
+        comparison = compare(present, former, margin=recipe.evaluation.margin)
     if recipe.run.dry_run:
         would_make("checklist", run.path / "checklist.json")
         return 0
@@ -65,7 +66,7 @@ def main() -> int:
         replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
         checks = replay_checks(reranker, *replayed, ConceptTable.load(run.path / "concepts")) + checks
         content = {
-            "schema_version": 2,
+            "schema_version": 3,
             "report_key": report_key,
             "checks": [asdict(check) for check in checks],
             "against": options.against,
@@ -81,8 +82,8 @@ def main() -> int:
         + (f"; too little support to tell: {', '.join(open_)}" if open_ else "")
     )
     if comparison:
-        print(f"\n{comparison.table()}\n\nbeside {options.against}: {comparison.sentence()}")
-    return 1 if failed or (comparison and comparison.worse) else 0
+        print(f"\n{comparison.table()}\n\ncompared with {options.against}: {comparison.sentence()}")
+    return 1 if failed or (comparison and not comparison.passes) else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def make_lists(
         np.ones(count, int),
         np.asarray(gold),
         np.ones(count, bool),
+        np.ones(count, bool),
     )
     return AnnotatedLists(**vars(lists), annotations=annotations)
 

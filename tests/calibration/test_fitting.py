@@ -15,7 +15,6 @@ from umls_reranker.calibration.probabilities import calibrated_scores, kept
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
-from umls_reranker.data.mentions import FEEDBACK_PREFIX
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
@@ -91,13 +90,13 @@ def test_one_document_leaves_nothing_to_hold_out():
     assert fit(lists(documents=1))[1]["thresholds_on_held_out_documents"] is False
 
 
-def test_mentions_of_unknown_documents_have_no_say_in_the_certificate():
+def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     given, logits = lists(n=400, documents=100, spread=12.0)
-    documents = np.where(np.arange(400) < 100, FEEDBACK_PREFIX, given.annotations.documents)
-    given = replace(given, annotations=replace(given.annotations, documents=documents))
-    certificate = fit((given, logits), target_precision=0.8)[0].thresholds.certificate
-    # As one document, these 100 mentions would leave hardly any.
-    assert certificate.threshold is not None and 50 < certificate.documents <= 100
+    certifies = np.arange(400) % 100 >= 25
+    marked = replace(given, annotations=replace(given.annotations, certifies=certifies))
+    table, usual = (fit((each, logits), target_precision=0.8)[0].thresholds for each in (marked, given))
+    assert table.certificate.threshold is not None and 50 < table.certificate.documents <= 75
+    assert usual.certificate.documents > 75 and table.rows["default"].accept == usual.rows["default"].accept
 
 
 def test_listwise_without_features_fuses_the_cross_encoder_alone():

@@ -63,7 +63,7 @@ STALE = {
     "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory "
     "dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
     "ddp_static_graph ddp_timeout": "",
-    "encoder_save_steps device cache_dir overwrite dry_run run_name output_dir example_mentions targets "
+    "encoder_save_steps device cache_dir overwrite dry_run run_name output_dir example_mentions targets margin "
     "stage_minutes": "",
     "repo_id tag private commit_message force_worse": "",
     "served_model served_revision served_index accept_tier backend token_budget batch_deadline_ms batch_mentions host "

@@ -22,17 +22,20 @@ def verdicts(comparison):
     return {difference.name: difference.verdict for difference in comparison.differences}
 
 
-def test_a_version_beside_itself_shows_no_difference():
+def test_a_version_next_to_itself_is_not_inferior():
     comparison = compare(FORMER, FORMER)
-    assert set(verdicts(comparison).values()) == {"no difference shown"} and comparison.worse == []
+    assert set(verdicts(comparison).values()) == {"not inferior"} and comparison.passes
     assert (comparison.gained, comparison.lost, comparison.mcnemar_p) == (0, 0, 1.0)
-    assert comparison.sentence() == "not shown to be worse on the same 600 mentions of 60 documents"
+    assert comparison.sentence() == (
+        "not inferior on the same 600 mentions of 60 documents, within a margin of 0.02 (0.01 of brier_of_top)"
+    )
+    assert compare(FORMER, FORMER, margin=0.0).passes
 
 
 def test_a_worse_version_is_found_out():
     comparison = compare(with_flips(0.1), FORMER)
     assert set(verdicts(comparison).values()) == {"worse"}
-    assert comparison.gained == 0 and comparison.lost > 30 and comparison.mcnemar_p < 1e-9
+    assert not comparison.passes and comparison.gained == 0 and comparison.lost > 30 and comparison.mcnemar_p < 1e-9
     (accuracy, *_) = comparison.differences
     assert accuracy.former == FORMER.correct.mean() and accuracy.high < 0
     assert comparison.sentence().startswith("worse on the same 600 mentions of 60 documents: acc@1 0.")
@@ -40,14 +43,48 @@ def test_a_worse_version_is_found_out():
 
 
 def test_a_better_version_is_called_so():
-    assert verdicts(compare(with_flips(0.1, to=0), FORMER))["acc@1"] == "better"
+    comparison = compare(with_flips(0.1, to=0), FORMER, margin=0.03)
+    assert verdicts(comparison)["acc@1"] == "better" and comparison.passes
+    assert comparison.sentence().endswith("(0.015 of brier_of_top); better in acc@1 and right_answers_f1")
+
+
+def exchanged(count):
+    """The former version, with as many of its right answers turned wrong as of its wrong ones turned right."""
+    rank, rng = FORMER.rank.copy(), np.random.default_rng(2)
+    for side, to in ((rank == 0, -1), (rank != 0, 0)):
+        rank[rng.permutation(np.flatnonzero(side))[:count]] = to
+    return replace(FORMER, rank=rank)
+
+
+def test_an_interval_that_reaches_beyond_the_margin_tells_nothing():
+    comparison = compare(exchanged(30), FORMER)
+    accuracy, _, brier = comparison.differences
+    assert accuracy.present == accuracy.former and accuracy.low < -0.02 and brier.high > 0.01
+    assert set(verdicts(comparison).values()) == {"cannot tell"} and not comparison.passes and not comparison.worse
+    said = comparison.sentence()
+    assert said.startswith(
+        "cannot tell on the same 600 mentions of 60 documents: the interval of acc@1 reaches "
+        f"{accuracy.low:.4f}, beyond the margin of 0.02"
+    )
+    assert f"brier_of_top reaches {brier.high:+.4f}, beyond the margin of 0.01; evaluate on more documents" in said
+    assert compare(exchanged(30), FORMER, margin=0.1).passes
+
+
+def test_the_margin_decides_about_the_bad_end_alone():
+    low = compare(exchanged(5), FORMER).differences[0].low
+    for margin, verdict in ((-low + 1e-9, "not inferior"), (-low - 1e-9, "cannot tell")):
+        assert verdicts(compare(exchanged(5), FORMER, margin=margin))["acc@1"] == verdict
+
+
+def test_worse_within_the_margin_is_worse():
+    assert verdicts(compare(with_flips(0.1), FORMER, margin=0.5))["acc@1"] == "worse"
 
 
 def test_worse_calibration_alone_is_worse():
     present = replace(FORMER, score=np.sqrt(FORMER.score))
     assert verdicts(compare(present, FORMER)) == {
-        "acc@1": "no difference shown",
-        "right_answers_f1": "no difference shown",
+        "acc@1": "not inferior",
+        "right_answers_f1": "not inferior",
         "brier_of_top": "worse",
     }
 

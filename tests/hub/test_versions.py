@@ -15,6 +15,12 @@ from umls_reranker.hub.publish import find_outcomes, publish
 GOOD = make_outcomes(400)
 WORSE = replace(GOOD, rank=np.where(np.arange(400) % 5 == 0, -1, GOOD.rank))
 
+# Two in fifty turned wrong, and as many right.
+EXCHANGED = replace(GOOD, rank=GOOD.rank.copy())
+for row in range(0, 400, 25):
+    EXCHANGED.rank[row + int(np.argmax(GOOD.rank[row:] != 0))] = 0
+    EXCHANGED.rank[row + int(np.argmax(GOOD.rank[row:] == 0))] = -1
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
@@ -60,11 +66,27 @@ def test_an_equal_version_passes(hub, folder):
     assert "outcomes.parquet" in hub.repos[REPO].files("v2")
 
 
-def test_a_version_of_other_mentions_passes_with_a_warning(hub, folder):
+def test_a_version_of_which_nothing_can_be_told_is_refused_unless_it_is_forced(hub, folder):
     publish(folder, REPO, "v1")
-    put(replace(WORSE, start=WORSE.start + 1), folder)
-    with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: the two versions share 0 mentions"):
-        publish(folder, REPO, "v2")
+    put(EXCHANGED, folder)
+    message = refused(publish, folder, REPO, "v2")
+    assert (
+        f"compared with what {REPO} holds: cannot tell on the same 400 mentions of 40 documents: the inter" in message
+    )
+    assert message.endswith(
+        "evaluate on more documents, or set a larger margin (--margin), or set force_worse (--force_worse) to publish "
+        "it anyway"
+    )
+    publish(folder, REPO, "v2", margin=0.5)
+
+
+def test_a_version_of_other_mentions_is_refused_unless_it_is_forced(hub, folder):
+    publish(folder, REPO, "v1")
+    put(replace(GOOD, start=GOOD.start + 1), folder)
+    message = refused(publish, folder, REPO, "v2")
+    assert f"cannot be compared with what {REPO} holds: the two versions share 0 mentions" in message
+    assert message.endswith("on the same test split, or set force_worse (--force_worse) to publish it anyway")
+    publish(folder, REPO, "v2", force_worse=True)
 
 
 def test_a_folder_of_the_repo_s_name_is_not_taken_for_it(hub, folder, tmp_path, monkeypatch):
@@ -82,7 +104,8 @@ def test_a_version_published_without_outcomes_is_not_compared(hub, folder):
     publish(folder, REPO, "v1")
     assert refused(find_outcomes, f"{REPO}@v1") == f"{REPO}@v1 holds no outcomes.parquet; it was published without"
     put(WORSE, folder)
-    publish(folder, REPO, "v2")
+    with pytest.warns(UserWarning, match=f"not compared with what {REPO} holds: it has no outcomes.parquet"):
+        publish(folder, REPO, "v2")
 
 
 def test_outcomes_are_found_wherever_a_version_lies(hub, folder, tmp_path):

@@ -77,7 +77,9 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     former, calibrator = (read_json(run / "model" / "calibrator.json") for run in (finished.folder, new))
     count = len(load_from_disk(str(corrections)))
     fitted = calibrator["fitted_on"]
-    assert fitted["corrections"] == {"used": count, "left_out": dict.fromkeys(fitted["corrections"]["left_out"], 0)}
+    nothing = dict.fromkeys(fitted["corrections"]["left_out"], 0)
+    assert fitted["corrections"] == {"used": count, "certifying": 6, "left_out": nothing}
+    assert "6 of them were drawn at random and count for certificates" in outcome.out
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
@@ -107,10 +109,19 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
         outcomes = outcomes.select(np.tile(np.arange(len(outcomes)), 3))
         replace(outcomes, document=np.arange(len(outcomes)).astype(str)).save(place / "outcomes.parquet")
     outcome = scripts.run("validate", run_name="corrected", against=tmp_path)
-    assert outcome.code in (0, 1) and "exact McNemar test p = " in outcome.out
+    assert outcome.code == (": not inferior on the same" not in outcome.out) and "McNemar test p = " in outcome.out
     checklist = json.loads((new / "checklist.json").read_text())
     assert checklist["comparison"]["mentions"] == checklist["comparison"]["documents"] == len(outcomes)
     assert {check["result"] for check in checklist["checks"]} == {"PASS"}
+    # A version passes next to itself, and not next to one that was right elsewhere.
+    present = Outcomes.load(new / "report" / "outcomes.parquet")
+    places = [np.flatnonzero(present.correct)[:1], np.flatnonzero(~present.correct)[:1]]
+    moved = replace(present, rank=present.rank.copy())
+    moved.rank[places] = [[-1], [0]]
+    for former, code, verdict in ((present, 0, "not inferior"), (moved, 1, "cannot tell")):
+        former.save(tmp_path / "outcomes.parquet")
+        outcome = scripts.run("validate", run_name="corrected", against=tmp_path)
+        assert outcome.code == code and f"compared with {tmp_path}: {verdict} on the same " in outcome.out
 
 
 def test_corrections_join_the_training_mentions_with_their_weight(scripts, finished, corrections, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from tiny_reranker import HIERARCHY
 
+from umls_reranker.calibration.certificate import certify
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.locks import hold
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
@@ -23,7 +24,7 @@ from umls_reranker.review.corrections import (
     load_feedback,
     training_mentions,
 )
-from umls_reranker.review.review_queue import RANDOM
+from umls_reranker.review.review_queue import RANDOM, reasons_of, select_for_review, write_queue
 from umls_reranker.serving.prediction_log import read_predictions
 
 # What calibration asks of a dictionary; it holds the first candidate alone.
@@ -130,11 +131,12 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
     row = line(
         doc_id="d1", mention_id=3, left="a ", right=" b", chosen="C0009264", note="weather", reason="random draw"
     )
-    assert add(tmp_path, row, line("unreviewed")) == {
+    assert add(tmp_path, row, line("unreviewed"), line("left out", reason=RANDOM)) == {
         "added": 1,
         "replaced": 0,
         "changed": 0,
-        "unreviewed": 1,
+        "unreviewed": 2,
+        "unreviewed_of_sample": 1,
         "corrections": 1,
     }
     feedback = load_feedback(tmp_path / "corrections")
@@ -154,6 +156,7 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
         "chosen": "C0009264",
         "note": "weather",
         "reason": "random draw",
+        "drawn": True,
         "answer": "C0009443",
         "score": 0.6,
         "tier": "medium",
@@ -168,7 +171,7 @@ def test_the_latest_review_of_a_mention_counts(tmp_path):
         line("flu", chosen=None),
         line("flu", left="another ", chosen="C0021400"),
     )
-    assert counts == {"added": 1, "replaced": 2, "changed": 1, "unreviewed": 0, "corrections": 3}
+    assert [counts[name] for name in ("added", "replaced", "changed", "corrections")] == [1, 2, 1, 3]
     assert sorted(load_feedback(tmp_path / "corrections")["chosen"], key=str) == ["C0021400", None, None]
 
 
@@ -176,7 +179,13 @@ def test_an_id_without_a_document_is_that_of_its_text_only(tmp_path):
     add(tmp_path, line("cold", mention_id=0, chosen="C0009443"))
     others = line("cold", mention_id=1, chosen=None), line("cold", mention_id=0, entity_type="T121", chosen=None)
     counts = add(tmp_path, line("flu", mention_id=0, chosen=None), line("cold", mention_id=0, chosen=None), *others)
-    assert counts == {"added": 3, "replaced": 1, "changed": 1, "unreviewed": 0, "corrections": 4}
+    assert [counts[name] for name in ("added", "replaced", "changed", "corrections")] == [3, 1, 1, 4]
+
+
+def test_one_text_in_two_documents_is_two_mentions(tmp_path):
+    row = line(reason=RANDOM, chosen=None)
+    counts = add(tmp_path, row | {"doc_id": "d1"}, row | {"doc_id": "d2"}, row | {"doc_id": "d1"})
+    assert (counts["added"], counts["replaced"]) == (2, 1)
 
 
 def test_equal_reviews_give_equal_bytes(tmp_path):
@@ -389,7 +398,8 @@ def test_corrections_follow_the_calibration_split_with_their_lists(tmp_path):
         "without_scores": 3,
         "unknown_candidates": 0,
     }
-    assert lists.features == CANDIDATE_FEATURES and mentions.features == MENTION_FEATURES
+    assert lists.features == CANDIDATE_FEATURES
+    assert mentions.features == MENTION_FEATURES | {"certifies": Value("bool")}
     assert lists["gold"][:] == [0, 0, 1, -1, -1] and lists["mention_id"][:] == mentions["mention_id"][:] == [*range(5)]
     assert mentions["cui"][2:] == ["C0009264", "C0000001", ""] and mentions["doc_id"][4] == f"{FEEDBACK_PREFIX}d9"
     assert lists["names"][2] == ["Common Cold", "Cold Temperature"]
@@ -448,8 +458,60 @@ def test_a_document_of_the_calibration_split_stays_one_document(tmp_path):
     lists, mentions = split_of(2)
     assert set(mentions["doc_id"]) == {"d1"}
     _, joined, _ = calibration_rows(load_feedback(tmp_path / "corrections"), lists, mentions, [], [], CONCEPTS)
-    # Documents that nobody knows may be one, which has no say in a certificate.
     assert joined["doc_id"][2:] == ["d1", FEEDBACK_PREFIX, FEEDBACK_PREFIX]
+
+
+def test_only_what_was_drawn_at_random_and_is_identified_takes_part_in_a_certificate(tmp_path):
+    known = {"doc_id": "d9", "chosen": None}
+    add(
+        tmp_path,
+        line("drawn", mention_id=1, reason=RANDOM, **known),
+        line("doubtful", mention_id=2, reason="near the threshold", **known),
+        # Equal mentions of its document would be one.
+        line("without an id", reason=RANDOM, **known),
+        # All of these may be of one document.
+        line("without a document", mention_id=3, reason=RANDOM, chosen=None),
+        line("drawn", doc_id="d1", mention_id=1, reason=RANDOM, chosen=None),
+        line("doubtful", doc_id="d1", mention_id=2, reason="rare type", chosen=None),
+    )
+    _, joined, _ = calibration_rows(load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS)
+    assert joined["certifies"][:] == [True, True, True, False, False, False, True, False]
+
+
+def test_a_mention_that_was_drawn_once_takes_part_whatever_later_models_answer(tmp_path):
+    later = [line()["ranked"][0] | {"score": 0.3, "tier": "low"}]
+    mention = {"doc_id": "d9", "mention_id": 1, "chosen": None}
+    add(tmp_path, line(reason=RANDOM, **mention))
+    add(tmp_path, line(reason="near the threshold", ranked=later, **mention))
+    feedback = load_feedback(tmp_path / "corrections")
+    assert (feedback["reason"][:], feedback["drawn"][:]) == (["near the threshold"], [True])
+
+
+def test_where_errors_recur_a_queue_is_more_often_right_than_the_service_and_its_random_sample_is_not(tmp_path):
+    """1,500 predictions, one in ten wrong; right ones are of many strings, wrong ones of ten."""
+    wrong = np.arange(1500) % 10 == 0
+    texts = np.where(wrong, [f"error {row // 10 % 10}" for row in range(1500)], [f"text {row}" for row in range(1500)])
+    rows = [
+        line(text, doc_id=f"n{row // 6}", mention_id=row, gold=None if is_wrong else "C0009443")
+        for row, (text, is_wrong) in enumerate(zip(texts.tolist(), wrong.tolist(), strict=True))
+    ]
+    logged = list(read_predictions(write(tmp_path / "log.jsonl", *rows)))
+    picked = select_for_review(logged, 800, lambda mention: reasons_of(mention, 0.5, 1.0), random_share=0.4)
+    write_queue(picked, tmp_path / "queue.jsonl")
+    queue = [json.loads(text) for text in (tmp_path / "queue.jsonl").read_text().splitlines()]
+    counts = add(tmp_path, *(row | {"chosen": row["gold"]} for row in queue))
+    assert counts["corrections"] == len(queue) == 800
+    _, mentions, _ = calibration_rows(load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS)
+    right, certifies = np.array(mentions["cui"][2:]) != "", np.array(mentions["certifies"][2:])
+    assert right.mean() > 0.95 and certifies.sum() == 320
+    # One standard error is 0.015.
+    assert abs(right[certifies].mean() - 0.9) < 0.03
+    documents = np.array(mentions["doc_id"][2:])
+
+    def certificate(rows):
+        return certify(np.full(rows.sum(), 0.97), right[rows], documents[rows], target_precision=0.93).threshold
+
+    assert certificate(np.ones(len(right), bool)) is not None and certificate(certifies) is None
 
 
 def test_what_was_drawn_at_random_stays_so_when_it_is_selected_again(tmp_path):

@@ -162,7 +162,7 @@ def test_choices_made_while_it_recalibrates_are_not_compared(demo, sheet, tmp_pa
     reranker = SimpleNamespace(rerank_batch=ranked, folder=tmp_path, thresholds=demo.reranker.thresholds)
     monkeypatch.setattr(demo_module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
     monkeypatch.setattr(demo_module.UMLSReranker, "from_pretrained", lambda *_, **__: reranker)
-    fitted = {"fitted_on": {"corrections": {"used": 1, "left_out": {}}}}
+    fitted = {"fitted_on": {"corrections": {"used": 1, "certifying": 0, "left_out": {}}}}
     monkeypatch.setattr(demo_module, "read_json", lambda _: fitted)
     words = Page(recalibrate(SimpleNamespace(reranker=reranker, device=None), tmp_path / "run", sheet)).words
     assert "reviewed mentions11" in words and len(sheet.chosen) == 3

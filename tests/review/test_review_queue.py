@@ -148,6 +148,14 @@ def test_a_share_is_drawn_at_random_whatever_it_is_worth():
     assert entities(picked) != entities(select_for_review(mentions, 100, judge, random_share=0.4, seed=2))
 
 
+def test_nothing_thins_the_random_sample():
+    mentions = [logged("a", document="one") for _ in range(30)] + [logged(f"b{n}") for n in range(10)]
+    drawn = [
+        mention for mention, reason in select_for_review(mentions, 40, judge, random_share=0.5) if reason == RANDOM
+    ]
+    assert len(drawn) == 20 and 12 <= sum(mention.row["entity"] == "a" for mention in drawn) <= 18
+
+
 def test_no_more_than_there_are():
     assert len(select_for_review([logged("a")], 10, judge, random_share=1.0)) == 1
     assert select_for_review([], 10, judge) == []

@@ -17,7 +17,7 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, drift_of, spent
+from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, Drift, drift_of, spent
 from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
 from umls_reranker.serving.monitoring.labelled import LabelledAnswers
 from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
@@ -275,6 +275,19 @@ def test_all_looks_together_spend_alpha():
     assert sum(spent(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
 
 
+@pytest.mark.parametrize(("alpha", "is_told"), [(0.1, False), (0.2, True)])
+def test_drift_and_labels_share_alpha(monkeypatch, alpha, is_told):
+    # Of 0.1 the first look at the labels may spend 0.025, and each test of the first window 0.0125.
+    monitor = Monitor(make_reference(), window=200, alpha=alpha)
+    for number in range(25):
+        # If 95 % are right, 21 or fewer of 25 are with probability 0.034.
+        monitor.add_label(0.97, "high", number < 21)
+    drift = Drift(psi=1.0, p_value=0.02, cell="T047", share=0.9, reference_share=0.5)
+    monkeypatch.setattr("umls_reranker.serving.monitoring.monitor.drift_of", lambda *_: drift)
+    feed(monitor, make_outcomes(200))
+    assert [alarm.kind for alarm in monitor.alarms] == ["precision", "scores", "types"] * is_told
+
+
 TYPES = [f"T{number}" for number in range(5)]
 
 
@@ -308,7 +321,8 @@ def test_false_alarms_of_drift_keep_to_alpha(monkeypatch):
     monitors = alarmed = 0
     for _ in range(100):
         reference = reference_of(*clustered(rng, 150))
-        monitor = Monitor(reference, window=600, alpha=0.2)
+        # Half of it for drift.
+        monitor = Monitor(reference, window=600, alpha=0.4)
         for _ in range(10):
             monitor._scores, monitor._types = counts_of(reference, *clustered(rng, 50))
             monitor._in_window = 600
@@ -511,7 +525,7 @@ def test_a_kept_promise_is_rarely_called_broken():
     rng = np.random.default_rng(0)
     called = 0
     for _ in range(100):
-        monitor = Monitor(alpha=0.2)
+        monitor = Monitor(alpha=0.4)
         for right in rng.random(400) < 0.95:
             monitor.add_label(0.97, "high", right)
         called += bool(monitor.alarms)

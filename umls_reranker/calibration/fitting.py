@@ -12,7 +12,6 @@ import numpy as np
 from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..data.mentions import FEEDBACK_PREFIX
 from ..data.parallel import map_in_order
 from ..models.cross_encoder import PairScorer, score_lists
 from .cross_validation import document_folds, fit_calibrator
@@ -156,8 +155,7 @@ def fit_with_counts(
         for part, inside, has_all in fitting.parts(model, shown):
             parts.append(part)
             complete[inside] = has_all
-        # Corrections of unknown documents may all be of one, so they are no documents of a certificate.
-        complete &= lists.annotations.documents != FEEDBACK_PREFIX
+        complete &= lists.annotations.certifies
 
         def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
             scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))

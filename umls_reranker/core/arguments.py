@@ -40,6 +40,8 @@ EXPORTED_FILES = {
     ),
 }
 BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
+# By how much a new version may be worse than the former and count as as good.
+USUAL_MARGIN = 0.02
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -386,6 +388,13 @@ class EvaluationArguments:
     targets: list[str] = recipe_key(
         [], 'figures that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )
+    margin: float = recipe_key(
+        USUAL_MARGIN,
+        "by how much acc@1 and F1 of a new version may be lower than the former's, and the Brier score of its top "
+        "answers higher by half of this, and still pass (validate --against, publish)",
+        least=0,
+        most=1,
+    )
 
 
 @dataclass
@@ -398,7 +407,9 @@ class PublishArguments:
         True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
     )
     commit_message: str | None = recipe_key(None, "message of the commit")
-    force_worse: bool = recipe_key(False, "publish a version even if it is worse than the one in the repo")
+    force_worse: bool = recipe_key(
+        False, "publish a version even if it is worse than the one in the repo, or not shown to be as good (`margin`)"
+    )
 
 
 @dataclass
@@ -450,7 +461,8 @@ class MonitoringArguments:
     monitor_window: int = recipe_key(2000, "mentions per window that is compared with the model's test split")
     monitor_alpha: float = recipe_key(
         0.05,
-        "probability that a monitor ever raises an alarm without drift, over all its windows",
+        "about the probability that a monitor ever raises a false alarm, half of it for drift, half for the "
+        "precision of the tier high; each process, and each start of one, spends it anew",
         least=1e-6,
         most=0.5,
     )

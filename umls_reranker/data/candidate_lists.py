@@ -176,6 +176,7 @@ class Annotations:
         starts, ends: (n,) offsets of the mention in it.
         gold: (n,) int64, position of the right concept in its list, or -1.
         in_dictionary: (n,) bool, whether the dictionary has it.
+        certifies: (n,) bool, whether the mention may count for a certificate: it is of a random sample.
     """
 
     cuis: np.ndarray
@@ -184,6 +185,7 @@ class Annotations:
     ends: np.ndarray
     gold: np.ndarray
     in_dictionary: np.ndarray
+    certifies: np.ndarray
 
     def take(self, rows: np.ndarray) -> Annotations:
         """Those of some mentions, given as indices or (n,) bool."""
@@ -401,6 +403,8 @@ class CandidateLists:
             table["gold"].to_numpy().astype(np.int64),
             # Lists without a dictionary say it themselves.
             table["in_dictionary"].to_numpy() if "in_dictionary" in table.column_names else concepts.rows(gold) >= 0,
+            # Only corrections tell; a split is a random sample.
+            given["certifies"].to_numpy() if "certifies" in given.column_names else np.ones(len(gold), bool),
         )
         return found.annotated(annotations)
 

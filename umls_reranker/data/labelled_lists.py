@@ -148,8 +148,16 @@ def _read(
     lists = replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]))
     places = _gold_places(lists, gold)
     numbers = np.arange(first, first + len(lists))
-    known = np.ones(len(lists), bool)
-    annotations = Annotations(np.array(gold, object), np.array(documents, object), numbers, numbers + 1, places, known)
+    all_of_them = np.ones(len(lists), bool)
+    annotations = Annotations(
+        np.array(gold, object),
+        np.array(documents, object),
+        numbers,
+        numbers + 1,
+        places,
+        in_dictionary=all_of_them,
+        certifies=all_of_them,
+    )
     given = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     return LabelledLists(
         replace(lists, scores=given).annotated(annotations),

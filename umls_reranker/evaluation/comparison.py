@@ -1,4 +1,4 @@
-"""Compare two versions of a model on the same mentions: is the new one worse?
+"""Compare two versions of a model on the same mentions: is the new one worse, or as good within a margin?
 
 Differences are taken mention by mention, and documents are resampled as a whole. This finds differences that the
 separate intervals of the two versions would hide.
@@ -6,7 +6,7 @@ separate intervals of the two versions would hide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,16 +14,19 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ..calibration.resampling import document_index, document_sums, jackknife_sums, ratio
+from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
 from .checklist import markdown_table
 from .outcomes import Outcomes, right_answer_sums, sums_to_f1
 
 __all__ = ["compare"]
 
-BETTER, WORSE, NO_DIFFERENCE = "better", "worse", "no difference shown"
+BETTER, NOT_INFERIOR, CANNOT_TELL, WORSE = "better", "not inferior", "cannot tell", "worse"
 # Two versions must share a minimum part of each one's mentions, because a few common mentions prove nothing, and a
 # minimum number of documents, below which the interval does not keep its confidence.
 SMALLEST_OVERLAP = 0.5
+# Where calibrated answers are right with p = 0.75, their Brier score p (1 - p) moves by half of what accuracy does.
+BRIER_PART = 0.5
 FEWEST_DOCUMENTS = 20
 
 
@@ -34,8 +37,10 @@ class Difference:
     Attributes:
         name: the figure.
         former, present: its values.
-        low, high: interval of present minus former.
-        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0.
+        low, high: interval of present minus former. bad_end: the one on the worse side.
+        margin: how much worse is as good.
+        verdict: ``worse`` or ``better`` if the interval lies entirely on that side of 0; else ``not inferior`` if its
+            bad end is within the margin, and ``cannot tell`` if not.
     """
 
     name: str
@@ -43,7 +48,45 @@ class Difference:
     present: float
     low: float
     high: float
+    bad_end: float
+    margin: float
     verdict: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is compared.
+
+    Attributes:
+        present, former: columns (n,) of both versions; `statistic` makes the figure of their sums (..., k).
+        margin: how much worse is as good.
+    """
+
+    present: Sequence[np.ndarray]
+    former: Sequence[np.ndarray]
+    statistic: Callable[[np.ndarray], np.ndarray]
+    margin: float
+    higher_is_better: bool = True
+
+    def difference(self, name: str, index: np.ndarray, documents: int, confidence: float) -> Difference:
+        """Both values and the interval of their difference, from `document_index` of the n mentions."""
+        sums, k = document_sums(index, documents, [*self.present, *self.former]), len(self.present)
+
+        def difference(drawn: np.ndarray) -> np.ndarray:
+            return self.statistic(drawn[..., :k]) - self.statistic(drawn[..., k:])
+
+        low, high = jackknife_sums(sums, difference, confidence=confidence)
+        total, sign = sums.sum(axis=0), 1 if self.higher_is_better else -1
+        present = float(self.statistic(total[:k]))
+        former = float(self.statistic(total[k:]))
+        worst, best = sorted((sign * low, sign * high))
+        if worst > 0:
+            verdict = BETTER
+        elif best < 0:
+            verdict = WORSE
+        else:
+            verdict = NOT_INFERIOR if worst >= -self.margin else CANNOT_TELL
+        return Difference(name, former, present, low, high, sign * worst, self.margin, verdict)
 
 
 @dataclass(frozen=True)
@@ -74,15 +117,34 @@ class Comparison:
         """The figures that got worse."""
         return [difference for difference in self.differences if difference.verdict == WORSE]
 
+    @property
+    def passes(self) -> bool:
+        """Whether no figure is worse, and each is shown to be as good within its margin."""
+        return all(difference.verdict in (BETTER, NOT_INFERIOR) for difference in self.differences)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON numbers, texts and lists only."""
         return asdict(self)
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
-        header = ("figure", "former", "present", f"{self.confidence:.0%} interval of the difference", "verdict")
+        header = (
+            "figure",
+            "former",
+            "present",
+            f"{self.confidence:.0%} interval of the difference",
+            "margin",
+            "verdict",
+        )
         rows = [
-            (d.name, f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", d.verdict)
+            (
+                d.name,
+                f"{d.former:.4f}",
+                f"{d.present:.4f}",
+                f"{d.low:+.4f} .. {d.high:+.4f}",
+                f"{d.margin:g}",
+                d.verdict,
+            )
             for d in self.differences
         ]
         changed = f"right at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
@@ -91,24 +153,41 @@ class Comparison:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         over = f"on the same {self.mentions:,} mentions of {self.documents:,} documents"
-        if not self.worse:
-            better = [difference.name for difference in self.differences if difference.verdict == BETTER]
-            return f"not shown to be worse {over}" + (f"; better in {' and '.join(better)}" if better else "")
-        parts = [
-            f"{d.name} {d.former:.4f} -> {d.present:.4f} (difference {d.low:+.4f} .. {d.high:+.4f})"
-            for d in self.worse
-        ]
-        return f"worse {over}: {', '.join(parts)}"
+        if self.worse:
+            parts = [
+                f"{d.name} {d.former:.4f} -> {d.present:.4f} (difference {d.low:+.4f} .. {d.high:+.4f})"
+                for d in self.worse
+            ]
+            return f"worse {over}: {', '.join(parts)}"
+        if not self.passes:
+            parts = [
+                f"the interval of {d.name} reaches {d.bad_end:+.4f}, beyond the margin of {d.margin:g}"
+                for d in self.differences
+                if d.verdict == CANNOT_TELL
+            ]
+            remedy = "evaluate on more documents, or set a larger margin (--margin)"
+            return f"cannot tell {over}: {', '.join(parts)}; {remedy}"
+        accuracy, *_, brier = self.differences
+        better = [difference.name for difference in self.differences if difference.verdict == BETTER]
+        return f"not inferior {over}, within a margin of {accuracy.margin:g} ({brier.margin:g} of {brier.name})" + (
+            f"; better in {' and '.join(better)}" if better else ""
+        )
 
 
-def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) -> Comparison:
+def compare(
+    present: Outcomes, former: Outcomes, *, margin: float = USUAL_MARGIN, confidence: float = 0.95
+) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
     Three figures that matter to a service decide: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
     abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which rises with a worse
     order or calibration. The three share the error probability (Bonferroni), so an equally good version is called
-    worse with probability ``1 - confidence`` at most. Intervals come from the jackknife by document
+    worse with a probability of about ``1 - confidence`` or less. Intervals come from the jackknife by document
     (`jackknife_sums`).
+
+    Args:
+        margin: by how much acc@1 and F1 may be lower and still count as as good; the Brier score may be higher by
+            `BRIER_PART` of it.
 
     Raises:
         UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than
@@ -130,25 +209,15 @@ def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) ->
         )
     right, former_right = ours.correct, theirs.correct
     gained, lost = int((right & ~former_right).sum()), int((former_right & ~right).sum())
-    figures: dict[str, tuple[list[np.ndarray], Callable, int]] = {
-        "acc@1": ([right, np.ones(len(ours)), former_right, np.ones(len(ours))], ratio, 1),
-        "right_answers_f1": ([*right_answer_sums(ours), *right_answer_sums(theirs)], sums_to_f1, 1),
-        "brier_of_top": ([_errors(ours), np.ones(len(ours)), _errors(theirs), np.ones(len(ours))], ratio, -1),
+    each = np.ones(len(ours))
+    figures = {
+        "acc@1": Figure([right, each], [former_right, each], ratio, margin),
+        "right_answers_f1": Figure(right_answer_sums(ours), right_answer_sums(theirs), sums_to_f1, margin),
+        "brier_of_top": Figure(
+            [_errors(ours), each], [_errors(theirs), each], ratio, BRIER_PART * margin, higher_is_better=False
+        ),
     }
-    differences = []
-    for name, (columns, statistic, sign) in figures.items():
-        sums, half = document_sums(index, documents, columns), len(columns) // 2
-
-        def difference(drawn: np.ndarray, statistic: Callable = statistic, half: int = half) -> np.ndarray:
-            return statistic(drawn[..., :half]) - statistic(drawn[..., half:])
-
-        level = 1.0 - (1.0 - confidence) / len(figures)
-        low, high = jackknife_sums(sums, difference, confidence=level)
-        worst, best = sorted((sign * low, sign * high))
-        verdict = BETTER if worst > 0 else WORSE if best < 0 else NO_DIFFERENCE
-        whole = sums.sum(axis=0)
-        was, now = (float(statistic(whole[part])) for part in (slice(half, None), slice(half)))
-        differences.append(Difference(name, was, now, low, high, verdict))
+    level = 1.0 - (1.0 - confidence) / len(figures)
     return Comparison(
         mentions=len(ours),
         documents=documents,
@@ -157,7 +226,7 @@ def compare(present: Outcomes, former: Outcomes, *, confidence: float = 0.95) ->
         gained=gained,
         lost=lost,
         mcnemar_p=_mcnemar(gained, lost),
-        differences=tuple(differences),
+        differences=tuple(figure.difference(name, index, documents, level) for name, figure in figures.items()),
         confidence=confidence,
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from ..core.arguments import EXPORTED_FILES
+from ..core.arguments import EXPORTED_FILES, USUAL_MARGIN
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
@@ -34,6 +34,7 @@ def publish(
     token: str | None = None,
     message: str | None = None,
     card: str | None = None,
+    margin: float = USUAL_MARGIN,
     force_worse: bool = False,
     dry_run: bool = False,
 ) -> str:
@@ -50,15 +51,16 @@ def publish(
         token: Hub token with write access; None uses the environment or ``hf auth login``.
         message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
-        force_worse: publish even if it is worse than the version in the repo (`_refuse_worse`).
+        margin: by how much it may be worse than the version in the repo (`compare`).
+        force_worse: publish even if it is worse than that, or not shown to be as good (`_refuse_worse`).
         dry_run: run all checks, also on the Hub, and send nothing.
 
     Returns:
         URL of the commit; in a dry run, of the repo.
 
     Raises:
-        UserError: the folder, names, tag or token are not acceptable, the model is worse than the version in the repo,
-            or the Hub cannot be reached.
+        UserError: the folder, names, tag or token are not acceptable, the model is worse than the version in the repo
+            or not shown to be as good, or the Hub cannot be reached.
     """
     folder = Path(folder)
     verify_parts(folder)
@@ -82,7 +84,7 @@ def publish(
                     f"{repo_id} holds a {foreign} that is not of a umls_reranker model; choose another repo"
                 )
             if MANIFEST in present and not force_worse:
-                _refuse_worse(folder, repo_id, head, token)
+                _refuse_worse(folder, repo_id, head, margin, token)
         if dry_run:
             return without_password(f"{constants.ENDPOINT}/{repo_id}")
         if head is None:
@@ -163,28 +165,29 @@ def find_outcomes(place: str) -> Path:
     return published
 
 
-def _refuse_worse(folder: Path, repo_id: str, revision: str, token: str | None = None) -> None:
-    """Refuse a model folder that is worse than a published version on their common mentions.
+def _refuse_worse(folder: Path, repo_id: str, revision: str, margin: float, token: str | None = None) -> None:
+    """Refuse a model folder that is not shown to be as good as a published version on their common mentions.
 
-    If the published version has no outcomes, nothing is compared. If the two share too little for `compare`, a warning
-    says so.
+    If the published version has no outcomes, or the folder, a warning says that nothing is compared.
 
     Raises:
-        UserError: a figure of `compare` is worse; the message names figure, difference and what to do.
+        UserError: a figure of `compare` is worse, or may be by more than the margin, or the two share too little; the
+            message says what to do.
     """
-    published = _published(repo_id, revision, token)
-    if published is None or not (folder / OUTCOMES_FILE).is_file():
+    published, outcomes = _published(repo_id, revision, token), folder / OUTCOMES_FILE
+    if published is None or not outcomes.is_file():
+        without = "it" if published is None else folder
+        warnings.warn(f"not compared with what {repo_id} holds: {without} has no {OUTCOMES_FILE}", stacklevel=3)
         return
+    anyway = "set force_worse (--force_worse) to publish it anyway"
     try:
-        comparison = compare(Outcomes.load(folder / OUTCOMES_FILE), Outcomes.load(published))
+        comparison = compare(Outcomes.load(outcomes), Outcomes.load(published), margin=margin)
     except UserError as error:
-        warnings.warn(f"not compared with what {repo_id} holds: {error}", stacklevel=3)
-        return
+        raise UserError(f"{folder} cannot be compared with what {repo_id} holds: {error}, or {anyway}") from None
     if comparison.worse:
-        raise UserError(
-            f"{folder} is {comparison.sentence()} than what {repo_id} holds; "
-            "set force_worse (--force_worse) to publish it anyway"
-        )
+        raise UserError(f"{folder} is {comparison.sentence()} than what {repo_id} holds; {anyway}")
+    if not comparison.passes:
+        raise UserError(f"{folder}, compared with what {repo_id} holds: {comparison.sentence()}, or {anyway}")
 
 
 def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:

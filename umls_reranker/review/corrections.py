@@ -65,6 +65,7 @@ FEEDBACK_FEATURES = Features(
         "chosen": Value("string"),
         "note": Value("string"),
         "reason": Value("string"),
+        "drawn": Value("bool"),
         "answer": Value("string"),
         "score": Value("float64"),
         "tier": Value("string"),
@@ -75,8 +76,9 @@ FEEDBACK_FEATURES = Features(
 def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     """Add reviewed lines to a dataset of corrections, which is created if missing.
 
-    A mention is identified by document and id; without a document or an id, by text, context and types, and its id
-    if it has one. A later review replaces an earlier one, but what was drawn at random stays in the random sample.
+    A mention is identified by document and id; if one of them is missing, by the other, text, context and types. A
+    later review replaces an earlier one, but what was drawn at random stays in the random sample (``drawn``). Only
+    mentions with document and id are: others that are equal would be one, so errors that recur would be too few.
     Lines without ``chosen`` are skipped.
 
     Args:
@@ -84,8 +86,8 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
         reviewed: JSON Lines files, the oldest first.
 
     Returns:
-        Counts: ``added``, ``replaced``, of these ``changed`` (another concept than before), ``unreviewed`` lines, and
-        ``corrections`` in all.
+        Counts: ``added``, ``replaced``, of these ``changed`` (another concept than before), ``unreviewed`` lines, of
+        these ``unreviewed_of_sample`` (drawn at random), and ``corrections`` in all.
 
     Raises:
         UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
@@ -100,11 +102,12 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
 
 def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
-    counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed"), 0)
+    counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed", "unreviewed_of_sample"), 0)
     for path in reviewed:
         for logged in read_predictions(path):
             if "chosen" not in logged.row:
                 counts["unreviewed"] += 1
+                counts["unreviewed_of_sample"] += logged.row.get("reason") == RANDOM
                 continue
             row = _correction(logged, f"{path}:{logged.line}")
             former = rows.pop(row["key"], None)
@@ -114,6 +117,8 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             if is_same and former["reason"] == RANDOM:
                 # Without the doubtful ones, which are selected again, the rest would look too good.
                 row["reason"] = RANDOM
+            # Of whatever model: a certificate is about mentions and what the new model says of them.
+            row["drawn"] = row["drawn"] or (former is not None and former["drawn"])
             rows[row["key"]] = row
     columns = {name: [row[name] for row in rows.values()] for name in FEEDBACK_FEATURES}
     fingerprint = json_sha256(columns)
@@ -237,9 +242,7 @@ def calibration_rows(
     """Candidate lists and mentions of a split, followed by the corrections.
 
     Args:
-        candidates, mentions: of the calibration split, row by row.
-            A correction of one of its documents stays in that document, and those of unknown documents are all in
-            `FEEDBACK_PREFIX`, which takes no part in a certificate.
+        candidates, mentions: of the calibration split, row by row. A correction of one of its documents stays in it.
         test_documents: corrections in them are left out, because the report is measured on them.
         train_documents: corrections in them are left out, because the model was trained on them and is overconfident
             there.
@@ -247,9 +250,10 @@ def calibration_rows(
         reads_concepts: whether the model reads more than the candidate's name, so that the dictionary must hold it.
 
     Returns:
-        lists, mentions, and how many corrections were left out: ``in_test_documents``, ``trained_on``,
-        ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry, or with one
-        beyond what they hold), and ``unknown_candidates``.
+        lists; mentions, with a column ``certifies``, which may count for a certificate: those of the split, and the
+        corrections that were ``drawn`` at random; and how many corrections were left out: ``in_test_documents``,
+        ``trained_on``, ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry,
+        or with one beyond what they hold), and ``unknown_candidates``.
     """
     table = candidates.with_format("arrow")[:]
     ranges = {
@@ -261,6 +265,7 @@ def calibration_rows(
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
     lost = dict.fromkeys(reasons, 0)
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
+    mentions = mentions.add_column("certifies", np.ones(len(mentions), bool))
     rows: dict[str, list] = {name: [] for name in mentions.column_names}
     for row in feedback:
         reason = _reason_to_leave_out(row, test, train, ranges, concepts if reads_concepts else None)
@@ -270,7 +275,7 @@ def calibration_rows(
         number = len(mentions) + len(rows["mention_id"])
         gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
         found = row | _scores(row) | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
-        found["in_dictionary"] = row["chosen"] is not None
+        found["in_dictionary"], found["certifies"] = row["chosen"] is not None, row["drawn"]
         found["end"] = len(row["mention"])
         found["doc_id"] = row["doc_id"] if row["doc_id"] in own else FEEDBACK_PREFIX + (row["doc_id"] or "")
         found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
@@ -335,6 +340,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "chosen": concept,
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
+        "drawn": row.get("reason") == RANDOM and bool(logged.document and logged.mention_id),
         "answer": best and concept_of(best),
         "score": best and best["score"],
         "tier": best and best["tier"],
@@ -343,10 +349,10 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
 
 def _key(logged: LoggedMention) -> str:
     # An id may count the mentions of one document, or of one file.
-    number = [logged.mention_id] if logged.mention_id else []
-    if number and logged.document:
-        return json_sha256([logged.document, *number])[:16]
-    return json_sha256([*number, *_texts(logged.row), *logged.types])[:16]
+    identity: list[Any] = [logged.document, logged.mention_id]
+    if not all(identity):
+        identity += [*_texts(logged.row), *logged.types]
+    return json_sha256(identity)[:16]
 
 
 def _texts(row: Mapping[str, Any]) -> list[str]:

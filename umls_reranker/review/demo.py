@@ -218,7 +218,7 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
     after = UMLSReranker.from_pretrained(folder, device=demo.device)
     used = read_json(folder / CALIBRATOR)["fitted_on"]["corrections"]
     left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in used["left_out"].items() if count)
-    sentence = f"{used['used']} corrections took part"
+    sentence = f"{used['used']} corrections took part, {used['certifying']} of them in certificates (drawn at random)"
     sentence += f"; left out: {left_out}. " if left_out else ". "
     sentence += f"The new model is {folder}. It was fitted to these mentions: umls-reranker evaluate measures it."
     columns = [_figures(reranker, reviewed) for reranker in (demo.reranker, after)]

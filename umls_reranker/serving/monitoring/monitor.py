@@ -78,14 +78,16 @@ class Monitor:
     After every `window` mentions, their top scores and types are compared with those of the model's test split. An
     alarm means that a difference is both significant and large: the test rejects, and the population stability index
     is at least `drift.SMALLEST_PSI`, since with enough traffic the smallest difference is significant. **If nothing
-    has moved, the probability that a monitor ever raises a drift alarm is at most `alpha`**, however long it runs:
-    window k may spend alpha / (k (k + 1)), half of it on each of the two tests. This sums to alpha by the union bound,
-    under any dependence (all windows share one reference). Use a new monitor for each model version.
+    has moved and the high tier keeps its promise, the probability that a monitor ever raises an alarm is about
+    `alpha`**, however long it runs. Drift and labels have half of it each. Of its half, look k may spend the part
+    1 / (k (k + 1)), and the two tests of a window share that. This sums to alpha by the union bound, under any
+    dependence (all windows share one reference). Each monitor spends alpha anew: one in each process, from each start
+    or `reset`. Use a new monitor for each model version.
 
     Args:
         reference: of the model's test split; None: figures without drift.
         window: mentions of a window, a multiple of 20.
-        alpha: probability of any false drift alarm, and again of one about the high tier's precision.
+        alpha: probability of any false alarm, half of it for drift, half for the high tier's precision.
         log: receives every finished window and alarm as JSON lines. A failed write loses only its lines: the first
             failure warns, all are counted, and the next window tries again.
         model: version of the model, for the lines of the log.
@@ -124,7 +126,7 @@ class Monitor:
             self._inputs = Counter[str]()
             self._slices: deque[FiguresByType] = deque([FiguresByType()], maxlen=SLICES)
             target = self.reference.target_precision if self.reference else USUAL_PRECISION
-            self._labelled = LabelledAnswers(target, self.alpha)
+            self._labelled = LabelledAnswers(target, self.alpha / 2)
             self._alarms: deque[Alarm] = deque(maxlen=KEPT_ALARMS)
             self._alarm_count = 0
             self._windows = 0
@@ -234,7 +236,7 @@ class Monitor:
         self._windows += 1
         entries = []
         if self.reference:
-            level = spent(self.alpha, self._windows) / 2
+            level = spent(self.alpha / 2, self._windows) / 2
             self._drift = {
                 "scores": drift_of(self.reference.scores, self._scores),
                 "types": drift_of(self.reference.types, self._types),
