@@ -102,6 +102,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     parts = {"concepts", "index", "lexical", "mention_index", "encoder"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    # The key is over all three indexes.
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
     mentions, candidates = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
     lists = CandidateLists.from_run(candidates, mentions, linker.concepts, FIELDS)
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)

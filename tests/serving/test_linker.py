@@ -85,7 +85,7 @@ def test_candidates_of_the_linker_count_and_copies_of_them_do_not(finished, link
         warnings.simplefilter("error")
         ours = linker.reranker.rerank(text, pickle.loads(pickle.dumps(items)), kind)
     assert {item.inputs for item in ours} == {"all"}
-    with pytest.warns(UserWarning, match="retrieval_score counts only in lists of ConceptLinker"):
+    with pytest.warns(UserWarning, match="retrieval_score: counted only in lists of ConceptLinker"):
         copied = linker.reranker.rerank(text, json.loads(json.dumps(items)), kind)
     assert {item.inputs for item in copied} == {"no scores"}
 
@@ -247,7 +247,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
         UserWarning, match="not the index .* calibrated with .*do not count and a fallback model decides"
     ):
         other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
-    with pytest.warns(UserWarning, match="retrieval_score counts only in lists of ConceptLinker with the index"):
+    with pytest.warns(UserWarning, match="retrieval_score: of another index than the model was calibrated with"):
         assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"no scores"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)

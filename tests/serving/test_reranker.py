@@ -541,8 +541,8 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
 
 
 OURS = (
-    "retrieval_score counts only in lists of ConceptLinker with the index that the model was calibrated with; name a "
-    "score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
+    "retrieval_score: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
+    "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
     "calibrate MODEL --lists. "
 )
 
@@ -557,12 +557,14 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
         bare = reranker.rerank("cold", without, DISEASE, "a ", "")
     assert OURS not in str(caught[0].message)
     objects = [SimpleNamespace(**item) for item in given]
-    for items in (given, objects, list(RetrievedList(given, "ours")), RetrievedList(given, "another index")):
+    other = "retrieval_score: of another index than the model was calibrated with; calibrate on this index. "
+    told = [(given, OURS), (objects, OURS), ([*RetrievedList(given, "ours")], OURS)]
+    for items, remedy in (*told, (RetrievedList(given, "another"), other)):
         with pytest.warns(UserWarning) as caught:
             found = reranker.rerank("cold", items, DISEASE, "a ", "")
         assert [item[1:] for item in found] == [item[1:] for item in bare] and found[0].inputs == "no scores"
         assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); decided" in str(caught[0].message)
-        assert OURS in str(caught[0].message) and found[0].tier == "medium"
+        assert remedy in str(caught[0].message) and found[0].tier == "medium"
 
 
 def test_a_key_in_the_data_is_no_index(tmp_path):

@@ -247,8 +247,8 @@ def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> 
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name not in {"cross_encoder", *columns}:
             raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`, or leave "
-                "the feature out"
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
+                "NAME_score of your own lists is the feature NAME"
             )
 
 

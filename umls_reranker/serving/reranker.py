@@ -304,18 +304,22 @@ class UMLSReranker:
             )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
-        """What to do with scores that are called as those of our own retrievers and not of the calibrated index."""
+        """What to do about scores of our own retrievers that are not of the calibrated index, or only called so."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        names = [
-            f"{name}_score"
+        found = {
+            f"{name}_score": is_other & np.isfinite(lists.scores[name])
             for name in SCORES
-            if f"{name}_score" in decisions.missing and np.isfinite(lists.scores[name][is_other]).any()
-        ]
+            if name in lists.scores and f"{name}_score" in decisions.missing
+        }
+        names = ", ".join(name for name, candidates in found.items() if candidates.any())
         if not names:
             return ""
+        rows = np.unique(lists.owner[np.logical_or.reduce([*found.values()])])
+        if all(lists.index_keys[row] for row in rows.tolist()):
+            return f"{names}: of another index than the model was calibrated with; calibrate on this index. "
         return (
-            f"{', '.join(names)} counts only in lists of ConceptLinker with the index that the model was calibrated "
-            "with; name a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
+            f"{names}: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
+            "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
             "umls-reranker calibrate MODEL --lists. "
         )
 
