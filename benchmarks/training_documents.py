@@ -7,8 +7,8 @@
 Reads the run's encoder, indexes and mentions. The documents are those of the run's training split, then those that
 `train_calibration_share` moved to calibration; the encoder is that of the run. For each number of documents, dev
 mentions are searched with the nearest mentions of these documents alone, and decided by all features but the
-cross-encoder, whose weights are fitted on dev, each fold of documents by those of the others. "Counts of all" are those
-of the mentions of all documents, as where calibration mentions are counted too. Prints Markdown.
+cross-encoder, whose weights are fitted on dev, each fold of documents by those of the others. "Counts of all" are of
+the mentions of all documents, as where calibration mentions are counted too. Prints Markdown.
 """
 
 import argparse
@@ -50,10 +50,8 @@ def main() -> None:
         return StringCounts.fit(zip(*columns, strict=True))
 
     counts_of_all = counts_of(pool)
-    print(
-        "| training documents | mentions | recall@32 | counts of | acc@1 | strings not seen | loss of a list | at 0.95 |"
-    )
-    print(f"|{'---|' * 8}")
+    header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "strings not seen", "list log loss", "at 0.95"]
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for number in arguments.documents:
         rows = pool.select(np.flatnonzero(np.isin(ids, order[:number])))
         with tempfile.TemporaryDirectory() as folder:

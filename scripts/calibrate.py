@@ -21,7 +21,7 @@ from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.files import fingerprint_path, read_json, remembered
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import CommandParser, run_script, should_run, would_make
-from umls_reranker.core.stage_keys import model_stage
+from umls_reranker.core.stage_keys import key_of_lists, model_stage
 from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
@@ -133,7 +133,8 @@ def make(recipe, run, stage) -> None:
     if recipe.calibration.calibration_feedback:
         candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)
     template = PairTemplate.from_recipe(recipe.model)
-    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields)
+    key = key_of_lists(run.path)
+    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields, key)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
@@ -151,8 +152,6 @@ def make(recipe, run, stage) -> None:
             template.reads,
         )
         fitted |= corrections
-        if not recipe.mentions.candidate_lists:
-            fitted["index"] = run.key_of("index", "build_index")
         write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": scores.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
@@ -186,6 +185,7 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
         documents["test"],
         documents["train"],
         concepts,
+        key_of_lists(run.path),
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())

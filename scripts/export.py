@@ -16,6 +16,7 @@ from umls_reranker.core.arguments import EXPORTED_FILES, CalibrationArguments, R
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 
 
@@ -60,8 +61,9 @@ def make(recipe, run, options) -> None:
     folder = run.path / "model"
     reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
     template = reranker.scorer.template
+    key = key_of_lists(run.path)
     dev, fitting = (
-        CandidateLists.from_run(candidates[name], mentions[name], concepts, template.candidate_fields)
+        CandidateLists.from_run(candidates[name], mentions[name], concepts, template.candidate_fields, key)
         for name in ("dev", "calibration")
     )
     for backend in options.backends:

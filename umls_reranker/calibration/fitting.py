@@ -212,7 +212,7 @@ def fit_with_counts(
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return Calibration(list(models.values()), counts, ranges), fitted
+    return Calibration(list(models.values()), counts, ranges, lists.index_keys[0]), fitted
 
 
 def fit_fusion(
@@ -234,7 +234,8 @@ def fit_fusion(
     _check_features(names, columns)
     columns["cross_encoder"] = logits
     ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
-    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, ranges)
+    models = [InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))]
+    return Calibration(models, counts, ranges, lists.index_keys[0])
 
 
 def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -244,8 +245,8 @@ def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> 
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name not in {"cross_encoder", *columns}:
             raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`, or give "
-                f"the candidates of your own lists {name}_score"
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
+                "NAME_score of your own lists is the feature NAME"
             )
 
 
