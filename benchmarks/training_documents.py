@@ -50,7 +50,7 @@ def main() -> None:
         return StringCounts.fit(zip(*columns, strict=True))
 
     counts_of_all = counts_of(pool)
-    header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "strings not seen", "list log loss", "at 0.95"]
+    header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "new strings", "list log loss", "at 0.95"]
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for number in arguments.documents:
         rows = pool.select(np.flatnonzero(np.isin(ids, order[:number])))

@@ -240,11 +240,11 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_
 
 
 def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
-    lists = write_lists(tmp_path / "own.jsonl", make_rows(90, 30))
-    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
+    lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 12))
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--target_precision", 0.8)
     said = capsys.readouterr().out
     assert re.search(
-        r"count for \d\d of equal size, and 59 or more are needed; an estimate: a second try needs other documents, "
+        r"count for \d\d of equal size, and 14 or more are needed; an estimate: a second try needs other documents, "
         r"about \d+ of them for even odds",
         said,
     )
