@@ -245,7 +245,7 @@ def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypat
     said = capsys.readouterr().out
     assert re.search(
         r"count for \d\d of equal size, and 14 or more are needed; an estimate: a second try needs other documents, "
-        r"about \d+ of them for even odds",
+        r"about [\d,]+ of them for even odds",
         said,
     )
     assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None
