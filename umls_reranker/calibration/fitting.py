@@ -179,7 +179,7 @@ def fit_with_counts(
             )
 
         whole, held_out = decided(0.0), len(parts) > 1
-        model = replace(model, thresholds=table(*whole), name=inputs_name(names, shown, removed))
+        model = replace(model, thresholds=table(*whole), name=inputs_name(names, removed))
         for cut in CUTS if held_out and model.baseline and not settings.exhaustive else ():
             cut_off = decided(cut)
             is_same = cut_off[1] == whole[1]

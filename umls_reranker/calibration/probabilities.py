@@ -69,7 +69,7 @@ class InputModel:
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists it was fitted on; none for the model that reads all.
-        name: of its inputs, in a few words: "all", "no scores", "names and CUIs, no type".
+        name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
         baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
         cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
