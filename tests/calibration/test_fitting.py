@@ -9,10 +9,13 @@ from datasets import Dataset
 from list_fixtures import make_lists
 
 from umls_reranker.calibration import fitting
+from umls_reranker.calibration.features import features
 from umls_reranker.calibration.fitting import fit_parts, score_inputs
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import without
-from umls_reranker.calibration.probabilities import calibrated_scores, kept
+from umls_reranker.calibration.probabilities import Part, calibrated_scores, kept
 from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.core.arrays import best_candidates
 from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.mentions import FEEDBACK_PREFIX
@@ -134,6 +137,25 @@ def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_al
     assert kept(fit(lists())[0].parts(given, np.zeros(len(given), int))).all()
 
 
+def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
+    """Two dozen scores, of which one means anything: fitted to a few lists, the fusion makes something of all."""
+    names = ["retrieval", *(f"noise{number}" for number in range(23))]
+
+    def noisy(n: int, seed: int) -> tuple[CandidateLists, np.ndarray]:
+        given, logits = lists(n, n // 5, seed)
+        columns = np.random.default_rng(seed).normal(size=(len(names), len(logits)))
+        return replace(given, scores=dict(zip(names, [logits + columns[0], *columns[1:]], strict=True))), logits
+
+    calibration, _ = fit(noisy(60, 0), names)
+    fresh, logits = noisy(2000, 1)
+    # All scores count, however far from those of the few lists.
+    parts = [Part.of(calibration.models[0], fresh, *features(fresh, calibration.counts))]
+    scores = calibrated_scores(parts, logits)
+    first = best_candidates(scores.log_odds, fresh.offsets)
+    overconfidence = scores.probabilities[first].mean() - fresh.is_right(first).mean()
+    assert abs(overconfidence) < 0.1
+
+
 def test_auto_says_what_every_method_lost():
     calibration, fitted = fit(lists(), calibrator="auto")
     losses = fitted["cross_validated_losses"]
@@ -230,13 +252,13 @@ def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
 
 
 def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
-    fitted, original = [], fitting.FeatureFusion.fit
+    fitted, original = [], FeatureFusion.fit
 
     def counted(candidates, about, offsets, gold, *start):
         fitted.append((tuple(candidates), gold.tobytes()))
         return original(candidates, about, offsets, gold, *start)
 
-    monkeypatch.setattr(fitting.FeatureFusion, "fit", counted)
+    monkeypatch.setattr(FeatureFusion, "fit", counted)
     calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_fit"))
     models = {model.name: model for model in calibration.models}
     assert models["names"].fusion is models["names, no type"].fusion
@@ -273,7 +295,9 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
         for row in own
     ]
     types = [None if row % 10 < 6 else names[kind] for row, kind in enumerate(kinds)]
-    given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold)
+    # Of each document some mentions have types, so that the folds are the same with and without the others.
+    documents = [str(row // 20) for row in range(n)]
+    given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold, documents=documents)
     typed, logits = given.types.is_known, logits.ravel().astype(np.float32)
     of_all, of_typed = (
         fit((some, part), ("cross_encoder", "type_fit"))[0].models[0]

@@ -15,9 +15,10 @@ from ..core.progress import progress
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.parallel import map_in_order
 from ..models.cross_encoder import PairScorer, score_lists
+from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
 from .cross_validation import document_folds, fit_calibrator
 from .features import default_features, features
-from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .fusion import CANDIDATE_FEATURES
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .probabilities import CalibratedScores, Calibration, InputModel, Part, calibrated_scores, kept
 from .string_counts import StringCounts
@@ -39,8 +40,6 @@ __all__ = [
     "score_inputs",
 ]
 
-# Features that need the mention's semantic type.
-TYPE_FEATURES = ("type_lift", "type_fit")
 # Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
 FEWEST_TYPED = 100
 # What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
@@ -107,7 +106,8 @@ def fit_with_counts(
     """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
-    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Each fallback is fitted
+    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Calibrators are fitted on
+    utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted
     in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
 
     The cut below which candidates are left unscored is the highest of `CUTS` that keeps to `LEAST_SAME_FIRST` and
@@ -135,23 +135,28 @@ def fit_with_counts(
     columns, about = features(lists, counts) if names else ({}, {})
     _check_features(names, columns)
     folds = document_folds(lists.annotations.documents, seed)
-    fusions: dict[tuple, FeatureFusion] = {}
+    shared: dict[tuple, CrossFitting] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
         own = {name: columns[name] for name in left if name != "cross_encoder"}
         part, unseen = without(lists, removed), _unseen(removed, shown)
+        # Without CUIs other candidates count as one concept.
+        key = tuple(left), unseen, "cui" in removed
+        if key in shared:
+            return _Fitting(part, shared[key], hierarchy, seed, removed)
         lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
         usable = ~lists_with_any(lacks, lists.offsets)
         if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
             usable[:] = True
-        return _Fitting(
-            part, logits[unseen], left, own, about, hierarchy, seed, removed, unseen, folds, usable, fusions
-        )
+        fusions = CrossFitting(part, logits[unseen], left, own, about, folds, usable)
+        fusions.fit()
+        shared[key] = fusions
+        return _Fitting(part, shared[key], hierarchy, seed, removed)
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        model, losses = fitting.model(None, method)
+        model, losses = fitting.model((), method)
         complete, parts = np.empty(len(lists), bool), []
         for part, inside, has_all in fitting.parts(model, shown):
             parts.append(part)
@@ -160,7 +165,7 @@ def fit_with_counts(
         complete &= lists.annotations.documents != FEEDBACK_PREFIX
 
         def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
-            scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))
+            scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.fusions.logits, np.nan))
             return scores, best_candidates(scores.log_odds, lists.offsets)
 
         def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
@@ -236,7 +241,7 @@ def fit_fusion(
     _check_features(names, columns)
     columns["cross_encoder"] = logits
     ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
-    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, ranges)
+    return Calibration([InputModel(fusion=fit_weights(names, columns, about, lists.offsets, gold))], counts, ranges)
 
 
 def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -249,19 +254,6 @@ def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> 
                 f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`, or give "
                 f"the candidates of your own lists {name}_score"
             )
-
-
-def _fusion(
-    names: Sequence[str],
-    columns: Mapping[str, np.ndarray],
-    about: Mapping[str, np.ndarray],
-    offsets: np.ndarray,
-    gold: np.ndarray,
-    start: FeatureFusion | None = None,
-) -> FeatureFusion:
-    # A calibration mention without types supports no candidate.
-    given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
-    return FeatureFusion.fit(given, about, offsets, gold, start)
 
 
 def _certified_share(thresholds: ThresholdTable) -> float:
@@ -292,82 +284,48 @@ class _Fitting:
 
     Attributes:
         lists: without `removed`.
-        logits: (m,).
-        names: of the features used; none if the cross-encoder alone decides.
-        columns, about: these features except the cross-encoder, and those of lists.
-        unseen: what the network did not see for the logits.
-        folds: (n,) of the mentions; a fit leaves one out, or none.
-        usable: (n,) bool, mentions to fit on: others decide about those that lack types.
-        fusions: fitted so far, shared by all models; several use the same features.
+        fusions: of the features that are left; several models share them.
     """
 
     lists: AnnotatedLists
-    logits: np.ndarray
-    names: Sequence[str]
-    columns: Mapping[str, np.ndarray]
-    about: Mapping[str, np.ndarray]
+    fusions: CrossFitting
     hierarchy: TypeHierarchy
     seed: int
     removed: tuple[str, ...]
-    unseen: tuple[str, ...]
-    folds: np.ndarray
-    usable: np.ndarray
-    fusions: dict[tuple, FeatureFusion]
 
-    def log_odds(self, left_out: int | None) -> np.ndarray:
-        """Log-odds of the candidates that a fit is made on, by the fusion of them or by the network alone."""
-        inside, rows, offsets = self._fitted_on(left_out)
-        if not self.names:
-            return self.logits[rows]
-        columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
-        filled = {name: np.nan_to_num(column) for name, column in columns.items()}
-        return self._fusion(self.names, left_out).utilities(filled, _part(self.about, inside), offsets)
+    def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
+        """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
 
-    def model(self, left_out: int | None, method: str) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of the mentions outside a fold, and what `fit_calibrator` returns with it."""
-        lists, (_, rows, offsets) = self.lists, self._fitted_on(left_out)
+        Raises:
+            UserError: there is too little data.
+        """
+        lists, inside, fusions = self.lists, self.fusions.inside(left_out), None
+        if self.fusions.names:
+            fusions = self.fusions.fusions[left_out]
+            if fusions is None:
+                raise UserError("too few documents to hold a fold out")
+        rows = inside[lists.owner]
         calibrator, losses = fit_calibrator(
             method,
-            self.log_odds(left_out),
+            self.fusions.utilities(left_out),
             lists.labels[rows],
             lists.annotations.documents[lists.owner[rows]],
-            offsets=offsets if self.names else None,
+            offsets=fusions and list_offsets(list_sizes(lists.offsets)[inside]),
             types=lists.types.take(lists.owner[rows]),
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        others = [name for name in self.names if name != "cross_encoder"]
-        return InputModel(
-            calibrator,
-            self._fusion(self.names, left_out) if self.names else None,
-            removed=self.removed,
-            baseline=self._fusion(others, left_out) if 0 < len(others) < len(self.names) else None,
-        ), losses
-
-    def _fitted_on(self, left_out: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Usable mentions outside a fold, (n,) bool, their candidates, (m,) bool, and the offsets of their lists."""
-        inside = self.usable if left_out is None else self.usable & (self.folds != left_out)
-        return inside, inside[self.lists.owner], list_offsets(list_sizes(self.lists.offsets)[inside])
-
-    def _fusion(self, names: Sequence[str], left_out: int | None) -> FeatureFusion:
-        read_by = self.unseen if "cross_encoder" in names else None
-        key = tuple(names), read_by, left_out
-        if key not in self.fusions:
-            inside, rows, offsets = self._fitted_on(left_out)
-            columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
-            start = None if left_out is None else self._fusion(names, None)
-            gold = self.lists.annotations.gold[inside]
-            self.fusions[key] = _fusion(names, columns, _part(self.about, inside), offsets, gold, start)
-        return self.fusions[key]
+        fusion, baseline = fusions or (None, None)
+        return InputModel(calibrator, fusion, removed=self.removed, baseline=baseline), losses
 
     def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
         """Each fold with a fit like `model` on the others, by one thread per core.
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
-        folds, method = range(self.folds.max() + 1 if self.folds.any() else 0), model.calibrator.method
+        last, method = self.fusions.folds.max(), model.calibrator.method
         try:
-            fitted = list(map_in_order(lambda fold: self.model(fold, method)[0], folds))
+            fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(last + 1 if last else 0)))
         except UserError:
             fitted = []
 
@@ -383,22 +341,18 @@ class _Fitting:
         self, fold: int | None, model: InputModel, shown: Sequence[str], lacks: Callable[[str], np.ndarray]
     ) -> _HeldOut:
         """A part of `parts`; `lacks` gives (n,) bool of mentions without an input that is no score."""
-        lists, columns = self.lists, dict(self.columns)
-        fitted = self._fitted_on(fold)[1]
-        inside = np.ones(len(lists), bool) if fold is None else self.folds == fold
+        lists, columns = self.lists, dict(self.fusions.columns)
+        fitted = self.fusions.inside(() if fold is None else (fold,))[lists.owner]
+        inside = np.ones(len(lists), bool) if fold is None else self.fusions.folds == fold
         for name in {*lists.scores} & {*columns}:
             columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
         complete = inside
         for name in self._reads(model, shown):
             # Only scores may be missing in one fold and not in another.
             complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
-        return _HeldOut(Part.of(model, lists, columns, self.about, inside), inside, complete[inside])
+        return _HeldOut(Part.of(model, lists, columns, self.fusions.about, inside), inside, complete[inside])
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
         by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
         return [*model.reads(shown), *(["entity_type"] if by_type else [])]
-
-
-def _part(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: column[rows] for name, column in columns.items()}
