@@ -10,10 +10,11 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_sizes
+from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..data.candidate_lists import AnnotatedLists
 from ..data.parallel import map_in_order
+from .choice import log_sums
 from .fusion import FeatureFusion
 from .probabilities import InputModel, Part
 
@@ -21,6 +22,11 @@ __all__ = ["CrossFitting", "Fusions", "LeftOut", "fit_weights"]
 
 # Features that need the mention's semantic type.
 TYPE_FEATURES = ("type_lift", "type_fit")
+# What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
+# mentions with the same first candidate; acc@1 but for this much; and the mean log loss of a list but for these nats,
+# which is what one calibrator is better than another.
+CUTS = (0.01, 0.003, 0.001, 0.0003)
+LEAST_SAME_FIRST, MOST_LOST, MOST_NATS_LOST = 0.995, 0.002, 0.002
 # Folds that a fit leaves out, ascending: none for the model that is served, one for the model that decides about that
 # fold, two for the utilities that such a model's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
@@ -32,10 +38,12 @@ class Fusions(NamedTuple):
     Attributes:
         whole: of all features.
         baseline: of all but the cross-encoder; None if there is nothing else, or nothing but these.
+        cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
 
     whole: FeatureFusion
     baseline: FeatureFusion | None
+    cut: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class CrossFitting:
         columns, about: these features except the cross-encoder, and those of lists.
         folds: (n,) of the mentions.
         usable: (n,) bool, mentions to fit on: others decide about those that lack types.
+        exhaustive: whether all candidates are to be scored.
         fusions: by the folds left out; None where there is too little data.
     """
 
@@ -59,6 +68,7 @@ class CrossFitting:
     about: Mapping[str, np.ndarray]
     folds: np.ndarray
     usable: np.ndarray
+    exhaustive: bool
     fusions: dict[LeftOut, Fusions | None] = field(default_factory=dict)
 
     def fit(self) -> None:
@@ -105,11 +115,38 @@ class CrossFitting:
         return utility[inside[self.lists.owner]]
 
     def _of(self, fitted: Fusions | None, inside: np.ndarray) -> np.ndarray:
+        part = self._part(fitted, inside)
+        return part.utilities(np.where(part.kept(part.model.cut), self.logits[part.rows], np.nan))[0]
+
+    def _part(self, fitted: Fusions | None, inside: np.ndarray) -> Part:
         assert fitted is not None
-        part = Part.of(
-            InputModel(fusion=fitted.whole, baseline=fitted.baseline), self.lists, self.columns, self.about, inside
-        )
-        return part.utilities(self.logits[part.rows])[0]
+        model = InputModel(fusion=fitted.whole, baseline=fitted.baseline, cut=fitted.cut)
+        return Part.of(model, self.lists, self.columns, self.about, inside)
+
+    def _cut(self, fitted: Fusions, inside: np.ndarray) -> float:
+        """The highest of `CUTS` that keeps to its limits on the lists that the fusions were fitted on, or 0."""
+        if fitted.baseline is None or self.exhaustive or not self.folds.any():
+            return 0.0
+        part = self._part(fitted, inside)
+        logits, labels = self.logits[part.rows], self.lists.labels[part.rows]
+
+        def results(logits: np.ndarray) -> tuple[np.ndarray, float, float]:
+            """Each list's first candidate, how many are right, and the log loss of all lists."""
+            utility, _ = part.utilities(logits)
+            first = best_candidates(utility, part.offsets)
+            loss = log_sums(utility, part.offsets).sum() - labels @ utility
+            return first, labels[first[first >= 0]].sum(), loss
+
+        lists, whole = len(part.offsets) - 1, results(logits)
+        for cut in CUTS:
+            cut_off = results(np.where(part.kept(cut), logits, np.nan))
+            if (
+                (cut_off[0] == whole[0]).mean() >= LEAST_SAME_FIRST
+                and (whole[1] - cut_off[1]) / lists <= MOST_LOST
+                and (cut_off[2] - whole[2]) / lists <= MOST_NATS_LOST
+            ):
+                return cut
+        return 0.0
 
     def _fit(self, left_out: LeftOut, start: Fusions | None = None) -> Fusions:
         inside = self.inside(left_out)
@@ -120,12 +157,13 @@ class CrossFitting:
             self.lists.annotations.gold[inside],
         )
         others = [name for name in self.names if name != "cross_encoder"]
-        return Fusions(
+        fitted = Fusions(
             fit_weights(self.names, columns, about, offsets, gold, start and start.whole),
             fit_weights(others, columns, about, offsets, gold, start and start.baseline)
             if 0 < len(others) < len(self.names)
             else None,
         )
+        return fitted._replace(cut=self._cut(fitted, inside))
 
 
 def fit_weights(

@@ -20,7 +20,7 @@ from .cross_validation import document_folds, fit_calibrator
 from .features import default_features, features
 from .fusion import CANDIDATE_FEATURES
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
-from .probabilities import CalibratedScores, Calibration, InputModel, Part, calibrated_scores, kept
+from .probabilities import Calibration, InputModel, Part, calibrated_scores, kept
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -42,10 +42,6 @@ __all__ = [
 
 # Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
 FEWEST_TYPED = 100
-# What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
-# mentions with the same first candidate, and acc@1 and the certified share but for this much.
-CUTS = (0.01, 0.003, 0.001, 0.0003)
-LEAST_SAME_FIRST, MOST_LOST = 0.995, 0.002
 # Logits of the network, (m,), by the inputs it did not see; () if it saw all.
 Logits = Mapping[tuple[str, ...], np.ndarray]
 
@@ -107,12 +103,13 @@ def fit_with_counts(
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
     calibrator of the same kind fitted on the other folds. The served model is fitted on all. Calibrators are fitted on
-    utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted
-    in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
+    utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted in the same
+    way, on the lists without the missing inputs, with a calibrator of the same kind.
 
-    The cut below which candidates are left unscored is the highest of `CUTS` that keeps to `LEAST_SAME_FIRST` and
-    `MOST_LOST` on the held-out documents, or 0. Weights and calibrator are fitted on whole lists, thresholds and
-    certificate on lists that are scored as far as the cut goes.
+    Each fold has a cut of its own below which candidates are left unscored, chosen on the other folds; that of the
+    served model is chosen on all. Weights are fitted on whole lists, calibrators, thresholds and certificate on lists
+    that are scored as far as the cut goes. One certificate is computed of each model: the best of several would
+    promise more than it keeps.
 
     Args:
         lists: the calibration split.
@@ -149,7 +146,7 @@ def fit_with_counts(
         usable = ~lists_with_any(lacks, lists.offsets)
         if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
             usable[:] = True
-        fusions = CrossFitting(part, logits[unseen], left, own, about, folds, usable)
+        fusions = CrossFitting(part, logits[unseen], left, own, about, folds, usable, settings.exhaustive)
         fusions.fit()
         shared[key] = fusions
         return _Fitting(part, shared[key], hierarchy, seed, removed)
@@ -164,37 +161,22 @@ def fit_with_counts(
         # Corrections of unknown documents may all be of one, so they are no documents of a certificate.
         complete &= lists.annotations.documents != FEEDBACK_PREFIX
 
-        def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
-            scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.fusions.logits, np.nan))
-            return scores, best_candidates(scores.log_odds, lists.offsets)
-
-        def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
-            return ThresholdTable.fit(
-                scores.probabilities,
-                lists.labels,
-                lists.owner,
-                np.where(first >= 0, scores.probabilities[first], np.nan),
-                lists.is_right(first),
-                fitting.lists.types,
-                hierarchy,
-                groups=lists.annotations.documents,
-                complete=complete,
-                target_precision=settings.target_precision,
-                confidence=settings.confidence,
-            )
-
-        whole, held_out = decided(0.0), len(parts) > 1
-        model = replace(model, thresholds=table(*whole), name=inputs_name(names, removed))
-        for cut in CUTS if held_out and model.baseline and not settings.exhaustive else ():
-            cut_off = decided(cut)
-            is_same = cut_off[1] == whole[1]
-            points_lost = lists.is_right(whole[1]).mean() - lists.is_right(cut_off[1]).mean()
-            if is_same.mean() < LEAST_SAME_FIRST or points_lost > MOST_LOST:
-                continue
-            thresholds = table(*cut_off)
-            if _certified_share(model.thresholds) - _certified_share(thresholds) <= MOST_LOST:
-                return replace(model, thresholds=thresholds, cut=cut), losses, held_out
-        return model, losses, held_out
+        scores = calibrated_scores(parts, np.where(kept(parts), fitting.fusions.logits, np.nan))
+        first = best_candidates(scores.log_odds, lists.offsets)
+        thresholds = ThresholdTable.fit(
+            scores.probabilities,
+            lists.labels,
+            lists.owner,
+            np.where(first >= 0, scores.probabilities[first], np.nan),
+            lists.is_right(first),
+            fitting.lists.types,
+            hierarchy,
+            groups=lists.annotations.documents,
+            complete=complete,
+            target_precision=settings.target_precision,
+            confidence=settings.confidence,
+        )
+        return replace(model, thresholds=thresholds, name=inputs_name(names, removed)), losses, len(parts) > 1
 
     sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
     first, losses, held_out = fit(next(sets), settings.calibrator)
@@ -256,10 +238,6 @@ def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> 
             )
 
 
-def _certified_share(thresholds: ThresholdTable) -> float:
-    return thresholds.certificate.share if thresholds.certificate else 0.0
-
-
 def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
     return {name: ScoreRange.of(column) for name, column in scores.items()}
 
@@ -315,8 +293,8 @@ class _Fitting:
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        fusion, baseline = fusions or (None, None)
-        return InputModel(calibrator, fusion, removed=self.removed, baseline=baseline), losses
+        fusion, baseline, cut = fusions or (None, None, 0.0)
+        return InputModel(calibrator, fusion, removed=self.removed, baseline=baseline, cut=cut), losses
 
     def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
         """Each fold with a fit like `model` on the others, by one thread per core.

@@ -200,16 +200,15 @@ class Part:
         return CalibratedScores(utility, sigmoid(log_odds))
 
 
-def kept(parts: Sequence[Part], cut: float | None = None) -> np.ndarray:
+def kept(parts: Sequence[Part]) -> np.ndarray:
     """(m,) bool, which of all candidates the cross-encoder scores (`Part.kept`).
 
     Args:
         parts: of all mentions, m candidates together.
-        cut: instead of those of the models.
     """
     found = np.empty(sum(len(part.concepts) for part in parts), bool)
     for part in parts:
-        found[part.rows] = part.kept(part.model.cut if cut is None else cut)
+        found[part.rows] = part.kept(part.model.cut)
     return found
 
 
