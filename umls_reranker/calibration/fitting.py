@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.parallel import map_in_order
-from ..models.cross_encoder import PairScorer, score_lists
 from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
-from .cross_validation import document_folds, fit_calibrator
+from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import default_features, features
 from .fusion import CANDIDATE_FEATURES
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
+from .network_logits import Unseen, unseen_inputs
 from .probabilities import Calibration, InputModel, Part, calibrated_scores, kept
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
@@ -32,67 +33,43 @@ if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = [
-    "Logits",
+    "Score",
     "fit_fusion",
     "fit_parts",
     "fit_with_counts",
     "logits_as_decided",
-    "score_inputs",
 ]
 
 # Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
 FEWEST_TYPED = 100
-# Logits of the network, (m,), by the inputs it did not see; () if it saw all.
-Logits = Mapping[tuple[str, ...], np.ndarray]
-
-
-def score_inputs(
-    scorer: PairScorer, lists: CandidateLists, logits: np.ndarray, features: Sequence[str] | None, desc: str
-) -> Logits:
-    """Score candidates again for each different input of the network under a fallback model.
-
-    Args:
-        logits: (m,) of the original lists.
-        features: as in the recipe.
-        desc: title of the progress bars.
-    """
-    shown = scorer.template.reads
-    found: dict[tuple[str, ...], np.ndarray] = {(): logits}
-    for removed in fallback_inputs(default_features(lists) if features is None else features, shown):
-        unseen = _unseen(removed, shown)
-        if unseen not in found:
-            title = f"{desc} without {' and '.join(unseen)}"
-            found[unseen] = score_lists(scorer, without(lists, unseen), title).logits
-    return found
+# To choose cuts, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
+WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
+# Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
+Score = Callable[[Unseen, np.ndarray], np.ndarray]
 
 
 def logits_as_decided(
-    logits: Logits, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
+    score: Score, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
 ) -> np.ndarray:
     """(m,) logits of what the network sees of each list where `calibration` decides (`Calibration.as_read`)."""
-    models, found = calibration.choose(lists, shown).models, np.array(logits[()])
+    models, logits = calibration.choose(lists, shown).models, np.empty(len(lists.owner), np.float32)
     for number in np.unique(models).tolist():
         rows = (models == number)[lists.owner]
-        # If no fallback uses the cross-encoder, nothing was scored for it.
-        found[rows] = logits.get(_unseen(calibration.models[number].removed, shown), found)[rows]
-    return found
-
-
-def _unseen(removed: Sequence[str], shown: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in shown if name in removed)
+        logits[rows] = score(unseen_inputs(calibration.models[number].removed, shown), rows)[rows]
+    return logits
 
 
 def fit_parts(
-    lists: AnnotatedLists, logits: Logits, train_mentions: Dataset, *options: Any
+    lists: AnnotatedLists, score: Score, train_mentions: Dataset, *options: Any
 ) -> tuple[Calibration, dict[str, Any]]:
     """`fit_with_counts` of the strings and concepts of the training split."""
     columns = (train_mentions[name][:] for name in ("mention", "cui", "semantic_types"))
-    return fit_with_counts(lists, logits, StringCounts.fit(zip(*columns, strict=True)), *options)
+    return fit_with_counts(lists, score, StringCounts.fit(zip(*columns, strict=True)), *options)
 
 
 def fit_with_counts(
     lists: AnnotatedLists,
-    logits: Logits,
+    score: Score,
     counts: StringCounts,
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
@@ -107,13 +84,13 @@ def fit_with_counts(
     way, on the lists without the missing inputs, with a calibrator of the same kind.
 
     Each fold has a cut of its own below which candidates are left unscored, chosen on the other folds; that of the
-    served model is chosen on all. Weights are fitted on whole lists, calibrators, thresholds and certificate on lists
-    that are scored as far as the cut goes. One certificate is computed of each model: the best of several would
-    promise more than it keeps.
+    served model is chosen on all. Lists of a sample of documents are scored whole to choose it, all others as far as
+    some cut goes. Everything is fitted on lists as they are served. One certificate is computed of each model: the
+    best of several would promise more than it keeps.
 
     Args:
         lists: the calibration split.
-        logits: of its candidates, by what the network sees of them (`score_inputs`).
+        score: asks the network about its candidates (`NetworkLogits`).
         counts: of the training split.
         settings: the recipe's section.
         hierarchy: of the types, along which thresholds fall back.
@@ -131,13 +108,15 @@ def fit_with_counts(
     names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
     columns, about = features(lists, counts) if names else ({}, {})
     _check_features(names, columns)
-    folds = document_folds(lists.annotations.documents, seed)
+    documents = lists.annotations.documents
+    folds = document_folds(documents, seed)
+    sample = sampled_documents(documents, max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists))), seed)
     shared: dict[tuple, CrossFitting] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
         own = {name: columns[name] for name in left if name != "cross_encoder"}
-        part, unseen = without(lists, removed), _unseen(removed, shown)
+        part, unseen = without(lists, removed), unseen_inputs(removed, shown)
         # Without CUIs other candidates count as one concept.
         key = tuple(left), unseen, "cui" in removed
         if key in shared:
@@ -146,17 +125,22 @@ def fit_with_counts(
         usable = ~lists_with_any(lacks, lists.offsets)
         if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
             usable[:] = True
-        fusions = CrossFitting(part, logits[unseen], left, own, about, folds, usable, settings.exhaustive)
+        options = sample, settings.exhaustive
+        fusions = CrossFitting(part, partial(score, unseen), left, own, about, folds, usable, *options)
         fusions.fit()
         shared[key] = fusions
         return _Fitting(part, shared[key], hierarchy, seed, removed)
 
+    chosen: dict[str, dict[str, Any]] = {}
+
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        model, losses = fitting.model((), method)
-        complete, parts = np.empty(len(lists), bool), []
-        for part, inside, has_all in fitting.parts(model, shown):
-            parts.append(part)
+        # As in `CrossFitting`, by one thread per core, none of which has threads for matrix products.
+        with threadpool_limits(1, "blas"):
+            model, losses = fitting.model((), method)
+            held_out = fitting.parts(model, shown)
+        complete, parts = np.empty(len(lists), bool), [part for part, _, _ in held_out]
+        for _, inside, has_all in held_out:
             complete[inside] = has_all
         # Corrections of unknown documents may all be of one, so they are no documents of a certificate.
         complete &= lists.annotations.documents != FEEDBACK_PREFIX
@@ -176,7 +160,12 @@ def fit_with_counts(
             target_precision=settings.target_precision,
             confidence=settings.confidence,
         )
-        return replace(model, thresholds=thresholds, name=inputs_name(names, removed)), losses, len(parts) > 1
+        model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
+        chosen[model.name] = {
+            "scored": float(np.isfinite(fitting.fusions.logits).mean()) if len(lists.owner) else 0.0,
+            "cuts_of_folds": [part.model.cut for part in parts] if len(parts) > 1 else [],
+        }
+        return model, losses, len(parts) > 1
 
     sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
     first, losses, held_out = fit(next(sets), settings.calibrator)
@@ -198,6 +187,8 @@ def fit_with_counts(
         "pairs": len(lists.labels),
         "positives": int(lists.labels.sum()),
         "thresholds_on_held_out_documents": held_out,
+        "mentions_scored_whole": len(lists) if settings.exhaustive else int(sample.sum()),
+        "scoring": chosen,
     }
     if losses:
         fitted["cross_validated_losses"] = losses
