@@ -118,12 +118,13 @@ def calibrate(recipe) -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.calibration.fitting import fit_parts, score_inputs
+    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.network_logits import NetworkLogits
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.hub.model_folder import copy_network, write_parts
-    from umls_reranker.models.cross_encoder import PairScorer, score_lists
+    from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -139,12 +140,10 @@ def make(recipe, run, stage) -> None:
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
-        title = "scoring calibration candidates"
-        scores = score_lists(scorer, lists, title)
-        logits = score_inputs(scorer, lists, scores.logits, recipe.calibration.features, title)
+        network = NetworkLogits(scorer, lists, "scoring calibration candidates")
         calibration, fitted = fit_parts(
             lists,
-            logits,
+            network,
             mentions["train"],
             recipe.calibration,
             concepts.hierarchy,
@@ -153,7 +152,7 @@ def make(recipe, run, stage) -> None:
         )
         fitted |= corrections
         write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
-        summary |= fitted | {"truncated_pairs": scores.truncated}
+        summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()
     if fusion:

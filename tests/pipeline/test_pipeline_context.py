@@ -47,9 +47,10 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
 def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
     models = {model.name: model for model in reranker.calibration.models}
+    assert len(models) <= 12
     assert list(models["all"].fusion.weights) == list(CANDIDATE_FEATURES)
     without = {
-        "no scores": ("retrieval", "context", "lexical"),
+        "names and CUIs": ("retrieval", "context", "lexical", "type_fit"),
         "no context": ("context",),
         "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_fit"),
         "names, no type, no context": ("string_share", "concept_count", "retrieval", "context", "lexical")

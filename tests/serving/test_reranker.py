@@ -453,7 +453,7 @@ def reading_everything(index_key: str = "") -> UMLSReranker:
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
     models = [
         InputModel(fusion=fusion, thresholds=fit_thresholds()),
-        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="no scores"),
+        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
         InputModel(fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"),
         InputModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
@@ -473,7 +473,7 @@ def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
     assert best.tier == "high" and not recwarn.list
 
 
-DECIDES = {"retrieval_score": "no scores", "definition": "names and CUIs, no type", "cui": "names, no type"}
+DECIDES = {"retrieval_score": "names and CUIs", "definition": "names and CUIs, no type", "cui": "names, no type"}
 
 
 @pytest.mark.parametrize("key", DECIDES)
@@ -515,7 +515,7 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
     assert together == alone
     assert [{item.inputs for item in ranked} for ranked in alone] == [
         {"all"},
-        {"no scores"},
+        {"names and CUIs"},
         {"names, no type"},
         set(),
     ]

@@ -69,7 +69,7 @@ class InputModel:
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists it was fitted on; none for the model that reads all.
-        name: of its inputs, in a few words: "all", "no scores", "names and CUIs, no type".
+        name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
         baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
         cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
@@ -160,28 +160,37 @@ class Part:
         whole = lists_with_any(lacks, self.offsets).repeat(list_sizes(self.offsets))
         return (sigmoid(log_odds) >= cut) | top_candidates(utility, self.offsets) | whole
 
-    def scores(self, logits: np.ndarray) -> CalibratedScores:
-        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+    def utilities(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of the candidates against "none of these" by the fusion, and (m,) bool, where it lacks a feature.
 
         Args:
             logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
         """
-        fusion, calibrator = self.model.fusion, self.model.calibrator
-        if fusion is None:
-            return CalibratedScores(logits, calibrator(logits, self.types))
-        scored = ~np.isnan(logits)
+        fusion, scored = self.model.fusion, ~np.isnan(logits)
+        assert fusion is not None
         columns = {**self.columns, "cross_encoder": np.where(scored, logits, 0.0)}
         own, lacks = _weighed(fusion, columns, len(logits))
         if scored.all():
-            utility = fusion.utilities(own, self.about_lists, self.offsets)
-        else:
-            inside = list_offsets(scored)[self.offsets]
-            known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
-            # A candidate that the cross-encoder has not seen never comes first.
-            best = np.full(len(inside) - 1, -np.inf)
-            np.maximum.at(best, list_owner(inside), known)
-            utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
-            utility[scored] = known
+            return fusion.utilities(own, self.about_lists, self.offsets), lacks
+        inside = list_offsets(scored)[self.offsets]
+        known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
+        # A candidate that the cross-encoder has not seen never comes first.
+        best = np.full(len(inside) - 1, -np.inf)
+        np.maximum.at(best, list_owner(inside), known)
+        utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
+        utility[scored] = known
+        return utility, lacks
+
+    def scores(self, logits: np.ndarray) -> CalibratedScores:
+        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+
+        Args:
+            logits: as of `utilities`.
+        """
+        calibrator = self.model.calibrator
+        if self.model.fusion is None:
+            return CalibratedScores(logits, calibrator(logits, self.types))
+        utility, lacks = self.utilities(logits)
         calibrated = calibrator.log_odds(utility, self.types)
         if lacks.any():
             # The calibrator was fitted to the utilities of lists with all features.
@@ -191,16 +200,15 @@ class Part:
         return CalibratedScores(utility, sigmoid(log_odds))
 
 
-def kept(parts: Sequence[Part], cut: float | None = None) -> np.ndarray:
+def kept(parts: Sequence[Part]) -> np.ndarray:
     """(m,) bool, which of all candidates the cross-encoder scores (`Part.kept`).
 
     Args:
         parts: of all mentions, m candidates together.
-        cut: instead of those of the models.
     """
     found = np.empty(sum(len(part.concepts) for part in parts), bool)
     for part in parts:
-        found[part.rows] = part.kept(part.model.cut if cut is None else cut)
+        found[part.rows] = part.kept(part.model.cut)
     return found
 
 

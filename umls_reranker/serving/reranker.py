@@ -215,7 +215,7 @@ class UMLSReranker:
         """
         decisions = rank(
             lists,
-            lambda lists: score_lists(self.scorer, lists, desc),
+            lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
             self.calibration,
             shown=self.scorer.template.reads,
             accept_tier=self.accept_tier,
