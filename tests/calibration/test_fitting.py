@@ -162,6 +162,7 @@ def test_no_choice_about_a_fold_depends_on_its_own_labels(monkeypatch):
 
 def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_they_are_served(monkeypatch):
     monkeypatch.setattr(fitting, "FEWEST_WHOLE", 100)
+    monkeypatch.setattr(fitting, "FEWEST_GOLD", 50)
     (given, logits), asked = informed(n=600, documents=60), []
 
     def score(unseen, wanted):
@@ -174,18 +175,21 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
     calibration, fitted = fitting.fit_with_counts(given, score, *options)
     documents = given.annotations.documents
     sample = sampled_documents(documents, 120, 13)
-    assert fitted["mentions_scored_whole"] == sample.sum() == 120
+    facts = fitted["scoring"]["all"]
+    assert facts["mentions_scored_whole"] == sample.sum() == 120
     # A fifth of the documents, of all folds.
     assert np.unique(document_folds(documents, 13)[sample], return_counts=True)[1].tolist() == [30, 30, 20, 20, 20]
     # Of the model of all inputs; without scores nothing but the logit tells candidates apart, so all are scored.
     np.testing.assert_array_equal(asked[0], sample[given.owner])
     assert (asked[1] >= asked[0]).all() and asked[2].all()
-    facts = fitted["scoring"]["all"]
     assert facts["scored"] == asked[1].mean() < 0.7 and set(facts["cuts_of_folds"]) == {0.01}
     # What the served model scores was scored, and what is known besides changes nothing.
     assert asked[1][kept(calibration.parts(given, np.zeros(len(given), int)))].all()
     again, _ = fitting.fit_with_counts(given, lambda unseen, wanted: logits, *options)
     assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
+    # A sample that holds too few gold concepts to choose by is all.
+    monkeypatch.setattr(fitting, "FEWEST_GOLD", 121)
+    assert fitting.fit_with_counts(given, score, *options)[1]["scoring"]["all"]["mentions_scored_whole"] == 600
 
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():

@@ -40,8 +40,9 @@ __all__ = [
     "logits_as_decided",
 ]
 
-# Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
-FEWEST_TYPED = 100
+# Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
+# reads types, and those that are scored whole to choose the cut.
+FEWEST_GOLD = 100
 # To choose cuts, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
 WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
 # Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
@@ -117,7 +118,8 @@ def fit_with_counts(
     _check_features(names, columns)
     certifies = lists.annotations.certifies & history.is_new(documents)
     now_certified = history.after(documents[certifies].tolist())
-    sample = sampled_documents(documents, max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists))), seed)
+    rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
+    sample = sampled_documents(documents, rows, seed)
     shared: dict[tuple, CrossFitting] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
@@ -129,10 +131,11 @@ def fit_with_counts(
         if key in shared:
             return _Fitting(part, shared[key], hierarchy, seed, removed)
         lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
-        usable = ~lists_with_any(lacks, lists.offsets)
-        if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
+        usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
+        if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
             usable[:] = True
-        options = sample, settings.exhaustive
+        whole = sample if np.count_nonzero(has_gold & usable & sample) >= FEWEST_GOLD else np.ones(len(lists), bool)
+        options = whole, settings.exhaustive
         fusions = CrossFitting(part, partial(score, unseen), left, own, about, folds, usable, *options)
         fusions.fit()
         shared[key] = fusions
@@ -169,6 +172,7 @@ def fit_with_counts(
         )
         model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
         chosen[model.name] = {
+            "mentions_scored_whole": int(fitting.fusions.sample.sum()),
             "scored": float(np.isfinite(fitting.fusions.logits).mean()) if len(lists.owner) else 0.0,
             "cuts_of_folds": [part.model.cut for part in parts] if len(parts) > 1 else [],
         }
@@ -194,7 +198,6 @@ def fit_with_counts(
         "pairs": len(lists.labels),
         "positives": int(lists.labels.sum()),
         "thresholds_on_held_out_documents": held_out,
-        "mentions_scored_whole": len(lists) if settings.exhaustive else int(sample.sum()),
         "scoring": chosen,
         "certified_by": {
             "attempt": len(now_certified.certificates),
