@@ -29,6 +29,7 @@ from ..core.arguments import ModelArguments, RunArguments
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
+from ..core.losses import GOLD_LABEL, LOSSES
 from ..core.trainer_fields import TrainingStageArguments
 from ..models.pretrained import load_pretrained, loading
 from ..models.template import PairTemplate
@@ -44,7 +45,6 @@ from .callbacks import (
 from .collator import PairCollator
 from .dataset import tokenize_pairs, weight_scale
 from .dev_lists import dev_metrics
-from .losses import GOLD_LABEL
 from .processes import training_device, use_one_gpu
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
@@ -264,9 +264,9 @@ def fine_tune(
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
-    share, scale = listwise_share(training), weight_scale(pairs["train"])
-    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if share else 1.0
-    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if share else None
+    loss, scale = LOSSES[training.loss], weight_scale(pairs["train"])
+    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if loss.of_lists else 1.0
+    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if loss.of_lists else None
     arguments = training_arguments(run, training, folder, len(pairs["train"]), lists)
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
@@ -296,9 +296,9 @@ def fine_tune(
             pad_to_multiple_of=1 if arguments.use_cpu else 8,
         ),
         compute_metrics=dev_metrics(pairs["dev"].with_format("numpy")["mention_id"][:]),
+        loss=loss,
         lists=lists,
-        listwise_weight=share,
-        list_scale=list_scale,
+        scale=list_scale,
         head_learning_rate=training.head_learning_rate,
         callbacks=[CheckpointCallback(training.save_total_limit), stopping],
     )
@@ -335,17 +335,6 @@ def fine_tune(
         "precision": PRECISIONS[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
-
-
-def listwise_share(training: TrainingStageArguments) -> float:
-    """Share of the list-wise loss, 0 to 1.
-
-    Raises:
-        UserError: the recipe's share is outside this range.
-    """
-    if not 0 <= training.listwise_weight <= 1:
-        raise UserError(f"listwise_weight: {training.listwise_weight} is no share; use 0 to 1")
-    return {"bce": 0.0, "listwise": 1.0, "mixed": training.listwise_weight}[training.loss]
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:
