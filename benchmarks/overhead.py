@@ -65,7 +65,8 @@ def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
     """Two batches of test mentions as a user gives them, with all that the model weighs."""
     from datasets import load_from_disk
 
-    from umls_reranker.data.candidate_lists import FIELDS, CandidateLists
+    from umls_reranker.core.stage_keys import key_of_lists
+    from umls_reranker.data.candidate_lists import FIELDS, CandidateLists, RetrievedList
     from umls_reranker.data.concepts import ConceptTable
 
     candidates, mentions = (load_from_disk(str(run / name))["test"] for name in ("candidates", "mentions"))
@@ -82,10 +83,11 @@ def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
         "semantic_types": list(map(list, lists.candidate_types)),
     }
     items = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    lists_of = [RetrievedList(items[start:end], key_of_lists(run)) for start, end in pairwise(lists.offsets.tolist())]
     made = [
-        {"entity": text, "candidates": items[start:end], "entity_type": list(types), "left": left, "right": right}
-        for text, (start, end), types, left, right in zip(
-            lists.mentions, pairwise(lists.offsets.tolist()), lists.types, lists.lefts, lists.rights, strict=True
+        {"entity": text, "candidates": own, "entity_type": list(types), "left": left, "right": right}
+        for text, own, types, left, right in zip(
+            lists.mentions, lists_of, lists.types, lists.lefts, lists.rights, strict=True
         )
     ]
     return made[: len(made) // 2], made[len(made) // 2 :]

@@ -241,8 +241,8 @@ class Rehearsal:
         candidates, mentions = (load_from_disk(str(self.run / name))["test"] for name in ("candidates", "mentions"))
         lists, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         cuis = lists["cuis"].combine_chunks()
-        values = [lists[name].combine_chunks().values for name in ("cuis", "names", "retrieval_scores")]
-        rows = pa.StructArray.from_arrays(values, ["cui", "name", "retrieval_score"])
+        values = [lists[name].combine_chunks().values for name in ("cuis", "names")]
+        rows = pa.StructArray.from_arrays(values, ["cui", "name"])
         columns = {"entity": given["mention"], "entity_type": given["semantic_types"]}
         table = pa.table(columns | {"candidates": pa.ListArray.from_arrays(cuis.offsets, rows)})
         wanted = max(1, round(self.pairs * len(table) / len(rows)))

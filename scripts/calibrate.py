@@ -21,7 +21,7 @@ from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.files import fingerprint_path, read_json, remembered
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import CommandParser, run_script, should_run, would_make
-from umls_reranker.core.stage_keys import model_stage
+from umls_reranker.core.stage_keys import key_of_lists, model_stage
 from umls_reranker.core.stages import LINEAGE, RunFolder
 
 
@@ -118,12 +118,13 @@ def calibrate(recipe) -> None:
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.calibration.fitting import fit_parts, score_inputs
+    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.network_logits import NetworkLogits
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.sources import describe_dictionary
     from umls_reranker.hub.model_folder import copy_network, write_parts
-    from umls_reranker.models.cross_encoder import PairScorer, score_lists
+    from umls_reranker.models.cross_encoder import PairScorer
     from umls_reranker.models.template import PairTemplate
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -133,17 +134,16 @@ def make(recipe, run, stage) -> None:
     if recipe.calibration.calibration_feedback:
         candidates, fitted_mentions, corrections = with_corrections(recipe, run, candidates, mentions, concepts)
     template = PairTemplate.from_recipe(recipe.model)
-    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields)
+    key = key_of_lists(run.path)
+    lists = CandidateLists.from_run(candidates, fitted_mentions, concepts, template.candidate_fields, key)
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
-        title = "scoring calibration candidates"
-        scores = score_lists(scorer, lists, title)
-        logits = score_inputs(scorer, lists, scores.logits, recipe.calibration.features, title)
+        network = NetworkLogits(scorer, lists, "scoring calibration candidates")
         calibration, fitted = fit_parts(
             lists,
-            logits,
+            network,
             mentions["train"],
             recipe.calibration,
             concepts.hierarchy,
@@ -151,10 +151,8 @@ def make(recipe, run, stage) -> None:
             template.reads,
         )
         fitted |= corrections
-        if not recipe.mentions.candidate_lists:
-            fitted["index"] = run.key_of("index", "build_index")
         write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
-        summary |= fitted | {"truncated_pairs": scores.truncated}
+        summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()
     if fusion:
@@ -186,6 +184,7 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
         documents["test"],
         documents["train"],
         concepts,
+        key_of_lists(run.path),
         reads_concepts=bool(recipe.model.candidate_fields),
     )
     used = len(feedback) - sum(lost.values())

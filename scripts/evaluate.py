@@ -14,7 +14,7 @@ from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run
-from umls_reranker.core.stage_keys import report_stage
+from umls_reranker.core.stage_keys import key_of_lists, report_stage
 from umls_reranker.core.stages import RunFolder
 
 
@@ -44,7 +44,8 @@ def make(recipe, run, stage) -> None:
     concepts = ConceptTable.load(run.path / "concepts")
     mentions = run.splits("mentions")
     candidates = run.splits("candidates")["test"]
-    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields)
+    key = key_of_lists(run.path)
+    lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields, key)
     pairs = run.splits("pairs")["test"]
     reranker = UMLSReranker.from_pretrained(
         run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision

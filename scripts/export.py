@@ -16,6 +16,7 @@ from umls_reranker.core.arguments import EXPORTED_FILES, CalibrationArguments, R
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 
 
@@ -47,11 +48,11 @@ def main() -> None:
 
 
 def make(recipe, run, options) -> None:
-    from umls_reranker.calibration.fitting import fit_parts, score_inputs
+    from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.network_logits import NetworkLogits
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.hub.export import export_network, needs_calibrator, register
-    from umls_reranker.models.cross_encoder import score_lists
     from umls_reranker.serving.reranker import UMLSReranker
 
     concepts = ConceptTable.load(run.path / "concepts")
@@ -60,8 +61,9 @@ def make(recipe, run, options) -> None:
     folder = run.path / "model"
     reranker = UMLSReranker.from_pretrained(folder, device=recipe.run.device, dtype=recipe.run.scoring_precision)
     template = reranker.scorer.template
+    key = key_of_lists(run.path)
     dev, fitting = (
-        CandidateLists.from_run(candidates[name], mentions[name], concepts, template.candidate_fields)
+        CandidateLists.from_run(candidates[name], mentions[name], concepts, template.candidate_fields, key)
         for name in ("dev", "calibration")
     )
     for backend in options.backends:
@@ -71,12 +73,9 @@ def make(recipe, run, options) -> None:
             )
             calibration = None
             if needs_calibrator(figures):
-                features, title = recipe.calibration.features, "scoring calibration candidates"
-                logits = score_lists(scorer, fitting, title).logits
-                logits_by_input = score_inputs(scorer, fitting, logits, features, title)
                 calibration = fit_parts(
                     fitting,
-                    logits_by_input,
+                    NetworkLogits(scorer, fitting, "scoring calibration candidates"),
                     mentions["train"],
                     recipe.calibration,
                     concepts.hierarchy,

@@ -15,6 +15,7 @@ from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json, require_format
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder, read_manifest
 
 
@@ -98,7 +99,8 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
     concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.scorer.template.candidate_fields
-    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields)
+    parts = candidates.select(rows), mentions.select(rows)
+    lists = CandidateLists.from_run(*parts, concepts, fields, key_of_lists(run.path))
     ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()
     order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
     shown = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]

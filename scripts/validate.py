@@ -16,6 +16,7 @@ from umls_reranker.core.arguments import EvaluationArguments, RunArguments
 from umls_reranker.core.files import read_json, require_format, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 
 
@@ -64,7 +65,8 @@ def main() -> int:
             run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
         )
         replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
-        checks = replay_checks(reranker, *replayed, ConceptTable.load(run.path / "concepts")) + checks
+        concepts = ConceptTable.load(run.path / "concepts")
+        checks = replay_checks(reranker, *replayed, concepts, key_of_lists(run.path)) + checks
         content = {
             "schema_version": 3,
             "report_key": report_key,

@@ -18,7 +18,7 @@ from umls_reranker.models.cross_encoder import Scores
 def decide(probabilities, lists, **options):
     p = np.array(probabilities)
     calibration = Calibration([InputModel(thresholds=fit_thresholds())])
-    return rank(lists, lambda _: Scores(np.log(p / (1 - p)), 3), calibration, **options)
+    return rank(lists, lambda *_: Scores(np.log(p / (1 - p)), 3), calibration, **options)
 
 
 def test_margins_are_to_the_best_other_concept():
@@ -82,15 +82,15 @@ def with_cut(cut):
     return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
 
 
-def logits_of(lists):
+def logits_of(lists, retained=None):
     return Scores(np.array([ord(name) for name in lists.names], np.float32) / 100, 0)
 
 
 def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many():
     asked = []
 
-    def score(lists):
-        asked.append(lists.names.to_list())
+    def score(lists, retained):
+        asked.append(lists.with_candidates(retained).names.to_list())
         return logits_of(lists)
 
     lists = retrieved()

@@ -8,16 +8,20 @@ import pytest
 from datasets import Dataset
 from list_fixtures import make_lists
 
-from umls_reranker.calibration import fitting
-from umls_reranker.calibration.fitting import fit_parts, score_inputs
+from umls_reranker.calibration import cross_fitting, fitting
+from umls_reranker.calibration.cross_validation import document_folds, sampled_documents
+from umls_reranker.calibration.features import features
+from umls_reranker.calibration.fitting import fit_parts
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import without
-from umls_reranker.calibration.probabilities import calibrated_scores, kept
+from umls_reranker.calibration.probabilities import Part, calibrated_scores, kept
+from umls_reranker.calibration.string_counts import StringCounts
+from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.arguments import CalibrationArguments
+from umls_reranker.core.arrays import best_candidates
 from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.models.cross_encoder import Scores
-from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy([SemanticType("T047", "Disease"), SemanticType("T121", "Drug")])
 SIZE = 4
@@ -51,7 +55,7 @@ def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     lists, logits = given
     scored = logits if isinstance(logits, dict) else defaultdict(lambda: logits)
-    return fit_parts(lists, scored, TRAINING, settings, HIERARCHY, 13, shown)
+    return fit_parts(lists, lambda unseen, wanted: scored[unseen], TRAINING, settings, HIERARCHY, 13, shown)
 
 
 def probabilities(calibration, lists, logits, shown=()):
@@ -111,19 +115,77 @@ def informed(**options) -> tuple[CandidateLists, np.ndarray]:
     return replace(given, scores={"retrieval": logits.astype(np.float64)}), logits
 
 
-def test_a_cut_keeps_to_its_limits_on_held_out_documents(monkeypatch):
+def test_a_cut_keeps_to_its_limits(monkeypatch):
     given = informed()
     calibration, _ = fit(given)
     exhaustive, _ = fit(given, exhaustive=True)
     scored = kept(calibration.parts(given[0], np.zeros(len(given[0]), int)))
     assert calibration.models[0].cut == 0.01 and scored.mean() < 0.6 and exhaustive.models[0].cut == 0
-    # The weights are those of whole lists.
-    states = [found.models[0].to_dict() | {"cut": None} for found in (calibration, exhaustive)]
-    assert states[0] == states[1]
-    for name, value in (("LEAST_SAME_FIRST", 1.01), ("MOST_LOST", -0.01)):
+    # The weights are about those of whole lists.
+    whole, served = (found.models[0].fusion for found in (exhaustive, calibration))
+    assert served.weights == pytest.approx(whole.weights, rel=0.05)
+    assert served.none_intercept == pytest.approx(whole.none_intercept, abs=0.05)
+    for name, value in (("LEAST_SAME_FIRST", 1.01), ("MOST_LOST", -0.01), ("MOST_NATS_LOST", -1.0)):
         with monkeypatch.context() as patched:
-            patched.setattr(fitting, name, value)
+            patched.setattr(cross_fitting, name, value)
             assert fit(given)[0].models[0].cut == 0
+
+
+def test_no_choice_about_a_fold_depends_on_its_own_labels(monkeypatch):
+    """Its weights, calibrator and cut are those of the other folds, and one certificate is computed of each model."""
+    tables, original = [], ThresholdTable.fit.__func__
+
+    def noted(cls, pair_p, *rest, **options):
+        tables.append(pair_p)
+        return original(cls, pair_p, *rest, **options)
+
+    monkeypatch.setattr(ThresholdTable, "fit", classmethod(noted))
+    given, logits = lists(n=1200, documents=120, spread=6.0)
+    retrieval = logits + np.random.default_rng(1).normal(0, 0.5, len(logits))
+    inside, gold = document_folds(given.annotations.documents, 13) == 0, given.annotations.gold
+    # A few of its lists that retrieval gets wrong, by which the network would be spared the best candidate.
+    best = logits.reshape(-1, SIZE).argmax(axis=1)
+    sure = logits.reshape(-1, SIZE).max(axis=1) > 3
+    wrong = np.flatnonzero(inside & sure & (gold == best))[:5]
+    retrieval[wrong * SIZE + best[wrong]] = retrieval.min()
+    given, chosen = replace(given, scores={"retrieval": retrieval}), []
+    for name in ("right", "wrong"):
+        labels = gold.copy()
+        labels[wrong] = best[wrong] if name == "right" else (best[wrong] + 1) % SIZE
+        relabelled = replace(given, annotations=replace(given.annotations, gold=labels))
+        calibration, _ = fit((relabelled, logits), calibrator="listwise")
+        assert len(tables) == len(calibration.models)
+        chosen.append(tables[0][inside[given.owner]])
+        tables.clear()
+    np.testing.assert_allclose(*chosen, atol=1e-6)
+
+
+def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_they_are_served(monkeypatch):
+    monkeypatch.setattr(fitting, "FEWEST_WHOLE", 100)
+    (given, logits), asked = informed(n=600, documents=60), []
+
+    def score(unseen, wanted):
+        asked.append(wanted)
+        return np.where(wanted, logits, np.nan).astype(np.float32)
+
+    settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
+    columns = ["mention 1"], ["C0"], [["T121"]]
+    options = StringCounts.fit(zip(*columns, strict=True)), settings, HIERARCHY, 13
+    calibration, fitted = fitting.fit_with_counts(given, score, *options)
+    documents = given.annotations.documents
+    sample = sampled_documents(documents, 120, 13)
+    assert fitted["mentions_scored_whole"] == sample.sum() == 120
+    # A fifth of the documents, of all folds.
+    assert np.unique(document_folds(documents, 13)[sample], return_counts=True)[1].tolist() == [30, 30, 20, 20, 20]
+    # Of the model of all inputs; without scores nothing but the logit tells candidates apart, so all are scored.
+    np.testing.assert_array_equal(asked[0], sample[given.owner])
+    assert (asked[1] >= asked[0]).all() and asked[2].all()
+    facts = fitted["scoring"]["all"]
+    assert facts["scored"] == asked[1].mean() < 0.7 and set(facts["cuts_of_folds"]) == {0.01}
+    # What the served model scores was scored, and what is known besides changes nothing.
+    assert asked[1][kept(calibration.parts(given, np.zeros(len(given), int)))].all()
+    again, _ = fitting.fit_with_counts(given, lambda unseen, wanted: logits, *options)
+    assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
 
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
@@ -131,6 +193,25 @@ def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_al
     assert fit(informed(), ("cross_encoder",), "listwise")[0].models[0].cut == 0
     given, _ = lists()
     assert kept(fit(lists())[0].parts(given, np.zeros(len(given), int))).all()
+
+
+def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
+    """Two dozen scores, of which one means anything: fitted to a few lists, the fusion makes something of all."""
+    names = ["retrieval", *(f"noise{number}" for number in range(23))]
+
+    def noisy(n: int, seed: int) -> tuple[CandidateLists, np.ndarray]:
+        given, logits = lists(n, n // 5, seed)
+        columns = np.random.default_rng(seed).normal(size=(len(names), len(logits)))
+        return replace(given, scores=dict(zip(names, [logits + columns[0], *columns[1:]], strict=True))), logits
+
+    calibration, _ = fit(noisy(60, 0), names)
+    fresh, logits = noisy(2000, 1)
+    # All scores count, however far from those of the few lists.
+    parts = [Part.of(calibration.models[0], fresh, *features(fresh, calibration.counts))]
+    scores = calibrated_scores(parts, logits)
+    first = best_candidates(scores.log_odds, fresh.offsets)
+    overconfidence = scores.probabilities[first].mean() - fresh.is_right(first).mean()
+    assert abs(overconfidence) < 0.1
 
 
 def test_auto_says_what_every_method_lost():
@@ -181,34 +262,6 @@ def test_thresholds_go_by_the_types_that_the_lists_were_given():
     assert set(untyped[0].thresholds.rows) == {"default"}
 
 
-class CountingScorer:
-    """Logits that tell what the network saw; remembers what it was asked."""
-
-    template = PairTemplate(candidate_fields=("preferred_name",), mention_types=True)
-
-    def __init__(self):
-        self.asked = []
-
-    def score(self, mentions, names, lefts, rights, desc):
-        self.asked.append((mentions[0], names[0]))
-        return Scores(np.array([len(mention + name) for mention, name in zip(mentions, names, strict=True)]), 0)
-
-
-def test_each_input_of_the_network_is_scored_once():
-    items = [[{"name": "a", "cui": "C1", "preferred_name": "b", "retrieval_score": 0.5}]]
-    given, scorer, features = (
-        make_lists(["m"], items, ["Drug"], HIERARCHY),
-        CountingScorer(),
-        ["cross_encoder", "retrieval"],
-    )
-    found = score_inputs(scorer, given, np.array([7.0]), features, "scoring")
-    assert scorer.asked == [("m ; Drug", "a"), ("m", "a ; b"), ("m", "a")]
-    unseen = [(), ("preferred_name",), ("entity_type",), ("preferred_name", "entity_type")]
-    assert {key: column.tolist() for key, column in found.items()} == dict(
-        zip(unseen, [[7.0], [9.0], [6.0], [2.0]], strict=True)
-    )
-
-
 def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
     """The network sees types; without them its logits say less."""
     given, logits = lists(800, 200)
@@ -229,13 +282,13 @@ def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
 
 
 def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
-    fitted, original = [], fitting.FeatureFusion.fit
+    fitted, original = [], FeatureFusion.fit
 
-    def counted(candidates, about, offsets, gold, *start):
+    def counted(candidates, about, offsets, gold, *rest):
         fitted.append((tuple(candidates), gold.tobytes()))
-        return original(candidates, about, offsets, gold, *start)
+        return original(candidates, about, offsets, gold, *rest)
 
-    monkeypatch.setattr(fitting.FeatureFusion, "fit", counted)
+    monkeypatch.setattr(FeatureFusion, "fit", counted)
     calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_fit"))
     models = {model.name: model for model in calibration.models}
     assert models["names"].fusion is models["names, no type"].fusion
@@ -272,7 +325,9 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
         for row in own
     ]
     types = [None if row % 10 < 6 else names[kind] for row, kind in enumerate(kinds)]
-    given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold)
+    # Of each document some mentions have types, so that the folds are the same with and without the others.
+    documents = [str(row // 20) for row in range(n)]
+    given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold, documents=documents)
     typed, logits = given.types.is_known, logits.ravel().astype(np.float32)
     of_all, of_typed = (
         fit((some, part), ("cross_encoder", "type_fit"))[0].models[0]

@@ -66,6 +66,19 @@ def test_fit_finds_the_weights_that_made_the_data():
     assert fitted.none_intercept == pytest.approx(0.5, abs=0.2)
 
 
+def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_as_they_are():
+    candidates, lists, offsets, gold = simulated(n=6_000)
+    whole = FeatureFusion.fit(candidates, lists, offsets, gold)
+    # The last candidate of each list is not fitted on; what is known of it are its odds against none.
+    utility = whole.utilities(candidates, lists, offsets).reshape(-1, 4)
+    rest = {name: column.reshape(-1, 4)[:, :3].ravel() for name, column in candidates.items()}
+    fit = (rest, lists, np.arange(0, 18_001, 3), np.where(gold < 3, gold, -1), whole)
+    pruned, forgotten = FeatureFusion.fit(*fit, np.exp(utility[:, 3])), FeatureFusion.fit(*fit)
+    assert pruned.weights == pytest.approx(whole.weights, abs=0.05)
+    assert pruned.none_intercept == pytest.approx(whole.none_intercept, abs=0.1)
+    assert forgotten.none_intercept > whole.none_intercept + 0.3
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, np.log(0.1)])
 def test_a_feature_that_never_varies_has_no_weight(value):
     candidates, lists, offsets, gold = simulated(n=300)

@@ -162,7 +162,7 @@ def test_candidates_without_types_are_scored_without_fit(counts):
     assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
-def calibration(counts, cut=0.0, calibrator=None, bonus=0.0) -> Calibration:
+def calibration(counts, cut=0.0, calibrator=None, bonus=0.0, index_key="") -> Calibration:
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
@@ -172,7 +172,7 @@ def calibration(counts, cut=0.0, calibrator=None, bonus=0.0) -> Calibration:
         InputModel(calibrator, rich, baseline=bare, cut=cut),
         InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
     ]
-    return Calibration(models, counts, ranges)
+    return Calibration(models, counts, ranges, index_key)
 
 
 def test_lists_without_retrieval_scores_are_scored_without_them(counts):
@@ -373,12 +373,39 @@ def content(calibration):
 
 def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
     scored = lists({"retrieval": np.array([0.1, 0.9, 0.3]), "lexical": np.array([5.0, 2.0, 2.0])})
+    scored = replace(scored, index_keys=["made here"] * 2)
     fitted = fit_fusion(["cross_encoder", "retrieval"], scored, LOGITS, np.array([1, -1]), counts)
     assert fitted.score_ranges == {"retrieval": (0.1, 0.9)}
     assert fitted.score_ranges["retrieval"].bounds == pytest.approx((0.02, 0.98))
     counts.save(tmp_path / "string_counts.safetensors")
     again = Calibration.load(*content(fitted), tmp_path)
     assert again.score_ranges == fitted.score_ranges
+    assert again.index_key == fitted.index_key == "made here"
+
+
+@pytest.mark.parametrize("key", [None, "", 7])
+def test_a_calibration_without_the_key_of_its_index_is_refused(counts, tmp_path, key):
+    counts.save(tmp_path / "string_counts.safetensors")
+    state, thresholds = content(calibration(counts))
+    with pytest.raises(UserError, match=r"index_key.* is missing; run umls-reranker calibrate again"):
+        Calibration.load(state | {"index_key": key}, thresholds, tmp_path)
+
+
+def test_scores_of_our_retrievers_count_only_from_the_calibrated_index(counts):
+    # All are cosines within the range: only the key tells them apart.
+    scored = lists({"retrieval": [0.1, 0.9, 0.5], "lexical": [0.1, 0.9, 0.5]})
+    known = calibration(counts, index_key="here")
+    for keys, models in ((["here", "here"], [0, 0]), (["here", "there"], [0, 1]), (["", "here"], [1, 0])):
+        given = replace(scored, index_keys=keys)
+        found, choice = decide(known, given)
+        assert choice.models.tolist() == models
+        whole, bare = (decide(known, each)[0] for each in (replace(scored, index_keys=["here"] * 2), lists({})))
+        of_first = [whole, bare][models[0]].probabilities[:2].tolist()
+        assert found.probabilities.tolist() == [*of_first, [whole, bare][models[1]].probabilities[2]]
+    # A score under a name of its own needs no key.
+    ranges = {"bm25": ScoreRange(0.0, 1.0)}
+    own = Calibration([InputModel(fusion=FeatureFusion({"bm25": 1.0}, {}, 0.0))], counts, ranges, "here")
+    assert own.choose(lists({"bm25": [0.1, 0.9, 0.5]})).complete.all()
 
 
 @pytest.mark.parametrize("ranges", [None, {}, {"retrieval": {"low": 1, "high": 0}}, {"retrieval": {"low": "x"}}, [1]])
@@ -464,13 +491,9 @@ SCORES_READ = ("retrieval_score", "bm25_score")
             ("preferred_name", "entity_type"),
             {
                 "all": (),
-                "no scores": SCORES_READ,
-                "no candidate types": ("semantic_types",),
-                "no scores, no candidate types": (*SCORES_READ, "semantic_types"),
                 "names and CUIs": ("preferred_name", *SCORES_READ, "semantic_types"),
                 "names": ("preferred_name", *SCORES_READ, "cui", "semantic_types"),
                 "no type": ("entity_type",),
-                "no scores, no type": ("entity_type", *SCORES_READ),
                 "names and CUIs, no type": ("preferred_name", "entity_type", *SCORES_READ, "semantic_types"),
                 "names, no type": ("preferred_name", "entity_type", *SCORES_READ, "cui", "semantic_types"),
             },
@@ -491,21 +514,31 @@ SCORES_READ = ("retrieval_score", "bm25_score")
             {"all": (), "no type": ("entity_type",), "no context": ("context",)}
             | {"no type, no context": ("context", "entity_type")},
         ),
-        # Without context, candidates lack all or nothing.
+        # A network that reads context: the same without it.
         (
             ("cross_encoder", "retrieval", "type_fit"),
             ("context",),
             {
                 "all": (),
-                "no scores": ("retrieval_score",),
-                "no candidate types": ("semantic_types",),
                 "names": ("retrieval_score", "semantic_types"),
                 "no type": ("entity_type",),
-                "names, no type": ("retrieval_score", "entity_type"),
+                "names, no type": ("retrieval_score", "entity_type", "semantic_types"),
                 "no context": ("context",),
                 "names, no context": ("context", "retrieval_score", "semantic_types"),
                 "no type, no context": ("context", "entity_type"),
                 "names, no type, no context": ("context", "retrieval_score", "entity_type", "semantic_types"),
+            },
+        ),
+        # Only with a type does a feature count concepts.
+        (
+            ("cross_encoder", "retrieval", "type_lift"),
+            (),
+            {
+                "all": (),
+                "names and CUIs": ("retrieval_score",),
+                "names": ("retrieval_score", "cui"),
+                "no type": ("entity_type",),
+                "names, no type": ("entity_type", "retrieval_score"),
             },
         ),
         ((), (), {"all": (), "no type": ("entity_type",)}),
@@ -515,9 +548,9 @@ SCORES_READ = ("retrieval_score", "bm25_score")
 )
 def test_what_requests_may_lack(features, shown, expected):
     found = fallback_inputs(features, shown)
-    named = {inputs_name(features, shown, removed): set(removed) for removed in found}
+    named = {inputs_name(features, removed): set(removed) for removed in found}
     assert named == {name: set(removed) for name, removed in expected.items()} and list(named) == list(expected)
-    assert len(named) == len(found)
+    assert len(named) == len(found) <= 6 * (1 + ("context" in shown))
 
 
 def test_lists_without_inputs_are_as_if_these_had_not_been_given():
@@ -570,9 +603,9 @@ def test_an_unknown_or_missing_feature_is_refused(counts):
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(*content(calibration(counts, cut=0.003)), tmp_path)
-    scored = lists({"retrieval": [0.1, 0.9, np.nan]})
-    (found, choice), (before, same) = decide(again, scored), decide(calibration(counts), scored)
+    again = Calibration.load(*content(calibration(counts, cut=0.003, index_key="here")), tmp_path)
+    scored = replace(lists({"retrieval": [0.1, 0.9, np.nan]}), index_keys=["here"] * 2)
+    (found, choice), (before, same) = decide(again, scored), decide(calibration(counts, index_key="here"), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
     assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None

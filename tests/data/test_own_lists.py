@@ -173,6 +173,10 @@ def in_two_splits(rows):
             ":11: candidates from here on have no my_score, unlike those before; give all candidates one, or none",
         ),
         (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), "no retriever can be called 'exact_name'"),
+        (
+            lambda rows: rows[3]["candidates"][1].update(retrieval_score=0.8),
+            "no retriever can be called 'retrieval'; rename retrieval_score to NAME_score, such as sapbert_score",
+        ),
         (lambda rows: rows.__delitem__(slice(2, None)), "all mentions are of 1 document; .* give 10 or more"),
         (
             lambda rows: [row.update(cui="C7777777") for row in rows],

@@ -1,10 +1,13 @@
 """Test lists with inputs removed: which model decides, what the network scores again, and the figures."""
 
+from dataclasses import replace
+
 import numpy as np
 from list_fixtures import make_lists
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.certificate import Certificate
+from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
@@ -30,7 +33,7 @@ class Scorer:
 
     def score(self, mentions, names, lefts, rights, desc):
         self.asked.append((desc, mentions[0], names[0]))
-        return Scores(np.tile([1.0, -1.0] if " ; " in names[0] else [-1.0, 1.0], len(names) // 2), 0)
+        return Scores(np.resize([1.0, -1.0] if " ; " in names[0] else [-1.0, 1.0], len(names)), 0)
 
 
 def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_sees_it():
@@ -60,3 +63,16 @@ def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_se
             "names": (True, 0.25, 1.0, 0.25),
         },
     )
+
+
+def test_inputs_that_the_network_does_not_see_are_scored_as_far_as_they_are_served_and_once():
+    items = [{"name": name, "cui": name.upper(), "preferred_name": "x"} for name in ("a", "b", "c")]
+    lists = make_lists(["a"], [items], ["T047"], HIERARCHY, gold=[0])
+    sure, baseline = FeatureFusion({"cross_encoder": 1.0}, {}, 0.0), FeatureFusion({"exact_name": 9.0}, {}, 4.0)
+    names = InputModel(fusion=sure, baseline=baseline, cut=0.1, removed=("preferred_name",), name="names")
+    whole = InputModel(fusion=sure, thresholds=table(0.9))
+    untyped = replace(names, removed=("preferred_name", "semantic_types"), name="names, no type")
+    scorer = Scorer()
+    calibration = Calibration([whole, names, untyped])
+    missing_input_figures(lists, np.zeros(3, np.float32), scorer, calibration, resamples=10, seed=0)
+    assert scorer.asked == [("scoring without preferred_name", "a ; Disease", "a")]

@@ -8,7 +8,8 @@ from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
-from umls_reranker.data.candidate_lists import FIELDS, CandidateLists
+from umls_reranker.core.stage_keys import key_of_lists
+from umls_reranker.data.candidate_lists import FIELDS, CandidateLists, RetrievedList
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -46,9 +47,10 @@ def test_lists_hold_the_scores_of_all_retrievers(run):
 def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_requests_may_lack(run):
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
     models = {model.name: model for model in reranker.calibration.models}
+    assert len(models) <= 12
     assert list(models["all"].fusion.weights) == list(CANDIDATE_FEATURES)
     without = {
-        "no scores": ("retrieval", "context", "lexical"),
+        "names and CUIs": ("retrieval", "context", "lexical", "type_fit"),
         "no context": ("context",),
         "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_fit"),
         "names, no type, no context": ("string_share", "concept_count", "retrieval", "context", "lexical")
@@ -63,7 +65,8 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
         for name, cui, (dense, context, lexical) in zip(row["names"], row["cuis"], columns, strict=True)
     ]
     bare = [{"name": candidate["name"], "cui": candidate["cui"]} for candidate in scored]
-    with_scores, without = reranker.rerank("fever", scored), reranker.rerank("fever", bare)
+    ours = RetrievedList(scored, key_of_lists(run[0]))
+    with_scores, without = reranker.rerank("fever", ours), reranker.rerank("fever", bare)
     assert {item.inputs for item in without} == {"names and CUIs, no type, no context"}
     found = {item.cui: item.cross_encoder_score for item in with_scores}
     assert found != {item.cui: item.cross_encoder_score for item in without}
@@ -75,7 +78,7 @@ def test_the_linker_gives_the_scores_of_the_evaluation(run):
     mentions, candidates = (load_from_disk(str(run[0] / name))["test"] for name in ("mentions", "candidates"))
     reranker = linker.reranker
     fields = reranker.scorer.template.candidate_fields
-    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, fields)
+    lists = CandidateLists.from_run(candidates, mentions, linker.concepts, fields, key_of_lists(run[0]))
     expected = reranker.rank(lists).probabilities.tolist()
     linked = linker.link_batch(
         list(mentions["mention"]),
@@ -100,6 +103,8 @@ def test_a_linker_retrieves_what_was_evaluated_wherever_its_index_lies(run, tmp_
     parts = {"concepts", "index", "lexical", "mention_index", "encoder"}
     assert {path.name for path in (tmp_path / "index").iterdir()} == parts
     linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    # The key is over all three indexes.
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
     mentions, candidates = (load_from_disk(str(folder / name))["test"] for name in ("mentions", "candidates"))
     lists = CandidateLists.from_run(candidates, mentions, linker.concepts, FIELDS)
     queries = linker.read(lists.mentions, lefts=lists.lefts, rights=lists.rights)

@@ -23,9 +23,8 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     queue = tmp_path / "queue.jsonl"
     make_queue(demo.linker, demo.run, queue)
     row = json.loads(queue.read_text(encoding="utf-8").splitlines()[0])
-    assert {"reason", "entity", "left", "right", "candidates", "entity_type", "doc_id", "mention_id", "ranked"} == {
-        *row
-    }
+    expected = {"reason", "entity", "left", "right", "candidates", "entity_type", "doc_id", "mention_id", "ranked"}
+    assert {*row} == expected | {"index_key"} and row["index_key"] == demo.linker.retriever.index_key
     sheet = ReviewSheet(queue, tmp_path / "reviewed.jsonl")
     with pytest.raises(UserError, match="nothing is reviewed yet"):
         recalibrate(demo, demo.run, sheet)

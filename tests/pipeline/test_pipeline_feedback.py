@@ -12,6 +12,7 @@ from pipeline_fixtures import contents
 from test_pipeline_errors import assert_refused
 
 from umls_reranker.core.files import file_sha256, read_json
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import verify_parts
 
@@ -34,10 +35,14 @@ def predictions(scripts, finished, tmp_path_factory):
         row = {"entity": mention["mention"], "left": mention["left"], "right": mention["right"]}
         row |= {"candidates": [{"cui": c, "name": n, "retrieval_score": s} for c, n, s in names]}
         row |= {"entity_type": mention["semantic_types"], "mention_id": mention["mention_id"]}
+        row["index_key"] = key_of_lists(finished.folder)
         rows.append(row | {"doc_id": f"new-{mention['doc_id']}", "gold": mention["cui"]})
     source = write(folder / "input.jsonl", rows)
     outcome = scripts.run("rerank", finished.folder / "model", source, folder / "log.jsonl", device="cpu")
     assert outcome.code == 0, outcome.err
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    # No file can say of its scores that they count, though these are of the right index.
+    assert logged and {row["ranked"][0]["inputs"] for row in logged} <= {"names and CUIs", "names and CUIs, no type"}
     return folder / "log.jsonl"
 
 

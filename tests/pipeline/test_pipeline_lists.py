@@ -170,14 +170,14 @@ def test_scores_are_weighed_under_their_own_names(made):
     assert set(calibrator["score_ranges"]) == {"bm25", "sapbert"}
     low, high = (calibrator["score_ranges"]["bm25"][edge] for edge in ("low", "high"))
     assert min(scores) <= low < high <= max(scores)
-    assert "index" not in calibrator["fitted_on"]
+    assert calibrator["index_key"] == ""
 
 
 @pytest.mark.parametrize(
     ("feature", "reason"),
     [
         ("bm26", r"'bm26' is unknown; choose from .*, bm25, sapbert"),
-        ("lexical", "give the .* of your own lists lexical_"),
+        ("lexical", "hold no lexical scores.* NAME_score of your own lists is the feature NAME"),
     ],
 )
 def test_features_that_the_lists_lack_are_refused(made, scripts, feature, reason):

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, Features, List, Value
 from tiny_reranker import HIERARCHY
 
-from umls_reranker.calibration.certificate import certify
+from umls_reranker.calibration.certify import certify
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.locks import hold
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
@@ -129,7 +129,14 @@ def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
 
 def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
     row = line(
-        doc_id="d1", mention_id=3, left="a ", right=" b", chosen="C0009264", note="weather", reason="random draw"
+        doc_id="d1",
+        mention_id=3,
+        left="a ",
+        right=" b",
+        chosen="C0009264",
+        note="weather",
+        reason="random draw",
+        index_key="key",
     )
     assert add(tmp_path, row, line("unreviewed"), line("left out", reason=RANDOM)) == {
         "added": 1,
@@ -153,6 +160,7 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
         "names": ["Common Cold", "Cold Temperature"],
         "score_names": ["retrieval"],
         "scores": [[0.9, 0.8]],
+        "index_key": "key",
         "chosen": "C0009264",
         "note": "weather",
         "reason": "random draw",
@@ -420,6 +428,16 @@ def test_scores_of_retrievers_that_the_split_lacks_are_not_asked_for(tmp_path):
     )
     assert len(joined) == 2 and sum(lost.values()) == 0
     assert joined["cuis"][1] == ["Common Cold"]
+
+
+def test_scores_of_our_retrievers_go_along_from_the_same_index_only(tmp_path):
+    lines = [line(text, chosen=None, index_key=key) for text, key in (("a", "here"), ("b", "there"), ("c", None))]
+    add(tmp_path, *lines)
+    joined, mentions, lost = calibration_rows(
+        load_feedback(tmp_path / "corrections"), *split_of(2), [], [], CONCEPTS, "here"
+    )
+    assert mentions["mention"][2:] == ["a"] and lost["without_scores"] == 2
+    assert joined["retrieval_scores"][2] == pytest.approx([0.9, 0.8])
 
 
 def test_scores_of_ones_own_retrievers_go_along(tmp_path):

@@ -2,7 +2,9 @@
 
 import doctest
 import errno
+import json
 import os
+import pickle
 import re
 import shutil
 import warnings
@@ -11,13 +13,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from datasets import load_from_disk
+from fastapi.testclient import TestClient
 
 from umls_reranker import ConceptLinker
+from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.retrieval import index_folder
 from umls_reranker.serving import linker as linking
+from umls_reranker.serving.http.app import create_app
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -39,7 +45,8 @@ def evaluated(folder, reranker):
     concepts = ConceptTable.load(folder / "concepts")
     mentions = load_from_disk(str(folder / "mentions"))["test"]
     fields = reranker.scorer.template.candidate_fields
-    lists = CandidateLists.from_run(load_from_disk(str(folder / "candidates"))["test"], mentions, concepts, fields)
+    candidates = load_from_disk(str(folder / "candidates"))["test"]
+    lists = CandidateLists.from_run(candidates, mentions, concepts, fields, key_of_lists(folder))
     return mentions, lists, reranker.rank(lists)
 
 
@@ -64,6 +71,38 @@ def test_a_linked_mention_scores_as_in_the_evaluation(finished, linker):
         assert logits == pytest.approx(decided.logits[order], abs=1e-4, nan_ok=True)
         assert [item.cui for item in linked[row]] == [cuis[place] for place in order]
         assert [item.score for item in linked[row]] == pytest.approx(decided.probabilities[order], abs=1e-6)
+
+
+def test_candidates_of_the_linker_count_and_copies_of_them_do_not(finished, linker):
+    _, lists, decided = evaluated(finished.folder, linker.reranker)
+    key = linker.reranker.calibration.index_key
+    assert key == linker.retriever.index_key == key_of_lists(finished.folder) != ""
+    # The run's own lists have all inputs, save where a mention has no type.
+    assert (decided.models == 0).tolist() == lists.types.is_known.tolist()
+    text, kind = lists.mentions[0], list(lists.types[0])
+    (items,) = linker.candidates(linker.read([text]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = linker.reranker.rerank(text, pickle.loads(pickle.dumps(items)), kind)
+    assert {item.inputs for item in ours} == {"all"}
+    with pytest.warns(UserWarning, match="retrieval_score: counted only in lists of ConceptLinker"):
+        copied = linker.reranker.rerank(text, json.loads(json.dumps(items)), kind)
+    assert {item.inputs for item in copied} == {"no scores"}
+
+
+def test_a_service_trusts_the_scores_of_its_own_index(linker):
+    (items,) = linker.candidates(linker.read(["renal failure"]))
+    asked = {"mention": "renal failure", "entity_type": "T047"}
+    sent = [
+        asked | {"candidates": candidates} for candidates in (items, [item | {"index_key": "x"} for item in items])
+    ]
+    with TestClient(create_app(linker.reranker, ServingArguments(), linker)) as client, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
+        ranked = client.post("/rank", json={"mentions": sent}).json()
+    assert {row["inputs"] for row in linked} == {"all"}
+    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"no scores"}] * 2
+    assert "retrieval_score" not in json.dumps(client.get("/openapi.json").json())
 
 
 def test_a_concept_is_described_by_the_dictionary(finished, linker):
@@ -138,7 +177,9 @@ def test_equal_mentions_are_searched_once(linker, monkeypatch):
         return search(texts, *arguments)
 
     monkeypatch.setattr(
-        linker, "retriever", SimpleNamespace(search=counted, reads_context=False, index=linker.retriever.index)
+        linker,
+        "retriever",
+        SimpleNamespace(search=counted, reads_context=False, index=linker.retriever.index, index_key=""),
     )
     lists = linker.candidates(linker.read(["cold", "fever", "cold"], lefts=["a", "b", "c"]))
     assert searched == ["cold", "fever"] and lists[0] == lists[2] != lists[1]
@@ -202,8 +243,12 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     manifest.write_text(
         manifest.read_text().replace('"concepts": "', '"concepts": "0').replace('"key": "', '"key": "0')
     )
-    with pytest.warns(UserWarning, match="not the index that this model was calibrated with"):
-        ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
+    with pytest.warns(
+        UserWarning, match="not the index .* calibrated with .*do not count and a fallback model decides"
+    ):
+        other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
+    with pytest.warns(UserWarning, match="retrieval_score: of another index than the model was calibrated with"):
+        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"no scores"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)
 

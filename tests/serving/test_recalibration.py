@@ -155,6 +155,10 @@ def changed(change):
         (lambda rows: rows[3]["candidates"][1].pop("bm25_score"), r":4: candidate 1 has no bm25_score .*; give all"),
         (lambda rows: rows[3]["candidates"][1].update(bm25_score="x"), r":4: candidate 1 has a bm25_score that is no"),
         (lambda rows: rows[3]["candidates"][1].update(exact_name_score=1), r"no retriever can be called 'exact_name'"),
+        (
+            lambda rows: rows[3]["candidates"][1].update(lexical_score=0.8),
+            r"no retriever can be called 'lexical'; rename lexical_score to NAME_score, such as sapbert_score",
+        ),
         (lambda rows: [row.update(doc_id="d") for row in rows], r"all mentions are of 1 document; .*give 10 or more"),
         (
             lambda rows: [row.update(cui="C9999999") for row in rows],
@@ -236,12 +240,12 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_
 
 
 def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
-    lists = write_lists(tmp_path / "own.jsonl", make_rows(90, 30))
-    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new")
+    lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 12))
+    calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--target_precision", 0.8)
     said = capsys.readouterr().out
     assert re.search(
-        r"count for \d\d of equal size, and 59 or more are needed; an estimate: a second try needs other documents, about "
-        r"\d+ of them for even odds",
+        r"count for \d\d of equal size, and 14 or more are needed; an estimate: a second try needs other documents, "
+        r"about [\d,]+ of them for even odds",
         said,
     )
     assert UMLSReranker.from_pretrained(tmp_path / "new").thresholds.certificate.threshold is None

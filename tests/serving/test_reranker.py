@@ -6,12 +6,13 @@ import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasets import Dataset
-from list_fixtures import given_candidates
+from list_fixtures import given_candidates, write_lists
 from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 from trigram_encoder import make_concepts
 
@@ -22,10 +23,12 @@ from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
-from umls_reranker.data.candidate_lists import CandidateLists
+from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
+from umls_reranker.data.mention_files import open_mentions
 from umls_reranker.hub.model_folder import changing, model_files
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
+from umls_reranker.serving.http.micro_batching import MicroBatcher
 
 DISEASE, DRUG = "T047", "T121"
 
@@ -442,7 +445,7 @@ ALL_BUT_CUIS = ("preferred_name", "definition", "context", "entity_type", "retri
 READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), context_tokens=8, mention_types=True)
 
 
-def reading_everything() -> UMLSReranker:
+def reading_everything(index_key: str = "") -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
     fusion = FeatureFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
     fallback = FeatureFusion({"string_share": 1.0}, {}, -20.0)
@@ -450,12 +453,12 @@ def reading_everything() -> UMLSReranker:
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
     models = [
         InputModel(fusion=fusion, thresholds=fit_thresholds()),
-        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="no scores"),
+        InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
         InputModel(fusion=fallback, thresholds=fit_thresholds(), removed=ALL_BUT_CUIS, name="names and CUIs, no type"),
         InputModel(fusion=bare, removed=(*ALL_BUT_CUIS, "cui"), name="names, no type"),
     ]
     scorer = GivenScores(defaultdict(float), READ_ALL)
-    calibration = Calibration(models, counts, score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
+    calibration = Calibration(models, counts, {"retrieval": ScoreRange(0.0, 1.0)}, index_key)
     return UMLSReranker(scorer, calibration, None, {})
 
 
@@ -470,7 +473,7 @@ def test_a_mention_that_comes_with_everything_is_high_without_a_word(recwarn):
     assert best.tier == "high" and not recwarn.list
 
 
-DECIDES = {"retrieval_score": "no scores", "definition": "names and CUIs, no type", "cui": "names, no type"}
+DECIDES = {"retrieval_score": "names and CUIs", "definition": "names and CUIs, no type", "cui": "names, no type"}
 
 
 @pytest.mark.parametrize("key", DECIDES)
@@ -512,7 +515,7 @@ def test_mentions_with_different_inputs_in_one_call_are_decided_as_alone():
     assert together == alone
     assert [{item.inputs for item in ranked} for ranked in alone] == [
         {"all"},
-        {"no scores"},
+        {"names and CUIs"},
         {"names, no type"},
         set(),
     ]
@@ -535,6 +538,55 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
         best = reranker.rerank("cold", [FULL | {"retrieval_score": score}], DISEASE, "a ", "")[0]
         without = reranker.rerank("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", "")[0]
     assert best.tier == "medium" and best.cross_encoder_score == without.cross_encoder_score
+
+
+OURS = (
+    "retrieval_score: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
+    "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: umls-reranker "
+    "calibrate MODEL --lists. "
+)
+
+
+def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
+    # A cosine of another encoder is as good as ours by its range.
+    reranker, given = reading_everything("ours"), [FULL, FULL | {"name": "flu", "cui": "C2"}]
+    best = reranker.rerank("cold", RetrievedList(given, "ours"), DISEASE, "a ", "")[0]
+    assert (best.inputs, best.tier) == ("all", "high")
+    without = [{key: value for key, value in item.items() if key != "retrieval_score"} for item in given]
+    with pytest.warns(UserWarning) as caught:
+        bare = reranker.rerank("cold", without, DISEASE, "a ", "")
+    assert OURS not in str(caught[0].message)
+    objects = [SimpleNamespace(**item) for item in given]
+    other = "retrieval_score: of another index than the model was calibrated with; calibrate on this index. "
+    told = [(given, OURS), (objects, OURS), ([*RetrievedList(given, "ours")], OURS)]
+    for items, remedy in (*told, (RetrievedList(given, "another"), other)):
+        with pytest.warns(UserWarning) as caught:
+            found = reranker.rerank("cold", items, DISEASE, "a ", "")
+        assert [item[1:] for item in found] == [item[1:] for item in bare] and found[0].inputs == "no scores"
+        assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); decided" in str(caught[0].message)
+        assert remedy in str(caught[0].message) and found[0].tier == "medium"
+
+
+def test_a_key_in_the_data_is_no_index(tmp_path):
+    reranker = reading_everything("ours")
+    rows = [{"entity": "cold", "candidates": [FULL | {"index_key": "ours"}], "entity_type": DISEASE, "left": "a "}]
+    rows[0]["index_key"] = "ours"
+    known = reranker.thresholds.hierarchy, reranker.calibration.scores
+    for name in ("mentions.jsonl", "mentions.parquet"):
+        file = open_mentions(write_lists(tmp_path / name, rows), 10)
+        ((_, piece),) = file.read(0, 1, 10)
+        with pytest.warns(UserWarning, match=re.escape(OURS)):
+            decisions = reranker.rank(file.lists(piece, *known))
+        assert decisions.models.tolist() == [1] and decisions.tiers.tolist() == [1]
+
+
+def test_mentions_of_users_and_of_the_index_share_a_batch_and_nothing_else():
+    reranker = reading_everything("ours")
+    with MicroBatcher(reranker, deadline_ms=1e4, max_mentions=2) as batcher, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        calls = [batcher.submit("cold", items, DISEASE, "a ") for items in ([FULL], RetrievedList([FULL], "ours"))]
+        assert [call.result()[0].inputs for call in calls] == ["no scores", "all"]
+    assert len(reranker.scorer.calls) == 1
 
 
 def test_evaluation_and_serving_find_the_same_missing(tmp_path):

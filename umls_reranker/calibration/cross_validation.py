@@ -13,7 +13,7 @@ from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample, Types
 
-__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator"]
+__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator", "sampled_documents"]
 
 FOLDS = 5
 
@@ -103,3 +103,12 @@ def document_folds(groups: Sequence | np.ndarray, seed: int) -> np.ndarray:
     """(n,) fold of each row, `FOLDS` in all or as many as there are documents; a document is in one fold."""
     index, documents = document_index(groups)
     return (np.random.default_rng(seed).permutation(documents) % FOLDS)[index]
+
+
+def sampled_documents(groups: Sequence | np.ndarray, rows: int, seed: int) -> np.ndarray:
+    """(n,) bool, the rows of as many documents, drawn at random from all folds, as hold this number of rows."""
+    index, documents = document_index(groups)
+    # In the order by which documents are dealt to the folds of this seed.
+    order = np.random.default_rng(seed).permutation(documents)[index]
+    before = np.cumsum(np.bincount(order, minlength=documents)) - np.bincount(order, minlength=documents)
+    return before[order] < rows

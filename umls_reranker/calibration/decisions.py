@@ -99,7 +99,7 @@ class Decisions:
 
 def rank(
     lists: CandidateLists,
-    score: Callable[[CandidateLists], Scores] | Scores,
+    score: Callable[[CandidateLists, np.ndarray], Scores] | Scores,
     calibration: Calibration,
     *,
     shown: Sequence[str] = (),
@@ -110,8 +110,8 @@ def rank(
 
     Args:
         lists: of n mentions.
-        score: gives the logits of candidates, of lists without what the models that decide do not read; or the logits
-            of all m candidates, where these are known.
+        score: gives the logits of candidates that can win, (m,) bool, of lists without what the models that decide do
+            not read (`score_lists`); or logits, where these are known.
         calibration: of the model.
         shown: inputs that the cross-encoder reads in addition to mention and name (`PairTemplate.reads`).
         accept_tier: lowest tier accepted at rank 1.
@@ -126,7 +126,8 @@ def rank(
     lists = calibration.as_read(lists, choice.models)
     parts = calibration.parts(lists, choice.models)
     scored = kept(parts) | np.broadcast_to(asked.astype(bool), len(lists))[lists.owner]
-    logits, truncated = _logits(lists, score, scored)
+    scores = score(lists, scored) if callable(score) else score
+    logits = np.where(scored, scores.logits, np.float32(np.nan))
     decided = calibrated_scores(parts, logits)
     order = ranking(decided.log_odds, lists.offsets)
     tiers = _tiers(lists, decided.probabilities, choice, calibration)
@@ -144,20 +145,8 @@ def rank(
         accepted,
         choice.models,
         choice.missing,
-        truncated,
+        scores.truncated,
     )
-
-
-def _logits(
-    lists: CandidateLists, score: Callable[[CandidateLists], Scores] | Scores, scored: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """(m,) float32 logits, NaN where not `scored`, and the number of truncated pairs."""
-    if not callable(score):
-        return np.where(scored, score.logits, np.float32(np.nan)), score.truncated
-    scores = score(lists if scored.all() else lists.with_candidates(scored))
-    logits = np.full(len(scored), np.nan, np.float32)
-    logits[scored] = scores.logits
-    return logits, scores.truncated
 
 
 def margins(probabilities: np.ndarray, concepts: np.ndarray, offsets: np.ndarray) -> np.ndarray:

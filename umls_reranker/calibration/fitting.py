@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..data.parallel import map_in_order
-from ..models.cross_encoder import PairScorer, score_lists
-from .cross_validation import document_folds, fit_calibrator
+from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
+from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import default_features, features
-from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .fusion import CANDIDATE_FEATURES
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
-from .probabilities import CalibratedScores, Calibration, InputModel, Part, calibrated_scores, kept
+from .network_logits import Unseen, unseen_inputs
+from .probabilities import Calibration, InputModel, Part, calibrated_scores, kept
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -30,73 +32,43 @@ if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
 
 __all__ = [
-    "Logits",
+    "Score",
     "fit_fusion",
     "fit_parts",
     "fit_with_counts",
     "logits_as_decided",
-    "score_inputs",
 ]
 
-# Features that need the mention's semantic type.
-TYPE_FEATURES = ("type_lift", "type_fit")
 # Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
 FEWEST_TYPED = 100
-# What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
-# mentions with the same first candidate, and acc@1 and the certified share but for this much.
-CUTS = (0.01, 0.003, 0.001, 0.0003)
-LEAST_SAME_FIRST, MOST_LOST = 0.995, 0.002
-# Logits of the network, (m,), by the inputs it did not see; () if it saw all.
-Logits = Mapping[tuple[str, ...], np.ndarray]
-
-
-def score_inputs(
-    scorer: PairScorer, lists: CandidateLists, logits: np.ndarray, features: Sequence[str] | None, desc: str
-) -> Logits:
-    """Score candidates again for each different input of the network under a fallback model.
-
-    Args:
-        logits: (m,) of the original lists.
-        features: as in the recipe.
-        desc: title of the progress bars.
-    """
-    shown = scorer.template.reads
-    found: dict[tuple[str, ...], np.ndarray] = {(): logits}
-    for removed in fallback_inputs(default_features(lists) if features is None else features, shown):
-        unseen = _unseen(removed, shown)
-        if unseen not in found:
-            title = f"{desc} without {' and '.join(unseen)}"
-            found[unseen] = score_lists(scorer, without(lists, unseen), title).logits
-    return found
+# To choose cuts, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
+WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
+# Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
+Score = Callable[[Unseen, np.ndarray], np.ndarray]
 
 
 def logits_as_decided(
-    logits: Logits, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
+    score: Score, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
 ) -> np.ndarray:
     """(m,) logits of what the network sees of each list where `calibration` decides (`Calibration.as_read`)."""
-    models, found = calibration.choose(lists, shown).models, np.array(logits[()])
+    models, logits = calibration.choose(lists, shown).models, np.empty(len(lists.owner), np.float32)
     for number in np.unique(models).tolist():
         rows = (models == number)[lists.owner]
-        # If no fallback uses the cross-encoder, nothing was scored for it.
-        found[rows] = logits.get(_unseen(calibration.models[number].removed, shown), found)[rows]
-    return found
-
-
-def _unseen(removed: Sequence[str], shown: Sequence[str]) -> tuple[str, ...]:
-    return tuple(name for name in shown if name in removed)
+        logits[rows] = score(unseen_inputs(calibration.models[number].removed, shown), rows)[rows]
+    return logits
 
 
 def fit_parts(
-    lists: AnnotatedLists, logits: Logits, train_mentions: Dataset, *options: Any
+    lists: AnnotatedLists, score: Score, train_mentions: Dataset, *options: Any
 ) -> tuple[Calibration, dict[str, Any]]:
     """`fit_with_counts` of the strings and concepts of the training split."""
     columns = (train_mentions[name][:] for name in ("mention", "cui", "semantic_types"))
-    return fit_with_counts(lists, logits, StringCounts.fit(zip(*columns, strict=True)), *options)
+    return fit_with_counts(lists, score, StringCounts.fit(zip(*columns, strict=True)), *options)
 
 
 def fit_with_counts(
     lists: AnnotatedLists,
-    logits: Logits,
+    score: Score,
     counts: StringCounts,
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
@@ -106,16 +78,18 @@ def fit_with_counts(
     """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
 
     Thresholds and certificates use probabilities of held-out documents: each fold is scored by a fusion and a
-    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Each fallback is fitted
-    in the same way, on the lists without the missing inputs, with a calibrator of the same kind.
+    calibrator of the same kind fitted on the other folds. The served model is fitted on all. Calibrators are fitted on
+    utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted in the same
+    way, on the lists without the missing inputs, with a calibrator of the same kind.
 
-    The cut below which candidates are left unscored is the highest of `CUTS` that keeps to `LEAST_SAME_FIRST` and
-    `MOST_LOST` on the held-out documents, or 0. Weights and calibrator are fitted on whole lists, thresholds and
-    certificate on lists that are scored as far as the cut goes.
+    Each fold has a cut of its own below which candidates are left unscored, chosen on the other folds; that of the
+    served model is chosen on all. Lists of a sample of documents are scored whole to choose it, all others as far as
+    some cut goes. Everything is fitted on lists as they are served. One certificate is computed of each model: the
+    best of several would promise more than it keeps.
 
     Args:
         lists: the calibration split.
-        logits: of its candidates, by what the network sees of them (`score_inputs`).
+        score: asks the network about its candidates (`NetworkLogits`).
         counts: of the training split.
         settings: the recipe's section.
         hierarchy: of the types, along which thresholds fall back.
@@ -133,61 +107,63 @@ def fit_with_counts(
     names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
     columns, about = features(lists, counts) if names else ({}, {})
     _check_features(names, columns)
-    folds = document_folds(lists.annotations.documents, seed)
-    fusions: dict[tuple, FeatureFusion] = {}
+    documents = lists.annotations.documents
+    folds = document_folds(documents, seed)
+    sample = sampled_documents(documents, max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists))), seed)
+    shared: dict[tuple, CrossFitting] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
         own = {name: columns[name] for name in left if name != "cross_encoder"}
-        part, unseen = without(lists, removed), _unseen(removed, shown)
+        part, unseen = without(lists, removed), unseen_inputs(removed, shown)
+        # Without CUIs other candidates count as one concept.
+        key = tuple(left), unseen, "cui" in removed
+        if key in shared:
+            return _Fitting(part, shared[key], hierarchy, seed, removed)
         lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
         usable = ~lists_with_any(lacks, lists.offsets)
         if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
             usable[:] = True
-        return _Fitting(
-            part, logits[unseen], left, own, about, hierarchy, seed, removed, unseen, folds, usable, fusions
-        )
+        options = sample, settings.exhaustive
+        fusions = CrossFitting(part, partial(score, unseen), left, own, about, folds, usable, *options)
+        fusions.fit()
+        shared[key] = fusions
+        return _Fitting(part, shared[key], hierarchy, seed, removed)
+
+    chosen: dict[str, dict[str, Any]] = {}
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
         fitting = given(removed)
-        model, losses = fitting.model(None, method)
-        complete, parts = np.empty(len(lists), bool), []
-        for part, inside, has_all in fitting.parts(model, shown):
-            parts.append(part)
+        # As in `CrossFitting`, by one thread per core, none of which has threads for matrix products.
+        with threadpool_limits(1, "blas"):
+            model, losses = fitting.model((), method)
+            held_out = fitting.parts(model, shown)
+        complete, parts = np.empty(len(lists), bool), [part for part, _, _ in held_out]
+        for _, inside, has_all in held_out:
             complete[inside] = has_all
         complete &= lists.annotations.certifies
 
-        def decided(cut: float) -> tuple[CalibratedScores, np.ndarray]:
-            scores = calibrated_scores(parts, np.where(kept(parts, cut), fitting.logits, np.nan))
-            return scores, best_candidates(scores.log_odds, lists.offsets)
-
-        def table(scores: CalibratedScores, first: np.ndarray) -> ThresholdTable:
-            return ThresholdTable.fit(
-                scores.probabilities,
-                lists.labels,
-                lists.owner,
-                np.where(first >= 0, scores.probabilities[first], np.nan),
-                lists.is_right(first),
-                fitting.lists.types,
-                hierarchy,
-                groups=lists.annotations.documents,
-                complete=complete,
-                target_precision=settings.target_precision,
-                confidence=settings.confidence,
-            )
-
-        whole, held_out = decided(0.0), len(parts) > 1
-        model = replace(model, thresholds=table(*whole), name=inputs_name(names, shown, removed))
-        for cut in CUTS if held_out and model.baseline and not settings.exhaustive else ():
-            cut_off = decided(cut)
-            is_same = cut_off[1] == whole[1]
-            points_lost = lists.is_right(whole[1]).mean() - lists.is_right(cut_off[1]).mean()
-            if is_same.mean() < LEAST_SAME_FIRST or points_lost > MOST_LOST:
-                continue
-            thresholds = table(*cut_off)
-            if _certified_share(model.thresholds) - _certified_share(thresholds) <= MOST_LOST:
-                return replace(model, thresholds=thresholds, cut=cut), losses, held_out
-        return model, losses, held_out
+        scores = calibrated_scores(parts, np.where(kept(parts), fitting.fusions.logits, np.nan))
+        first = best_candidates(scores.log_odds, lists.offsets)
+        thresholds = ThresholdTable.fit(
+            scores.probabilities,
+            lists.labels,
+            lists.owner,
+            np.where(first >= 0, scores.probabilities[first], np.nan),
+            lists.is_right(first),
+            fitting.lists.types,
+            hierarchy,
+            groups=lists.annotations.documents,
+            complete=complete,
+            target_precision=settings.target_precision,
+            confidence=settings.confidence,
+        )
+        model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
+        chosen[model.name] = {
+            "scored": float(np.isfinite(fitting.fusions.logits).mean()) if len(lists.owner) else 0.0,
+            "cuts_of_folds": [part.model.cut for part in parts] if len(parts) > 1 else [],
+        }
+        return model, losses, len(parts) > 1
 
     sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
     first, losses, held_out = fit(next(sets), settings.calibrator)
@@ -209,10 +185,12 @@ def fit_with_counts(
         "pairs": len(lists.labels),
         "positives": int(lists.labels.sum()),
         "thresholds_on_held_out_documents": held_out,
+        "mentions_scored_whole": len(lists) if settings.exhaustive else int(sample.sum()),
+        "scoring": chosen,
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return Calibration(list(models.values()), counts, ranges), fitted
+    return Calibration(list(models.values()), counts, ranges, lists.index_keys[0]), fitted
 
 
 def fit_fusion(
@@ -234,7 +212,8 @@ def fit_fusion(
     _check_features(names, columns)
     columns["cross_encoder"] = logits
     ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
-    return Calibration([InputModel(fusion=_fusion(names, columns, about, lists.offsets, gold))], counts, ranges)
+    models = [InputModel(fusion=fit_weights(names, columns, about, lists.offsets, gold))]
+    return Calibration(models, counts, ranges, lists.index_keys[0])
 
 
 def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
@@ -244,26 +223,9 @@ def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> 
             raise UserError(f"features: {name!r} is unknown; choose from {known}")
         if name not in {"cross_encoder", *columns}:
             raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`, or give "
-                f"the candidates of your own lists {name}_score"
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
+                "NAME_score of your own lists is the feature NAME"
             )
-
-
-def _fusion(
-    names: Sequence[str],
-    columns: Mapping[str, np.ndarray],
-    about: Mapping[str, np.ndarray],
-    offsets: np.ndarray,
-    gold: np.ndarray,
-    start: FeatureFusion | None = None,
-) -> FeatureFusion:
-    # A calibration mention without types supports no candidate.
-    given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
-    return FeatureFusion.fit(given, about, offsets, gold, start)
-
-
-def _certified_share(thresholds: ThresholdTable) -> float:
-    return thresholds.certificate.share if thresholds.certificate else 0.0
 
 
 def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
@@ -290,82 +252,48 @@ class _Fitting:
 
     Attributes:
         lists: without `removed`.
-        logits: (m,).
-        names: of the features used; none if the cross-encoder alone decides.
-        columns, about: these features except the cross-encoder, and those of lists.
-        unseen: what the network did not see for the logits.
-        folds: (n,) of the mentions; a fit leaves one out, or none.
-        usable: (n,) bool, mentions to fit on: others decide about those that lack types.
-        fusions: fitted so far, shared by all models; several use the same features.
+        fusions: of the features that are left; several models share them.
     """
 
     lists: AnnotatedLists
-    logits: np.ndarray
-    names: Sequence[str]
-    columns: Mapping[str, np.ndarray]
-    about: Mapping[str, np.ndarray]
+    fusions: CrossFitting
     hierarchy: TypeHierarchy
     seed: int
     removed: tuple[str, ...]
-    unseen: tuple[str, ...]
-    folds: np.ndarray
-    usable: np.ndarray
-    fusions: dict[tuple, FeatureFusion]
 
-    def log_odds(self, left_out: int | None) -> np.ndarray:
-        """Log-odds of the candidates that a fit is made on, by the fusion of them or by the network alone."""
-        inside, rows, offsets = self._fitted_on(left_out)
-        if not self.names:
-            return self.logits[rows]
-        columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
-        filled = {name: np.nan_to_num(column) for name, column in columns.items()}
-        return self._fusion(self.names, left_out).utilities(filled, _part(self.about, inside), offsets)
+    def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
+        """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
 
-    def model(self, left_out: int | None, method: str) -> tuple[InputModel, dict[str, float]]:
-        """Fusion and calibrator of the mentions outside a fold, and what `fit_calibrator` returns with it."""
-        lists, (_, rows, offsets) = self.lists, self._fitted_on(left_out)
+        Raises:
+            UserError: there is too little data.
+        """
+        lists, inside, fusions = self.lists, self.fusions.inside(left_out), None
+        if self.fusions.names:
+            fusions = self.fusions.fusions[left_out]
+            if fusions is None:
+                raise UserError("too few documents to hold a fold out")
+        rows = inside[lists.owner]
         calibrator, losses = fit_calibrator(
             method,
-            self.log_odds(left_out),
+            self.fusions.utilities(left_out),
             lists.labels[rows],
             lists.annotations.documents[lists.owner[rows]],
-            offsets=offsets if self.names else None,
+            offsets=fusions and list_offsets(list_sizes(lists.offsets)[inside]),
             types=lists.types.take(lists.owner[rows]),
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        others = [name for name in self.names if name != "cross_encoder"]
-        return InputModel(
-            calibrator,
-            self._fusion(self.names, left_out) if self.names else None,
-            removed=self.removed,
-            baseline=self._fusion(others, left_out) if 0 < len(others) < len(self.names) else None,
-        ), losses
-
-    def _fitted_on(self, left_out: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Usable mentions outside a fold, (n,) bool, their candidates, (m,) bool, and the offsets of their lists."""
-        inside = self.usable if left_out is None else self.usable & (self.folds != left_out)
-        return inside, inside[self.lists.owner], list_offsets(list_sizes(self.lists.offsets)[inside])
-
-    def _fusion(self, names: Sequence[str], left_out: int | None) -> FeatureFusion:
-        read_by = self.unseen if "cross_encoder" in names else None
-        key = tuple(names), read_by, left_out
-        if key not in self.fusions:
-            inside, rows, offsets = self._fitted_on(left_out)
-            columns = _part(self.columns, rows) | {"cross_encoder": self.logits[rows]}
-            start = None if left_out is None else self._fusion(names, None)
-            gold = self.lists.annotations.gold[inside]
-            self.fusions[key] = _fusion(names, columns, _part(self.about, inside), offsets, gold, start)
-        return self.fusions[key]
+        fusion, baseline, cut = fusions or (None, None, 0.0)
+        return InputModel(calibrator, fusion, removed=self.removed, baseline=baseline, cut=cut), losses
 
     def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
         """Each fold with a fit like `model` on the others, by one thread per core.
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
-        folds, method = range(self.folds.max() + 1 if self.folds.any() else 0), model.calibrator.method
+        last, method = self.fusions.folds.max(), model.calibrator.method
         try:
-            fitted = list(map_in_order(lambda fold: self.model(fold, method)[0], folds))
+            fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(last + 1 if last else 0)))
         except UserError:
             fitted = []
 
@@ -381,22 +309,18 @@ class _Fitting:
         self, fold: int | None, model: InputModel, shown: Sequence[str], lacks: Callable[[str], np.ndarray]
     ) -> _HeldOut:
         """A part of `parts`; `lacks` gives (n,) bool of mentions without an input that is no score."""
-        lists, columns = self.lists, dict(self.columns)
-        fitted = self._fitted_on(fold)[1]
-        inside = np.ones(len(lists), bool) if fold is None else self.folds == fold
+        lists, columns = self.lists, dict(self.fusions.columns)
+        fitted = self.fusions.inside(() if fold is None else (fold,))[lists.owner]
+        inside = np.ones(len(lists), bool) if fold is None else self.fusions.folds == fold
         for name in {*lists.scores} & {*columns}:
             columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
         complete = inside
         for name in self._reads(model, shown):
             # Only scores may be missing in one fold and not in another.
             complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
-        return _HeldOut(Part.of(model, lists, columns, self.about, inside), inside, complete[inside])
+        return _HeldOut(Part.of(model, lists, columns, self.fusions.about, inside), inside, complete[inside])
 
     def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
         by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
         return [*model.reads(shown), *(["entity_type"] if by_type else [])]
-
-
-def _part(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: column[rows] for name, column in columns.items()}

@@ -93,6 +93,7 @@ class FeatureFusion:
         offsets: np.ndarray,
         gold: np.ndarray,
         start: FeatureFusion | None = None,
+        pruned: np.ndarray | None = None,
     ) -> FeatureFusion:
         """Maximize the likelihood of the gold concepts, and of "none" for lists without it.
 
@@ -106,6 +107,8 @@ class FeatureFusion:
             offsets: (n + 1,) where each mention's candidates start.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
+            pruned: (n,) sum of the exponentials of utilities, against "none", of further candidates that each list
+                has; 0 unless given. Their utilities are not fitted, and a gold concept among them counts as missing.
 
         Raises:
             UserError: no list holds its gold concept, or no feature varies.
@@ -115,6 +118,8 @@ class FeatureFusion:
         features, center, scale = _standardized(candidates)
         list_features, list_center, list_scale = _standardized(lists)
         owner = list_owner(offsets)
+        # A list's further candidates lower the chances of all others, as a higher utility of "none" does.
+        fixed = 0.0 if pruned is None else -np.log1p(pruned)[owner]
         seen = _seen(lists, len(gold))[owner, None]
         labels = np.zeros(len(owner))
         labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
@@ -128,7 +133,7 @@ class FeatureFusion:
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
         upper, first = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
-        found = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first)
+        found = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first, fixed=fixed)
         weights, seen_weights = found[:k] / scale, found[k : 2 * k] / scale
         none_weights = found[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
@@ -138,7 +143,7 @@ class FeatureFusion:
             named[SEEN] += float((seen_weights - weights) @ center)
         sets = [dict(zip(candidates, values.tolist(), strict=True)) for values in (weights, seen_weights)]
         utility = cls(sets[0], named, float(intercept), sets[1]).utilities(candidates, lists, offsets)
-        slope, shift, bonus = _fit_bonus(utility, offsets, labels)
+        slope, shift, bonus = _fit_bonus(utility, offsets, labels, fixed)
         own, seen_own, none_own = (
             {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
         )
@@ -223,13 +228,19 @@ class FeatureFusion:
         return cls(weights, none_weights, intercept, seen_weights, bonus)
 
 
-def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """The factor of all utilities (m,), the constant added to them, and the bonus of the first ones."""
+def _fit_bonus(
+    utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float
+) -> tuple[float, float, float]:
+    """The factor of all utilities (m,), the constant added to them, and the bonus of the first ones.
+
+    Args:
+        fixed: as of `fit_logistic`.
+    """
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
     lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
     start = np.array([scale, 0.0, 0.0])
-    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets, start=start)
+    slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets, start=start, fixed=fixed)
     return float(slope / scale), float(shift), float(bonus)
 
 

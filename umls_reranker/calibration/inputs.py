@@ -65,24 +65,20 @@ def inputs_of(features: Sequence[str]) -> list[str]:
 def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:
     """What requests are expected to lack, the one with most inputs first, each as the inputs that are removed.
 
-    Of candidates: the scores of retrievers, the semantic types, both, all but names and CUIs, all but names. With each
-    of these the mention's type, and its context where the network reads it and candidates are whole, names and CUIs,
-    or names. Of several that leave the same features and the same input of the network one is kept.
+    Candidates bring all, names and CUIs, or names; each with and without the mention's type and, where the network
+    reads it, its context. Of several that leave the same features and the same input of the network one is kept.
 
     Args:
         features: all that are weighed; none where the cross-encoder alone decides.
         shown: inputs that the network reads (`PairTemplate.reads`).
     """
     read = list(dict.fromkeys([*shown, *inputs_of(features), "entity_type"]))
-    scores = [name for name in read if name.endswith("_score")]
-    names_and_cuis = [*scores, "semantic_types", *FIELDS]
-    bare: list[list[str]] = [names_and_cuis, [*names_and_cuis, "cui"]]
-    candidates = [[], scores, ["semantic_types"], [*scores, "semantic_types"], *bare]
+    all_but_cuis = [name for name in read if name.endswith("_score") or name in ("semantic_types", *FIELDS)]
     found: dict[tuple, tuple[str, ...]] = {}
     for context in ((), ("context",)) if "context" in shown else ((),):
         for own in ((), ("entity_type",)):
-            for others in [[], *bare] if context else candidates:
-                removed = {*own, *context, *others}
+            for of_candidates in ([], all_but_cuis, [*all_but_cuis, "cui"]):
+                removed = {*own, *context, *of_candidates}
                 left = [feature for feature in features if removed.isdisjoint(inputs_of([feature]))]
                 kept = (tuple(left), tuple(name for name in shown if name not in removed), own)
                 if left or not features:
@@ -90,24 +86,19 @@ def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[
     return list(found.values())
 
 
-def inputs_name(features: Sequence[str], shown: Sequence[str], removed: Sequence[str]) -> str:
+def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:
     """What is left without the removed inputs, in a few words, such as "names and CUIs, no type".
 
     Args:
-        features, shown: as of `fallback_inputs`.
+        features: as of `fallback_inputs`.
+        removed: one of its results.
     """
     of_mention = {"entity_type": "no type", "context": "no context"}
-    left = inputs_of([feature for feature in features if not {*removed} & {*inputs_of([feature])}])
-    kept = {name for name in (*left, *shown) if name not in (*removed, *of_mention)}
-    gone = [name for name in removed if name not in of_mention]
-    parts = []
-    if gone and kept <= {"cui"}:
-        parts = ["names and CUIs" if kept else "names"]
-    elif gone:
-        parts = ["no scores"] if any(name.endswith("_score") for name in gone) else []
-        parts += ["no candidate types"] if "semantic_types" in gone else []
-        parts += ["no candidate texts"] if {*gone} & {*FIELDS} else []
-    return ", ".join([*parts, *(word for name, word in of_mention.items() if name in removed)]) or ALL_INPUTS
+    parts = [word for name, word in of_mention.items() if name in removed]
+    if not of_mention.keys() >= {*removed}:
+        left = inputs_of([feature for feature in features if {*removed}.isdisjoint(inputs_of([feature]))])
+        parts.insert(0, "names and CUIs" if "cui" in left else "names")
+    return ", ".join(parts) or ALL_INPUTS
 
 
 def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:

@@ -30,6 +30,7 @@ def fit_logistic(
     offsets: np.ndarray | None = None,
     prior: tuple[np.ndarray, np.ndarray] | None = None,
     start: np.ndarray | None = None,
+    fixed: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Maximum-likelihood logistic regression inside a box, by Newton's method.
 
@@ -44,6 +45,7 @@ def fit_logistic(
             none, of each list (see `choice`). None: independent rows.
         prior: mean (k,) and precision (k, k) of a normal prior; none unless given.
         start: (k,) coefficients to start from, such as those of similar rows; the prior's mean unless given.
+        fixed: (n,) log-odds that each row has besides those of its features.
 
     Returns:
         (k,) coefficients, accurate to 1e-6 or better.
@@ -53,7 +55,7 @@ def fit_logistic(
     total = len(labels) if offsets is None else len(offsets) - 1
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        utility = features @ theta
+        utility = features @ theta + fixed
         if offsets is None:
             value = np.logaddexp(0.0, utility).sum() - labels @ utility
             p = sigmoid(utility)

@@ -69,7 +69,7 @@ class InputModel:
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists it was fitted on; none for the model that reads all.
-        name: of its inputs, in a few words: "all", "no scores", "names and CUIs, no type".
+        name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
         baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
         cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
@@ -110,7 +110,7 @@ class Part:
     Attributes:
         model: what decides.
         rows: places of the candidates among those of all mentions, or a slice of them.
-        columns, about_lists: `features`, scores that are out of range as NaN.
+        columns, about_lists: `features`, scores that do not count as NaN.
         types: of the mention of each of the m candidates.
         offsets, concepts: of the lists.
     """
@@ -160,28 +160,37 @@ class Part:
         whole = lists_with_any(lacks, self.offsets).repeat(list_sizes(self.offsets))
         return (sigmoid(log_odds) >= cut) | top_candidates(utility, self.offsets) | whole
 
-    def scores(self, logits: np.ndarray) -> CalibratedScores:
-        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+    def utilities(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log-odds of the candidates against "none of these" by the fusion, and (m,) bool, where it lacks a feature.
 
         Args:
             logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
         """
-        fusion, calibrator = self.model.fusion, self.model.calibrator
-        if fusion is None:
-            return CalibratedScores(logits, calibrator(logits, self.types))
-        scored = ~np.isnan(logits)
+        fusion, scored = self.model.fusion, ~np.isnan(logits)
+        assert fusion is not None
         columns = {**self.columns, "cross_encoder": np.where(scored, logits, 0.0)}
         own, lacks = _weighed(fusion, columns, len(logits))
         if scored.all():
-            utility = fusion.utilities(own, self.about_lists, self.offsets)
-        else:
-            inside = list_offsets(scored)[self.offsets]
-            known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
-            # A candidate that the cross-encoder has not seen never comes first.
-            best = np.full(len(inside) - 1, -np.inf)
-            np.maximum.at(best, list_owner(inside), known)
-            utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
-            utility[scored] = known
+            return fusion.utilities(own, self.about_lists, self.offsets), lacks
+        inside = list_offsets(scored)[self.offsets]
+        known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
+        # A candidate that the cross-encoder has not seen never comes first.
+        best = np.full(len(inside) - 1, -np.inf)
+        np.maximum.at(best, list_owner(inside), known)
+        utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
+        utility[scored] = known
+        return utility, lacks
+
+    def scores(self, logits: np.ndarray) -> CalibratedScores:
+        """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
+
+        Args:
+            logits: as of `utilities`.
+        """
+        calibrator = self.model.calibrator
+        if self.model.fusion is None:
+            return CalibratedScores(logits, calibrator(logits, self.types))
+        utility, lacks = self.utilities(logits)
         calibrated = calibrator.log_odds(utility, self.types)
         if lacks.any():
             # The calibrator was fitted to the utilities of lists with all features.
@@ -191,16 +200,15 @@ class Part:
         return CalibratedScores(utility, sigmoid(log_odds))
 
 
-def kept(parts: Sequence[Part], cut: float | None = None) -> np.ndarray:
+def kept(parts: Sequence[Part]) -> np.ndarray:
     """(m,) bool, which of all candidates the cross-encoder scores (`Part.kept`).
 
     Args:
         parts: of all mentions, m candidates together.
-        cut: instead of those of the models.
     """
     found = np.empty(sum(len(part.concepts) for part in parts), bool)
     for part in parts:
-        found[part.rows] = part.kept(part.model.cut if cut is None else cut)
+        found[part.rows] = part.kept(part.model.cut)
     return found
 
 
@@ -239,6 +247,8 @@ class Calibration:
         models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
         counts: of the training split; needed with fusions, empty without.
         score_ranges: of the retrieval scores used, by name; scores outside count as missing.
+        index_key: of the lists that it was fitted on (`CandidateLists.index_keys`); scores of our own retrievers count
+            as missing where lists have another.
     """
 
     def __init__(
@@ -246,10 +256,12 @@ class Calibration:
         models: Sequence[InputModel] = (),
         counts: StringCounts | None = None,
         score_ranges: Mapping[str, ScoreRange] | None = None,
+        index_key: str = "",
     ) -> None:
         self.models = list(models) or [InputModel()]
         self.counts = StringCounts.fit([]) if counts is None else counts
         self.score_ranges = dict(score_ranges or {})
+        self.index_key = index_key
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -267,7 +279,7 @@ class Calibration:
         Args:
             shown: inputs that the network reads in addition to mention and name (`PairTemplate.reads`).
         """
-        scores, found = self._in_range(lists), dict[str, np.ndarray]()
+        scores, found = self._counting(lists), dict[str, np.ndarray]()
 
         def missing(model: InputModel) -> dict[str, np.ndarray]:
             names = model.reads(shown)
@@ -291,9 +303,9 @@ class Calibration:
         return lists
 
     def read(self, lists: CandidateLists) -> tuple[Columns, Columns]:
-        """Features of candidates, (m,), with scores that are out of range as NaN, and of lists, (n,)."""
+        """Features of candidates, (m,), with scores that do not count as NaN, and of lists, (n,)."""
         columns, about = ({}, {}) if self.models[0].fusion is None else features(lists, self.counts)
-        return columns | self._in_range(lists), about
+        return columns | self._counting(lists), about
 
     def parts(self, lists: CandidateLists, models: np.ndarray) -> list[Part]:
         """The mentions of each model that decides about any.
@@ -308,11 +320,17 @@ class Calibration:
             return [Part.of(self.models[used[0]], lists, columns, about)]
         return [Part.of(self.models[number], lists, columns, about, models == number) for number in used]
 
-    def _in_range(self, lists: CandidateLists) -> dict[str, np.ndarray]:
-        ranges = self.score_ranges
-        return {
-            name: ranges[name].inside(column) if name in ranges else column for name, column in lists.scores.items()
-        }
+    def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
+        """Scores, (m,), NaN where they are out of range or, of our own retrievers, of another index."""
+        scores, ranges = dict(lists.scores), self.score_ranges
+        is_ours = lists.are_of(self.index_key)[lists.owner]
+        for name in scores:
+            if name in ranges:
+                scores[name] = ranges[name].inside(scores[name])
+            # Other scores of the same name may be cosines too, which no range tells apart.
+            if name in SCORES and not is_ours.all():
+                scores[name] = np.where(is_ours, scores[name], np.nan)
+        return scores
 
     def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
         """Log-odds of all candidates by the first model's baseline, (m,) float64; None without one."""
@@ -324,7 +342,7 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""
-        state: dict[str, Any] = {"inputs": [model.to_dict() for model in self.models]}
+        state: dict[str, Any] = {"index_key": self.index_key, "inputs": [model.to_dict() for model in self.models]}
         if self.score_ranges:
             state["score_ranges"] = {name: found._asdict() for name, found in self.score_ranges.items()}
         return state
@@ -364,12 +382,14 @@ class Calibration:
             )
             for own, name, (fusion, baseline, removed, cut) in zip(state["inputs"], names, parts, strict=True)
         ]
-        fusion = models[0].fusion
-        return cls(
-            models,
-            StringCounts.load(folder / COUNTS_FILE) if fusion else None,
-            _ranges(ranges, fusion.weights) if fusion else None,
-        )
+        fusion, key = models[0].fusion, state.get("index_key")
+        score_ranges = _ranges(ranges, fusion.weights) if fusion else {}
+        if not isinstance(key, str) or (not key and {*SCORES} & {*score_ranges}):
+            raise UserError(
+                "calibrator.json: index_key, which index its scores are of, is missing; run umls-reranker calibrate "
+                "again"
+            )
+        return cls(models, StringCounts.load(folder / COUNTS_FILE) if fusion else None, score_ranges, key)
 
 
 def _weighed(fusion: FeatureFusion, columns: Columns, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -130,6 +130,7 @@ class ThresholdTable:
         shrinkage: float = 1000.0,
         target_precision: float = 0.95,
         confidence: float = 0.95,
+        attempt: int = 1,
         has_outlook: bool = False,
     ) -> "ThresholdTable":
         """Thresholds from the candidate lists of the calibration split.
@@ -151,7 +152,7 @@ class ThresholdTable:
                 n / (n + k). With 1,000 positives the arg-max of a perfectly calibrated type has a standard deviation
                 near 0.06, about what types differ by.
 
-            target_precision, confidence: of the certificate.
+            target_precision, confidence, attempt: of the certificate (`certify`).
             has_outlook: whether the certificate says what other numbers of documents would give (`outlook`).
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
@@ -210,7 +211,7 @@ class ThresholdTable:
         accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
         served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
-        certificate = find_certificate(*served)
+        certificate = find_certificate(*served, attempt=attempt)
         contradicted: list[str] = []
         if certificate.threshold is not None:
             threshold = certificate.threshold

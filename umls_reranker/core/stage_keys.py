@@ -15,9 +15,9 @@ from typing import Any
 
 from .cores import started_processes
 from .errors import UserError
-from .files import model_sha256, remembered
+from .files import json_sha256, model_sha256, remembered
 from .recipe import Recipe
-from .stages import PlannedRun, RunFolder, Stage
+from .stages import PlannedRun, RunFolder, Stage, read_manifest
 
 __all__ = [
     "ENCODER_FOLDER",
@@ -25,7 +25,9 @@ __all__ = [
     "checkpoints_stage",
     "encoder_stage",
     "further_indexes",
+    "index_key",
     "index_stages",
+    "key_of_lists",
     "model_stage",
     "needs_vectors",
     "pairs_stage",
@@ -88,6 +90,17 @@ STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 def further_indexes(retrievers: Iterable[str]) -> list[str]:
     """Folders of the indexes that a recipe's retrievers need in addition to the dense one."""
     return [folder for name, folder in FURTHER.items() if name in retrievers]
+
+
+def index_key(folder: Path, retrievers: Iterable[str]) -> str:
+    """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
+    return json_sha256({name: read_manifest(folder / name)["key"] for name in ("index", *further_indexes(retrievers))})
+
+
+def key_of_lists(run: Path) -> str:
+    """The `index_key` that a run's candidate lists were retrieved with; "" if they are user-provided."""
+    inputs = read_manifest(run / "candidates")["inputs"]
+    return json_sha256(made) if (made := _without(inputs, ("mentions",))) else ""
 
 
 def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) -> tuple[Stage, ...]:

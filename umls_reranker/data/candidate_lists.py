@@ -38,6 +38,7 @@ __all__ = [
     "AnnotatedLists",
     "Annotations",
     "CandidateLists",
+    "RetrievedList",
     "TypeSets",
     "as_arrow",
     "encoded_texts",
@@ -45,7 +46,7 @@ __all__ = [
     "table_rows",
 ]
 
-# Retrievers whose scores a candidate may bring, as ``retrieval_score`` and so on.
+# Our own retrievers. Their scores, ``retrieval_score`` and so on, count only with the key of the index.
 SCORES = ("retrieval", "context", "lexical")
 # Suffix of the score columns of candidates in a run: a list of scores per mention.
 SCORES_SUFFIX = "_scores"
@@ -60,6 +61,18 @@ CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 FEW_TEXTS = 256
 # This many objects fit a core's cache while their keys are read one by one.
 ITEMS_AT_ONCE = 128
+
+
+class RetrievedList(list[Any]):
+    """Candidates of one mention as an index gave them; a list of them made in any other way knows no key.
+
+    Attributes:
+        index_key: `core.stage_keys.index_key` of the index.
+    """
+
+    def __init__(self, candidates: Iterable[Any], index_key: str) -> None:
+        super().__init__(candidates)
+        self.index_key = index_key
 
 
 @dataclass(frozen=True)
@@ -206,6 +219,8 @@ class CandidateLists:
         scores: (m,) float64 by the names of retrievers, `SCORES` or a pipeline's own; NaN where a candidate came
             without.
         hierarchy: the types that the model knows; others are ignored.
+        index_keys: of n mentions, the `core.stage_keys.index_key` of the index that gave their candidates; "" if that
+            is not known, as of lists that a user gives.
         unknown_types: what was given as a mention's type and is not among them.
     """
 
@@ -221,6 +236,7 @@ class CandidateLists:
     candidate_types: TypeSets
     scores: Mapping[str, np.ndarray]
     hierarchy: TypeHierarchy
+    index_keys: Sequence[str]
     unknown_types: Sequence[str] = ()
 
     @classmethod
@@ -236,6 +252,8 @@ class CandidateLists:
         scores: Iterable[str] = SCORES,
     ) -> CandidateLists:
         """From n of each; a candidate is a name, or a mapping or an object with what `UMLSReranker.rerank` lists.
+
+        Only a `RetrievedList` knows the key of its index.
 
         Args:
             fields: what to keep of `FIELDS`.
@@ -278,7 +296,8 @@ class CandidateLists:
         offsets = list_offsets([len(items) for items in candidates])
         items = list(chain.from_iterable(candidates))
         columns = _candidate_columns(items, _Faults(count, offsets), hierarchy, fields, scores)
-        return cls(entities, left, right, resolved, offsets, *columns, hierarchy, unknown)
+        keys = [items.index_key if isinstance(items, RetrievedList) else "" for items in candidates]
+        return cls(entities, left, right, resolved, offsets, *columns, hierarchy, keys, unknown)
 
     @classmethod
     def from_rows(
@@ -326,6 +345,7 @@ class CandidateLists:
         *,
         cuis: pa.StringArray | None = None,
         fields: Sequence[str] = FIELDS,
+        index_key: str = "",
     ) -> CandidateLists:
         """From rows of a dictionary.
 
@@ -337,6 +357,7 @@ class CandidateLists:
             scores: (m,) by the names of retrievers.
             cuis: m texts; by default those of the rows.
             fields: what to read of each concept besides its types (`PairTemplate.candidate_fields`).
+            index_key: of the index that found all of them.
         """
         distinct, place = np.unique(rows, return_inverse=True)
         kinds, _ = TypeSets.of_lists(concepts.column("semantic_types", distinct)).resolved(concepts.hierarchy)
@@ -366,14 +387,25 @@ class CandidateLists:
             kinds,
             {name: np.asarray(column, np.float64) for name, column in scores.items()},
             concepts.hierarchy,
+            [index_key] * len(mentions),
             unknown,
         )
 
     @classmethod
     def from_run(
-        cls, candidates: Dataset, mentions: Dataset, concepts: ConceptTable, fields: Sequence[str] = ()
+        cls,
+        candidates: Dataset,
+        mentions: Dataset,
+        concepts: ConceptTable,
+        fields: Sequence[str] = (),
+        index_key: str = "",
     ) -> AnnotatedLists:
-        """The lists of a split and its mentions, which are in the same order; `fields` as for `from_concepts`."""
+        """The lists of a split and its mentions, which are in the same order.
+
+        Args:
+            fields: as for `from_concepts`.
+            index_key: `core.stage_keys.key_of_lists` of the run; needed wherever lists are decided about.
+        """
         table, given = candidates.with_format("arrow")[:], mentions.with_format("arrow")[:]
         lists = _whole(table["cuis"])
         cuis = lists.flatten()
@@ -394,6 +426,7 @@ class CandidateLists:
             given["right"].to_pylist(),
             cuis=cuis,
             fields=fields,
+            index_key=index_key,
         )
         annotations = Annotations(
             np.array(gold, object),
@@ -438,6 +471,10 @@ class CandidateLists:
         """The texts of `cuis` in the form of `normalize_cui`, as counts and dictionaries have them; "" for none."""
         return [normalize_cui(text or "") for text in self.cuis.texts]
 
+    def are_of(self, index_key: str) -> np.ndarray:
+        """(n,) bool, whether the candidates were retrieved with this key."""
+        return np.array([key == index_key for key in self.index_keys], bool)
+
     def take(self, rows: np.ndarray) -> Self:
         """The lists of some mentions, given as ascending indices or (n,) bool."""
         rows = np.arange(len(self))[rows]
@@ -447,6 +484,7 @@ class CandidateLists:
             mentions=[self.mentions[row] for row in own],
             lefts=[self.lefts[row] for row in own],
             rights=[self.rights[row] for row in own],
+            index_keys=[self.index_keys[row] for row in own],
             types=self.types.take(rows),
             offsets=list_offsets(np.diff(self.offsets)[rows]),
         )
@@ -701,7 +739,7 @@ def _from_columns(hierarchy: TypeHierarchy, columns: Mapping[str, pa.Array], sco
         for name in scores
     }
     candidates = shown, encoded_texts(cuis), preferred, definitions, kinds, numbers
-    return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, unknown)
+    return CandidateLists(mentions, left, right, types, offsets, *candidates, hierarchy, [""] * count, unknown)
 
 
 def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:

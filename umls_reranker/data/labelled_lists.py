@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from .candidate_lists import CANDIDATE_KEYS, SCORES, AnnotatedLists, Annotations, CandidateLists, table_rows
+from .candidate_lists import CANDIDATE_KEYS, AnnotatedLists, Annotations, CandidateLists, table_rows
 from .cuis import normalize_cui
 from .mention_files import MentionFile, open_mentions
 from .semantic_types import TypeHierarchy
@@ -94,7 +94,7 @@ def labelled_pieces(
 
     Args:
         hierarchy: resolves the names of semantic types.
-        reserved: other features, whose names no retriever may have.
+        reserved: names that no retriever may have: those of features, also of our own retrievers.
         further: other columns to read.
         at_once: yield one piece instead of pieces of `PIECE` mentions.
 
@@ -126,20 +126,21 @@ def _read(
     reserved: Collection[str],
     further: Sequence[str],
 ) -> LabelledLists:
-    scores: Iterable[str] = SCORES
+    scores: Iterable[str] = ()
     try:
         rows = piece if isinstance(piece, pa.Table) else file.objects(piece)
         keys = _candidate_keys(rows)
-        scores = dict.fromkeys((*SCORES, *(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX))))
+        scores = [key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX)]
         make = CandidateLists.from_table if isinstance(rows, pa.Table) else CandidateLists.from_rows
         lists = make(hierarchy, rows, scores)
     except (TypeError, ValueError):
         row, reason = next(iter(file.faults(piece, hierarchy, scores).items()))
         raise UserError(f"{file.place(first + row)}: {reason}") from None
-    taken = next((name for name in scores if name in reserved and name not in SCORES), None)
-    if taken or "" in scores:
+    taken = next((name for name in scores if not name or name in reserved), None)
+    if taken is not None:
         raise UserError(
-            f"{file.paths[0]}: no retriever can be called {taken or ''!r}; give {taken or ''}{SUFFIX} another name"
+            f"{file.paths[0]}: no retriever can be called {taken!r}; rename {taken}{SUFFIX} to NAME{SUFFIX}, "
+            f"such as sapbert{SUFFIX}"
         )
     documents = [_document(file, first + row, value) for row, value in enumerate(_column(file, rows, "doc_id"))]
     gold = [_gold(file, first + row, value) for row, value in enumerate(_column(file, rows, "cui"))]

@@ -8,9 +8,10 @@ import numpy as np
 
 from ..calibration.decisions import rank
 from ..calibration.inputs import without
+from ..calibration.network_logits import NetworkLogits, Unseen, unseen_inputs
 from ..calibration.probabilities import Calibration
-from ..data.candidate_lists import AnnotatedLists
-from ..models.cross_encoder import PairScorer, Scores, score_lists
+from ..data.candidate_lists import AnnotatedLists, CandidateLists
+from ..models.cross_encoder import PairScorer, Scores
 from .outcomes import Outcomes
 from .slices import key_figures
 
@@ -31,20 +32,21 @@ def missing_input_figures(
     Args:
         lists: of the split.
         logits: (m,) of its candidates.
-        scorer: of the model; scores again where the network sees less.
+        scorer: of the model; scores candidates that can win again where the network sees less.
 
     Returns:
         name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `key_figures`
         over all mentions.
     """
     shown, report = scorer.template.reads, {}
-    known: dict[tuple[str, ...], np.ndarray] = {(): logits}
+    network = NetworkLogits(scorer, lists, "scoring", {(): logits})
     for model in calibration.models:
-        given = without(lists, model.removed)
-        unseen = tuple(name for name in shown if name in model.removed)
-        if unseen not in known:
-            known[unseen] = score_lists(scorer, given, f"scoring without {' and '.join(unseen)}").logits
-        decided = rank(given, Scores(known[unseen], 0), calibration, shown=shown)
+        given, unseen = without(lists, model.removed), unseen_inputs(model.removed, shown)
+
+        def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
+            return Scores(network(unseen, retained), 0)
+
+        decided = rank(given, score, calibration, shown=shown)
         figures = key_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
         report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report

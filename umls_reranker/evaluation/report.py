@@ -73,13 +73,14 @@ def build_report(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     shown, thresholds = scorer.template.reads, calibration.thresholds
 
-    def score(given: CandidateLists) -> Scores:
-        return score_lists(scorer, given, f"scoring {split} candidates")
+    def score(given: CandidateLists, retained: np.ndarray) -> Scores:
+        return score_lists(scorer, given, f"scoring {split} candidates", retained)
 
-    def decide(given: AnnotatedLists, scores: Scores) -> Decisions:
+    def decide(given: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
         return rank(given, scores, calibration, shown=shown)
 
-    # All are scored once: the cross-encoder is also measured alone, and what leaving some unscored changes.
+    # All are scored once: the cross-encoder is also measured alone, and what leaving some unscored changes. With other
+    # inputs, candidates are scored only as far as they are served.
     whole = rank(lists, score, calibration, shown=shown, exhaustive=True)
     logits = whole.logits
     decided = decide(lists, Scores(logits, whole.truncated))

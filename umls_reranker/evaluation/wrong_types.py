@@ -15,7 +15,7 @@ from .slices import key_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
-    from ..data.candidate_lists import AnnotatedLists, TypeSets
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
     from ..data.semantic_types import TypeHierarchy
     from ..models.cross_encoder import PairScorer
 
@@ -85,7 +85,7 @@ def wrong_type_figures(
     lists: AnnotatedLists,
     logits: np.ndarray,
     scorer: PairScorer,
-    decide: Callable[[AnnotatedLists, Scores], Decisions],
+    decide: Callable[[AnnotatedLists, Scores | Callable[[CandidateLists, np.ndarray], Scores]], Decisions],
     seen: TypeLists,
     *,
     resamples: int,
@@ -98,7 +98,7 @@ def wrong_type_figures(
     Args:
         lists: of the split, with annotated types.
         logits: (m,) of its candidates.
-        scorer: of the model; scores lists with a wrong type again.
+        scorer: of the model; scores lists with a wrong type again, as far as they are served.
         decide: `decisions.rank` with calibration and thresholds of the model.
         seen: types of other mentions, as for `replaced_types`.
 
@@ -116,7 +116,11 @@ def wrong_type_figures(
     rescored = np.array(logits)
     if scorer.template.mention_types:
         part = given[most].take(changed[most])
-        rescored[changed[most][owner]] = score_lists(scorer, part, "scoring with wrong types").logits
+
+        def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
+            return score_lists(scorer, lists, "scoring with wrong types", retained)
+
+        rescored[changed[most][owner]] = decide(part, score).logits
     report = {}
     for share, part in given.items():
         scores = Scores(np.where(changed[share][owner], rescored, logits), 0)

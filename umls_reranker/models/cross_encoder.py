@@ -193,8 +193,23 @@ def load_network(
     return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
 
 
-def score_lists(scorer: PairScorer, lists: CandidateLists, desc: str | Callable[[int], Any] | None = None) -> Scores:
-    """Score the m candidates of n mentions, in order, with the scorer's template."""
+def score_lists(
+    scorer: PairScorer,
+    lists: CandidateLists,
+    desc: str | Callable[[int], Any] | None = None,
+    retained: np.ndarray | None = None,
+) -> Scores:
+    """Score the m candidates of n mentions, in order, with the scorer's template.
+
+    Args:
+        desc: as of `PairScorer.score`.
+        retained: (m,) bool, which candidates to score; the others have the logit NaN. None: all.
+    """
+    if retained is not None and not retained.all():
+        scores = score_lists(scorer, lists.with_candidates(retained), desc)
+        logits = np.full(len(retained), np.nan, np.float32)
+        logits[retained] = scores.logits
+        return Scores(logits, scores.truncated)
     template, owner = scorer.template, lists.owner
     return scorer.score(
         RepeatedTexts(template.mention_texts(lists), owner),

@@ -25,7 +25,7 @@ from ..core.fetch import resolve_model
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.progress import progress
 from ..core.recipe import portable_locator
-from ..core.stage_keys import ENCODER_FOLDER, EXACT_INDEX, further_indexes
+from ..core.stage_keys import ENCODER_FOLDER, EXACT_INDEX, further_indexes, index_key
 from ..core.stages import STAGE_MANIFEST, RunFolder, read_manifest
 from ..data.relations import RELATIONS_FILE
 from ..models.bi_encoder import BiEncoder
@@ -177,4 +177,5 @@ def load_retriever(run: RunArguments, encoder: EncoderArguments, index: IndexArg
         lexical,
         in_context="context" in index.retrievers,
         mentions=MentionIndex.load(run.run_dir / "mention_index") if "nearest_mentions" in index.retrievers else None,
+        index_key=index_key(run.run_dir, index.retrievers),
     )

@@ -39,6 +39,7 @@ class Retriever:
         lexical: retrieval by character n-grams, if given.
         in_context: also retrieve by the mention in its text, for which the encoder was trained.
         mentions: retrieval by the most similar training mentions, if given.
+        index_key: `core.stage_keys.index_key` of the folder that all were loaded from; "" if there is none.
 
     Attributes:
         reads_context: whether `search` needs the text around mentions.
@@ -54,8 +55,10 @@ class Retriever:
         lexical: LexicalIndex | None = None,
         in_context: bool = False,
         mentions: MentionIndex | None = None,
+        index_key: str = "",
     ) -> None:
         self.index, self.encoder, self.lexical, self.mentions = index, encoder, lexical, mentions
+        self.index_key = index_key
         self._in_context = in_context
         self.reads_context = in_context or (mentions is not None and mentions.reads_context)
         if in_context and not encoder.queries.context_tokens:

@@ -2,7 +2,8 @@
 
 A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, among
 the candidates or not (the name of a candidate without CUI), or null if no concept is right; ``note`` is optional. CUIs
-are compared and stored in the form of `normalize_cui`.
+are compared and stored in the form of `normalize_cui`. Where `ConceptLinker` found the candidates, ``index_key`` is
+that of its retriever.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..core.files import json_sha256
 from ..core.lines import is_finite, reading
 from ..core.locks import hold
 from ..data.arrow import write_dataset
-from ..data.candidate_lists import SCORES_SUFFIX
+from ..data.candidate_lists import SCORES, SCORES_SUFFIX
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.normalization import normalize_name
@@ -62,6 +63,7 @@ FEEDBACK_FEATURES = Features(
         "names": List(Value("string")),
         "score_names": List(Value("string")),
         "scores": List(List(Value("float64"))),
+        "index_key": Value("string"),
         "chosen": Value("string"),
         "note": Value("string"),
         "reason": Value("string"),
@@ -236,6 +238,7 @@ def calibration_rows(
     test_documents: Iterable[str],
     train_documents: Iterable[str],
     concepts: ConceptTable,
+    index_key: str = "",
     *,
     reads_concepts: bool = False,
 ) -> tuple[Dataset, Dataset, dict[str, int]]:
@@ -247,13 +250,14 @@ def calibration_rows(
         train_documents: corrections in them are left out, because the model was trained on them and is overconfident
             there.
         concepts: of the lists; corrections get its types.
+        index_key: of the lists (`core.stage_keys.key_of_lists`).
         reads_concepts: whether the model reads more than the candidate's name, so that the dictionary must hold it.
 
     Returns:
         lists; mentions, with a column ``certifies``, which may count for a certificate: those of the split, and the
         corrections that were ``drawn`` at random; and how many corrections were left out: ``in_test_documents``,
         ``trained_on``, ``without_candidates``, ``without_scores`` (of a retriever that the lists of the split carry,
-        or with one beyond what they hold), and ``unknown_candidates``.
+        or with one beyond what they hold or of another index), and ``unknown_candidates``.
     """
     table = candidates.with_format("arrow")[:]
     ranges = {
@@ -268,13 +272,14 @@ def calibration_rows(
     mentions = mentions.add_column("certifies", np.ones(len(mentions), bool))
     rows: dict[str, list] = {name: [] for name in mentions.column_names}
     for row in feedback:
-        reason = _reason_to_leave_out(row, test, train, ranges, concepts if reads_concepts else None)
+        scores = _scores(row, index_key)
+        reason = _reason_to_leave_out(row, scores, test, train, ranges, concepts if reads_concepts else None)
         if reason:
             lost[reason] += 1
             continue
         number = len(mentions) + len(rows["mention_id"])
         gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
-        found = row | _scores(row) | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
+        found = row | scores | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
         found["in_dictionary"], found["certifies"] = row["chosen"] is not None, row["drawn"]
         found["end"] = len(row["mention"])
         found["doc_id"] = row["doc_id"] if row["doc_id"] in own else FEEDBACK_PREFIX + (row["doc_id"] or "")
@@ -291,6 +296,7 @@ def calibration_rows(
 
 def _reason_to_leave_out(
     row: Mapping[str, Any],
+    scores: Mapping[str, list[float | None]],
     test_documents: set[str],
     train_documents: set[str],
     ranges: Mapping[str, ScoreRange],
@@ -303,7 +309,7 @@ def _reason_to_leave_out(
         return "trained_on"
     if not row["cuis"]:
         return "without_candidates"
-    scores, nothing = _scores(row), [None] * len(row["cuis"])
+    nothing = [None] * len(row["cuis"])
     if any(
         np.isnan(known.inside(np.array(scores.get(name, nothing), np.float64))).any() for name, known in ranges.items()
     ):
@@ -337,6 +343,7 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "names": [item["name"] for item in given],
         "score_names": names,
         "scores": [[_number(item.get(f"{name}_score")) for item in given] for name in names],
+        "index_key": str(row.get("index_key") or ""),
         "chosen": concept,
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
@@ -359,9 +366,11 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
     return [row["entity"], row.get("left") or "", row.get("right") or ""]
 
 
-def _scores(row: Mapping[str, Any]) -> dict[str, list[float | None]]:
-    """Scores of a correction by their column in a run's candidates."""
-    return {f"{name}{SCORES_SUFFIX}": own for name, own in zip(row["score_names"], row["scores"], strict=True)}
+def _scores(row: Mapping[str, Any], index_key: str) -> dict[str, list[float | None]]:
+    """Scores of a correction by their column in a run's candidates; of our own retrievers only those of this index."""
+    columns = zip(row["score_names"], row["scores"], strict=True)
+    is_ours = row["index_key"] == index_key
+    return {f"{name}{SCORES_SUFFIX}": own for name, own in columns if is_ours or name not in SCORES}
 
 
 def _number(value: Any) -> float | None:

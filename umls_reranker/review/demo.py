@@ -19,6 +19,7 @@ from ..core.lines import of_characters
 from ..core.recipe import load_recipe
 from ..core.shipped import shipped
 from ..core.stages import RunFolder
+from ..data.candidate_lists import RetrievedList
 from ..data.cuis import normalize_cui
 from ..data.pubtator import text_around
 from ..data.semantic_types import TypeHierarchy
@@ -109,6 +110,7 @@ class Demo:
         if text and start < 0:
             raise ValueError(f"the text does not contain {mention!r}")
         end = start + len(mention)
+        candidates: list[dict[str, Any]]
         if self.linker:
             queries = self.linker.read([mention], [text or None], [start if text else None])
             (asked,), (left,), (right,) = queries
@@ -152,6 +154,7 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
         top = Top(best.cross_encoder_score, best.margin, best.tier, best.accepted) if best else None
         content = {"entity": row["mention"], "left": row["left"], "right": row["right"], "candidates": items}
         content |= {"entity_type": row["semantic_types"], "doc_id": row["doc_id"], "mention_id": row["mention_id"]}
+        content["index_key"] = items.index_key
         content["ranked"] = list(map(as_row, answer))
         logged.append(LoggedMention(content, row["semantic_types"], top))
     write_queue(select_for_review(logged, PICKED, judge_of(linker.reranker.folder)), path)
@@ -230,7 +233,8 @@ def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any],
     rows, choices = zip(*reviewed, strict=True)
     types = [row.get("entity_type") for row in rows]
     lefts, rights = ([row.get(side) or "" for row in rows] for side in ("left", "right"))
-    texts, candidates = ([row[name] for row in rows] for name in ("entity", "candidates"))
+    texts = [row["entity"] for row in rows]
+    candidates = [RetrievedList(row["candidates"], row.get("index_key", "")) for row in rows]
     ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
     tops = [(items[0], choice) for items, choice in zip(ranked, choices, strict=True) if items]
     right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]

@@ -16,15 +16,13 @@ from ..calibration.inputs import ALL_INPUTS
 from ..core.arguments import RunArguments
 from ..core.caller import warn_caller
 from ..core.errors import UserError
-from ..core.files import read_json
 from ..core.lines import of_characters
 from ..core.recipe import Recipe
-from ..core.stages import read_manifest
 from ..data.abbreviations import find_abbreviations
-from ..data.candidate_lists import require_lists
+from ..data.candidate_lists import RetrievedList, require_lists
 from ..data.concepts import ConceptTable
 from ..data.pubtator import text_around
-from ..hub.model_folder import CALIBRATOR, model_recipe
+from ..hub.model_folder import model_recipe
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .reranker import UMLSReranker
 
@@ -137,7 +135,8 @@ class ConceptLinker:
                 different runs or of another encoder.
 
         Warns:
-            UserWarning: the model was calibrated on lists of another index.
+            UserWarning: the model was calibrated on lists of another index, so that the scores of this one's
+                retrievers do not count.
         """
         reranker = UMLSReranker.from_pretrained(id_or_path, revision, **options)
         recipe, folder = model_recipe(reranker.folder), Path(expanduser(index)).resolve()
@@ -148,8 +147,12 @@ class ConceptLinker:
             )
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
-        _warn_of_other_index(reranker, folder)
         retriever = load_retriever(run, recipe.encoder, recipe.index)
+        if retriever.index_key != reranker.calibration.index_key:
+            warn_caller(
+                f"{folder} is not the index that this model was calibrated with (another release or encoder), so the "
+                "scores of its retrievers do not count and a fallback model decides. Calibrate on this index"
+            )
         return cls(reranker, retriever, ConceptTable.load(folder / "concepts"), recipe)
 
     def link(
@@ -239,10 +242,11 @@ class ConceptLinker:
                 column.append(text)
         return queries
 
-    def candidates(self, queries: MentionQueries) -> list[list[dict[str, Any]]]:
+    def candidates(self, queries: MentionQueries) -> list[RetrievedList]:
         """Candidate concepts of n mentions, as for `UMLSReranker.rerank`, with the scores of all retrievers.
 
-        Mentions that are equal in everything that is read are searched once.
+        The scores count only in these lists, which know their index, not in copies or files of them. Mentions that are
+        equal in everything that is read are searched once.
         """
         keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
         distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
@@ -264,7 +268,7 @@ class ConceptLinker:
         own = {"name": self.retriever.index.names(found.name_ids[query, place])}
         scores = {"retrieval": found.scores, **found.further}
         own |= {f"{name}_score": values[query, place].tolist() for name, values in scores.items()}
-        lists: list[list[dict[str, Any]]] = [[] for _ in distinct]
+        lists = [RetrievedList([], self.retriever.index_key) for _ in distinct]
         for number, concept, *values in zip(query.tolist(), of_row.tolist(), *own.values(), strict=True):
             lists[number].append(described[concept] | dict(zip(own, values, strict=True)))
         return [lists[distinct[key]] for key in keys]
@@ -306,12 +310,3 @@ def _require_kinds(place: str, mention: Any, document: Any, start: Any, left: An
             of_characters(text)
         except ValueError as error:
             raise ValueError(f"{place}{key} {error}") from None
-
-
-def _warn_of_other_index(reranker: UMLSReranker, folder: Path) -> None:
-    calibrated = read_json(reranker.folder / CALIBRATOR).get("fitted_on", {}).get("index")
-    if calibrated and read_manifest(folder / "index")["key"] != calibrated:
-        warn_caller(
-            f"{folder} is not the index that this model was calibrated with (another release or encoder); its "
-            "probabilities hold for lists of that one. Calibrate on this index, or check with umls-reranker validate"
-        )

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import Logits, fit_with_counts, logits_as_decided, score_inputs
+from ..calibration.fitting import Score, fit_with_counts, logits_as_decided
 from ..calibration.fusion import CANDIDATE_FEATURES
 from ..calibration.inputs import inputs_of, lacking
+from ..calibration.network_logits import NetworkLogits, Unseen
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
@@ -124,11 +125,11 @@ class SourceModel:
         """Its counts of training mentions."""
         return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
 
-    def decide(self, lists: CandidateLists, logits: Logits) -> Decisions:
+    def decide(self, lists: CandidateLists, score: Score) -> Decisions:
         """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
         if self.reranker is not None:
-            return _decide(lists, logits, self.reranker.calibration, self.scorer.template.reads)
-        return _decide(lists, logits, Calibration(), (), accept_tier="high")
+            return _decide(lists, score, self.reranker.calibration, self.scorer.template.reads)
+        return _decide(lists, score, Calibration(), (), accept_tier="high")
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,21 @@ def recalibrate(
     kept = best_of_each_concept(given.lists, scores.logits)
     lists, scores = given.lists.with_candidates(kept), replace(scores, logits=scores.logits[kept])
     settings = replace(settings, features=_features(source, lists))
-    logits = score_inputs(source.scorer, lists, scores.logits, settings.features, title)
+    network = NetworkLogits(source.scorer, lists, title, {(): scores.logits})
 
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
         part = lists.take(inside)
         return fit_with_counts(part, within(inside), source.counts, settings, source.hierarchy, seed, shown)
 
-    def within(inside: np.ndarray) -> Logits:
-        return {unseen: column[inside[lists.owner]] for unseen, column in logits.items()}
+    def within(inside: np.ndarray) -> Score:
+        rows = np.flatnonzero(inside[lists.owner])
+
+        def score(unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
+            everywhere = np.zeros(len(lists.owner), bool)
+            everywhere[rows] = wanted
+            return network(unseen, everywhere)[rows]
+
+        return score
 
     def held_out() -> Iterator[tuple[np.ndarray, Decisions]]:
         fold = document_folds(lists.annotations.documents, seed)
@@ -199,7 +207,7 @@ def recalibrate(
     options = {"resamples": RESAMPLES, "seed": seed}
     figures = [
         decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), None, None, "own lists", options)
-        for decided in (after, source.decide(lists, logits))
+        for decided in (after, source.decide(lists, network))
     ]
     metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
     return Recalibrated(lists, settings, calibration, fitted, after, metrics)
@@ -316,13 +324,13 @@ def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndar
 
 def _decide(
     lists: CandidateLists,
-    logits: Logits,
+    score: Score,
     calibration: Calibration,
     shown: Sequence[str],
     accept_tier: str = "medium",
 ) -> Decisions:
-    """Decide with existing scores."""
-    scores = Scores(logits_as_decided(logits, calibration, lists, shown), 0)
+    """Decide with existing scores as far as there are any."""
+    scores = Scores(logits_as_decided(score, calibration, lists, shown), 0)
     return rank(lists, scores, calibration, shown=shown, accept_tier=accept_tier)
 
 

@@ -24,7 +24,7 @@ LARGEST_GAP = 0.02
 
 
 def replay_checks(
-    reranker: UMLSReranker, mentions: Dataset, candidates: Dataset, concepts: ConceptTable
+    reranker: UMLSReranker, mentions: Dataset, candidates: Dataset, concepts: ConceptTable, index_key: str
 ) -> list[Check]:
     """Every candidate is returned with a probability, in order, and with the same score alone as in a batch.
 
@@ -32,10 +32,11 @@ def replay_checks(
         reranker: loaded as by a user.
         mentions, candidates: of one split, n rows each.
         concepts: of the candidates.
+        index_key: `core.stage_keys.key_of_lists` of the run.
     """
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
     fields = reranker.scorer.template.candidate_fields
-    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields)
+    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields, index_key)
     batch = reranker.rank(lists, "replaying test mentions")
     count = min(len(lists), REPLAYED_SINGLY)
     single = [reranker.rank(lists.take(np.array([row]))).probabilities for row in range(count)]

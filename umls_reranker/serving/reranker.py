@@ -17,7 +17,7 @@ from ..core.arrays import list_sizes
 from ..core.caller import warn_caller
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..data.candidate_lists import CandidateLists
+from ..data.candidate_lists import SCORES, CandidateLists
 from ..hub.download import download
 from ..hub.model_folder import calibration_files, save_copy, verify_parts
 from ..hub.publish import publish
@@ -135,11 +135,12 @@ class UMLSReranker:
             candidates: names, mappings with ``name`` (and ``cui``), or objects with ``.name`` (and ``.cui``), in
                 retrieval order, which breaks ties. Duplicates stay in the list with equal scores. The list may be
                 empty. ``preferred_name`` and ``definition`` are read by models whose template shows them; a definition
-                is "" if the dictionary has none, and None if it is unknown. ``retrieval_score``, ``context_score`` and
-                ``lexical_score``, or those of a pipeline's own such as ``bm25_score``, are the scores of the
-                retrievers that the model was calibrated with; a list that lacks one it weighs, or has one far outside
-                of what calibration saw, is decided without any of them. So is one that lacks other
-                inputs in a candidate: by the fallback model of what all of them have. ``semantic_types`` (ids or
+                is "" if the dictionary has none, and None if it is unknown. ``NAME_score``, such as ``bm25_score``,
+                are the scores of the retrievers that the model was calibrated with; a list that lacks one it weighs,
+                or has one far outside of what calibration saw, is decided without any of them. So is one that lacks
+                other inputs in a candidate: by the fallback model of what all of them have. ``retrieval_score``,
+                ``context_score`` and ``lexical_score`` are those of our own retrievers and count only in the lists
+                that `ConceptLinker.candidates` gives. ``semantic_types`` (ids or
                 names, [] if the dictionary has none) are the types of the concept, which may contradict the
                 mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
@@ -214,7 +215,7 @@ class UMLSReranker:
         """
         decisions = rank(
             lists,
-            lambda lists: score_lists(self.scorer, lists, desc),
+            lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
             self.calibration,
             shown=self.scorer.template.reads,
             accept_tier=self.accept_tier,
@@ -222,7 +223,7 @@ class UMLSReranker:
         )
         self._warn_of_types(lists.unknown_types)
         sizes = list_sizes(lists.offsets)
-        self._warn_of_missing(decisions, sizes > 0)
+        self._warn_of_missing(lists, decisions)
         first = decisions.first
         columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
         tops = zip(
@@ -278,8 +279,9 @@ class UMLSReranker:
         """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
-    def _warn_of_missing(self, decisions: Decisions, asked: np.ndarray) -> None:
+    def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """One warning that names what any of the mentions with candidates came without, and what decided instead."""
+        asked = list_sizes(lists.offsets) > 0
         bounds = {f"{name}_score": found.bounds for name, found in self.calibration.score_ranges.items()}
         named = [
             f"{name} (from {bounds[name][0]:.3g} to {bounds[name][1]:.3g})" if name in bounds else name
@@ -297,8 +299,29 @@ class UMLSReranker:
             )
             warn_caller(
                 f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the "
-                f"models of these inputs: {used}. docs/INTEGRATION_GUIDE.md says what counts as given"
+                f"models of these inputs: {used}. {self._remedy(lists, decisions)}"
+                "docs/INTEGRATION_GUIDE.md says what counts as given"
             )
+
+    def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
+        """What to do about scores of our own retrievers that are not of the calibrated index, or only called so."""
+        is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
+        found = {
+            f"{name}_score": is_other & np.isfinite(lists.scores[name])
+            for name in SCORES
+            if name in lists.scores and f"{name}_score" in decisions.missing
+        }
+        names = ", ".join(name for name, candidates in found.items() if candidates.any())
+        if not names:
+            return ""
+        rows = np.unique(lists.owner[np.logical_or.reduce([*found.values()])])
+        if all(lists.index_keys[row] for row in rows.tolist()):
+            return f"{names}: of another index than the model was calibrated with; calibrate on this index. "
+        return (
+            f"{names}: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
+            "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
+            "umls-reranker calibrate MODEL --lists. "
+        )
 
     def _warn_of_types(self, unknown: Sequence[str]) -> None:
         """One warning that names types unknown to the model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ...core.lines import is_finite, of_characters
 
@@ -39,7 +39,7 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """A candidate concept, as for `UMLSReranker.rerank`; scores may come from a pipeline's own retrievers."""
+    """A candidate concept, as for `UMLSReranker.rerank`; ``NAME_score`` are scores of a pipeline's own retrievers."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -48,9 +48,6 @@ class Candidate(_Body):
     preferred_name: Text | None = None
     definition: Text | None = None
     semantic_types: list[Text] | None = None
-    retrieval_score: FiniteFloat | None = None
-    context_score: FiniteFloat | None = None
-    lexical_score: FiniteFloat | None = None
 
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:

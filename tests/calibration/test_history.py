@@ -1,0 +1,29 @@
+import json
+
+import pytest
+
+from umls_reranker.calibration.history import CertificateHistory
+from umls_reranker.core.errors import UserError
+
+
+def test_documents_certify_once():
+    first = CertificateHistory().after(["a", "b"])
+    assert first.is_new(["a", "c", "b", "c"]).tolist() == [False, True, False, True]
+    second = first.after(["c"])
+    assert (second.attempts, second.is_new(["a", "c", "d"]).tolist()) == (2, [False, False, True])
+    assert CertificateHistory().is_new(["a"]).all()
+
+
+def test_ids_are_kept_as_hashes():
+    history = CertificateHistory().after(["PMID 26316050"])
+    state = json.loads(json.dumps(history.to_dict()))
+    assert CertificateHistory.from_dict(state) == history
+    assert "26316050" not in json.dumps(state)
+
+
+@pytest.mark.parametrize(
+    "state", [None, {}, {"attempts": 1}, {"attempts": -1, "documents": []}, {"attempts": "x", "documents": []}]
+)
+def test_a_damaged_history_is_a_user_error(state):
+    with pytest.raises(UserError, match="certificates is missing or damaged"):
+        CertificateHistory.from_dict(state)
