@@ -31,9 +31,10 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled, require_room
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, joined, pooled, require_room
 from ..models.pretrained import load_body, load_pretrained, loading
 from ..models.template import MARKERS
+from ..models.tokens import padded
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
 from .fine_tuning import set_dropout
@@ -137,7 +138,7 @@ class QueryCollator:
         groups = []
         for start in range(0, len(texts), self.group_size):
             group = [texts[place] for place in order[start : start + self.group_size]]
-            input_ids, mask = padded(group, self.tokenizer.pad_token_id)
+            input_ids, mask = padded(*joined(group), self.tokenizer.pad_token_id)
             tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
             groups.append({name: torch.from_numpy(array) for name, array in tensors.items()})
         return {
