@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -24,6 +25,7 @@ from transformers import (
     get_scheduler,
     set_seed,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..core.arguments import ModelArguments, RunArguments
 from ..core.devices import resolve_precision
@@ -45,9 +47,9 @@ from .callbacks import (
 from .collator import PairCollator
 from .dataset import tokenize_pairs, weight_scale
 from .dev_lists import dev_metrics
-from .processes import training_device, use_one_gpu
+from .processes import training_device
 from .sampling import MentionLists
-from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
+from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_options
 
 __all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
@@ -173,11 +175,10 @@ def training_arguments(
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             fields[name.replace("gradient", "activation")] = fields.pop(name)
     try:
-        arguments = TrainingArguments(**fields)
+        arguments = OneGpuArguments(**fields)
         _try_out(arguments, steps)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"the training section is invalid: {error}") from None
-    use_one_gpu(arguments)
     return arguments
 
 
@@ -319,9 +320,8 @@ def fine_tune(
         # Resuming from there would train longer than an uninterrupted run.
         trainer.state = ended
         # The state names a path, but the folder may have moved. Where no figure was a number, no step is the best.
-        best = ended.best_global_step
-        ended.best_model_checkpoint = str(folder / f"checkpoint-{best}") if best else checkpoint
-        trainer._load_best_model()
+        best = ended.best_global_step or ended.global_step
+        load_model(network, folder / f"checkpoint-{best}" / SAFE_WEIGHTS_NAME)
     trainer.save_model(str(folder / "checkpoint-best"))
     lengths = train_set.lengths
     return {

@@ -20,9 +20,19 @@ from .sampling import EpochOrder, GlobalBatches, MentionLists, Pass
 if TYPE_CHECKING:
     from .dataset import TokenizedPairs
 
-__all__ = ["LABEL_NAMES", "RerankerTrainer", "TrainingPasses", "loader_options"]
+__all__ = ["LABEL_NAMES", "OneGpuArguments", "RerankerTrainer", "TrainingPasses", "loader_options"]
 
 LABEL_NAMES = ["labels", "weight", "row"]
+
+
+class OneGpuArguments(TrainingArguments):
+    """Arguments of a process that keeps to one GPU; without a launcher, a Trainer would spread a larger batch over all
+    visible ones.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
 
 
 class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
