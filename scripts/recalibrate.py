@@ -12,14 +12,13 @@ and publish with --run_name NAME, as for any run.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from calibrate import calibrate
-
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stages import LINEAGE, RunFolder
+from umls_reranker.review.run_calibration import calibrate_run
 
 
 @dataclass
@@ -56,7 +55,7 @@ def main() -> None:
             f"{new} is there already, and is no recalibration of {run.path} as it is now; remove it, or choose "
             "another --name"
         )
-    calibrate(replace(recipe, run=replace(recipe.run, run_name=options.name)))
+    calibrate_run(replace(recipe, run=replace(recipe.run, run_name=options.name)))
 
 
 if __name__ == "__main__":

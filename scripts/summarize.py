@@ -6,8 +6,6 @@
 Reads the output of the other stages and changes nothing.
 """
 
-import contextlib
-import io
 import textwrap
 import warnings
 
@@ -17,6 +15,9 @@ from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder, read_manifest
+
+# What the example prints of each candidate.
+EXAMPLE_LINE = "{item.cross_encoder_score:.3f}  {item.tier:6}  {item.name}"
 
 
 def main() -> None:
@@ -43,10 +44,8 @@ def main() -> None:
     console.print(
         f"A page to look at: {run.path / 'report' / 'report.html'}\n", markup=False, highlight=False, soft_wrap=True
     )
-    lines = example_call(run.path / "model", texts, ranked)
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(lines, {})
-    for title, text in (("Use it:", lines), ("This prints:", printed.getvalue())):
+    lines, printed = example_call(run.path / "model", texts, ranked)
+    for title, text in (("Use it:", lines), ("This prints:", printed)):
         console.print(f"{title}\n", style="bold")
         console.print(textwrap.indent(text, "    "), markup=False, highlight=False, soft_wrap=True)
 
@@ -108,18 +107,22 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     return [lists.mentions[i] for i in shown], [golds[i] for i in shown], [ranked[i] for i in shown]
 
 
-def example_call(model, texts: list[str], ranked: list[list[dict]]) -> str:
-    """Lines to paste that rerank three names for an accepted example, if there is one."""
+def example_call(model, texts: list[str], ranked: list[list[dict]]) -> tuple[str, str]:
+    """Lines to paste that rerank three names for an accepted example, if there is one; and what they print."""
+    from umls_reranker.serving.reranker import UMLSReranker
+
     chosen = next((row for row, items in enumerate(ranked) if items and items[0]["accepted"]), 0)
     names = sorted(dict.fromkeys(item["name"] for item in ranked[chosen][:3]))
     listed = "".join(f"    {name!r},\n" for name in names)
-    return (
+    lines = (
         "from umls_reranker import UMLSReranker\n\n"
         f"reranker = UMLSReranker.from_pretrained({str(model)!r})\n"
         f"candidates = [\n{listed}]\n"
         f"for item in reranker.rerank({texts[chosen]!r}, candidates):\n"
-        "    print(f'{item.cross_encoder_score:.3f}  {item.tier:6}  {item.name}')\n"
+        f"    print(f'{EXAMPLE_LINE}')\n"
     )
+    items = UMLSReranker.from_pretrained(model).rerank(texts[chosen], names)
+    return lines, "".join(EXAMPLE_LINE.format(item=item) + "\n" for item in items)
 
 
 if __name__ == "__main__":

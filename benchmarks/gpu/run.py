@@ -44,8 +44,7 @@ from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import EncodedPairs, PairEncoder
 from umls_reranker.training.callbacks import CheckpointCallback, last_complete_checkpoint
 from umls_reranker.training.collator import PairCollator, RaggedPairs
-from umls_reranker.training.processes import use_one_gpu
-from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
+from umls_reranker.training.trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer
 
 transformers.utils.logging.disable_progress_bar()
 # Parts that would begin later than this, in seconds, are left out.
@@ -207,7 +206,7 @@ class Bench:
     def trainer(
         self, network: torch.nn.Module, precision: str, steps: int, batch: int, folder: Path, save: int = 0
     ) -> RerankerTrainer:
-        arguments = transformers.TrainingArguments(
+        arguments = OneGpuArguments(
             output_dir=str(folder),
             use_cpu=not self.on_gpu,
             bf16=precision == "bfloat16",
@@ -225,7 +224,6 @@ class Bench:
             disable_tqdm=True,
             seed=13,
         )
-        use_one_gpu(arguments)
         collator = PairCollator(self.tokenizer.pad_token_id, pad_to_multiple_of=8 if self.on_gpu else 1)
         trainer = RerankerTrainer(network, arguments, collator, train_dataset=self.pairs)
         trainer.remove_callback(transformers.PrinterCallback)

@@ -45,7 +45,7 @@ STALE = {
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
-    "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss listwise_weight eval_steps metric_for_best_model "
+    "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
     "features calibrator target_precision confidence exhaustive scoring_precision": "model",
     "bootstrap_resamples": "report",
@@ -116,6 +116,8 @@ def other(field, value):
 def test_a_later_key_that_is_not_set_leaves_what_was_made_before_it_up_to_date(tmp_path):
     before, after = plan(tmp_path), plan(tmp_path, dropout=0.0, encoder_dropout=0.0)
     assert not {"dropout", "frozen_layers", "head_learning_rate"} & {*before["checkpoints"].settings}
+    # A key that is gone, too.
+    assert before["checkpoints"].settings["listwise_weight"] == 0.5
     assert after["checkpoints"].settings["dropout"] == 0.0
     assert "encoder_dropout" not in before["encoder"].settings
     assert after["encoder"].settings["encoder_dropout"] == 0.0
@@ -245,7 +247,7 @@ RESUMED = {
 REFUSED = {
     "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
     "lr_scheduler_type lr_scheduler_kwargs optim adam_beta1 neftune_noise_alpha bf16 fp16 tf32 max_grad_norm "
-    "loss listwise_weight eval_steps max_dev_pairs "
+    "loss eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
     "frozen_layers dropout head_learning_rate hard_negative_weight candidates_per_mention",
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",

@@ -182,7 +182,7 @@ def test_what_may_change_makes_it_stale_but_does_not_hinder_resuming(tmp_path):
     [
         ({"rate": 0.2}, "rate 0.1, now 0.2"),
         ({"pairs": "abd"}, "other pairs"),
-        ({"pairs": "abd", "loss": "mixed", "steps": 9}, "loss 'bce', now 'mixed'; other pairs"),
+        ({"pairs": "abd", "loss": "listwise", "steps": 9}, "loss 'bce', now 'listwise'; other pairs"),
     ],
 )
 def test_complete_checkpoints_are_dropped_only_when_told_to(tmp_path, changes, named):

@@ -17,23 +17,24 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, TrainerCallback, TrainingArguments
 
+from umls_reranker.core.losses import LOSSES
 from umls_reranker.core.script import leave_process_group
 from umls_reranker.training.collator import PairCollator
 from umls_reranker.training.dataset import SCHEMA, TokenizedPairs
 from umls_reranker.training.sampling import MentionLists
 from umls_reranker.training.trainer import LABEL_NAMES, RerankerTrainer
 
-# Case -> rows, rows a forward pass, passes a step, steps, share of the list-wise loss; for two processes.
+# Case -> rows, rows a forward pass, passes a step, steps, loss; for two processes.
 CASES = {
-    "full": (32, 8, 2, 1, 0.0),
-    "ragged": (27, 8, 2, 1, 0.0),
-    "fewer rows than passes": (3, 8, 2, 1, 0.0),
-    "one row": (1, 16, 1, 1, 0.0),
-    "50 steps": (600, 32, 1, 50, 0.0),
-    "list-wise": (32, 8, 2, 1, 1.0),
-    "mixed, ragged": (27, 8, 2, 1, 0.3),
-    "mixed, fewer mentions than passes": (3, 8, 2, 1, 0.3),
-    "mixed, 50 steps": (600, 32, 1, 50, 0.3),
+    "full": (32, 8, 2, 1, "bce"),
+    "ragged": (27, 8, 2, 1, "bce"),
+    "fewer rows than passes": (3, 8, 2, 1, "bce"),
+    "one row": (1, 16, 1, 1, "bce"),
+    "50 steps": (600, 32, 1, 50, "bce"),
+    "list-wise": (32, 8, 2, 1, "listwise"),
+    "list-wise, ragged": (27, 8, 2, 1, "listwise"),
+    "list-wise, fewer mentions than passes": (3, 8, 2, 1, "listwise"),
+    "list-wise, 50 steps": (600, 32, 1, 50, "listwise"),
 }
 LIST_SCALE = 0.7
 
@@ -73,11 +74,9 @@ def load_model(folder: str) -> PreTrainedModel:
     )
 
 
-def make_trainer(
-    folder: str, output: str, pairs: TokenizedPairs, listwise_weight: float = 0.0, **options
-) -> RerankerTrainer:
+def make_trainer(folder: str, output: str, pairs: TokenizedPairs, loss: str = "bce", **options) -> RerankerTrainer:
     """A trainer on the processor, as `fine_tune` builds it."""
-    lists = make_lists(len(pairs)) if listwise_weight else None
+    of_lists = LOSSES[loss].of_lists
     arguments = TrainingArguments(
         output_dir=output,
         use_cpu=True,
@@ -95,9 +94,9 @@ def make_trainer(
         collator,
         train_dataset=pairs,
         eval_dataset=pairs,
-        lists=lists,
-        listwise_weight=listwise_weight,
-        list_scale=LIST_SCALE,
+        loss=LOSSES[loss],
+        lists=make_lists(len(pairs)) if of_lists else None,
+        scale=LIST_SCALE if of_lists else 1.0,
     )
 
 
@@ -112,7 +111,7 @@ class GradientKeeper(TrainerCallback):
 
 
 def take_steps(
-    folder: str, rows: int, per_device: int, passes: int, steps: int = 1, listwise_weight: float = 0.0
+    folder: str, rows: int, per_device: int, passes: int, steps: int = 1, loss: str = "bce"
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     """Take optimizer steps over rows; returns the last gradient of each parameter and the logged losses."""
     keeper = GradientKeeper()
@@ -121,7 +120,7 @@ def take_steps(
             folder,
             output,
             make_pairs(Path(output) / "pairs", rows),
-            listwise_weight,
+            loss,
             per_device_train_batch_size=per_device,
             gradient_accumulation_steps=passes,
             max_steps=steps,

@@ -43,7 +43,7 @@ class StoppingCallback(fine_tuning.CheckpointCallback):
 
 def fine_tune(model: str, folder: Path) -> dict:
     pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(10))
-    settings = training(max_steps=4, loss="mixed", per_device_train_batch_size=4)
+    settings = training(max_steps=4, loss="listwise", per_device_train_batch_size=4)
     return fine_tuning.fine_tune(
         RunArguments(device="cpu"), ModelArguments(model, max_length=32), settings, pairs, folder
     )
@@ -52,7 +52,7 @@ def fine_tune(model: str, folder: Path) -> dict:
 if __name__ == "__main__":
     model, target = sys.argv[1], Path(sys.argv[2])
     PartialState.__init__ = start_as_gpu
-    gradients, losses = take_steps(model, 27, 8, 2, 1, 0.3)
+    gradients, losses = take_steps(model, 27, 8, 2, 1, "listwise")
     main = torch.distributed.get_rank() == 0
     if main:
         save_file(gradients | {"losses": torch.tensor(losses)}, target / "step.safetensors")

@@ -141,6 +141,13 @@ def test_trained_folder_loads_reads_context_and_is_the_same_again(folder, concep
     assert not np.allclose(before.encode(["cold"]), trained.encode(["cold"]))
 
 
+def test_pairs_are_trained_on_in_their_own_order(folder, concepts, tmp_path, monkeypatch):
+    drawn, pair = [], QueryNamePairs.__getitem__
+    monkeypatch.setattr(QueryNamePairs, "__getitem__", lambda self, number: drawn.append(number) or pair(self, number))
+    train(folder, concepts, tmp_path / "trained", steps=2)
+    assert len(drawn) > 2 and drawn == list(range(len(drawn)))
+
+
 def test_an_encoder_with_corrupt_weights_is_named(folder, concepts, tmp_path):
     broken = shutil.copytree(folder, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\xff" * 64)

@@ -33,7 +33,7 @@ def two_processes(scripts, model, tmp_path_factory):
     return {name: (gradients, gradients.pop("losses").tolist()) for name, gradients in cases.items()}
 
 
-def reference(model, folder, rows, share):
+def reference(model, folder, rows, loss):
     """Gradients and loss of all rows in one pass, without Trainer, mention by mention."""
     network, batch = load_model(model), PairCollator(0)(make_pairs(folder, rows).__getitems__(range(rows)))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
@@ -46,9 +46,9 @@ def reference(model, folder, rows, share):
         for span in spans
         if labels[span.start] == 1
     ]
-    loss = (1 - share) * (weights * bce).sum() / rows + share * sum(gold_first) / len(gold_first)
-    loss.backward()
-    return {name: parameter.grad for name, parameter in network.named_parameters()}, loss.item()
+    total = (weights * bce).sum() / rows if loss == "bce" else sum(gold_first) / len(gold_first)
+    total.backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters()}, total.item()
 
 
 def assert_exact(expected, gradients, losses):
@@ -62,27 +62,27 @@ def assert_exact(expected, gradients, losses):
     assert losses == [pytest.approx(loss, abs=1e-6)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("loss", ["bce", "listwise"])
 @pytest.mark.parametrize(
     ("rows", "per_device", "passes"),
     [(64, 64, 1), (64, 16, 4), (32, 8, 4), (30, 32, 1), (30, 8, 4), (30, 4, 8), (25, 8, 4), (3, 8, 4)],
 )
-def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes, share):
-    taken = take_steps(model, rows, per_device, passes, listwise_weight=share)
-    assert_exact(reference(model, tmp_path, rows, share), *taken)
+def test_the_loss_does_not_depend_on_how_a_batch_is_cut(model, tmp_path, rows, per_device, passes, loss):
+    taken = take_steps(model, rows, per_device, passes, loss=loss)
+    assert_exact(reference(model, tmp_path, rows, loss), *taken)
 
 
 @pytest.mark.parametrize("case", [name for name, numbers in CASES.items() if numbers[3] == 1])
 def test_the_loss_does_not_depend_on_the_number_of_processes(model, tmp_path, two_processes, case):
-    rows, *_, share = CASES[case]
-    assert_exact(reference(model, tmp_path, rows, share), *two_processes[case])
+    rows, *_, loss = CASES[case]
+    assert_exact(reference(model, tmp_path, rows, loss), *two_processes[case])
 
 
-@pytest.mark.parametrize(("case", "share"), [("50 steps", 0.0), ("mixed, 50 steps", 0.3)])
-def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, share):
+@pytest.mark.parametrize(("case", "loss"), [("50 steps", "bce"), ("list-wise, 50 steps", "listwise")])
+def test_fifty_steps_are_the_same_however_batches_are_cut(model, two_processes, case, loss):
     curves = {
-        "1 x 64": take_steps(model, 600, 64, 1, 50, share)[1],
-        "4 x 16": take_steps(model, 600, 16, 4, 50, share)[1],
+        "1 x 64": take_steps(model, 600, 64, 1, 50, loss)[1],
+        "4 x 16": take_steps(model, 600, 16, 4, 50, loss)[1],
         "2 processes x 32": two_processes[case][1],
     }
     stored = CURVES[case]
@@ -104,7 +104,7 @@ def sharded(scripts, model, tmp_path_factory):
 def test_the_loss_does_not_depend_on_how_parameters_are_sharded(model, tmp_path, sharded):
     gradients = load_file(sharded / "step.safetensors")
     losses = gradients.pop("losses").tolist()
-    assert_exact(reference(model, tmp_path, 27, 0.3), gradients, losses)
+    assert_exact(reference(model, tmp_path, 27, "listwise"), gradients, losses)
 
 
 def test_sharded_training_goes_on_from_a_checkpoint_and_leaves_whole_weights(model, sharded):

@@ -60,7 +60,7 @@ def test_labels_do_not_reach_the_model(model, tmp_path):
 
 def test_a_mention_that_comes_twice_in_a_pass_is_two_lists(model, tmp_path):
     # Row 9 is a gold pair alone, 10 and 11 a mention without gold; 6, 7, 8 are one with gold.
-    trainer = make_trainer(model, str(tmp_path), make_pairs(tmp_path, 12), listwise_weight=1.0)
+    trainer = make_trainer(model, str(tmp_path), make_pairs(tmp_path, 12), loss="listwise")
     network = trainer.model.train()
 
     def loss(rows, gold_pairs, counts=True):

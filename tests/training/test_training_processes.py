@@ -10,7 +10,8 @@ from transformers import TrainingArguments
 
 from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
-from umls_reranker.training.processes import training_device, use_one_gpu
+from umls_reranker.training.processes import training_device
+from umls_reranker.training.trainer import OneGpuArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,10 +35,9 @@ def test_another_gpu_is_chosen_by_the_environment(two_gpus):
 
 
 @pytest.mark.parametrize(("visible", "used"), [(4, 1), (1, 1), (0, 0)])
-def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used):
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16)
-    arguments._n_gpu = visible
-    use_one_gpu(arguments)
+def test_a_process_keeps_to_one_gpu_of_all_it_sees(tmp_path, visible, used, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: visible))
+    arguments = OneGpuArguments(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=16)
     assert (arguments.n_gpu, arguments.train_batch_size) == (used, 16)
 
 

@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parents[1]
 CASES = {
     "one": {"processes": 1, "kills": [(1, 0), (5, 0), (7, 0), (10, 0)]},
     "one, scaled": {"processes": 1, "kills": [(7, 0)], "scaler": True},
-    "two, mixed": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "mixed"}},
+    "two, list-wise": {"processes": 2, "kills": [(5, 0), (7, 1)], "training": {"loss": "listwise"}},
     # Nothing gets better after the first evaluation, so the third after it is the last.
     "patience": {
         "processes": 1,

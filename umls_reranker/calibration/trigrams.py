@@ -1,8 +1,7 @@
 """Character trigrams that mentions and names have in common: similarity of texts that needs no index.
 
-The trigrams of a text are those around each character of its words, with a space on both sides of a word, so "heart"
-has " he", "hea", "ear", "art" and "rt ". They are kept as a set of 2,048 bits, by hash: comparing two texts takes the
-same time whatever their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
+The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever their
+length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..core.memory import Memory
+from ..data.trigrams import trigrams
 
 __all__ = ["shared_trigrams"]
 
@@ -31,12 +31,10 @@ def _parts(texts: Sequence[str]) -> Iterator[np.ndarray]:
     """Sets of some texts at a time, (k, 256) uint8."""
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         part = texts[start : start + TEXTS_AT_ONCE]
-        characters = np.frombuffer(f" {' '.join(part)} ".encode("utf-32-le"), np.uint32)
-        owner = np.repeat(np.arange(len(part)), [len(text) + 1 for text in part])[:-1]
-        inside = np.flatnonzero(characters[1:-1] != ord(" "))
-        hashes = sum(characters[inside + place] * factor for place, factor in enumerate(FACTORS))
+        owner, characters = trigrams(part)
+        hashes = sum(row * factor for row, factor in zip(characters, FACTORS, strict=True))
         bits = np.zeros((len(part), 1 << BITS), bool)
-        bits[owner[inside], hashes >> np.uint64(64 - BITS)] = True
+        bits[owner, hashes >> np.uint64(64 - BITS)] = True
         yield np.packbits(bits, axis=1)
 
 

@@ -9,6 +9,7 @@ help says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 def recipe_key(
     default: object,
     help: str,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     group: str | None = None,
     *,
     least: float = -math.inf,
@@ -57,6 +58,7 @@ def recipe_key(
     """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
 
     Args:
+        choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
         least, most: of a number in a recipe or on the command line, which is always finite.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.

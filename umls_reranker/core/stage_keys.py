@@ -67,7 +67,7 @@ CHECKPOINT_KEYS = (
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
     "candidate_fields",
     # loss and data
-    *("loss", "listwise_weight", "seed", "global_batch_size"),
+    *("loss", "seed", "global_batch_size"),
     # schedule and optimizer
     *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
     *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
@@ -81,6 +81,8 @@ CHECKPOINT_KEYS = (
 )
 # Keys of later versions count where they are set, so that what was made before them stays up to date.
 LATER_KEYS = ("frozen_layers", "dropout", "head_learning_rate", "encoder_dropout")
+# Keys of earlier versions count as all recipes had them, for the same reason.
+FORMER_CHECKPOINT_KEYS = {"listwise_weight": 0.5}
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
@@ -187,7 +189,7 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
-    content = _counting({key: values[key] for key in CHECKPOINT_KEYS})
+    content = _counting({key: values[key] for key in CHECKPOINT_KEYS}) | FORMER_CHECKPOINT_KEYS
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     _require_encoder(recipe)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from .arguments import recipe_key
+from .losses import LOSSES
 
 __all__ = ["RESERVED", "TrainingStageArguments"]
 
@@ -26,13 +27,7 @@ LOG_LEVELS = ("passive", "debug", "detail", "info", "warning", "error", "critica
 class TrainingStageArguments:
     """Training: the loss and other keys that transformers.TrainingArguments has no field for."""
 
-    loss: str = recipe_key(
-        "bce",
-        "bce: binary cross-entropy of each pair; listwise: softmax over the pairs of a mention, with whole mentions "
-        "in a batch; mixed: both",
-        ("bce", "listwise", "mixed"),
-    )
-    listwise_weight: float = recipe_key(0.5, "mixed: weight of the list-wise loss; the rest is binary cross-entropy")
+    loss: str = recipe_key("bce", "what training minimizes", LOSSES)
     global_batch_size: int | None = recipe_key(
         None,
         "pairs per optimizer step over all processes; sets gradient_accumulation_steps, so a run is the same on any "
@@ -167,7 +162,7 @@ class TrainingStageArguments:
 
 # Keys that `transformers.TrainingArguments` does not have.
 OWN = (
-    *("loss", "listwise_weight", "global_batch_size", "max_dev_pairs", "frozen_layers", "dropout"),
+    *("loss", "global_batch_size", "max_dev_pairs", "frozen_layers", "dropout"),
     *("head_learning_rate", "early_stopping_patience"),
 )
 

@@ -28,7 +28,7 @@ from .batching import batch_mapper, length_batches, token_batches
 from .packed import PackedLayers, load_bert
 from .pretrained import load_body, load_pretrained, loading
 from .template import MARKERS
-from .tokens import PackedTexts
+from .tokens import PackedTexts, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ __all__ = [
     "PackedEncoder",
     "PaddedEncoder",
     "QueryTokenizer",
-    "padded",
+    "joined",
     "pooled",
     "require_room",
 ]
@@ -287,8 +287,7 @@ class PackedEncoder(EncoderNetwork):
         return load_bert(folder, PackedLayers.supports, make)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        batch = PackedTexts(np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths)
+        batch = PackedTexts(*joined(texts))
         with torch.inference_mode():
             if self.pooling == "cls":
                 return _unit(self.body.first_tokens(batch).float())
@@ -333,7 +332,8 @@ class PaddedEncoder(EncoderNetwork):
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
         with torch.inference_mode():
-            input_ids, mask = (torch.from_numpy(array).to(self.device) for array in padded(texts, self.pad_token_id))
+            arrays = padded(*joined(texts), self.pad_token_id)
+            input_ids, mask = (torch.from_numpy(array).to(self.device) for array in arrays)
             hidden = self.model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
             return pooled(hidden, mask, self.pooling)
 
@@ -349,13 +349,10 @@ def require_room(model: str, max_length: int, context_tokens: int, longest: int)
         )
 
 
-def padded(rows: Sequence[Sequence[int]], pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, w) int64 ids as wide as the longest row, and (n, w) bool, False for padding."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    input_ids = np.full(mask.shape, pad_token_id, np.int64)
-    input_ids[mask] = np.concatenate([np.empty(0, np.int64), *rows])
-    return input_ids, mask
+def joined(texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of n texts, text after text, (t,) int32, and the number of each, (n,) int64."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    return np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths
 
 
 def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:

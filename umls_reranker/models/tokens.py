@@ -23,7 +23,7 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder"]
+__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "padded"]
 
 KEPT_TEXTS = 262_144
 
@@ -336,12 +336,31 @@ class PairBatch(PackedTexts):
             pad_id: id of the padding token.
             rows, width: pad to so many rows (of one token) and columns.
         """
-        real = np.arange(width or self.lengths[0]) < self.lengths[:, None]
-        shape = (rows or len(real), real.shape[1])
-        inputs = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
-        inputs["input_ids"][:] = pad_id
+        sizes = np.zeros(rows or len(self.lengths), np.int64)
+        sizes[: len(self.lengths)] = self.lengths
+        input_ids, real = padded(self.ids, sizes, pad_id, width)
+        mask, types = real.astype(np.int64), np.zeros(real.shape, np.int64)
         # A row without any token would make attention divide nothing by nothing.
-        inputs["attention_mask"][len(real) :, 0] = 1
-        for name, values in (("input_ids", self.ids), ("attention_mask", 1), ("token_type_ids", self.types)):
-            inputs[name][: len(real)][real] = values
-        return inputs
+        mask[len(self.lengths) :, 0] = 1
+        types[real] = self.types
+        return {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def padded(
+    tokens: np.ndarray, lengths: np.ndarray, pad_id: int, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as rows of one width.
+
+    Args:
+        tokens: (t,) ids, text after text.
+        lengths: (n,) tokens of each text.
+        pad_id: id of the padding token.
+        width: of a row; None: of the longest text.
+
+    Returns:
+        (n, width) int64 ids, and (n, width) bool, False for padding.
+    """
+    real = np.arange(lengths.max(initial=0) if width is None else width) < lengths[:, None]
+    input_ids = np.full(real.shape, pad_id, np.int64)
+    input_ids[real] = tokens
+    return input_ids, real

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
+from sklearn.utils import murmurhash3_32
 
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
@@ -22,6 +22,7 @@ from ..core.files import write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name
+from ..data.trigrams import trigrams
 from .concept_search import Candidates, NameGrouping, opened_index, write_names
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class LexicalIndex:
 
     The vectors are stored too, so that given names are scored without tokenizing them again.
 
-    Trigrams are within words, with a blank at each end (``char_wb`` of scikit-learn). All files are memory-mapped. A
+    All files are memory-mapped. A
     string takes 16 bytes per trigram, about 300 bytes in total. Created by `build`, opened by `load`.
     """
 
@@ -250,18 +251,14 @@ def _blocks(strings: pa.Array, desc: str) -> Iterator[tuple[int, list[str]]]:
 
 def _hash_trigrams(texts: Sequence[str]) -> csr_array:
     """How often each trigram comes in each of n normalized texts: (n, HASHES) float32."""
-    if not len(texts):
-        return csr_array((0, HASHES), dtype=np.float32)
-    counter = HashingVectorizer(
-        analyzer="char_wb",
-        ngram_range=(3, 3),
-        lowercase=False,
-        n_features=HASHES,
-        alternate_sign=False,
-        norm=None,
-        dtype=np.float32,
-    )
-    return csr_array(counter.transform(texts))
+    owner, characters = trigrams(texts)
+    # A code point has 21 bits.
+    codes = characters.astype(np.int64).T @ (1 << np.array([42, 21, 0]))
+    _, first, number = np.unique(codes, return_index=True, return_inverse=True)
+    distinct = np.ascontiguousarray(characters.T[first]).view("U3")[:, 0].tolist()
+    columns = np.array([abs(murmurhash3_32(trigram)) % HASHES for trigram in distinct], np.int32)
+    counts = np.ones(len(owner), np.float32), (owner.astype(np.int32), columns[number])
+    return csr_array(counts, shape=(len(texts), HASHES))
 
 
 def _weigh(texts: Sequence[str], trigrams: np.ndarray, idf: np.ndarray) -> csr_array:

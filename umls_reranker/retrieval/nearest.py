@@ -32,7 +32,7 @@ class NearestConcepts:
     Numbers are int32 and cosines float32: 768 bytes per query at k = 64, 115 MB for 150,000 queries.
 
     Args:
-        queries: m rows of `candidates.distinct_queries`.
+        queries: m rows of `queries.distinct_queries`.
         retriever: finds the candidates that serving will see.
         k: concepts per query.
         folder: of the shards; created if missing.

@@ -1,1 +1,1 @@
-"""Fine-tuning: the collator, the weighted-BCE trainer and the pair metrics."""
+"""Fine-tuning of the cross-encoder and of the bi-encoder: batches, trainers, callbacks and dev metrics."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..models.tokens import padded
+
 __all__ = ["IGNORED_LABEL", "PairCollator", "RaggedPairs"]
 
 # The Trainer does not count rows with this label.
@@ -54,12 +56,9 @@ class PairCollator:
 
     def __call__(self, pairs: RaggedPairs) -> dict[str, torch.Tensor]:
         width = -(-int(pairs.lengths.max()) // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        places = np.arange(width)
-        real = places < pairs.lengths[:, None]
-        input_ids = np.full(real.shape, self.pad_token_id, np.int64)
-        input_ids[real] = pairs.tokens
+        input_ids, real = padded(pairs.tokens, pairs.lengths, self.pad_token_id, width)
         batch = {"input_ids": input_ids, "attention_mask": real.astype(np.int64)}
         if self.token_types:
-            batch["token_type_ids"] = (real & (places >= pairs.first_lengths[:, None])).astype(np.int64)
+            batch["token_type_ids"] = (real & (np.arange(width) >= pairs.first_lengths[:, None])).astype(np.int64)
         batch |= {"labels": pairs.labels, "weight": pairs.weights, "row": pairs.rows}
         return {name: torch.from_numpy(values) for name, values in batch.items()}

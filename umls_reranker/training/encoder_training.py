@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import Dataset
 from transformers import (
     AutoTokenizer,
     ProgressCallback,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 
@@ -31,13 +30,15 @@ from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, padded, pooled, require_room
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, joined, pooled, require_room
 from ..models.pretrained import load_body, load_pretrained, loading
 from ..models.template import MARKERS
+from ..models.tokens import padded
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
 from .fine_tuning import set_dropout
-from .processes import training_device, use_one_gpu
+from .processes import training_device
+from .trainer import OneGpuArguments
 
 if TYPE_CHECKING:
     import datasets
@@ -137,7 +138,7 @@ class QueryCollator:
         groups = []
         for start in range(0, len(texts), self.group_size):
             group = [texts[place] for place in order[start : start + self.group_size]]
-            input_ids, mask = padded(group, self.tokenizer.pad_token_id)
+            input_ids, mask = padded(*joined(group), self.tokenizer.pad_token_id)
             tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
             groups.append({name: torch.from_numpy(array) for name, array in tensors.items()})
         return {
@@ -148,7 +149,7 @@ class QueryCollator:
 
 
 class EncoderTrainer(Trainer):
-    """Trainer with the in-batch softmax loss over `QueryNamePairs`, in their own order.
+    """Trainer with the in-batch softmax loss over `QueryNamePairs`.
 
     Args:
         pooling: ``mean`` or ``cls``, of queries and names.
@@ -159,9 +160,6 @@ class EncoderTrainer(Trainer):
     def __init__(self, *args: Any, pooling: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self.pooling = pooling
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
 
     def compute_loss(
         self,
@@ -222,7 +220,7 @@ def train_encoder(
     table = mentions.select_columns(["mention", "left", "right"]).with_format("arrow")[:]
     gold = concepts.rows(mentions["cui"][:])
     size = encoder.encoder_training_steps * encoder.encoder_batch_size
-    arguments = TrainingArguments(
+    arguments = OneGpuArguments(
         output_dir=str(folder / "checkpoints"),
         seed=run.seed,
         use_cpu=device.type == "cpu",
@@ -233,6 +231,7 @@ def train_encoder(
         weight_decay=0.01,
         warmup_steps=WARMUP_SHARE,
         per_device_train_batch_size=encoder.encoder_batch_size,
+        train_sampling_strategy="sequential",
         remove_unused_columns=False,
         save_steps=encoder.encoder_save_steps,
         save_strategy="steps",
@@ -241,7 +240,6 @@ def train_encoder(
         disable_tqdm=False,
         report_to="none",
     )
-    use_one_gpu(arguments)
     queries = QueryTokenizer(tokenizer, index.encoder_max_length, encoder.encoder_context_tokens)
     trainer = EncoderTrainer(
         model=model,

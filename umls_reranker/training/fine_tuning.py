@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import DatasetDict
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -24,11 +25,13 @@ from transformers import (
     get_scheduler,
     set_seed,
 )
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..core.arguments import ModelArguments, RunArguments
 from ..core.devices import resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
+from ..core.losses import GOLD_LABEL, LOSSES
 from ..core.trainer_fields import TrainingStageArguments
 from ..models.pretrained import load_pretrained, loading
 from ..models.template import PairTemplate
@@ -44,10 +47,9 @@ from .callbacks import (
 from .collator import PairCollator
 from .dataset import tokenize_pairs, weight_scale
 from .dev_lists import dev_metrics
-from .losses import GOLD_LABEL
-from .processes import training_device, use_one_gpu
+from .processes import training_device
 from .sampling import MentionLists
-from .trainer import LABEL_NAMES, RerankerTrainer, loader_options
+from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_options
 
 __all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
@@ -173,11 +175,10 @@ def training_arguments(
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
             fields[name.replace("gradient", "activation")] = fields.pop(name)
     try:
-        arguments = TrainingArguments(**fields)
+        arguments = OneGpuArguments(**fields)
         _try_out(arguments, steps)
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(f"the training section is invalid: {error}") from None
-    use_one_gpu(arguments)
     return arguments
 
 
@@ -264,9 +265,9 @@ def fine_tune(
     Returns:
         Summary: steps, dev metrics of the best checkpoint, numbers and lengths of pairs, precision and processes.
     """
-    share, scale = listwise_share(training), weight_scale(pairs["train"])
-    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if share else 1.0
-    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if share else None
+    loss, scale = LOSSES[training.loss], weight_scale(pairs["train"])
+    list_scale = weight_scale(pairs["train"], label=GOLD_LABEL) / scale if loss.of_lists else 1.0
+    lists = MentionLists(pairs["train"].with_format("numpy")["mention_id"][:]) if loss.of_lists else None
     arguments = training_arguments(run, training, folder, len(pairs["train"]), lists)
     template = PairTemplate.from_recipe(model)
     set_seed(run.seed)
@@ -296,9 +297,9 @@ def fine_tune(
             pad_to_multiple_of=1 if arguments.use_cpu else 8,
         ),
         compute_metrics=dev_metrics(pairs["dev"].with_format("numpy")["mention_id"][:]),
+        loss=loss,
         lists=lists,
-        listwise_weight=share,
-        list_scale=list_scale,
+        scale=list_scale,
         head_learning_rate=training.head_learning_rate,
         callbacks=[CheckpointCallback(training.save_total_limit), stopping],
     )
@@ -319,9 +320,8 @@ def fine_tune(
         # Resuming from there would train longer than an uninterrupted run.
         trainer.state = ended
         # The state names a path, but the folder may have moved. Where no figure was a number, no step is the best.
-        best = ended.best_global_step
-        ended.best_model_checkpoint = str(folder / f"checkpoint-{best}") if best else checkpoint
-        trainer._load_best_model()
+        best = ended.best_global_step or ended.global_step
+        load_model(network, folder / f"checkpoint-{best}" / SAFE_WEIGHTS_NAME)
     trainer.save_model(str(folder / "checkpoint-best"))
     lengths = train_set.lengths
     return {
@@ -335,17 +335,6 @@ def fine_tune(
         "precision": PRECISIONS[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
-
-
-def listwise_share(training: TrainingStageArguments) -> float:
-    """Share of the list-wise loss, 0 to 1.
-
-    Raises:
-        UserError: the recipe's share is outside this range.
-    """
-    if not 0 <= training.listwise_weight <= 1:
-        raise UserError(f"listwise_weight: {training.listwise_weight} is no share; use 0 to 1")
-    return {"bce": 0.0, "listwise": 1.0, "mixed": training.listwise_weight}[training.loss]
 
 
 def _history(log: list[dict[str, Any]], step: int | None) -> dict[str, float]:

@@ -10,11 +10,10 @@ from ..core.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import TrainingArguments
 
     from ..core.arguments import RunArguments
 
-__all__ = ["require_one_process", "training_device", "use_one_gpu"]
+__all__ = ["require_one_process", "training_device"]
 
 
 def training_device(run: RunArguments) -> torch.device:
@@ -31,13 +30,6 @@ def training_device(run: RunArguments) -> torch.device:
             "device: cuda"
         )
     return device
-
-
-def use_one_gpu(arguments: TrainingArguments) -> None:
-    """Restrict a process to one GPU; a Trainer without a launcher would spread a larger batch over all visible
-    GPUs.
-    """
-    arguments._n_gpu = min(arguments.n_gpu, 1)
 
 
 def require_one_process(command: str) -> None:

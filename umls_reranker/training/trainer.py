@@ -1,4 +1,4 @@
-"""`RerankerTrainer`: weighted losses of pairs and of whole lists, independent of how a batch is divided."""
+"""`RerankerTrainer`: losses of pairs and of whole lists, independent of how a batch is divided."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from ..core.losses import GOLD_LABEL, LOSSES, Loss, bce
 from .collator import IGNORED_LABEL, RaggedPairs
-from .losses import GOLD_LABEL, listwise_terms, pairwise_terms
 from .sampling import EpochOrder, GlobalBatches, MentionLists, Pass
 
 if TYPE_CHECKING:
     from .dataset import TokenizedPairs
 
-__all__ = ["LABEL_NAMES", "RerankerTrainer", "TrainingPasses", "loader_options"]
+__all__ = ["LABEL_NAMES", "OneGpuArguments", "RerankerTrainer", "TrainingPasses", "loader_options"]
 
 LABEL_NAMES = ["labels", "weight", "row"]
+
+
+class OneGpuArguments(TrainingArguments):
+    """Arguments of a process that keeps to one GPU; without a launcher, a Trainer would spread a larger batch over all
+    visible ones.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        return min(super().n_gpu, 1)
 
 
 class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
@@ -42,22 +52,20 @@ class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
 
 
 class RerankerTrainer(Trainer):
-    """A `Trainer` of one logit per pair, with weighted binary cross-entropy, list-wise softmax, or a mix of both.
+    """A `Trainer` of one logit per pair, with a `Loss` of pairs or of whole lists.
 
     The loss of a global batch is
 
-        (1 - listwise_weight) * sum(weight * bce) / number of pairs
-        + listwise_weight * sum(weight * list_scale * cross-entropy in the list) / number of gold pairs
+        scale * sum of the terms / number of pairs, or of gold pairs for a loss of lists
 
-    It is the same for one forward pass, several accumulated ones, or several processes: both counts are those of the
-    whole global batch, and the factor `num_processes` undoes the averaging of gradients between processes. A mention
-    without a gold pair counts only in the first term.
+    It is the same for one forward pass, several accumulated ones, or several processes: the count is that of the whole
+    global batch, and the factor `num_processes` undoes the averaging of gradients between processes.
 
     Args:
-        lists: the rows of each mention of `train_dataset`. Batches then hold whole mentions, the number that comes
-            closest to the pairs per batch in `args`. None: batches of pairs, for a `listwise_weight` of 0.
-        listwise_weight: share of the list-wise loss, 0 to 1.
-        list_scale: scales the gold pairs' weights to mean 1.
+        loss: what is minimized.
+        lists: for a loss of lists, the rows of each mention of `train_dataset`. Batches then hold whole mentions, the
+            number that comes closest to the pairs per batch in `args`.
+        scale: for a loss of lists, scales the gold pairs' weights to mean 1.
         head_learning_rate: peak learning rate of all parameters outside the base model; None: that of `args`.
         options: of `Trainer`; both datasets are `TokenizedPairs`.
     """
@@ -70,17 +78,15 @@ class RerankerTrainer(Trainer):
     def __init__(
         self,
         *args: Any,
+        loss: Loss = LOSSES["bce"],
         lists: MentionLists | None = None,
-        listwise_weight: float = 0.0,
-        list_scale: float = 1.0,
+        scale: float = 1.0,
         head_learning_rate: float | None = None,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
-        self.lists = lists
+        self.loss, self.lists, self.scale = loss, lists, scale
         self.order = EpochOrder(len(self.train_dataset if lists is None else lists), self.args.seed)
-        self.listwise_weight = listwise_weight
-        self.list_scale = list_scale
         self.head_learning_rate = head_learning_rate
         if lists is not None:
             starts = torch.zeros(len(self.train_dataset), dtype=torch.bool)
@@ -162,16 +168,13 @@ class RerankerTrainer(Trainer):
         if model.training:
             assert isinstance(num_items_in_batch, torch.Tensor)  # from get_batch_samples
             pairs, gold_pairs = num_items_in_batch
-            loss = (1 - self.listwise_weight) * pairwise_terms(*terms).sum() / pairs
-            if self.listwise_weight:
-                # Lists are complete and in order, so each begins at the first row of a mention.
-                lists = self._starts_list[inputs["row"]].cumsum(dim=0)
-                scale = self.listwise_weight * self.list_scale
-                # A batch without a gold pair has no list-wise loss.
-                loss = loss + scale * listwise_terms(*terms, lists).sum() / gold_pairs.clamp(min=1)
-            loss = loss * self.accelerator.num_processes
+            # Lists are complete and in order, so each begins at the first row of a mention.
+            lists = None if self.lists is None else self._starts_list[inputs["row"]].cumsum(dim=0)
+            # A batch without a gold pair has no loss of lists.
+            count = pairs if lists is None else gold_pairs.clamp(min=1)
+            loss = self.scale * self.loss.terms(*terms, lists).sum() / count * self.accelerator.num_processes
         else:
-            loss = pairwise_terms(*terms).mean()
+            loss = bce(*terms).mean()
         return (loss, outputs) if return_outputs else loss
 
 

@@ -1,0 +1,47 @@
+"""A loss is one function: recipes can name it, ``--help`` explains it, and training minimizes it."""
+
+import pytest
+import torch
+from datasets import DatasetDict
+from safetensors.torch import load_file
+from test_fine_tuning import RUN, make_pairs, training
+from tiny_models import tiny_cross_encoder
+
+from umls_reranker.core.arguments import ModelArguments
+from umls_reranker.core.losses import LOSSES, Loss, register
+from umls_reranker.core.recipe import make_parser, parse_recipe
+from umls_reranker.core.trainer_fields import TrainingStageArguments
+from umls_reranker.training.fine_tuning import fine_tune
+
+
+def hinge(logits, labels, weights, lists):
+    """How far each logit is from a margin of one."""
+    return weights * torch.relu(1 - (2 * labels - 1) * logits)
+
+
+@pytest.fixture
+def registered():
+    register("hinge", Loss(hinge))
+    yield
+    del LOSSES["hinge"]
+
+
+def test_a_loss_of_ones_own_trains_a_model(registered, tmp_path):
+    help_text = " ".join(make_parser("A test.", (TrainingStageArguments,)).format_help().split())
+    assert "hinge: How far each logit is from a margin of one" in help_text and "[bce, listwise, hinge]" in help_text
+    (tmp_path / "config.yaml").write_text("loss: hinge\n")
+    assert parse_recipe("A test.", (), [str(tmp_path)]).training.loss == "hinge"
+    base = tiny_cross_encoder(tmp_path / "base", spread=0.1)
+    pairs = DatasetDict(train=make_pairs(26), dev=make_pairs(26))
+    weights = {}
+    for loss in ("hinge", "bce"):
+        settings = training(loss=loss, max_steps=4, eval_steps=4)
+        summary = fine_tune(RUN, ModelArguments(model=str(base), max_length=32), settings, pairs, tmp_path / loss)
+        weights[loss] = load_file(tmp_path / loss / "checkpoint-best" / "model.safetensors")["classifier.weight"]
+        assert summary["steps"] == 4
+    assert not torch.equal(weights["hinge"], weights["bce"])
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(ValueError, match="there is a loss 'bce' already"):
+        register("bce", Loss(hinge))
