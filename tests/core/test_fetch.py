@@ -153,7 +153,7 @@ def test_a_server_that_fails_for_good_is_left_after_five_attempts(server, tmp_pa
         ("empty", None, "empty: .*is empty", 5),
         ("cut.gz", None, "cut.gz: .*gzip stream is cut short or corrupt", 5),
         ("cut.gz", "corpus", "cut.gz: .*gzip stream is cut short or corrupt", 5),
-        ("ids", "corpus", "ids: .*holds no document; expected lines `PMID", 1),
+        ("ids", "corpus", "ids: .*no corpus in a known format: PubTator .*BioC .*BigBIO", 1),
         ("corpus", "test_documents", "corpus: .*:1: expected one document id, found 2 words", 1),
         ("corpus", "obo", "corpus: .*holds no .Term.; expected an ontology", 1),
     ],
