@@ -2,16 +2,19 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
+import toy_corpus
 from corpus_fixtures import as_bigbio, as_bioc, write_bigbio, write_bioc_json, write_bioc_xml
 from data_fixtures import write_pubtator
 from datasets import DatasetDict, load_from_disk
+from toy_corpus import TaggedLines
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.lines import Malformed
 from umls_reranker.data import corpus_formats
-from umls_reranker.data.corpus import Annotation, CorpusReader, Document, Mention, join_passages
+from umls_reranker.data.corpus import Mention, join_passages
 from umls_reranker.data.corpus_formats import corpus_files, read_corpus, register
 
 
@@ -109,32 +112,9 @@ def test_passages_lie_where_their_offsets_say():
         join_passages([(999_999_999, "a")])
 
 
-class Tagged(CorpusReader):
-    """Lines of ``id<TAB>text with [mention|CUI]``."""
-
-    name = "tagged lines"
-    layout = "lines of an id, a tab and text with [mention|CUI]"
-
-    def recognizes(self, start):
-        return b"|C" in start.split(b"\n")[0]
-
-    def documents(self, path, faults):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            doc_id, marked = line.split("\t")
-            text, annotations = "", []
-            for piece in marked.split("]"):
-                before, _, mark = piece.partition("[")
-                text += before
-                if mark:
-                    mention, cui = mark.split("|")
-                    annotations.append((number, Annotation(((len(text), len(text) + len(mention)),), mention, (cui,))))
-                    text += mention
-            yield Document(number, doc_id, text, annotations)
-
-
 def test_a_format_of_your_own(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_formats, "CORPUS_READERS", [*corpus_formats.CORPUS_READERS])
-    register(Tagged())
+    register(TaggedLines())
     (tmp_path / "x").write_text("1\tA [cold|C0009443] day\n1\tAgain [cold|C0009443]\n")
     mentions = read_corpus(tmp_path / "x", on_error="skip")
     assert list(mentions) == [Mention("1", 2, 6, "cold", "A ", " day", "C0009443", ())]
@@ -142,3 +122,4 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"x:2: document given twice: '1'; fix it, or skip it with on_error: skip"):
         list(read_corpus(tmp_path / "x"))
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()
+    assert len(Path(toy_corpus.__file__).read_text().splitlines()) < 40

@@ -13,7 +13,7 @@ from .bioc import BioC
 from .corpus import CorpusReader, Mention
 from .pubtator import PubTator
 
-__all__ = ["CORPUS_READERS", "corpus_files", "describe_formats", "read_corpus", "register"]
+__all__ = ["CORPUS_READERS", "corpus_files", "describe_formats", "read_corpus", "reader_of", "register"]
 
 CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
 START_BYTES = 1 << 16
@@ -52,17 +52,26 @@ def read_corpus(path: Path | Sequence[Path], **options: Any) -> Reading[Mention]
         options: of `CorpusReader.read`.
 
     Raises:
-        UserError: a file is in no known format, or in another one than the first; or as for `CorpusReader.read`.
+        UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
     """
     paths = [path] if isinstance(path, Path) else path
-    reader, *others = map(_reader_of, paths)
+    return reader_of(paths).read(paths, **options)
+
+
+def reader_of(paths: Sequence[Path]) -> CorpusReader:
+    """The reader of the format of all files.
+
+    Raises:
+        UserError: a file is missing, empty, broken, in no known format, or in another one than the first.
+    """
+    reader, *others = map(_recognize, paths)
     for file, other in zip(paths[1:], others, strict=True):
         if other is not reader:
             raise UserError(f"{file} is {other.name}, and {paths[0]} is {reader.name}; give files of one format")
-    return reader.read(paths, **options)
+    return reader
 
 
-def _reader_of(path: Path) -> CorpusReader:
+def _recognize(path: Path) -> CorpusReader:
     with open_binary(path) as stream:
         try:
             start = stream.read(START_BYTES)

@@ -12,7 +12,7 @@ from ..core.errors import UserError
 from ..core.fetch import fetch
 from ..core.files import fingerprint_path, remembered
 from ..core.recipe import Recipe
-from .corpus_formats import corpus_files
+from .corpus_formats import corpus_files, reader_of
 from .release import release_files
 from .sources import CONTENT_CHECKS
 
@@ -48,6 +48,8 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         locators = _each_locator(_required(mentions.corpus, "corpus"))
         corpora = [fetch(one, cache, CONTENT_CHECKS["corpus"], folder=True) for one in locators]
         files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
+        # Refused before hours of reading concepts.
+        reader_of(files["corpus"])
     by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
     if from_corpus or (lists and by_documents):
         names = ["train_documents", "dev_documents"]

@@ -33,7 +33,7 @@ CORPUS_COUNTS = {
     "without_cui": "left out: without a UMLS CUI",
     "discontinuous": "left out: in several pieces",
     "further_cuis": "further CUIs of a mention, not used",
-    "skipped": "malformed lines skipped",
+    "skipped": "skipped as malformed",
 }
 ENDS = {
     "mapped": "mapped to their successors",

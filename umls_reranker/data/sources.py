@@ -30,7 +30,7 @@ __all__ = [
     "split_shares",
 ]
 
-# Recipe key -> what refuses a download that is something else (`resources.fetch`); malformed lines are for the reader.
+# Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": check_ontology,
     "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
