@@ -14,7 +14,7 @@ from toy_corpus import TaggedLines
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.lines import Malformed
 from umls_reranker.data import corpus_formats
-from umls_reranker.data.corpus import Mention, join_passages
+from umls_reranker.data.corpus import Annotation, Document, Mention, join_passages
 from umls_reranker.data.corpus_formats import corpus_files, read_corpus, register
 
 
@@ -123,3 +123,13 @@ def test_a_format_of_your_own(tmp_path, monkeypatch):
         list(read_corpus(tmp_path / "x"))
     assert "tagged lines (lines of an id, a tab" in corpus_formats.describe_formats()
     assert len(Path(toy_corpus.__file__).read_text().splitlines()) < 40
+
+
+def test_a_reader_need_not_check_its_offsets(tmp_path):
+    class Careless(TaggedLines):
+        def documents(self, path, faults):
+            # From the end, Python would find the text there.
+            yield Document(1, "1", "A cold", [(1, Annotation(((-4, 6),), "cold", ("C0009443",)))])
+
+    with pytest.raises(UserError, match="x:1: offsets outside the document: -4-6 in 6 characters"):
+        list(Careless().read(tmp_path / "x"))
