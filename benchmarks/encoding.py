@@ -90,9 +90,9 @@ def names(options) -> list[str]:
 
 
 def mentions(options) -> list[str]:
-    from umls_reranker.data.pubtator import read_pubtator
+    from umls_reranker.data.corpus_formats import read_corpus
 
-    found = read_pubtator(options.corpus, context_chars=options.context_chars)
+    found = read_corpus(options.corpus, context_chars=options.context_chars)
     texts = sorted({f"{mention.left} {mention.text} {mention.right}".strip() for mention in found})
     return random.Random(0).sample(texts, options.texts // 4)
 

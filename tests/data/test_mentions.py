@@ -7,9 +7,10 @@ from data_fixtures import DEV_PMIDS, TRAIN_PMIDS, write_pubtator
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import mentions as mentions_module
 from umls_reranker.data.columns import Concept
+from umls_reranker.data.corpus import Mention
+from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.data.mentions import MENTION_FEATURES, SPLITS, assign_split, hold_out_synonyms, write_mentions
 from umls_reranker.data.normalization import normalize_name
-from umls_reranker.data.pubtator import Mention, read_pubtator
 
 SHARES = {"dev": 0.2, "calibration": 0.4, "test": 0.4}
 FROZEN = ["test", "test", "calibration", "test", "calibration", "calibration"]
@@ -42,7 +43,7 @@ def test_impossible_shares_are_refused(shares):
 
 def test_mentions_are_written_by_split(tmp_path, monkeypatch):
     monkeypatch.setattr(mentions_module, "BATCH_ROWS", 4)
-    corpus = list(read_pubtator(write_pubtator(tmp_path / "c.txt")))
+    corpus = list(read_corpus(write_pubtator(tmp_path / "c.txt")))
     counts = write_mentions(((split_of(m.doc_id), m) for m in corpus), tmp_path / "mentions", "f" * 64)
     splits = datasets.load_from_disk(str(tmp_path / "mentions"))
     assert list(splits) == list(SPLITS)

@@ -123,7 +123,7 @@ MALFORMED = [
     ("words", "nodes[1]: node is not an object: \"'words'\""),
     ({"id": 7, "lbl": "x"}, "nodes[1]: id is not a text: '7'"),
     (node(2, ["x"]), "nodes[1]: lbl is not a text"),
-    (node(2, "half \ud800"), r"nodes[1]: lbl holds half a character: 'half \ud800'"),
+    (node(2, "half \ud800"), r"nodes[1]: lbl holds half of a surrogate pair, which is no character: 'half \ud800'"),
     (node(2) | {"meta": []}, "nodes[1]: meta is not an object: '[]'"),
     (node(2, synonyms={}), "nodes[1]: synonyms is not a list: '{}'"),
     (node(2, synonyms=[{"pred": "hasExactSynonym", "val": " "}]), "nodes[1]: synonym without a text"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from corpus_fixtures import as_bigbio, write_bigbio
 from data_fixtures import TYPE_ROOT, write_obo, write_pmids, write_pubtator, write_rrf, write_semantic_network
 from list_fixtures import write_lists
 
@@ -242,6 +243,31 @@ def test_lists_with_an_ontology_read_it_or_say_what_it_needs(prepare, tmp_path):
     run = prepare(**keys, concept_source="obo", obo_type_roots=[TYPE_ROOT])
     # The concept of the lists has a type of the ontology, as its own 40 have.
     assert (report_of(run, "concepts")["concepts"], report_of(run, "concepts")["typed"]) == (41, 41)
+
+
+def test_a_corpus_in_several_files_and_in_a_folder(prepare, tmp_path, capsys):
+    text = (tmp_path / "corpus.txt").read_text(encoding="utf-8")
+    one, two = tmp_path / "1.txt", tmp_path / "2.txt"
+    for path, documents in ((one, text.split("\n\n")[:9]), (two, text.split("\n\n")[9:])):
+        path.write_text("\n\n".join(documents), encoding="utf-8")
+    whole = cuis_of(prepare())
+    run = prepare(corpus=[str(one), str(two)])
+    assert cuis_of(run) == whole
+    assert set(json.loads((run / "mentions" / "manifest.json").read_text())["inputs"]) >= {"corpus 1", "corpus 2"}
+    folder = write_bigbio(tmp_path / "saved", as_bigbio(tmp_path / "corpus.txt"))
+    assert cuis_of(prepare(corpus=folder)) == whole
+    capsys.readouterr()
+    (folder / "state.json").write_text((folder / "state.json").read_text().replace("_fingerprint", "_former"))
+    prepare(corpus=folder)
+    assert "[mentions] up to date" in capsys.readouterr().err
+    with pytest.raises(UserError, match="2.txt .and 1 more. holds 60 mentions and expected_mentions is 61"):
+        prepare("--expected_mentions", "61", corpus=[str(two), str(one)])
+
+
+def test_help_names_the_formats_of_a_corpus(prepare, capsys):
+    with pytest.raises(SystemExit):
+        prepare("--help")
+    assert "PubTator (lines `PMID|t|title` and `PMID|a|abstract`); BioC (" in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_a_semantic_network_the_one_built_in_serves(prepare):

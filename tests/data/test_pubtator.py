@@ -6,8 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.pubtator import Mention, read_pmids, read_pubtator
+from umls_reranker.data.corpus import Mention, read_pmids
+from umls_reranker.data.pubtator import PubTator
 
+REST = {"format": "PubTator", "without_cui": 0, "discontinuous": 0, "further_cuis": 0}
 HEAD = "1|t|Cold heart\n1|a|The cold.\n"
 FIRST = "1\t0\t4\tCold\tT047\tUMLS:C9000004\n"
 SECOND = "1\t15\t19\tcold\tT047,T184\tC9000004\n"
@@ -19,7 +21,7 @@ def write(path, content):
 
 
 def test_reads_both_styles_of_annotation(tmp_path):
-    mentions = list(read_pubtator(write(tmp_path / "c.txt", HEAD + FIRST + SECOND)))
+    mentions = list(PubTator().read(write(tmp_path / "c.txt", HEAD + FIRST + SECOND)))
     assert mentions == [
         Mention("1", 0, 4, "Cold", "", " heart The cold.", "C9000004", ("T047",)),
         Mention("1", 15, 19, "cold", "Cold heart The ", ".", "C9000004", ("T047", "T184")),
@@ -28,28 +30,29 @@ def test_reads_both_styles_of_annotation(tmp_path):
 
 def test_reads_the_whole_corpus_plain_and_gzip(tmp_path):
     plain = write_pubtator(tmp_path / "corpus.txt")
-    corpus = read_pubtator(plain)
+    corpus = PubTator().read(plain)
     mentions = list(corpus)
     assert corpus.report == {
         "documents": 20,
         "expanded_abbreviations": 0,
         "mentions": 60,
+        **REST,
         "skipped": 0,
         "reasons": {},
     }
     packed = write(tmp_path / "corpus.txt.gz", gzip.compress(plain.read_bytes()))
-    assert list(read_pubtator(packed)) == mentions
+    assert list(PubTator().read(packed)) == mentions
     assert [m.semantic_types for m in mentions if m.text == "moon dust"] == [("UnknownType",)]
 
 
 def test_windows_line_ends_and_byte_order_mark(tmp_path):
     content = b"\xef\xbb\xbf" + (HEAD + FIRST).replace("\n", "\r\n").encode()
-    assert [m.doc_id for m in read_pubtator(write(tmp_path / "c.txt", content))] == ["1"]
+    assert [m.doc_id for m in PubTator().read(write(tmp_path / "c.txt", content))] == ["1"]
 
 
 def test_line_separators_inside_the_text_are_characters(tmp_path):
     content = "1|t|a\u2028b\n1|a|c\x0cd\n1\t4\t7\tc\x0cd\tT1\tC0000001\n"
-    assert [m.text for m in read_pubtator(write(tmp_path / "c.txt", content))] == ["c\x0cd"]
+    assert [m.text for m in PubTator().read(write(tmp_path / "c.txt", content))] == ["c\x0cd"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_line_separators_inside_the_text_are_characters(tmp_path):
 )
 def test_context_has_no_half_words_at_its_outer_ends(tmp_path, size, left, right):
     content = "1|t|ab cd\n1|a|xyz ef gh\n1\t6\t9\txyz\tT1\tC0000001\n"
-    (mention,) = read_pubtator(write(tmp_path / "c.txt", content), context_chars=size)
+    (mention,) = PubTator().read(write(tmp_path / "c.txt", content), context_chars=size)
     assert (mention.left, mention.right) == (left, right)
 
 
@@ -100,7 +103,7 @@ MALFORMED = [
 def test_a_malformed_line_is_named(tmp_path, content, line, what):
     path = write(tmp_path / "c.txt", content)
     with pytest.raises(UserError) as error:
-        list(read_pubtator(path))
+        list(PubTator().read(path))
     assert str(error.value).startswith(f"{path}:{line}: {what}")
     assert "\n" not in str(error.value)
 
@@ -114,13 +117,14 @@ def test_malformed_lines_are_skipped_and_counted(tmp_path):
         + b"\n2|t|No abstract\n2\t0\t2\tNo\tT1\tC0000001\n2\t3\t4\ta\tT1\tC0000001\n"
         + b"\n3|t|Fine\n3|a|\n3\t0\t4\tFine\tT1\tC0000001\n"
     )
-    corpus = read_pubtator(write(tmp_path / "c.txt", content), on_error="skip")
+    corpus = PubTator().read(write(tmp_path / "c.txt", content), on_error="skip")
     mentions = list(corpus)
     assert [(m.doc_id, m.text) for m in mentions] == [("1", "cold"), ("3", "Fine")]
     assert corpus.report == {
         "documents": 2,
         "expanded_abbreviations": 0,
         "mentions": 2,
+        **REST,
         "skipped": 5,
         "reasons": {
             "annotation before its document's abstract": 3,
@@ -144,12 +148,12 @@ def test_broken_files_are_named_even_when_skipping(tmp_path):
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message):
-            list(read_pubtator(path, on_error="skip"))
+            list(PubTator().read(path, on_error="skip"))
 
 
 def test_an_unknown_policy_is_refused(tmp_path):
     with pytest.raises(ValueError, match="on_error must be 'stop' or 'skip', not 'ignore'"):
-        list(read_pubtator(write_pubtator(tmp_path / "c.txt"), on_error="ignore"))
+        list(PubTator().read(write_pubtator(tmp_path / "c.txt"), on_error="ignore"))
 
 
 def test_document_lists(tmp_path):
@@ -171,7 +175,7 @@ PIECES = st.sampled_from(
 @given(pieces=st.lists(st.one_of(PIECES, st.binary(max_size=4)), max_size=25), skip=st.booleans())
 def test_whatever_the_input_mentions_are_true_or_it_is_a_user_error(tmp_path, pieces, skip):
     path = write(tmp_path / "c.txt", b"".join(pieces))
-    corpus = read_pubtator(path, on_error="skip" if skip else "stop", context_chars=5)
+    corpus = PubTator().read(path, on_error="skip" if skip else "stop", context_chars=5)
     try:
         mentions = list(corpus)
     except UserError as error:
@@ -200,7 +204,7 @@ def test_offsets_count_characters_of_title_space_abstract(tmp_path, title, abstr
         return
     content = f"7|t|{title}\n7|a|{abstract}\n7\t{start}\t{end}\t{text[start:end]}\tT1\tC0000001\n"
     path = write(tmp_path / "c.txt", content)
-    (mention,) = read_pubtator(path, context_chars=size)
+    (mention,) = PubTator().read(path, context_chars=size)
     assert mention.text == text[start:end]
     assert text[:start].endswith(mention.left) and len(mention.left) <= size
     assert text[end:].startswith(mention.right) and len(mention.right) <= size

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.lines import GZIP_MAGIC
-from umls_reranker.data.pubtator import read_pmids, read_pubtator
+from umls_reranker.data.corpus import read_pmids
+from umls_reranker.data.pubtator import PubTator
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONTEXT = 7
@@ -18,7 +19,7 @@ CONTEXT = 7
 def read(path, content, on_error):
     """Mentions and report, or None where the reader refuses the input in one line."""
     path.write_bytes(content)
-    corpus = read_pubtator(path, on_error=on_error, context_chars=CONTEXT)
+    corpus = PubTator().read(path, on_error=on_error, context_chars=CONTEXT)
     try:
         return list(corpus), corpus.report
     except UserError as error:

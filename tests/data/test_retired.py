@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.columns import Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
-from umls_reranker.data.pubtator import Mention
+from umls_reranker.data.corpus import Mention
 from umls_reranker.data.retired import RetiredCuis, map_retired
 from umls_reranker.data.semantic_types import TypeHierarchy
 

@@ -240,6 +240,12 @@ def test_sources_and_their_licenses_rrf():
     ]
 
 
+def test_a_corpus_in_several_files_is_named_by_all():
+    files = ["/home/someone/MedMentions/a.txt.gz", "/home/someone/MedMentions/b.txt.gz", "/home/someone/CDR.xml"]
+    card = model_card(METRICS, recipe(corpus=files))
+    assert "| mentions: MedMentions and CDR.xml | CC0 1.0, as its publisher says |" in card and "someone" not in card
+
+
 def test_sources_and_their_licenses_obo():
     card = model_card(
         METRICS,

@@ -20,7 +20,7 @@ from umls_reranker import ConceptLinker, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.data.pubtator import read_pubtator
+from umls_reranker.data.corpus_formats import read_corpus
 from umls_reranker.evaluation.outcomes import Outcomes
 from umls_reranker.hub.model_folder import published_files
 from umls_reranker.review.demo import Demo
@@ -39,7 +39,7 @@ WITHOUT_CANDIDATES = (PMIDS[0], *COPIES[:6])
 def own_lists(materials):
     """The corpus' mentions with what a retriever of another project found for them."""
     rows = []
-    for mention in read_pubtator(materials / "corpus.txt", context_chars=40):
+    for mention in read_corpus(materials / "corpus.txt", context_chars=40):
         names = {
             cui: max((SequenceMatcher(None, mention.text, name).ratio(), name) for name in names)
             for cui, (_, names) in VOCABULARY.items()

@@ -12,8 +12,8 @@ from tiny_reranker import HIERARCHY
 from umls_reranker.calibration.certify import certify
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.locks import hold
+from umls_reranker.data.corpus import Mention
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
-from umls_reranker.data.pubtator import Mention
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
 from umls_reranker.review.corrections import (
     FEEDBACK_FEATURES,

@@ -151,9 +151,9 @@ class MentionArguments:
     """Mentions: annotated text, and its four splits by document."""
 
     mention_source: str = recipe_key(
-        "pubtator",
-        "pubtator: an annotated corpus; held_out_synonyms: names taken out of the concepts",
-        ("pubtator", "held_out_synonyms"),
+        "corpus",
+        "corpus: annotated text; held_out_synonyms: names taken out of the concepts",
+        ("corpus", "held_out_synonyms"),
     )
     candidate_lists: str | None = recipe_key(
         None,
@@ -163,32 +163,34 @@ class MentionArguments:
         "calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, or obo with "
         "concept_source: obo) is optional",
     )
-    corpus: str | None = recipe_key(
-        None, "pubtator: local path or URL of the corpus, plain or .gz; #sha256=HEX at the end checks the file"
+    corpus: str | list[str] | None = recipe_key(
+        None,
+        "corpus: local path or URL of annotated text, plain or .gz, or a list of them; #sha256=HEX at the end checks "
+        "a file; or a folder or hf://datasets/OWNER/NAME of Parquet; the format is recognized by content",
     )
     train_documents: str | None = recipe_key(
-        None, "pubtator, candidate_lists: file of document ids for training, one per line"
+        None, "corpus, candidate_lists: file of document ids for training, one per line"
     )
     dev_documents: str | None = recipe_key(
-        None, "pubtator, candidate_lists: document ids to split into dev, calibration and test"
+        None, "corpus, candidate_lists: document ids to split into dev, calibration and test"
     )
     test_documents: str | None = recipe_key(
         None,
-        "pubtator, candidate_lists: document ids of the test split; without it, the test split is a part of "
+        "corpus, candidate_lists: document ids of the test split; without it, the test split is a part of "
         "dev_documents",
     )
     map_retired_cuis: bool = recipe_key(
         True,
-        "pubtator: replace an annotated CUI that the dictionary lacks by the CUI it was merged into, according to "
+        "corpus: replace an annotated CUI that the dictionary lacks by the CUI it was merged into, according to "
         "MRCUI.RRF",
     )
     expected_mentions: int | None = recipe_key(
         None,
-        "pubtator: number of annotations in the whole corpus; another number means an incomplete download",
+        "corpus: number of mentions in the whole corpus; another number means an incomplete download",
         least=1,
     )
     on_error: str = recipe_key(
-        "stop", "malformed lines: stop ends with file and line; skip counts them", ("stop", "skip")
+        "stop", "malformed lines and annotations: stop ends with file and place; skip counts them", ("stop", "skip")
     )
     train_share: float = recipe_key(
         0.6, "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents"
@@ -202,7 +204,7 @@ class MentionArguments:
     )
     context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0)
     expand_abbreviations: bool = recipe_key(
-        False, "pubtator: replace mentions that are abbreviations by the long form that their document defines"
+        False, "corpus: replace mentions that are abbreviations by the long form that their document defines"
     )
     feedback: str | None = recipe_key(
         None, "folder of reviewers' corrections (umls-reranker add_feedback), added to the training mentions"

@@ -42,6 +42,11 @@ from .version import __version__
 __all__ = ["SIGN_IN", "fetch", "hub_calls", "resolve_model", "signed_in", "without_password"]
 
 PACKAGE_PREFIX = "package:"
+HUB_PREFIX = "hf://"
+# As fsspec and `datasets` write it; the names of some revisions have slashes.
+HUB_DATASET = re.compile(
+    r"hf://datasets/(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/\w+/[\w.-]+|[^/@]+))?(?P<inner>/[^@]*)?"
+)
 INSTALL_QUICKSTART = 'pip install "umls_reranker[quickstart]"'
 TIMEOUT_SECONDS = 30
 # The Hub may need longer for the commit of a large file.
@@ -76,7 +81,13 @@ ADVICE = {
 LOGGERS = ("httpx", "httpx2", "huggingface_hub.file_download", "huggingface_hub.utils._http")
 
 
-def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] | None = None) -> Path:
+def fetch(
+    locator: str,
+    cache_dir: str | Path,
+    check: Callable[[Path], object] | None = None,
+    *,
+    folder: bool = False,
+) -> Path:
     """The local path of a file, downloaded if necessary.
 
     A failed download, or one that the server refuses temporarily, is tried `ATTEMPTS` times with growing pauses. Only
@@ -88,6 +99,9 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
             this hash; a cached file with another hash is downloaded again.
         cache_dir: folder for downloads, created if missing.
         check: called with the path of a download; raises `UserError` if the content is wrong.
+        folder: whether it may also be a local folder, or a dataset on the Hub as ``hf://datasets/OWNER/NAME``, with
+            ``@REVISION`` or a folder in it at the end. The folder of its Parquet files is returned; nothing else is
+            downloaded, and no code of it runs.
 
     Raises:
         UserError: the file or package does not exist, the server cannot be reached or refuses, the download is
@@ -101,15 +115,36 @@ def fetch(locator: str, cache_dir: str | Path, check: Callable[[Path], object] |
         path = _package_file(locator)
     elif locator.lower().startswith(("http://", "https://")):
         return _download(locator, Path(cache_dir), sha256, check)
+    elif folder and locator.startswith(HUB_PREFIX):
+        path = _dataset_folder(locator)
     elif "://" in locator:
         raise UserError(f"{locator} is not a local path, http(s) URL or package:NAME/FILE; give one of these")
     else:
         path = Path(expanduser(locator))
-        if not path.is_file():
+        if not path.is_file() and not (folder and path.is_dir()):
             raise UserError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; the recipe needs a file")
     if sha256 is not None:
+        if path.is_dir():
+            raise UserError(f"{locator}: a folder has no SHA-256; leave out #sha256=")
         _verify(path, sha256, locator)
     return path
+
+
+def _dataset_folder(locator: str) -> Path:
+    match = HUB_DATASET.fullmatch(locator)
+    if match is None:
+        raise UserError(f"{locator}: expected hf://datasets/OWNER/NAME, @REVISION or /FOLDER at the end if needed")
+    repo, revision, inner = match["repo"], match["revision"], (match["inner"] or "").strip("/")
+    with hub_calls(repo, None):
+        patterns = [f"{inner}/*.parquet" if inner else "*.parquet"]
+        snapshot = snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns)
+    folder = Path(snapshot, inner)
+    if next(folder.rglob("*.parquet"), None) is None:
+        raise UserError(
+            f"{locator} holds no Parquet file, and its scripts are not run; take a revision that does, such as "
+            "@refs/convert/parquet"
+        )
+    return folder
 
 
 def resolve_model(model: str, revision: str | None = None) -> str:

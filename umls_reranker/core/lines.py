@@ -69,7 +69,7 @@ class Faults:
     def add(self, place: int | str, problem: Malformed, lines: int = 1) -> None:
         """Report line `place` (from 1), or another place in the file; `lines` lines are skipped because of it."""
         if self.stops:
-            raise UserError(f"{self.name}:{place}: {problem}; fix the line, or skip it with on_error: skip")
+            raise UserError(f"{self.name}:{place}: {problem}; fix it, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
 
 

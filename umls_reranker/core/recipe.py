@@ -11,9 +11,10 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -114,6 +115,7 @@ def parse_recipe(
     argv: Sequence[str] | None = None,
     extra: type | None = None,
     or_model: bool = False,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Parse ``RECIPE [--key value ...]`` into a `Recipe`.
 
@@ -122,6 +124,7 @@ def parse_recipe(
         sections: the sections that ``--help`` explains; every other key is accepted too.
         extra: a dataclass of the script's own options, which are not recipe keys.
         or_model: whether a model may be given instead of the recipe, which is then the default one with this model.
+        notes: key -> text that completes its help with what a room above this one knows.
 
     Returns:
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
@@ -130,7 +133,7 @@ def parse_recipe(
         UserError: the recipe cannot be read, has an unknown key, or a value of the wrong type.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(description, sections, extra)
+    parser = make_parser(description, sections, extra, notes)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
@@ -176,8 +179,15 @@ def _not_known(word: str, known: Iterable[str], kind: str) -> str:
     return f"unknown {kind} {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def make_parser(description: str, sections: Sequence[type], extra: type | None = None) -> CommandParser:
-    """The argument parser of a script: a recipe, and every recipe key as an option."""
+def make_parser(
+    description: str,
+    sections: Sequence[type],
+    extra: type | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> CommandParser:
+    """The argument parser of a script: a recipe, and every recipe key as an option; the arguments are those of
+    `parse_recipe`.
+    """
     parser = CommandParser(
         description,
         usage="%(prog)s RECIPE [--KEY VALUE ...]",
@@ -194,11 +204,11 @@ def make_parser(description: str, sections: Sequence[type], extra: type | None =
             title = field.metadata.get("group") or section.__doc__.rstrip(".")
             if shown and title not in groups:
                 groups[title] = parser.add_argument_group(title)
-            _add_option(groups.get(title, parser), field, types_of[field.name], shown)
+            _add_option(groups.get(title, parser), field, types_of[field.name], shown, notes.get(field.name, ""))
     return parser
 
 
-def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
+def _add_option(group: Any, field: Field, kind: Any, shown: bool, more: str) -> None:
     plain, forms = _plain_type(kind)
     is_list = list in forms
     default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
@@ -207,7 +217,7 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
         choices = field.metadata.get("choices")
         note = "" if default in (None, "") else f" (default: {default})"
         meanings = [f"{name}: {choice.help}" for name, choice in choices.items()] if isinstance(choices, dict) else []
-        text = "; ".join([field.metadata["help"], *meanings])
+        text = "; ".join([field.metadata["help"] + (f": {more}" if more else ""), *meanings])
         help_text = (text + (f" [{', '.join(choices)}]" if choices else "") + note).replace("%", "%%")
     group.add_argument(
         f"--{field.name}",

@@ -12,6 +12,7 @@ from ..core.errors import UserError
 from ..core.fetch import fetch
 from ..core.files import fingerprint_path, remembered
 from ..core.recipe import Recipe
+from .corpus_formats import corpus_files, reader_of
 from .release import release_files
 from .sources import CONTENT_CHECKS
 
@@ -27,15 +28,14 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
     cache = Path(recipe.run.cache_dir)
     concepts, mentions = recipe.concepts, recipe.mentions
     lists = mentions.candidate_lists
-    from_corpus = mentions.mention_source == "pubtator" and not lists
+    from_corpus = mentions.mention_source == "corpus" and not lists
     if lists:
         _refuse_with_lists(mentions)
     if concepts.obo and not concepts.names_dictionary:
         raise UserError("obo: is read only with concept_source: obo; set that too, or leave obo out")
     files: dict[str, tuple[Path, ...]] = {}
     if concepts.concept_source == "obo":
-        locators = _required(concepts.obo, "obo")
-        locators = [locators] if isinstance(locators, str) else locators
+        locators = _each_locator(_required(concepts.obo, "obo"))
         files["obo"] = tuple(fetch(one, cache, CONTENT_CHECKS["obo"]) for one in locators)
     elif concepts.names_dictionary or not lists:
         used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
@@ -44,10 +44,18 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
             Path(concepts.semantic_network_dir) if concepts.semantic_network_dir else None,
             unused=[name for name, is_used in used.items() if not is_used],
         )
+    if from_corpus:
+        locators = _each_locator(_required(mentions.corpus, "corpus"))
+        corpora = [fetch(one, cache, CONTENT_CHECKS["corpus"], folder=True) for one in locators]
+        files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
+        # Refused before hours of reading concepts.
+        reader_of(files["corpus"])
     by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
     if from_corpus or (lists and by_documents):
-        names = ("corpus", "train_documents", "dev_documents", "test_documents")[bool(lists) :]
-        for name in names if mentions.test_documents else names[:-1]:
+        names = ["train_documents", "dev_documents"]
+        if mentions.test_documents:
+            names.append("test_documents")
+        for name in names:
             files[name] = (fetch(_required(getattr(mentions, name), name), cache, CONTENT_CHECKS[name]),)
     if mentions.feedback:
         files["feedback"] = (Path(mentions.feedback),)
@@ -63,8 +71,12 @@ def _refuse_with_lists(mentions: MentionArguments) -> None:
     ):
         if getattr(mentions, key):
             raise UserError(f"{key}: does not go together with candidate_lists; leave it out, {remedy}")
-    if mentions.mention_source != "pubtator":
+    if mentions.mention_source != "corpus":
         raise UserError("mention_source: candidate_lists take its place; leave it out")
+
+
+def _each_locator(locators: str | list[str]) -> list[str]:
+    return [locators] if isinstance(locators, str) else locators
 
 
 def _required(value: Any, key: str) -> Any:

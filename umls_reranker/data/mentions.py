@@ -13,8 +13,8 @@ from datasets import Features, List, Value
 from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
 from .columns import Concept
+from .corpus import Mention
 from .normalization import normalize_name
-from .pubtator import Mention
 
 __all__ = ["FEEDBACK_PREFIX", "MENTION_FEATURES", "SPLITS", "assign_split", "hold_out_synonyms", "write_mentions"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.lines import Faults, Malformed, read_lines, shown
+from .json_values import as_list, as_object, as_text
 from .ontology import CROSS_REFERENCE, Ontology, Term, check_term, matched_cui
 
 __all__ = ["read_obo_graphs"]
@@ -49,9 +50,9 @@ def read_obo_graphs(path: Path, faults: Faults) -> Ontology:
     for place, graph in enumerate(graphs):
         where = f"graphs[{place}]"
         try:
-            graph = _object(graph, "graph")
+            graph = as_object(graph, "graph")
             _read_header(graph, ontology)
-            nodes, edges = _list(graph, "nodes"), _list(graph, "edges")
+            nodes, edges = as_list(graph, "nodes"), as_list(graph, "edges")
         except Malformed as problem:
             faults.add(where, problem)
             continue
@@ -81,9 +82,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _read_header(graph: dict[str, Any], ontology: Ontology) -> None:
     """Fill in the first graph's statements about itself."""
-    meta = _object(graph.get("meta"), "meta")
-    ontology.id = ontology.id or _text(graph.get("id", ""), "id")
-    ontology.version = ontology.version or _text(meta.get("version", ""), "version")
+    meta = as_object(graph.get("meta"), "meta", optional=True)
+    ontology.id = ontology.id or as_text(graph.get("id", ""), "id")
+    ontology.version = ontology.version or as_text(meta.get("version", ""), "version")
     for predicate, value in _statements(meta, "basicPropertyValues"):
         if predicate.lower().endswith("license"):
             ontology.license = ontology.license or value
@@ -94,7 +95,7 @@ def _read_nodes(nodes: list[Any], where: str, faults: Faults) -> Iterator[Term]:
     seen: set[str] = set()
     for place, node in enumerate(nodes):
         try:
-            term = _parse_node(_object(node, "node"))
+            term = _parse_node(as_object(node, "node"))
             if term is None:
                 continue
             check_term(term, seen, "node")
@@ -109,8 +110,8 @@ def _read_edges(edges: list[Any], where: str, faults: Faults) -> Iterator[tuple[
     """Child and parent of every is_a."""
     for place, edge in enumerate(edges):
         try:
-            edge = _object(edge, "edge")
-            child, kind, parent = (_text(edge.get(key), key) for key in ("sub", "pred", "obj"))
+            edge = as_object(edge, "edge")
+            child, kind, parent = (as_text(edge.get(key), key) for key in ("sub", "pred", "obj"))
         except Malformed as problem:
             faults.add(f"{where}.edges[{place}]", problem)
             continue
@@ -122,22 +123,23 @@ def _parse_node(node: dict[str, Any]) -> Term | None:
     """The term of a node, or None."""
     if node.get("type", "CLASS") != "CLASS":
         return None
-    meta = _object(node.get("meta"), "meta")
-    uri = _text(node.get("id") or "", "id")
+    meta = as_object(node.get("meta"), "meta", optional=True)
+    uri = as_text(node.get("id") or "", "id")
     if len(uri.split()) > 1:
         raise Malformed("id is more than a word", f": {shown(uri)}")
+    definition = as_object(meta.get("definition"), "definition", optional=True)
     term = Term(
         id=_short(uri.strip()),
-        name=_text(node.get("lbl") or "", "lbl").strip(),
-        definition=_text(_object(meta.get("definition"), "definition").get("val") or "", "definition").strip(),
+        name=as_text(node.get("lbl") or "", "lbl").strip(),
+        definition=as_text(definition.get("val") or "", "definition").strip(),
         obsolete=meta.get("deprecated") is True,
     )
     for kind, text in _statements(meta, "synonyms"):
         if not text.strip():
             raise Malformed("synonym without a text")
         term.synonyms.append((text.strip(), SCOPE_OF.get(kind, "RELATED")))
-    for reference in _list(meta, "xrefs"):
-        match = CROSS_REFERENCE.match(_text(_object(reference, "xref").get("val"), "xref"))
+    for reference in as_list(meta, "xrefs"):
+        match = CROSS_REFERENCE.match(as_text(as_object(reference, "xref").get("val"), "xref"))
         if match:
             term.references.append(match[1])
     for predicate, value in _statements(meta, "basicPropertyValues"):
@@ -149,36 +151,11 @@ def _parse_node(node: dict[str, Any]) -> Term | None:
 
 def _statements(meta: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
     """``pred`` and ``val`` of each item of a list."""
-    for item in _list(meta, key):
-        item = _object(item, key)
-        yield _text(item.get("pred", ""), f"{key}.pred"), _text(item.get("val", ""), f"{key}.val")
+    for item in as_list(meta, key):
+        item = as_object(item, key)
+        yield as_text(item.get("pred", ""), f"{key}.pred"), as_text(item.get("val", ""), f"{key}.val")
 
 
 def _short(uri: str) -> str:
     """The id for the URI of an OBO term; other URIs are unchanged."""
     return uri.removeprefix(PURL).replace("_", ":", 1) if uri.startswith(PURL) else uri
-
-
-def _object(value: Any, noun: str) -> dict[str, Any]:
-    if value is None and noun in ("meta", "definition"):
-        return {}
-    if not isinstance(value, dict):
-        raise Malformed(f"{noun} is not an object", f": {shown(repr(value))}")
-    return value
-
-
-def _list(owner: dict[str, Any], key: str) -> list[Any]:
-    value = owner.get(key)
-    if value is not None and not isinstance(value, list):
-        raise Malformed(f"{key} is not a list", f": {shown(repr(value))}")
-    return value or []
-
-
-def _text(value: Any, noun: str) -> str:
-    if not isinstance(value, str):
-        raise Malformed(f"{noun} is not a text", f": {shown(repr(value))}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Malformed(f"{noun} holds half a character", f": {shown(value)}") from None
-    return value

@@ -28,6 +28,13 @@ CONCEPT_COUNTS = {
     "types_of_unknown_concepts": "types (MRSTY) of concepts without a kept name",
     "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a kept name",
 }
+CORPUS_COUNTS = {
+    "mentions_in_no_list": "in no list of documents",
+    "without_cui": "left out: without a UMLS CUI",
+    "discontinuous": "left out: in several pieces",
+    "further_cuis": "further CUIs of a mention, not used",
+    "skipped": "skipped as malformed",
+}
 ENDS = {
     "mapped": "mapped to their successors",
     "successor_not_in_dictionary": "merged into a concept that is not in the dictionary",
@@ -91,9 +98,10 @@ def _relation_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
     if corpus := report.get("corpus"):
+        yield "format of the corpus", corpus["format"]
         yield "documents read", corpus["documents"]
         yield "mentions read", corpus["mentions"]
-        for key, title in (("mentions_in_no_list", "in no list of documents"), ("skipped", "malformed lines skipped")):
+        for key, title in CORPUS_COUNTS.items():
             if corpus[key]:
                 yield f"  {title}", corpus[key]
         if corpus["listed_documents_without_mentions"]:

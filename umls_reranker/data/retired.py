@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from ..core.lines import Faults, reading, skipped_lines
 from .concepts import ConceptTable
+from .corpus import Mention
 from .cuis import CUI_BYTES, cui_number, cui_numbers, cui_text
 from .pipes import places_in, read_columns
-from .pubtator import Mention
 
 __all__ = ["RetiredCuis", "map_retired"]
 

@@ -11,10 +11,11 @@ from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
 from ..core.lines import reading
 from .columns import Concept
+from .corpus import Mention, name_files, read_pmids
+from .corpus_formats import read_corpus
 from .mentions import assign_split
 from .obo import check_ontology, read_obo_concepts
 from .own_lists import OwnLists, SplitOf
-from .pubtator import Mention, read_pmids, read_pubtator
 from .relations import Relations, read_relations
 from .release import read_release
 from .rrf import few, read_rrf_concepts
@@ -29,10 +30,10 @@ __all__ = [
     "split_shares",
 ]
 
-# Recipe key -> what refuses a download that is something else (`resources.fetch`); malformed lines are for the reader.
+# Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": check_ontology,
-    "corpus": lambda path: next(read_pubtator(path, on_error="skip"), None),
+    "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,
     "test_documents": read_pmids,
@@ -203,7 +204,7 @@ def corpus_mentions(
     """Stream ``(split, mention)`` from an annotated corpus.
 
     Returns:
-        a `Reading`; its report is that of `read_pubtator`, ``mentions_in_no_list`` and
+        a `Reading`; its report is that of `CorpusReader.read`, ``mentions_in_no_list`` and
         ``listed_documents_without_mentions``.
 
     Raises:
@@ -212,8 +213,8 @@ def corpus_mentions(
     split_of = _listed_documents(mentions, files, seed)
     unlisted = 0
     seen: set[str] = set()
-    corpus = read_pubtator(
-        files["corpus"][0],
+    corpus = read_corpus(
+        files["corpus"],
         context_chars=mentions.context_chars,
         expand_abbreviations=mentions.expand_abbreviations,
         on_error=mentions.on_error,
@@ -228,7 +229,7 @@ def corpus_mentions(
     found, expected = corpus.report["mentions"], mentions.expected_mentions
     if expected is not None and found != expected:
         raise UserError(
-            f"{files['corpus'][0]} holds {found:,} mentions and expected_mentions is {expected:,}; "
+            f"{name_files(files['corpus'])} holds {found:,} mentions and expected_mentions is {expected:,}; "
             "the download is incomplete or another version, fetch it again"
         )
     return corpus.report | {

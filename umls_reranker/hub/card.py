@@ -262,18 +262,21 @@ def _corpus_name(recipe: Mapping[str, Any]) -> str:
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
         return f"held-out synonyms of {_ontology(recipe)[0]}"
-    locator = recipe.get("corpus") or "corpus"
-    known = _known(locator)
-    return known[0] if known else _file_name(locator)
+    return _sources(recipe.get("corpus") or "corpus")[0]
 
 
 def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
     if recipe["concept_source"] == "rrf":
         return "UMLS Metathesaurus", UMLS_LICENSE
-    locators = recipe.get("obo") or "ontology"
+    return _sources(recipe.get("obo") or "ontology")
+
+
+def _sources(locators: str | Sequence[str]) -> tuple[str, str]:
+    """Names and licenses of the files at one or several locators."""
     locators = [locators] if isinstance(locators, str) else locators
     named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
-    return " and ".join(name for name, _ in named), ", ".join(dict.fromkeys(terms for _, terms in named))
+    names, terms = (dict.fromkeys(texts) for texts in zip(*named, strict=True))
+    return " and ".join(names), ", ".join(terms)
 
 
 def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
@@ -304,9 +307,8 @@ def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_pl
         is_plain: whether the network was trained elsewhere, not on the recipe's concepts and mentions.
     """
     rows = [] if is_plain else _concept_rows(recipe, dictionary)
-    if recipe["mention_source"] == "pubtator" and not is_plain:
-        known = _known(recipe.get("corpus") or "")
-        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", known[1] if known else OWN_LICENSE])
+    if recipe["mention_source"] == "corpus" and not is_plain:
+        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", _sources(recipe.get("corpus") or "corpus")[1]])
     known = _known(recipe["model"])
     rows.append([f"base model: {_linked_model(recipe['model'])}", known[1] if known else OWN_LICENSE])
     return rows

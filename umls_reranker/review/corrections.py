@@ -23,10 +23,10 @@ from ..core.lines import is_finite, reading
 from ..core.locks import hold
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES, SCORES_SUFFIX
+from ..data.corpus import Mention
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.normalization import normalize_name
-from ..data.pubtator import Mention
 from ..data.semantic_types import TypeHierarchy
 from ..serving.prediction_log import LoggedMention, concept_of, read_predictions
 from .review_queue import RANDOM

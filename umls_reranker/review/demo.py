@@ -20,8 +20,8 @@ from ..core.recipe import load_recipe
 from ..core.shipped import shipped
 from ..core.stages import RunFolder
 from ..data.candidate_lists import RetrievedList
+from ..data.corpus import text_around
 from ..data.cuis import normalize_cui
-from ..data.pubtator import text_around
 from ..data.semantic_types import TypeHierarchy
 from ..evaluation.page import TEMPLATES
 from ..hub.model_folder import CALIBRATOR, RECIPE

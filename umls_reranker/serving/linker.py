@@ -21,7 +21,7 @@ from ..core.recipe import Recipe
 from ..data.abbreviations import find_abbreviations
 from ..data.candidate_lists import RetrievedList, require_lists
 from ..data.concepts import ConceptTable
-from ..data.pubtator import text_around
+from ..data.corpus import text_around
 from ..hub.model_folder import model_recipe
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .reranker import UMLSReranker

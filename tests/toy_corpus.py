@@ -1,0 +1,38 @@
+"""A corpus format in one file, registered from outside; as a script it runs prepare_data with it."""
+
+import runpy
+from pathlib import Path
+
+from umls_reranker.core.script import run_script
+from umls_reranker.data.corpus import Annotation, CorpusReader, Document
+from umls_reranker.data.corpus_formats import register
+
+
+class TaggedLines(CorpusReader):
+    """Annotations without types, written into the text."""
+
+    name = "tagged lines"
+    layout = "lines of an id, a tab, and text with [mention|CUI]"
+
+    def recognizes(self, start):
+        return b"|C" in start.split(b"\n")[0]
+
+    def documents(self, path, faults):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            doc_id, marked = line.split("\t")
+            text, annotations = "", []
+            for piece in marked.split("]"):
+                before, _, mark = piece.partition("[")
+                text += before
+                if mark:
+                    mention, cui = mark.split("|")
+                    span = (len(text), len(text) + len(mention))
+                    annotations.append((number, Annotation((span,), mention, (cui,))))
+                    text += mention
+            yield Document(number, doc_id, text, annotations)
+
+
+if __name__ == "__main__":
+    register(TaggedLines())
+    script = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
+    run_script(runpy.run_path(str(script), run_name="prepare_data")["main"])

@@ -1,0 +1,84 @@
+"""The formats of annotated text that a recipe's ``corpus`` may have, told apart by content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.lines import GZIP_ERRORS, Reading, broken_gzip, open_binary, shown
+from .bigbio import BigBio
+from .bioc import BioC
+from .corpus import CorpusReader, Mention
+from .pubtator import PubTator
+
+__all__ = ["CORPUS_READERS", "corpus_files", "describe_formats", "read_corpus", "reader_of", "register"]
+
+CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
+START_BYTES = 1 << 16
+
+
+def register(reader: CorpusReader) -> None:
+    """Add a format of your own; it is tried after the others."""
+    CORPUS_READERS.append(reader)
+
+
+def describe_formats() -> str:
+    """The known formats and what they look like, for help and messages."""
+    return "; ".join(f"{reader.name} ({reader.layout})" for reader in CORPUS_READERS)
+
+
+def corpus_files(path: Path) -> tuple[Path, ...]:
+    """The files of a corpus, which is a file or a folder.
+
+    Raises:
+        UserError: no reader knows such a folder.
+    """
+    if not path.is_dir():
+        return (path,)
+    for reader in CORPUS_READERS:
+        if files := reader.files(path):
+            return files
+    names = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
+    raise UserError(f"{path} is a folder with {names}, not a corpus; give a file, or one of {describe_formats()}")
+
+
+def read_corpus(path: Path | Sequence[Path], **options: Any) -> Reading[Mention]:
+    """Stream the mentions of a corpus in any of the formats.
+
+    Args:
+        path: a file, or several of one format.
+        options: of `CorpusReader.read`.
+
+    Raises:
+        UserError: as for `reader_of`, or while reading as for `CorpusReader.read`.
+    """
+    paths = [path] if isinstance(path, Path) else path
+    return reader_of(paths).read(paths, **options)
+
+
+def reader_of(paths: Sequence[Path]) -> CorpusReader:
+    """The reader of the format of all files.
+
+    Raises:
+        UserError: a file is missing, empty, broken, in no known format, or in another one than the first.
+    """
+    reader, *others = map(_recognize, paths)
+    for file, other in zip(paths[1:], others, strict=True):
+        if other is not reader:
+            raise UserError(f"{file} is {other.name}, and {paths[0]} is {reader.name}; give files of one format")
+    return reader
+
+
+def _recognize(path: Path) -> CorpusReader:
+    with open_binary(path) as stream:
+        try:
+            start = stream.read(START_BYTES)
+        except GZIP_ERRORS as error:
+            raise broken_gzip(path, 1, error) from None
+    for reader in CORPUS_READERS:
+        if reader.recognizes(start):
+            return reader
+    content = f"begins with {shown(start[:80].decode('utf-8', errors='replace'))}" if start else "holds nothing"
+    raise UserError(f"{path} is no corpus in a known format: {describe_formats()}; it {content}")
