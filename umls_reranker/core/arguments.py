@@ -9,9 +9,12 @@ help says so.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .retrievers import RETRIEVERS, SCORES
 
 __all__ = [
     "CalibrationArguments",
@@ -48,7 +51,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 def recipe_key(
     default: object,
     help: str,
-    choices: tuple[str, ...] | None = None,
+    choices: Collection[str] | None = None,
     group: str | None = None,
     *,
     least: float = -math.inf,
@@ -57,6 +60,7 @@ def recipe_key(
     """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
 
     Args:
+        choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
         least, most: of a number in a recipe or on the command line, which is always finite.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
@@ -257,13 +261,7 @@ class IndexArguments:
         "cluster, at least 262,144",
         least=1,
     )
-    retrievers: list[str] = recipe_key(
-        ["dense"],
-        "dense: nearest vectors of the mention; context: of the mention in its text, by an encoder trained for it; "
-        "lexical: most similar names by character trigrams; nearest_mentions: concepts of the most similar training "
-        "mentions; several are combined",
-        ("dense", "context", "lexical", "nearest_mentions"),
-    )
+    retrievers: list[str] = recipe_key(["dense"], "what finds the candidates; several are combined", RETRIEVERS)
     candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention", least=1)
 
 
@@ -349,7 +347,7 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        "features of the fusion: cross_encoder; retrieval, context, lexical (scores of the retrievers; with "
+        f"features of the fusion: cross_encoder; {', '.join(SCORES)} (scores of the retrievers; with "
         "candidate_lists the names of your own); exact_name; mention_in_name, name_in_mention (shares of common "
         "character trigrams); qualifier_fit (left does not match right, nor type 1 type 2); string_share, "
         "concept_count (counts in training mentions); type_lift (training mentions with the "

@@ -206,9 +206,9 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool) -> None:
     if shown:
         choices = field.metadata.get("choices")
         note = "" if default in (None, "") else f" (default: {default})"
-        help_text = (field.metadata["help"] + (f" [{', '.join(choices)}]" if choices else "") + note).replace(
-            "%", "%%"
-        )
+        meanings = [f"{name}: {choice.help}" for name, choice in choices.items()] if isinstance(choices, dict) else []
+        text = "; ".join([field.metadata["help"], *meanings])
+        help_text = (text + (f" [{', '.join(choices)}]" if choices else "") + note).replace("%", "%%")
     group.add_argument(
         f"--{field.name}",
         type=lambda text: None if text in ("", "null") and type(None) in forms else _convert(text, plain, field),
