@@ -75,7 +75,8 @@ class Retriever:
         """
         number: dict[str, int] = {}
         string_of = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
-        strings = Queries(list(number), None, self.encoder.encode(list(number)))
+        distinct = list(number)
+        strings = Queries(distinct, None, self.encoder.encode(distinct))
         if len(self.methods) == 1:
             found = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
             lists = {Dense.name: found.rows.astype(np.int32)}
