@@ -44,6 +44,7 @@ from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import Dense
 from umls_reranker.retrieval.selection import MiningConfig
 
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA
@@ -182,7 +183,9 @@ class Ours:
         config = MiningConfig(
             semantic_negatives=negatives, same_type_negatives=0, random_negatives=0, neighbors=neighbors
         )
-        mine_pairs(mentions, Retriever(self.index, self.known), self.concepts, config, self.folder / "pairs", "")
+        mine_pairs(
+            mentions, Retriever([Dense(self.index)], self.known), self.concepts, config, self.folder / "pairs", ""
+        )
         pairs = load_from_disk(str(self.folder / "pairs")).with_format("arrow")[:]
         wrong = pairs.filter(pc.equal(pairs["label"], 0))
         return list(zip(*(wrong[key].to_pylist() for key in ("mention", "name", "cui")), strict=True))

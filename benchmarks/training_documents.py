@@ -30,16 +30,19 @@ def main() -> None:
     from umls_reranker.core.recipe import load_recipe
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.data.pubtator import read_pmids
+    from umls_reranker.data.corpus import read_pmids
     from umls_reranker.retrieval.candidates import write_candidates
     from umls_reranker.retrieval.index_folder import load_retriever
     from umls_reranker.retrieval.mention_index import MentionIndex
+    from umls_reranker.retrieval.retriever import Retriever
+    from umls_reranker.retrieval.retrievers import NearestMentions
 
     recipe = load_recipe(arguments.recipe)
     recipe.run.output_dir = arguments.output_dir or recipe.run.output_dir
     run = recipe.run.run_dir
     concepts, mentions = ConceptTable.load(run / "concepts"), load_from_disk(str(run / "mentions"))
     retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
+    others = [method for method in retriever.methods if method.name != NearestMentions.name]
     moved = np.isin(mentions["calibration"]["doc_id"][:], [*read_pmids(Path(recipe.mentions.train_documents))])
     pool = concatenate_datasets([mentions["train"], mentions["calibration"].select(np.flatnonzero(moved))])
     ids = np.array(pool["doc_id"][:])
@@ -56,7 +59,8 @@ def main() -> None:
         rows = pool.select(np.flatnonzero(np.isin(ids, order[:number])))
         with tempfile.TemporaryDirectory() as folder:
             table = rows.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
-            retriever.mentions = MentionIndex.build(table, concepts, retriever.encoder, Path(folder))
+            nearest = NearestMentions(MentionIndex.build(table, concepts, retriever.encoder, Path(folder)))
+            retriever = Retriever([*others, nearest], retriever.encoder)
             path = Path(folder) / "dev"
             depth = recipe.index.candidates_per_mention
             report = write_candidates(mentions["dev"], retriever, concepts, depth, path, str(number))

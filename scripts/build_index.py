@@ -4,10 +4,9 @@
     umls-reranker build_index quickstart
     umls-reranker build_index RECIPE --accelerate_config multi_gpu_fp16
 
-Writes vectors/, index/ and candidates/ into the run folder, and lexical/ and mention_index/ if the recipe uses these
-retrievers. Several processes can share the embedding; the vectors do not depend on their number. A killed run reuses
-its finished shards, and another index is built without encoding again. A gold concept that is not retrieved is never
-added to a list.
+Writes vectors/, index/, the indexes of the recipe's further retrievers, and candidates/ into the run folder. Several
+processes can share the embedding; the vectors do not depend on their number. A killed run reuses its finished shards,
+and another index is built without encoding again. A gold concept that is not retrieved is never added to a list.
 """
 
 from umls_reranker.core.arguments import IndexArguments, RunArguments
@@ -34,12 +33,6 @@ def main() -> None:
 def make_stages(recipe, run, due) -> None:
     from umls_reranker.core.devices import sharing_processes, work_alone
 
-    makers = {
-        "index": make_index,
-        "lexical": make_lexical,
-        "mention_index": make_mention_index,
-        "candidates": make_candidates,
-    }
     state = sharing_processes(recipe.run.device)
     # One process owns the run folder and does everything that is not shared.
     with run.locked(owner=state.is_main_process):
@@ -48,13 +41,13 @@ def make_stages(recipe, run, due) -> None:
                 make_vectors(recipe, run, stage, state)
             elif state.is_main_process:
                 work_alone()
-                makers[stage.name](recipe, run, stage)
+                (make_candidates if stage.name == "candidates" else make_index)(recipe, run, stage)
 
 
 def make_vectors(recipe, run, stage, state) -> None:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.retrieval.faiss_index import new_index, training_size
-    from umls_reranker.retrieval.index_folder import load_encoder
+    from umls_reranker.retrieval.index_encoder import load_encoder
     from umls_reranker.retrieval.name_vectors import NameVectors
 
     encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
@@ -74,38 +67,13 @@ def make_vectors(recipe, run, stage, state) -> None:
 
 
 def make_index(recipe, run, stage) -> None:
-    from umls_reranker.retrieval.name_index import NameIndex
-    from umls_reranker.retrieval.name_vectors import NameVectors
+    from umls_reranker.core.retrievers import RETRIEVERS
+    from umls_reranker.retrieval.retrieval_method import IndexSources
 
-    settings = recipe.index.index_factory, recipe.index.index_parameters or ""
+    (retriever,) = (retriever for retriever in RETRIEVERS.values() if retriever.folder == stage.name)
     with stage.writing() as (folder, summary):
-        vectors = NameVectors(run.path / "vectors")
-        index = NameIndex.build(vectors, folder, *settings, training_sample=recipe.index.index_training_sample)
-        summary |= {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
-    print(f"indexed {summary['names']:,} names of {summary['concepts']:,} concepts")
-
-
-def make_lexical(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.lexical_index import LexicalIndex
-
-    concepts = ConceptTable.load(run.path / "concepts")
-    with stage.writing() as (folder, summary):
-        summary["names"] = len(LexicalIndex.build(concepts, folder, stage.key))
-
-
-def make_mention_index(recipe, run, stage) -> None:
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.index_folder import load_encoder
-    from umls_reranker.retrieval.mention_index import MentionIndex
-
-    concepts = ConceptTable.load(run.path / "concepts")
-    encoder = load_encoder(recipe.run, recipe.encoder, recipe.index)
-    mentions = run.splits("mentions")["train"]
-    table = mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
-    with stage.writing() as (folder, summary):
-        summary["mentions"] = len(MentionIndex.build(table, concepts, encoder, folder))
-    print(f"indexed {summary['mentions']:,} distinct training mentions")
+        summary |= retriever.build(IndexSources(recipe.run, recipe.encoder, recipe.index), folder, stage.key)
+    print(f"{stage.name}: {stage.sizes()}")
 
 
 def make_candidates(recipe, run, stage) -> None:

@@ -12,7 +12,9 @@ Importing the package is quick: torch and transformers load when a class that ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .core.retrievers import register as _register
 from .core.version import __version__
+from .retrieval.retrievers import OWN_RETRIEVERS
 
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate
@@ -45,6 +47,10 @@ _HOMES = {
     "UserError": ".core.errors",
     "certify": ".calibration.certify",
 }
+
+# Recipe keys, stages and features know the retrievers by what they declare.
+for _retriever in OWN_RETRIEVERS:
+    _register(_retriever)
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import Dense
 from umls_reranker.retrieval.selection import MiningConfig
 
 
@@ -38,7 +39,7 @@ class Setup:
         self.encoder = TrigramEncoder()
         self.concepts = make_concepts(path / "concepts", concepts)
         self.index = build_index(self.concepts, self.encoder, path / "index")
-        self.searched = Retriever(self.index, self.encoder), self.concepts
+        self.searched = Retriever([Dense(self.index)], self.encoder), self.concepts
         self.runs = 0
 
     def mine(self, mentions: Dataset, config: MiningConfig | None = None, **settings):

@@ -8,6 +8,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval import candidates as candidates_module
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, gold_positions, search_mentions, write_candidates
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import Dense
 
 CONCEPTS = {
     "C0000001": ("T3", ["common cold", "cold", "head cold"]),
@@ -39,7 +40,9 @@ def make_mentions(rows=MENTIONS, first_id=100) -> Dataset:
 
 def write(path, concepts, index, k=2, encoder=None, mentions=None):
     mentions = mentions or make_mentions()
-    return write_candidates(mentions, Retriever(index, encoder or TrigramEncoder()), concepts, k, path, "fingerprint")
+    return write_candidates(
+        mentions, Retriever([Dense(index)], encoder or TrigramEncoder()), concepts, k, path, "fingerprint"
+    )
 
 
 def test_lists_hold_the_nearest_concepts_and_where_the_gold_one_is(tmp_path, concepts, index):
@@ -102,7 +105,7 @@ def test_batches_do_not_change_the_file(tmp_path, concepts, index, monkeypatch):
 
 def test_queries_are_searched_in_pieces(concepts, index, monkeypatch):
     texts = pa.table({"mention": pa.chunked_array([["cold", "heart"], ["liver", "cold", "cardiac"]])})
-    retriever = Retriever(index, TrigramEncoder())
+    retriever = Retriever([Dense(index)], TrigramEncoder())
     whole = search_mentions(texts, retriever, 3)
     monkeypatch.setattr(candidates_module, "QUERIES", 2)
     pieces = search_mentions(texts, retriever, 3)

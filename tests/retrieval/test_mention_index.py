@@ -8,6 +8,7 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.retrieval.mention_index import MentionIndex
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import Dense, NearestMentions
 
 NAMES = {
     "C0000001": ("", ["polymer"]),
@@ -80,7 +81,7 @@ def test_an_encoder_that_reads_context_reads_that_of_training_mentions(concepts,
 def test_the_union_holds_what_only_a_training_mention_leads_to(concepts, tmp_path):
     encoder = PlainEncoder()
     dense = build_index(concepts, encoder, tmp_path / "dense")
-    retriever = Retriever(dense, encoder, mentions=build(concepts, tmp_path / "mentions"))
+    retriever = Retriever([Dense(dense), NearestMentions(build(concepts, tmp_path / "mentions"))], encoder)
     retriever.require(concepts)
     found = retriever.search(["PbPS"], 1)
     assert found.rows.tolist() == [[0]] and set(found.lists) == {"dense", "nearest_mentions", "union"}

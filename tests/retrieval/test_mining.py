@@ -15,6 +15,7 @@ from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
 from umls_reranker.retrieval.retriever import Retriever
+from umls_reranker.retrieval.retrievers import Dense
 from umls_reranker.retrieval.selection import MiningConfig
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
@@ -317,7 +318,7 @@ def test_another_encoder_is_refused(homonyms, tmp_path):
     with pytest.raises(UserError, match="'trigrams', not 'other'"):
         mine_pairs(
             make_mentions([("cold", "C0000001", [])]),
-            Retriever(homonyms.index, TrigramEncoder(name="other")),
+            Retriever([Dense(homonyms.index)], TrigramEncoder(name="other")),
             homonyms.concepts,
             MiningConfig(),
             tmp_path,

@@ -12,11 +12,12 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.retrieval import candidates as candidates_module
-from umls_reranker.retrieval import index_folder, lexical_index
+from umls_reranker.retrieval import faiss_index, lexical_index
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES, search_mentions, write_candidates
 from umls_reranker.retrieval.index_folder import load_retriever
 from umls_reranker.retrieval.lexical_index import LexicalIndex
 from umls_reranker.retrieval.retriever import Retriever, fuse
+from umls_reranker.retrieval.retrievers import Context, Dense, Lexical
 
 NAMES = {
     "C0000001": ("", ["common cold", "cold", "head cold"]),
@@ -64,9 +65,9 @@ def test_queries_are_fused_apart_and_the_earlier_list_wins_ties():
 
 def test_each_retriever_finds_what_the_other_does_not(searched):
     _, index, encoder, lexical = searched
-    found = Retriever(index, encoder, lexical).search(["coronary", "livers"], 3)
+    found = Retriever([Dense(index), Lexical(lexical)], encoder).search(["coronary", "livers"], 3)
     assert 3 in found.rows[0] and 3 not in lexical.search(["coronary"], 5).rows
-    assert 4 in found.rows[1] and 4 not in Retriever(index, encoder).search(["livers"], 4).rows
+    assert 4 in found.rows[1] and 4 not in Retriever([Dense(index)], encoder).search(["livers"], 4).rows
     assert set(found.lists) == {"dense", "lexical", "union"}
     assert found.lists["lexical"][1, 0] == 4 and found.lists["dense"][1, 4] == 4
     assert found.lists["union"][:, :3].tolist() == found.rows.tolist()
@@ -74,18 +75,18 @@ def test_each_retriever_finds_what_the_other_does_not(searched):
 
 def test_ranks_choose_the_candidates_of_a_union_and_cosines_order_them(searched):
     _, index, encoder, lexical = searched
-    found = Retriever(index, encoder, lexical).search(["coronary", "livers"], 3)
+    found = Retriever([Dense(index), Lexical(lexical)], encoder).search(["coronary", "livers"], 3)
     assert (np.diff(found.scores, axis=1) <= 0).all()
     # What only spelling leads to is a candidate, and the last.
     assert found.lists["lexical"][1, 0] == 4 and found.rows[1].tolist().index(4) == 2
-    everything = Retriever(index, encoder, lexical).search(["coronary"], 5)
+    everything = Retriever([Dense(index), Lexical(lexical)], encoder).search(["coronary"], 5)
     assert everything.rows.tolist() == index.search(encoder.encode(["coronary"]), 5).rows.tolist()
 
 
 def test_every_candidate_has_both_scores_and_its_nearest_name(searched):
     concepts, index, encoder, lexical = searched
     texts = ["coronary", "heart", "cold", "livers"]
-    found, vectors = Retriever(index, encoder, lexical).search(texts, 5), encoder.encode(texts)
+    found, vectors = Retriever([Dense(index), Lexical(lexical)], encoder).search(texts, 5), encoder.encode(texts)
     assert (found.rows >= 0).all()
     alone = lexical.search(texts, 5)
     for query in range(len(texts)):
@@ -99,7 +100,7 @@ def test_every_candidate_has_both_scores_and_its_nearest_name(searched):
 
 def test_dense_retrieval_is_that_of_the_index(searched):
     _, index, encoder, _ = searched
-    found, expected = Retriever(index, encoder).search(["cold"], 3), index.search(encoder.encode(["cold"]), 3)
+    found, expected = Retriever([Dense(index)], encoder).search(["cold"], 3), index.search(encoder.encode(["cold"]), 3)
     for part in ("rows", "name_ids", "scores"):
         np.testing.assert_array_equal(getattr(found, part), getattr(expected, part))
     assert not found.further and set(found.lists) == {"dense"}
@@ -111,7 +112,9 @@ def test_lists_of_the_union_hold_the_scores_of_both(tmp_path, searched):
     texts, cuis = zip(*rows, strict=True)
     sides = {"left": [""] * 3, "right": [""] * 3}
     mentions = Dataset.from_dict({"mention_id": range(3), "mention": texts, **sides, "cui": cuis})
-    counts = write_candidates(mentions, Retriever(index, encoder, lexical), concepts, 2, tmp_path, "f")
+    counts = write_candidates(
+        mentions, Retriever([Dense(index), Lexical(lexical)], encoder), concepts, 2, tmp_path, "f"
+    )
     lists = load_from_disk(str(tmp_path))
     assert lists.features == Features(CANDIDATE_FEATURES | {"lexical_scores": List(Value("float32"))})
     assert {len(scores) for scores in lists["lexical_scores"]} == {2}
@@ -139,7 +142,8 @@ class ReadingEncoder(TrigramEncoder):
 
 def test_a_mention_is_retrieved_by_its_text_too(tmp_path):
     concepts, encoder = make_concepts(tmp_path / "concepts", NAMES), ReadingEncoder()
-    retriever = Retriever(build_index(concepts, encoder, tmp_path / "dense"), encoder, in_context=True)
+    index = build_index(concepts, encoder, tmp_path / "dense")
+    retriever = Retriever([Dense(index), Context(index)], encoder)
     columns = {"mention": ["cold", "cold", "cold"], "left": ["weather", "", "weather"], "right": ["", "", ""]}
     mentions = Dataset.from_dict({"mention_id": range(3), **columns, "cui": ["C0000002", "C0000001", "C0000002"]})
     inverse, found = search_mentions(mentions.with_format("arrow")[:], retriever, 2)
@@ -156,7 +160,8 @@ def counted(searched, tmp_path, monkeypatch):
     """A retriever that reads context, and what it computes: strings, and how many pairs of a string and a concept."""
     concepts, _, _, lexical = searched
     encoder, counts = ReadingEncoder(), {"strings": [], "in context": [], "lexical": [], "pairs": [], "tokenized": []}
-    retriever = Retriever(build_index(concepts, encoder, tmp_path / "dense"), encoder, lexical, in_context=True)
+    index = build_index(concepts, encoder, tmp_path / "dense")
+    retriever = Retriever([Dense(index), Context(index), Lexical(lexical)], encoder)
 
     def count(owner, name, key):
         method = getattr(owner, name)
@@ -203,18 +208,18 @@ def test_what_does_not_read_the_text_is_computed_once_for_each_string(counted, m
 
 
 def test_an_encoder_that_reads_no_context_is_refused(searched):
-    _, index, _, _ = searched
+    concepts, index, _, _ = searched
     encoder = ReadingEncoder()
     encoder.queries = type("Plain", (), {"context_tokens": 0})
     with pytest.raises(UserError, match="retrievers: context needs an encoder"):
-        Retriever(index, encoder, in_context=True)
+        Retriever([Dense(index), Context(index)], encoder).require(concepts)
 
 
 def test_other_concepts_are_refused(tmp_path, searched):
     _, index, encoder, lexical = searched
     fewer = make_concepts(tmp_path / "fewer", {"C0000001": ("", ["cold"])})
     with pytest.raises(UserError, match="over 5 concepts"):
-        Retriever(index, encoder, lexical).require(fewer)
+        Retriever([Dense(index), Lexical(lexical)], encoder).require(fewer)
 
 
 # The scripts
@@ -257,7 +262,7 @@ def test_a_run_with_both_retrievers_and_an_approximate_index(scripts, tmp_path, 
     outcome = scripts.run("build_index", **keys | {"index_factory": "SQ8"})
     assert (outcome.code, outcome.remade) == (0, ["vectors", "index", "candidates"])
     recipe, read = load_recipe(scripts.recipe), []
-    monkeypatch.setattr(index_folder, "read_ahead", read.append)
+    monkeypatch.setattr(faiss_index, "read_ahead", read.append)
     here = replace(recipe.run, output_dir=str(tmp_path))
     for factory in ("Flat", "SQ8"):
         index = replace(recipe.index, index_factory=factory, retrievers=["dense"])

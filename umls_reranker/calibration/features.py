@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..core.arrays import distinct_numbers, number_distinct
-from ..data.candidate_lists import SCORES, CandidateLists
+from ..core.retrievers import SCORES
+from ..data.candidate_lists import CandidateLists
 from ..data.normalization import normalize_texts
 from ..data.semantic_types import TypeHierarchy
 from .fusion import CANDIDATE_FEATURES

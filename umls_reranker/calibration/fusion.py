@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.retrievers import SCORES
 from .choice import choice_log_odds, list_owner, top_candidates
 from .logistic import fit_logistic
 
@@ -32,9 +33,7 @@ __all__ = ["CANDIDATE_FEATURES", "FeatureFusion"]
 
 CANDIDATE_FEATURES = {
     "cross_encoder": "log-odds of the cross-encoder",
-    "retrieval": "cosine of mention and name in the dense index",
-    "context": "cosine of mention in context and name in the dense index",
-    "lexical": "cosine of mention and name by character n-grams",
+    **{name: retriever.score_help for name, retriever in SCORES.items()},
     "exact_name": "1 where the name equals the mention, both normalized",
     "mention_in_name": "share of the mention's character trigrams that are in the name",
     "name_in_mention": "share of the name's character trigrams that are in the mention",

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
+from ..core.retrievers import SCORES
 from ..data.candidate_lists import FIELDS, CandidateLists, encoded_texts
 from .fusion import CANDIDATE_FEATURES
 
@@ -38,9 +39,6 @@ __all__ = [
 Lists = TypeVar("Lists", bound=CandidateLists)
 
 INPUTS_OF_FEATURES = {
-    "retrieval": ("retrieval_score",),
-    "context": ("context", "context_score"),
-    "lexical": ("lexical_score",),
     "string_share": ("cui",),
     "concept_count": ("cui",),
     "type_lift": ("entity_type", "cui"),
@@ -54,12 +52,14 @@ MARGIN = 0.1
 
 def inputs_of(features: Sequence[str]) -> list[str]:
     """What features are made of; one that has no entry of its own is the score of a retriever."""
-    names = [
-        name
-        for feature in features
-        for name in INPUTS_OF_FEATURES.get(feature, () if feature in CANDIDATE_FEATURES else (f"{feature}_score",))
-    ]
+    names = [name for feature in features for name in _inputs(feature)]
     return list(dict.fromkeys(names))
+
+
+def _inputs(feature: str) -> tuple[str, ...]:
+    if feature in SCORES:
+        return SCORES[feature].score_inputs()
+    return INPUTS_OF_FEATURES.get(feature, () if feature in CANDIDATE_FEATURES else (f"{feature}_score",))
 
 
 def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:

@@ -20,7 +20,8 @@ import numpy as np
 
 from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
-from ..data.candidate_lists import SCORES, CandidateLists, TypeSets
+from ..core.retrievers import SCORES
+from ..data.candidate_lists import CandidateLists, TypeSets
 from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, top_candidates
 from .features import features

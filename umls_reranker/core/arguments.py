@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .retrievers import RETRIEVERS, SCORES
+
 __all__ = [
     "CalibrationArguments",
     "ConceptArguments",
@@ -261,13 +263,7 @@ class IndexArguments:
         "cluster, at least 262,144",
         least=1,
     )
-    retrievers: list[str] = recipe_key(
-        ["dense"],
-        "dense: nearest vectors of the mention; context: of the mention in its text, by an encoder trained for it; "
-        "lexical: most similar names by character trigrams; nearest_mentions: concepts of the most similar training "
-        "mentions; several are combined",
-        ("dense", "context", "lexical", "nearest_mentions"),
-    )
+    retrievers: list[str] = recipe_key(["dense"], "what finds the candidates; several are combined", RETRIEVERS)
     candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention", least=1)
 
 
@@ -353,7 +349,7 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        "features of the fusion: cross_encoder; retrieval, context, lexical (scores of the retrievers; with "
+        f"features of the fusion: cross_encoder; {', '.join(SCORES)} (scores of the retrievers; with "
         "candidate_lists the names of your own); exact_name; mention_in_name, name_in_mention (shares of common "
         "character trigrams); qualifier_fit (left does not match right, nor type 1 type 2); string_share, "
         "concept_count (counts in training mentions); type_lift (training mentions with the "

@@ -17,6 +17,7 @@ from .cores import started_processes
 from .errors import UserError
 from .files import json_sha256, model_sha256, remembered
 from .recipe import Recipe
+from .retrievers import chosen_retrievers, index_folders
 from .stages import PlannedRun, RunFolder, Stage, read_manifest
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "EXACT_INDEX",
     "checkpoints_stage",
     "encoder_stage",
-    "further_indexes",
     "index_key",
     "index_stages",
     "key_of_lists",
@@ -39,16 +39,11 @@ __all__ = [
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.
 EXACT_INDEX = "Flat"
-# Retriever -> folder of the index it needs in addition to the dense one.
-FURTHER = {"lexical": "lexical", "nearest_mentions": "mention_index"}
-# Stage -> the command that writes it.
+# Stage -> the command that writes it; all others are indexes.
 COMMANDS = {
     "concepts": "prepare_data",
     "mentions": "prepare_data",
     "encoder": "train_encoder",
-    "index": "build_index",
-    "lexical": "build_index",
-    "mention_index": "build_index",
     "candidates": "build_index",
     "pairs": "mine_negatives",
     "checkpoints": "train",
@@ -87,14 +82,9 @@ FORMER_CHECKPOINT_KEYS = {"listwise_weight": 0.5}
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
 
-def further_indexes(retrievers: Iterable[str]) -> list[str]:
-    """Folders of the indexes that a recipe's retrievers need in addition to the dense one."""
-    return [folder for name, folder in FURTHER.items() if name in retrievers]
-
-
 def index_key(folder: Path, retrievers: Iterable[str]) -> str:
     """Identity of the encoder and indexes in a run or index folder, which decide the scores of its retrievers."""
-    return json_sha256({name: read_manifest(folder / name)["key"] for name in ("index", *further_indexes(retrievers))})
+    return json_sha256({name: read_manifest(folder / name)["key"] for name in index_folders(retrievers)})
 
 
 def key_of_lists(run: Path) -> str:
@@ -138,22 +128,22 @@ def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 
 def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
-    """``vectors``, ``index``, the further indexes of the recipe's retrievers, and ``candidates``, in this order."""
+    """``vectors``, the indexes of the recipe's retrievers, and ``candidates``, in this order."""
     _require_retrieval(recipe)
     made = _made(run, "concepts", "mentions", *([ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []))
-    concepts, mentions = made["concepts"], made.pop("mentions")
+    mentions = made.pop("mentions")
     embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
     vectors = run.stage("vectors", embedding, made, resumes_with=embedding | made, keeps="*.npy")
-    exact = recipe.index.index_factory == EXACT_INDEX
-    settings = {
-        "index_factory": recipe.index.index_factory,
-        "index_training_sample": None if exact else recipe.index.index_training_sample,
-    }
-    stages = {"vectors": vectors, "index": run.stage("index", settings, made | {"vectors": vectors.key})}
-    if "lexical" in recipe.index.retrievers:
-        stages["lexical"] = run.stage("lexical", {"schema_version": 2}, {"concepts": concepts})
-    if "nearest_mentions" in recipe.index.retrievers:
-        stages["mention_index"] = run.stage("mention_index", embedding, made | {"mentions": mentions})
+    stages, made = {"vectors": vectors}, made | {"mentions": mentions, "vectors": vectors.key}
+    for retriever in chosen_retrievers(recipe.index.retrievers):
+        if retriever.folder is None:
+            continue
+        settings = retriever.settings(recipe)
+        if "encoder" in retriever.inputs and "vectors" not in retriever.inputs:
+            settings = embedding | settings
+        # An encoder that the run does not train is in the settings only.
+        read = {name: made[name] for name in retriever.inputs if name in made}
+        stages[retriever.folder] = run.stage(retriever.folder, settings, read)
     settings = {
         key: getattr(recipe.index, key) for key in ("candidates_per_mention", "retrievers", "index_parameters")
     }
@@ -180,7 +170,7 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
     if recipe.mentions.candidate_lists:
         return run.stage("pairs", settings, _made(run, "mentions", "candidates"))
     settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
-    searched = _made(run, "index", "mentions", *further_indexes(recipe.index.retrievers))
+    searched = _made(run, "mentions", *index_folders(recipe.index.retrievers))
     return run.stage("pairs", settings, searched, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
 
 
@@ -272,7 +262,7 @@ def _model(model: str, recipe: Recipe) -> str:
 
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:
     """Stage -> key of its finished output."""
-    return {stage: run.key_of(stage, COMMANDS[stage]) for stage in stages}
+    return {stage: run.key_of(stage, COMMANDS.get(stage, "build_index")) for stage in stages}
 
 
 def _counting(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, distinct_numbers, list_offsets, list_owner, number_distinct
+from ..core.retrievers import SCORES
 from .cuis import normalize_cui
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
@@ -33,7 +34,6 @@ __all__ = [
     "CANDIDATE_KEYS",
     "FIELDS",
     "MENTION_FIELDS",
-    "SCORES",
     "SCORES_SUFFIX",
     "AnnotatedLists",
     "Annotations",
@@ -46,8 +46,6 @@ __all__ = [
     "table_rows",
 ]
 
-# Our own retrievers. Their scores, ``retrieval_score`` and so on, count only with the key of the index.
-SCORES = ("retrieval", "context", "lexical")
 # Suffix of the score columns of candidates in a run: a list of scores per mention.
 SCORES_SUFFIX = "_scores"
 # Fields of a candidate that a template may show in addition to its name.
@@ -216,8 +214,8 @@ class CandidateLists:
         names, cuis: m texts; a missing CUI is None.
         preferred_names, definitions: m texts, null if missing.
         candidate_types: of m candidates, ids of `hierarchy`.
-        scores: (m,) float64 by the names of retrievers, `SCORES` or a pipeline's own; NaN where a candidate came
-            without.
+        scores: (m,) float64 by the names of retrievers, `core.retrievers.SCORES` or a pipeline's own; NaN where a
+            candidate came without.
         hierarchy: the types that the model knows; others are ignored.
         index_keys: of n mentions, the `core.stage_keys.index_key` of the index that gave their candidates; "" if that
             is not known, as of lists that a user gives.

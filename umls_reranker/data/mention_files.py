@@ -14,7 +14,8 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.lines import of_characters
-from .candidate_lists import MENTION_FIELDS, SCORES, CandidateLists, table_rows
+from ..core.retrievers import SCORES
+from .candidate_lists import MENTION_FIELDS, CandidateLists, table_rows
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Retrieval by vectors of mentions or mentions in context, character n-grams, training mentions; and their union."""
+"""The union of a recipe's retrievers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.errors import UserError
 from .concept_search import Candidates
+from .retrieval_method import Queries, RetrievalMethod
+from .retrievers import Dense
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
-    from .lexical_index import LexicalIndex
-    from .mention_index import MentionIndex
-    from .name_index import NameIndex
 
 __all__ = ["Retriever", "fuse"]
 
@@ -35,49 +33,28 @@ class Retriever:
     concepts are candidates; their cosines decide the order.
 
     Args:
-        index, encoder: dense retrieval.
-        lexical: retrieval by character n-grams, if given.
-        in_context: also retrieve by the mention in its text, for which the encoder was trained.
-        mentions: retrieval by the most similar training mentions, if given.
+        methods: the retrievers, one of them dense; of equal sums of ranks the concept in an earlier list wins.
+        encoder: the bi-encoder, which encodes the mentions.
         index_key: `core.stage_keys.index_key` of the folder that all were loaded from; "" if there is none.
 
     Attributes:
+        index: the dense index.
         reads_context: whether `search` needs the text around mentions.
-
-    Raises:
-        UserError: the encoder was not trained to read context.
     """
 
-    def __init__(
-        self,
-        index: NameIndex,
-        encoder: BiEncoder,
-        lexical: LexicalIndex | None = None,
-        in_context: bool = False,
-        mentions: MentionIndex | None = None,
-        index_key: str = "",
-    ) -> None:
-        self.index, self.encoder, self.lexical, self.mentions = index, encoder, lexical, mentions
-        self.index_key = index_key
-        self._in_context = in_context
-        self.reads_context = in_context or (mentions is not None and mentions.reads_context)
-        if in_context and not encoder.queries.context_tokens:
-            raise UserError(
-                "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
-                "umls-reranker train_encoder"
-            )
+    def __init__(self, methods: Sequence[RetrievalMethod], encoder: BiEncoder, index_key: str = "") -> None:
+        self.methods, self.encoder, self.index_key = methods, encoder, index_key
+        self.index = next(method.index for method in methods if isinstance(method, Dense))
+        self.reads_context = any(method.reads_context for method in methods)
 
     def require(self, concepts: ConceptTable) -> None:
         """Refuse concepts or an encoder other than those of the indexes.
 
         Raises:
-            UserError: they differ (named).
+            UserError: they differ (named), or the encoder was not trained to read context.
         """
-        self.index.require(concepts, self.encoder)
-        if self.lexical is not None:
-            self.lexical.require(concepts)
-        if self.mentions is not None:
-            self.mentions.require(concepts, self.encoder)
+        for method in self.methods:
+            method.require(concepts, self.encoder)
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
         """`search` of the rows of `queries.distinct_queries`."""
@@ -97,38 +74,42 @@ class Retriever:
             contexts: n left and n right texts, if the retriever reads context.
         """
         number: dict[str, int] = {}
-        strings = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
+        string_of = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
         distinct = list(number)
-        vectors = self.encoder.encode(distinct)
-        if self.lexical is None and self.mentions is None and not self._in_context:
-            found = self.index.search(vectors, max(k, RECALL_DEPTH)).take(strings)
-            lists = {"dense": found.rows.astype(np.int32)}
+        strings = Queries(distinct, None, self.encoder.encode(distinct))
+        if len(self.methods) == 1:
+            found = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
+            lists = {Dense.name: found.rows.astype(np.int32)}
             return Candidates(found.rows[:, :k], found.name_ids[:, :k], found.scores[:, :k], lists=lists)
         depth = max(2 * k, RECALL_DEPTH)
-        lists = {"dense": self.index.search(vectors, depth).rows[strings]}
-        read = self.encoder.encode(texts, contexts) if self.reads_context else vectors[strings]
-        if self._in_context:
-            lists["context"] = self.index.search(read, depth).rows
-        if self.lexical is not None:
-            lists["lexical"] = self.lexical.search(distinct, depth).rows[strings]
-        if self.mentions is not None:
-            lists["nearest_mentions"] = self.mentions.search(read, depth).rows
+        in_context = strings
+        if self.reads_context:
+            in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts))
+        lists = {
+            method.name: method.search(in_context, depth)
+            if method.reads_context
+            else method.search(strings, depth)[string_of]
+            for method in self.methods
+        }
         union = fuse(list(lists.values()), depth)
         rows = np.ascontiguousarray(union[:, :k])
-        further = {}
-        if self._in_context:
-            further["context"] = self.index.best_names(read, rows)[1]
         # A string has mostly the same candidates in all texts, so each of its concepts is processed once.
         place = np.nonzero(rows >= 0)
         stride = rows.max(initial=0) + 1
-        pairs, pair_of = np.unique(strings[place[0]] * stride + rows[place], return_inverse=True)
+        pairs, pair_of = np.unique(string_of[place[0]] * stride + rows[place], return_inverse=True)
         owners, concepts = pairs // stride, (pairs % stride)[:, None]
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
-        best = self.index.best_names(vectors, concepts, owners)
+        best = self.index.best_names(strings.vectors, concepts, owners)
         name_ids[place], scores[place] = (values[pair_of, 0] for values in best)
-        if self.lexical is not None:
-            further["lexical"] = np.full(rows.shape, -np.inf, np.float32)
-            further["lexical"][place] = self.lexical.score(distinct, concepts, owners)[pair_of, 0]
+        further = {}
+        for method in self.methods:
+            if method.score_name in (None, Dense.score_name):
+                continue
+            if method.reads_context:
+                further[method.score_name] = method.score(in_context, rows, np.arange(len(rows)))
+            else:
+                of_method = further[method.score_name] = np.full(rows.shape, -np.inf, np.float32)
+                of_method[place] = method.score(strings, concepts, owners)[pair_of, 0]
         # Fused ranks choose well and order badly: a retriever of spelling is not as often right as one of meaning.
         order = np.argsort(-scores, axis=1, kind="stable")
         rows, name_ids, scores, *others = (

@@ -21,8 +21,9 @@ from ..core.errors import UserError
 from ..core.files import json_sha256
 from ..core.lines import is_finite, reading
 from ..core.locks import hold
+from ..core.retrievers import SCORES
 from ..data.arrow import write_dataset
-from ..data.candidate_lists import SCORES, SCORES_SUFFIX
+from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.corpus import Mention
 from ..data.cuis import normalize_cui
 from ..data.mentions import FEEDBACK_PREFIX

@@ -27,7 +27,8 @@ from ..core.arrays import ranking
 from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, load_recipe, portable_locator
-from ..data.candidate_lists import SCORES, AnnotatedLists, CandidateLists
+from ..core.retrievers import SCORES
+from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
 from ..evaluation.outcomes import Outcomes

@@ -17,7 +17,8 @@ from ..core.arrays import list_sizes
 from ..core.caller import warn_caller
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..data.candidate_lists import SCORES, CandidateLists
+from ..core.retrievers import SCORES
+from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
 from ..hub.model_folder import calibration_files, save_copy, verify_parts
 from ..hub.publish import publish
@@ -139,10 +140,9 @@ class UMLSReranker:
                 are the scores of the retrievers that the model was calibrated with; a list that lacks one it weighs,
                 or has one far outside of what calibration saw, is decided without any of them. So is one that lacks
                 other inputs in a candidate: by the fallback model of what all of them have. ``retrieval_score``,
-                ``context_score`` and ``lexical_score`` are those of our own retrievers and count only in the lists
-                that `ConceptLinker.candidates` gives. ``semantic_types`` (ids or
-                names, [] if the dictionary has none) are the types of the concept, which may contradict the
-                mention's.
+                ``lexical_score`` and so on are those of our own retrievers and count only in the lists that
+                `ConceptLinker.candidates` gives. ``semantic_types`` (ids or names, [] if the dictionary has none) are
+                the types of the concept, which may contradict the mention's.
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.

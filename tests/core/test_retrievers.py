@@ -1,0 +1,84 @@
+"""What retrievers declare decides the stages of their indexes, and what their scores are made of."""
+
+import pytest
+
+from umls_reranker.calibration.inputs import inputs_of
+from umls_reranker.core.recipe import Recipe
+from umls_reranker.core.retrievers import RETRIEVERS, SCORES, RetrieverDeclaration, register
+from umls_reranker.core.stage_keys import planned_stages
+
+OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_precision"}
+
+
+class Other(RetrieverDeclaration):
+    name = "other"
+    help = "something else"
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """What a test registers is forgotten."""
+    for registry in (RETRIEVERS, SCORES):
+        monkeypatch.setitem(registry, "other", None)
+        del registry["other"]
+
+
+def plan(tmp_path, names, steps=5):
+    recipe = Recipe.from_values({"retrievers": names, "encoder_training_steps": steps, "global_batch_size": 64})
+    return planned_stages(recipe, tmp_path, {"MRCONSO": "1", "corpus": "2"}, None)
+
+
+@pytest.mark.parametrize("trained", [{"encoder"}, set()], ids=["trained", "not trained"])
+def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
+    stages = plan(tmp_path, ["nearest_mentions", "lexical", "context", "dense"], 5 if trained else 0)
+    made_from = {
+        "index": ({"index_factory", "index_training_sample"}, {"concepts", "vectors"} | trained),
+        "lexical": ({"schema_version"}, {"concepts"}),
+        "mention_index": (OF_ENCODER, {"concepts", "mentions"} | trained),
+    }
+    assert {name: ({*stages[name].settings}, {*stages[name].inputs}) for name in made_from} == made_from
+    order = ["vectors", "index", "lexical", "mention_index", "candidates", "pairs"]
+    assert [name for name in stages if name in order] == order
+    searched = {"index", "lexical", "mention_index", "mentions"}
+    assert {*stages["candidates"].inputs} == {*stages["pairs"].inputs} == searched
+
+
+def test_an_index_that_the_encoder_makes_depends_on_its_settings(tmp_path):
+    class OfEncoder(Other):
+        folder = "other_index"
+        inputs = ("encoder",)
+
+        @staticmethod
+        def settings(recipe):
+            return {"schema_version": 3}
+
+    register(OfEncoder)
+    stage = plan(tmp_path, ["dense", "other"], 0)["other_index"]
+    assert {*stage.settings} == OF_ENCODER | {"schema_version"} and stage.inputs == {}
+
+
+def test_a_score_of_a_retriever_that_reads_context_needs_context():
+    class InContext(Other):
+        reads_context = True
+        score_name = "other"
+
+    assert inputs_of(["retrieval", "context", "lexical"]) == [
+        *("retrieval_score", "context", "context_score", "lexical_score")
+    ]
+    register(InContext)
+    assert inputs_of(["other"]) == ["context", "other_score"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"name": "lexical"}, "the retriever lexical has the name 'lexical' already"),
+        ({"folder": "index"}, "the retriever dense has the folder 'index' already"),
+        ({"score_name": "context"}, "the retriever context has the score_name 'context' already"),
+        ({"inputs": ("concepts", "pairs")}, r"other: unknown inputs \['pairs'\]; choose from concepts, mentions"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(declared, message):
+    with pytest.raises(ValueError, match=message):
+        register(type("Declared", (Other,), declared))
+    assert "other" not in RETRIEVERS

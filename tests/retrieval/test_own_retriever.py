@@ -1,0 +1,93 @@
+"""A retriever is one module: what it declares is all that the rest of the package needs to know."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+
+from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.calibration.inputs import ALL_INPUTS
+from umls_reranker.core.arguments import IndexArguments
+from umls_reranker.core.recipe import make_parser
+from umls_reranker.core.retrievers import RETRIEVERS, SCORES
+from umls_reranker.core.stage_keys import key_of_lists
+
+pytest_plugins = ["pipeline_fixtures"]
+
+TOY = Path(__file__).with_name("first_letter.py")
+TESTS = TOY.parents[1]
+
+
+@pytest.fixture(scope="module")
+def registered():
+    importlib.import_module(TOY.stem)
+    yield
+    del RETRIEVERS["first_letter"], SCORES["first_letter"], sys.modules[TOY.stem]
+
+
+@pytest.fixture(scope="module")
+def run(registered, scripts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first_letter")
+    keys = {
+        "output_dir": folder,
+        "retrievers": ["dense", "first_letter"],
+        "max_steps": 10,
+        "features": ["cross_encoder", "retrieval", "first_letter", "exact_name"],
+    }
+
+    def run_script(name, **more):
+        script = TESTS.parent / "scripts" / f"{name}.py"
+        return scripts.run(TESTS / "with_module.py", TOY, script, scripts.recipe, **keys | more)
+
+    for script in ("prepare_data", "build_index", "mine_negatives", "train", "calibrate", "evaluate"):
+        outcome = run_script(script)
+        assert outcome.code == 0, outcome.err
+    return folder / "mini", run_script
+
+
+def test_the_file_is_short():
+    assert len(TOY.read_text().splitlines()) < 40
+
+
+def test_recipes_can_name_it(registered):
+    help_text = " ".join(make_parser("A test.", (IndexArguments,)).format_help().split())
+    assert "; first_letter: concepts with a name that has the mention's first letter [dense, context" in help_text
+
+
+def test_its_index_is_a_stage(run):
+    folder, run_script = run
+    assert run_script("build_index").skipped == ["vectors", "index", "first_letters", "candidates"]
+    manifest = json.loads((folder / "candidates" / "manifest.json").read_text())
+    assert {*manifest["inputs"]} == {"index", "first_letters", "mentions"}
+    assert {*manifest["summary"]["test"]["recall"]} == {"dense", "first_letter", "union"}
+
+
+def test_its_score_is_a_feature_that_counts_only_from_its_index(run):
+    folder, _ = run
+    reranker = UMLSReranker.from_pretrained(folder / "model")
+    weights = {model.name: {*model.fusion.weights} for model in reranker.calibration.models}
+    assert weights[ALL_INPUTS] == {"cross_encoder", "retrieval", "first_letter", "exact_name"}
+    assert weights["names"] == {"cross_encoder", "exact_name"}
+    row = load_from_disk(str(folder / "candidates"))["test"][0]
+    assert {*row["first_letter_scores"]} <= {0.0, 1.0}
+    columns = zip(row["names"], row["retrieval_scores"], row["first_letter_scores"], strict=True)
+    candidates = [{"name": name, "retrieval_score": dense, "first_letter_score": own} for name, dense, own in columns]
+    with pytest.warns(UserWarning, match="retrieval_score, first_letter_score: counted only in lists of"):
+        ranked = reranker.rerank("fever", candidates)
+    assert {item.inputs for item in ranked} != {ALL_INPUTS}
+
+
+def test_a_linker_answers_with_it_from_an_exported_index(run, tmp_path):
+    folder, run_script = run
+    outcome = run_script("export_index", index_folder=tmp_path / "index")
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {"concepts", "index", "first_letters", "encoder"}
+    linker = ConceptLinker.from_pretrained(folder / "model", tmp_path / "index", device="cpu", dtype="float32")
+    assert linker.retriever.index_key == linker.reranker.calibration.index_key == key_of_lists(folder)
+    (candidates,) = linker.candidates(linker.read(["fever"]))
+    assert {candidate["first_letter_score"] for candidate in candidates} == {0.0, 1.0}
+    linked = linker.link("fever", entity_type="Sign or Symptom")
+    assert len(linked) == len(candidates) and linked[0].inputs == "all"

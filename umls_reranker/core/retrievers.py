@@ -1,0 +1,84 @@
+"""What retrievers declare, and which ones there are.
+
+Choices and help of the recipe key `retrievers`, the stages of the indexes and their keys, the folders of a deployment,
+the scores of candidates and the features that they are follow from it. Those of the package are listed in
+`retrieval.retrievers`, two rooms above; ``umls_reranker/__init__.py`` registers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+__all__ = ["RETRIEVERS", "SCORES", "RetrieverDeclaration", "chosen_retrievers", "index_folders", "register"]
+
+# What an index can be built from.
+INPUTS = ("concepts", "mentions", "encoder", "vectors")
+
+
+class RetrieverDeclaration:
+    """What a retriever is called, what its index is built from, and what score it gives.
+
+    Attributes:
+        name: in the recipe key `retrievers`, and in figures of recall.
+        help: one line about it.
+        folder: of its index in a run, and the name of the stage that builds it; None: it has no index of its own.
+        inputs: what the index is built from, and built again if it changes: ``concepts`` (the dictionary),
+            ``mentions`` (of the training split), ``encoder`` (the bi-encoder), ``vectors`` (of the names).
+        reads_context: whether it searches for the mention in its text.
+        score_name: NAME of the key ``NAME_score`` of candidates and of the feature; None: it gives no scores.
+        score_help: one line about this feature.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    folder: ClassVar[str | None] = None
+    inputs: ClassVar[tuple[str, ...]] = ("concepts",)
+    reads_context: bool = False
+    score_name: ClassVar[str | None] = None
+    score_help: ClassVar[str] = ""
+
+    @staticmethod
+    def settings(recipe: Any) -> dict[str, Any]:
+        """What else decides the index: values of a `Recipe`, and the version of its files; JSON-able."""
+        return {}
+
+    @classmethod
+    def score_inputs(cls) -> tuple[str, ...]:
+        """What the feature is made of, as `calibration.inputs` names it."""
+        return (*(("context",) if cls.reads_context else ()), f"{cls.score_name}_score")
+
+
+# Name -> retriever, in the order of their lists in a union.
+RETRIEVERS: dict[str, type[RetrieverDeclaration]] = {}
+# Name of the score -> the retriever that gives it. Such scores count only with the key of the index.
+SCORES: dict[str, type[RetrieverDeclaration]] = {}
+
+
+def register(retriever: type[RetrieverDeclaration]) -> None:
+    """Add a retriever to those that recipes can name.
+
+    Raises:
+        ValueError: its name, folder or score is taken, or its index has an unknown input.
+    """
+    for former in RETRIEVERS.values():
+        for key in ("name", "folder", "score_name"):
+            value = getattr(retriever, key)
+            if value is not None and value == getattr(former, key):
+                raise ValueError(f"the retriever {former.name} has the {key} {value!r} already")
+    if unknown := {*retriever.inputs} - {*INPUTS}:
+        raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INPUTS)}")
+    RETRIEVERS[retriever.name] = retriever
+    if retriever.score_name is not None:
+        SCORES[retriever.score_name] = retriever
+
+
+def chosen_retrievers(names: Iterable[str]) -> list[type[RetrieverDeclaration]]:
+    """The retrievers of a recipe, in the order of `RETRIEVERS`."""
+    chosen = {*names}
+    return [retriever for name, retriever in RETRIEVERS.items() if name in chosen]
+
+
+def index_folders(names: Iterable[str]) -> list[str]:
+    """Folders of the indexes that a recipe's retrievers need."""
+    return [retriever.folder for retriever in chosen_retrievers(names) if retriever.folder is not None]

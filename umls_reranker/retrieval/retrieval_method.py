@@ -1,0 +1,148 @@
+"""What each retriever has to do, and what it is given for this.
+
+Heavy libraries are imported where they are used: what retrievers declare is known to every command.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.retrievers import RetrieverDeclaration
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
+    from ..data.concepts import ConceptTable
+    from ..models.bi_encoder import BiEncoder
+    from .name_index import NameIndex
+
+__all__ = ["IndexSources", "Queries", "RetrievalMethod"]
+
+
+class Queries(NamedTuple):
+    """n distinct mentions to search for: strings, or mentions in their text if the retriever reads context.
+
+    Attributes:
+        texts: n strings.
+        contexts: n left and n right texts, if it reads context.
+        vectors: (n, dimension) float32, L2-normalized, by the bi-encoder.
+    """
+
+    texts: Sequence[str]
+    contexts: tuple[Sequence[str], Sequence[str]] | None
+    vectors: np.ndarray
+
+
+class IndexSources:
+    """The parts of a run or index folder that retrievers are built from or load; each is opened when first used.
+
+    Args:
+        run, encoder, index: sections of the recipe.
+
+    Attributes:
+        folder: the run or index folder.
+    """
+
+    def __init__(self, run: RunArguments, encoder: EncoderArguments, index: IndexArguments) -> None:
+        self.run, self.encoder_settings, self.index = run, encoder, index
+        self.folder: Path = run.run_dir
+
+    @cached_property
+    def concepts(self) -> ConceptTable:
+        """The dictionary."""
+        from ..data.concepts import ConceptTable
+
+        return ConceptTable.load(self.folder / "concepts")
+
+    @cached_property
+    def training_mentions(self) -> pa.Table:
+        """The columns ``mention``, ``left``, ``right`` and ``cui`` of the training split; only in a run folder."""
+        from ..core.stages import RunFolder
+
+        mentions = RunFolder(self.folder).splits("mentions")["train"]
+        return mentions.select_columns(["mention", "left", "right", "cui"]).with_format("arrow")[:]
+
+    @cached_property
+    def encoder(self) -> BiEncoder:
+        """The bi-encoder, on its device."""
+        from .index_encoder import load_encoder
+
+        return load_encoder(self.run, self.encoder_settings, self.index)
+
+    @cached_property
+    def names(self) -> NameIndex:
+        """The dense index; an approximate one is read once from start to end, as searches use its pages in any order.
+
+        Raises:
+            UserError: it is missing, or cannot be read.
+        """
+        from ..core.stage_keys import EXACT_INDEX
+        from .faiss_index import read_ahead
+        from .name_index import FAISS_FILE, NameIndex
+
+        names = NameIndex.load(self.folder / "index", self.index.index_parameters or "")
+        if self.index.index_factory != EXACT_INDEX:
+            read_ahead(self.folder / "index" / FAISS_FILE)
+        return names
+
+
+class RetrievalMethod(RetrieverDeclaration, ABC):
+    """A retriever: what it declares, and how its index is built, loaded and searched."""
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+        """Build the index, if it has a `folder`.
+
+        Args:
+            path: existing folder to write into.
+            fingerprint: of everything the index depends on.
+
+        Returns:
+            how much it holds, such as ``{"names": 107_379}``.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def load(cls, sources: IndexSources, path: Path) -> RetrievalMethod:
+        """Open the index.
+
+        Args:
+            path: its folder; `sources.folder` if it has none of its own.
+
+        Raises:
+            UserError: a part is missing or cannot be read.
+        """
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        """Refuse concepts or an encoder other than those of the index, if it can tell.
+
+        Raises:
+            UserError: they differ (named).
+        """
+
+    @abstractmethod
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        """The k concepts nearest to each of n queries, best first.
+
+        Returns:
+            (n, k) concept rows, distinct within a query, padded with -1; fewer columns if there are fewer concepts.
+        """
+
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        """Scores of given concepts, if it has a `score_name`; higher is better.
+
+        Args:
+            rows: (m, k) concept rows, padded with -1.
+            owners: (m,) the number of the query of each list of rows.
+
+        Returns:
+            (m, k) float32, padded with -inf.
+        """
+        raise NotImplementedError

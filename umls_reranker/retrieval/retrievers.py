@@ -1,0 +1,166 @@
+"""The retrievers of the package. A further one is a module of its own and a line in `OWN_RETRIEVERS`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..core.errors import UserError
+from .retrieval_method import IndexSources, Queries, RetrievalMethod
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..core.recipe import Recipe
+    from ..data.concepts import ConceptTable
+    from ..models.bi_encoder import BiEncoder
+    from .lexical_index import LexicalIndex
+    from .mention_index import MentionIndex
+    from .name_index import NameIndex
+
+__all__ = ["OWN_RETRIEVERS", "Context", "Dense", "Lexical", "NearestMentions"]
+
+
+class Dense(RetrievalMethod):
+    """By the vector of the mention. Every candidate's name and cosine come from its index."""
+
+    name = "dense"
+    help = "nearest vectors of the mention"
+    folder: ClassVar[str | None] = "index"
+    inputs = ("concepts", "encoder", "vectors")
+    score_name = "retrieval"
+    score_help = "cosine of mention and name in the dense index"
+
+    def __init__(self, index: NameIndex) -> None:
+        self.index = index
+
+    @staticmethod
+    def settings(recipe: Recipe) -> dict[str, Any]:
+        from ..core.stage_keys import EXACT_INDEX
+
+        exact = recipe.index.index_factory == EXACT_INDEX
+        return {
+            "index_factory": recipe.index.index_factory,
+            "index_training_sample": None if exact else recipe.index.index_training_sample,
+        }
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+        from .name_index import NameIndex
+        from .name_vectors import NameVectors
+
+        vectors, settings = NameVectors(sources.folder / "vectors"), sources.index
+        index = NameIndex.build(
+            vectors,
+            path,
+            settings.index_factory,
+            settings.index_parameters or "",
+            training_sample=settings.index_training_sample,
+        )
+        return {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
+
+    @classmethod
+    def load(cls, sources: IndexSources, path: Path) -> Dense:
+        return cls(sources.names)
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        self.index.require(concepts, encoder)
+
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(queries.vectors, k).rows
+
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self.index.best_names(queries.vectors, rows, owners)[1]
+
+
+class Context(Dense):
+    """By the vector of the mention in its text, in the same index."""
+
+    name = "context"
+    help = "of the mention in its text, by an encoder trained for it"
+    folder = None
+    reads_context = True
+    score_name = "context"
+    score_help = "cosine of mention in context and name in the dense index"
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        super().require(concepts, encoder)
+        if not encoder.queries.context_tokens:
+            raise UserError(
+                "retrievers: context needs an encoder that reads it; set encoder_training_steps and run "
+                "umls-reranker train_encoder"
+            )
+
+
+class Lexical(RetrievalMethod):
+    """By character trigrams."""
+
+    name = "lexical"
+    help = "most similar names by character trigrams"
+    folder = "lexical"
+    score_name = "lexical"
+    score_help = "cosine of mention and name by character n-grams"
+
+    def __init__(self, index: LexicalIndex) -> None:
+        self.index = index
+
+    @staticmethod
+    def settings(recipe: Recipe) -> dict[str, Any]:
+        return {"schema_version": 2}
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+        from .lexical_index import LexicalIndex
+
+        return {"names": len(LexicalIndex.build(sources.concepts, path, fingerprint))}
+
+    @classmethod
+    def load(cls, sources: IndexSources, path: Path) -> Lexical:
+        from .lexical_index import LexicalIndex
+
+        return cls(LexicalIndex.load(path))
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        self.index.require(concepts)
+
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(queries.texts, k).rows
+
+    def score(self, queries: Queries, rows: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return self.index.score(queries.texts, rows, owners)
+
+
+class NearestMentions(RetrievalMethod):
+    """By the vectors of training mentions, in their texts if the encoder reads context."""
+
+    name = "nearest_mentions"
+    help = "concepts of the most similar training mentions"
+    folder = "mention_index"
+    inputs = ("concepts", "encoder", "mentions")
+
+    def __init__(self, index: MentionIndex) -> None:
+        self.index = index
+        self.reads_context = index.reads_context
+
+    @classmethod
+    def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
+        from .mention_index import MentionIndex
+
+        index = MentionIndex.build(sources.training_mentions, sources.concepts, sources.encoder, path)
+        return {"mentions": len(index)}
+
+    @classmethod
+    def load(cls, sources: IndexSources, path: Path) -> NearestMentions:
+        from .mention_index import MentionIndex
+
+        return cls(MentionIndex.load(path))
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        self.index.require(concepts, encoder)
+
+    def search(self, queries: Queries, k: int) -> np.ndarray:
+        return self.index.search(queries.vectors, k).rows
+
+
+# In the order of their lists in a union: of equal sums of ranks the concept in an earlier list wins.
+OWN_RETRIEVERS = (Dense, Context, Lexical, NearestMentions)
