@@ -21,7 +21,7 @@ SIMILAR_SIZES = 4.0
 # Share of the error probability that the second certificate gets; each further one gets half of the one before.
 LATER_SHARE = 0.05
 # For the outlook: a second confidence, numbers of documents, and draws of each.
-OTHER_CONFIDENCE, OUTLOOK_DOCUMENTS, OUTLOOK_DRAWS = 0.9, (200, 400, 800), 10
+OTHER_CONFIDENCE, OUTLOOK_DOCUMENTS, OUTLOOK_DRAWS = 0.9, (200, 400, 800), 8
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,8 @@ class _Search:
         correct: np.ndarray,
         documents: Sequence | np.ndarray | None,
         test: PrecisionTest,
-        size_power: float | None = None,
     ) -> _Search:
-        """Arguments as of `find_certificate`; `size_power` instead of the one that sizes ask for."""
+        """Arguments as of `find_certificate`."""
         scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
         index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
         ordered = np.sort(scores[~np.isnan(scores)])
@@ -206,7 +205,7 @@ class _Search:
         thresholds = GRID[places]
         expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
         widest = max((size for size, total in expected if total.sum() >= test.target * size.sum()), key=np.sum)
-        test = test.for_sizes(widest) if size_power is None else replace(test, size_power=size_power)
+        test = test.for_sizes(widest)
         effective = np.array([test.effective(size) for size, _ in expected])
         usable, lowest = effective >= test.needed, None
         if usable.any():
@@ -265,13 +264,11 @@ def outlook(
         shares[f"confidence {OTHER_CONFIDENCE:.2f}"] = search.accepted / len(scores)
     rng = np.random.default_rng(seed)
     for number in OUTLOOK_DOCUMENTS:
-        accepted, drawn_mentions, power = 0, 0, None
+        accepted, drawn_mentions = 0, 0
         for _ in range(OUTLOOK_DRAWS):
             drawn = [rows[document] for document in rng.integers(0, count, number)]
             own, places = np.concatenate(drawn), np.repeat(np.arange(number), list(map(len, drawn)))
-            search = _Search.of(scores[own], correct[own], places, test, power)
-            # Samples of one size have the same power, nearly, and choosing it takes the most time.
-            power = search.test.size_power
+            search = _Search.of(scores[own], correct[own], places, test)
             accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(own)
         shares[f"{number} documents"] = accepted / drawn_mentions
     return shares

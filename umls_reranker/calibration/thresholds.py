@@ -1,4 +1,4 @@
-"""Decision thresholds on calibrated probabilities: which candidates to accept, and which need no review.
+"""Decision thresholds on calibrated probabilities: which candidates to accept, and which are of the certified tier.
 
 A `ThresholdTable` holds three thresholds for every semantic type seen in the calibration split and its ancestors:
 
