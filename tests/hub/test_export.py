@@ -1,5 +1,7 @@
 """The network in ONNX: its logits are those of PyTorch, else it is refused; it is checked like every part."""
 
+import multiprocessing
+import os
 import sys
 
 import numpy as np
@@ -13,7 +15,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
 from umls_reranker.hub.model_folder import ONNX, WEIGHTS, model_files, verify_parts
-from umls_reranker.models.cross_encoder import score_lists
+from umls_reranker.models.cross_encoder import PairScorer, score_lists
 from umls_reranker.models.template import PairTemplate
 
 TEMPLATE = PairTemplate(32, context_tokens=4, mention_types=True)
@@ -133,6 +135,41 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
     assert len({one.rerank("cold", ["cough"], "T047", "a", "b")[0].logit for one in rerankers}) == 1
     with pytest.raises(UserError, match=r"model.safetensors is missing"):
         UMLSReranker.from_pretrained(copy)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=60).scorer
+    assert scorer.network.threads == 3
+    expected = score_lists(scorer, lists).logits
+
+    def work():
+        np.testing.assert_allclose(score_lists(scorer, lists).logits, expected, rtol=0, atol=1e-4)
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join(60)
+    child.kill()
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_a_model_calibrated_in_another_precision_is_exported_with_a_warning(copy, lists, monkeypatch):
+    info = verify_parts(copy) | {"precision": "bfloat16"}
+    monkeypatch.setattr(export, "verify_parts", lambda folder: info)
+    monkeypatch.setattr(
+        export, "_write_onnx", lambda folder, file, longest: file.write_bytes((copy / ONNX).read_bytes())
+    )
+    with pytest.warns(UserWarning, match="^this model was calibrated in bfloat16, .* scoring_precision: float32 for"):
+        export_onnx(copy, lists)
+
+
+@pytest.mark.parametrize(("name", "content"), [(ONNX, b"other"), ("tokenizer.json", b"{}")])
+def test_files_that_cannot_be_read_are_named_in_one_line(copy, name, content):
+    (copy / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"onnx/model.onnx or tokenizer.json cannot be read: [^\n]+$"):
+        PairScorer.from_folder(copy, TEMPLATE, backend="onnx")
 
 
 @pytest.mark.parametrize(

@@ -758,7 +758,7 @@ def test_saving_needs_a_folder(reranker, tmp_path, monkeypatch):
 def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "umls_reranker.serving.reranker.publish",
+        "umls_reranker.hub.publish.publish",
         lambda *arguments, **options: calls.append((arguments, options)) or "URL",
     )
     assert reranker.push_to_hub("org/name", "v1", token="t") == "URL"

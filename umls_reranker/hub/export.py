@@ -42,13 +42,23 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     Returns:
         How many pairs were compared, and the largest difference of their logits.
 
+    Warns:
+        UserWarning: the calibrator was fitted on logits of another precision than float32.
+
     Raises:
         UserError: logits differ by more than `MOST_APART`, or a library that exports is not installed.
     """
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
-    template = PairTemplate.from_dict(verify_parts(folder)["template"])
+    info = verify_parts(folder)
+    if info["precision"] != "float32":
+        warnings.warn(
+            f"this model was calibrated in {info['precision']}, and its logits in float32 differ by a few hundredths; "
+            "calibrate with scoring_precision: float32 for the certificate of what ONNX serves",
+            stacklevel=2,
+        )
+    template = PairTemplate.from_dict(info["template"])
     examples = lists.take(np.unique(np.linspace(0, len(lists) - 1, EXAMPLES).astype(int)))
     reference = PairScorer.from_folder(folder, template, "cpu", "float32")
     with changing(folder) as new:

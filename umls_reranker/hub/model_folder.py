@@ -231,7 +231,7 @@ def changing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def save_copy(source: Path, folder: Path, backend: str) -> Path:
+def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     """Write the parts of a model folder to another folder; returns that folder as given.
 
     Files that do not belong to a reranker stay. Parts of a former model are removed.

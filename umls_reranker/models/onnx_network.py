@@ -32,6 +32,8 @@ class OnnxNetwork:
     token_budget = 1_024
 
     def __init__(self, file: Path, pad_id: int) -> None:
+        # Which its builds for Windows send.
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
