@@ -119,6 +119,7 @@ def calibrate(recipe) -> None:
 
 def make(recipe, run, stage) -> None:
     from umls_reranker.calibration.fitting import fit_parts
+    from umls_reranker.calibration.history import note_on_certificate
     from umls_reranker.calibration.network_logits import NetworkLogits
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
@@ -149,6 +150,7 @@ def make(recipe, run, stage) -> None:
             concepts.hierarchy,
             recipe.run.seed,
             template.reads,
+            former_certificates(run, stage),
         )
         fitted |= corrections
         write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
@@ -169,6 +171,24 @@ def make(recipe, run, stage) -> None:
         print(f"candidates below a probability of {cut:g} by the other features are left unscored")
     for model in calibration.models[1:]:
         print(f"{model.name}: high confidence {model.thresholds.certificate}")
+    if contradicted := thresholds.contradicted:
+        print(f"in the tier high, calibration mentions of these types contradict it: {', '.join(contradicted)}")
+    if note := note_on_certificate(fitted["certified_by"]):
+        print(note)
+
+
+def former_certificates(run, stage):
+    """Of the run that was recalibrated, and of its recalibrations with other corrections."""
+    from umls_reranker.calibration.history import NO_CERTIFICATES, CertificateHistory
+    from umls_reranker.hub.model_folder import CALIBRATOR
+
+    if not (run.path / LINEAGE).is_file():
+        return NO_CERTIFICATES
+    if (run.path / "model" / CALIBRATOR).is_file():
+        former = CertificateHistory.from_list(read_json(run.path / "model" / CALIBRATOR)["certificates"])
+        # Fitted again from the same corrections, it is the same certificate.
+        return former.before() if stage.former()["key"] == stage.key else former
+    return CertificateHistory.from_list(read_json(run.path / LINEAGE)["former_certificates"])
 
 
 def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
@@ -195,7 +215,7 @@ def with_corrections(recipe, run, candidates, mentions, concepts) -> tuple:
     )
     facts = {"corrections": {"used": used, "certifying": certifying, "left_out": lost}}
     if (run.path / LINEAGE).is_file():
-        facts |= read_json(run.path / LINEAGE)
+        facts["recalibrated_from"] = read_json(run.path / LINEAGE)["recalibrated_from"]
     return rows, row_mentions, facts
 
 

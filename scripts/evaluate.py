@@ -30,6 +30,8 @@ def main() -> None:
 
 
 def make(recipe, run, stage) -> None:
+    from datasets import concatenate_datasets
+
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.relations import RelationTable
@@ -56,7 +58,7 @@ def make(recipe, run, stage) -> None:
             reranker.calibration,
             lists,
             pairs,
-            mentions["train"],
+            concatenate_datasets([mentions["train"], mentions["calibration"]]),
             mentions["calibration"],
             concepts,
             RelationTable.load(run.path / "concepts"),

@@ -44,7 +44,8 @@ def main() -> None:
     verify_parts(run.path / "model")
     new = run.path.parent / options.name
     shas = {f"{Path(part).stem}_sha256": file_sha256(run.path / "model" / part) for part in (CALIBRATOR, THRESHOLDS)}
-    lineage = {"recalibrated_from": {"run": run.path.name} | shas}
+    former = read_json(run.path / "model" / CALIBRATOR)["certificates"]
+    lineage = {"recalibrated_from": {"run": run.path.name} | shas, "former_certificates": former}
     if not new.exists():
         if recipe.run.dry_run:
             would_make("model", new / "model")

@@ -87,10 +87,19 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert "6 of them were drawn at random and count for certificates" in outcome.out
     assert fitted["mentions"] == len(load_from_disk(str(new / "candidates"))["calibration"]) + count
     assert fitted["recalibrated_from"]["run"] == "mini"
+    # The six are the documents of the second certificate; those of the first do not certify again.
+    documents = len(set(load_from_disk(str(finished.folder / "mentions"))["calibration"]["doc_id"]))
+    assert [len(hashes) for hashes in former["certificates"]] == [documents]
+    assert calibrator["certificates"][0] == former["certificates"][0]
+    assert fitted["certified_by"]["attempt"] == 2 and 0 < len(calibrator["certificates"][1]) <= 6
+    assert "certificate 2 of this model: it rests on the " in outcome.out
     fusions = [found["inputs"][0]["fusion"] for found in (former, calibrator)]
     assert fusions[0]["weights"] != fusions[1]["weights"]
     again = scripts.run("recalibrate", *words)
     assert (again.code, again.skipped) == (0, ["model"])
+    # Made again from the same corrections it is the same certificate; from others it is a third one.
+    scripts.run("recalibrate", *words, "--overwrite")
+    assert read_json(new / "model" / "calibrator.json")["certificates"] == calibrator["certificates"]
     # As after a second recalibration: the report is of the former model.
     shutil.copytree(finished.folder / "report", new / "report")
     assert_refused(scripts.run("validate", run_name="corrected"), "model/metrics.json is missing")

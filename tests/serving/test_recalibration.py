@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import sys
+from operator import itemgetter
 from types import SimpleNamespace
 
 import numpy as np
@@ -240,7 +241,10 @@ def test_options_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, cross_
 
 
 def test_few_documents_say_how_many_more_a_certificate_needs(tmp_path, monkeypatch, capsys, cross_encoder):
-    lists = write_lists(tmp_path / "own.jsonl", make_rows(60, 12))
+    rows = make_rows(60, 12)
+    for row in rows:
+        row["cui"] = max(row["candidates"], key=itemgetter("bm25_score"))["cui"]
+    lists = write_lists(tmp_path / "own.jsonl", rows)
     calibrate(monkeypatch, cross_encoder, "--lists", lists, "--output", tmp_path / "new", "--target_precision", 0.8)
     said = capsys.readouterr().out
     assert re.search(

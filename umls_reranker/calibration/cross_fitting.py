@@ -184,7 +184,8 @@ class CrossFitting:
             return chosen
         utility, _ = part.utilities(logits)
         # Those that are pruned are served with utilities that no weight changes.
-        pruned = np.expm1(log_sums(np.where(scored, -np.inf, utility), part.offsets))
+        # More than e^50 would overflow, and weighs no less.
+        pruned = np.expm1(np.minimum(log_sums(np.where(scored, -np.inf, utility), part.offsets), 50.0))
         whole = self._weights(self.names, inside, start.whole if start else chosen.whole, scored, pruned)
         return chosen._replace(whole=whole)
 

@@ -18,6 +18,7 @@ from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import default_features, features
 from .fusion import CANDIDATE_FEATURES
+from .history import NO_CERTIFICATES, CertificateHistory
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .network_logits import Unseen, unseen_inputs
 from .probabilities import Calibration, InputModel, Part, calibrated_scores, kept
@@ -39,8 +40,9 @@ __all__ = [
     "logits_as_decided",
 ]
 
-# Lists with types and a right concept, from which number on a model that reads types is fitted on these alone.
-FEWEST_TYPED = 100
+# Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
+# reads types, and those that are scored whole to choose the cut.
+FEWEST_GOLD = 100
 # To choose cuts, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
 WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
 # Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
@@ -74,6 +76,7 @@ def fit_with_counts(
     hierarchy: TypeHierarchy,
     seed: int,
     shown: Sequence[str] = (),
+    history: CertificateHistory = NO_CERTIFICATES,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
 
@@ -85,16 +88,20 @@ def fit_with_counts(
     Each fold has a cut of its own below which candidates are left unscored, chosen on the other folds; that of the
     served model is chosen on all. Lists of a sample of documents are scored whole to choose it, all others as far as
     some cut goes. Everything is fitted on lists as they are served. One certificate is computed of each model: the
-    best of several would promise more than it keeps.
+    best of several would promise more than it keeps. Documents of former certificates do not certify again.
+
+    The served model counts calibration mentions as well as training mentions. For a fit, the mentions of a fold are
+    not counted in its own features.
 
     Args:
         lists: the calibration split.
         score: asks the network about its candidates (`NetworkLogits`).
-        counts: of the training split.
+        counts: of the training split; those of `lists` are added.
         settings: the recipe's section.
         hierarchy: of the types, along which thresholds fall back.
         seed: of the folds of documents.
         shown: what the network reads (`PairTemplate.reads`).
+        history: the certificates of the versions that this one comes from.
 
     Returns:
         calibration, and what it was fitted on (for ``calibrator.json``).
@@ -105,11 +112,14 @@ def fit_with_counts(
     """
     names = default_features(lists) if settings.features is None else settings.features
     names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
-    columns, about = features(lists, counts) if names else ({}, {})
-    _check_features(names, columns)
     documents = lists.annotations.documents
     folds = document_folds(documents, seed)
-    sample = sampled_documents(documents, max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists))), seed)
+    columns, about, counts = _counted(lists, counts, folds) if names else ({}, {}, counts)
+    _check_features(names, columns)
+    certifies = lists.annotations.certifies & history.is_new(documents)
+    now_certified = history.after(documents[certifies].tolist())
+    rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
+    sample = sampled_documents(documents, rows, seed)
     shared: dict[tuple, CrossFitting] = {}
 
     def given(removed: tuple[str, ...]) -> _Fitting:
@@ -121,10 +131,11 @@ def fit_with_counts(
         if key in shared:
             return _Fitting(part, shared[key], hierarchy, seed, removed)
         lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
-        usable = ~lists_with_any(lacks, lists.offsets)
-        if np.count_nonzero(lists.annotations.gold[usable] >= 0) < FEWEST_TYPED:
+        usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
+        if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
             usable[:] = True
-        options = sample, settings.exhaustive
+        whole = sample if np.count_nonzero(has_gold & usable & sample) >= FEWEST_GOLD else np.ones(len(lists), bool)
+        options = whole, settings.exhaustive
         fusions = CrossFitting(part, partial(score, unseen), left, own, about, folds, usable, *options)
         fusions.fit()
         shared[key] = fusions
@@ -141,7 +152,6 @@ def fit_with_counts(
         complete, parts = np.empty(len(lists), bool), [part for part, _, _ in held_out]
         for _, inside, has_all in held_out:
             complete[inside] = has_all
-        complete &= lists.annotations.certifies
 
         scores = calibrated_scores(parts, np.where(kept(parts), fitting.fusions.logits, np.nan))
         first = best_candidates(scores.log_odds, lists.offsets)
@@ -154,12 +164,15 @@ def fit_with_counts(
             fitting.lists.types,
             hierarchy,
             groups=lists.annotations.documents,
-            complete=complete,
+            complete=complete & certifies,
             target_precision=settings.target_precision,
             confidence=settings.confidence,
+            attempt=len(now_certified.certificates),
+            has_outlook=not removed,
         )
         model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
         chosen[model.name] = {
+            "mentions_scored_whole": int(fitting.fusions.sample.sum()),
             "scored": float(np.isfinite(fitting.fusions.logits).mean()) if len(lists.owner) else 0.0,
             "cuts_of_folds": [part.model.cut for part in parts] if len(parts) > 1 else [],
         }
@@ -185,12 +198,39 @@ def fit_with_counts(
         "pairs": len(lists.labels),
         "positives": int(lists.labels.sum()),
         "thresholds_on_held_out_documents": held_out,
-        "mentions_scored_whole": len(lists) if settings.exhaustive else int(sample.sum()),
         "scoring": chosen,
+        "certified_by": {
+            "attempt": len(now_certified.certificates),
+            "documents": len(set(documents[certifies])),
+            "mentions": int(certifies.sum()),
+        },
     }
     if losses:
         fitted["cross_validated_losses"] = losses
-    return Calibration(list(models.values()), counts, ranges, lists.index_keys[0]), fitted
+    return Calibration(list(models.values()), counts, ranges, lists.index_keys[0], now_certified), fitted
+
+
+def _counted(
+    lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], StringCounts]:
+    """`features` by counts of training mentions and of calibration mentions of other folds, and the counts of all."""
+    if not folds.any():
+        return *features(lists, counts), counts
+    columns: dict[str, np.ndarray] = {}
+    about: dict[str, np.ndarray] = {}
+    for fold in range(folds.max() + 1):
+        inside = folds == fold
+        found = features(lists.take(inside), counts.plus(_counts_of(lists, ~inside)))
+        for joined, own, rows in zip((columns, about), found, (inside[lists.owner], inside), strict=True):
+            for name, column in own.items():
+                joined.setdefault(name, np.empty(len(rows)))[rows] = column
+    return columns, about, counts.plus(_counts_of(lists, np.ones(len(folds), bool)))
+
+
+def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
+    """Of mentions, (n,) bool, that have a gold concept."""
+    rows = zip(lists.mentions, lists.annotations.cuis, lists.types, inside, strict=True)
+    return StringCounts.fit((text, cui, types) for text, cui, types, is_counted in rows if is_counted and cui)
 
 
 def fit_fusion(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -11,51 +11,69 @@ import numpy as np
 
 from ..core.errors import UserError
 
-__all__ = ["CertificateHistory"]
+__all__ = ["NO_CERTIFICATES", "CertificateHistory", "note_on_certificate"]
 
 
 @dataclass(frozen=True)
 class CertificateHistory:
-    """The certificates of a model, granted or not.
+    """The certificates of a model and of the versions that it comes from, granted or not.
 
     Attributes:
-        attempts: their number, along the versions that came from one another.
-        documents: hashes of the ids of the documents in them.
+        certificates: for each, the oldest first, hashes of the ids of the documents that it rested on.
     """
 
-    attempts: int = 0
-    documents: frozenset[str] = frozenset()
+    certificates: tuple[frozenset[str], ...] = ()
 
     def is_new(self, documents: Iterable[str]) -> np.ndarray:
         """(n,) bool, which of n documents are in no certificate so far."""
-        return np.array([_hash(name) not in self.documents for name in documents], bool)
+        used = frozenset[str]().union(*self.certificates)
+        return np.array([_hash(name) not in used for name in documents], bool)
 
     def after(self, documents: Iterable[str]) -> CertificateHistory:
         """With one more certificate, which rests on these documents."""
-        return CertificateHistory(self.attempts + 1, self.documents | set(map(_hash, documents)))
+        return CertificateHistory((*self.certificates, frozenset(map(_hash, documents))))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON numbers, texts and lists only."""
-        return {"attempts": self.attempts, "documents": sorted(self.documents)}
+    def before(self) -> CertificateHistory:
+        """Without the last certificate."""
+        return CertificateHistory(self.certificates[:-1])
+
+    def to_list(self) -> list[list[str]]:
+        """For JSON."""
+        return [sorted(documents) for documents in self.certificates]
 
     @classmethod
-    def from_dict(cls, state: Any) -> CertificateHistory:
-        """Inverse of `to_dict`.
+    def from_list(cls, state: Any) -> CertificateHistory:
+        """Inverse of `to_list`.
 
         Raises:
             UserError: it is damaged.
         """
-        try:
-            attempts, documents = int(state["attempts"]), frozenset(map(str, state["documents"]))
-            if attempts < 0:
-                raise ValueError(f"{attempts} attempts")
-        except (KeyError, TypeError, ValueError) as error:
+        if not isinstance(state, list) or not all(isinstance(documents, list) for documents in state):
             raise UserError(
-                f"calibrator.json: certificates is missing or damaged ({error!r}); run umls-reranker calibrate again"
-            ) from None
-        return cls(attempts, documents)
+                "calibrator.json: certificates, which documents certified before, is missing or damaged; run "
+                "umls-reranker calibrate again"
+            )
+        return cls(tuple(frozenset(map(str, documents)) for documents in state))
+
+
+NO_CERTIFICATES = CertificateHistory()
+
+
+def note_on_certificate(certified_by: Mapping[str, int]) -> str:
+    """What a later certificate rested on, in words; empty for a first one.
+
+    Args:
+        certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.
+    """
+    if certified_by["attempt"] == 1:
+        return ""
+    attempt, documents = certified_by["attempt"], certified_by["documents"]
+    return (
+        f"certificate {attempt} of this model: it rests on {documents:,} documents that are new and drawn at random; "
+        "those of earlier certificates do not certify again, and what they certified is no longer served"
+    )
 
 
 def _hash(document: str) -> str:
-    # Sixteen digits: of a million documents two share a hash with probability 3e-8.
+    # Sixteen digits: two of a million documents share a hash with probability 3e-8.
     return blake2b(str(document).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

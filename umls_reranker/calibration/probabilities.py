@@ -25,6 +25,7 @@ from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, top_candidates
 from .features import features
 from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .history import NO_CERTIFICATES, CertificateHistory
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
 from .logistic import sigmoid
 from .score_maps import Calibrator
@@ -249,6 +250,7 @@ class Calibration:
         score_ranges: of the retrieval scores used, by name; scores outside count as missing.
         index_key: of the lists that it was fitted on (`CandidateLists.index_keys`); scores of our own retrievers count
             as missing where lists have another.
+        history: of its certificates; what decides does not read it.
     """
 
     def __init__(
@@ -257,11 +259,13 @@ class Calibration:
         counts: StringCounts | None = None,
         score_ranges: Mapping[str, ScoreRange] | None = None,
         index_key: str = "",
+        history: CertificateHistory = NO_CERTIFICATES,
     ) -> None:
         self.models = list(models) or [InputModel()]
         self.counts = StringCounts.fit([]) if counts is None else counts
         self.score_ranges = dict(score_ranges or {})
         self.index_key = index_key
+        self.history = history
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -342,7 +346,11 @@ class Calibration:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""
-        state: dict[str, Any] = {"index_key": self.index_key, "inputs": [model.to_dict() for model in self.models]}
+        state: dict[str, Any] = {
+            "index_key": self.index_key,
+            "inputs": [model.to_dict() for model in self.models],
+            "certificates": self.history.to_list(),
+        }
         if self.score_ranges:
             state["score_ranges"] = {name: found._asdict() for name, found in self.score_ranges.items()}
         return state
@@ -389,7 +397,8 @@ class Calibration:
                 "calibrator.json: index_key, which index its scores are of, is missing; run umls-reranker calibrate "
                 "again"
             )
-        return cls(models, StringCounts.load(folder / COUNTS_FILE) if fusion else None, score_ranges, key)
+        history = CertificateHistory.from_list(state.get("certificates"))
+        return cls(models, StringCounts.load(folder / COUNTS_FILE) if fusion else None, score_ranges, key, history)
 
 
 def _weighed(fusion: FeatureFusion, columns: Columns, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

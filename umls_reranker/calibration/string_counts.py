@@ -1,4 +1,4 @@
-"""Counts of strings and semantic types per concept in training, by 64-bit hash, without names."""
+"""Counts of strings and semantic types per concept in annotated mentions, by 64-bit hash, without names."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ class StringCounts:
                 counts["typed_concepts"][concept] += times
                 counts["typed_uses"][kind + concept] += times
         return cls({name: _sorted(found) for name, found in counts.items()})
+
+    def plus(self, others: StringCounts) -> StringCounts:
+        """The counts of both together."""
+        tables = {}
+        for name, columns in self._tables.items():
+            keys, counts = (np.concatenate(pair) for pair in zip(columns, others._tables[name], strict=True))
+            distinct, place = np.unique(keys, return_inverse=True)
+            tables[name] = distinct, np.bincount(place, counts, len(distinct)).astype(np.int64)
+        return StringCounts(tables)
 
     def __len__(self) -> int:
         """Number of distinct strings."""

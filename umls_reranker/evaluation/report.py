@@ -46,7 +46,7 @@ def build_report(
     calibration: Calibration,
     lists: AnnotatedLists,
     pairs: Dataset,
-    train_mentions: Dataset,
+    known_mentions: Dataset,
     calibration_mentions: Dataset,
     concepts: ConceptTable,
     relations: RelationTable,
@@ -61,7 +61,8 @@ def build_report(
         scorer, calibration: of the model, as `UMLSReranker` loads them.
         lists: candidate lists of the split, gold not injected.
         pairs: mined pairs of the split, for the pair metrics that training also reports.
-        train_mentions: for the string-frequency baseline and for what counts as seen.
+        known_mentions: of the training and calibration splits, which the model counts; for the string-frequency
+            baseline and for what counts as seen.
         calibration_mentions: wrong types are drawn from their types.
         concepts, relations: for the exact-match baseline and for near misses.
         split: name written into the report.
@@ -91,7 +92,7 @@ def build_report(
     pair_documents = documents[lists.owner]
     without = calibration.without_cross_encoder(lists)
     rankings = {} if without is None else {"features_without_cross_encoder": without}
-    systems = _systems(lists, decided, logits, rankings) | _baselines(lists, train_mentions, concepts)
+    systems = _systems(lists, decided, logits, rankings) | _baselines(lists, known_mentions, concepts)
     confidences = {"reranker": (outcomes.score, outcomes.correct)}
     if lists.scores:
         confidences["retriever"] = _retrieved_first(lists)
@@ -103,7 +104,7 @@ def build_report(
             f"{len(labels):,} candidates of {split} mentions, default threshold",
         ),
         "gain_over_retriever": lambda: _gain(outcomes, gold == 0, options),
-        "subsets": lambda: _subsets(outcomes, lists, systems, train_mentions, options),
+        "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, options),
         "coverage": lambda: {
             name: {
                 f"{precision:.2f}": coverage_at_precision(score, correct, precision, documents, **options)
@@ -224,10 +225,10 @@ def _systems(
     return ranked | {"retriever": (gold, None)}
 
 
-def _baselines(lists: AnnotatedLists, train_mentions: Dataset, concepts: ConceptTable) -> Systems:
+def _baselines(lists: AnnotatedLists, known_mentions: Dataset, concepts: ConceptTable) -> Systems:
     """Systems with one answer or none."""
     annotations, texts, cuis = lists.annotations, lists.mentions, lists.cuis.to_list()
-    frequency = StringFrequency.fit(zip(train_mentions["mention"][:], train_mentions["cui"][:], strict=True))
+    frequency = StringFrequency.fit(zip(known_mentions["mention"][:], known_mentions["cui"][:], strict=True))
     known = [text for text in lists.cuis.texts if text]
     rows = dict(zip(known, concepts.rows(known).tolist(), strict=True))
 
@@ -289,15 +290,15 @@ def _subsets(
     outcomes: Outcomes,
     lists: AnnotatedLists,
     systems: Systems,
-    train_mentions: Dataset,
+    known_mentions: Dataset,
     options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """acc@1 of every system over in-dictionary mentions, by whether training has seen the string or the concept.
+    """acc@1 of every system over in-dictionary mentions, by whether string and concept are among the known mentions.
 
     Under ``figures``, those of the reranker over all mentions of the part (`slice_figures`).
     """
-    strings = {normalize_name(text) for text in train_mentions["mention"][:]}
-    cuis = set(train_mentions["cui"][:])
+    strings = {normalize_name(text) for text in known_mentions["mention"][:]}
+    cuis = set(known_mentions["cui"][:])
     seen_string = np.array([normalize_name(text) in strings for text in lists.mentions])
     seen_cui = np.array([cui in cuis for cui in outcomes.gold])
     parts = {

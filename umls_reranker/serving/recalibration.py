@@ -17,6 +17,7 @@ from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
 from ..calibration.fitting import Score, fit_with_counts, logits_as_decided
 from ..calibration.fusion import CANDIDATE_FEATURES
+from ..calibration.history import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Unseen
 from ..calibration.probabilities import Calibration
@@ -35,6 +36,7 @@ from ..evaluation.report import decided_figures
 from ..hub.card import folder_card
 from ..hub.download import download
 from ..hub.model_folder import (
+    CALIBRATOR,
     CARD,
     MANIFEST,
     METRICS,
@@ -125,6 +127,13 @@ class SourceModel:
         """Its counts of training mentions."""
         return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
 
+    @property
+    def history(self) -> CertificateHistory:
+        """Certificates on lists like these; those of the training run's own lists are of another tier."""
+        if self.reranker is None or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]:
+            return NO_CERTIFICATES
+        return self.reranker.calibration.history
+
     def decide(self, lists: CandidateLists, score: Score) -> Decisions:
         """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
         if self.reranker is not None:
@@ -174,7 +183,9 @@ def recalibrate(
 
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
         part = lists.take(inside)
-        return fit_with_counts(part, within(inside), source.counts, settings, source.hierarchy, seed, shown)
+        return fit_with_counts(
+            part, within(inside), source.counts, settings, source.hierarchy, seed, shown, source.history
+        )
 
     def within(inside: np.ndarray) -> Score:
         rows = np.flatnonzero(inside[lists.owner])
@@ -276,6 +287,8 @@ def before_and_after(found: Recalibrated) -> str:
     for model in found.calibration.models:
         of_inputs = "" if model is full else f" with {model.name}"
         lines.append(f"high{of_inputs} from, by all documents: {model.thresholds.certificate}")
+    if note := note_on_certificate(found.fitted["certified_by"]):
+        lines.append(note)
     return "\n".join(lines)
 
 
