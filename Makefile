@@ -1,6 +1,6 @@
 # make quickstart   install, and run the full pipeline on the Human Phenotype Ontology (umls-reranker run quickstart)
 # make test         install what tests need, and run them on all cores
-# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, ONNX, OpenVINO, a browser; says what it leaves out
+# make test-extra   what takes long or needs more: an installed wheel, Spark, Ray, a browser; says what it leaves out
 # make test-lowest  the same tests on the lowest versions that setup.cfg allows; PYTHON=python3.10 for the lowest Python
 # make quality      check format, lint, types and who imports whom; make style mends the first two
 .PHONY: quickstart test test-extra test-lowest quality style clean
@@ -11,7 +11,7 @@ RECIPE ?= quickstart
 CODE = umls_reranker scripts tests benchmarks
 # A crashed process ends the tests at once: those left in its file would be waited for forever.
 PARALLEL = -n auto --dist loadfile --max-worker-restart 0
-EXTRAS = quickstart onnx openvino spark ray demo browser
+EXTRAS = quickstart spark ray demo browser
 
 quickstart: $(VENV)/.with-quickstart
 	$(VENV)/bin/umls-reranker run $(RECIPE)
@@ -26,7 +26,6 @@ test-extra: $(VENV)/.with-test
 			|| echo "cannot be installed here, its tests are left out: $$extra"; \
 	done
 	$(VENV)/bin/python -m pytest -rs -m extra --timeout 900 $(PARALLEL)
-	$(VENV)/bin/python -m pytest -rs tests/hub/test_export.py
 
 test-lowest: $(VENV)/.with-lowest
 	$(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(VENV)-lowest

@@ -30,7 +30,7 @@ def main() -> None:
     scorer, logits = reranker.scorer, torch.zeros(65_536)
     network = type(scorer.network)
     network.__call__ = lambda self, batch: logits[: len(batch.lengths)]
-    network.in_threads, scorer.token_budget = False, 1 << 30
+    network.threads, scorer.token_budget = 1, 1 << 30
     first, second = rows_of(options.run, options.mentions)
     size = len(first[0]["candidates"])
     bare = [row | {"candidates": [{"name": c["name"], "cui": c["cui"]} for c in row["candidates"]]} for row in first]

@@ -124,12 +124,12 @@ def agree(options, scorers, theirs) -> None:
 
 
 def lists(options) -> None:
-    """Whole lists in float32 and by each exported network: all scored, those that can win, and CrossEncoder.rank."""
+    """Whole lists in float32, by PyTorch and by an exported network: all scored, those that can win, and `rank`."""
     from overhead import rows_of
 
     from umls_reranker import UMLSReranker
     from umls_reranker.data.candidate_lists import CandidateLists
-    from umls_reranker.hub.model_folder import exported
+    from umls_reranker.hub.model_folder import ONNX
 
     rows, _ = rows_of(options.run, options.mentions)
     reranker, theirs = our_reranker(options, "float32"), their_encoder(options, "float32")
@@ -145,9 +145,9 @@ def lists(options) -> None:
         ]
     }
     model = options.run / "model"
-    rerankers = {"": reranker} | {
-        f", {backend}": UMLSReranker.from_pretrained(model, backend=backend) for backend in exported(model)
-    }
+    rerankers = {"": reranker}
+    if (model / ONNX).is_file():
+        rerankers[", onnx"] = UMLSReranker.from_pretrained(model, backend="onnx")
     for backend, one in rerankers.items():
         for ending, exhaustive in (("all scored", True), ("those that can win", False)):
             runs[f"rerank, {ending}{backend}"] = lambda one=one, exhaustive=exhaustive: [

@@ -49,7 +49,10 @@ def main() -> None:
             for context in arguments.context_tokens:
                 template = PairTemplate(max_length=64 + 2 * context, context_tokens=context)
                 template.prepare_tokenizer(tokenizer)
-                encoder, folder = PairEncoder(tokenizer, template), Path(scratch) / f"tokenized-{context}"
+                encoder, folder = (
+                    PairEncoder(tokenizer.backend_tokenizer, template),
+                    Path(scratch) / f"tokenized-{context}",
+                )
                 with PeakMemory() as memory:
                     start = time.perf_counter()
                     tokenized = tokenize_pairs(pairs, encoder, 1.0, folder)

@@ -105,7 +105,9 @@ def reranker_trainer(arguments, pairs, precision, scratch):
 
     template = PairTemplate(arguments.max_length)
     model, tokenizer = load_base_model(arguments.model, None, template)
-    dataset = tokenize_pairs(pairs, PairEncoder(tokenizer, template), weight_scale(pairs), scratch / "tokenized")
+    dataset = tokenize_pairs(
+        pairs, PairEncoder(tokenizer.backend_tokenizer, template), weight_scale(pairs), scratch / "tokenized"
+    )
     collator = PairCollator(tokenizer.pad_token_id, pad_to_multiple_of=1)
     settings = TrainingArguments(**shared_settings(arguments, precision, scratch), label_names=LABEL_NAMES)
     return timed(RerankerTrainer(model, settings, collator, train_dataset=dataset), arguments.steps)

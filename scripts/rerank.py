@@ -24,7 +24,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if there is one)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: the recipe's, or auto)")
-    parser.add_argument("--backend", help="torch, torch_compile, or one made by umls-reranker export (default: torch)")
+    parser.add_argument("--backend", help="torch, or onnx as umls-reranker export made it (default: torch)")
     parser.add_argument("--token_budget", type=int, help="tokens per forward pass (default: 1024, on a GPU 65536)")
     parser.add_argument("--accept_tier", help="lowest tier that is accepted: medium or high (default: medium)")
     parser.add_argument(

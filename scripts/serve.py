@@ -62,13 +62,15 @@ def main() -> None:
 
 def load(recipe):
     """The reranker, and the linker if the recipe names an index."""
-    from umls_reranker import ConceptLinker, UMLSReranker
+    from umls_reranker import UMLSReranker
 
     serving, linker = recipe.serving, None
     revision = serving.served_revision or None
     options = {"device": recipe.run.device, "dtype": recipe.run.scoring_precision}
     options |= {"backend": serving.backend, "token_budget": serving.token_budget, "accept_tier": serving.accept_tier}
     if serving.served_index:
+        from umls_reranker import ConceptLinker
+
         linker = ConceptLinker.from_pretrained(serving.served_model, serving.served_index, revision, **options)
         reranker = linker.reranker
     else:

@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -234,7 +233,9 @@ class Pairs:
     """Tokenized pairs in memory, as `TokenizedPairs` gives them."""
 
     def __init__(self, columns: dict[str, list], tokenizer: transformers.PreTrainedTokenizerBase) -> None:
-        self.encoded: EncodedPairs = PairEncoder(tokenizer, TEMPLATE).encode(columns["mention"], columns["name"])
+        self.encoded: EncodedPairs = PairEncoder(tokenizer.backend_tokenizer, TEMPLATE).encode(
+            columns["mention"], columns["name"]
+        )
         self.lengths, self.first_lengths = self.encoded.lengths, self.encoded.first_lengths
         self.labels = np.array(columns["label"], np.float32)
         weights = np.array(columns["weight"], np.float32)
@@ -447,14 +448,16 @@ def scoring(bench: Bench) -> Iterator[str]:
 
     def score(scorer: PairScorer, texts: tuple[list[str], list[str]], rounds: int = 2) -> float:
         def run() -> None:
-            scorer.encoder = PairEncoder(bench.tokenizer, TEMPLATE)  # it knows no text yet
+            scorer.encoder = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE)  # it knows no text yet
             scorer.score(*texts)
 
         return len(texts[0]) / bench.seconds(run, rounds)
 
-    encoded = PairEncoder(bench.tokenizer, TEMPLATE).encode(*texts)
+    encoded = PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts)
     tokens = encoded.lengths.mean()
-    alone = bench.seconds(lambda: PairEncoder(bench.tokenizer, TEMPLATE).encode(*texts).distinct(), 1)
+    alone = bench.seconds(
+        lambda: PairEncoder(bench.tokenizer.backend_tokenizer, TEMPLATE).encode(*texts).distinct(), 1
+    )
     yield header("scoring, tokenizing included", "precision", "pairs/s", "TFLOP/s", "share of peak", "peak memory, GB")
     for name in ("minilm", "bert-base"):
         network = bench.minilm() if name == "minilm" else bench.bert_base()
@@ -524,49 +527,20 @@ def one_mention(bench: Bench) -> Iterator[str]:
     mention, names = bench.columns["mention"][0], list(dict.fromkeys(bench.columns["name"]))[:32]
     texts = [mention] * len(names), names
     yield header("one mention, 32 candidates", "precision", "ms, median", "first call, s", "logits differ at most")
-    half = bench.precisions[-1]
-    runs = [(name, precision, "torch") for name in ("minilm", "bert-base") for precision in bench.precisions]
-    names_compiled = () if bench.options.quick else ("minilm", "bert-base")
-    compiled = [(name, half, "torch_compile") for name in names_compiled]
-    for name, precision, backend in runs + compiled:
-        scorer = bench.scorer(name, precision, backend=backend)
-        began = time.perf_counter()
-        scorer.score(*texts)
-        first = time.perf_counter() - began
-        if backend == "torch_compile":
-            scorer.score(*texts)  # the graph is recorded once it has run
-        taken = []
-        for _ in range(bench.sizes.repeats):
-            began = time.perf_counter()
-            logits = scorer.score(*texts).logits
-            taken.append(time.perf_counter() - began)
-        apart = np.abs(logits - bench.scorer(name, "float32").score(*texts).logits).max()
-        graphs = " by CUDA graphs" if bench.on_gpu and backend == "torch_compile" else f" by {backend}"
-        yield row(name + graphs, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
-        if backend == "torch_compile":
-            yield row(f"{name}{graphs}, in another thread", precision, in_thread(scorer, texts), "", "")
-    yield "" if compiled else "\nNot measured: the compiled model, which takes minutes on a processor."
-
-
-def in_thread(scorer: PairScorer, texts: tuple[list[str], list[str]]) -> str:
-    """How a thread of a server fares with a model that the main thread compiled: twelve sizes of lists."""
-    outcome = []
-
-    def work() -> None:
-        try:
-            for size in range(1, 13):
-                scorer.score(*(column[:size] for column in texts))
+    for name in ("minilm", "bert-base"):
+        expected = bench.scorer(name, "float32").score(*texts).logits
+        for precision in bench.precisions:
+            scorer = bench.scorer(name, precision)
             began = time.perf_counter()
             scorer.score(*texts)
-            outcome.append(f"{(time.perf_counter() - began) * 1e3:.2f}")
-        except Exception as error:
-            traceback.print_exc()
-            outcome.append(f"failed: {type(error).__name__}")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    return outcome[0]
+            first = time.perf_counter() - began
+            taken = []
+            for _ in range(bench.sizes.repeats):
+                began = time.perf_counter()
+                logits = scorer.score(*texts).logits
+                taken.append(time.perf_counter() - began)
+            apart = np.abs(logits - expected).max()
+            yield row(name, precision, f"{np.median(taken) * 1e3:.2f}", f"{first:.1f}", f"{apart:.1e}")
 
 
 def search(bench: Bench) -> Iterator[str]:

@@ -1,13 +1,22 @@
-"""Devices and precisions: what the machine lacks is refused in one line."""
+"""Devices, precisions and threads: what the machine lacks is refused in one line."""
 
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
-from umls_reranker.core.devices import resolve_device, resolve_precision, sharing_processes, work_alone
+from umls_reranker.core import devices
+from umls_reranker.core.devices import (
+    batch_mapper,
+    resolve_device,
+    resolve_precision,
+    sharing_processes,
+    work_alone,
+    worker_pool,
+)
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe
 
@@ -165,3 +174,28 @@ def test_the_scripts_share_their_shards_among_such_processes(monkeypatch, script
     names = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
     with pytest.raises(Asked, match="cpu"):
         names[function](Recipe.from_values({"device": "cpu"}), None, None)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(devices, "_pool", None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_of_the_pool_compute_alone_and_others_as_before(two_threads):
+    pool = worker_pool()
+    assert worker_pool() is pool
+    assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2
+    pool.shutdown()
+
+
+def test_one_thread_needs_no_pool(two_threads):
+    torch.set_num_threads(1)
+    assert worker_pool() is None
+    assert list(batch_mapper(torch.device("cpu"))(str, [1, 2])) == ["1", "2"]

@@ -214,11 +214,10 @@ def test_a_model_that_was_not_evaluated_is_not_published(hub, folder, name, scri
 
 
 def test_a_network_that_is_named_but_gone_is_not_published(hub, folder):
-    """The repo would lose it, and its backends.json name it still."""
+    """The repo would lose it, and its manifest name it still."""
     with changing(folder) as new:
         (new / "onnx").mkdir()
         (new / "onnx" / "model.onnx").write_bytes(b"network")
-        (new / "backends.json").write_text('{"schema_version": 1, "backends": {"onnx": {"is_recalibrated": false}}}')
     publish(folder, REPO, "v1.0.0")
     (folder / "onnx" / "model.onnx").unlink()
     assert "model.onnx is missing; umls-reranker export writes it" in refused(publish, folder, REPO, "v2.0.0")

@@ -1,11 +1,7 @@
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
-import torch
 
-from umls_reranker.models import batching
-from umls_reranker.models.batching import batch_mapper, length_batches, token_batches, worker_pool
+from umls_reranker.models.batching import length_batches, token_batches
 
 
 def test_batches_hold_each_row_once_within_the_budget():
@@ -61,28 +57,3 @@ def test_a_packed_row_over_the_budget_is_alone():
     assert token_batches(np.array([], dtype=int), token_budget=8) == []
     with pytest.raises(ValueError, match="at least 1"):
         token_batches(np.array([1]), 0)
-
-
-@pytest.fixture
-def two_threads(monkeypatch):
-    monkeypatch.setattr(batching, "_pool", None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_threads_of_the_pool_compute_alone_and_others_as_before(two_threads):
-    pool = worker_pool()
-    assert worker_pool() is pool
-    assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
-    assert torch.get_num_threads() == 2
-    with ThreadPoolExecutor(1) as other:
-        assert other.submit(torch.get_num_threads).result() == 2
-    pool.shutdown()
-
-
-def test_one_thread_needs_no_pool(two_threads):
-    torch.set_num_threads(1)
-    assert worker_pool() is None
-    assert list(batch_mapper(torch.device("cpu"))(str, [1, 2])) == ["1", "2"]

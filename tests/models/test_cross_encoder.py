@@ -12,8 +12,8 @@ import torch
 from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from umls_reranker.core import devices
 from umls_reranker.core.errors import UserError
-from umls_reranker.models import batching
 from umls_reranker.models import cross_encoder as scorer
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.networks import PackedBert
@@ -159,24 +159,6 @@ def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
     assert np.count_nonzero(logits == coarse) < 5
 
 
-def test_shapes_of_compiled_models_are_few_and_logits_the_same(model, pairs, expected, monkeypatch):
-    # Compilation itself is torch's affair; what is ours is the padding to shapes that recur.
-    shapes = set()
-
-    def compiled(network, **options):
-        assert options["dynamic"]
-        network.register_forward_pre_hook(
-            lambda _, args, inputs: shapes.add(tuple(inputs["input_ids"].shape)), with_kwargs=True
-        )
-        return network
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    scorer = load(model, backend="torch_compile", token_budget=100)
-    np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
-    assert scorer.backend == "torch_compile" and len(shapes) > 3
-    assert all(rows & (rows - 1) == 0 and width % 8 == 0 for rows, width in shapes)
-
-
 def test_many_threads_get_the_logits_of_one(model, pairs, expected):
     scorer = load(model)
     with ThreadPoolExecutor(8) as callers:
@@ -187,7 +169,7 @@ def test_many_threads_get_the_logits_of_one(model, pairs, expected):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected, monkeypatch):
-    monkeypatch.setattr(batching, "_pool", None)
+    monkeypatch.setattr(devices, "_pool", None)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -204,7 +186,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected,
         child.join()
         assert child.exitcode == 0
     finally:
-        batching._pool.shutdown()
+        devices._pool.shutdown()
         torch.set_num_threads(before)
 
 

@@ -21,7 +21,7 @@ OWN_CLASSES = {
     "tokenizer_config.json": {"AutoTokenizer": ["own.BertTokenizer", "own.BertTokenizer"]},
 }
 LOADERS = {
-    "reranker": lambda folder: PairScorer.from_folder(folder, PairTemplate(32), "cpu", backend="torch_compile"),
+    "reranker": lambda folder: PairScorer.from_folder(folder, PairTemplate(32), "cpu"),
     "base model": lambda folder: load_base_model(str(folder), None, PairTemplate(32)),
     "encoder": lambda folder: BiEncoder.from_pretrained(str(folder), device="cpu"),
 }

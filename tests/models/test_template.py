@@ -37,7 +37,7 @@ def listed(pairs):
 def make_encoder(tokenizer, *settings):
     template = PairTemplate(*settings)
     assert template.prepare_tokenizer(tokenizer) == 0
-    return PairEncoder(tokenizer, template)
+    return PairEncoder(tokenizer.backend_tokenizer, template)
 
 
 def random_texts(count, longest, seed):
@@ -161,7 +161,7 @@ def test_markers_become_single_tokens_that_are_saved(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     columns = (["m"], ["x"], ["a"], ["1"])
-    saved, again = PairEncoder(tokenizer, template).encode(*columns), PairEncoder(loaded, template).encode(*columns)
+    saved, again = (PairEncoder(one.backend_tokenizer, template).encode(*columns) for one in (tokenizer, loaded))
     assert saved.ids.tolist() == again.ids.tolist() and before in saved.ids
 
 
@@ -240,10 +240,10 @@ def test_pairs_that_the_limit_makes_equal_are_one_and_all_counted_as_cut(tokeniz
 def test_texts_are_tokenized_once_and_contexts_not_kept(tokenizer, monkeypatch):
     encoder = make_encoder(tokenizer, 24, 4)
     first = encoder.encode(["m", "m", "n"], ["x", "y", "m"], ["l"] * 3, ["r"] * 3)
-    read, tokenize = [], encoder.tokenizer.backend_tokenizer.encode_batch_fast
+    read, tokenize = [], encoder.tokenizer.encode_batch_fast
     watched = type(
         "Watched", (), {"encode_batch_fast": lambda _, texts, **kw: read.extend(texts) or tokenize(texts, **kw)}
     )
-    monkeypatch.setattr(encoder.tokenizer, "_tokenizer", watched())
+    monkeypatch.setattr(encoder, "tokenizer", watched())
     again = encoder.encode(["m", "m", "n"], ["x", "y", "z"], ["l"] * 3, ["r"] * 3)
     assert read == ["z", "l", "r"] and first.ids[:8].tolist() == again.ids[:8].tolist()

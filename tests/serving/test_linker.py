@@ -87,7 +87,7 @@ def test_candidates_of_the_linker_count_and_copies_of_them_do_not(finished, link
     assert {item.inputs for item in ours} == {"all"}
     with pytest.warns(UserWarning, match="retrieval_score: counted only in lists of ConceptLinker"):
         copied = linker.reranker.rerank(text, json.loads(json.dumps(items)), kind)
-    assert {item.inputs for item in copied} == {"no scores"}
+    assert {item.inputs for item in copied} == {"names and CUIs"}
 
 
 def test_a_service_trusts_the_scores_of_its_own_index(linker):
@@ -101,7 +101,7 @@ def test_a_service_trusts_the_scores_of_its_own_index(linker):
         (linked,) = client.post("/link", json={"mentions": [asked], "top": 99}).json()
         ranked = client.post("/rank", json={"mentions": sent}).json()
     assert {row["inputs"] for row in linked} == {"all"}
-    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"no scores"}] * 2
+    assert [{row["inputs"] for row in rows} for rows in ranked] == [{"names and CUIs"}] * 2
     assert "retrieval_score" not in json.dumps(client.get("/openapi.json").json())
 
 
@@ -248,7 +248,7 @@ def test_what_does_not_belong_together_is_refused(finished, linker, tmp_path):
     ):
         other = ConceptLinker.from_pretrained(model, tmp_path / "mixed", device="cpu")
     with pytest.warns(UserWarning, match="retrieval_score: of another index than the model was calibrated with"):
-        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"no scores"}
+        assert {item.inputs for item in other.link("renal failure", entity_type="T047")} == {"names and CUIs"}
     (model / "recipe.yaml").unlink()
     assert "recipe.yaml is missing" in refused(finished.folder)
 

@@ -17,7 +17,7 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, Drift, drift_of, spent
+from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, Drift, chi_square_tail, drift_of, spent
 from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
 from umls_reranker.serving.monitoring.labelled import LabelledAnswers
 from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
@@ -255,6 +255,15 @@ def test_independent_mentions_have_the_textbook_test():
     expected = chi2_contingency(np.stack([counts.counts, window]))
     found = drift_of(Distribution(counts.cells, counts.counts, 1.0, 3.0), window)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+@pytest.mark.parametrize("degrees", [0.05, 1.0, 2.7, 80.0, 5000.0])
+def test_the_chi_square_tail_is_that_of_scipy(degrees):
+    from scipy.stats import chi2
+
+    for x in (0.0, 1e-9, 0.5, 3.0, 50.0, 82.0, 300.0, 4900.0, 5300.0):
+        expected = chi2.sf(x, degrees)
+        assert chi_square_tail(x, degrees) == pytest.approx(expected, rel=1e-10, abs=1e-14)
 
 
 def test_documents_of_one_mind_count_once():

@@ -562,7 +562,7 @@ def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
     for items, remedy in (*told, (RetrievedList(given, "another"), other)):
         with pytest.warns(UserWarning) as caught:
             found = reranker.rerank("cold", items, DISEASE, "a ", "")
-        assert [item[1:] for item in found] == [item[1:] for item in bare] and found[0].inputs == "no scores"
+        assert [item[1:] for item in found] == [item[1:] for item in bare] and found[0].inputs == "names and CUIs"
         assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); decided" in str(caught[0].message)
         assert remedy in str(caught[0].message) and found[0].tier == "medium"
 
@@ -585,7 +585,7 @@ def test_mentions_of_users_and_of_the_index_share_a_batch_and_nothing_else():
     with MicroBatcher(reranker, deadline_ms=1e4, max_mentions=2) as batcher, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         calls = [batcher.submit("cold", items, DISEASE, "a ") for items in ([FULL], RetrievedList([FULL], "ours"))]
-        assert [call.result()[0].inputs for call in calls] == ["no scores", "all"]
+        assert [call.result()[0].inputs for call in calls] == ["names and CUIs", "all"]
     assert len(reranker.scorer.calls) == 1
 
 
@@ -758,7 +758,7 @@ def test_saving_needs_a_folder(reranker, tmp_path, monkeypatch):
 def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "umls_reranker.serving.reranker.publish",
+        "umls_reranker.hub.publish.publish",
         lambda *arguments, **options: calls.append((arguments, options)) or "URL",
     )
     assert reranker.push_to_hub("org/name", "v1", token="t") == "URL"

@@ -1,18 +1,24 @@
 """umls-reranker serve as users start it: real requests over loopback, and a shutdown that answers them all."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from configparser import ConfigParser
 from pathlib import Path
 
 import httpx
 import pytest
+from list_fixtures import make_lists
+from packaging.requirements import Requirement
 from tiny_reranker import tiny_reranker
 
-from umls_reranker import ConceptLinker
+from umls_reranker import ConceptLinker, UMLSReranker
+from umls_reranker.hub.export import export_onnx
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -20,12 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["common cold", "cold temperature", "renal failure"]
 
 
-class Service:
-    """A running umls-reranker serve on a free port of 127.0.0.1."""
+def search_path(*folders):
+    return os.pathsep.join(map(str, filter(None, (*folders, ROOT, os.environ.get("PYTHONPATH")))))
 
-    def __init__(self, recipe, **keys):
+
+class Service:
+    """A running umls-reranker serve on a free port of 127.0.0.1; `path` is searched for modules first."""
+
+    def __init__(self, recipe, path="", **keys):
         words = [str(word) for key, value in {"port": 0, **keys}.items() for word in (f"--{key}", value)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": search_path(path), "PYTHONUNBUFFERED": "1"}
         command = [sys.executable, ROOT / "scripts" / "serve.py", recipe, *words]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines = []
@@ -131,3 +141,69 @@ def test_a_model_is_served_without_a_recipe(scripts, tmp_path):
     assert done.code == 0 and f"would serve {model} on 127.0.0.1:8123" in done.out + done.err
     none = scripts.run("serve", tmp_path / "none", dry_run=True)
     assert none.code == 2 and "neither a local folder nor a Hub repo" in none.errors[0]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model folder with its network in ONNX, and without weights of PyTorch."""
+    folder = tiny_reranker(tmp_path_factory.mktemp("onnx") / "model")
+    export_onnx(folder, make_lists(["cold", "failure"], [NAMES, NAMES]))
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory):
+    """A folder of modules that hides what the guide's list for images leaves out of the package's requirements."""
+    guide = (ROOT / "docs" / "INTEGRATION_GUIDE.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^    pip install (fastapi .*)$", guide, re.MULTILINE)
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = {Requirement(line).name for line in config["options"]["install_requires"].split("\n")[1:]}
+    modules = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
+    hidden = {modules.get(name, name) for name in required - set(listed.split())} | {"pandas", "sentence_transformers"}
+    assert {"torch", "transformers", "datasets", "accelerate", "scipy"} <= hidden
+    folder = tmp_path_factory.mktemp("hidden")
+    # What Python's import reads as absent.
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({sorted(hidden)}))\n")
+    return folder
+
+
+RERANK = """
+import json, sys
+from umls_reranker import UMLSReranker
+try:
+    import torch
+except ModuleNotFoundError:
+    ranked = UMLSReranker.from_pretrained(sys.argv[1], backend="onnx").rerank("cold", sys.argv[2:], "T047")
+    print(json.dumps({item.name: item.cross_encoder_score for item in ranked}))
+"""
+
+
+def test_a_network_in_onnx_ranks_without_torch(exported, without_torch):
+    environment = os.environ | {"PYTHONPATH": search_path(without_torch)}
+    command = [sys.executable, "-c", RERANK, exported, *NAMES]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr
+    expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank("cold", NAMES, "T047")
+    assert json.loads(done.stdout) == {
+        item.name: pytest.approx(item.cross_encoder_score, abs=1e-6) for item in expected
+    }
+
+
+def test_a_network_in_onnx_is_served_without_torch(exported, without_torch):
+    service = Service(exported, without_torch, backend="onnx")
+    try:
+        with httpx.Client(base_url=service.url, timeout=60) as client:
+            mention = {"mention": "cold", "candidates": [{"name": name} for name in NAMES], "entity_type": "T047"}
+            rows = client.post("/rank", json={"mentions": [mention]}).json()[0]
+            expected = UMLSReranker.from_pretrained(exported, backend="onnx").rerank("cold", NAMES, "T047")
+            assert [(row["name"], row["tier"]) for row in rows] == [(item.name, item.tier) for item in expected]
+            scores = [item.cross_encoder_score for item in expected]
+            assert [row["score"] for row in rows] == pytest.approx(scores, abs=1e-6)
+            assert client.get("/info").json()["model_dtype"] == "float32"
+            assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 200
+        assert service.stop() == 0
+    finally:
+        service.process.kill()
+        service.process.wait(10)

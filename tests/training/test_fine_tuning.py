@@ -65,7 +65,7 @@ def training(**options):
 
 @pytest.fixture
 def encoder(model):
-    return PairEncoder(AutoTokenizer.from_pretrained(model), PairTemplate(32, 4))
+    return PairEncoder(AutoTokenizer.from_pretrained(model).backend_tokenizer, PairTemplate(32, 4))
 
 
 def assert_tokenized(rows, pairs, encoder, scale):

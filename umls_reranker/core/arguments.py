@@ -32,17 +32,8 @@ __all__ = [
     "recipe_key",
 ]
 
-# Exported backend -> its files in a model folder, where Optimum and sentence-transformers look for them.
-EXPORTED_FILES = {
-    "onnx": ("onnx/model.onnx",),
-    "onnx_int8": ("onnx/model_qint8_avx512_vnni.onnx",),
-    "openvino": ("openvino/openvino_model.xml", "openvino/openvino_model.bin"),
-    "openvino_int8": (
-        "openvino/openvino_model_qint8_quantized.xml",
-        "openvino/openvino_model_qint8_quantized.bin",
-    ),
-}
-BACKENDS = ("torch", "torch_compile", *EXPORTED_FILES)
+# Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for ONNX there, too.
+BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
 # By how much a new version may be worse than the former and count as as good.
 USUAL_MARGIN = 0.02
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -429,8 +420,8 @@ class ServingArguments:
     )
     backend: str = recipe_key(
         "torch",
-        f"torch, torch_compile, or an export by umls-reranker export: {', '.join(EXPORTED_FILES)}",
-        BACKENDS,
+        "torch, or onnx: the network that umls-reranker export made, served without torch",
+        tuple(BACKENDS),
     )
     token_budget: int | None = recipe_key(
         None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU", least=1

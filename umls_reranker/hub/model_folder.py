@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
-from ..core.arguments import EXPORTED_FILES
+from ..core.arguments import BACKENDS
 from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
@@ -49,18 +49,16 @@ __all__ = [
     "MANIFEST",
     "METRICS",
     "NETWORK",
+    "ONNX",
     "PARTS",
     "RECIPE",
     "REFERENCE",
-    "REGISTER",
     "RELIABILITY",
     "RISK_COVERAGE",
     "THRESHOLDS",
     "WEIGHTS",
-    "calibration_files",
     "changing",
     "copy_network",
-    "exported",
     "loaded_parts",
     "model_files",
     "model_recipe",
@@ -69,23 +67,14 @@ __all__ = [
     "verify_files",
     "verify_parts",
     "version_digits",
-    "write_calibration",
     "write_parts",
 ]
 
-MANIFEST, CARD, WEIGHTS = "reranker.json", "README.md", "model.safetensors"
+MANIFEST, CARD = "reranker.json", "README.md"
+WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
-# One entry per exported backend: whether it has its own calibrator, and its agreement with PyTorch.
-REGISTER = "backends.json"
-
-
-def _of_backend(part: str, backend: str) -> str:
-    """Name of a backend's own part."""
-    return part.replace(".json", f"_{backend}.json")
-
-
 # All parts of a model folder except MANIFEST and CARD, with the command that writes them.
 NETWORK = (
     "config.json",
@@ -99,21 +88,25 @@ NETWORK = (
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # Loading a model reads only the first two.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-NETWORKS_EXPORTED = tuple(name for names in EXPORTED_FILES.values() for name in names)
-RECALIBRATED = tuple(_of_backend(part, backend) for part in (CALIBRATOR, THRESHOLDS) for backend in EXPORTED_FILES)
 PARTS = {
     **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
     **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
-    **dict.fromkeys((REGISTER, *RECALIBRATED, *NETWORKS_EXPORTED), "umls-reranker export"),
+    ONNX: "umls-reranker export",
 }
 
-NEEDED_TO_LOAD = (MANIFEST, *NETWORK[:4], CALIBRATOR, THRESHOLDS, RECIPE)
+NEEDED_TO_LOAD = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATOR, THRESHOLDS, RECIPE)
 SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 6, THRESHOLDS: 4}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
-    """Names of the parts that a reranker loads with this backend."""
-    left_out = {*EVALUATED[2:], *NETWORKS_EXPORTED} - set(EXPORTED_FILES.get(backend, ()))
+    """Names of the parts that a reranker loads with this backend.
+
+    Raises:
+        UserError: the backend is unknown.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
+    left_out = {*EVALUATED[2:], *BACKENDS.values()} - {BACKENDS[backend]}
     return tuple(name for name in PARTS if name not in left_out)
 
 
@@ -122,25 +115,23 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
 
     Args:
         folder: the model folder.
-        backend: the network to load; parts of other backends are not read. None: check all existing parts.
+        backend: the network to load; that of the other is not read. None: torch, and all other parts that exist.
 
     Returns:
         The content of ``reranker.json``.
 
     Raises:
-        UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one.
+        UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one; or
+            the backend is unknown.
     """
-    folder = Path(folder)
+    folder, names = Path(folder), loaded_parts(backend or "torch")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
-    for name in NEEDED_TO_LOAD:
+    for name in (*NEEDED_TO_LOAD, BACKENDS[backend or "torch"]):
         _require(folder, name)
     listed = _read_manifest(folder)["sha256"]
-    if (folder / REGISTER).is_file():
-        verify_files(folder, [REGISTER])
-    for part, path in zip((CALIBRATOR, THRESHOLDS), calibration_files(folder, backend or "torch"), strict=True):
-        require_format(path, read_json(path), SCHEMA_VERSIONS[part], "calibrate")
-    names = loaded_parts(backend or "torch")
+    for part in (CALIBRATOR, THRESHOLDS):
+        require_format(folder / part, read_json(folder / part), SCHEMA_VERSIONS[part], "calibrate")
     if backend is None:
         names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
     unlisted = next((name for name in names if name not in listed and (folder / name).is_file()), None)
@@ -149,10 +140,9 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
             f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
             "parts from one revision"
         )
-    _check_header(folder / WEIGHTS)
-    return verify_files(
-        folder, [*(name for name in names if name in listed), *EXPORTED_FILES.get(backend or "torch", ())]
-    )
+    if WEIGHTS in names:
+        _check_header(folder / WEIGHTS)
+    return verify_files(folder, [name for name in names if name in listed])
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -241,16 +231,19 @@ def changing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def save_copy(source: Path, folder: Path) -> Path:
+def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
     """Write the parts of a model folder to another folder; returns that folder as given.
 
     Files that do not belong to a reranker stay. Parts of a former model are removed.
+
+    Args:
+        backend: whose network must be there; a download has only that one.
 
     Raises:
         UserError: the parts do not belong together, the folder cannot be written, or it holds other files with the
             names of parts.
     """
-    verify_parts(source)
+    verify_parts(source, backend)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
     target = Path(expanduser(folder)).resolve()
     if target == source.resolve():
@@ -311,7 +304,12 @@ def write_parts(
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
-    write_calibration(folder, calibration, fitted_on)
+    if calibration.models[0].fusion:
+        calibration.counts.save(folder / COUNTS_FILE)
+    content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
+    write_json(folder / CALIBRATOR, content)
+    thresholds = {model.name: model.thresholds for model in calibration.models}
+    write_json(folder / THRESHOLDS, thresholds_content(thresholds))
     (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
@@ -324,48 +322,6 @@ def write_parts(
         "dictionary": dictionary,
     }
     _write_manifest(folder, settings, {})
-
-
-def write_calibration(
-    folder: Path, calibration: Calibration, fitted_on: dict[str, Any], backend: str | None = None
-) -> None:
-    """Write calibrator.json, its counts, and thresholds.json.
-
-    Args:
-        fitted_on: split and counts.
-        backend: an exported one, if its scores differ from PyTorch's.
-    """
-    if calibration.models[0].fusion:
-        calibration.counts.save(folder / COUNTS_FILE)
-    content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
-    names = [_of_backend(part, backend) if backend else part for part in (CALIBRATOR, THRESHOLDS)]
-    thresholds = thresholds_content({model.name: model.thresholds for model in calibration.models})
-    for name, part in zip(names, (content, thresholds), strict=True):
-        write_json(folder / name, part)
-
-
-def calibration_files(folder: Path, backend: str) -> tuple[Path, Path]:
-    """Calibrator and thresholds for a backend: its own, or those of PyTorch if its scores do not differ.
-
-    Raises:
-        UserError: the backend was not exported.
-    """
-    names: tuple[str, ...] = (CALIBRATOR, THRESHOLDS)
-    if backend in EXPORTED_FILES:
-        known = exported(folder)
-        if backend not in known:
-            raise UserError(
-                f"{folder} holds no {backend} network (it has: {', '.join(known) or 'none but torch'}); "
-                f"make one with umls-reranker export RECIPE --backends {backend}"
-            )
-        if known[backend]["is_recalibrated"]:
-            names = tuple(_of_backend(part, backend) for part in names)
-    return folder / names[0], folder / names[1]
-
-
-def exported(folder: Path) -> dict[str, Any]:
-    """Exported backend -> its entry in ``backends.json``."""
-    return read_json(folder / REGISTER)["backends"] if (folder / REGISTER).is_file() else {}
 
 
 def _require(folder: Path, name: str) -> None:

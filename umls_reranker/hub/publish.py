@@ -13,14 +13,14 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from ..core.arguments import EXPORTED_FILES, USUAL_MARGIN
+from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
 from ..core.fetch import SIGN_IN, hub_calls, signed_in, without_password
 from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
-from .model_folder import CARD, MANIFEST, METRICS, PARTS, exported, published_files, verify_files, verify_parts
+from .model_folder import CARD, MANIFEST, METRICS, ONNX, PARTS, published_files, verify_files, verify_parts
 
 __all__ = ["find_outcomes", "publish"]
 
@@ -63,9 +63,9 @@ def publish(
             or not shown to be as good, or the Hub cannot be reached.
     """
     folder = Path(folder)
-    verify_parts(folder)
-    # A network that backends.json names may be missing where only another one is loaded.
-    verify_files(folder, [METRICS, *(name for backend in exported(folder) for name in EXPORTED_FILES[backend])])
+    listed = verify_parts(folder)["sha256"]
+    # What the manifest lists and torch does not load may be missing.
+    verify_files(folder, [name for name in (METRICS, ONNX) if name == METRICS or name in listed])
     _check_names(repo_id, tag)
     contents = published_files(folder)
     contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()

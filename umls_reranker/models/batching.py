@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
-import torch
 
-__all__ = ["batch_mapper", "length_batches", "token_batches", "worker_pool"]
+__all__ = ["length_batches", "token_batches"]
 
 
 def length_batches(lengths: np.ndarray, token_budget: int, max_batch: int = 1024) -> list[np.ndarray]:
@@ -59,59 +53,3 @@ def token_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
         batches.append(order[start:end])
         start, used = end, int(ends[end - 1])
     return batches
-
-
-def batch_mapper(device: torch.device) -> Callable:
-    """A `map` over batches; on a CPU with one thread per core, each computing whole batches.
-
-    PyTorch's threads split every matrix product and then wait for each other. If something else uses part of a core,
-    all of them wait, and encoding becomes ten times slower. Threads with whole batches do not wait.
-    """
-    pool = worker_pool() if device.type == "cpu" else None
-    return map if pool is None else pool.map
-
-
-def worker_pool() -> ThreadPoolExecutor | None:
-    """This process' threads for whole batches, each computing with one thread; None if PyTorch has only one.
-
-    Their number is the first ``torch.get_num_threads()`` above one.
-    """
-    global _pool
-    threads = torch.get_num_threads()
-    if threads == 1:
-        return None
-    with _pool_lock:
-        if _pool is None:
-            _pool = _started_pool(threads)
-        return _pool
-
-
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def _started_pool(threads: int) -> ThreadPoolExecutor:
-    all_started = threading.Barrier(threads)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        # The first call fixes a thread's number; a later one would take over the number set below.
-        torch.get_num_threads()
-        all_started.wait()
-
-    pool = ThreadPoolExecutor(threads, "batches", initializer=start)
-    for started in [pool.submit(int) for _ in range(threads)]:
-        started.result()
-    # The value that a thread sets is also the initial value of later threads.
-    torch.set_num_threads(threads)
-    return pool
-
-
-def _forget_pool() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
-
-
-# A forked process does not inherit the threads; Windows has no fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)

@@ -19,12 +19,12 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.devices import resolve_device, resolve_precision
+from ..core.devices import batch_mapper, resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import read_json
 from ..core.progress import progress
-from .batching import batch_mapper, length_batches, token_batches
+from .batching import length_batches, token_batches
 from .packed import PackedLayers, load_bert
 from .pretrained import load_body, load_pretrained, loading
 from .template import MARKERS

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-import transformers
 
-from ..core.arguments import BACKENDS, EXPORTED_FILES
 from ..core.arrays import RepeatedTexts
-from ..core.devices import resolve_device, resolve_precision
 from ..core.errors import UserError
 from ..core.progress import progress
-from .batching import batch_mapper, length_batches, token_batches
-from .networks import CompiledModel, Network, PackedBert, PaddedModel
-from .pretrained import load_model, load_pretrained
-from .runtimes import load_exported
+from .batching import length_batches, token_batches
 from .template import PairTemplate
 from .tokens import EncodedPairs, PairBatch, PairEncoder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from tokenizers import Tokenizer
 
     from ..data.candidate_lists import CandidateLists
 
-__all__ = ["PairScorer", "Scores", "score_lists"]
+__all__ = ["Network", "PairScorer", "Scores", "score_lists"]
 
 CHUNK_PAIRS = 65_536
-# Small batches fit a CPU's cache; a GPU needs many rows.
-TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64
+INSTALLED_BY = {"torch": "umls_reranker", "onnx": "umls_reranker[onnx]"}
 
 
 @dataclass
@@ -50,13 +42,42 @@ class Scores:
     truncated: int
 
 
+class Network(Protocol):
+    """Maps batches of pairs to logits; safe to call from several threads.
+
+    Attributes:
+        backend: torch or onnx.
+        precision: float32, bfloat16 or float16.
+        padded: whether a batch costs (longest pair x pairs) instead of its tokens.
+        token_budget: usual tokens per forward pass, padding included.
+        threads: how many batches `map` computes at a time.
+    """
+
+    backend: str
+    precision: str
+    padded: bool
+    token_budget: int
+
+    @property
+    def threads(self) -> int: ...
+
+    def __call__(self, batch: PairBatch) -> Any:
+        """Logits, (n,) float32, an array of the backend; a GPU computes them asynchronously."""
+
+    def map(self, forward: Callable[[np.ndarray], Any], batches: Sequence[np.ndarray]) -> Iterable[Any]:
+        """What `forward` gives for each batch, in order, several at a time."""
+
+    def collect(self, outputs: Sequence[Any]) -> np.ndarray:
+        """The logits of several batches, in order; waits for a GPU."""
+
+
 class PairScorer:
     """Scores pairs with a network of one logit; safe to use from several threads.
 
     Args:
         network: maps batches to logits.
         encoder: tokenizer and template.
-        token_budget: maximum tokens per forward pass, padding included; default 1,024 on a CPU, 65,536 on a GPU.
+        token_budget: maximum tokens per forward pass, padding included; default the network's.
 
     Raises:
         UserError: the budget is no whole number, or below 1.
@@ -65,8 +86,7 @@ class PairScorer:
     def __init__(self, network: Network, encoder: PairEncoder, token_budget: int | None = None) -> None:
         self.network = network
         self.encoder = encoder
-        usual = TOKEN_BUDGET.get(network.device.type, TOKEN_BUDGET["cuda"])
-        self.token_budget = usual if token_budget is None else token_budget
+        self.token_budget = network.token_budget if token_budget is None else token_budget
         if not isinstance(self.token_budget, int | np.integer) or self.token_budget < 1:
             raise UserError(
                 f"token_budget: {token_budget!r} must be a whole number, 1 or more; empty takes the usual one"
@@ -74,12 +94,12 @@ class PairScorer:
 
     @property
     def precision(self) -> str:
-        """Precision of the network: float32, bfloat16, float16 or int8."""
+        """Precision of the network: float32, bfloat16 or float16."""
         return self.network.precision
 
     @property
     def backend(self) -> str:
-        """Name of the backend (`BACKENDS`)."""
+        """Name of the backend: torch or onnx."""
         return self.network.backend
 
     @property
@@ -100,13 +120,9 @@ class PairScorer:
         """Load network and tokenizer from a local folder.
 
         Raises:
-            UserError: the folder holds no model for the backend, or it is corrupt or has more than one logit.
+            UserError: the backend is not installed, or the folder holds no valid model of one logit for it.
         """
-        try:
-            tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no loadable model: {error}") from None
-        network = load_network(Path(folder), tokenizer, device, precision, backend)
+        network, tokenizer = _load(Path(folder), device, precision, backend)
         return cls(network, PairEncoder(tokenizer, template), token_budget)
 
     def score(
@@ -141,56 +157,40 @@ class PairScorer:
                     scored(int(repeats[batch].sum()))
             # The GPU is waited for only after the next chunk is sent to it.
             if waiting is not None:
-                _collect(logits, *waiting)
+                self._collect(logits, *waiting)
             waiting = (part, rows, outputs)
         if waiting is not None:
-            _collect(logits, *waiting)
+            self._collect(logits, *waiting)
         if bar is not None:
             bar.close()
         if not np.isfinite(logits).all():
             raise UserError("the model gave scores that are not numbers; its weights are damaged or overflow float16")
         return Scores(logits, truncated)
 
-    def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def _run(self, pairs: EncodedPairs) -> Iterator[tuple[np.ndarray, Any]]:
         """Row numbers and logits of each batch of distinct pairs."""
-        lengths, budget = pairs.lengths, self.token_budget
-        # Asked for anew: a process forked from where the scorer was made has none of its threads.
-        mapper = batch_mapper(self.network.device) if self.network.in_threads else map
-        if mapper is not map:
+        lengths, budget, threads = pairs.lengths, self.token_budget, self.network.threads
+        if threads > 1:
             # A few pairs are divided among the cores.
-            share = -(-int(lengths.sum()) // torch.get_num_threads())
+            share = -(-int(lengths.sum()) // threads)
             budget = min(budget, max(share, LEAST_TOKENS))
         cut = length_batches if self.network.padded else token_batches
         batches = cut(lengths, budget)
 
-        def forward(batch: np.ndarray) -> torch.Tensor:
+        def forward(batch: np.ndarray) -> Any:
             return self.network(PairBatch.of(pairs, batch))
 
-        yield from zip(batches, (map if len(batches) == 1 else mapper)(forward, batches), strict=True)
+        mapper = map if len(batches) == 1 else self.network.map
+        yield from zip(batches, mapper(forward, batches), strict=True)
 
-
-def load_network(
-    folder: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    device: str | None = None,
-    precision: str | None = None,
-    backend: str = "torch",
-) -> Network:
-    """Load a network from a model folder.
-
-    Raises:
-        UserError: the backend is unknown, or the folder has no valid model of one logit for it.
-    """
-    if backend not in BACKENDS:
-        raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
-    if backend in EXPORTED_FILES:
-        return load_exported(folder, tokenizer, device, precision, backend)
-    place = resolve_device(device)
-    dtype = resolve_precision(precision, place, inference=True)
-    if backend == "torch_compile":
-        return CompiledModel(load_model(folder), tokenizer, place, dtype)
-    packed = PackedBert.from_folder(folder, place, dtype)
-    return packed or PaddedModel(load_model(folder), tokenizer, place, dtype)
+    def _collect(
+        self, logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, Any]]
+    ) -> None:
+        """Store the logits of a chunk; the only place that waits for a GPU."""
+        batches, computed = zip(*outputs, strict=True)
+        distinct = np.empty(sum(map(len, batches)), np.float32)
+        distinct[np.concatenate(batches)] = self.network.collect(computed)
+        logits[part] = distinct[rows]
 
 
 def score_lists(
@@ -220,11 +220,17 @@ def score_lists(
     )
 
 
-def _collect(
-    logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, torch.Tensor]]
-) -> None:
-    """Store the logits of a chunk; the only place that waits for a GPU."""
-    batches, tensors = zip(*outputs, strict=True)
-    distinct = np.empty(sum(map(len, batches)), np.float32)
-    distinct[np.concatenate(batches)] = torch.cat(tensors).cpu().numpy()
-    logits[part] = distinct[rows]
+def _load(folder: Path, device: str | None, precision: str | None, backend: str) -> tuple[Network, Tokenizer]:
+    # Each backend is imported only where it serves: the other one may not be installed.
+    try:
+        if backend == "onnx":
+            from .onnx_network import load_onnx
+
+            return load_onnx(folder, device, precision)
+        from .networks import load_network
+
+        return load_network(folder, device, precision)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"backend {backend} needs {error.name}, which is not installed: pip install '{INSTALLED_BY[backend]}'"
+        ) from None

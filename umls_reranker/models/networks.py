@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.devices import to_device
+from ..core.devices import batch_mapper, resolve_device, resolve_precision, to_device
 from ..core.errors import UserError
 from .packed import PackedLayers, load_bert
+from .pretrained import load_model, load_pretrained
 from .tokens import PairBatch
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["CompiledModel", "Network", "PackedBert", "PaddedModel", "input_names"]
+__all__ = ["PackedBert", "PaddedModel", "input_names", "load_network"]
+
+# Small batches fit a CPU's cache; a GPU needs many rows.
+TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 
 
-class Network(ABC):
-    """Maps batches of pairs to logits; safe to call from several threads.
+class TorchNetwork(ABC):
+    """A `Network` in PyTorch.
 
-    Attributes:
-        backend: one of `BACKENDS`.
-        device: where it computes.
-        precision: float32, bfloat16, float16 or int8.
-        padded: whether a batch costs (longest pair x pairs) instead of its tokens.
-        in_threads: whether a CPU is used best by several batches at a time, each in its own thread.
+    Args:
+        device: where to compute.
+        precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
+            come in steps of 0.03 and tie candidates that differ.
     """
 
-    backend: str
-    device: torch.device
-    precision: str
+    backend = "torch"
     padded: bool
-    in_threads: bool
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        self.device, self.precision = device, precision
+        self.token_budget = TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
 
     @abstractmethod
-    def __call__(self, batch: PairBatch) -> torch.Tensor:
-        """Logits, (n,) float32, on the device; asynchronous."""
+    def __call__(self, batch: PairBatch) -> Tensor: ...
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    def map(self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterable[Tensor]:
+        # Asked for anew: a process forked from where the network was loaded has none of its threads.
+        return batch_mapper(self.device)(forward, batches)
+
+    def collect(self, outputs: Sequence[Tensor]) -> np.ndarray:
+        return torch.cat(list(outputs)).cpu().numpy()
 
 
 def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -51,28 +66,24 @@ def input_names(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [*names, "token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else names
 
 
-class PackedBert(Network):
+class PackedBert(TorchNetwork):
     """A BERT of one logit with packed batches.
 
     Args:
         config: content of ``config.json``.
         weights: tensors by their names in `BertForSequenceClassification`.
-        device: where to compute.
-        precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
-            come in steps of 0.03 and tie candidates that differ.
+        device, precision: as for `TorchNetwork`.
 
     Raises:
         KeyError: a weight is missing.
     """
 
-    backend = "torch"
     padded = False
-    in_threads = True
 
     def __init__(
         self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, precision: str
     ) -> None:
-        self.device, self.precision = device, precision
+        super().__init__(device, precision)
         self.body = PackedLayers(config, weights, device, precision, prefix="bert.")
         dense, head = (
             tuple(weights[f"{name}.{part}"].to(device) for part in ("weight", "bias"))
@@ -101,25 +112,21 @@ class PackedBert(Network):
             return functional.linear(pooled.float(), *self.head).squeeze(-1)
 
 
-class PaddedModel(Network):
+class PaddedModel(TorchNetwork):
     """Any transformers model, called with padded batches.
 
     Args:
         model: with ``num_labels=1``.
         tokenizer: defines the padding token and whether the model uses token types.
-        device: where to compute.
-        precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
-            come in steps of 0.03 and tie candidates that differ.
+        device, precision: as for `TorchNetwork`.
     """
 
-    backend = "torch"
     padded = True
-    in_threads = True
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
     ) -> None:
-        self.device, self.precision = device, precision
+        super().__init__(device, precision)
         # transformers wraps `to`, so it seems to lack its first argument.
         self.model = model.to(device=device, dtype=getattr(torch, precision))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
@@ -127,38 +134,27 @@ class PaddedModel(Network):
         if precision != "float32":
             _keep_last_layer_in_float32(model)
 
-    def __call__(self, batch: PairBatch) -> torch.Tensor:
-        return self._logits(batch.padded(self._pad_id))
-
-    def _logits(self, arrays: dict[str, np.ndarray]) -> torch.Tensor:
+    def __call__(self, batch: PairBatch) -> Tensor:
+        arrays = batch.padded(self._pad_id)
         inputs = {name: to_device(arrays[name], self.device) for name in self._inputs}
         with torch.inference_mode():
             return self.model(**inputs).logits.squeeze(-1).float()
 
 
-class CompiledModel(PaddedModel):
-    """Like `PaddedModel`, compiled by ``torch.compile``, which needs a C++ compiler on a CPU.
+def load_network(folder: Path, device: str | None, precision: str | None) -> tuple[TorchNetwork, Tokenizer]:
+    """The network of a folder, as quick as there is one for it, and its tokenizer.
 
-    On a GPU every shape is recorded as a CUDA graph and replayed without launching single kernels. To limit the number
-    of shapes, rows are padded to powers of two and columns to multiples of eight.
+    Raises:
+        UserError: it holds no valid model of one logit.
     """
-
-    backend = "torch_compile"
-    in_threads = False
-
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
-    ) -> None:
-        super().__init__(model, tokenizer, device, precision)
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        # With fixed shapes, PyTorch would silently stop compiling from the ninth shape on.
-        self.model = torch.compile(self.model, dynamic=True, mode=mode)
-
-    def __call__(self, batch: PairBatch) -> torch.Tensor:
-        rows = len(batch.lengths)
-        arrays = batch.padded(self._pad_id, 1 << (rows - 1).bit_length(), -(-int(batch.lengths[0]) // 8) * 8)
-        # The next replay of the graph overwrites its output.
-        return self._logits(arrays)[:rows].clone()
+    try:
+        tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no loadable model: {error}") from None
+    place = resolve_device(device)
+    dtype = resolve_precision(precision, place, inference=True)
+    network = PackedBert.from_folder(folder, place, dtype)
+    return network or PaddedModel(load_model(folder), tokenizer, place, dtype), tokenizer.backend_tokenizer
 
 
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:

@@ -21,7 +21,7 @@ from ..core.memory import Memory
 from .template import PairTemplate
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from tokenizers import Tokenizer
 
 __all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "padded"]
 
@@ -92,26 +92,27 @@ class PairEncoder:
     """Turns mentions and names into ids with a fast tokenizer and a template; safe to use from several threads.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: of the model, in the tokenizers library; it no longer truncates or pads.
         template: shape of the input.
         kept_texts: maximum number of mentions and names whose ids are cached, about 250 bytes each.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: PairTemplate, kept_texts: int = KEPT_TEXTS
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, kept_texts: int = KEPT_TEXTS) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         head, middle, tail, first_middle = _special_layout(tokenizer)
         # Templates without context may name markers unknown to the tokenizer.
-        markers: Any = tokenizer.convert_tokens_to_ids(list(template.markers)) if template.context_tokens else []
+        names = template.markers if template.context_tokens else ()
+        markers = [token for name in names if (token := tokenizer.token_to_id(name)) is not None]
+        if len(markers) < len(names):
+            raise UserError(f"the tokenizer lacks a marker of the template: {' or '.join(names)}")
         self._budget = template.max_length - len(head) - len(middle) - len(tail) - len(markers)
         self._markers = [_bytes([token]) for token in markers]
         self._head, self._tail = _bytes(head), _bytes(tail)
         self._middle = _bytes(middle[:first_middle]), _bytes(middle[first_middle:])
-        # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
         self._kept = Memory(self.tokenize, kept_texts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +129,7 @@ class PairEncoder:
         # Do not tokenize many more characters than the kept ids can hold.
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
-        encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(read, add_special_tokens=False)
+        encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False)
         return [_bytes(text.ids) for text in encoded]
 
     def encode(
@@ -226,18 +227,17 @@ def _lengths(texts: Sequence[bytes]) -> np.ndarray:
     return np.fromiter(map(len, texts), np.int64, len(texts)) // 4
 
 
-def _special_layout(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int], int]:
+def _special_layout(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], int]:
     """Ids before, between and after the two texts of a pair, and how many of the middle ones are of type 0."""
-    probe = tokenizer.encode("a", add_special_tokens=False)
-    pair = tokenizer("a", "a")
-    ids, size = pair["input_ids"], len(probe)
+    probe = tokenizer.encode("a", add_special_tokens=False).ids
+    pair = tokenizer.encode("a", "a")
+    ids, size = pair.ids, len(probe)
     starts = [i for i in range(len(ids) - size + 1) if ids[i : i + size] == probe]
     if len(starts) != 2:
-        raise UserError(f"the tokenizer {type(tokenizer).__name__} joins text pairs in a way that is not supported")
+        raise UserError("the tokenizer joins text pairs in a way that is not supported")
     first, second = starts
     middle = ids[first + size : second]
-    token_types = pair.get("token_type_ids") or [0] * len(ids)
-    return ids[:first], middle, ids[second + size :], token_types[first + size : second].count(0)
+    return ids[:first], middle, ids[second + size :], pair.type_ids[first + size : second].count(0)
 
 
 def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..models.batching import batch_mapper
 from .concept_search import Candidates, NameGrouping, opened_index
 from .faiss_index import search_exactly
 from .queries import distinct_queries

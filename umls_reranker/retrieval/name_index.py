@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..core.devices import batch_mapper
 from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
-from ..models.batching import batch_mapper
 from .concept_search import Candidates, NameGrouping, opened_index
 from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters, write
 

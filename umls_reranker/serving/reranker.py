@@ -20,8 +20,7 @@ from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
-from ..hub.model_folder import calibration_files, save_copy, verify_parts
-from ..hub.publish import publish
+from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_parts
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
 from .monitoring.monitor import Monitor
@@ -96,8 +95,8 @@ class UMLSReranker:
                 on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
             cache_dir: folder for downloads; by default the Hub's cache.
-            backend: ``torch``, ``torch_compile``, or a network made by umls-reranker export: ``onnx``, ``onnx_int8``,
-                ``openvino``, ``openvino_int8``; it has its own calibrator if its scores differ.
+            backend: ``torch``, or ``onnx``, the same network as umls-reranker export made it: on a CPU in float32,
+                without importing torch.
             token_budget: maximum tokens per forward pass; default 1,024 on a CPU, 65,536 on a GPU.
             accept_tier: lowest tier accepted at rank 1: ``medium``, by the model's thresholds, or ``high``, only what
                 its certificate covers.
@@ -110,10 +109,9 @@ class UMLSReranker:
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
         info = verify_parts(folder, backend)
         template = PairTemplate.from_dict(info.get("template", {}))
-        calibrator, thresholds = calibration_files(folder, backend)
         return cls(
             PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
-            Calibration.load(read_json(calibrator), read_json(thresholds), folder),
+            Calibration.load(read_json(folder / CALIBRATOR), read_json(folder / THRESHOLDS), folder),
             folder,
             info,
             accept_tier,
@@ -273,10 +271,13 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
-        return save_copy(self.folder, Path(folder))
+        return save_copy(self.folder, Path(folder), self.scorer.backend)
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
         """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""
+        # Loading a model needs none of what publishing imports.
+        from ..hub.publish import publish
+
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:

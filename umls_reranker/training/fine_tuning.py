@@ -278,7 +278,7 @@ def fine_tune(
         freeze_lowest(network, training.frozen_layers)
     if arguments.optim_target_modules is not None:
         _try_target_modules(arguments, network)
-    encoder = PairEncoder(tokenizer, template)
+    encoder = PairEncoder(tokenizer.backend_tokenizer, template)
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
         dev_set = tokenize_pairs(pairs["dev"], encoder, scale, folder / "tokenized-dev")

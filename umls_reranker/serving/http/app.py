@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -19,7 +19,6 @@ from starlette.routing import Route
 from ...core.arguments import ServingArguments
 from ...core.version import __version__
 from ...hub.model_folder import WEIGHTS, version_digits
-from ..linker import ConceptLinker
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
 from .engine import Engine
@@ -27,6 +26,9 @@ from .limits import BodyLimit
 from .metrics import ServiceMetrics, Watch
 from .refusals import ErrorAnswer, Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
+
+if TYPE_CHECKING:
+    from ..linker import ConceptLinker
 
 __all__ = ["create_app", "served_version"]
 

@@ -6,18 +6,21 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
 
 from ...calibration.decisions import RankedCandidate
 from ...core.arguments import ServingArguments
 from ...core.errors import UserError
-from ..linker import ConceptLinker, LinkedConcept
 from ..reranker import UMLSReranker
 from .micro_batching import MicroBatcher
 from .refusals import Refusal, as_refusal
 from .requests import LinkRequest
+
+if TYPE_CHECKING:
+    # A service that does not link needs neither indexes nor encoder.
+    from ..linker import ConceptLinker, LinkedConcept
 
 __all__ = ["Engine"]
 
@@ -99,7 +102,7 @@ class Engine:
 
     def row(self, item: RankedCandidate | LinkedConcept) -> dict[str, Any]:
         """A row of ``/rank`` or ``/link``."""
-        if isinstance(item, LinkedConcept):
+        if not isinstance(item, RankedCandidate):
             return asdict(item)
         keys = ("cui", "name", "rank", "margin", "tier", "accepted", "inputs", "scored")
         return {key: getattr(item, key) for key in keys} | {"score": item.cross_encoder_score}
