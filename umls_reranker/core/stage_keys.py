@@ -109,6 +109,10 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
         settings["held_out_synonyms"] = {"seed": recipe.run.seed}
     concepts = run.stage("concepts", settings, _without(files, of_mentions))
     settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
+    # What was made of a corpus when it could only be PubTator stays up to date.
+    settings["mention_source"] = {"corpus": "pubtator"}.get(
+        recipe.mentions.mention_source, recipe.mentions.mention_source
+    )
     inputs = {name: files[name] for name in sorted(of_mentions)} | {"concepts": concepts.key}
     mentions = run.stage("mentions", settings, inputs)
     if recipe.mentions.candidate_lists:
