@@ -65,6 +65,11 @@ def test_the_sequence_does_not_start_where_too_few_documents_are_left():
     assert find_certificate(p, np.ones(258)).threshold == pytest.approx(0.94, abs=0.002)
 
 
+def test_a_target_that_no_score_expects_is_tested_all_the_same():
+    found = find_certificate(np.full(59, 0.99995), np.ones(59), target_precision=0.99999)
+    assert (found.threshold, found.even) == (None, None) and found.documents_needed > 200_000
+
+
 def test_a_score_on_a_threshold_reaches_it():
     found = find_certificate(np.full(59, GRID[100]), np.ones(59))
     assert (found.threshold, found.share) == (GRID[100], 1.0)

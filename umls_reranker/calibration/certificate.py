@@ -204,7 +204,8 @@ class _Search:
         _, places = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
         thresholds = GRID[places]
         expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
-        widest = max((size for size, total in expected if total.sum() >= test.target * size.sum()), key=np.sum)
+        likely = [size for size, total in expected if total.sum() >= test.target * size.sum()]
+        widest = likely[-1] if likely else np.empty(0, np.int64)
         test = test.for_sizes(widest)
         effective = np.array([test.effective(size) for size, _ in expected])
         usable, lowest = effective >= test.needed, None
