@@ -132,13 +132,11 @@ def find_certificate(
         attempt=attempt,
     )
     if search.lowest is not None:
-        size, right = search.observed[search.lowest]
-        share = size.sum() / max(1, len(scores))
         return replace(
             found,
             threshold=float(search.thresholds[search.lowest]),
-            share=float(share),
-            precision=float(right.sum() / size.sum()),
+            share=search.accepted / len(scores),
+            precision=float(search.observed[search.lowest][1].sum() / search.accepted),
         )
     test = replace(test, confidence=confidence_of(attempt + 1, confidence))
     # Of a lower target the sequence may start lower, but that must not ask for more documents.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,8 @@ def fit_with_counts(
     seed: int,
     shown: Sequence[str] = (),
     history: CertificateHistory = NO_CERTIFICATES,
+    *,
+    has_outlook: bool = True,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
 
@@ -102,6 +104,7 @@ def fit_with_counts(
         seed: of the folds of documents.
         shown: what the network reads (`PairTemplate.reads`).
         history: the certificates of the versions that this one comes from.
+        has_outlook: whether the certificate of all inputs has one (`outlook`); a fit that only measures needs none.
 
     Returns:
         calibration, and what it was fitted on (for ``calibrator.json``).
@@ -168,7 +171,7 @@ def fit_with_counts(
             target_precision=settings.target_precision,
             confidence=settings.confidence,
             attempt=len(now_certified.certificates),
-            has_outlook=not removed,
+            has_outlook=has_outlook and not removed,
         )
         model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
         chosen[model.name] = {
@@ -218,13 +221,14 @@ def _counted(
         return *features(lists, counts), counts
     columns: dict[str, np.ndarray] = {}
     about: dict[str, np.ndarray] = {}
-    for fold in range(folds.max() + 1):
-        inside = folds == fold
-        found = features(lists.take(inside), counts.plus(_counts_of(lists, ~inside)))
+    of_folds = [_counts_of(lists, folds == fold) for fold in range(folds.max() + 1)]
+    for fold in range(len(of_folds)):
+        inside, others = folds == fold, of_folds[:fold] + of_folds[fold + 1 :]
+        found = features(lists.take(inside), reduce(StringCounts.plus, others, counts))
         for joined, own, rows in zip((columns, about), found, (inside[lists.owner], inside), strict=True):
             for name, column in own.items():
                 joined.setdefault(name, np.empty(len(rows)))[rows] = column
-    return columns, about, counts.plus(_counts_of(lists, np.ones(len(folds), bool)))
+    return columns, about, reduce(StringCounts.plus, of_folds, counts)
 
 
 def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:

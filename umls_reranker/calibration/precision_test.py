@@ -95,7 +95,7 @@ class PrecisionTest:
         # How many documents are larger than those of a kind.
         larger = documents - np.cumsum(of_kind)
         drawn = [
-            rng.binomial(counts, min(chance[number - 1], 1.0) * np.clip(number - larger, 0, of_kind) / of_kind)
+            rng.binomial(counts, chance[number - 1] * np.clip(number - larger, 0, of_kind) / of_kind)
             for number in numbers
             if chance[number - 1] <= MOST_OFTEN_WRONG
         ]
@@ -115,14 +115,13 @@ class PrecisionTest:
     @property
     def needed(self) -> int:
         """The smallest number of documents of equal size that can pass, if all of their answers are correct."""
-        surplus, added = 1.0 - self.target, self.target - (1.0 - self.most_wrong)
-        if added <= 0:
+        if self._deficit <= 0:
             return 1
-        return int(np.ceil(round(np.log(1.0 - self.confidence) / -np.log1p(surplus / added), 9)))
+        odds = (1.0 - self.target) / self._deficit
+        return int(np.ceil(round(np.log(1.0 - self.confidence) / -np.log1p(odds), 9)))
 
     def added_size(self, size: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """(draws,) size of the added document, of draws with counts (draws, k) of documents of sizes (k,) or
-        (draws, k)."""
+        """(draws,) size of the added document, of draws with counts (draws, k) of documents of sizes (k,)."""
         largest = np.where(counts > 0, size, 0).max(axis=1, initial=0)
         if np.isinf(self.size_power):
             return largest

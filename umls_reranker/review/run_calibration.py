@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.files import fingerprint_path, read_json, remembered
 from ..core.script import should_run
 from ..core.stage_keys import key_of_lists, model_stage
-from ..core.stages import LINEAGE, RunFolder, Stage
+from ..core.stages import LINEAGE, RunFolder, Stage, read_manifest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from ..calibration.history import CertificateHistory
     from ..core.recipe import Recipe
     from ..data.concepts import ConceptTable
 
@@ -69,7 +70,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             concepts.hierarchy,
             recipe.run.seed,
             template.reads,
-            former_certificates(run, stage),
+            _former_certificates(run, stage),
         )
         fitted |= corrections
         write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
@@ -96,7 +97,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         print(note)
 
 
-def former_certificates(run, stage):
+def _former_certificates(run: RunFolder, stage: Stage) -> CertificateHistory:
     """Of the run that was recalibrated, and of its recalibrations with other corrections."""
     from ..calibration.history import NO_CERTIFICATES, CertificateHistory
     from ..hub.model_folder import CALIBRATOR
@@ -106,7 +107,7 @@ def former_certificates(run, stage):
     if (run.path / "model" / CALIBRATOR).is_file():
         former = CertificateHistory.from_list(read_json(run.path / "model" / CALIBRATOR)["certificates"])
         # Fitted again from the same corrections, it is the same certificate.
-        return former.before() if stage.former()["key"] == stage.key else former
+        return former.before() if read_manifest(run.path / "model")["key"] == stage.key else former
     return CertificateHistory.from_list(read_json(run.path / LINEAGE)["former_certificates"])
 
 

@@ -183,9 +183,9 @@ def recalibrate(
     network = NetworkLogits(source.scorer, lists, title, {(): scores.logits})
 
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
-        part = lists.take(inside)
+        options = settings, source.hierarchy, seed, shown, source.history
         return fit_with_counts(
-            part, within(inside), source.counts, settings, source.hierarchy, seed, shown, source.history
+            lists.take(inside), within(inside), source.counts, *options, has_outlook=bool(inside.all())
         )
 
     def within(inside: np.ndarray) -> Score:
