@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from mining_fixtures import Relations, Setup, make_mentions
 
-from umls_reranker.core.arguments import MiningArguments
-from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval.guards import GUARDS, ConceptGuards, SharedNames, above_ceiling
-from umls_reranker.retrieval.selection import MiningConfig, mining_config
+from umls_reranker.retrieval.false_negatives import FILTERS, ConceptFilters, SharedNames, above_ceiling
+from umls_reranker.retrieval.negatives import MiningConfig
 
 COLDS = {
     "C0000001": ("T3", ["common cold", "cold"]),
@@ -16,7 +14,7 @@ COLDS = {
     "C0000006": ("T4", ["coldness"]),
     "C0000007": ("T3", ["old age"]),
 }
-SEMANTIC_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
+NEAREST_ONLY = {"same_type_negatives": 0, "random_negatives": 0}
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +26,11 @@ def negatives(pairs):
     return set(pairs["cui"][1:])
 
 
-def test_the_first_guard_that_objects_is_the_reason(colds):
+def test_the_first_filter_that_drops_a_concept_is_the_reason(colds):
     relations = Relations({(0, 2): "PAR", (0, 3): "PAR", (0, 4): "SIB"})
-    guards = ConceptGuards(SharedNames(colds.concepts, np.array([0])), relations, ["PAR"])
-    reasons = guards.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))
-    assert [GUARDS[reason] if reason >= 0 else None for reason in reasons[0]] == [
+    filters = ConceptFilters(SharedNames(colds.concepts, np.array([0])), relations, ["PAR"])
+    reasons = filters.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))
+    assert [FILTERS[reason] if reason >= 0 else None for reason in reasons[0]] == [
         "gold_concept",
         None,
         "shared_name",
@@ -51,12 +49,12 @@ def test_related_concepts_are_dropped_from_all_kinds_of_negatives(colds, kinds, 
     left = {f"C000000{number}" for number in (2, 4, 5, 6, 7)} - {c for c, kind in related.items() if kind in kinds}
     assert negatives(pairs) == left
     assert report["relations"] == 3
-    assert report["dropped"]["related"]["semantic"] == dropped
+    assert report["dropped"]["related"]["nearest"] == dropped
     assert (report["dropped"]["related"]["type"] > 0) == ("CHD" in kinds)
     assert (report["dropped"]["related"]["random"] > 0) == bool(kinds)
 
 
-def test_without_relations_the_guard_has_nothing_to_do(colds):
+def test_without_relations_the_filter_has_nothing_to_do(colds):
     mentions = make_mentions([("cold", "C0000001", [])])
     _, expected_report, expected = colds.mine(mentions, MiningConfig(guard_relations=()))
     _, report, files = colds.mine(mentions, MiningConfig(), relations=Relations({}))
@@ -73,10 +71,10 @@ def test_negatives_above_the_ceiling_are_dropped_and_counted(colds):
     mentions = make_mentions([("cold sores", "C0000001", [])])
     mention, gold, near = colds.encoder.encode(["cold sores", "cold", "cold sore"])
     assert mention @ near > mention @ gold > 0
-    free, free_report, _ = colds.mine(mentions, MiningConfig(semantic_negatives=2, **SEMANTIC_ONLY))
+    free, free_report, _ = colds.mine(mentions, MiningConfig(semantic_negatives=2, **NEAREST_ONLY))
     assert "C0000004" in negatives(free)
-    assert free_report["dropped"]["ceiling"]["semantic"] == 0
-    config = MiningConfig(semantic_negatives=2, positive_aware_ceiling=1.0, **SEMANTIC_ONLY)
+    assert free_report["dropped"]["ceiling"]["nearest"] == 0
+    config = MiningConfig(semantic_negatives=2, positive_aware_ceiling=1.0, **NEAREST_ONLY)
     capped, report, _ = colds.mine(mentions, config)
     names = {cui: colds.concepts.names(int(colds.concepts.rows([cui])[0])) for cui in COLDS}
     best = {cui: max(mention @ vector for vector in colds.encoder.encode(names[cui])) for cui in COLDS}
@@ -84,10 +82,10 @@ def test_negatives_above_the_ceiling_are_dropped_and_counted(colds):
     # C0000003 has a name of the gold concept, which is asked first.
     allowed = sorted(COLDS.keys() - above - {"C0000001", "C0000003"}, key=lambda cui: -best[cui])
     assert negatives(capped) == set(allowed[:2])
-    assert report["dropped"]["ceiling"]["semantic"] == len(above - {"C0000003"}) > 0
+    assert report["dropped"]["ceiling"]["nearest"] == len(above - {"C0000003"}) > 0
 
 
-def test_where_guards_leave_too_few_more_concepts_are_searched(tmp_path):
+def test_where_filters_leave_too_few_more_concepts_are_searched(tmp_path):
     concepts = {f"C{number:07}": ("T2", [f"{number} {'x' * (number % 7)}"]) for number in range(60)}
     many = Setup(tmp_path, concepts)
     mentions = make_mentions([("17 xxx", "C0000017", []), ("40 xxxxx", "C0000040", []), ("3", "C0000003", [])])
@@ -96,10 +94,10 @@ def test_where_guards_leave_too_few_more_concepts_are_searched(tmp_path):
     near = {(17, row): "SY" for row in rows[0, :16] if row != 17} | {
         (40, row): "SY" for row in rows[1, :6] if row != 40
     }
-    config = MiningConfig(semantic_negatives=3, neighbors=8, **SEMANTIC_ONLY)
+    config = MiningConfig(semantic_negatives=3, neighbors=8, **NEAREST_ONLY)
     pairs, report, files = many.mine(mentions, config, relations=Relations(near))
     assert report["searched_deeper"] == {"16": 2, "32": 1}
-    assert report["semantic_missing"] == 0
+    assert report["nearest_missing"] == 0
     expected = [row for row in rows[0] if row != 17 and (17, row) not in near][:3]
     assert pairs["cui"][1:4] == [f"C{row:07}" for row in expected]
     for chunk in (1, 2):
@@ -112,25 +110,9 @@ def test_no_deeper_search_brings_up_what_is_not_there(tmp_path):
     relations = Relations({(0, row): "SY" for row in range(1, 40)})
     pairs, report, _ = many.mine(
         make_mentions([("heart 0", "C0000000", [])]),
-        MiningConfig(semantic_negatives=3, neighbors=4, **SEMANTIC_ONLY),
+        MiningConfig(semantic_negatives=3, neighbors=4, **NEAREST_ONLY),
         relations=relations,
     )
     assert len(pairs) == 1
     assert report["searched_deeper"] == {"8": 1, "16": 1}
-    assert (report["semantic_missing"], report["dropped"]["related"]["semantic"]) == (3, 15)
-
-
-def test_recipe_sets_guards():
-    mining = MiningArguments(
-        guard_relations=["SY"], positive_aware_ceiling=0.95, mine_per="string", max_train_mentions=9
-    )
-    config = mining_config(mining, 3)
-    assert (config.guard_relations, config.positive_aware_ceiling, config.mine_per) == (["SY"], 0.95, "string")
-    assert config.max_train_mentions == 9
-    assert mining_config(MiningArguments(), 13) == MiningConfig()
-
-
-@pytest.mark.parametrize("overrides", [{"positive_aware_ceiling": 95.0}, {"neighbors": 0}, {"max_train_mentions": 0}])
-def test_a_number_out_of_range_is_refused(overrides):
-    with pytest.raises(UserError, match=next(iter(overrides))):
-        mining_config(MiningArguments(**overrides), 13)
+    assert (report["nearest_missing"], report["dropped"]["related"]["nearest"]) == (3, 15)
