@@ -100,7 +100,7 @@ def test_figures_by_hand():
 
 def test_results_of_a_reranker_are_taken_as_they_are():
     monitor = Monitor()
-    best = SimpleNamespace(cross_encoder_score=0.9, margin=0.5, tier="high", accepted=True, inputs="names")
+    best = SimpleNamespace(score=0.9, margin=0.5, tier="high", accepted=True, inputs="names")
     monitor.add([best, best], ["T047"])
     monitor.add([])
     figures = monitor.totals()

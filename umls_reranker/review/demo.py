@@ -30,7 +30,7 @@ from ..serving.monitoring.figures import Top
 from ..serving.prediction_log import LoggedMention, concept_of
 from ..serving.reranker import UMLSReranker
 from .corrections import add_feedback
-from .explanations import as_row, describe, explain, parse_candidates
+from .explanations import describe, explain, parse_candidates
 from .review_queue import judge_of, select_for_review, write_queue
 from .review_sheet import ReviewSheet
 
@@ -151,11 +151,11 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     logged = []
     for row, items, answer in zip(mentions, found, ranked, strict=True):
         best = answer[0] if answer else None
-        top = Top(best.cross_encoder_score, best.margin, best.tier, best.accepted) if best else None
+        top = Top(best.score, best.margin, best.tier, best.accepted) if best else None
         content = {"entity": row["mention"], "left": row["left"], "right": row["right"], "candidates": items}
         content |= {"entity_type": row["semantic_types"], "doc_id": row["doc_id"], "mention_id": row["mention_id"]}
         content["index_key"] = items.index_key
-        content["ranked"] = list(map(as_row, answer))
+        content["ranked"] = [item.as_row() for item in answer]
         logged.append(LoggedMention(content, row["semantic_types"], top))
     write_queue(select_for_review(logged, PICKED, judge_of(linker.reranker.folder)), path)
 
@@ -237,9 +237,9 @@ def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any],
     candidates = [RetrievedList(row["candidates"], row.get("index_key", "")) for row in rows]
     ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
     tops = [(items[0], choice) for items, choice in zip(ranked, choices, strict=True) if items]
-    right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]
+    right = [choice is not None and concept_of(top.as_row()) == normalize_cui(choice) for top, choice in tops]
     answered = [top.accepted for top, _ in tops]
-    mean = sum(top.cross_encoder_score for top, _ in tops) / max(len(tops), 1)
+    mean = sum(top.score for top, _ in tops) / max(len(tops), 1)
     default = reranker.thresholds.for_type()
     return {
         "reviewed mentions": f"{len(rows):,}",

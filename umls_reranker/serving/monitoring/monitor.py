@@ -22,7 +22,7 @@ from .labelled import LabelledAnswers, labelled_report
 from .reference import NO_CANDIDATES, Reference
 
 if TYPE_CHECKING:
-    from ...calibration.decisions import RankedCandidate
+    from ..ranked_candidates import RankedCandidate
 
 __all__ = ["LogFile", "Monitor"]
 
@@ -137,7 +137,7 @@ class Monitor:
     def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
         """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
         best = ranked[0] if ranked else None
-        top = None if best is None else Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
+        top = None if best is None else Top(best.score, best.margin, best.tier, best.accepted)
         self.record(types, len(ranked), top, best.inputs if best else ALL_INPUTS)
 
     def record(
