@@ -23,6 +23,7 @@ from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_parts
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
+from .monitoring.figures import Top
 from .monitoring.monitor import Monitor
 from .ranked_candidates import RankedCandidate, ranked_candidates
 
@@ -234,7 +235,7 @@ class UMLSReranker:
         for types, place, size, number, (score, margin, tier, accepted) in zip(
             own, first.tolist(), sizes.tolist(), models, tops, strict=True
         ):
-            top = None if place < 0 else (score, margin, TIERS[tier], accepted)
+            top = None if place < 0 else Top(score, margin, TIERS[tier], accepted)
             self.monitor.record(types, size, top, names[number])
         self.monitor.add_truncated(decisions.truncated)
         return decisions
