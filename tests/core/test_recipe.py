@@ -132,6 +132,7 @@ def test_lists_are_not_shared_between_recipes():
             "max_queue: 9999999999",
             "max_queue: 9999999999 is out of range; give a number that is at most 4,294,967,295",
         ),
+        ("calibrator: plat", "calibrator: 'plat' is not one of platt, temperature, beta, identity, isotonic"),
         ("port: 70000", "port: 70000 is out of range; give a number that is from 0 to 65,535"),
     ],
 )
@@ -386,6 +387,11 @@ def test_a_portable_recipe_has_no_password(scheme):
 
 def test_null_empties_an_optional_list(write):
     path = write("features: [cross_encoder]")
+    with pytest.raises(
+        UserError, match="features: 'luck' is unknown; choose from cross_encoder, retrieval, .*exact_name"
+    ):
+        parse(path, "--features", "cross_encoder", "luck")
+    assert parse(path, "--features", "luck", "--candidate_lists", "lists.jsonl").calibration.features == ["luck"]
     assert parse(path, "--features", "null").calibration.features is None
     assert parse(path, "--features", "retrieval").calibration.features == ["retrieval"]
     assert parse(path, "--features").calibration.features == []

@@ -37,6 +37,7 @@ from .errors import UserError
 from .lines import is_finite, shown
 from .script import CommandParser
 from .shipped import find_recipe, is_recipe, shipped_recipes
+from .sockets import FEATURES
 from .trainer_fields import RESERVED, TrainingStageArguments
 
 __all__ = ["SECTIONS", "Recipe", "load_recipe", "parse_recipe", "portable_locator"]
@@ -130,7 +131,8 @@ def parse_recipe(
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
-        UserError: the recipe cannot be read, has an unknown key, or a value of the wrong type.
+        UserError: the recipe cannot be read, has an unknown key, a value of the wrong type, or a feature that neither
+            there is nor candidate lists can bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description, sections, extra, notes)
@@ -141,6 +143,10 @@ def parse_recipe(
     overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
     extra_names = {field.name for field in fields(extra)} if extra else set()
     recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})
+    unknown = [name for name in recipe.calibration.features or () if name not in FEATURES]
+    # Scores of user-provided lists are features too, whatever they are called.
+    if unknown and not recipe.mentions.candidate_lists:
+        raise UserError(f"features: {unknown[0]!r} is unknown; choose from {', '.join(FEATURES)}")
     if extra is None:
         return recipe
     return recipe, extra(**{name: value for name, value in overrides.items() if name in extra_names})
@@ -216,7 +222,9 @@ def _add_option(group: Any, field: Field, kind: Any, shown: bool, more: str) -> 
     if shown:
         choices = field.metadata.get("choices")
         note = "" if default in (None, "") else f" (default: {default})"
-        meanings = [f"{name}: {choice.help}" for name, choice in choices.items()] if isinstance(choices, dict) else []
+        meanings = (
+            [f"{name}: {choice.help}" for name, choice in choices.items()] if isinstance(choices, Mapping) else []
+        )
         text = "; ".join([field.metadata["help"] + (f": {more}" if more else ""), *meanings])
         help_text = (text + (f" [{', '.join(choices)}]" if choices else "") + note).replace("%", "%%")
     group.add_argument(
@@ -260,7 +268,7 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         value = plain(str(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
-    if choices and value not in choices:
+    if choices and not field.metadata.get("open") and value not in choices:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
     if plain in (int, float):
         _require_range(value, *field.metadata.get("range", (-math.inf, math.inf)))
