@@ -19,7 +19,7 @@ from umls_reranker.core.stages import RunFolder, read_manifest
 # Test mentions shown with their candidates.
 EXAMPLES = 3
 # What the example prints of each candidate.
-EXAMPLE_LINE = "{item.cross_encoder_score:.3f}  {item.tier:6}  {item.name}"
+EXAMPLE_LINE = "{item.score:.3f}  {item.tier:6}  {item.name}"
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     """Test mentions from the most to the least confident, reranked by the model folder loaded as by a user."""
     from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.serving.ranked_files import ranked_column
+    from umls_reranker.serving.ranked_candidates import ranked_column
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(

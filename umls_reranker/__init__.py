@@ -19,10 +19,10 @@ from .retrieval.retrievers import OWN_RETRIEVERS
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate
     from .calibration.certify import certify
-    from .calibration.decisions import RankedCandidate
     from .core.errors import UserError
     from .data.concepts import ConceptTable
     from .serving.linker import ConceptLinker, LinkedConcept
+    from .serving.ranked_candidates import RankedCandidate
     from .serving.reranker import UMLSReranker
 
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
     "LinkedConcept": ".serving.linker",
-    "RankedCandidate": ".calibration.decisions",
+    "RankedCandidate": ".serving.ranked_candidates",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
     "certify": ".calibration.certify",

@@ -68,8 +68,8 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     ours = RetrievedList(scored, key_of_lists(run[0]))
     with_scores, without = reranker.rerank("fever", ours), reranker.rerank("fever", bare)
     assert {item.inputs for item in without} == {"names and CUIs, no type, no context"}
-    found = {item.cui: item.cross_encoder_score for item in with_scores}
-    assert found != {item.cui: item.cross_encoder_score for item in without}
+    found = {item.cui: item.score for item in with_scores}
+    assert found != {item.cui: item.score for item in without}
 
 
 def test_the_linker_gives_the_scores_of_the_evaluation(run):

@@ -19,6 +19,10 @@ from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
+CONCEPTS = [
+    {"name": name, "cui": f"C{number}", "preferred_name": name, "semantic_types": ["T047"]}
+    for number, name in enumerate(NAMES)
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +43,12 @@ class OneConcept:
         return MentionQueries(list(mentions), list(lefts), list(rights))
 
     def candidates(self, queries):
-        return [[{"name": name, "cui": f"C{number}"} for number, name in enumerate(NAMES)] for _ in queries.texts]
+        return [CONCEPTS for _ in queries.texts]
 
     def described(self, ranked):
         tiers = ("high", "medium", "low")
         return [
-            [
-                LinkedConcept(
-                    *(one.cui, one.name, one.name, ("T047",), one.rank, one.cross_encoder_score, one.margin),
-                    *(tier, True),
-                )
-                for one, tier in zip(items, tiers, strict=False)
-            ]
+            [LinkedConcept(*item)._replace(tier=tier) for item, tier in zip(items, tiers, strict=False)]
             for items in ranked
         ]
 
@@ -112,7 +110,7 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
     assert plain.status_code == 200 and plain.headers["content-type"] == "application/json"
     assert [set(row) for row in plain.json()] == [{"index", "score"}] * 3
     for row in plain.json():
-        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].cross_encoder_score, abs=1e-6)
+        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].score, abs=1e-6)
     for row in raw.json():
         assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].logit, abs=1e-5)
     for answer in (plain, raw):
@@ -377,7 +375,7 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
     expected = reranker.rerank("cold", candidates, "T047", left="a ")
     assert second == [] and len(first) == 3
     for row, item in zip(first, expected, strict=True):
-        assert row["score"] == pytest.approx(item.cross_encoder_score, abs=1e-6)
+        assert row["score"] == pytest.approx(item.score, abs=1e-6)
         assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted", "inputs")] == [
             item.cui,
             item.name,
@@ -400,8 +398,8 @@ def test_link_answers_for_each_mention(reranker):
     )
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
-        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted", "inputs"),
-        "scored",
+        *("cui", "name", "preferred_name", "semantic_types", "rank", "logit", "score", "margin", "tier", "accepted"),
+        *("inputs", "scored"),
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
     assert refused(none)[:2] == (422, "Validation")

@@ -79,7 +79,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
             (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
         rows = [
-            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.cross_encoder_score}
+            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.score}
             | ({"text": item.name} if request.return_text else {})
             for item in ranked
         ]
@@ -108,14 +108,14 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
                 for one in request.mentions
             ]
             ranked = await engine.rank(calls)
-        return JSONResponse([[engine.row(item) for item in items] for items in ranked])
+        return JSONResponse([[item.as_row() for item in items] for items in ranked])
 
     @app.post("/link")
     async def link(request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, best first, with probability, margin, tier and decision."""
         with engine.admitted(len(request.mentions)):
             linked = await engine.link(request)
-        return JSONResponse([[engine.row(item) for item in items] for items in linked])
+        return JSONResponse([[item.as_row() for item in items] for items in linked])
 
     @app.get("/health")
     async def health() -> Response:
