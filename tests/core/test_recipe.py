@@ -127,6 +127,7 @@ def test_lists_are_not_shared_between_recipes():
         ("candidates_per_mention: 0", "candidates_per_mention: 0 is out of range; give a number that is 1 or more"),
         ("target_precision: 1", "target_precision: 1.0 is out of range; give a number that is from 0.01 to 0.999"),
         ("batch_mentions: 0", "batch_mentions: 0 is out of range; give a number that is 1 or more"),
+        ("calibrator: plat", "calibrator: 'plat' is not one of platt, temperature, beta, identity, isotonic"),
         ("port: 70000", "port: 70000 is out of range; give a number that is from 0 to 65,535"),
     ],
 )
@@ -416,6 +417,11 @@ def test_a_portable_recipe_has_no_password(scheme):
 
 def test_null_empties_an_optional_list(write):
     path = write("features: [cross_encoder]")
+    with pytest.raises(
+        UserError, match="features: 'luck' is unknown; choose from cross_encoder, retrieval, .*exact_name"
+    ):
+        parse(path, "--features", "cross_encoder", "luck")
+    assert parse(path, "--features", "luck", "--candidate_lists", "lists.jsonl").calibration.features == ["luck"]
     assert parse(path, "--features", "null").calibration.features is None
     assert parse(path, "--features", "retrieval").calibration.features == ["retrieval"]
     assert parse(path, "--features").calibration.features == []

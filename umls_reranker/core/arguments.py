@@ -9,12 +9,14 @@ help says so.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .retrievers import RETRIEVERS, SCORES
+from .retrievers import RETRIEVERS
+from .sockets import AUTO, CALIBRATORS, FEATURES
 
 __all__ = [
     "CalibrationArguments",
@@ -48,16 +50,19 @@ def recipe_key(
     least: float = -math.inf,
     most: float = math.inf,
     rare: bool = False,
+    is_open: bool = False,
 ) -> Any:
     """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
 
     Args:
         choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
         least, most: of a number in a recipe or on the command line, which is always finite.
+        is_open: whether there may be other values than `choices`, which the room that reads them checks.
         rare: whether only ``--help_all`` explains it.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata = {"help": help, "choices": choices, "group": group, "range": (least, most), "rare": rare}
+    metadata = {"help": help, "choices": choices, "group": group, "range": (least, most)}
+    metadata |= {"open": is_open, "rare": rare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -319,19 +324,15 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        f"features of the fusion: cross_encoder; {', '.join(SCORES)} (scores of the retrievers; with "
-        "candidate_lists the names of your own); exact_name; mention_in_name, name_in_mention (shares of common "
-        "character trigrams); qualifier_fit (left does not match right, nor type 1 type 2); string_share, "
-        "concept_count (counts in training mentions); type_lift (training mentions with the "
-        "mention's semantic type); type_fit (the dictionary's types do not contradict the mention's); not given: "
-        "all of these, with the scores in the lists; []: the cross-encoder alone, without fusion",
+        "features of the fusion, where a higher value never lowers a probability; with candidate_lists also NAME of "
+        "each NAME_score; not given: all, with the scores in the lists; []: the cross-encoder alone, without fusion",
+        FEATURES,
+        is_open=True,
     )
     calibrator: str = recipe_key(
         "auto",
-        "platt, temperature, beta, or hierarchical_beta (with a line per semantic type); with features they work "
-        "inside a mention's list, and listwise leaves the fusion unchanged; isotonic works without features only; "
-        "auto chooses by log-loss in cross-validation by document",
-        ("platt", "temperature", "beta", "hierarchical_beta", "listwise", "isotonic", "auto"),
+        "increasing map of log-odds to those of calibrated probabilities, with features inside a mention's list",
+        ChainMap[str, Any]({"auto": AUTO}, CALIBRATORS),
     )
     target_precision: float = recipe_key(
         0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999

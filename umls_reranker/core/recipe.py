@@ -36,6 +36,7 @@ from .arguments import (
 from .errors import UserError
 from .script import CommandParser
 from .shipped import find_recipe, is_recipe, shipped_recipes
+from .sockets import FEATURES
 from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
 __all__ = ["KEYS", "SECTIONS", "Recipe", "add_keys", "keys_of", "load_recipe", "parse_recipe", "portable_locator"]
@@ -148,7 +149,8 @@ def parse_recipe(
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
-        UserError: the recipe cannot be read, has an unknown key, or a value of the wrong type.
+        UserError: the recipe cannot be read, has an unknown key, a value of the wrong type, or a feature that neither
+            there is nor candidate lists can bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser(description, sections, extra, notes, everything="--help_all" in argv)
@@ -160,6 +162,10 @@ def parse_recipe(
     values = _read(overrides.pop("recipe"), or_model)
     options = {name: overrides.pop(name) for name in keys_of(extra) if name in overrides} if extra else {}
     recipe = Recipe.from_values(values | overrides)
+    new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
+    # Scores of user-provided lists are features too, whatever they are called.
+    if new_features and not recipe.mentions.candidate_lists:
+        raise UserError(f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}")
     return (recipe, extra(**options)) if extra else recipe
 
 
@@ -267,7 +273,7 @@ def _help_of(key: Key, note: str = "") -> str:
     field, choices = key.field, key.field.metadata.get("choices")
     default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
     text = field.metadata["help"] + (f": {note}" if note else "")
-    if isinstance(choices, dict):
+    if isinstance(choices, Mapping):
         text = "; ".join([text, *(f"{name}: {choice.help}" for name, choice in choices.items())])
     if choices:
         text += f" [{', '.join(choices)}]"
@@ -303,7 +309,7 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         value = plain(str(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
-    if choices and value not in choices:
+    if choices and not field.metadata.get("open") and value not in choices:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
     if plain in (int, float):
         _require_range(value, *field.metadata.get("range", (-math.inf, math.inf)))
