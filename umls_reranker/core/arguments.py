@@ -61,7 +61,8 @@ def recipe_key(
         rare: whether only ``--help_all`` explains it.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata = dict(help=help, choices=choices, group=group, range=(least, most), open=is_open, rare=rare)
+    metadata: dict[str, Any] = {"help": help, "choices": choices, "group": group, "range": (least, most)}
+    metadata |= {"open": is_open, "rare": rare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
