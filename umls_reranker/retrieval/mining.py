@@ -18,7 +18,6 @@ from ..core.progress import progress
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
-from ..data.normalization import normalize_name
 from ..models.template import PairTemplate
 from .false_negatives import ConceptFilters, SharedNames
 from .mining_report import NEAREST, POSITIVE, SOURCES, MiningReport
@@ -98,7 +97,7 @@ def mine_pairs(
         config: numbers, filters, weights and seed.
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
-        relations: for ``config.guard_relations``; None if unknown.
+        relations: which concepts are related; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
         chunk: mentions processed at once; does not affect the result.
 
@@ -163,14 +162,14 @@ def _write_pairs(
 ) -> dict[str, Any]:
     concepts, config = task.concepts, task.config
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
-    filters = ConceptFilters(SharedNames(concepts, task.gold), relations, config.guard_relations)
+    filters = ConceptFilters(SharedNames(concepts, task.gold), relations)
     selector, report = PairSelector(config, near.names.offsets, filters, pools), MiningReport(len(task.gold))
 
     def chunks(mentions: np.ndarray) -> list[np.ndarray]:
         return [mentions[start : start + chunk] for start in range(0, len(mentions), chunk)]
 
     def has_enough(mentions: np.ndarray) -> np.ndarray:
-        enough = [selector.has_enough(near.gold.take(part), near.take(part)) for part in chunks(mentions)]
+        enough = [selector.has_enough(task.gold[part], near.take(part)) for part in chunks(mentions)]
         return np.concatenate([np.empty(0, bool), *enough])
 
     deeper = near.deepen(has_enough)
@@ -198,15 +197,13 @@ def _write_pairs(
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
     per_mention = {
-        "nearest": config.semantic_negatives,
+        "nearest": config.nearest_negatives,
         "type": config.same_type_negatives,
         "random": config.random_negatives,
     }
     return {
         "mentions": task.mentions,
         "gold_concept_unknown": task.unknown,
-        "repeated_mentions": task.repeated,
-        "repeated_pairs": task.repeated * (1 + sum(per_mention.values())),
         "mentions_not_drawn": task.not_drawn,
         "gold_concept_not_retrieved": near.missing_gold,
         "types_from_mention": pools.from_mention,
@@ -231,7 +228,7 @@ class _Task:
         kept: (n,) their numbers among those given.
         corrected: (n,) bool, which of them are reviewers' corrections.
         mentions: number of those given.
-        unknown, left_out, repeated, not_drawn: numbers of mentions left out; `left_out` are not usable.
+        unknown, left_out, not_drawn: numbers of mentions left out; `left_out` are not usable.
     """
 
     def __init__(
@@ -247,19 +244,12 @@ class _Task:
         corrected = np.zeros(len(table), bool)
         if "doc_id" in table.column_names:
             corrected = pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
-        # Of equal mentions, and of those drawn, reviewers' corrections come first.
-        if config.mine_per == "string":
-            texts = pc.dictionary_encode(table["mention"].combine_chunks())
-            forms = pa.array([normalize_name(text) for text in texts.dictionary.to_pylist()], pa.string())
-            codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
-            first = kept[np.argsort(~corrected[kept], kind="stable")]
-            kept = np.sort(first[np.unique((codes * len(concepts) + gold)[first], return_index=True)[1]])
-        self.repeated = len(gold) - self.unknown - self.left_out - len(kept)
         self.not_drawn = 0
         most = config.max_train_mentions
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
             drawn = kept[np.random.default_rng(config.seed).permutation(len(kept))]
+            # Reviewers' corrections come first.
             kept = np.sort(drawn[np.argsort(~corrected[drawn], kind="stable")][:most])
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
         self.corrected = corrected[kept]
@@ -280,7 +270,7 @@ class _Task:
     ) -> dict[str, Any]:
         """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts with their names."""
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
-        weights = np.full(len(SOURCES), self.config.other_negative_weight, np.float32)
+        weights = np.ones(len(SOURCES), np.float32)
         weights[[POSITIVE, NEAREST]] = self.config.positive_weight, self.config.hard_negative_weight
         weights = weights[sources]
         if self.config.feedback_weight != 1.0:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..core.arguments import MiningArguments
 from ..core.arrays import list_offsets
-from .false_negatives import CEILING, CHOSEN, above_ceiling
+from .false_negatives import CHOSEN
 from .mining_report import NEAREST, SOURCES, TYPE
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class MiningConfig(MiningArguments):
     """
 
     seed: int = 13
+    # Of the mentions whose types a template shows, those that are shown without, so that the model can handle either.
+    typeless_share: float = 0.2
 
 
 class TypePools:
@@ -118,7 +120,7 @@ class PairSelector:
     """Chooses the pairs of many mentions at once.
 
     Args:
-        config: numbers of negatives, ceiling and seed.
+        config: numbers of negatives, and seed.
         name_offsets: (n_concepts + 1,) the names of row r have the ids from ``name_offsets[r]`` on.
         filters: exclude concepts as negatives.
         pools: concepts of each type.
@@ -135,17 +137,17 @@ class PairSelector:
         self._config, self._name_offsets, self._filters, self._pools = config, name_offsets, filters, pools
         counts = [
             1,
-            config.semantic_negatives,
+            config.nearest_negatives,
             config.same_type_negatives,
             config.random_negatives + config.same_type_negatives,
         ]
         self.sources = np.repeat(np.arange(len(SOURCES)), counts)
         self.numbers = np.concatenate([np.arange(count) for count in counts])
 
-    def has_enough(self, gold: GoldConcepts, near: Candidates) -> np.ndarray:
-        """Whether the filters leave enough of the nearest concepts of each of m mentions, (m,) bool."""
-        passes = (near.rows >= 0) & (self._reasons(gold, near) < 0)
-        return passes.sum(axis=1) >= self._config.semantic_negatives
+    def has_enough(self, gold: np.ndarray, near: Candidates) -> np.ndarray:
+        """Whether the filters leave enough of the concepts near to each of m gold ones, (m,) bool."""
+        passes = (near.rows >= 0) & (self._filters.reasons(gold[:, None], near.rows) < 0)
+        return passes.sum(axis=1) >= self._config.nearest_negatives
 
     def select(
         self, mentions: np.ndarray, ids: np.ndarray, gold: GoldConcepts, near: Candidates, report: MiningReport
@@ -163,11 +165,11 @@ class PairSelector:
         pairs = SelectedPairs(rows, rows.copy(), np.full(rows.shape, np.nan, np.float32))
         for column, values in zip(pairs, gold, strict=True):
             column[:, 0] = values
-        reasons = self._reasons(gold, near)
+        reasons = self._filters.reasons(gold.rows[:, None], near.rows)
         passes = (near.rows >= 0) & (reasons < 0)
         passed_before: np.ndarray = np.cumsum(passes, axis=1) - passes
         # Concepts after the last selected one were not needed, so they do not count as dropped.
-        reached = passed_before < self._config.semantic_negatives
+        reached = passed_before < self._config.nearest_negatives
         report.count_drops(NEAREST, reasons[reached])
         mention, rank = np.nonzero(passes & reached)
         target = mention, 1 + passed_before[mention, rank]
@@ -180,13 +182,6 @@ class PairSelector:
             bits = self._bits(ids[drawn], number, ATTEMPTS)
             pairs.name_ids[drawn, number] = starts + random_below(bits, stops - starts)
         return pairs
-
-    def _reasons(self, gold: GoldConcepts, near: Candidates) -> np.ndarray:
-        reasons = self._filters.reasons(gold.rows[:, None], near.rows)
-        if self._config.positive_aware_ceiling is not None:
-            above = above_ceiling(near.scores, gold.cosines, self._config.positive_aware_ceiling)
-            reasons[above & (reasons < 0)] = CEILING
-        return reasons
 
     def _draw(
         self, rows: np.ndarray, column: int, mentions: np.ndarray, ids: np.ndarray, report: MiningReport
