@@ -12,8 +12,7 @@ from datasets import Features, List, Value
 from ..core.arrays import list_offsets
 from ..core.progress import progress
 from ..data.arrow import write_dataset
-from .concept_search import Candidates
-from .queries import distinct_queries, query_blocks
+from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
 
 if TYPE_CHECKING:

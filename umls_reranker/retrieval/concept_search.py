@@ -1,27 +1,17 @@
-"""From nearest strings to nearest concepts: which concepts each distinct name string names."""
+"""Search for concepts: each distinct query once, and from the nearest strings to the concepts that they name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Features, Value
 
 from ..core.arrays import expand_ranges
-from ..core.errors import UserError
-from ..core.files import read_json, require_format
-from ..data.arrow import open_table, write_dataset
 
-if TYPE_CHECKING:
-    from ..data.concepts import ConceptTable
-
-__all__ = ["Candidates", "NameGrouping", "opened_index", "write_names"]
+__all__ = ["Candidates", "NameGrouping", "distinct_queries", "query_blocks"]
 
 # Names asked for per concept: a concept near a query tends to come with several of its names.
 NAMES_PER_CONCEPT = 4
@@ -182,63 +172,41 @@ class NameGrouping:
         return name_ids, scores
 
 
-def write_names(
-    concepts: ConceptTable, path: Path, fingerprint: str, form: Callable[[str], str] | None = None
-) -> pa.Array:
-    """Write concept row and string number of every name, and the name unless a form of it is taken.
+def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
+    """The distinct queries: strings, or strings with context if context is read.
 
     Args:
-        concepts: the dictionary.
-        path: dataset folder to make.
-        form: what two names count as the same by; by default they must be equal.
+        mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
 
     Returns:
-        the distinct strings (or forms) in order of number.
+        (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
+        context is read. Queries of the same string stand together.
     """
-    rows, names = [], []
-    for batch_rows, batch in concepts.iter_names():
-        rows.append(np.asarray(batch_rows, dtype=np.int32))
-        names.append(pa.array(map(form, batch) if form else batch, pa.string()))
-    # A chunked array is encoded against one dictionary.
-    encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
-    columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
-    kinds = {"name": Value("string"), "row": Value("int32"), "string": Value("int32")}
-    write_dataset(
-        (
-            {"name": name, "row": row, "string": code.indices}
-            for row, name, code in zip(rows, names, encoded.chunks, strict=True)
-        ),
-        Features({column: kinds[column] for column in columns}),
-        path,
-        fingerprint,
-    )
-    return encoded.chunks[-1].dictionary
+    columns = ["mention", "left", "right"] if reads_context else ["mention"]
+    numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
+    groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
+    inverse = np.empty(mentions.num_rows, np.int64)
+    members = groups["row_list"].combine_chunks()
+    inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    order = np.argsort(_string_numbers(groups), kind="stable")
+    positions = np.empty(len(order), np.int64)
+    positions[order] = np.arange(len(order))
+    return positions[inverse], groups.select(columns).take(pa.array(order))
 
 
-def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
-    """Write strings as a dataset folder, to be mapped into memory by `open_strings`."""
-    write_dataset([{"string": strings}], Features({"string": Value("string")}), path, fingerprint)
+def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
+    """First query and end of blocks of about `size` queries; blocks do not share a string.
 
-
-def open_strings(path: Path) -> pa.ChunkedArray:
-    """The strings that `write_strings` wrote."""
-    return open_table(path)["string"]
-
-
-@contextmanager
-def opened_index(file: Path, schema_version: int) -> Iterator[dict[str, Any]]:
-    """Give the description of an index, by which its other files are then opened.
-
-    Raises:
-        UserError: one of them is missing or cannot be read, or the index is of another version.
+    Args:
+        queries: rows of `distinct_queries`, all or some, in their order.
     """
-    description = read_json(file)
-    require_format(file, description, schema_version, "build_index")
-    try:
-        yield description
-    # FAISS raises a RuntimeError, and Arrow a ValueError.
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[-1]
-        raise UserError(
-            f"{file.parent} holds no readable index ({reason}); run umls-reranker build_index again"
-        ) from None
+    numbers = _string_numbers(queries)
+    starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
+    edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
+    edges = np.unique(np.append(edges, len(numbers))).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def _string_numbers(queries: pa.Table) -> np.ndarray:
+    """The number of each query's string, in order of first appearance."""
+    return queries["mention"].combine_chunks().dictionary_encode().indices.to_numpy()

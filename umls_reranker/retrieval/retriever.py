@@ -57,7 +57,7 @@ class Retriever:
             method.require(concepts, self.encoder)
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
-        """`search` of the rows of `queries.distinct_queries`."""
+        """`search` of the rows of `concept_search.distinct_queries`."""
         texts, *contexts = (column.to_pylist() for column in queries.columns)
         return self.search(texts, k, tuple(contexts) or None)
 
