@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import numpy as np
 import pyarrow as pa
@@ -45,15 +45,15 @@ class Candidates:
         return cls(np.full((n, k), -1, np.int64), np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
+    def concatenate(cls, groups: Sequence[Candidates]) -> Candidates:
         """The candidates of several groups of queries, one group after the other."""
-        first = parts[0]
-        rows, name_ids, scores = (
-            np.concatenate([getattr(part, key) for part in parts]) for key in ("rows", "name_ids", "scores")
+        return cls(
+            np.concatenate([group.rows for group in groups]),
+            np.concatenate([group.name_ids for group in groups]),
+            np.concatenate([group.scores for group in groups]),
+            {name: np.concatenate([group.further[name] for group in groups]) for name in groups[0].further},
+            {name: np.concatenate([group.lists[name] for group in groups]) for name in groups[0].lists},
         )
-        further = {name: np.concatenate([part.further[name] for part in parts]) for name in first.further}
-        lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
-        return cls(rows, name_ids, scores, further, lists)
 
     def flat(self) -> Candidates:
         """The candidates of all queries one after the other, each array flat; only of one index."""
@@ -68,7 +68,7 @@ class Candidates:
 class NameGrouping:
     """Which concept each name belongs to, and which distinct string it is.
 
-    Held per name: 4 bytes of concept row, 4 of string number, 8 of its place among the names of its string; per
+    Held per name: 4 bytes of concept row, 4 of string number, 8 of its position among the names of its string; per
     concept and per distinct string 8 bytes of offset.
 
     Args:
@@ -105,11 +105,11 @@ class NameGrouping:
             parallel_map: a `map` whose threads call `search`.
             block: queries of one call, at most.
         """
-        found = Candidates.padding(n, k)
+        nearest = Candidates.padding(n, k)
 
         def search_block(queries: np.ndarray, width: int) -> np.ndarray:
             """The queries whose concepts are not certain yet."""
-            return queries[~self._group(queries, *search(queries, width), found)]
+            return queries[~self._group(queries, *search(queries, width), nearest)]
 
         queries, width = np.arange(n), NAMES_PER_CONCEPT * k
         while len(queries):
@@ -117,11 +117,11 @@ class NameGrouping:
             size = max(1, min(block, SEARCH_CELLS // width))
             blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
             queries, width = np.concatenate(list(parallel_map(search_block, blocks, repeat(width)))), width * 4
-        return found
+        return nearest
 
-    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, found: Candidates) -> np.ndarray:
-        """Write the concepts behind (q, width) nearest strings into `found`; say for which queries that is final."""
-        n_concepts, k = len(self.offsets) - 1, found.rows.shape[1]
+    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, nearest: Candidates) -> np.ndarray:
+        """Write the concepts behind (q, width) nearest strings into `nearest`; say for which queries that is final."""
+        n_concepts, k = len(self.offsets) - 1, nearest.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
         # One entry per name: a string of m concepts appears m times.
@@ -134,11 +134,11 @@ class NameGrouping:
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
         first = order[np.sort(np.unique((query * n_concepts + rows)[order], return_index=True)[1])]
         query, rows, name_ids, values = query[first], rows[first], name_ids[first], values[first]
-        starts = np.searchsorted(query, np.arange(len(queries)))
-        position = np.arange(len(query)) - starts[query]
-        kept = position < k
-        target = queries[query[kept]], position[kept]
-        found.rows[target], found.name_ids[target], found.scores[target] = rows[kept], name_ids[kept], values[kept]
+        rank = np.arange(len(query)) - np.searchsorted(query, np.arange(len(queries)))[query]
+        is_retained = rank < k
+        target = queries[query[is_retained]], rank[is_retained]
+        nearest.rows[target], nearest.name_ids[target] = rows[is_retained], name_ids[is_retained]
+        nearest.scores[target] = values[is_retained]
         # Strings that were left out score at most as high as the last one given, so what lies above that is certain.
         above = np.bincount(query[values > scores[query, -1]], minlength=len(queries))
         exhausted = (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
@@ -159,15 +159,15 @@ class NameGrouping:
             -inf.
         """
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
-        query, place = np.nonzero(rows >= 0)
-        starts, stops = self.offsets[rows[query, place]], self.offsets[rows[query, place] + 1]
+        query, rank = np.nonzero(rows >= 0)
+        starts, stops = self.offsets[rows[query, rank]], self.offsets[rows[query, rank] + 1]
         before = np.cumsum(stops - starts) - (stops - starts)
-        cuts = np.flatnonzero(np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows)))
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        edges = np.flatnonzero(np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows)))
+        for start, stop in pairwise(edges):
             owners, names = expand_ranges(starts[start:stop], stops[start:stop])
             values = score(query[start:stop][owners], self.strings[names])
             best = np.lexsort((names, -values, owners))[np.searchsorted(owners, np.arange(stop - start))]
-            target = query[start:stop], place[start:stop]
+            target = query[start:stop], rank[start:stop]
             name_ids[target], scores[target] = names[best], values[best]
         return name_ids, scores
 
@@ -185,13 +185,13 @@ def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarra
     columns = ["mention", "left", "right"] if reads_context else ["mention"]
     numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
     groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
-    inverse = np.empty(mentions.num_rows, np.int64)
+    group_of = np.empty(mentions.num_rows, np.int64)
     members = groups["row_list"].combine_chunks()
-    inverse[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    group_of[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
     order = np.argsort(_string_numbers(groups), kind="stable")
     positions = np.empty(len(order), np.int64)
     positions[order] = np.arange(len(order))
-    return positions[inverse], groups.select(columns).take(pa.array(order))
+    return positions[group_of], groups.select(columns).take(pa.array(order))
 
 
 def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
@@ -204,7 +204,7 @@ def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
     starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
     edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
     edges = np.unique(np.append(edges, len(numbers))).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _string_numbers(queries: pa.Table) -> np.ndarray:
