@@ -11,9 +11,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
-from ..data.parallel import map_in_order
 from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import default_features, features

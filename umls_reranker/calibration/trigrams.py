@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..core.memory import Memory
-from ..data.trigrams import trigrams
+from ..data.normalization import trigrams
 
 __all__ = ["shared_trigrams"]
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, list_offsets
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from .arrow import MappedTable, leave_pages, map_numbers, write_numbers
 from .normalization import hash_names, normalize_names
-from .parallel import map_in_order
 
 __all__ = ["LAST_POSITION", "ConceptNames", "NameKeys", "write_name_keys"]
 
