@@ -7,7 +7,7 @@ import io
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
@@ -22,6 +22,7 @@ __all__ = [
     "Reading",
     "broken_gzip",
     "decode",
+    "each_parsed",
     "is_finite",
     "name_source",
     "of_characters",
@@ -37,6 +38,7 @@ GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
 Arguments = ParamSpec("Arguments")
 
 
@@ -71,6 +73,19 @@ class Faults:
         if self.stops:
             raise UserError(f"{self.name}:{place}: {problem}; fix it, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
+
+
+def each_parsed(
+    items: Iterable[tuple[int | str, Item]], parse: Callable[[Item], Parsed], faults: Faults
+) -> Iterator[tuple[int | str, Parsed]]:
+    """What `parse` makes of items, each with its place in the file; `faults` takes those that are `Malformed`."""
+    for where, item in items:
+        try:
+            parsed = parse(item)
+        except Malformed as problem:
+            faults.add(where, problem)
+        else:
+            yield where, parsed
 
 
 def skipped_lines(*faults: Faults) -> dict[str, Any]:

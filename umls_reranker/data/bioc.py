@@ -19,8 +19,8 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, open_binary, shown
-from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, each_annotation, join_passages, type_ids
+from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, each_parsed, open_binary, shown
+from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import stream_objects
 from .json_values import as_list, as_object, as_offset, as_text
 
@@ -76,7 +76,7 @@ def _document(line: int, content: Mapping[str, Any], faults: Faults) -> Document
                 passages.append((as_offset(holder.get("offset")), as_text(holder["text"], "text")))
             for annotation in as_list(holder, "annotations"):
                 annotations.append((f"{where}, annotation {len(annotations) + 1}", annotation))
-    return Document(where, doc_id, join_passages(passages), each_annotation(annotations, _annotation, faults))
+    return Document(where, doc_id, join_passages(passages), each_parsed(annotations, _annotation, faults))
 
 
 def _annotation(content: Any) -> Annotation:
