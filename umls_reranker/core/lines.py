@@ -31,11 +31,13 @@ __all__ = [
     "reading",
     "shown",
     "skipped_lines",
+    "start_of",
 ]
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+START_BYTES = 1 << 16
 
 Item = TypeVar("Item")
 Parsed = TypeVar("Parsed")
@@ -228,6 +230,19 @@ def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
                 yield number, line.rstrip(b"\r\n")
         except GZIP_ERRORS as error:
             raise broken_gzip(path, number + 1, error) from None
+
+
+def start_of(path: Path, size: int = START_BYTES) -> bytes:
+    """The first bytes of a file, unpacked and without a byte order mark.
+
+    Raises:
+        UserError: as `open_binary`, or the gzip stream is corrupt.
+    """
+    with open_binary(path) as stream:
+        try:
+            return stream.read(size).removeprefix(BYTE_ORDER_MARK)
+        except GZIP_ERRORS as error:
+            raise broken_gzip(path, 1, error) from None
 
 
 def broken_gzip(path: Path | Sequence[Path], number: int, error: Exception) -> UserError:

@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import (
-    BYTE_ORDER_MARK,
-    GZIP_ERRORS,
-    Faults,
-    Malformed,
-    decode,
-    each_parsed,
-    open_binary,
-    read_lines,
-    shown,
-)
+from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown, start_of
 from .json_values import as_list, as_object, as_text
 
 __all__ = ["SCOPES", "Ontology", "Term", "read_ontology"]
@@ -137,13 +127,7 @@ def read_ontology(path: Path, faults: Faults) -> Ontology:
         UserError: the file is missing, empty, broken, not JSON (names the line) or without terms; or a part of it is
             malformed.
     """
-    with open_binary(path) as stream:
-        try:
-            start = stream.read(1024)
-        except GZIP_ERRORS:
-            # The reader of flat files reports it with the line.
-            start = b""
-    is_json = start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
+    is_json = start_of(path).lstrip().startswith(b"{")
     return (_read_graphs if is_json else _read_flat_file)(path, faults)
 
 
