@@ -318,7 +318,7 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
         expected = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"))
         assert [item["name"] for item in entry["ranked"]] == [item.name for item in expected]
         for item, one in zip(entry["ranked"], expected, strict=True):
-            assert item["score"] == pytest.approx(one.cross_encoder_score, abs=1e-6)
+            assert item["score"] == pytest.approx(one.score, abs=1e-6)
             assert (item["cui"], item["tier"], item["accepted"]) == (one.cui, one.tier, one.accepted)
     assert {path.name for path in tmp_path.iterdir()} == {"input.jsonl", "output.jsonl"}
 
@@ -355,5 +355,5 @@ def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, rer
     names = [names[0] for _, names in VOCABULARY.values()]
     ours, theirs = (model.rerank("renal failure", names, "T047") for model in (reranker, published))
     assert [item.name for item in theirs] == [item.name for item in ours]
-    assert [item.cross_encoder_score for item in theirs] == [item.cross_encoder_score for item in ours]
+    assert [item.score for item in theirs] == [item.score for item in ours]
     assert Path(published.folder).is_relative_to(tmp_path)

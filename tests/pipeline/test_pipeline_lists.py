@@ -221,7 +221,7 @@ def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
             row["entity"], row["candidates"], entity_type=row["entity_type"], left=row["left"], right=row["right"]
         )
         if ranked:
-            assert ranked[0].cross_encoder_score == pytest.approx(score, abs=1e-6) and ranked[0].tier == tier
+            assert ranked[0].score == pytest.approx(score, abs=1e-6) and ranked[0].tier == tier
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = scripts.run("rerank", made.folder / "model", source, target, device="cpu")

@@ -27,10 +27,8 @@ def read_rrf_concepts(
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
     term_types: Sequence[str] = (),
-    keep_suppressed: bool = False,
     semantic_types: Sequence[str] = (),
     semantic_groups: Sequence[str] = (),
-    definition_sources: Sequence[str] = (),
     hierarchy: TypeHierarchy | None = None,
     on_error: str = "stop",
 ) -> tuple[ConceptColumns, dict[str, Any]]:
@@ -38,8 +36,8 @@ def read_rrf_concepts(
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
     then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
-    concept are given once. The definition is the first one that passes `sources` and `keep_suppressed`, by
-    `definition_sources` and then by order of file.
+    concept are given once. Suppressed names and definitions are left out. The definition is the first one that passes
+    `sources`.
 
     Each file is read once, by one thread per core. Memory holds the names that pass the filters, as Arrow columns.
     benchmarks/concept_table.py measures time and memory.
@@ -49,10 +47,8 @@ def read_rrf_concepts(
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
         term_types: TTY values kept, of names; empty keeps all.
-        keep_suppressed: keep names and definitions whose SUPPRESS is not N.
         semantic_types: keep concepts that have one of these TUIs, or a type of `semantic_groups`; both empty keep all.
         semantic_groups: groups of `hierarchy`, e.g. ``DISO``, ``group:DISO`` or ``Disorders``.
-        definition_sources: SAB values whose definitions are preferred, best first; empty goes by order of file.
         hierarchy: needed for `semantic_groups`.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
@@ -69,7 +65,7 @@ def read_rrf_concepts(
     wanted_types = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
     conso, sty, mrdef = files["MRCONSO"], files["MRSTY"], files.get("MRDEF")
     of_source = Filter("sources", "SAB", sources)
-    unsuppressed = Filter("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",))
+    unsuppressed = Filter("suppressed", "SUPPRESS", ("N",))
     in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
     faults = [Faults(paths, on_error) for paths in (conso, sty, mrdef) if paths]
     name_filters = [one for one in (in_language, of_source, of_term_type, unsuppressed) if one.values]
@@ -79,7 +75,7 @@ def read_rrf_concepts(
     if mrdef:
         in_use = [one for one in (of_source, unsuppressed) if one.values]
         definitions, defining_unknown = _read_values(
-            "MRDEF", "DEF", mrdef, cuis, faults[2], filters=in_use, sources=definition_sources
+            "MRDEF", "DEF", mrdef, cuis, faults[2], filters=in_use, only_first=True
         )
     concepts = ConceptColumns(cuis, names, types, definitions)
     if wanted_types:
@@ -102,7 +98,7 @@ class Filter(NamedTuple):
     """Keeps the lines whose `column` has one of `values`.
 
     Attributes:
-        key: recipe key that sets it.
+        key: recipe key that sets it, or ``suppressed``.
         column: e.g. LAT.
         values: empty keeps all.
     """
@@ -134,8 +130,8 @@ def _nothing_left(file: str, filters: Sequence[Filter], dropped: Dropped) -> Use
     """The error that names the filter that dropped the last lines."""
     keys = {key for key, _ in dropped}
     last = [filter for filter in filters if filter.key in keys][-1]
-    if last.key == "keep_suppressed":
-        return UserError(f"{file}: all names that pass the other filters are suppressed; set keep_suppressed: true")
+    if last.key == "suppressed":
+        return UserError(f"{file}: all names that pass the other filters are suppressed (SUPPRESS is not N)")
     seen = few(value for key, value in dropped if key == last.key)
     return UserError(
         f"{file}: no name passes `{last.key}: [{', '.join(last.values)}]`; of {last.column}, the file has {seen}"
@@ -226,32 +222,25 @@ def _read_values(
     cuis: np.ndarray,
     faults: Faults,
     filters: Sequence[Filter] = (),
-    sources: Sequence[str] | None = None,
+    only_first: bool = False,
 ) -> tuple[Lists, int]:
-    """The values of a column for each concept in order of file, and the number of lines of other concepts.
+    """The values of a column for each concept in order of file, and the number of lines of other concepts."""
 
-    If there are `sources`, only one value: that of the first of these sources, or else the first in the file.
-    """
-
-    def convert(block: pa.RecordBatch) -> tuple[int, np.ndarray, np.ndarray, pa.Array]:
+    def convert(block: pa.RecordBatch) -> tuple[int, np.ndarray, pa.Array]:
         is_known = pa.array(rows_of(cuis, cui_numbers(block["CUI"])) >= 0)
         passing, _ = _filtered(block.filter(is_known), filters)
-        rows = rows_of(cuis, cui_numbers(passing["CUI"]))
-        ranks = np.zeros_like(rows) if sources is None else places_in(passing["SAB"], sources)
-        return is_known.false_count, rows, ranks, passing[column]
+        return is_known.false_count, rows_of(cuis, cui_numbers(passing["CUI"])), passing[column]
 
-    used = ["CUI", column] if sources is None else ["CUI", column, "SAB", "SUPPRESS"]
-    nothing = np.empty(0, np.int64)
-    counts, rows, ranks, texts = [0], [nothing], [nothing], [pa.array([], pa.large_string())]
-    for count, block_rows, block_ranks, block_texts in read_columns(TABLES[table], paths, used, faults, convert):
+    used = list(dict.fromkeys(["CUI", column, *(filter.column for filter in filters)]))
+    counts, rows, texts = [0], [np.empty(0, np.int64)], [pa.array([], pa.large_string())]
+    for count, block_rows, block_texts in read_columns(TABLES[table], paths, used, faults, convert):
         counts.append(count)
         rows.append(block_rows)
-        ranks.append(block_ranks)
         texts.append(block_texts)
     row, values = np.concatenate(rows), pa.concat_arrays(texts).dictionary_encode()
-    order = ordered(row, np.concatenate(ranks))
+    order = ordered(row)
     row, codes = row[order], values.indices.to_numpy()[order]
-    is_new = first_of_each(row, codes) if sources is None else first_of_each(row)
+    is_new = first_of_each(row) if only_first else first_of_each(row, codes)
     return Lists.grouped(values.dictionary, codes[is_new], row[is_new], len(cuis)), sum(counts)
 
 
