@@ -1,14 +1,11 @@
 """A complete model folder around a tiny cross-encoder, as umls-reranker calibrate leaves it."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
-from umls_reranker.calibration.decisions import RankedCandidate
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable
@@ -71,9 +68,3 @@ def with_cut() -> Calibration:
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
     baseline = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
     return Calibration([InputModel(fusion=fusion, baseline=baseline, cut=0.01, thresholds=fit_thresholds())])
-
-
-def as_rows(ranked: Sequence[RankedCandidate]) -> list[dict[str, Any]]:
-    """Ranked candidates of a mention as they are in files."""
-    keys = ("name", "cui", "margin", "logit", "tier", "accepted", "inputs", "scored")
-    return [{key: getattr(item, key) for key in keys} | {"score": item.cross_encoder_score} for item in ranked]

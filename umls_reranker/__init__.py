@@ -13,16 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .core.retrievers import register as _register
+from .core.sockets import CALIBRATORS as _CALIBRATORS
+from .core.sockets import FEATURES as _FEATURES
 from .core.version import __version__
 from .retrieval.retrievers import OWN_RETRIEVERS
 
 if TYPE_CHECKING:
     from .calibration.certificate import Certificate
     from .calibration.certify import certify
-    from .calibration.decisions import RankedCandidate
     from .core.errors import UserError
     from .data.concepts import ConceptTable
     from .serving.linker import ConceptLinker, LinkedConcept
+    from .serving.ranked_candidates import RankedCandidate
     from .serving.reranker import UMLSReranker
 
 __all__ = [
@@ -42,7 +44,7 @@ _HOMES = {
     "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
     "LinkedConcept": ".serving.linker",
-    "RankedCandidate": ".calibration.decisions",
+    "RankedCandidate": ".serving.ranked_candidates",
     "UMLSReranker": ".serving.reranker",
     "UserError": ".core.errors",
     "certify": ".calibration.certify",
@@ -51,6 +53,8 @@ _HOMES = {
 # Recipe keys, stages and features know the retrievers by what they declare.
 for _retriever in OWN_RETRIEVERS:
     _register(_retriever)
+_FEATURES.import_by(lambda: import_module(".calibration.features", __name__))
+_CALIBRATORS.import_by(lambda: import_module(".calibration.calibrators", __name__))
 
 
 def __getattr__(name: str) -> Any:

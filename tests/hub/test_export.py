@@ -61,9 +61,9 @@ def test_answers_are_those_of_pytorch_by_the_same_calibrator(folder):
     columns = ("cold", ["common cold", "cough", "renal failure"], "T047", "a bad", "for a week")
     expected, ranked = one.rerank(*columns), other.rerank(*columns)
     assert [(item.name, item.tier) for item in ranked] == [(item.name, item.tier) for item in expected]
-    logits, scores = [[getattr(item, key) for item in ranked] for key in ("logit", "cross_encoder_score")]
+    logits, scores = [[getattr(item, key) for item in ranked] for key in ("logit", "score")]
     assert logits == pytest.approx([item.logit for item in expected], abs=1e-4)
-    assert scores == pytest.approx([item.cross_encoder_score for item in expected], abs=1e-4)
+    assert scores == pytest.approx([item.score for item in expected], abs=1e-4)
 
 
 def test_the_file_lies_where_other_libraries_look_for_it_and_is_a_part(folder):

@@ -187,7 +187,7 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
 
 def test_negatives_are_other_concepts(tables):
     names = {cui: {normalize_name(name) for name in names} for cui, (_, names) in VOCABULARY.items()}
-    weights = {"positive": 5.0, "semantic": 1.5, "type": 1.0, "random": 1.0}
+    weights = {"positive": 5.0, "nearest": 1.5, "type": 1.0, "random": 1.0}
     for split, rows in tables["pairs"].items():
         gold = tables["mentions"][split]["cui"][:]
         sources = rows.features["source"].names
@@ -216,7 +216,7 @@ def test_reports_count_what_was_lost(finished):
     )
     mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
     assert mining["train"]["mentions"] == 60 and mining["train"]["gold_concept_unknown"] == 2
-    assert mining["train"]["dropped"]["shared_name"]["semantic"] > 0
+    assert mining["train"]["dropped"]["shared_name"]["nearest"] > 0
     metrics = json.loads((finished.folder / "report" / "metrics.json").read_text())
     assert metrics["losses"]["out_of_dictionary"] == metrics["mentions"] - metrics["in_dictionary"]
     assert set(metrics["linking"]) >= {"reranker", "retriever", "exact_match", "most_frequent_cui"}
@@ -318,7 +318,7 @@ def test_a_file_of_mentions_is_reranked_and_monitored(scripts, finished, reranke
         expected = reranker.rerank(row["entity"], row["candidates"], row.get("entity_type"))
         assert [item["name"] for item in entry["ranked"]] == [item.name for item in expected]
         for item, one in zip(entry["ranked"], expected, strict=True):
-            assert item["score"] == pytest.approx(one.cross_encoder_score, abs=1e-6)
+            assert item["score"] == pytest.approx(one.score, abs=1e-6)
             assert (item["cui"], item["tier"], item["accepted"]) == (one.cui, one.tier, one.accepted)
     assert {path.name for path in tmp_path.iterdir()} == {"input.jsonl", "output.jsonl"}
 
@@ -355,5 +355,5 @@ def test_a_published_model_scores_like_the_one_of_the_run(scripts, finished, rer
     names = [names[0] for _, names in VOCABULARY.values()]
     ours, theirs = (model.rerank("renal failure", names, "T047") for model in (reranker, published))
     assert [item.name for item in theirs] == [item.name for item in ours]
-    assert [item.cross_encoder_score for item in theirs] == [item.cross_encoder_score for item in ours]
+    assert [item.score for item in theirs] == [item.score for item in ours]
     assert Path(published.folder).is_relative_to(tmp_path)

@@ -20,7 +20,7 @@ from umls_reranker.review.corrections import (
     RandomSample,
     add_feedback,
     calibration_rows,
-    is_right,
+    is_correct,
     load_feedback,
     training_mentions,
 )
@@ -211,21 +211,21 @@ def test_cuis_are_compared_and_stored_in_one_form(tmp_path, chosen, given):
     add(tmp_path, line(candidates=[{"name": "Common Cold", "cui": given}], ranked=[best], chosen=chosen))
     (row,) = load_feedback(tmp_path / "corrections")
     assert (row["chosen"], row["answer"], row["cuis"]) == ("C0009443", "C0009443", ["C0009443"])
-    assert is_right(row)
+    assert is_correct(row)
 
 
 @pytest.mark.parametrize(("chosen", "right"), [(None, False), ("C0009443", False), ("Common Cold", True)])
-def test_an_answer_without_a_cui_is_right_only_if_its_name_was_chosen(tmp_path, chosen, right):
+def test_an_answer_without_a_cui_is_correct_only_if_its_name_was_chosen(tmp_path, chosen, right):
     best = {"name": "Common Cold", "cui": None, "score": 0.6, "margin": 0.3, "tier": "high", "accepted": True}
     add(tmp_path, line(candidates=["Common Cold"], ranked=[best], chosen=chosen))
     (row,) = load_feedback(tmp_path / "corrections")
-    assert (row["answer"], is_right(row)) == ("Common Cold", right)
+    assert (row["answer"], is_correct(row)) == ("Common Cold", right)
 
 
 def test_no_answer_is_never_right(tmp_path):
     add(tmp_path, line(candidates=[], ranked=[], chosen=None))
     (row,) = load_feedback(tmp_path / "corrections")
-    assert row["answer"] is None and not is_right(row)
+    assert row["answer"] is None and not is_correct(row)
 
 
 @pytest.mark.parametrize("chosen", [7, "", " ", ["C0009443"]])

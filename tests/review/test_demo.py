@@ -84,7 +84,7 @@ def test_what_cannot_be_asked(demo, text, mention, reason):
 
 def test_text_is_escaped_everywhere(demo, sheet):
     shown = demo.answer(f"{SCRIPT} {SCRIPT}cold {SCRIPT}", f"{SCRIPT}cold", None, [], PASTED)
-    page = Page(shown + review_html(sheet, HIERARCHY, sheet.place))
+    page = Page(shown + review_html(sheet, HIERARCHY, sheet.position))
     assert "script" not in {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     # Mention, text and name; then reason, text, mention, context, candidate and preferred name.
@@ -110,32 +110,32 @@ def sheet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "choice"),
+    ("position", "choice"),
     [(0, "9"), (0, "-1"), (0, "all"), (0, ""), (9, "0"), (-2, "0"), (1, "0"), (1, "skip"), (0, "²")],
 )
-def test_a_button_that_is_not_shown_does_nothing(sheet, place, choice):
-    act(sheet, place, choice)
-    assert sheet.place == 0 and not sheet.chosen and not sheet.can_undo
+def test_a_button_that_is_not_shown_does_nothing(sheet, position, choice):
+    act(sheet, position, choice)
+    assert sheet.position == 0 and not sheet.chosen and not sheet.can_undo
 
 
 def test_a_review_by_buttons(sheet):
-    page = Page(review_html(sheet, HIERARCHY, sheet.place))
+    page = Page(review_html(sheet, HIERARCHY, sheet.position))
     assert page.choices() == ["none", "skip", "0", "1", "2"]
     assert "0 of 3 reviewed" in page.words and "Disease or Syndrome" in page.words
-    assert ("div", {"data-place": "0"}) in page.tags
+    assert ("div", {"data-position": "0"}) in page.tags
     act(sheet, 0, "1")
     assert sheet.chosen == {0: "C0000002"}
-    assert Page(review_html(sheet, HIERARCHY, sheet.place)).choices()[:3] == ["none", "skip", "undo"]
+    assert Page(review_html(sheet, HIERARCHY, sheet.position)).choices()[:3] == ["none", "skip", "undo"]
     act(sheet, 1, "skip")
-    assert "1 of 3 reviewed, 1 skipped" in Page(review_html(sheet, HIERARCHY, sheet.place)).words
-    assert Page(review_html(sheet, HIERARCHY, sheet.place)).choices()[3:] == ["0"]
+    assert "1 of 3 reviewed, 1 skipped" in Page(review_html(sheet, HIERARCHY, sheet.position)).words
+    assert Page(review_html(sheet, HIERARCHY, sheet.position)).choices()[3:] == ["0"]
     act(sheet, 2, "none")
     act(sheet, 1, "0")
     assert sheet.chosen == {0: "C0000002", 2: None, 1: "C0000003"}
-    page = Page(review_html(sheet, HIERARCHY, sheet.place))
+    page = Page(review_html(sheet, HIERARCHY, sheet.position))
     assert "All mentions are reviewed." in page.words and page.choices() == ["undo"]
     act(sheet, -1, "undo")
-    assert sheet.place == 1
+    assert sheet.position == 1
 
 
 def test_a_page_is_of_one_mention_whatever_another_page_does_meanwhile(sheet, monkeypatch):
@@ -146,8 +146,8 @@ def test_a_page_is_of_one_mention_whatever_another_page_does_meanwhile(sheet, mo
         return described(*values)
 
     monkeypatch.setattr(demo_module, "describe", describe)
-    page = Page(review_html(sheet, HIERARCHY, sheet.place))
-    assert sheet.place == 1 and ("div", {"data-place": "0"}) in page.tags
+    page = Page(review_html(sheet, HIERARCHY, sheet.position))
+    assert sheet.position == 1 and ("div", {"data-position": "0"}) in page.tags
 
 
 def test_choices_made_while_it_recalibrates_are_not_compared(demo, sheet, tmp_path, monkeypatch):
@@ -155,8 +155,8 @@ def test_choices_made_while_it_recalibrates_are_not_compared(demo, sheet, tmp_pa
     rank = demo.reranker.rerank_batch
 
     def ranked(*columns):
-        if sheet.place is not None:
-            sheet.choose(sheet.place, None)
+        if sheet.position is not None:
+            sheet.choose(sheet.position, None)
         return rank(*columns)
 
     reranker = SimpleNamespace(rerank_batch=ranked, folder=tmp_path, thresholds=demo.reranker.thresholds)

@@ -4,10 +4,10 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
-from umls_reranker.calibration.decisions import RankedCandidate
 from umls_reranker.calibration.thresholds import TypeThreshold
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.review.explanations import _reasons, explain, parse_candidates
+from umls_reranker.serving.ranked_candidates import RankedCandidate
 
 
 def ranked(score, tier, accepted, rival=0.1):

@@ -44,7 +44,7 @@ def test_every_choice_is_a_line_that_add_feedback_takes(queue, reviewed, tmp_pat
     assert choices(reviewed) == [("a", "C0000002")]
     sheet.choose(1, None)
     sheet.choose(2, " C0000009 ")
-    assert sheet.place is None and sheet.chosen == {0: "C0000002", 1: None, 2: "C0000009"}
+    assert sheet.position is None and sheet.chosen == {0: "C0000002", 1: None, 2: "C0000009"}
     assert json.loads(reviewed.read_text().splitlines()[0]) == line("a") | {"chosen": "C0000002"}
     assert add_feedback(tmp_path / "corrections", [reviewed])["added"] == 3
     assert load_from_disk(str(tmp_path / "corrections"))["chosen"][:] == ["C0000002", None, "C0000009"]
@@ -55,25 +55,25 @@ def test_a_choice_that_is_no_text_is_refused(queue, reviewed, choice):
     sheet = ReviewSheet(queue, reviewed)
     with pytest.raises(ValueError, match="half of a surrogate pair"):
         sheet.choose(0, choice)
-    assert sheet.place == 0 and not reviewed.exists()
+    assert sheet.position == 0 and not reviewed.exists()
 
 
 def test_a_choice_that_add_feedback_would_refuse_is_refused(queue, reviewed):
     sheet = ReviewSheet(queue, reviewed)
     with pytest.raises(ValueError, match="chosen must be a candidate or a CUI"):
         sheet.choose(0, "none")
-    assert sheet.place == 0 and not reviewed.exists()
+    assert sheet.position == 0 and not reviewed.exists()
 
 
 def test_skipped_mentions_come_last(queue, reviewed):
     sheet = ReviewSheet(queue, reviewed)
     sheet.skip(0)
-    assert (sheet.place, sheet.skipped) == (1, 1)
+    assert (sheet.position, sheet.skipped) == (1, 1)
     sheet.choose(1, None)
     sheet.choose(2, None)
-    assert (sheet.place, sheet.skipped) == (0, 1)
+    assert (sheet.position, sheet.skipped) == (0, 1)
     sheet.choose(0, None)
-    assert (sheet.place, sheet.skipped) == (None, 0)
+    assert (sheet.position, sheet.skipped) == (None, 0)
 
 
 def test_undo_takes_back_choices_and_skips_in_turn(queue, reviewed):
@@ -82,13 +82,13 @@ def test_undo_takes_back_choices_and_skips_in_turn(queue, reviewed):
     sheet.skip(1)
     sheet.choose(2, None)
     sheet.undo()
-    assert (sheet.place, choices(reviewed)) == (2, [("a", "C0000001")])
+    assert (sheet.position, choices(reviewed)) == (2, [("a", "C0000001")])
     sheet.undo()
-    assert (sheet.place, sheet.skipped) == (1, 0)
+    assert (sheet.position, sheet.skipped) == (1, 0)
     sheet.undo()
-    assert (sheet.place, choices(reviewed), sheet.can_undo) == (0, [], False)
+    assert (sheet.position, choices(reviewed), sheet.can_undo) == (0, [], False)
     sheet.undo()
-    assert sheet.place == 0
+    assert sheet.position == 0
     sheet.choose(0, None)
     assert choices(reviewed) == [("a", None)]
 
@@ -98,14 +98,14 @@ def test_a_click_for_what_is_no_longer_shown_does_nothing(queue, reviewed):
     sheet.choose(0, "C0000001")
     sheet.choose(0, "C0000002")
     sheet.skip(0)
-    assert (sheet.place, choices(reviewed)) == (1, [("a", "C0000001")])
+    assert (sheet.position, choices(reviewed)) == (1, [("a", "C0000001")])
 
 
 def test_a_blank_choice_is_refused(queue, reviewed):
     sheet = ReviewSheet(queue, reviewed)
     with pytest.raises(ValueError, match="type a CUI"):
         sheet.choose(0, " ")
-    assert sheet.place == 0 and not reviewed.exists()
+    assert sheet.position == 0 and not reviewed.exists()
 
 
 def test_a_sheet_resumes_and_drops_half_a_line(queue, reviewed):
@@ -116,9 +116,9 @@ def test_a_sheet_resumes_and_drops_half_a_line(queue, reviewed):
     with reviewed.open("a") as file:
         file.write('{"entity": "b", "can')
     again = ReviewSheet(queue, reviewed)
-    assert (again.place, again.chosen) == (1, {0: "C0000001", 2: None})
+    assert (again.position, again.chosen) == (1, {0: "C0000001", 2: None})
     again.undo()
-    assert (again.place, choices(reviewed)) == (2, [("a", "C0000001")])
+    assert (again.position, choices(reviewed)) == (2, [("a", "C0000001")])
     again.choose(2, "C0000002")
     assert choices(reviewed) == [("a", "C0000001"), ("c", "C0000002")]
 
@@ -127,7 +127,7 @@ def test_lines_of_another_queue_stay(queue, reviewed):
     other = json.dumps(line("elsewhere") | {"chosen": None}) + "\n"
     reviewed.write_text(json.dumps(line("a") | {"chosen": "C0000001"}) + "\n" + other)
     sheet = ReviewSheet(queue, reviewed)
-    assert (sheet.place, sheet.can_undo) == (1, False)
+    assert (sheet.position, sheet.can_undo) == (1, False)
     sheet.choose(1, None)
     sheet.undo()
     assert choices(reviewed) == [("a", "C0000001"), ("elsewhere", None)]
@@ -142,7 +142,7 @@ def test_an_empty_queue_is_refused(tmp_path, reviewed):
 def test_a_last_line_without_its_end_is_kept(queue, reviewed):
     reviewed.write_text(json.dumps(line("a") | {"chosen": "C0000001"}), encoding="utf-8")
     sheet = ReviewSheet(queue, reviewed)
-    assert (sheet.place, sheet.chosen) == (1, {0: "C0000001"})
+    assert (sheet.position, sheet.chosen) == (1, {0: "C0000001"})
     sheet.choose(1, None)
     assert choices(reviewed) == [("a", "C0000001"), ("b", None)]
 

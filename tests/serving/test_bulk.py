@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_reranker import as_rows, tiny_reranker, with_cut
+from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker
 from umls_reranker.core import locks
@@ -64,7 +64,7 @@ def rows():
 def expected(reranker, rows):
     columns = ([row[key] for row in rows] for key in ("entity", "candidates", "entity_type"))
     ranked = reranker.rerank_batch(*columns)
-    return [row | {"ranked": as_rows(items)} for row, items in zip(rows, ranked, strict=True)]
+    return [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(rows, ranked, strict=True)]
 
 
 def write(path, rows):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tiny_reranker import as_rows, tiny_reranker
+from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.serving import cluster
@@ -27,7 +27,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(model):
     reranker = UMLSReranker.from_pretrained(model, **OPTIONS)
-    return [as_rows(reranker.rerank(row["entity"], row["candidates"])) for row in ROWS]
+    ranked = [reranker.rerank(row["entity"], row["candidates"]) for row in ROWS]
+    return [[item.as_row() for item in items] for items in ranked]
 
 
 def test_a_batch_of_ray_data_gains_the_ranking(model, expected):

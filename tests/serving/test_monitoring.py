@@ -17,11 +17,17 @@ from outcome_fixtures import make_outcomes
 
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.core.errors import UserError
-from umls_reranker.serving.monitoring.drift import SMALLEST_PSI, Drift, chi_square_tail, drift_of, spent
-from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES
-from umls_reranker.serving.monitoring.labelled import LabelledAnswers
+from umls_reranker.serving.monitoring.figures import MOST_TYPES, OTHER_TYPES, Top
+from umls_reranker.serving.monitoring.labels import LabelledAnswers, level_of_look
 from umls_reranker.serving.monitoring.monitor import LogFile, Monitor
-from umls_reranker.serving.monitoring.reference import NO_CANDIDATES, Distribution, Reference
+from umls_reranker.serving.monitoring.reference import (
+    NO_CANDIDATES,
+    SMALLEST_PSI,
+    Distribution,
+    Drift,
+    Reference,
+    chi_square_tail,
+)
 
 NOTHING = {
     "mentions": 0,
@@ -47,7 +53,8 @@ def make_reference(outcomes=None):
 def feed(monitor, outcomes):
     for row in range(len(outcomes)):
         score = float(outcomes.score[row])
-        top = None if np.isnan(score) else (score, score / 2, str(outcomes.tier[row]), bool(outcomes.accepted[row]))
+        tier, accepted = str(outcomes.tier[row]), bool(outcomes.accepted[row])
+        top = None if np.isnan(score) else Top(score, score / 2, tier, accepted)
         monitor.record(outcomes.types[row], 5, top)
 
 
@@ -62,18 +69,18 @@ def test_the_table_shows_what_decided_if_inputs_were_missing():
     table = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "monitor.py"))["table"]
     reference = SimpleNamespace(figures=defaultdict(lambda: {"value": 0.7, "low": 0.6, "high": 0.8}))
     monitor = Monitor()
-    monitor.record([], 3, (0.9, 0.5, "high", True))
+    monitor.record([], 3, Top(0.9, 0.5, "high", True))
     assert "inputs" not in table(monitor.to_dict(), reference)
-    monitor.record([], 2, (0.4, 0.2, "medium", True), "names, no type")
+    monitor.record([], 2, Top(0.4, 0.2, "medium", True), "names, no type")
     lines = [line.split() for line in table(monitor.to_dict(), reference).splitlines()]
     assert ["all", "1"] in lines and ["names,", "no", "type", "1"] in lines
 
 
 def test_figures_by_hand():
     monitor = Monitor()
-    monitor.record(["T047"], 3, (0.9, 0.5, "high", True))
-    monitor.record(["T047", "T121"], 2, (0.4, 0.2, "medium", True))
-    monitor.record([], 4, (0.1, -0.1, "reject", False), "names")
+    monitor.record(["T047"], 3, Top(0.9, 0.5, "high", True))
+    monitor.record(["T047", "T121"], 2, Top(0.4, 0.2, "medium", True))
+    monitor.record([], 4, Top(0.1, -0.1, "reject", False), "names")
     monitor.record(["T121"], 0, None)
     monitor.add_truncated(2)
     monitor.add_truncated(0)
@@ -100,7 +107,7 @@ def test_figures_by_hand():
 
 def test_results_of_a_reranker_are_taken_as_they_are():
     monitor = Monitor()
-    best = SimpleNamespace(cross_encoder_score=0.9, margin=0.5, tier="high", accepted=True, inputs="names")
+    best = SimpleNamespace(score=0.9, margin=0.5, tier="high", accepted=True, inputs="names")
     monitor.add([best, best], ["T047"])
     monitor.add([])
     figures = monitor.totals()
@@ -116,7 +123,7 @@ def test_only_mentions_without_candidates_leave_no_mean():
 
 def test_a_type_given_twice_counts_once():
     monitor = Monitor()
-    monitor.record(["T047", "T047"], 1, (0.9, 0.5, "high", True))
+    monitor.record(["T047", "T047"], 1, Top(0.9, 0.5, "high", True))
     assert monitor.totals()["per_type"]["T047"]["mentions"] == 1
 
 
@@ -124,12 +131,12 @@ def test_a_window_forgets_and_the_totals_do_not():
     monitor = Monitor(window=200)
     for score in (0.1, 0.9):
         for _ in range(200):
-            monitor.record(["T047"], 1, (score, 0.0, "low", False))
+            monitor.record(["T047"], 1, Top(score, 0.0, "low", False))
     state = monitor.to_dict()
     assert state["mean_top_score"] == pytest.approx(0.5)
     assert state["window"]["mean_top_score"] == pytest.approx(0.9) and state["window"]["mentions"] == 200
     # A slice of ten goes when a new one is begun: the sliding window holds the latest 191 to 200 mentions.
-    monitor.record(["T121"], 1, (0.9, 0.0, "low", False))
+    monitor.record(["T121"], 1, Top(0.9, 0.0, "low", False))
     assert monitor.to_dict()["window"]["mentions"] == 191
     assert set(monitor.to_dict()["window"]["per_type"]) == {"T047", "T121"}
 
@@ -137,7 +144,7 @@ def test_a_window_forgets_and_the_totals_do_not():
 def test_memory_is_bounded_whatever_types_are_sent():
     monitor = Monitor(window=200)
     for number in range(2 * MOST_TYPES):
-        monitor.record([f"T{number}"], 1, (0.5, 0.0, "low", False))
+        monitor.record([f"T{number}"], 1, Top(0.5, 0.0, "low", False))
     per_type = monitor.totals()["per_type"]
     assert len(per_type) == MOST_TYPES + 1 and per_type[OTHER_TYPES]["mentions"] == MOST_TYPES
     assert len(monitor._slices) == 20
@@ -157,7 +164,7 @@ def test_no_mention_is_lost_between_threads():
 
     def work(_):
         for _ in range(500):
-            monitor.record(["T047"], 2, (0.5, 0.25, "medium", True))
+            monitor.record(["T047"], 2, Top(0.5, 0.25, "medium", True))
             monitor.add_truncated(1)
 
     with ThreadPoolExecutor(8) as threads:
@@ -253,7 +260,7 @@ def test_independent_mentions_have_the_textbook_test():
 
     window = np.array([300, 250, 250, 200])
     expected = chi2_contingency(np.stack([counts.counts, window]))
-    found = drift_of(Distribution(counts.cells, counts.counts, 1.0, 3.0), window)
+    found = Distribution(counts.cells, counts.counts, 1.0, 3.0).drift(window)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6)
 
 
@@ -274,14 +281,14 @@ def test_documents_of_one_mind_count_once():
 
 
 def test_stability_index_by_hand():
-    found = drift_of(Distribution(("a", "b"), (50, 50), 1.0, 1.0), np.array([90, 10]))
+    found = Distribution(("a", "b"), (50, 50), 1.0, 1.0).drift(np.array([90, 10]))
     p, q = np.array([50.5, 50.5]) / 101, np.array([90.5, 10.5]) / 101
     assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
     assert (found.cell, found.share, found.reference_share) == ("a", 0.9, 0.5)
 
 
 def test_all_looks_together_spend_alpha():
-    assert sum(spent(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+    assert sum(level_of_look(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
 
 
 @pytest.mark.parametrize(("alpha", "is_told"), [(0.1, False), (0.2, True)])
@@ -292,7 +299,7 @@ def test_drift_and_labels_share_alpha(monkeypatch, alpha, is_told):
         # If 95 % are right, 21 or fewer of 25 are with probability 0.034.
         monitor.add_label(0.97, "high", number < 21)
     drift = Drift(psi=1.0, p_value=0.02, cell="T047", share=0.9, reference_share=0.5)
-    monkeypatch.setattr("umls_reranker.serving.monitoring.monitor.drift_of", lambda *_: drift)
+    monkeypatch.setattr(Distribution, "drift", lambda *_: drift)
     feed(monitor, make_outcomes(200))
     assert [alarm.kind for alarm in monitor.alarms] == ["precision", "scores", "types"] * is_told
 
@@ -341,7 +348,7 @@ def test_false_alarms_of_drift_keep_to_alpha(monkeypatch):
     assert alarmed / monitors <= 0.3
 
 
-def test_mentions_taken_as_independent_would_break_that_promise():
+def test_mentions_taken_as_independent_would_break_that_guarantee():
     rng = np.random.default_rng(0)
     broken = 0
     for _ in range(40):
@@ -349,7 +356,7 @@ def test_mentions_taken_as_independent_would_break_that_promise():
         counts = counts_of(reference, *clustered(rng, 50))[0]
         cells = len(counts) - 2
         broken += (
-            drift_of(Distribution(reference.scores.cells, reference.scores.counts, 1.0, cells), counts).p_value < 0.05
+            Distribution(reference.scores.cells, reference.scores.counts, 1.0, cells).drift(counts).p_value < 0.05
         )
     assert broken > 15
 
@@ -508,15 +515,13 @@ def test_precision_of_the_tiers_by_labels():
     assert Monitor().to_dict()["labelled"]["ece"] is None
 
 
-def test_a_broken_promise_of_the_high_tier_is_told():
+def test_a_broken_guarantee_of_the_high_tier_is_told():
     monitor = Monitor(make_reference())
     for number in range(100):
         monitor.add_label(0.97, "high", number % 4 > 0)
     (alarm, *_) = monitor.alarms
     assert alarm.kind == "precision"
-    assert (
-        "reviewed answers of the high tier are right" in alarm.sentence and "where 95% is promised" in alarm.sentence
-    )
+    assert "answers of the high tier are correct, at most" in alarm.sentence and "95% is guaranteed" in alarm.sentence
 
 
 def test_the_promise_is_tested_at_each_doubling_of_the_labels():

@@ -77,7 +77,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     files = BulkJob(tmp_path / "own.parquet", tmp_path / "ranked.jsonl", 64, 64)
     files.run(reranker, ALONE)
     first = json.loads((tmp_path / "ranked.jsonl").read_text().splitlines()[0])["ranked"][0]
-    assert first["score"] == pytest.approx(ranked[0].cross_encoder_score) and first["tier"] == ranked[0].tier
+    assert first["score"] == pytest.approx(ranked[0].score) and first["tier"] == ranked[0].tier
     # Without the score a fallback ranks, and nothing is called high.
     with pytest.warns(UserWarning, match="bm25_score"):
         reranker.rerank("cold", [{"name": "cold", "cui": "C0000001"}])

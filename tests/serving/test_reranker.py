@@ -17,7 +17,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
-from umls_reranker.calibration.calibrators import IsotonicCalibrator, ListwiseCalibrator
+from umls_reranker.calibration.calibrators import IdentityCalibrator, IsotonicCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
@@ -57,7 +57,7 @@ class GivenScores:
 
 def given(calibrator=None, **logits):
     """A reranker with these logits by name, and the identity of log-odds as calibrator."""
-    model = InputModel(calibrator or ListwiseCalibrator(), thresholds=fit_thresholds())
+    model = InputModel(calibrator or IdentityCalibrator(), thresholds=fit_thresholds())
     return UMLSReranker(GivenScores(logits), Calibration([model]), None, {})
 
 
@@ -122,7 +122,7 @@ def test_candidates_are_ranked_by_logit_and_tied_ones_stay_in_order():
     assert [item.rank for item in ranked] == [1, 2, 3, 4, 5]
     assert [item.logit for item in ranked] == [2.0, 0.5, 0.5, -1.0, -3.0]
     expected = 1 / (1 + np.exp([-2.0, -0.5, -0.5, 1.0, 3.0]))
-    np.testing.assert_allclose([item.cross_encoder_score for item in ranked], expected, rtol=1e-12)
+    np.testing.assert_allclose([item.score for item in ranked], expected, rtol=1e-12)
 
 
 def test_logits_rank_where_calibrated_scores_tie():
@@ -155,13 +155,13 @@ def test_candidates_without_cui_are_told_apart_by_name():
 @pytest.mark.parametrize("candidates", [["a"], ["a", "a"], [Term("a", "C1"), Term("b", "C1")]])
 def test_margin_of_a_lone_concept_is_its_score(candidates):
     best = probabilities(a=0.7, b=0.2).rerank("mention", candidates)[0]
-    assert best.margin == best.cross_encoder_score == pytest.approx(0.7)
+    assert best.margin == best.score == pytest.approx(0.7)
 
 
 def test_duplicates_stay_in_the_list_with_equal_scores():
     ranked = probabilities(a=0.7, b=0.2).rerank("mention", ["a", "b", "a", "b"])
     assert [(item.name, item.rank) for item in ranked] == [("a", 1), ("a", 2), ("b", 3), ("b", 4)]
-    assert ranked[0].cross_encoder_score == ranked[1].cross_encoder_score
+    assert ranked[0].score == ranked[1].score
 
 
 def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_were_scored():
@@ -172,7 +172,7 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     reranker = UMLSReranker(scorer, with_cut(), None, {})
     ranked = reranker.rerank("cold", names)
     assert answers(ranked) == [("cold", 1.0, 1), ("flu", None, 1)] and len(scorer.calls[0]) == 1
-    assert ranked[1].cross_encoder_score == pytest.approx(1 / (2 + np.exp(10.0)))
+    assert ranked[1].score == pytest.approx(1 / (2 + np.exp(10.0)))
     whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
     assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
     found = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
@@ -447,8 +447,8 @@ READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), conte
 
 def reading_everything(index_key: str = "") -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
-    fusion = FeatureFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
-    fallback = FeatureFusion({"string_share": 1.0}, {}, -20.0)
+    fusion = FeatureFusion({"retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
+    fallback = FeatureFusion({"mention_concept_prior": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
     models = [
@@ -537,7 +537,7 @@ def test_a_retrieval_score_from_elsewhere_makes_nobody_sure(score):
     with pytest.warns(UserWarning, match="retrieval_score"):
         best = reranker.rerank("cold", [FULL | {"retrieval_score": score}], DISEASE, "a ", "")[0]
         without = reranker.rerank("cold", [FULL | {"retrieval_score": None}], DISEASE, "a ", "")[0]
-    assert best.tier == "medium" and best.cross_encoder_score == without.cross_encoder_score
+    assert best.tier == "medium" and best.score == without.score
 
 
 OURS = (
@@ -718,8 +718,8 @@ def test_scores_are_those_of_the_folder(reranker):
     row = fit_thresholds().for_type(DISEASE)
     for item in ranked:
         assert isinstance(item, RankedCandidate)
-        assert item.cross_encoder_score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
-        assert item.tier == row.tier(item.cross_encoder_score)
+        assert item.score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
+        assert item.tier == row.tier(item.score)
     assert reranker.info["precision"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
 
 

@@ -14,10 +14,15 @@ from tiny_reranker import tiny_reranker, with_cut
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.serving.http import app as service
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
 NAMES = ["common cold", "cold temperature", "renal failure"]
+CONCEPTS = [
+    {"name": name, "cui": f"C{number}", "preferred_name": name, "semantic_types": ["T047"]}
+    for number, name in enumerate(NAMES)
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +43,19 @@ class OneConcept:
         return MentionQueries(list(mentions), list(lefts), list(rights))
 
     def candidates(self, queries):
-        return [[{"name": name, "cui": f"C{number}"} for number, name in enumerate(NAMES)] for _ in queries.texts]
+        return [CONCEPTS for _ in queries.texts]
 
     def described(self, ranked):
         tiers = ("high", "medium", "low")
         return [
-            [
-                LinkedConcept(
-                    *(one.cui, one.name, one.name, ("T047",), one.rank, one.cross_encoder_score, one.margin),
-                    *(tier, True),
-                )
-                for one, tier in zip(items, tiers, strict=False)
-            ]
+            [LinkedConcept(*item)._replace(tier=tier) for item, tier in zip(items, tiers, strict=False)]
             for items in ranked
         ]
 
 
 @asynccontextmanager
 async def running(reranker, linker=None, **limits):
-    app = create_app(reranker, ServingArguments(**{"batch_deadline_ms": 0, **limits}), linker)
+    app = create_app(reranker, ServingArguments(**limits), linker)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -111,7 +110,7 @@ def test_rerank_answers_as_text_embeddings_inference(reranker):
     assert plain.status_code == 200 and plain.headers["content-type"] == "application/json"
     assert [set(row) for row in plain.json()] == [{"index", "score"}] * 3
     for row in plain.json():
-        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].cross_encoder_score, abs=1e-6)
+        assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].score, abs=1e-6)
     for row in raw.json():
         assert row["score"] == pytest.approx(expected[NAMES[row["index"]]].logit, abs=1e-5)
     for answer in (plain, raw):
@@ -162,10 +161,9 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
         ({"query": "cold", "texts": ["x" * 3_000]}, 413, "Validation", "the request is longer than 2,000 bytes"),
     ],
 )
-def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reason):
-    answer = refused(
-        ask(reranker, ("/rerank", body), max_candidates=5, max_body_bytes=200_000 if body == b"[" * 100_000 else 2_000)
-    )
+def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status, kind, reason):
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 200_000 if body == b"[" * 100_000 else 2_000)
+    answer = refused(ask(reranker, ("/rerank", body), max_candidates=5))
     assert answer[:2] == (status, kind) and answer[2].startswith(reason)
 
 
@@ -196,13 +194,15 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
     assert refused(asyncio.run(work()))[:2] == (415, "Validation")
 
 
-def test_a_body_that_does_not_say_its_length_is_limited_too(reranker):
+def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatch):
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
+
     async def work():
         async def chunks():
             for _ in range(100):
                 yield b" " * 100
 
-        async with running(reranker, max_body_bytes=2_000) as client:
+        async with running(reranker) as client:
             return await client.post("/rerank", content=chunks(), headers={"content-type": "application/json"})
 
     assert refused(asyncio.run(work()))[:2] == (413, "Validation")
@@ -235,14 +235,15 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
 
 
-def test_a_body_that_never_ends_is_answered_408(reranker):
+def test_a_body_that_never_ends_is_answered_408(reranker, monkeypatch):
+    monkeypatch.setattr(service, "READ_SECONDS", 0.05)
     sent = []
 
     async def send(message):
         sent.append(message)
 
     async def work():
-        app = create_app(reranker, ServingArguments(read_seconds=0.05))
+        app = create_app(reranker, ServingArguments())
         messages = [{"type": "http.request", "body": b'{"query": "cold"', "more_body": True}]
 
         async def receive():
@@ -260,7 +261,8 @@ def test_a_body_that_never_ends_is_answered_408(reranker):
     }
 
 
-def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
+def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker, monkeypatch):
+    monkeypatch.setattr(service, "READ_SECONDS", 1.0)
     uvicorn = pytest.importorskip("uvicorn")
     from umls_reranker.serving.http.limits import http_protocol
 
@@ -275,7 +277,7 @@ def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
         return answer
 
     async def work():
-        app = create_app(reranker, ServingArguments(read_seconds=1.0))
+        app = create_app(reranker, ServingArguments())
         config = uvicorn.Config(app, port=0, http=http_protocol(1.0), timeout_keep_alive=1, log_level="critical")
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve())
@@ -337,12 +339,13 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
     rerank = ("/rerank", {"query": "cold", "texts": ["a"]})
     long = ("/rerank", {"query": "cold", "texts": ["x" * 3_000]})
     bad = ("/rerank", {"query": "cold"})
     unlinked = ("/link", {"mentions": [{"mention": "cold"}]})
     requests = [rerank, long, bad, unlinked, "/models", "/rerank", "/info", "/metrics"]
-    answers = ask(reranker, *requests, served_revision="v1", max_body_bytes=2_000)
+    answers = ask(reranker, *requests, served_revision="v1")
     assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
     assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
     assert refused(answers[0]) == (500, "Backend", "the service failed; its log says why")
@@ -372,7 +375,7 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
     expected = reranker.rerank("cold", candidates, "T047", left="a ")
     assert second == [] and len(first) == 3
     for row, item in zip(first, expected, strict=True):
-        assert row["score"] == pytest.approx(item.cross_encoder_score, abs=1e-6)
+        assert row["score"] == pytest.approx(item.score, abs=1e-6)
         assert [row[key] for key in ("cui", "name", "rank", "tier", "accepted", "inputs")] == [
             item.cui,
             item.name,
@@ -395,8 +398,8 @@ def test_link_answers_for_each_mention(reranker):
     )
     assert [len(rows) for rows in answer.json()] == [2, 2]
     assert set(answer.json()[0][0]) == {
-        *("cui", "name", "preferred_name", "semantic_types", "rank", "score", "margin", "tier", "accepted", "inputs"),
-        "scored",
+        *("cui", "name", "preferred_name", "semantic_types", "rank", "logit", "score", "margin", "tier", "accepted"),
+        *("inputs", "scored"),
     }
     assert refused(missing) == (422, "Validation", "the mention 'fever' is not in its document")
     assert refused(none)[:2] == (422, "Validation")
@@ -517,7 +520,7 @@ def test_a_request_that_the_stop_cuts_off_is_answered_503(reranker, monkeypatch)
     sent = []
 
     async def work():
-        app = create_app(reranker, ServingArguments(batch_deadline_ms=0))
+        app = create_app(reranker, ServingArguments())
         body = {"type": "http.request", "body": b'{"query": "cold", "texts": ["a"]}'}
 
         async def receive():

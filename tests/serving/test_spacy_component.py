@@ -36,7 +36,8 @@ class CountingLinker:
 def concept(mention, rank):
     accepted = rank == 1 and mention == "cold"
     tier = "medium" if accepted else "low"
-    return LinkedConcept(f"C{len(mention)}", mention, mention.title(), ("T047",), rank, 1 / rank, 0.5, tier, accepted)
+    candidate = {"preferred_name": mention.title(), "semantic_types": ("T047",)}
+    return LinkedConcept(candidate, mention, f"C{len(mention)}", rank, 2.5, 1 / rank, 0.5, tier, accepted)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_entities_get_their_concepts(linker):
     assert [row["cui"] for row in second._.umls] == ["C13", "C13"]
     assert first._.umls[0] == {
         **{"cui": "C4", "name": "cold", "preferred_name": "Cold", "semantic_types": ["T047"]},
-        **{"rank": 1, "score": 1.0, "margin": 0.5, "tier": "medium", "accepted": True, "inputs": "all"},
+        **{"rank": 1, "logit": 2.5, "score": 1.0, "margin": 0.5, "tier": "medium", "accepted": True, "inputs": "all"},
         "scored": 0,
     }
     assert [entity.kb_id_ for entity in doc.ents] == ["C4", "", "C4"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.arrays import firsts, list_offsets, list_sizes, ranking
 from ..data.candidate_lists import CandidateLists
-from .inputs import ALL_INPUTS
 from .probabilities import calibrated_scores, kept
 from .thresholds import TIERS
 
@@ -18,42 +17,7 @@ if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
     from .probabilities import Calibration, Choice
 
-__all__ = ["Decisions", "RankedCandidate", "margins", "rank"]
-
-
-class RankedCandidate(NamedTuple):
-    """One candidate after reranking.
-
-    Attributes:
-        candidate: the object that was passed in, unchanged.
-        name: its concept name.
-        cui: its CUI, or None.
-        rank: 1 for the best.
-        logit: raw log-odds of the cross-encoder; None if it was left unscored because it cannot win.
-        cross_encoder_score: calibrated probability that this candidate is the mention's concept, from all features;
-            candidates are ranked by it (by its unrounded log-odds).
-        margin: this score minus the best score of any other concept in the list, by CUI or else by name; negative
-            below the best concept, and the score itself if there is no other concept.
-        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type; ``high``
-            by the certificate of the model that decided.
-        accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
-            that the deployment accepts (`UMLSReranker.accept_tier`).
-        inputs: which inputs decided, the same for all candidates of a mention: "all", or what a fallback model reads,
-            such as "no type" or "names and CUIs".
-        scored: how many candidates of the mention the cross-encoder scored, the same for all of them.
-    """
-
-    candidate: Any
-    name: str
-    cui: str | None
-    rank: int
-    logit: float | None
-    cross_encoder_score: float
-    margin: float
-    tier: str
-    accepted: bool
-    inputs: str = ALL_INPUTS
-    scored: int = 0
+__all__ = ["Decisions", "margins", "rank"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core.arrays import best_candidates
 from ..data.relations import RELATION_KINDS
-from ..retrieval.guards import SharedNames
+from ..retrieval.false_negatives import SharedNames
 from .linking import Documents
 
 if TYPE_CHECKING:

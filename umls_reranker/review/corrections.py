@@ -41,7 +41,7 @@ __all__ = [
     "add_feedback",
     "calibration_rows",
     "chosen_concept",
-    "is_right",
+    "is_correct",
     "load_feedback",
     "training_mentions",
 ]
@@ -154,23 +154,23 @@ def chosen_concept(candidates: Sequence[Mapping[str, Any] | str], chosen: str) -
         ValueError: it is neither a candidate nor an id of the candidates' kind. It would count as a concept outside
             the list, and the right candidate as wrong.
     """
-    found, concepts = normalize_cui(chosen), list(map(concept_of, candidates))
-    if found in concepts:
-        return found
+    concept, concepts = normalize_cui(chosen), list(map(concept_of, candidates))
+    if concept in concepts:
+        return concept
     names = (normalize_name(item if isinstance(item, str) else item["name"]) for item in candidates)
-    named = next((cui for cui, name in zip(concepts, names, strict=True) if name == normalize_name(found)), None)
+    named = next((cui for cui, name in zip(concepts, names, strict=True) if name == normalize_name(concept)), None)
     if named is not None:
         raise ValueError(f"chosen is the name of a candidate; write {named}")
     is_umls = concepts and all(map(UMLS_CUI.fullmatch, concepts))
-    if not (UMLS_CUI if is_umls else CONCEPT_ID).fullmatch(found):
+    if not (UMLS_CUI if is_umls else CONCEPT_ID).fullmatch(concept):
         raise ValueError(
             "chosen must be a candidate or a CUI such as C0009443, or null where no concept is right; "
             f"found {chosen!r}"
         )
-    return found
+    return concept
 
 
-def is_right(row: Mapping[str, Any]) -> bool:
+def is_correct(row: Mapping[str, Any]) -> bool:
     """Whether the reviewer chose the top answer; False if no concept is right."""
     return row["chosen"] is not None and row["answer"] == row["chosen"]
 
@@ -195,12 +195,12 @@ class RandomSample:
         answer = concept_of(logged.row["ranked"][0]), logged.top.score, logged.top.tier
         if row is None or tuple(row[name] for name in ANSWER) != answer:
             return None
-        return is_right(self.waiting.pop(key))
+        return is_correct(self.waiting.pop(key))
 
 
 @reading
 def training_mentions(
-    found: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy
+    mentions: Iterable[tuple[str, Mention]], feedback: Dataset, hierarchy: TypeHierarchy
 ) -> Generator[tuple[str, Mention], None, dict[str, Any]]:
     """Corpus mentions, followed by the corrections as mentions of the training split.
 
@@ -208,14 +208,14 @@ def training_mentions(
     evaluation. Both are left out.
 
     Args:
-        found: ``(split, mention)`` of the corpus.
+        mentions: ``(split, mention)`` of the corpus.
 
     Returns:
         a `Reading`; its report counts corrections: ``mentions``, and those left out, ``without_concept`` and
         ``in_held_out_documents``.
     """
     held_out = set()
-    for split, mention in found:
+    for split, mention in mentions:
         if split != "train":
             held_out.add(mention.doc_id)
         yield split, mention
@@ -266,7 +266,7 @@ def calibration_rows(
         for name in table.column_names
         if name.endswith(SCORES_SUFFIX)
     }
-    test, train, own = set(test_documents), set(train_documents), set(mentions["doc_id"])
+    test, train, of_split = set(test_documents), set(train_documents), set(mentions["doc_id"])
     reasons = ("in_test_documents", "trained_on", "without_candidates", "without_scores", "unknown_candidates")
     lost = dict.fromkeys(reasons, 0)
     lists: dict[str, list] = {name: [] for name in candidates.column_names}
@@ -280,14 +280,14 @@ def calibration_rows(
             continue
         number = len(mentions) + len(rows["mention_id"])
         gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
-        found = row | scores | {"mention_id": number, "gold": gold, "cui": row["chosen"] or "", "start": 0}
-        found["in_dictionary"], found["certifies"] = row["chosen"] is not None, row["drawn"]
-        found["end"] = len(row["mention"])
-        found["doc_id"] = row["doc_id"] if row["doc_id"] in own else FEEDBACK_PREFIX + (row["doc_id"] or "")
-        found["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
-        for target in (lists, rows):
-            for name, values in target.items():
-                values.append(found[name])
+        values = row | scores | {"mention_id": number, "gold": gold, "cui": row["chosen"] or ""}
+        values |= {"in_dictionary": row["chosen"] is not None, "certifies": row["drawn"]}
+        values |= {"start": 0, "end": len(row["mention"])}
+        values["doc_id"] = row["doc_id"] if row["doc_id"] in of_split else FEEDBACK_PREFIX + (row["doc_id"] or "")
+        values["semantic_types"] = _type_ids(row["semantic_types"], concepts.hierarchy)
+        for columns in (lists, rows):
+            for name, column in columns.items():
+                column.append(values[name])
     return (
         concatenate_datasets([candidates, Dataset.from_dict(lists, features=candidates.features)]),
         concatenate_datasets([mentions, Dataset.from_dict(rows, features=mentions.features)]),
@@ -320,19 +320,21 @@ def _reason_to_leave_out(
     return None
 
 
-def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
+def _correction(logged: LoggedMention, where: str) -> dict[str, Any]:
     row = logged.row
     chosen = row["chosen"]
     if chosen is not None and not (isinstance(chosen, str) and chosen.strip()):
-        raise UserError(f"{place}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
+        raise UserError(f"{where}: chosen must be a CUI, or null where no concept is right; found {chosen!r}")
     try:
         concept = None if chosen is None else chosen_concept(row["candidates"], chosen)
     except ValueError as error:
-        raise UserError(f"{place}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     texts = _texts(row)
-    given = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
-    best = row["ranked"][0] if row["ranked"] else None
-    names = list(dict.fromkeys(key.removesuffix("_score") for item in given for key in item if key.endswith("_score")))
+    candidates = [item if isinstance(item, Mapping) else {"name": item} for item in row["candidates"]]
+    top = row["ranked"][0] if row["ranked"] else None
+    names = list(
+        dict.fromkeys(key.removesuffix("_score") for item in candidates for key in item if key.endswith("_score"))
+    )
     return {
         "key": _key(logged),
         "doc_id": logged.document,
@@ -340,18 +342,18 @@ def _correction(logged: LoggedMention, place: str) -> dict[str, Any]:
         "left": texts[1],
         "right": texts[2],
         "semantic_types": logged.types,
-        "cuis": [concept_of(item) for item in given],
-        "names": [item["name"] for item in given],
+        "cuis": [concept_of(item) for item in candidates],
+        "names": [item["name"] for item in candidates],
         "score_names": names,
-        "scores": [[_number(item.get(f"{name}_score")) for item in given] for name in names],
+        "scores": [[_number(item.get(f"{name}_score")) for item in candidates] for name in names],
         "index_key": str(row.get("index_key") or ""),
         "chosen": concept,
         "note": row.get("note") or "",
         "reason": row.get("reason") or "",
         "drawn": row.get("reason") == RANDOM and bool(logged.document and logged.mention_id),
-        "answer": best and concept_of(best),
-        "score": best and best["score"],
-        "tier": best and best["tier"],
+        "answer": top and concept_of(top),
+        "score": top and top["score"],
+        "tier": top and top["tier"],
     }
 
 
@@ -371,7 +373,7 @@ def _scores(row: Mapping[str, Any], index_key: str) -> dict[str, list[float | No
     """Scores of a correction by their column in a run's candidates; of our own retrievers only those of this index."""
     columns = zip(row["score_names"], row["scores"], strict=True)
     is_ours = row["index_key"] == index_key
-    return {f"{name}{SCORES_SUFFIX}": own for name, own in columns if is_ours or name not in SCORES}
+    return {f"{name}{SCORES_SUFFIX}": scores for name, scores in columns if is_ours or name not in SCORES}
 
 
 def _number(value: Any) -> float | None:

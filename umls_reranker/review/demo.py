@@ -30,7 +30,7 @@ from ..serving.monitoring.figures import Top
 from ..serving.prediction_log import LoggedMention, concept_of
 from ..serving.reranker import UMLSReranker
 from .corrections import add_feedback
-from .explanations import as_row, describe, explain, parse_candidates
+from .explanations import describe, explain, parse_candidates
 from .review_queue import judge_of, select_for_review, write_queue
 from .review_sheet import ReviewSheet
 
@@ -75,8 +75,9 @@ class Demo:
         """
         run = Path(model) if (Path(model) / "model").is_dir() else None
         name, revision = located(model)
-        found = index or (run if run and (run / "index").is_dir() else None)
-        linker = ConceptLinker.from_pretrained(name, found, revision, device=device) if found else None
+        if index is None and run and (run / "index").is_dir():
+            index = run
+        linker = ConceptLinker.from_pretrained(name, index, revision, device=device) if index else None
         loaded = linker.reranker if linker else UMLSReranker.from_pretrained(name, revision, device=device)
         models = {model: loaded}
         if against:
@@ -105,8 +106,8 @@ class Demo:
             raise ValueError("select a mention in the text, or type one")
         if start is None or not text.startswith(mention, start):
             # Browsers count some characters twice.
-            places = (found.start() for found in re.finditer(re.escape(mention), text))
-            start = min(places, key=lambda at: abs(at - (start or 0)), default=-1)
+            starts = (match.start() for match in re.finditer(re.escape(mention), text))
+            start = min(starts, key=lambda at: abs(at - (start or 0)), default=-1)
         if text and start < 0:
             raise ValueError(f"the text does not contain {mention!r}")
         end = start + len(mention)
@@ -119,8 +120,10 @@ class Demo:
             chars = load_recipe(self.reranker.folder / RECIPE).mentions.context_chars
             asked, (left, right) = mention, text_around(text, start, end, chars) if text else ("", "")
             candidates = parse_candidates(pasted)
-        found = [explain(model, name, asked, candidates, types, left, right) for name, model in self.models.items()]
-        return _html("answers", text[:start] if text else "", mention, text[end:] if text else "", found)
+        explanations = [
+            explain(model, name, asked, candidates, types, left, right) for name, model in self.models.items()
+        ]
+        return _html("answers", text[:start] if text else "", mention, text[end:] if text else "", explanations)
 
 
 def located(model: str) -> tuple[str, str | None]:
@@ -143,54 +146,56 @@ def make_queue(linker: ConceptLinker, run: Path, path: Path) -> None:
     mentions = mentions.select(range(0, len(mentions), -(-len(mentions) // RANKED)))
     columns = mentions.with_format("arrow")[:].to_pydict()
     queries = linker.read(columns["mention"], lefts=columns["left"], rights=columns["right"])
-    found = linker.candidates(queries)
+    lists = linker.candidates(queries)
     types = columns["semantic_types"]
     ranked = linker.reranker.rerank_batch(
-        queries.texts, found, types, queries.lefts, queries.rights, desc="ranking a queue"
+        queries.texts, lists, types, queries.lefts, queries.rights, desc="ranking a queue"
     )
     logged = []
-    for row, items, answer in zip(mentions, found, ranked, strict=True):
+    for row, items, answer in zip(mentions, lists, ranked, strict=True):
         best = answer[0] if answer else None
-        top = Top(best.cross_encoder_score, best.margin, best.tier, best.accepted) if best else None
+        top = Top(best.score, best.margin, best.tier, best.accepted) if best else None
         content = {"entity": row["mention"], "left": row["left"], "right": row["right"], "candidates": items}
         content |= {"entity_type": row["semantic_types"], "doc_id": row["doc_id"], "mention_id": row["mention_id"]}
         content["index_key"] = items.index_key
-        content["ranked"] = list(map(as_row, answer))
+        content["ranked"] = [item.as_row() for item in answer]
         logged.append(LoggedMention(content, row["semantic_types"], top))
     write_queue(select_for_review(logged, PICKED, judge_of(linker.reranker.folder)), path)
 
 
-def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, place: int | None) -> str:
+def review_html(sheet: ReviewSheet, hierarchy: TypeHierarchy, position: int | None) -> str:
     """The mention under review with candidates and buttons, or a message that all are done.
 
     Args:
         hierarchy: names the semantic types.
-        place: of the mention; another page may move the sheet's own meanwhile.
+        position: of the mention in the queue; another page may move the sheet's own meanwhile.
     """
-    if place is None:
+    if position is None:
         return _html("review", sheet, None, None, [], [])
-    logged = sheet.mentions[place]
+    logged = sheet.mentions[position]
     about = {concept_of(item): describe(item, hierarchy) for item in logged.row["candidates"]}
     rows = [about.get(concept_of(item), []) for item in logged.row["ranked"]]
-    return _html("review", sheet, place, logged.row, hierarchy.names(logged.types), rows)
+    return _html("review", sheet, position, logged.row, hierarchy.names(logged.types), rows)
 
 
-def act(sheet: ReviewSheet, place: object, choice: str) -> None:
+def act(sheet: ReviewSheet, position: object, choice: str) -> None:
     """Perform the action of a button; one that is not shown does nothing.
 
     Args:
-        place: of the mention shown with the button.
+        position: of the mention shown with the button.
         choice: ``none``, ``skip``, ``undo``, or the number of a ranked candidate, from 0.
     """
-    at = sheet.place
+    current = sheet.position
     if choice == "undo":
         sheet.undo()
-    elif at is not None and at == place:
-        shown = {str(number): item for number, item in enumerate(sheet.mentions[at].row["ranked"])}
+    elif current is not None and current == position:
+        concepts: dict[str, str | None] = {"none": None}
+        for number, item in enumerate(sheet.mentions[current].row["ranked"]):
+            concepts[str(number)] = concept_of(item)
         if choice == "skip":
-            sheet.skip(at)
-        elif choice == "none" or choice in shown:
-            sheet.choose(at, None if choice == "none" else concept_of(shown[choice]))
+            sheet.skip(current)
+        elif choice in concepts:
+            sheet.choose(current, concepts[choice])
 
 
 def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
@@ -203,7 +208,7 @@ def recalibrate(demo: Demo, run: Path, sheet: ReviewSheet) -> str:
         UserError: there are no choices, or a script fails.
     """
     # Reviewers go on meanwhile.
-    reviewed = [(sheet.mentions[place].row, choice) for place, choice in dict(sheet.chosen).items()]
+    reviewed = [(sheet.mentions[position].row, choice) for position, choice in dict(sheet.chosen).items()]
     if not reviewed:
         raise UserError("nothing is reviewed yet; choose for some mentions first")
     run = run.resolve()
@@ -237,9 +242,9 @@ def _figures(reranker: UMLSReranker, reviewed: Sequence[tuple[Mapping[str, Any],
     candidates = [RetrievedList(row["candidates"], row.get("index_key", "")) for row in rows]
     ranked = reranker.rerank_batch(texts, candidates, types, lefts, rights)
     tops = [(items[0], choice) for items, choice in zip(ranked, choices, strict=True) if items]
-    right = [choice is not None and concept_of(as_row(top)) == normalize_cui(choice) for top, choice in tops]
+    right = [choice is not None and concept_of(top.as_row()) == normalize_cui(choice) for top, choice in tops]
     answered = [top.accepted for top, _ in tops]
-    mean = sum(top.cross_encoder_score for top, _ in tops) / max(len(tops), 1)
+    mean = sum(top.score for top, _ in tops) / max(len(tops), 1)
     default = reranker.thresholds.for_type()
     return {
         "reviewed mentions": f"{len(rows):,}",

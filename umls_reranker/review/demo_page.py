@@ -96,7 +96,7 @@ def _try_tab(demo: Demo) -> None:
         elem_id="candidates",
     )
     ask = gr.Button("Rank candidates", variant="primary", elem_id="ask")
-    shown = gr.HTML(elem_id="answers")
+    answers = gr.HTML(elem_id="answers")
     gr.Examples(EXAMPLES, [text, mention], label="Examples")
 
     def selected(event: gr.SelectData) -> tuple[Any, Any]:
@@ -108,7 +108,9 @@ def _try_tab(demo: Demo) -> None:
         return _said(demo.answer, text or "", mention or "", start, types or [], pasted or "")
 
     text.select(selected, None, [mention, start], show_progress="hidden", api_visibility="private")
-    gr.on([ask.click, mention.submit], answer, [text, mention, start, kinds, pasted], shown, api_visibility="private")
+    gr.on(
+        [ask.click, mention.submit], answer, [text, mention, start, kinds, pasted], answers, api_visibility="private"
+    )
 
 
 def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
@@ -116,12 +118,12 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     script = (TEMPLATES / "demo.js").read_text(encoding="utf-8")
 
     def current() -> tuple[str, int | None]:
-        place = sheet.place
-        return review_html(sheet, hierarchy, place), place
+        position = sheet.position
+        return review_html(sheet, hierarchy, position), position
 
-    shown = gr.HTML(lambda: current()[0], js_on_load=script, elem_id="review")
-    # The mention that this page shows; another page may have answered it.
-    seen = gr.State(lambda: sheet.place)
+    review = gr.HTML(lambda: current()[0], js_on_load=script, elem_id="review")
+    # Of the mention that this page shows; another page may have answered it.
+    on_page = gr.State(lambda: sheet.position)
     with gr.Group():
         other = gr.Textbox(label="Another concept: its CUI", elem_id="other", max_lines=1)
         take = gr.Button("Choose this CUI", elem_id="take")
@@ -129,17 +131,17 @@ def _review_tab(demo: Demo, sheet: ReviewSheet) -> None:
     compared = gr.HTML(elem_id="compared")
 
     def pressed(event: gr.EventData) -> tuple[str, int | None]:
-        _said(act, sheet, getattr(event, "place", None), str(getattr(event, "choice", None)))
+        _said(act, sheet, getattr(event, "position", None), str(getattr(event, "choice", None)))
         return current()
 
-    def typed(cui: str, place: int | None) -> tuple[str, int | None, str]:
-        if place is not None:
-            _said(sheet.choose, place, cui)
+    def typed(cui: str, position: int | None) -> tuple[str, int | None, str]:
+        if position is not None:
+            _said(sheet.choose, position, cui)
         return *current(), ""
 
     options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    shown.submit(pressed, None, [shown, seen], **options)
-    gr.on([take.click, other.submit], typed, [other, seen], [shown, seen, other], **options)
+    review.submit(pressed, None, [review, on_page], **options)
+    gr.on([take.click, other.submit], typed, [other, on_page], [review, on_page, other], **options)
     fit.click(lambda: _said(recalibrate, demo, demo.run, sheet), None, compared, api_visibility="private")
 
 

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..calibration.decisions import RankedCandidate
 from ..calibration.lineage import DEFAULT
 from ..calibration.thresholds import TypeThreshold
 from ..data.candidate_lists import CandidateLists
 from ..data.semantic_types import TypeHierarchy
-from ..serving.ranked_files import RANKED_FIELDS
+from ..serving.ranked_candidates import RankedCandidate
 from ..serving.reranker import UMLSReranker
 
-__all__ = ["Explanation", "as_row", "describe", "explain", "parse_candidates"]
+__all__ = ["Explanation", "describe", "explain", "parse_candidates"]
 
 
 @dataclass(frozen=True)
@@ -80,23 +79,7 @@ def explain(
     if not choice.complete[0]:
         found = replace(found, high=None)
     reasons = _reasons(ranked, found, missing, reranker.accept_tier, reranker.thresholds.target_precision)
-    return Explanation(model, list(map(as_row, ranked)), about, reasons, inputs)
-
-
-def as_row(item: RankedCandidate) -> dict[str, Any]:
-    """A ranked candidate as umls-reranker rerank writes it."""
-    values = (
-        item.name,
-        item.cui,
-        item.cross_encoder_score,
-        item.margin,
-        item.logit,
-        item.tier,
-        item.accepted,
-        item.inputs,
-        item.scored,
-    )
-    return dict(zip(RANKED_FIELDS, values, strict=True))
+    return Explanation(model, [item.as_row() for item in ranked], about, reasons, inputs)
 
 
 def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> list[str]:
@@ -137,7 +120,7 @@ def _reasons(
         return ["There is no candidate to choose from."]
     best, needed = ranked[0], thresholds.accept
     kind = "any type" if thresholds.accept_level == DEFAULT else "this type"
-    score = best.cross_encoder_score
+    score = best.score
     if best.accepted:
         reasons = [f"Its probability, {score:.3f}, is at or above the acceptance threshold of {kind}, {needed:.3f}."]
     elif score < needed:

@@ -6,18 +6,24 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.errors import UserError
-from ..core.files import json_sha256
+from ..core.files import json_sha256, written
 from ..core.lines import of_characters
 from ..serving.prediction_log import LoggedMention, read_predictions
 from .corrections import chosen_concept
 
 __all__ = ["ReviewSheet"]
+
+
+class Step(NamedTuple):
+    """A choice, or a skip, for the mention at a position of the queue."""
+
+    position: int
+    is_choice: bool
 
 
 class ReviewSheet:
@@ -33,7 +39,7 @@ class ReviewSheet:
 
     Attributes:
         mentions: of the queue.
-        chosen: place in the queue -> CUI (name of a candidate without one), or None if no concept is right.
+        chosen: position in the queue -> CUI (name of a candidate without one), or None if no concept is right.
 
     Raises:
         UserError: the queue is missing or empty, or a line of either file is not a prediction (names the line).
@@ -46,29 +52,29 @@ class ReviewSheet:
             raise UserError(f"{queue} holds no mention to review; umls-reranker select_for_review makes a queue")
         self.chosen: dict[int, str | None] = {}
         self._open = deque(range(len(self.mentions)))
-        # Place and, for choices, the start of its line in the file.
-        self._past: list[tuple[int, int | None]] = []
+        # What `undo` takes back, the latest last.
+        self._steps: list[Step] = []
         self._lock = threading.Lock()
         if reviewed.exists():
             self._resume()
 
     @property
-    def place(self) -> int | None:
-        """Place of the shown mention; None if all have a choice."""
+    def position(self) -> int | None:
+        """Position of the shown mention in the queue; None if all have a choice."""
         return self._open[0] if self._open else None
 
     @property
     def skipped(self) -> int:
         """Mentions that were skipped and have no choice yet."""
-        return len({place for place, start in self._past if start is None} - self.chosen.keys())
+        return len({step.position for step in self._steps if not step.is_choice} - self.chosen.keys())
 
     @property
     def can_undo(self) -> bool:
         """Whether there is a choice or a skip to undo."""
-        return bool(self._past)
+        return bool(self._steps)
 
-    def choose(self, place: int, chosen: str | None) -> None:
-        """Write a choice and move to the next; None means that no concept is right.
+    def choose(self, position: int, chosen: str | None) -> None:
+        """Write a choice and move to the next; None means that no concept is correct.
 
         Raises:
             ValueError: the choice is blank, or no text, or no concept (`chosen_concept`).
@@ -76,69 +82,67 @@ class ReviewSheet:
         if chosen is not None and not (chosen := of_characters(chosen).strip()):
             raise ValueError("no concept was given; type a CUI, or choose that none is right")
         with self._lock:
-            if place != self.place:
+            if position != self.position:
                 return
             if chosen is not None:
-                chosen_concept(self.mentions[place].row["candidates"], chosen)
-            row = dict(self.mentions[place].row) | {"chosen": chosen}
+                chosen_concept(self.mentions[position].row["candidates"], chosen)
+            row = dict(self.mentions[position].row) | {"chosen": chosen}
             with self.reviewed.open("ab") as file:
-                start = file.seek(0, os.SEEK_END)
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self._take(place, chosen, start)
+            self._take(position, chosen)
 
-    def skip(self, place: int) -> None:
+    def skip(self, position: int) -> None:
         """Move a mention to the end of the queue."""
         with self._lock:
-            if place == self.place:
+            if position == self.position:
                 self._open.rotate(-1)
-                self._past.append((place, None))
+                self._steps.append(Step(position, is_choice=False))
 
     def undo(self) -> None:
         """Undo the last choice or skip, and show its mention again."""
         with self._lock:
-            if not self._past:
+            if not self._steps:
                 return
-            place, start = self._past.pop()
-            if start is None:
-                self._open.remove(place)
+            position, is_choice = self._steps.pop()
+            if is_choice:
+                self._write(self._lines()[:-1])
+                del self.chosen[position]
             else:
-                with self.reviewed.open("r+b") as file:
-                    file.truncate(start)
-                    os.fsync(file.fileno())
-                del self.chosen[place]
-            self._open.appendleft(place)
+                self._open.remove(position)
+            self._open.appendleft(position)
 
-    def _take(self, place: int, chosen: str | None, start: int) -> None:
-        self._open.remove(place)
-        self._past.append((place, start))
-        self.chosen[place] = chosen
+    def _take(self, position: int, chosen: str | None) -> None:
+        self._open.remove(position)
+        self._steps.append(Step(position, is_choice=True))
+        self.chosen[position] = chosen
+
+    def _lines(self) -> list[bytes]:
+        """Lines of the file of choices, without blank ones."""
+        return [line for line in self.reviewed.read_bytes().split(b"\n") if line.strip()]
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        with written(self.reviewed) as partial:
+            partial.write_bytes(b"".join(line + b"\n" for line in lines))
 
     def _resume(self) -> None:
-        content = self.reviewed.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        lines = self._lines()
+        if lines and not self.reviewed.read_bytes().endswith(b"\n"):
             try:
-                json.loads(content[whole:])
+                json.loads(lines[-1])
             except ValueError:
                 # A process was killed while writing.
-                os.truncate(self.reviewed, whole)
-            else:
-                with self.reviewed.open("ab") as file:
-                    file.write(b"\n")
-        places = {_identity(mention.row): place for place, mention in enumerate(self.mentions)}
-        lines = content.split(b"\n")
-        firsts = accumulate((len(line) + 1 for line in lines), initial=0)
-        # As `read_predictions`, without blank lines.
-        starts = [first for first, line in zip(firsts, lines, strict=False) if line.strip()]
-        for start, logged in zip(starts, read_predictions(self.reviewed), strict=False):
-            place = places.get(_identity(logged.row))
-            if place is None or place in self.chosen or "chosen" not in logged.row:
+                lines.pop()
+            self._write(lines)
+        positions = {_identity(mention.row): position for position, mention in enumerate(self.mentions)}
+        for logged in read_predictions(self.reviewed):
+            position = positions.get(_identity(logged.row))
+            if position is None or position in self.chosen or "chosen" not in logged.row:
                 # A line of another queue: it stays, with everything before it.
-                self._past.clear()
+                self._steps.clear()
                 continue
-            self._take(place, logged.row["chosen"], start)
+            self._take(position, logged.row["chosen"])
 
 
 def _identity(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,8 @@ from ..core.progress import progress
 from ..core.version import __version__
 from ..data.mention_files import FORMATS, MentionFile, open_mentions
 from ..hub.model_folder import MANIFEST
-from .ranked_files import check_columns, joined, ranked_column, write_shard
+from .ranked_candidates import ranked_column
+from .ranked_files import check_columns, joined, write_shard
 
 if TYPE_CHECKING:
     from accelerate import PartialState

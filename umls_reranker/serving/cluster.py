@@ -6,29 +6,29 @@ if known, ``entity_type``, ``left`` and ``right``; the column ``ranked`` is adde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..core.errors import UserError
 from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
 from ..data.mention_files import RANKED, RERANKED
-from .ranked_files import ranked_column, with_ranked
+from .ranked_candidates import RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from .reranker import UMLSReranker
 
 __all__ = ["RANKED_SCHEMA", "RerankBatches", "RerankPartitions"]
 
+SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
 # Type of the column `ranked` in Spark's notation.
-RANKED_SCHEMA = (
-    "array<struct<name: string, cui: string, score: double, margin: double, logit: double, tier: string, "
-    "accepted: boolean, inputs: string, scored: long>>"
+RANKED_SCHEMA = "array<struct<{}>>".format(
+    ", ".join(f"{field.name}: {SPARK_NAMES.get(field.type, field.type)}" for field in RANKED_TYPE)
 )
 
 
@@ -44,11 +44,12 @@ class RerankBatches:
     """
 
     def __init__(self, model: str, **options: Any) -> None:
-        self.reranker = _load(model, tuple(sorted(options.items())))
+        self.reranker = _load(model, **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The rows with the column ``ranked``."""
-        return with_ranked(batch, _ranked(self.reranker, batch))
+        _refuse_ranked(batch.column_names)
+        return batch.append_column(RANKED, _ranked(self.reranker, batch))
 
 
 class RerankPartitions:
@@ -66,17 +67,19 @@ class RerankPartitions:
 
     def __call__(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Each frame with the column ``ranked``."""
-        import pyarrow as pa
-
-        reranker = _load(self.model, tuple(sorted(self.options.items())))
+        reranker = _load(self.model, **self.options)
         for frame in frames:
-            if RANKED in frame:
-                raise UserError(f"the table {RERANKED}")
+            _refuse_ranked(frame)
             given = [name for name in MENTION_FIELDS if name in frame]
             # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[given].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
+
+
+def _refuse_ranked(columns: Collection[str]) -> None:
+    if RANKED in columns:
+        raise UserError(f"the table {RERANKED}")
 
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
@@ -85,7 +88,7 @@ def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:
 
 
 @cache
-def _load(model: str, options: tuple[tuple[str, Any], ...]) -> UMLSReranker:
+def _load(model: str, **options: Any) -> UMLSReranker:
     from .reranker import UMLSReranker
 
-    return UMLSReranker.from_pretrained(model, **dict(options))
+    return UMLSReranker.from_pretrained(model, **options)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..calibration.decisions import RankedCandidate
-from ..calibration.inputs import ALL_INPUTS
 from ..core.arguments import RunArguments
 from ..core.caller import warn_caller
 from ..core.errors import UserError
@@ -24,6 +21,7 @@ from ..data.concepts import ConceptTable
 from ..data.corpus import text_around
 from ..hub.model_folder import model_recipe
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
+from .ranked_candidates import RankedCandidate
 from .reranker import UMLSReranker
 
 if TYPE_CHECKING:
@@ -32,30 +30,28 @@ if TYPE_CHECKING:
 __all__ = ["ConceptLinker", "LinkedConcept", "MentionQueries"]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkedConcept:
-    """A concept that a mention may refer to.
+class LinkedConcept(RankedCandidate):
+    """A concept that a mention may refer to: a `RankedCandidate` of `ConceptLinker.candidates`.
 
-    Attributes:
-        cui: its CUI.
-        name: its name nearest to the mention, which the cross-encoder read.
-        preferred_name: its preferred name.
-        semantic_types: its type ids; may be empty.
-        rank, score, margin, tier, accepted, inputs, scored: as in `RankedCandidate`; `score` is the calibrated
-            probability.
+    Its `name` is the concept's name nearest to the mention, which the cross-encoder read.
     """
 
-    cui: str
-    name: str
-    preferred_name: str
-    semantic_types: tuple[str, ...]
-    rank: int
-    score: float
-    margin: float
-    tier: str
-    accepted: bool
-    inputs: str = ALL_INPUTS
-    scored: int = 0
+    __slots__ = ()
+
+    @property
+    def preferred_name(self) -> str:
+        """The concept's preferred name."""
+        return self.candidate["preferred_name"]
+
+    @property
+    def semantic_types(self) -> tuple[str, ...]:
+        """Its type ids; may be empty."""
+        return tuple(self.candidate["semantic_types"])
+
+    def as_row(self) -> dict[str, Any]:
+        """As `RankedCandidate.as_row`, with ``preferred_name`` and ``semantic_types``."""
+        about = {"preferred_name": self.preferred_name, "semantic_types": list(self.semantic_types)}
+        return super().as_row() | about
 
 
 class MentionQueries(NamedTuple):
@@ -260,7 +256,7 @@ class ConceptLinker:
         rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
         columns = {
             "cui": self.concepts.cuis[rows].tolist(),
-            "preferred_name": self.concepts.preferred_names(rows).to_pylist(),
+            "preferred_name": self.concepts.column("name", rows).to_pylist(),
             "definition": map(self.concepts.definition, rows.tolist()),
             "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
         }
@@ -274,26 +270,8 @@ class ConceptLinker:
         return [lists[distinct[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
-        """Ranked `candidates` with their preferred names and semantic types."""
-        return [
-            [
-                LinkedConcept(
-                    item.candidate["cui"],
-                    item.name,
-                    item.candidate["preferred_name"],
-                    tuple(item.candidate["semantic_types"]),
-                    item.rank,
-                    item.cross_encoder_score,
-                    item.margin,
-                    item.tier,
-                    item.accepted,
-                    item.inputs,
-                    item.scored,
-                )
-                for item in items
-            ]
-            for items in ranked
-        ]
+        """Ranked `candidates` as concepts."""
+        return [[LinkedConcept(*item) for item in items] for items in ranked]
 
 
 def _require_kinds(place: str, mention: Any, document: Any, start: Any, left: Any, right: Any) -> None:

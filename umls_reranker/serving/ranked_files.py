@@ -10,21 +10,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..calibration.decisions import Decisions
-from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import strict, written
-from ..data.candidate_lists import CandidateLists, as_arrow
 from ..data.mention_files import CHUNK_BYTES, FORMATS, RANKED, RERANKED, JsonLines, MentionFile, Tables, open_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["RANKED_FIELDS", "check_columns", "joined", "ranked_column", "with_ranked", "write_shard"]
-
-RANKED_FIELDS = ("name", "cui", "score", "margin", "logit", "tier", "accepted", "inputs", "scored")
+__all__ = ["check_columns", "joined", "with_ranked", "write_shard"]
 
 
 def check_columns(mentions: MentionFile, target: Path) -> None:
@@ -121,27 +114,6 @@ def _write_tables(path: Path, kind: str, schema: pa.Schema, tables: Iterable[pa.
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise UserError(f"{error}; an Arrow file cannot hold these columns, write .parquet") from None
             former = table.slice(0, 1) if table.num_rows else former
-
-
-def ranked_column(lists: CandidateLists, decisions: Decisions, inputs: Sequence[str]) -> pa.ListArray:
-    """The candidates of each mention, best first, as structs of `RANKED_FIELDS`; `inputs` names the models."""
-    import pyarrow as pa
-
-    columns = (
-        as_arrow(lists.names[decisions.order]),
-        as_arrow(lists.cuis[decisions.order]),
-        pa.array(decisions.probabilities[decisions.order]),
-        pa.array(decisions.margins[decisions.order]),
-        # Null where there is none.
-        pa.array(decisions.logits[decisions.order].astype(np.float64), from_pandas=True),
-        pa.array(TIERS).take(pa.array(decisions.tiers[decisions.order])),
-        pa.array(decisions.accepted[decisions.order]),
-        pa.array(inputs, pa.string()).take(pa.array(decisions.models[lists.owner])),
-        pa.array(decisions.scored[lists.owner]),
-    )
-    return pa.ListArray.from_arrays(
-        pa.array(lists.offsets, pa.int32()), pa.StructArray.from_arrays(columns, RANKED_FIELDS)
-    )
 
 
 def with_ranked(table: pa.Table, ranked: pa.ListArray) -> pa.Table:

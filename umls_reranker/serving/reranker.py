@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, pairwise, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..calibration.decisions import Decisions, RankedCandidate, rank
+from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
@@ -23,7 +23,9 @@ from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_parts
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
+from .monitoring.figures import Top
 from .monitoring.monitor import Monitor
+from .ranked_candidates import RankedCandidate, ranked_candidates
 
 __all__ = ["UMLSReranker"]
 
@@ -193,7 +195,7 @@ class UMLSReranker:
             self.calibration.scores,
         )
         decisions = self.rank(lists, desc, exhaustive)
-        return _ranked(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
+        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def rank(
         self,
@@ -233,7 +235,7 @@ class UMLSReranker:
         for types, place, size, number, (score, margin, tier, accepted) in zip(
             own, first.tolist(), sizes.tolist(), models, tops, strict=True
         ):
-            top = None if place < 0 else (score, margin, TIERS[tier], accepted)
+            top = None if place < 0 else Top(score, margin, TIERS[tier], accepted)
             self.monitor.record(types, size, top, names[number])
         self.monitor.add_truncated(decisions.truncated)
         return decisions
@@ -338,28 +340,3 @@ class UMLSReranker:
             f"semantic types unknown to this model: {named}; they count as missing. "
             "Pass a type's name or id as in thresholds.json, or None"
         )
-
-
-def _ranked(
-    lists: CandidateLists, decisions: Decisions, candidates: list[Any], names: list[str]
-) -> list[list[RankedCandidate]]:
-    """The candidates of each mention with what was decided, best first; names of the models that decide."""
-    order, offsets = decisions.order, lists.offsets
-    logits = decisions.logits[order].astype(object)
-    logits[np.isnan(decisions.logits[order])] = None
-    columns = (
-        list(map(candidates.__getitem__, order.tolist())),
-        lists.names[order].to_list(),
-        lists.cuis[order].to_list(),
-        (np.arange(1, len(order) + 1) - offsets[:-1][lists.owner]).tolist(),
-        logits.tolist(),
-        decisions.probabilities[order].tolist(),
-        decisions.margins[order].tolist(),
-        list(map(TIERS.__getitem__, decisions.tiers[order].tolist())),
-        decisions.accepted[order].tolist(),
-        np.array(names, object)[decisions.models][lists.owner].tolist(),
-        decisions.scored[lists.owner].tolist(),
-    )
-    # As `RankedCandidate._make`, without a call of Python for each.
-    ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(*columns, strict=True)))
-    return [ranked[start:end] for start, end in pairwise(offsets.tolist())]

@@ -9,7 +9,6 @@ component must set. A saved pipeline holds only the settings; loading it opens t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 
 from spacy.language import Language
 from spacy.tokens import Doc, Span
@@ -24,7 +23,7 @@ __all__ = ["make_component"]
 class EntityLinks:
     """Links the entities of Docs.
 
-    ``ent._.umls`` becomes a list of dicts, best first, with the keys of `LinkedConcept`. They are plain values, so a
+    ``ent._.umls`` becomes a list of dicts, best first, `LinkedConcept.as_row`. They are plain values, so a
     Doc can be saved and sent to other processes. The CUI of the accepted concept becomes the entity's ``kb_id_``. If
     none is accepted, ``kb_id_`` becomes empty, even if an earlier component set it.
 
@@ -65,9 +64,9 @@ class EntityLinks:
             [self._type(entity.label_) for entity in entities],
         )
         for entity, concepts in zip(entities, linked, strict=True):
-            rows = [asdict(concept) for concept in concepts[: self.top]]
-            rows = [row | {"semantic_types": list(row["semantic_types"])} for row in rows]
-            _write(entity, rows, concepts[0].cui if concepts and concepts[0].accepted else "")
+            rows = [concept.as_row() for concept in concepts[: self.top]]
+            accepted_cui = concepts[0].cui if concepts and concepts[0].accepted else None
+            _write(entity, rows, accepted_cui or "")
 
     def _type(self, label: str) -> str | None:
         if label in self.types:

@@ -1,7 +1,7 @@
 // Buttons of the mention that is shown, and their keys: 1 to 9, n, s, u.
 const send = (button) => {
-  const place = button.closest("[data-place]")?.dataset.place ?? "-1";
-  trigger("submit", { place: Number(place), choice: button.dataset.choice });
+  const position = button.closest("[data-position]")?.dataset.position ?? "-1";
+  trigger("submit", { position: Number(position), choice: button.dataset.choice });
 };
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-choice]");

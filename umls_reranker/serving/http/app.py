@@ -22,7 +22,7 @@ from ...hub.model_folder import WEIGHTS, version_digits
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
 from .engine import Engine
-from .limits import BodyLimit
+from .limits import MAX_BODY_BYTES, READ_SECONDS, BodyLimit
 from .metrics import ServiceMetrics, Watch
 from .refusals import ErrorAnswer, Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
@@ -79,7 +79,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
             (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
         rows = [
-            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.cross_encoder_score}
+            {"index": item.candidate["index"], "score": item.logit if request.raw_scores else item.score}
             | ({"text": item.name} if request.return_text else {})
             for item in ranked
         ]
@@ -108,14 +108,14 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
                 for one in request.mentions
             ]
             ranked = await engine.rank(calls)
-        return JSONResponse([[engine.row(item) for item in items] for items in ranked])
+        return JSONResponse([[item.as_row() for item in items] for items in ranked])
 
     @app.post("/link")
     async def link(request: LinkRequest) -> JSONResponse:
         """Concepts of each mention, best first, with probability, margin, tier and decision."""
         with engine.admitted(len(request.mentions)):
             linked = await engine.link(request)
-        return JSONResponse([[engine.row(item) for item in items] for items in linked])
+        return JSONResponse([[item.as_row() for item in items] for items in linked])
 
     @app.get("/health")
     async def health() -> Response:
@@ -150,7 +150,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             "links": linker is not None,
         }
 
-    app.add_middleware(BodyLimit, most=serving.max_body_bytes, seconds=serving.read_seconds)
+    app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, seconds=READ_SECONDS)
     app.add_middleware(
         Watch,
         metrics=metrics,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
-from ...calibration.decisions import RankedCandidate
 from ...core.arguments import ServingArguments
 from ...core.errors import UserError
+from ..ranked_candidates import RankedCandidate
 from ..reranker import UMLSReranker
 from .micro_batching import MicroBatcher
 from .refusals import Refusal, as_refusal
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from ..linker import ConceptLinker, LinkedConcept
 
 __all__ = ["Engine"]
+
+# A lone request waits this long for others to share its batch; under load batches fill sooner.
+BATCH_DEADLINE_MS = 2.0
 
 
 class Engine:
@@ -49,7 +51,7 @@ class Engine:
         self.reranker, self.serving, self.linker = reranker, serving, linker
         self.batcher = MicroBatcher(
             reranker,
-            deadline_ms=serving.batch_deadline_ms,
+            deadline_ms=BATCH_DEADLINE_MS,
             queue_size=serving.max_queue,
             max_mentions=serving.batch_mentions,
         )
@@ -99,13 +101,6 @@ class Engine:
             candidates = await run_in_threadpool(self.linker.candidates, queries)
         ranked = await self.rank(list(zip(queries.texts, candidates, types, *queries[1:], strict=True)))
         return await run_in_threadpool(self.linker.described, [items[: request.top] for items in ranked])
-
-    def row(self, item: RankedCandidate | LinkedConcept) -> dict[str, Any]:
-        """A row of ``/rank`` or ``/link``."""
-        if not isinstance(item, RankedCandidate):
-            return asdict(item)
-        keys = ("cui", "name", "rank", "margin", "tier", "accepted", "inputs", "scored")
-        return {key: getattr(item, key) for key in keys} | {"score": item.cross_encoder_score}
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
         """Number of pairs whose query or text is too long for the model."""

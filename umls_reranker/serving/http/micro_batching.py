@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ...calibration.decisions import RankedCandidate
+from ..ranked_candidates import RankedCandidate
 from ..reranker import UMLSReranker
 
 __all__ = ["MicroBatcher", "QueueFull"]

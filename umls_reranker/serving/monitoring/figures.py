@@ -17,7 +17,7 @@ OTHER_TYPES = "other types"
 
 
 class Top(NamedTuple):
-    """The decision about the best candidate of a mention."""
+    """The decision about the top candidate of a mention."""
 
     score: float
     margin: float
@@ -97,12 +97,12 @@ class FiguresByType:
             self.per_type[self._name(name)].merge(figures)
 
     @classmethod
-    def merged(cls, parts: Iterable[FiguresByType]) -> FiguresByType:
-        """The sums of all parts."""
-        whole = cls()
-        for part in parts:
-            whole.merge(part)
-        return whole
+    def merged(cls, slices: Iterable[FiguresByType]) -> FiguresByType:
+        """The sums of all slices."""
+        merged = cls()
+        for figures in slices:
+            merged.merge(figures)
+        return merged
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all mentions, and under ``per_type`` those of each type seen."""

@@ -16,22 +16,21 @@ import numpy as np
 
 from ...calibration.inputs import ALL_INPUTS
 from ...hub.model_folder import REFERENCE
-from .drift import SMALLEST_PSI, Drift, drift_of, spent
 from .figures import FiguresByType, Top
-from .labelled import LabelledAnswers, labelled_report
-from .reference import NO_CANDIDATES, Reference
+from .labels import LabelledAnswers, labelled_report, level_of_look
+from .reference import NO_CANDIDATES, SMALLEST_PSI, Drift, Reference
 
 if TYPE_CHECKING:
-    from ...calibration.decisions import RankedCandidate
+    from ..ranked_candidates import RankedCandidate
 
 __all__ = ["LogFile", "Monitor"]
 
 # Number of slices of a sliding window; the oldest leaves when a new one begins.
 SLICES = 20
-KEPT_ALARMS = 100
+LATEST_ALARMS = 100
 # With fewer mentions, the rest of a log is not tested.
 SMALLEST_WINDOW = 200
-# Without a reference there is no stated promise; labels are then tested against the usual one.
+# Without a reference there is no stated guarantee; labels are then tested against the usual one.
 USUAL_PRECISION = 0.95
 
 
@@ -77,8 +76,8 @@ class Monitor:
 
     After every `window` mentions, their top scores and types are compared with those of the model's test split. An
     alarm means that a difference is both significant and large: the test rejects, and the population stability index
-    is at least `drift.SMALLEST_PSI`, since with enough traffic the smallest difference is significant. **If nothing
-    has moved and the high tier keeps its promise, the probability that a monitor ever raises an alarm is about
+    is at least `SMALLEST_PSI`, since with enough traffic the smallest difference is significant. **If nothing
+    has moved and the high tier keeps its guarantee, the probability that a monitor ever raises an alarm is about
     `alpha`**, however long it runs. Drift and labels have half of it each. Of its half, look k may spend the part
     1 / (k (k + 1)), and the two tests of a window share that. This sums to alpha by the union bound, under any
     dependence (all windows share one reference). Each monitor spends alpha anew: one in each process, from each start
@@ -126,8 +125,8 @@ class Monitor:
             self._inputs = Counter[str]()
             self._slices: deque[FiguresByType] = deque([FiguresByType()], maxlen=SLICES)
             target = self.reference.target_precision if self.reference else USUAL_PRECISION
-            self._labelled = LabelledAnswers(target, self.alpha / 2)
-            self._alarms: deque[Alarm] = deque(maxlen=KEPT_ALARMS)
+            self._labels = LabelledAnswers(target, self.alpha / 2)
+            self._alarms: deque[Alarm] = deque(maxlen=LATEST_ALARMS)
             self._alarm_count = 0
             self._windows = 0
             self._drift: dict[str, Drift] = {}
@@ -137,14 +136,14 @@ class Monitor:
     def add(self, ranked: Sequence[RankedCandidate], types: Sequence[str] = ()) -> None:
         """Count one result of `UMLSReranker.rerank`; `types` are the mention's type ids."""
         best = ranked[0] if ranked else None
-        top = None if best is None else Top(best.cross_encoder_score, best.margin, best.tier, best.accepted)
+        top = None if best is None else Top(best.score, best.margin, best.tier, best.accepted)
         self.record(types, len(ranked), top, best.inputs if best else ALL_INPUTS)
 
     def record(
         self,
         types: Sequence[str],
         candidates: int,
-        top: tuple[float, float, str, bool] | None,
+        top: Top | None,
         inputs: str = ALL_INPUTS,
     ) -> None:
         """Count one mention.
@@ -152,19 +151,18 @@ class Monitor:
         Args:
             types: semantic type ids of the mention; it counts in each, and with the first in the type distribution.
             candidates: number of its candidates.
-            top: (score, margin, tier, accepted) of the best candidate, or None.
+            top: decision about the top candidate; None without candidates.
             inputs: which decided (`RankedCandidate.inputs`); the reference is of mentions with all of them.
         """
-        decided = None if top is None else Top(*top)
         with self._lock:
             current = self._slices[-1]
             if current.total.mentions >= self.window // SLICES:
                 self._past.merge(current)
                 current = FiguresByType()
                 self._slices.append(current)
-            current.add(types, candidates, decided)
+            current.add(types, candidates, top)
             if self.reference:
-                self._scores[self.reference.score_cell(decided and decided.score)] += 1
+                self._scores[self.reference.score_cell(top and top.score)] += 1
                 self._types[self.reference.type_cell(types)] += 1
             self._inputs[inputs] += 1
             self._lacking += inputs != ALL_INPUTS
@@ -180,7 +178,7 @@ class Monitor:
     def add_label(self, score: float, tier: str, correct: bool) -> None:
         """Add a reviewer's verdict on a top answer with this score and tier, from a random sample of the answers."""
         with self._lock:
-            sentence = self._labelled.add(score, tier, correct)
+            sentence = self._labels.add(score, tier, correct)
             if sentence:
                 self._write([self._raise("precision", sentence)])
 
@@ -192,7 +190,7 @@ class Monitor:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The latest `KEPT_ALARMS` alarms, oldest first."""
+        """The latest `LATEST_ALARMS` alarms, oldest first."""
         with self._lock:
             return list(self._alarms)
 
@@ -210,7 +208,7 @@ class Monitor:
         and how many there were in all; ``log_failures``, writes to the log that failed."""
         totals = self.totals()
         with self._lock:
-            labels = self._labelled.kept()
+            labels = self._labels.labels()
             state = totals | {
                 "window": FiguresByType.merged(self._slices).to_dict(),
                 "windows": self._windows,
@@ -236,10 +234,10 @@ class Monitor:
         self._windows += 1
         entries = []
         if self.reference:
-            level = spent(self.alpha / 2, self._windows) / 2
+            level = level_of_look(self.alpha / 2, self._windows) / 2
             self._drift = {
-                "scores": drift_of(self.reference.scores, self._scores),
-                "types": drift_of(self.reference.types, self._types),
+                "scores": self.reference.scores.drift(self._scores),
+                "types": self.reference.types.drift(self._types),
             }
             moved = {k for k, drift in self._drift.items() if drift.p_value <= level and drift.psi >= SMALLEST_PSI}
             # Persistent drift is reported once, and again after it has disappeared.

@@ -96,8 +96,8 @@ def _labelled(state: dict[str, Any]) -> Iterator[Metric]:
     for bound, value in (state["debiased_ece"] or {}).items():
         ece.add_metric([bound], value)
     precision = GaugeMetricFamily(f"{PREFIX}_labelled_precision", "precision by labels", labels=["tier", "bound"])
-    for tier, found in state["tiers"].items():
-        for bound, value in (found["precision"] or {}).items():
+    for tier, figures in state["tiers"].items():
+        for bound, value in (figures["precision"] or {}).items():
             precision.add_metric([tier, bound], value)
     yield from (ece, precision)
 

@@ -1,4 +1,4 @@
-"""The reference of a model: score and type distributions of its test split, stored as ``reference.json``."""
+"""The reference of a model: distributions of its test split, stored as ``reference.json``, and drift from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,33 @@ from ...calibration.resampling import document_index, document_sums
 from ...core.errors import UserError
 from ...core.files import read_json, require_format
 
-__all__ = ["NO_CANDIDATES", "Distribution", "Reference"]
+__all__ = ["NO_CANDIDATES", "SMALLEST_PSI", "Distribution", "Drift", "Reference", "chi_square_tail"]
 
 SCHEMA_VERSION = 1
 SCORE_CELLS = 10
 # Types with a smaller share of the mentions are pooled.
 SMALLEST_SHARE = 0.01
 OTHER, NO_CANDIDATES = "other", "no candidates"
+# Usual reading of the population stability index: below 0.1 stable, to 0.25 moderate drift, above it large drift.
+SMALLEST_PSI = 0.1
+EPSILON = 1e-14
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A window compared with the reference.
+
+    Attributes:
+        psi: population stability index, nats: the sum over cells of (q - p) log(q / p).
+        p_value: probability of at least this difference between two samples of one distribution.
+        cell: label of the cell whose share changed most. share, reference_share: of that cell.
+    """
+
+    psi: float
+    p_value: float
+    cell: str
+    share: float
+    reference_share: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,28 @@ class Distribution:
     def shares(self) -> np.ndarray:
         """(k,) float64."""
         return np.array(self.counts) / max(sum(self.counts), 1)
+
+    def drift(self, window: np.ndarray) -> Drift:
+        """Compare with the counts of a window, (k,).
+
+        Pearson's two-sample statistic, assuming the reference's clustering by document for both.
+        """
+        reference, window = np.array(self.counts, np.float64), np.asarray(window, np.float64)
+        used = reference + window > 0
+        n, m = reference.sum(), window.sum()
+        differences = (np.sqrt(m / n) * reference - np.sqrt(n / m) * window)[used]
+        statistic = (differences**2 / (reference + window)[used]).sum()
+        # Half a mention per cell keeps the index finite for empty cells.
+        p = (reference + 0.5) / (n + len(reference) / 2)
+        q = (window + 0.5) / (m + len(window) / 2)
+        moved = int(np.argmax(np.abs(q - p)))
+        return Drift(
+            psi=float(((q - p) * np.log(q / p)).sum()),
+            p_value=chi_square_tail(float(statistic) / self.scale, self.degrees),
+            cell=self.cells[moved],
+            share=float(window[moved] / m),
+            reference_share=float(reference[moved] / n),
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +155,11 @@ class Reference:
         edges = tuple(np.unique(quantiles).tolist())
         bounds = [0.0, *edges, 1.0]
         names = [f"{low:.3f} to {high:.3f}" for low, high in zip(bounds, bounds[1:], strict=False)]
-        first = [kinds[0] if len(kinds) else OTHER for kinds in types]
-        common = sorted(kind for kind, count in Counter(first).items() if count >= SMALLEST_SHARE * len(first))
-        kinds = [*(kind for kind in common if kind != OTHER), OTHER]
-        places = {kind: place for place, kind in enumerate(kinds)}
+        first_types = [kinds[0] if len(kinds) else OTHER for kinds in types]
+        counts = Counter(kind for kind in first_types if kind != OTHER)
+        common = sorted(kind for kind, count in counts.items() if count >= SMALLEST_SHARE * len(first_types))
+        kinds = [*common, OTHER]
+        cells = {kind: cell for cell, kind in enumerate(kinds)}
         return cls(
             mentions=len(score),
             documents=len(np.unique(np.asarray(groups))),
@@ -124,7 +167,7 @@ class Reference:
             figures={name: {key: entry[key] for key in ("value", "low", "high")} for name, entry in figures.items()},
             score_edges=edges,
             scores=Distribution.fit([*names, NO_CANDIDATES], _score_cells(score, edges), groups),
-            types=Distribution.fit(kinds, np.array([places.get(kind, places[OTHER]) for kind in first]), groups),
+            types=Distribution.fit(kinds, np.array([cells.get(kind, cells[OTHER]) for kind in first_types]), groups),
         )
 
     def score_cell(self, score: float | None) -> int:
@@ -154,8 +197,8 @@ class Reference:
         state = {name: value for name, value in content.items() if name != "schema_version"}
         try:
             for name in ("scores", "types"):
-                kept = state[name]
-                state[name] = Distribution(**kept | {key: tuple(kept[key]) for key in ("cells", "counts")})
+                fields = state[name]
+                state[name] = Distribution(**fields | {key: tuple(fields[key]) for key in ("cells", "counts")})
             reference = cls(**state | {"score_edges": tuple(map(float, state["score_edges"]))})
             reference._check()
             return reference
@@ -175,16 +218,12 @@ class Reference:
             raise ValueError(f"{len(self.scores.cells)} cells of scores for {len(edges)} edges")
         if not 0 < self.target_precision <= 1 or min(self.mentions, self.documents) < 0:
             raise ValueError("target_precision or a count is out of its range")
-        for name, kept in (("scores", self.scores), ("types", self.types)):
-            if (
-                not kept.cells
-                or len(kept.cells) != len(kept.counts)
-                or not all(isinstance(c, str) for c in kept.cells)
-            ):
+        for name, stored in (("scores", self.scores), ("types", self.types)):
+            if not 0 < len(stored.cells) == len(stored.counts) or set(map(type, stored.cells)) != {str}:
                 raise ValueError(f"cells and counts of {name} do not fit")
-            if not all(type(count) is int and count >= 0 for count in kept.counts):
+            if not all(type(count) is int and count >= 0 for count in stored.counts):
                 raise ValueError(f"counts of {name} are no whole numbers of 0 or more")
-            if not (0 < kept.scale < math.inf and 0 < kept.degrees < math.inf):
+            if not (0 < stored.scale < math.inf and 0 < stored.degrees < math.inf):
                 raise ValueError(f"scale and degrees of {name} must be above 0")
         for name, figure in self.figures.items():
             for key in ("value", "low", "high"):
@@ -195,3 +234,34 @@ class Reference:
 def _score_cells(score: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     cells = np.searchsorted(np.asarray(edges, dtype=np.float64), score, side="right")
     return np.where(np.isnan(score), len(edges) + 1, cells)
+
+
+def chi_square_tail(x: float, degrees: float) -> float:
+    """Probability of at least `x` under the chi-square distribution; serving does not need SciPy for it.
+
+    The power series and the continued fraction of the incomplete gamma function (Abramowitz and Stegun 1964, 6.5.29
+    and 6.5.31), each where it converges fast.
+    """
+    a, x = degrees / 2, x / 2
+    if x <= 0:
+        return 1.0
+    factor = math.exp(a * math.log(x) - x - math.lgamma(a))
+    if x < a + 1:
+        term = total = 1 / a
+        while term > EPSILON * total:
+            a += 1
+            term *= x / a
+            total += term
+        return 1 - factor * total
+    # Evaluated from its front by Lentz's method.
+    b = x + 1 - a
+    c, d = math.inf, 1 / b
+    fraction, change, n = d, 0.0, 0
+    while abs(change - 1) > EPSILON:
+        n += 1
+        numerator = n * (a - n)
+        b += 2
+        c, d = b + numerator / c, 1 / (b + numerator * d)
+        change = c * d
+        fraction *= change
+    return factor * fraction

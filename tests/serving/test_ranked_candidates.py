@@ -1,0 +1,75 @@
+"""The ranked row: the same values as Python objects, as rows and in Arrow."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_reranker import HIERARCHY
+
+from umls_reranker.calibration.decisions import Decisions
+from umls_reranker.data.candidate_lists import CandidateLists
+from umls_reranker.serving.cluster import RANKED_SCHEMA
+from umls_reranker.serving.linker import LinkedConcept
+from umls_reranker.serving.ranked_candidates import RANKED_TYPE, RankedCandidate, ranked_candidates, ranked_column
+
+CANDIDATES = [[{"name": "cold", "cui": "C1"}, {"name": "flu", "cui": None}], [], ["ague"]]
+ROWS = [
+    [("flu", None, 1, -2.0, 0.75, 0.5, "medium", True), ("cold", "C1", 2, None, 0.25, -0.5, "reject", False)],
+    [],
+    [("ague", None, 1, 3.5, 1.0, 1.0, "high", True)],
+]
+FALLBACKS = [("names", 1), (None, 0), ("all", 1)]
+
+
+@pytest.fixture
+def decided():
+    lists = CandidateLists.from_objects(HIERARCHY, ["a", "b", "c"], CANDIDATES)
+    decisions = Decisions(
+        offsets=lists.offsets,
+        logits=np.array([np.nan, -2.0, 3.5], np.float32),
+        log_odds=np.array([-1.0, 1.0, 9.0]),
+        probabilities=np.array([0.25, 0.75, 1.0]),
+        order=np.array([1, 0, 2]),
+        margins=np.array([-0.5, 0.5, 1.0]),
+        tiers=np.array([3, 1, 0]),
+        accepted=np.array([False, True, True]),
+        models=np.array([1, 1, 0]),
+    )
+    return lists, decisions, ["all", "names"]
+
+
+def expected():
+    keys = ("name", "cui", "rank", "logit", "score", "margin", "tier", "accepted", "inputs", "scored")
+    return [
+        [dict(zip(keys, (*row, *ending), strict=True)) for row in rows]
+        for rows, ending in zip(ROWS, FALLBACKS, strict=True)
+    ]
+
+
+def test_objects_rows_and_arrow_hold_the_same(decided):
+    lists, decisions, names = decided
+    ranked = ranked_candidates(lists, decisions, [item for items in CANDIDATES for item in items], names)
+    assert [[item.as_row() for item in items] for items in ranked] == expected()
+    assert [[item.candidate for item in items] for items in ranked] == [CANDIDATES[0][::-1], [], ["ague"]]
+    column = ranked_column(lists, decisions, names)
+    column.validate(full=True)
+    assert column.type == pa.list_(RANKED_TYPE) and column.to_pylist() == expected()
+
+
+def test_the_former_name_of_the_score_is_a_property_only(decided):
+    item = RankedCandidate("flu", "flu", None, 1, None, 0.75, 0.5, "medium", True)
+    assert item.cross_encoder_score == item.score == 0.75 and "cross_encoder_score" not in item._asdict()
+
+
+def test_a_linked_concept_tells_what_its_candidate_says():
+    about = {"name": "flu", "cui": "C2", "preferred_name": "Influenza", "semantic_types": ("T047",)}
+    concept = LinkedConcept(about, "flu", "C2", 1, 0.5, 0.75, 0.5, "medium", True)
+    assert (concept.preferred_name, concept.semantic_types) == ("Influenza", ("T047",))
+    row = RankedCandidate(*concept).as_row()
+    assert concept.as_row() == row | {"preferred_name": "Influenza", "semantic_types": ["T047"]}
+
+
+def test_spark_reads_the_same_types():
+    assert RANKED_SCHEMA == (
+        "array<struct<name: string, cui: string, rank: long, logit: double, score: double, margin: double, "
+        "tier: string, accepted: boolean, inputs: string, scored: long>>"
+    )

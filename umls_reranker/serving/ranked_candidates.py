@@ -1,0 +1,139 @@
+"""The ranked row: a candidate and what was decided about it, defined once for all who receive it.
+
+Python objects, Arrow tables, files, JSON, spaCy, Spark and Ray have the fields of `RANKED_TYPE`, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..calibration.decisions import Decisions
+from ..calibration.inputs import ALL_INPUTS
+from ..calibration.thresholds import TIERS
+from ..core.arrays import RepeatedTexts
+from ..data.candidate_lists import CandidateLists, as_arrow
+
+__all__ = ["RANKED_FIELDS", "RANKED_TYPE", "RankedCandidate", "ranked_candidates", "ranked_column"]
+
+# In Arrow; a mention has a list of these, its top candidate first.
+RANKED_TYPE = pa.struct(
+    {
+        "name": pa.string(),
+        "cui": pa.string(),
+        "rank": pa.int64(),
+        "logit": pa.float64(),
+        "score": pa.float64(),
+        "margin": pa.float64(),
+        "tier": pa.string(),
+        "accepted": pa.bool_(),
+        "inputs": pa.string(),
+        "scored": pa.int64(),
+    }
+)
+RANKED_FIELDS = tuple(field.name for field in RANKED_TYPE)
+
+
+class RankedCandidate(NamedTuple):
+    """One candidate after reranking.
+
+    Attributes:
+        candidate: the object that was passed in, unchanged.
+        name: its concept name.
+        cui: its CUI, or None.
+        rank: 1 for the top candidate.
+        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, so that it was not scored.
+        score: calibrated probability that this candidate is the mention's concept, from all features; candidates are
+            ranked by it (by its unrounded log-odds).
+        margin: this score minus the highest score of any other concept in the list, by CUI or else by name; negative
+            below the top concept, and the score itself if there is no other concept.
+        tier: ``high``, ``medium``, ``low`` or ``reject``, by the thresholds of the mention's semantic type; ``high``
+            by the certificate of the model that decided.
+        accepted: whether to map the mention to this candidate: rank 1, at or above the type's threshold, and in a tier
+            that the deployment accepts (`UMLSReranker.accept_tier`).
+        inputs: which inputs decided, the same for all candidates of a mention: "all", or what a fallback model reads,
+            such as "no type" or "names and CUIs".
+        scored: how many candidates of the mention the cross-encoder scored, the same for all of them.
+    """
+
+    candidate: Any
+    name: str
+    cui: str | None
+    rank: int
+    logit: float | None
+    score: float
+    margin: float
+    tier: str
+    accepted: bool
+    inputs: str = ALL_INPUTS
+    scored: int = 0
+
+    @property
+    def cross_encoder_score(self) -> float:
+        """`score`, which has this name too."""
+        return self.score
+
+    def as_row(self) -> dict[str, Any]:
+        """Everything but the candidate itself, as in files and JSON."""
+        return dict(zip(RANKED_FIELDS, self[1:], strict=True))
+
+
+def ranked_candidates(
+    lists: CandidateLists, decisions: Decisions, candidates: list[Any], input_names: Sequence[str]
+) -> list[list[RankedCandidate]]:
+    """The candidates of n mentions, the top candidate of each first.
+
+    Args:
+        candidates: the m objects that the lists were made from.
+        input_names: of the models that decide (`UMLSReranker.input_names`).
+    """
+    objects = [candidates[row] for row in decisions.order.tolist()]
+    columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
+    # As `RankedCandidate._make`, without a call of Python for each.
+    ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))
+    return [ranked[start:end] for start, end in pairwise(lists.offsets.tolist())]
+
+
+def ranked_column(lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]) -> pa.ListArray:
+    """As `ranked_candidates`, without the objects: n lists of `RANKED_TYPE`."""
+    arrays = [_array(column) for column in _columns(lists, decisions, input_names).values()]
+    rows = pa.StructArray.from_arrays(arrays, fields=list(RANKED_TYPE))
+    return pa.ListArray.from_arrays(pa.array(lists.offsets, pa.int32()), rows)
+
+
+def _columns(
+    lists: CandidateLists, decisions: Decisions, input_names: Sequence[str]
+) -> dict[str, RepeatedTexts | np.ndarray]:
+    """The m values of each of `RANKED_FIELDS`, mention by mention in the order of rank; NaN is no logit."""
+    order, owner = decisions.order, lists.owner
+    return {
+        "name": lists.names[order],
+        "cui": lists.cuis[order],
+        "rank": np.arange(1, len(order) + 1) - lists.offsets[:-1][owner],
+        "logit": decisions.logits[order].astype(np.float64),
+        "score": decisions.probabilities[order],
+        "margin": decisions.margins[order],
+        "tier": RepeatedTexts(TIERS, decisions.tiers[order]),
+        "accepted": decisions.accepted[order],
+        "inputs": RepeatedTexts(input_names, decisions.models[owner]),
+        "scored": decisions.scored[owner],
+    }
+
+
+def _values(column: RepeatedTexts | np.ndarray) -> list[Any]:
+    if isinstance(column, RepeatedTexts):
+        return column.to_list()
+    is_missing = np.isnan(column)
+    if not is_missing.any():
+        return column.tolist()
+    values = column.astype(object)
+    values[is_missing] = None
+    return values.tolist()
+
+
+def _array(column: RepeatedTexts | np.ndarray) -> pa.Array:
+    return as_arrow(column) if isinstance(column, RepeatedTexts) else pa.array(column, from_pandas=True)
