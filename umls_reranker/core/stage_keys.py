@@ -13,9 +13,9 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from .cores import started_processes
 from .errors import UserError
 from .files import json_sha256, model_sha256, remembered
+from .launch import started_processes
 from .recipe import Recipe
 from .retrievers import chosen_retrievers, index_folders
 from .stages import PlannedRun, RunFolder, Stage, read_manifest

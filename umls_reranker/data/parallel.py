@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ..core.cores import usable_cores
+from ..core.launch import usable_cores
 
 __all__ = ["map_in_order"]
 
