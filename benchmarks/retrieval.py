@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from rrf_release import CONCEPTS_PER_CHUNK, NAME_FORMS, Concepts, Draws
 
-from umls_reranker.core.launch import usable_cores
+from umls_reranker.core.cores import usable_cores
 
 K = 64
 BATCH = 10_000

@@ -30,8 +30,8 @@ def main() -> None:
     from datasets import load_from_disk
     from transformers import AutoTokenizer
 
+    from umls_reranker.core.cores import usable_cores
     from umls_reranker.core.fetch import resolve_model
-    from umls_reranker.core.launch import usable_cores
     from umls_reranker.models.pretrained import load_pretrained
     from umls_reranker.models.template import PairTemplate
     from umls_reranker.models.tokens import PairEncoder

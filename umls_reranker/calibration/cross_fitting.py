@@ -12,10 +12,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.sockets import CROSS_ENCODER, FEATURES
 from ..data.candidate_lists import AnnotatedLists
-from ..data.parallel import map_in_order
 from .choice import log_sums
 from .fusion import FeatureFusion
 from .probabilities import InputModel, Part

@@ -16,8 +16,8 @@ from ..core.errors import UserError
 from ..core.memory import Memory
 from ..core.retrievers import SCORES
 from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
+from ..data.normalization import trigrams
 from ..data.semantic_types import TypeHierarchy
-from ..data.trigrams import trigrams
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:

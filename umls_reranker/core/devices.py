@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from .cores import openmp_threads, started_processes
 from .errors import UserError
-from .launch import openmp_threads, started_processes
 
 __all__ = [
     "batch_mapper",

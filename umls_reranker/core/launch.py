@@ -1,4 +1,4 @@
-"""Processes: commands in ones of their own, scripts in several with accelerate, and how many share the work."""
+"""Start commands in processes of their own, and scripts in several, on GPUs and machines, with accelerate."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from .cores import usable_cores
 from .errors import UserError
 from .files import shipped_configs
 from .script import CommandParser
@@ -28,11 +29,8 @@ __all__ = [
     "end_with_parent",
     "launch_options",
     "launched_processes",
-    "openmp_threads",
     "shell_code",
     "start",
-    "started_processes",
-    "usable_cores",
 ]
 
 # Scripts that can share their work among processes.
@@ -221,30 +219,3 @@ def _processes(name: str, settings: Mapping[str, Any]) -> int:
     if not gpus:
         raise UserError(f"--accelerate_config {name} needs GPUs, and none is visible; on a CPU use cpu")
     return gpus * settings["num_machines"]
-
-
-def openmp_threads() -> int | None:
-    """Threads of a process by ``OMP_NUM_THREADS``, or None if it gives no number.
-
-    Of a list, which OpenMP takes for nested levels, the first number counts.
-    """
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) or None if first.isdecimal() else None
-
-
-def started_processes(name: str = "WORLD_SIZE") -> int:
-    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says; 1 without one.
-
-    Raises:
-        UserError: the variable is no such number.
-    """
-    given = os.environ.get(name, "1")
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"the environment's {name} is {given!r}, which is no number of processes; unset it")
-    return int(given)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -13,9 +13,9 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
+from .cores import started_processes
 from .errors import UserError
 from .files import json_sha256, model_sha256, remembered
-from .launch import started_processes
 from .recipe import Recipe
 from .retrievers import chosen_retrievers, index_folders
 from .stages import PlannedRun, RunFolder, Stage, read_manifest
@@ -164,7 +164,8 @@ def needs_vectors(recipe: Recipe, stages: Mapping[str, Stage]) -> bool:
 
 def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``pairs``."""
-    settings = asdict(recipe.mining) | {"seed": recipe.run.seed}
+    # Version 2: the nearest negatives are called so.
+    settings = asdict(recipe.mining) | {"seed": recipe.run.seed, "schema_version": 2}
     settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
     if recipe.mentions.candidate_lists:
         return run.stage("pairs", settings, _made(run, "mentions", "candidates"))

@@ -14,9 +14,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.cores import started_processes
 from ..core.errors import UserError
 from ..core.files import file_sha256, hold, json_sha256, naming_full_disk, require_another
-from ..core.launch import started_processes
 from ..core.progress import progress
 from ..core.version import __version__
 from ..data.mention_files import FORMATS, MentionFile, open_mentions

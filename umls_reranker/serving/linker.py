@@ -255,7 +255,7 @@ class ConceptLinker:
         rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
         columns = {
             "cui": self.concepts.cuis[rows].tolist(),
-            "preferred_name": self.concepts.preferred_names(rows).to_pylist(),
+            "preferred_name": self.concepts.column("name", rows).to_pylist(),
             "definition": map(self.concepts.definition, rows.tolist()),
             "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
         }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.cores import started_processes
 from ..core.devices import resolve_device
 from ..core.errors import UserError
-from ..core.launch import started_processes
 
 if TYPE_CHECKING:
     import torch
