@@ -11,9 +11,9 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from ..core.arguments import BACKENDS
+from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.launch import openmp_threads, usable_cores
 from .tokens import PairBatch
 
 __all__ = ["OnnxNetwork", "load_onnx"]

@@ -16,9 +16,9 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import murmurhash3_32
 
 from ..core.arrays import expand_ranges, list_offsets
+from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import write_json
-from ..core.launch import openmp_threads, usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name, trigrams

@@ -15,9 +15,10 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 
+from ..core.cores import usable_cores
 from ..core.errors import UserError
 from ..core.files import written
-from ..core.launch import end_with_parent, usable_cores
+from ..core.launch import end_with_parent
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..models.tokens import PairEncoder
