@@ -34,8 +34,8 @@ from .arguments import (
     ServingArguments,
 )
 from .errors import UserError
+from .files import find_recipe, is_recipe, shipped_recipes
 from .script import CommandParser
-from .shipped import find_recipe, is_recipe, shipped_recipes
 from .sockets import FEATURES
 from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
