@@ -30,7 +30,7 @@ def calibrate_run(recipe: Recipe) -> None:
     cache = Path(recipe.run.cache_dir)
     stage = model_stage(recipe, run, corrections and remembered(fingerprint_path, Path(corrections), cache))
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             _make(recipe, run, stage)
 
 
