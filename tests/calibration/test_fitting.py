@@ -17,9 +17,9 @@ from umls_reranker.calibration.inputs import without
 from umls_reranker.calibration.probabilities import Part
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
+from umls_reranker.core import cores as cores_module
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.arrays import best_candidates
-from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
@@ -312,7 +312,7 @@ def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
 def test_the_number_of_cores_changes_nothing(monkeypatch):
     states = []
     for cores in (1, 4):
-        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(cores_module, "usable_cores", lambda cores=cores: cores)
         calibration, fitted = fit(informed(), calibrator="beta")
         states.append((calibration.to_dict(), [model.thresholds.to_dict() for model in calibration.models], fitted))
     assert states[0] == states[1]

@@ -12,10 +12,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.sockets import CROSS_ENCODER
 from ..data.candidate_lists import AnnotatedLists
-from ..data.parallel import map_in_order
 from .features import FeatureTable
 from .fusion import FeatureFusion
 from .logistic import log_sums

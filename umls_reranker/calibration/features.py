@@ -18,7 +18,6 @@ from ..core.memory import Memory
 from ..core.retrievers import SCORES
 from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
-from ..data.trigrams import trigrams
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:
@@ -272,6 +271,8 @@ def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[s
 
 
 def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
+    from ..data.normalization import trigrams
+
     sets: list[bytes] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         some = texts[start : start + TEXTS_AT_ONCE]

@@ -11,10 +11,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.sockets import CALIBRATORS, CROSS_ENCODER
-from ..data.parallel import map_in_order
 from .certificate import NO_CERTIFICATES, CertificateHistory
 from .cross_fitting import CrossFitting, LeftOut
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
