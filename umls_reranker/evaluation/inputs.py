@@ -54,16 +54,16 @@ def missing_input_figures(
         name of the inputs -> ``certified``, whether the tier high is for the model that decided, and `slice_figures`
         of all mentions.
     """
-    network_reads = scorer.template.reads
+    network_inputs = scorer.template.reads
     network = NetworkLogits(scorer, lists, "scoring", {(): logits})
     report = {}
     for model in calibration.models:
-        reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_reads)
+        reduced, unseen = without(lists, model.removed), unseen_inputs(model.removed, network_inputs)
 
         def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
             return Scores(network(unseen, retained), 0)
 
-        outcomes = Outcomes.of(reduced, rank(reduced, score, calibration, shown=network_reads))
+        outcomes = Outcomes.of(reduced, rank(reduced, score, calibration, network_inputs=network_inputs))
         figures = slice_figures(outcomes, documents, split)
         report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report

@@ -80,7 +80,7 @@ class Outcomes:
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """The decision about the top candidate of each mention."""
-        top_candidates, annotations = decisions.first, lists.annotations
+        top_candidates, annotations = decisions.top, lists.annotations
         has_candidates = top_candidates >= 0
 
         def top(column: np.ndarray, otherwise: Any) -> np.ndarray:

@@ -89,17 +89,17 @@ def build_report(
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
-    network_reads, thresholds = scorer.template.reads, calibration.thresholds
+    network_inputs, thresholds = scorer.template.reads, calibration.thresholds
 
     def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
         return score_lists(scorer, lists, f"scoring {split} candidates", retained)
 
     def decide(lists: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
-        return rank(lists, scores, calibration, shown=network_reads)
+        return rank(lists, scores, calibration, network_inputs=network_inputs)
 
     # All are scored once: the cross-encoder is also measured alone, and what pruning changes. With other inputs,
     # candidates are scored only as far as they are served.
-    exhaustive = rank(lists, score, calibration, shown=network_reads, exhaustive=True)
+    exhaustive = rank(lists, score, calibration, network_inputs=network_inputs, exhaustive=True)
     logits = exhaustive.logits
     decided = decide(lists, Scores(logits, exhaustive.truncated))
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
@@ -241,7 +241,7 @@ def _scored(lists: AnnotatedLists, pruned: Decisions, exhaustive: Decisions) -> 
     return {
         "candidates": int(pruned.scored.sum()),
         "share": float(pruned.scored.sum() / max(1, len(pruned.logits))),
-        "same_top_candidate": float((pruned.first == exhaustive.first).mean()),
+        "same_top_candidate": float((pruned.top == exhaustive.top).mean()),
         "acc@1": {name: float(answers.correct.mean()) for name, answers in outcomes.items()},
         "high_share": {name: float((answers.tier == "high").mean()) for name, answers in outcomes.items()},
     }
