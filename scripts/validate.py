@@ -13,7 +13,7 @@ is worse than the former version or not shown to be as good.
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json, require_format, write_json
+from umls_reranker.core.files import read_json, write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stage_keys import key_of_lists
@@ -49,8 +49,7 @@ def main() -> int:
     targets = parse_targets(recipe.evaluation.targets)
     # A model that was made anew has none until it is evaluated; the report is then of the former one.
     verify_files(run.path / "model", [METRICS])
-    report = read_json(path := run.path / "report" / METRICS)
-    require_format(path, report, 1, "evaluate")
+    report = read_json(run.path / "report" / METRICS, 1, "evaluate")
     checks = check_targets(targets, measured_figures(report))
     comparison = None
     if options.against:
