@@ -221,7 +221,7 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     parts = [Part.of(calibration.models[0], fresh, *features(fresh, calibration.counts))]
     scores = calibrated_scores(parts, logits)
     first = best_candidates(scores.log_odds, fresh.offsets)
-    overconfidence = scores.probabilities[first].mean() - fresh.is_right(first).mean()
+    overconfidence = scores.probabilities[first].mean() - fresh.is_gold(first).mean()
     assert abs(overconfidence) < 0.1
 
 

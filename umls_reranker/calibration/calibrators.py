@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
+from ..data.type_sets import TypeSets
 from .lineage import DEFAULT, lineage, memberships
 from .logistic import fit_logistic, information
 from .score_maps import Calibrator, Sample, Types, bounded

@@ -163,7 +163,7 @@ def fit_with_counts(
             lists.labels,
             lists.owner,
             np.where(first >= 0, scores.probabilities[first], np.nan),
-            lists.is_right(first),
+            lists.is_gold(first),
             fitting.lists.types,
             hierarchy,
             groups=lists.annotations.documents,

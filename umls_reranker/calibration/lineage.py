@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
+from ..data.type_sets import TypeSets
 from .score_maps import Types
 
 __all__ = ["DEFAULT", "lineage", "memberships"]

@@ -21,7 +21,8 @@ import numpy as np
 from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
 from ..core.retrievers import SCORES
-from ..data.candidate_lists import CandidateLists, TypeSets
+from ..data.candidate_lists import CandidateLists
+from ..data.type_sets import TypeSets
 from .calibrators import ListwiseCalibrator
 from .choice import choice_log_odds, top_candidates
 from .features import features

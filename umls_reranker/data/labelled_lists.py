@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from .candidate_lists import CANDIDATE_KEYS, AnnotatedLists, Annotations, CandidateLists, table_rows
+from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
+from .list_columns import CANDIDATE_KEYS, table_rows
 from .mention_files import MentionFile, open_mentions
 from .semantic_types import TypeHierarchy
 

@@ -21,10 +21,11 @@ from datasets import Features, List, Value
 from ..core.arrays import RepeatedTexts
 from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
-from .candidate_lists import FIELDS, AnnotatedLists, as_arrow
+from .candidate_lists import AnnotatedLists
 from .columns import Concept
 from .cuis import CUI_BYTES
 from .labelled_lists import LabelledLists, best_of_each_concept, labelled_pieces, require_documents
+from .list_columns import FIELDS, as_arrow
 from .mentions import MENTION_FEATURES, SPLITS
 
 if TYPE_CHECKING:

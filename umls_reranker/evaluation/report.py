@@ -200,7 +200,7 @@ def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
     """The first retriever's score of each mention's first candidate, NaN without one, and whether it is right."""
     first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
     scores = next(iter(lists.scores.values()))
-    return np.where(first >= 0, np.append(scores, np.nan)[first], np.nan), lists.is_right(first)
+    return np.where(first >= 0, np.append(scores, np.nan)[first], np.nan), lists.is_gold(first)
 
 
 def _scored(lists: AnnotatedLists, decided: Decisions, whole: Decisions) -> dict[str, Any]:

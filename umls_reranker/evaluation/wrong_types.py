@@ -15,8 +15,9 @@ from .slices import key_figures
 
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
+    from ..data.type_sets import TypeSets
     from ..models.cross_encoder import PairScorer
 
 __all__ = ["LEVELS", "replaced_types", "wrong_type_figures"]
