@@ -31,6 +31,7 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them). Types that the hierarchy does not know count in "default" alone.
     """
+
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.
     codes = len(coded.sets) + 1
