@@ -180,7 +180,6 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     import numpy as np
 
     from umls_reranker.calibration.fitting import fit_fusion
-    from umls_reranker.calibration.probabilities import calibrated_scores
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.arrays import best_candidates
     from umls_reranker.data.normalization import normalize_name
@@ -213,7 +212,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     def fused(names, scores):
         fit = lists["calibration"]
         calibration = fit_fusion(names, fit, scores["calibration"], fit.annotations.gold, counts)
-        return measured(calibrated_scores(calibration.parts(part, np.zeros(len(part), int)), scores[split]).log_odds)
+        return measured(calibration.plan(part).scores(scores[split]).log_odds)
 
     if plain:
         nothing = {name: np.zeros(len(lists[name].names)) for name in lists}

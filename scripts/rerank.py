@@ -61,8 +61,8 @@ def main() -> None:
 def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.errors import UserError
+    from umls_reranker.core.files import is_recipe
     from umls_reranker.core.recipe import load_recipe
-    from umls_reranker.core.shipped import is_recipe
 
     names = ("model", "revision", "device", "dtype", "backend", "token_budget", "accept_tier")
     given = {name: getattr(options, name) for name in names}

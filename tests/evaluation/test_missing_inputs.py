@@ -69,7 +69,9 @@ def test_inputs_that_the_network_does_not_see_are_scored_as_far_as_they_are_serv
     items = [{"name": name, "cui": name.upper(), "preferred_name": "x"} for name in ("a", "b", "c")]
     lists = make_lists(["a"], [items], ["T047"], HIERARCHY, gold=[0])
     sure, baseline = FeatureFusion({"cross_encoder": 1.0}, {}, 0.0), FeatureFusion({"exact_name": 9.0}, {}, 4.0)
-    names = InputModel(fusion=sure, baseline=baseline, cut=0.1, removed=("preferred_name",), name="names")
+    names = InputModel(
+        fusion=sure, baseline=baseline, pruning_threshold=0.1, removed=("preferred_name",), name="names"
+    )
     whole = InputModel(fusion=sure, thresholds=table(0.9))
     untyped = replace(names, removed=("preferred_name", "semantic_types"), name="names, no type")
     scorer = Scorer()

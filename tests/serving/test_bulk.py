@@ -16,7 +16,7 @@ import pytest
 from tiny_reranker import tiny_reranker, with_cut
 
 from umls_reranker import UMLSReranker
-from umls_reranker.core import locks
+from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.progress import progress
 from umls_reranker.hub.model_folder import changing
@@ -150,7 +150,7 @@ def test_processes_on_several_machines_are_refused(tmp_path, reranker, rows, mon
 
 
 def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, reranker, rows, expected, monkeypatch):
-    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.0)
     source, target, refused = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", []
 
     def again():
@@ -166,14 +166,14 @@ def test_the_same_command_twice_at_once_is_refused_and_harms_nothing(tmp_path, r
 
 def test_a_killed_run_blocks_nothing(tmp_path, reranker, rows, expected, monkeypatch):
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    holding = "import sys, time; from pathlib import Path; from umls_reranker.core.locks import hold\n"
+    holding = "import sys, time; from pathlib import Path; from umls_reranker.core.files import hold\n"
     holding += "with hold(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(60)"
     folder = tmp_path / ".out.jsonl.shards"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", holding, folder / "lock"], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         with monkeypatch.context() as patch, pytest.raises(UserError, match="by another run"):
-            patch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+            patch.setattr(files, "PATIENCE_SECONDS", 0.0)
             BulkJob(source, target, 4, 5).run(reranker, ALONE)
         process.kill()
     BulkJob(source, target, 4, 5).run(reranker, ALONE)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
-from ..core.lines import reading
+from ..core.lines import Faults, reading
 from .columns import Concept
 from .corpus import Mention, name_files, read_pmids
 from .corpus_formats import read_corpus
 from .mentions import assign_split
-from .obo import check_ontology, read_obo_concepts
+from .obo import read_ontology
+from .ontology import read_obo_concepts
 from .own_lists import OwnLists, SplitOf
 from .relations import Relations, read_relations
 from .release import read_release
@@ -32,7 +33,7 @@ __all__ = [
 
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
-    "obo": check_ontology,
+    "obo": lambda path: read_ontology(path, Faults(path, "skip")),
     "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,

@@ -46,7 +46,7 @@ def missing_input_figures(
         def score(_: CandidateLists, retained: np.ndarray, unseen: Unseen = unseen) -> Scores:
             return Scores(network(unseen, retained), 0)
 
-        decided = rank(given, score, calibration, shown=shown)
+        decided = rank(given, score, calibration, network_inputs=shown)
         figures = key_figures(Outcomes.of(given, decided), resamples=resamples, seed=seed)
         report[model.name] = {"certified": model.thresholds.is_certified} | figures
     return report

@@ -81,7 +81,7 @@ class Outcomes:
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
         """The decision about the first candidate of each mention."""
-        first, annotations = decisions.first, lists.annotations
+        first, annotations = decisions.top, lists.annotations
         has_any = first >= 0
 
         def top(column: np.ndarray, otherwise: Any) -> np.ndarray:

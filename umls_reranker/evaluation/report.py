@@ -78,11 +78,11 @@ def build_report(
         return score_lists(scorer, given, f"scoring {split} candidates", retained)
 
     def decide(given: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
-        return rank(given, scores, calibration, shown=shown)
+        return rank(given, scores, calibration, network_inputs=shown)
 
     # All are scored once: the cross-encoder is also measured alone, and what leaving some unscored changes. With other
     # inputs, candidates are scored only as far as they are served.
-    whole = rank(lists, score, calibration, shown=shown, exhaustive=True)
+    whole = rank(lists, score, calibration, network_inputs=shown, exhaustive=True)
     logits = whole.logits
     decided = decide(lists, Scores(logits, whole.truncated))
     calibrated, labels = decided.probabilities, lists.labels
@@ -209,7 +209,7 @@ def _scored(lists: AnnotatedLists, decided: Decisions, whole: Decisions) -> dict
     return {
         "candidates": int(decided.scored.sum()),
         "share": float(decided.scored.sum() / max(1, len(decided.logits))),
-        "same_first": float((decided.first == whole.first).mean()),
+        "same_first": float((decided.top == whole.top).mean()),
         "acc@1": {name: float(found.correct.mean()) for name, found in outcomes.items()},
         "high_share": {name: float((found.tier == "high").mean()) for name, found in outcomes.items()},
     }

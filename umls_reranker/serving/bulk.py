@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.cores import started_processes
 from ..core.errors import UserError
-from ..core.files import file_sha256, json_sha256, naming_full_disk, require_another
-from ..core.locks import hold
+from ..core.files import file_sha256, hold, json_sha256, naming_full_disk, require_another
 from ..core.progress import progress
 from ..core.version import __version__
 from ..data.mention_files import FORMATS, MentionFile, open_mentions

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import Score, fit_with_counts, logits_as_decided
-from ..calibration.history import NO_CERTIFICATES, CertificateHistory, note_on_certificate
+from ..calibration.fitting import fit_with_counts
 from ..calibration.inputs import inputs_of, lacking
-from ..calibration.network_logits import NetworkLogits, Unseen
+from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
@@ -343,7 +343,7 @@ def _decide(
 ) -> Decisions:
     """Decide with existing scores as far as there are any."""
     scores = Scores(logits_as_decided(score, calibration, lists, shown), 0)
-    return rank(lists, scores, calibration, shown=shown, accept_tier=accept_tier)
+    return rank(lists, scores, calibration, network_inputs=shown, accept_tier=accept_tier)
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
