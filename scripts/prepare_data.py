@@ -25,7 +25,7 @@ def main() -> None:
 
     recipe = parse_recipe(__doc__, SECTIONS, notes={"corpus": describe_formats()})
 
-    from umls_reranker.data.input_files import fingerprints, input_files
+    from umls_reranker.data.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)

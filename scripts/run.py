@@ -57,7 +57,7 @@ def main() -> int:
 
 def show_plan(recipe, options) -> int:
     """Say of every stage whether it would be made and why, without starting any."""
-    from umls_reranker.data.input_files import fingerprints, input_files
+    from umls_reranker.data.sources import fingerprints, input_files
 
     if "WORLD_SIZE" not in os.environ:
         # It decides the number of pairs of a training step, if the recipe does not.

@@ -20,7 +20,7 @@ from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.shipped import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.stage_keys import planned_stages
-from umls_reranker.data.input_files import fingerprints, input_files
+from umls_reranker.data.sources import fingerprints, input_files
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "accelerate_configs"

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from ..core.arrays import list_offsets
 from ..core.errors import UserError
+from ..core.files import read_json, write_json
 from .arrow import (
     DATA_FILE,
     ROWS_PER_BATCH,
@@ -64,7 +65,7 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     table = open_table(path)
     write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
     write_name_keys(_all_names(table), path)
-    hierarchy.save(path / HIERARCHY_FILE)
+    write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
 
@@ -170,7 +171,8 @@ class ConceptTable:
         cui_numbers = map_numbers(path / CUIS_FILE)
         if len(cui_numbers) != mapped.table.num_rows:
             raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
-        return cls(mapped, TypeHierarchy.load(path / HIERARCHY_FILE), cui_numbers, NameKeys.load(path))
+        hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
+        return cls(mapped, hierarchy, cui_numbers, NameKeys.load(path))
 
     def __len__(self) -> int:
         return self._table.num_rows

@@ -31,7 +31,7 @@ INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB"
 KIND_BITS = len(RELATION_KINDS)
 ALL_KINDS = (1 << KIND_BITS) - 1
 ROW_BITS = 28
-ENTRIES_PER_RUN = 4_000_000
+ENTRIES_AT_ONCE = 4_000_000
 
 
 class RelationTable:
@@ -77,12 +77,7 @@ class RelationTable:
         Returns:
             bool, of the common shape.
 
-        Raises:
-            ValueError: a kind is unknown.
         """
-        unknown = set(kinds).difference(RELATION_KINDS)
-        if unknown:
-            raise ValueError(f"{min(unknown)!r} is no kind of relation; there are {', '.join(RELATION_KINDS)}")
         wanted = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
         return (self._bits(gold, rows) & wanted) != 0
 
@@ -105,10 +100,10 @@ class RelationTable:
         if not len(self._entries):
             return np.zeros(gold.shape, np.int64)
         keys = _entries(gold, rows)
-        places = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
-        found = self._entries[places]
+        positions = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
+        entries = self._entries[positions]
         # A row of -1 makes the key negative, unlike any entry.
-        return np.where(found >> KIND_BITS == keys >> KIND_BITS, found & ALL_KINDS, 0)
+        return np.where(entries >> KIND_BITS == keys >> KIND_BITS, entries & ALL_KINDS, 0)
 
 
 class Relations(NamedTuple):
@@ -126,7 +121,9 @@ class Relations(NamedTuple):
     @classmethod
     def from_parents(cls, pairs: Sequence[tuple[str, str]]) -> Relations:
         """Relations of concepts to their parents, from pairs of CUIs ``(child, parent)``."""
-        children, parents = (pa.array([pair[place] for pair in pairs], pa.large_string()) for place in (0, 1))
+        children, parents = (
+            pa.array(column, pa.large_string()) for column in (zip(*pairs, strict=True) if pairs else ((), ()))
+        )
         kinds = np.full(len(pairs), RELATION_KINDS.index("PAR"))
         return cls(cui_numbers(children), kinds, cui_numbers(parents))
 
@@ -186,8 +183,8 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
     """
     inverse = np.array([RELATION_KINDS.index(INVERSE[kind]) for kind in RELATION_KINDS])
     counts = {"outside_dictionary": 0, "within_concept": 0}
-    runs: list[np.ndarray] = [np.empty(0, np.int64)]
-    waiting: list[np.ndarray] = []
+    entries = [np.empty(0, np.int64)]
+    limit = ENTRIES_AT_ONCE
     for block in relations:
         first, second = rows_of(cuis, block.first), rows_of(cuis, block.second)
         inside = (first >= 0) & (second >= 0)
@@ -195,19 +192,19 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
         counts["outside_dictionary"] += int((~inside).sum())
         counts["within_concept"] += int((inside & ~apart).sum())
         first, second, kinds = first[apart], second[apart], block.kinds[apart]
-        waiting += [_entries(first, second, 1 << kinds), _entries(second, first, 1 << inverse[kinds])]
-        if sum(map(len, waiting)) > ENTRIES_PER_RUN:
-            runs.append(_unite(waiting))
-            waiting = []
-    entries = _unite([*runs, *waiting])
-    write_numbers(folder / RELATIONS_FILE, entries)
-    by_kind = {kind: int(((entries >> place) & 1).sum()) for place, kind in enumerate(RELATION_KINDS)}
-    return counts | {"pairs": len(entries), "pairs_by_kind": by_kind}
+        entries += [_entries(first, second, 1 << kinds), _entries(second, first, 1 << inverse[kinds])]
+        if sum(map(len, entries)) > limit:
+            entries = [_unite(entries)]
+            limit = max(ENTRIES_AT_ONCE, 2 * len(entries[0]))
+    united = _unite(entries)
+    write_numbers(folder / RELATIONS_FILE, united)
+    by_kind = {kind: int(((united >> bit) & 1).sum()) for bit, kind in enumerate(RELATION_KINDS)}
+    return counts | {"pairs": len(united), "pairs_by_kind": by_kind}
 
 
-def _unite(runs: Sequence[np.ndarray]) -> np.ndarray:
+def _unite(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Sorted entries, with those of the same two rows merged."""
-    entries = np.concatenate(runs)
+    entries = np.concatenate(blocks)
     entries.sort()
     pairs = entries >> KIND_BITS
     starts = np.flatnonzero(np.concatenate([pairs[:1] >= 0, pairs[1:] != pairs[:-1]]))
