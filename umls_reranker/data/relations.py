@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..core.lines import Faults, reading, skipped_lines
-from .arrow import write_numbers
+from .arrow import map_numbers, write_numbers
 from .cuis import cui_numbers, rows_of
 from .rrf_tables import TABLES, places_in, read_columns
 
@@ -52,15 +51,7 @@ class RelationTable:
             UserError: the file is broken.
         """
         path = Path(folder) / RELATIONS_FILE
-        try:
-            entries = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            return cls(np.empty(0, np.int64))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
-        if entries.dtype != np.int64 or entries.ndim != 1:
-            raise UserError(f"{path} does not hold relations; run umls-reranker prepare_data again")
-        return cls(entries)
+        return cls(map_numbers(path, np.int64) if path.exists() else np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """Number of ordered pairs of related concepts."""
@@ -121,9 +112,8 @@ class Relations(NamedTuple):
     @classmethod
     def from_parents(cls, pairs: Sequence[tuple[str, str]]) -> Relations:
         """Relations of concepts to their parents, from pairs of CUIs ``(child, parent)``."""
-        children, parents = (
-            pa.array(column, pa.large_string()) for column in (zip(*pairs, strict=True) if pairs else ((), ()))
-        )
+        children = pa.array([child for child, _ in pairs], pa.large_string())
+        parents = pa.array([parent for _, parent in pairs], pa.large_string())
         kinds = np.full(len(pairs), RELATION_KINDS.index("PAR"))
         return cls(cui_numbers(children), kinds, cui_numbers(parents))
 
