@@ -29,7 +29,7 @@ def main() -> None:
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
-    known = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
+    known = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
     stages = prepared_stages(recipe, run, known)
     flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     with run.locked(dry_run=recipe.run.dry_run):

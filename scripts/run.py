@@ -63,7 +63,7 @@ def show_plan(recipe, options) -> int:
         # It decides the number of pairs of a training step, if the recipe does not.
         os.environ["WORLD_SIZE"] = str(launched_processes(options))
     corrections, cache, code = recipe.calibration.calibration_feedback, Path(recipe.run.cache_dir), 0
-    files = fingerprints(input_files(recipe), cache, shown=True)
+    files = fingerprints(input_files(recipe), cache, printed=True)
     corrected = corrections and remembered(fingerprint_path, Path(corrections), cache)
     for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
         try:

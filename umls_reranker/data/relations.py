@@ -16,13 +16,13 @@ import pyarrow as pa
 from ..core.lines import Faults, reading, skipped_lines
 from .arrow import map_numbers, write_numbers
 from .cuis import cui_numbers, rows_of
-from .rrf_tables import TABLES, places_in, read_columns
+from .rrf_tables import TABLES, positions_in, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
 
 RELATIONS_FILE = "relations.npy"
 RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
-"""Kinds of relation, the closest first; a kind's number is its place here."""
+"""Kinds of relation, the closest first; a kind's number is its position here."""
 
 INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB": "SIB"}
 
@@ -69,8 +69,8 @@ class RelationTable:
             bool, of the common shape.
 
         """
-        wanted = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
-        return (self._bits(gold, rows) & wanted) != 0
+        bits = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
+        return (self._bits(gold, rows) & bits) != 0
 
     def kind_between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The closest relation of each of `rows` to its gold concept.
@@ -102,7 +102,7 @@ class Relations(NamedTuple):
 
     Attributes:
         first, second: `cuis.cui_numbers` of two concepts, (n,), uint64.
-        kinds: what the second is to the first, (n,), int64 places in `RELATION_KINDS`.
+        kinds: what the second is to the first, (n,), int64 positions in `RELATION_KINDS`.
     """
 
     first: np.ndarray
@@ -140,11 +140,11 @@ def read_relations(
     is_wanted = np.array([kind in kinds for kind in RELATION_KINDS] + [False])
 
     def convert(block: pa.RecordBatch) -> tuple[int, int, int, Relations]:
-        codes = places_in(block["REL"], RELATION_KINDS)
+        codes = positions_in(block["REL"], RELATION_KINDS)
         of_kind = is_wanted[codes]
-        kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
-        first, second = (cui_numbers(block[name].filter(pa.array(kept))) for name in ("CUI1", "CUI2"))
-        return len(block), int(of_kind.sum()), len(first), Relations(first, codes[kept], second)
+        retained = of_kind & (positions_in(block["SUPPRESS"], ("N",)) == 0)
+        first, second = (cui_numbers(block[name].filter(pa.array(retained))) for name in ("CUI1", "CUI2"))
+        return len(block), int(of_kind.sum()), len(first), Relations(first, codes[retained], second)
 
     sizes = np.zeros(3, dtype=np.int64)
     used = ("CUI1", "REL", "CUI2", "SUPPRESS")
@@ -152,8 +152,8 @@ def read_relations(
     for *counts, relations in read_columns(TABLES["MRREL"], path, used, faults, convert):
         sizes += counts
         yield relations
-    lines, of_kind, kept = sizes.tolist()
-    dropped = {"relations": lines - of_kind, "suppressed": of_kind - kept}
+    lines, of_kind, retained = sizes.tolist()
+    dropped = {"relations": lines - of_kind, "suppressed": of_kind - retained}
     return {"lines": lines, "dropped": dropped} | skipped_lines(faults)
 
 

@@ -111,19 +111,19 @@ def _required(key: str, value: Any) -> Any:
     return value
 
 
-def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, shown: bool) -> dict[str, str]:
+def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool) -> dict[str, str]:
     """Name, numbered if there are several files -> fingerprint.
 
     Args:
         files: from `input_files`.
         cache: folder in which the hashes of unchanged files are remembered.
-        shown: print the names and sizes to standard error.
+        printed: print the names and sizes to standard error.
     """
     known: dict[str, str] = {}
     for name, paths in files.items():
         for number, path in enumerate(paths, start=1):
             numbered = name if len(paths) == 1 else f"{name} {number}"
-            if shown:
+            if printed:
                 print(f"[{numbered}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
             known[numbered] = remembered(fingerprint_path, path, cache)
     return known
