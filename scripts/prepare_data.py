@@ -76,7 +76,7 @@ def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str,
     from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
+    from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
 
     has_dictionary = recipe.concepts.names_dictionary
     makes_concepts = any(stage.name == "concepts" for stage in due)
@@ -85,27 +85,27 @@ def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str,
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    own = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, CANDIDATE_FEATURES)
-    lacking = [field for field in recipe.model.candidate_fields if field not in own.fields]
+    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, CANDIDATE_FEATURES)
+    lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
     if lacking and not has_dictionary:
         raise UserError(
-            f"candidate_fields: no candidate of {own.path} has a {lacking[0]}, and the recipe names no dictionary "
+            f"candidate_fields: no candidate of {lists.path} has a {lacking[0]}, and the recipe names no dictionary "
             "(umls_dir, or obo with concept_source: obo); give one of the two, or leave it out"
         )
     if makes_concepts:
-        make_concepts(stages["concepts"], source._replace(concepts=own.joined(source.concepts)))
+        make_concepts(stages["concepts"], source._replace(concepts=lists.joined(source.concepts)))
     names = ("mentions", "candidates")
     if any(stage.name in names for stage in due):
         mentions, candidates = (stages[name] for name in names)
         with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
-            counts |= own.write(
+            counts |= lists.write(
                 folder,
                 lists_folder,
                 mentions.key,
                 context_chars=recipe.mentions.context_chars,
                 has_dictionary=has_dictionary,
             )
-            summary |= {"lists": own.report} | counts
+            summary |= {"lists": lists.report} | counts
             write_json(folder / "read_report.json", summary)
 
 

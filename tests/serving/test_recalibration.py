@@ -22,7 +22,7 @@ from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob
 
-ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True, wait_for_everyone=lambda: None)
+ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
 WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
 
 
@@ -74,7 +74,7 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
     ranked = reranker.rerank(rows[0]["entity"], rows[0]["candidates"])
     assert ranked[0].candidate["bm25_score"] == max(item["bm25_score"] for item in rows[0]["candidates"])
     assert set(reranker.calibration.score_ranges) == {"bm25"}
-    files = BulkJob(tmp_path / "own.parquet", tmp_path / "ranked.jsonl", 64, 64)
+    files = BulkJob(tmp_path / "own.parquet", tmp_path / "ranked.jsonl", 64)
     files.run(reranker, ALONE)
     first = json.loads((tmp_path / "ranked.jsonl").read_text().splitlines()[0])["ranked"][0]
     assert first["score"] == pytest.approx(ranked[0].score) and first["tier"] == ranked[0].tier
