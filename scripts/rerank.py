@@ -59,8 +59,8 @@ def main() -> None:
 def served(options) -> dict:
     """What to load: from the command line, else from the recipe if one is given."""
     from umls_reranker.core.errors import UserError
+    from umls_reranker.core.files import is_recipe
     from umls_reranker.core.recipe import load_recipe
-    from umls_reranker.core.shipped import is_recipe
 
     settings = {"model": options.model, "revision": None, "device": None, "dtype": None}
     settings |= {"backend": "torch", "token_budget": None, "accept_tier": "medium"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval.negatives import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
-from umls_reranker.retrieval.selection import MiningConfig
 
 
 def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:
@@ -62,7 +61,7 @@ class Relations:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def related(self, gold: np.ndarray, rows: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+    def related(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         gold, rows = np.broadcast_arrays(gold, rows)
-        flat = [self.pairs.get(pair) in kinds for pair in zip(gold.flat, rows.flat, strict=True)]
+        flat = [pair in self.pairs for pair in zip(gold.flat, rows.flat, strict=True)]
         return np.array(flat, bool).reshape(rows.shape)

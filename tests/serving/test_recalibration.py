@@ -17,7 +17,7 @@ from tiny_reranker import tiny_reranker
 from transformers import AutoModelForSequenceClassification
 
 from umls_reranker import UMLSReranker, UserError
-from umls_reranker.core.shipped import shipped
+from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob

@@ -20,10 +20,18 @@ import yaml
 
 from .cores import usable_cores
 from .errors import UserError
+from .files import shipped_configs
 from .script import CommandParser
-from .shipped import shipped_configs
 
-__all__ = ["LAUNCHED", "begin", "end_with_parent", "launch_options", "launched_processes", "shell_code", "start"]
+__all__ = [
+    "LAUNCHED",
+    "begin",
+    "end_with_parent",
+    "launch_options",
+    "launched_processes",
+    "shell_code",
+    "start",
+]
 
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .files import (
+    hold,
     json_sha256,
     link_or_copy,
     naming_full_disk,
@@ -31,7 +32,6 @@ from .files import (
     write_json,
     written,
 )
-from .locks import hold
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.lines import Faults, reading, skipped_lines
 from .arrow import write_numbers
-from .cuis import CUI_BYTES, cui_numbers, rows_of
-from .pipes import places_in, read_columns
+from .cuis import cui_numbers, rows_of
+from .rrf_tables import TABLES, places_in, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
 
@@ -26,10 +26,6 @@ RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
 """Kinds of relation, the closest first; a kind's number is its place here."""
 
 INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB": "SIB"}
-MRREL = (
-    *("CUI1", "AUI1", "STYPE1", "REL", "CUI2", "AUI2", "STYPE2", "RELA", "RUI", "SRUI", "SAB", "SL", "RG", "DIR"),
-    *("SUPPRESS", "CVF"),
-)
 
 # An entry is one int64: row, related row, and a bit for each kind. They sort by row, then by related row.
 KIND_BITS = len(RELATION_KINDS)
@@ -137,16 +133,15 @@ class Relations(NamedTuple):
 
 @reading
 def read_relations(
-    path: Path | Sequence[Path], *, kinds: Sequence[str], keep_suppressed: bool = False, on_error: str = "stop"
+    path: Path | Sequence[Path], *, kinds: Sequence[str], on_error: str = "stop"
 ) -> Generator[Relations, None, dict[str, Any]]:
     """Stream MRREL's relations of the wanted kinds; memory holds a few blocks of the file.
 
-    Relations of all sources are used, also of sources whose names are not kept.
+    Relations of all sources are used, also of sources whose names are not kept; suppressed ones are left out.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip, or its parts in order.
         kinds: REL values kept, of `RELATION_KINDS`.
-        keep_suppressed: keep relations whose SUPPRESS is not N.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
     Returns:
@@ -159,21 +154,19 @@ def read_relations(
 
     def convert(block: pa.RecordBatch) -> tuple[int, int, int, Relations]:
         codes = places_in(block["REL"], RELATION_KINDS)
-        kept = of_kind = is_wanted[codes]
-        if not keep_suppressed:
-            kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
+        of_kind = is_wanted[codes]
+        kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
         first, second = (cui_numbers(block[name].filter(pa.array(kept))) for name in ("CUI1", "CUI2"))
         return len(block), int(of_kind.sum()), len(first), Relations(first, codes[kept], second)
 
     sizes = np.zeros(3, dtype=np.int64)
     used = ("CUI1", "REL", "CUI2", "SUPPRESS")
-    required, longest = ("CUI1", "REL", "CUI2"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
     faults = Faults(path, on_error)
-    for *counts, relations in read_columns(path, MRREL, used, required, faults, longest=longest, convert=convert):
+    for *counts, relations in read_columns(TABLES["MRREL"], path, used, faults, convert):
         sizes += counts
         yield relations
     lines, of_kind, kept = sizes.tolist()
-    dropped = {"relations": lines - of_kind, "keep_suppressed": of_kind - kept}
+    dropped = {"relations": lines - of_kind, "suppressed": of_kind - kept}
     return {"lines": lines, "dropped": dropped} | skipped_lines(faults)
 
 

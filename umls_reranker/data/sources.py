@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
-from ..core.lines import reading
+from ..core.lines import Faults, reading
 from .columns import Concept
 from .corpus import Mention, name_files, read_pmids
 from .corpus_formats import read_corpus
 from .mentions import assign_split
-from .obo import check_ontology, read_obo_concepts
+from .obo import read_ontology
+from .ontology import read_obo_concepts
 from .relations import Relations, read_relations
 from .release import read_release
 from .rrf import few, read_rrf_concepts
@@ -32,7 +33,7 @@ __all__ = [
 
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
-    "obo": check_ontology,
+    "obo": lambda path: read_ontology(path, Faults(path, "skip")),
     "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,
@@ -84,22 +85,15 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
         languages=concepts.languages,
         sources=concepts.sources,
         term_types=concepts.term_types,
-        keep_suppressed=concepts.keep_suppressed,
         semantic_types=concepts.concept_types,
         semantic_groups=concepts.semantic_groups,
-        definition_sources=concepts.definition_sources,
         hierarchy=hierarchy,
         on_error=on_error,
     )
     report["release"] = read_release(files, languages=concepts.languages, sources=concepts.sources, on_error=on_error)
     relations: Iterable[Relations] = ()
     if "MRREL" in files:
-        relations = read_relations(
-            files["MRREL"],
-            kinds=concepts.relations,
-            keep_suppressed=concepts.keep_suppressed,
-            on_error=on_error,
-        )
+        relations = read_relations(files["MRREL"], kinds=concepts.relations, on_error=on_error)
     return ConceptSource(rows, hierarchy, relations, report)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..calibration.resampling import bootstrap_by_document
 from ..core.arrays import best_candidates
 from ..data.relations import RELATION_KINDS
-from ..retrieval.guards import SharedNames
+from ..retrieval.false_negatives import SharedNames
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import AnnotatedLists

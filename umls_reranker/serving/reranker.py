@@ -14,8 +14,7 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
-from ..core.caller import warn_caller
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
