@@ -25,7 +25,7 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = pairs_stage(recipe, run)
-    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+    if should_run(stage, recipe.run):
         make(recipe, run, stage)
 
 

@@ -180,7 +180,8 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
     content = {key: values[key] for key in CHECKPOINT_KEYS}
-    content |= {name: value for name, value in recipe.training.others.items() if not name.startswith(NOT_DECIDING)}
+    further = recipe.training.further_fields
+    content |= {name: value for name, value in further.items() if not name.startswith(NOT_DECIDING)}
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     _require_encoder(recipe)

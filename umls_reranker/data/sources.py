@@ -20,11 +20,11 @@ from .corpus_formats import corpus_files, read_corpus, reader_of
 from .mentions import assign_split
 from .obo import read_ontology
 from .ontology import read_obo_concepts
-from .own_lists import OwnLists, SplitOf
 from .relations import Relations, read_relations
 from .release import read_release, release_files
 from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
+from .user_lists import SplitOf, UserLists
 
 __all__ = [
     "CONTENT_CHECKS",
@@ -32,9 +32,9 @@ __all__ = [
     "describe_dictionary",
     "fingerprints",
     "input_files",
-    "own_lists",
     "read_concepts",
     "split_shares",
+    "user_lists",
 ]
 
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
@@ -234,14 +234,14 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     return {split: whole * share for split, share in shares.items()}
 
 
-def own_lists(
+def user_lists(
     mentions: MentionArguments,
     files: Mapping[str, tuple[Path, ...]],
     seed: int,
     hierarchy: TypeHierarchy,
     reserved: Collection[str],
-) -> OwnLists:
-    """The recipe's ``candidate_lists``, read and checked (`OwnLists.read`).
+) -> UserLists:
+    """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
 
     Splits follow a column ``split``, lists of documents, or the recipe's shares.
     """
@@ -251,7 +251,7 @@ def own_lists(
         split_of: SplitOf = _listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return OwnLists.read(path, hierarchy, reserved, split_of, listed)
+    return UserLists.read(path, hierarchy, reserved, split_of, listed)
 
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.arguments import RunArguments
-from ..core.caller import warn_caller
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.lines import of_characters
 from ..core.recipe import Recipe
 from ..data.abbreviations import find_abbreviations
