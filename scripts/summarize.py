@@ -29,10 +29,11 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("report", "evaluate")
+    from umls_reranker.evaluation.figures import read_metrics
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
     from umls_reranker.hub.model_folder import METRICS
 
-    report = read_json(run.path / "report" / METRICS, 1, "evaluate")
+    report = read_metrics(run.path / "report" / METRICS)
     console = table_console()
     print_plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     # Some mentions have no type, and the call below gives no retrieval scores, on purpose.

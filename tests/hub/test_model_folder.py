@@ -78,14 +78,6 @@ def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
     assert "pip install -U umls_reranker" in message
 
 
-def test_a_calibrator_of_the_format_before_is_made_again(folder):
-    content = json.loads((folder / "calibrator.json").read_text())
-    (folder / "calibrator.json").write_text(json.dumps(content | {"schema_version": 5}))
-    assert "calibrator.json has schema_version 5, not 6; run umls-reranker calibrate again" in refused(
-        verify_parts, folder
-    )
-
-
 @pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])
 def test_a_part_that_is_not_ours_is_refused(folder, content):
     (folder / "calibrator.json").write_text(content)

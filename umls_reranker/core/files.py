@@ -234,21 +234,14 @@ def strict(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def read_json(path: Path, version: int | None = None, command: str = "") -> Any:
-    """Read JSON; a missing or broken file is a `UserError` that names it.
-
-    Args:
-        version, command: as for `require_format`; None does not look at the version.
-    """
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is a `UserError` that names it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it was changed or cut short, so make it again") from None
-    if version is not None:
-        require_format(path, content, version, command)
-    return content
 
 
 def require_format(path: Path, content: Any, version: int, command: str) -> None:

@@ -31,6 +31,7 @@ from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
+from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import decided_figures
@@ -214,9 +215,9 @@ def recalibrate(
         "repeated_candidates": int((~kept).sum()),
     }
     fitted |= {"split": "own lists", "lists": facts}
-    options = {"resamples": RESAMPLES, "seed": seed}
+    documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
     figures = [
-        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), None, None, "own lists", options)
+        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), documents, "own lists")
         for decided in (after, source.decide(lists, network))
     ]
     metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
@@ -259,8 +260,8 @@ def described(given: LabelledLists) -> str:
         f"{given.not_in_list:,} without their right concept among the candidates, which counts as wrong",
         f"scores of candidates: {scores or 'none'}",
     ]
-    if given.unread:
-        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
+    if given.unread_keys:
+        lines.append(f"not read of candidates: {', '.join(given.unread_keys)}; a score has to be called NAME_score")
     return "\n".join(lines)
 
 
@@ -352,8 +353,8 @@ def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "certified": found.threshold is not None,
-            "high_share": {"value": found.share},
-            "high_precision": {"value": float("nan") if found.precision is None else found.precision},
+            "high_confidence_share": {"value": found.share},
+            "high_confidence_precision": {"value": float("nan") if found.precision is None else found.precision},
         }
         for name, found in certificates.items()
         if found is not None
