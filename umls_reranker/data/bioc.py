@@ -79,15 +79,16 @@ def _annotation(content: Any) -> Annotation:
         cuis = cuis or list(dict.fromkeys(filter(None, map(as_cui, value))))
     if not cuis:
         return Annotation((), "", (), identifier=" ".join(identifiers) or "no identifier")
-    locations = [as_object(location, "location") for location in as_list(content, "locations")]
-    if not locations:
+    spans = []
+    for location in as_list(content, "locations"):
+        location = as_object(location, "location")
+        start = as_offset(location.get("offset"))
+        spans.append((start, start + as_offset(location.get("length"))))
+    if not spans:
         raise Malformed("annotation without location")
-    starts = [as_offset(location.get("offset")) for location in locations]
-    lengths = [as_offset(location.get("length")) for location in locations]
-    spans = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
     values = (infons.get("type"), *infons.values())
     types = next(filter(None, (type_ids(value) for value in values if isinstance(value, str))), ())
-    return Annotation(spans, as_text(content.get("text"), "text"), tuple(cuis), types)
+    return Annotation(tuple(spans), as_text(content.get("text"), "text"), tuple(cuis), types)
 
 
 def _words(value: Any) -> list[str]:
