@@ -23,12 +23,12 @@ def main() -> None:
 
     sections, notes = (RunArguments, ConceptArguments, MentionArguments), {"corpus": describe_formats()}
     recipe = parse_recipe(__doc__, sections, notes=notes)
-    from umls_reranker.data.input_files import fingerprints, input_files
     from umls_reranker.data.reading_report import reading_table
+    from umls_reranker.data.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
-    hashes = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
+    hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
     stages = {stage.name: stage for stage in prepared_stages(recipe, run, hashes)}
     with run.locked(dry_run=recipe.run.dry_run):
         due = [name for name, stage in stages.items() if should_run(stage, recipe.run)]
@@ -66,7 +66,7 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
     from umls_reranker.core.sockets import FEATURES
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
+    from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
 
     has_dictionary = recipe.concepts.names_dictionary
     source = ConceptSource((), TypeHierarchy.built_in(), (), {})
@@ -74,7 +74,7 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    lists = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
+    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
     lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
     if lacking and not has_dictionary:
         raise UserError(

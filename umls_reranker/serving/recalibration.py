@@ -260,8 +260,8 @@ def described(given: LabelledLists) -> str:
         f"{given.not_in_list:,} without their right concept among the candidates, which counts as wrong",
         f"scores of candidates: {scores or 'none'}",
     ]
-    if given.unread:
-        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
+    if given.unread_keys:
+        lines.append(f"not read of candidates: {', '.join(given.unread_keys)}; a score has to be called NAME_score")
     return "\n".join(lines)
 
 
