@@ -70,7 +70,7 @@ def served(options) -> dict:
         run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
         if not serving.served_model:
             raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
-        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget, serving.accept_tier)
+        usual = (run.device, run.scoring_dtype, serving.backend, serving.token_budget, serving.accept_tier)
         recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
         given = {name: recipes[name] if value is None else value for name, value in given.items()}
         given["model"] = serving.served_model

@@ -90,7 +90,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
     )
     mentions = run.splits("mentions")["test"]
     candidates = run.splits("candidates")["test"]

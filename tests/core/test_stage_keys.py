@@ -34,7 +34,7 @@ STALE = {
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
     "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
-    "encoder_precision": "vectors mention_index",
+    "encoder_dtype": "vectors mention_index",
     "index_factory index_training_sample": "index",
     "index_parameters retrievers": "candidates pairs",
     "candidates_per_mention": "candidates",
@@ -47,7 +47,7 @@ STALE = {
     "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
     "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
-    "features calibrator target_precision confidence exhaustive scoring_precision": "model",
+    "features calibrator target_precision confidence exhaustive scoring_dtype": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
@@ -237,11 +237,11 @@ def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
 RESUMED = {
     "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers torch_compile "
     "save_total_limit report_to logging_steps early_stopping_patience eval_on_start "
-    "scoring_precision bootstrap_resamples device features",
+    "scoring_dtype bootstrap_resamples device features",
     "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
     "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
     "candidate_fields mention_types learning_rate",
-    "encoder": "encoder_save_steps encoder_precision index_factory",
+    "encoder": "encoder_save_steps encoder_dtype index_factory",
     "vectors": "index_factory index_training_sample index_parameters candidates_per_mention",
 }
 REFUSED = {
@@ -253,7 +253,7 @@ REFUSED = {
     "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
     "encoder_training_steps seed encoder encoder_max_length context_chars",
-    "vectors": "encoder encoder_precision encoder_pooling encoder_max_length languages",
+    "vectors": "encoder encoder_dtype encoder_pooling encoder_max_length languages",
 }
 
 

@@ -73,13 +73,13 @@ class BulkJob:
             raise UserError(f"{source} holds no mentions")
 
     def key_for(self, reranker: UMLSReranker) -> str:
-        """SHA-256 of everything that decides a shard: input, model, precision and settings."""
+        """SHA-256 of everything that decides a shard: input, model, dtype and settings."""
         scorer = reranker.scorer
         # The manifest holds the hashes of all parts.
         model = [
             file_sha256(reranker.folder / MANIFEST),
             scorer.backend,
-            scorer.precision,
+            scorer.dtype,
             reranker.accept_tier,
             reranker.exhaustive,
         ]
