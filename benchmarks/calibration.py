@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from umls_reranker.calibration import calibrators
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.choice import choice_log_odds
 from umls_reranker.calibration.logistic import sigmoid
 from umls_reranker.calibration.reliability import brier_decomposition, calibration_report, debiased_ece, ece
+from umls_reranker.core.sockets import CALIBRATORS
 from umls_reranker.data.semantic_types import TypeHierarchy
 
 CANDIDATES = 32
@@ -75,7 +75,7 @@ def main() -> None:
     ):
         timed(f"{name} alone, pairs", lambda estimate=estimate: estimate(p, y))
     inside_lists = {"offsets": offsets, "types": types, "hierarchy": hierarchy}
-    for method, kind in calibrators.Calibrator.kinds.items():
+    for method, kind in CALIBRATORS.items():
         if kind.fits_lists:
             timed(f"fit {method} inside lists", lambda kind=kind: kind().fit(scores, y, **inside_lists))
     timed("certificate by document", lambda: find_certificate(top_p, top_y, document))

@@ -181,7 +181,7 @@ class Ours:
 
     def mine(self, mentions: Dataset, negatives: int, neighbors: int) -> list[Negative]:
         config = MiningConfig(
-            semantic_negatives=negatives, same_type_negatives=0, random_negatives=0, neighbors=neighbors
+            nearest_negatives=negatives, same_type_negatives=0, random_negatives=0, neighbors=neighbors
         )
         mine_pairs(
             mentions, Retriever([Dense(self.index)], self.known), self.concepts, config, self.folder / "pairs", ""

@@ -60,7 +60,7 @@ def make_vectors(recipe, run, stage, state) -> None:
             NameVectors.prepare(concepts, encoder, folder, stage.key)
         state.wait_for_everyone()
         vectors = NameVectors(folder)
-        training_size(index, len(vectors), recipe.index.index_training_sample)
+        training_size(index, len(vectors))
         vectors.encode_share(encoder, state.process_index, state.num_processes)
         state.wait_for_everyone()
         summary |= {"strings": len(vectors), "dimension": vectors.dimension}

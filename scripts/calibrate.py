@@ -63,9 +63,8 @@ def lists_parser() -> CommandParser:
 
 
 def calibrate_on_lists(options) -> None:
-    from umls_reranker.calibration.calibrators import Calibrator
-    from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
     from umls_reranker.core.errors import UserError
+    from umls_reranker.core.sockets import CALIBRATORS, FEATURES
     from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.serving.recalibration import (
         SourceModel,
@@ -75,7 +74,7 @@ def calibrate_on_lists(options) -> None:
         save_recalibrated,
     )
 
-    methods = ("auto", *(name for name, kind in Calibrator.kinds.items() if kind.fits_lists))
+    methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
     for name in ("target_precision", "confidence"):
@@ -86,7 +85,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    given = read_labelled_lists(options.lists, source.hierarchy, CANDIDATE_FEATURES)
+    given = read_labelled_lists(options.lists, source.hierarchy, FEATURES)
     # Before anything is scored, which may take long.
     print(described(given), flush=True)
     if options.dry_run:

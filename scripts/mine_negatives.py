@@ -60,8 +60,8 @@ def split_configs(recipe) -> dict:
     from umls_reranker.retrieval.selection import mining_config
 
     config = mining_config(recipe.mining, recipe.run.seed)
-    # Only training uses each string once; the test split counts every mention, as serving does.
-    held_out = replace(config, max_train_mentions=None, mine_per="mention", typeless_share=0.0)
+    # The test split counts every mention, as serving does.
+    held_out = replace(config, max_train_mentions=None, typeless_share=0.0)
     return {split: config if split == "train" else held_out for split in SPLITS}
 
 

@@ -73,7 +73,7 @@ def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due
 
 
 def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str, Stage], due: list[Stage]) -> None:
-    from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
+    from umls_reranker.core.sockets import FEATURES
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
@@ -85,7 +85,7 @@ def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str,
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    own = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, CANDIDATE_FEATURES)
+    own = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
     lacking = [field for field in recipe.model.candidate_fields if field not in own.fields]
     if lacking and not has_dictionary:
         raise UserError(

@@ -33,7 +33,6 @@ def main() -> None:
         options.repo_id,
         options.tag,
         private=options.private,
-        message=options.commit_message,
         margin=recipe.evaluation.margin,
         force_worse=options.force_worse,
         dry_run=recipe.run.dry_run,

@@ -6,7 +6,7 @@
 
 MODEL, a folder or a Hub id, is served with the default settings; a recipe names a model and its settings.
 Needs the extra serve: pip install "umls_reranker[serve]". Ctrl-C or SIGTERM stops it: it accepts no new connections
-and finishes the requests in progress, for at most stop_seconds. One process serves one model; put several behind a
+and finishes the requests in progress, for at most 30 seconds. One process serves one model; put several behind a
 load balancer.
 """
 
@@ -20,6 +20,9 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script
 
+# To finish the requests in progress; whatever manages the container must wait longer before it kills.
+STOP_SECONDS = 30
+
 
 def main() -> None:
     recipe = parse_recipe(__doc__, (ServingArguments, MonitoringArguments, RunArguments), or_model=True)
@@ -30,7 +33,7 @@ def main() -> None:
         import uvicorn
 
         from umls_reranker.serving.http.app import create_app
-        from umls_reranker.serving.http.limits import http_protocol
+        from umls_reranker.serving.http.limits import READ_SECONDS, http_protocol
     except ImportError as error:
         raise UserError(f'{error.name} is not installed; pip install "umls_reranker[serve]"') from None
     print(f"loading {serving.served_model}", file=sys.stderr, flush=True)
@@ -50,8 +53,8 @@ def main() -> None:
         app,
         host=serving.host,
         port=serving.port,
-        http=http_protocol(serving.read_seconds),
-        timeout_graceful_shutdown=serving.stop_seconds,
+        http=http_protocol(READ_SECONDS),
+        timeout_graceful_shutdown=STOP_SECONDS,
         access_log=False,
     )
     # Uvicorn shuts down cleanly and then sends itself the signal again; that must not look like a crash.

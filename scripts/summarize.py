@@ -16,6 +16,8 @@ from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder, read_manifest
 
+# Test mentions shown with their candidates.
+EXAMPLES = 3
 # What the example prints of each candidate.
 EXAMPLE_LINE = "{item.score:.3f}  {item.tier:6}  {item.name}"
 
@@ -63,7 +65,7 @@ def what_was_made(run) -> str:
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
         f"{index} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
-        f"({training['precision']}).\n"
+        f"({training['dtype']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
     )
 
@@ -94,7 +96,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     )
     mentions = run.splits("mentions")["test"]
     candidates = run.splits("candidates")["test"]
-    count = min(recipe.evaluation.example_mentions, len(mentions))
+    count = min(EXAMPLES, len(mentions))
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
     concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.scorer.template.candidate_fields

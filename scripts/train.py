@@ -35,7 +35,7 @@ def train(recipe, run, stage) -> None:
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 
-    patience = timedelta(seconds=recipe.training.ddp_timeout)
+    patience = timedelta(seconds=recipe.training.others.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
     mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)

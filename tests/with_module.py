@@ -1,4 +1,4 @@
-"""Run a script where a module was imported before, which registers something: ``with_module.py MODULE SCRIPT ...``."""
+"""Run a script after modules that register something: ``with_module.py A.py:B.py SCRIPT ...``."""
 
 import importlib
 import runpy
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    module, *sys.argv = sys.argv[1:]
-    sys.path.insert(0, str(Path(module).parent))
-    importlib.import_module(Path(module).stem)
+    modules, *sys.argv = sys.argv[1:]
+    for module in map(Path, modules.split(":")):
+        sys.path.insert(0, str(module.parent))
+        importlib.import_module(module.stem)
     runpy.run_path(sys.argv[0], run_name="__main__")

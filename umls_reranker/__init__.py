@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .core.retrievers import register as _register
+from .core.sockets import CALIBRATORS as _CALIBRATORS
+from .core.sockets import FEATURES as _FEATURES
 from .core.version import __version__
 from .retrieval.retrievers import OWN_RETRIEVERS
 
@@ -51,6 +53,8 @@ _HOMES = {
 # Recipe keys, stages and features know the retrievers by what they declare.
 for _retriever in OWN_RETRIEVERS:
     _register(_retriever)
+_FEATURES.import_by(lambda: import_module(".calibration.features", __name__))
+_CALIBRATORS.import_by(lambda: import_module(".calibration.calibrators", __name__))
 
 
 def __getattr__(name: str) -> Any:

@@ -103,10 +103,10 @@ def test_mentions_that_do_not_certify_take_part_in_all_but_the_certificate():
     assert usual.certificate.documents > 75 and table.rows["default"].accept == usual.rows["default"].accept
 
 
-def test_listwise_without_features_fuses_the_cross_encoder_alone():
-    calibration, _ = fit(lists(), (), "listwise")
+def test_identity_without_features_fuses_the_cross_encoder_alone():
+    calibration, _ = fit(lists(), (), "identity")
     assert [list(model.fusion.weights) for model in calibration.models] == [["cross_encoder"]]
-    assert calibration.models[0].calibrator.method == "listwise"
+    assert calibration.models[0].calibrator.name == "identity"
 
 
 def informed(**options) -> tuple[CandidateLists, np.ndarray]:
@@ -153,7 +153,7 @@ def test_no_choice_about_a_fold_depends_on_its_own_labels(monkeypatch):
         labels = gold.copy()
         labels[wrong] = best[wrong] if name == "right" else (best[wrong] + 1) % SIZE
         relabelled = replace(given, annotations=replace(given.annotations, gold=labels))
-        calibration, _ = fit((relabelled, logits), calibrator="listwise")
+        calibration, _ = fit((relabelled, logits), calibrator="identity")
         assert len(tables) == len(calibration.models)
         chosen.append(tables[0][inside[given.owner]])
         tables.clear()
@@ -201,7 +201,7 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
     assert fit(informed(documents=1))[0].models[0].cut == 0
-    assert fit(informed(), ("cross_encoder",), "listwise")[0].models[0].cut == 0
+    assert fit(informed(), ("cross_encoder",), "identity")[0].models[0].cut == 0
     given, _ = lists()
     assert kept(fit(lists())[0].parts(given, np.zeros(len(given), int))).all()
 
@@ -228,7 +228,7 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
 def test_auto_says_what_every_method_lost():
     calibration, fitted = fit(lists(), calibrator="auto")
     losses = fitted["cross_validated_losses"]
-    assert losses[calibration.models[0].calibrator.method] == min(losses.values())
+    assert losses[calibration.models[0].calibrator.name] == min(losses.values())
 
 
 def test_lists_keep_below_one_whatever_the_calibrator():
@@ -242,7 +242,7 @@ def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fall
     given, logits = lists(400, 40)
     whole, shown = replace(given, lefts=["before"] * 400), ["context"]
     cases = ((given, ()), (whole, shown), (given, shown))
-    fits = [fit((one, logits), ("cross_encoder",), "listwise", asked, target_precision=0.5)[0] for one, asked in cases]
+    fits = [fit((one, logits), ("cross_encoder",), "identity", asked, target_precision=0.5)[0] for one, asked in cases]
     tables = [calibration.thresholds for calibration in fits]
     assert tables[0].to_dict() == tables[1].to_dict() and tables[1].for_type().high is not None
     assert tables[2].for_type().high is None and tables[2].for_type().accept == tables[1].for_type().accept
@@ -301,7 +301,7 @@ def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
         return original(candidates, about, offsets, gold, *rest)
 
     monkeypatch.setattr(FeatureFusion, "fit", counted)
-    calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_fit"))
+    calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_compatibility"))
     models = {model.name: model for model in calibration.models}
     assert models["names"].fusion is models["names, no type"].fusion
     assert len(fitted) == len(set(fitted))
@@ -342,7 +342,7 @@ def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_
     given = make_lists([f"m{row}" for row in range(n)], items, types, HIERARCHY, gold=gold, documents=documents)
     typed, logits = given.types.is_known, logits.ravel().astype(np.float32)
     of_all, of_typed = (
-        fit((some, part), ("cross_encoder", "type_fit"))[0].models[0]
+        fit((some, part), ("cross_encoder", "type_compatibility"))[0].models[0]
         for some, part in ((given, logits), (given.take(typed), logits[typed[given.owner]]))
     )
     assert of_all.fusion.weights == pytest.approx(of_typed.fusion.weights)

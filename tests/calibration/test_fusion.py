@@ -82,9 +82,9 @@ def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_
 @pytest.mark.parametrize("value", [0.0, 0.1, np.log(0.1)])
 def test_a_feature_that_never_varies_has_no_weight(value):
     candidates, lists, offsets, gold = simulated(n=300)
-    candidates["string_share"] = np.full(offsets[-1], value)
+    candidates["mention_concept_prior"] = np.full(offsets[-1], value)
     fitted = FeatureFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
-    assert fitted.weights["string_share"] == fitted.seen_weights["string_share"] == 0
+    assert fitted.weights["mention_concept_prior"] == fitted.seen_weights["mention_concept_prior"] == 0
     assert abs(fitted.none_weights["seen_string"]) < 10
 
 

@@ -154,4 +154,4 @@ def test_auto_finds_that_types_differ():
     scores, labels, types = typed({"T047": 1500, "T121": 1500})
     documents = np.random.default_rng(0).integers(0, 30, 3000)
     chosen, _ = fit_calibrator("auto", scores, labels, documents, types=types, hierarchy=HIERARCHY)
-    assert chosen.method.startswith("hierarchical")
+    assert chosen.name.startswith("hierarchical")

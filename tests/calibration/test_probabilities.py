@@ -10,12 +10,12 @@ from list_fixtures import make_lists
 from umls_reranker.calibration.calibrators import (
     BetaCalibrator,
     HierarchicalBetaCalibrator,
-    ListwiseCalibrator,
+    IdentityCalibrator,
     PlattCalibrator,
     TypeLine,
 )
 from umls_reranker.calibration.choice import choice_log_odds
-from umls_reranker.calibration.features import features, type_fits
+from umls_reranker.calibration.features import features
 from umls_reranker.calibration.fitting import fit_fusion
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
@@ -58,7 +58,7 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     first, models = fusions[0], []
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
-        models.append(InputModel(calibrator or ListwiseCalibrator(), fusion, removed=tuple(sorted(gone))))
+        models.append(InputModel(calibrator or IdentityCalibrator(), fusion, removed=tuple(sorted(gone))))
     return Calibration(models, counts, **options)
 
 
@@ -105,7 +105,7 @@ def test_no_training_mentions_are_no_counts():
 def test_features_by_hand(counts):
     candidates, about = features(lists(), counts)
     assert candidates["exact_name"].tolist() == [0, 1, 0]
-    np.testing.assert_allclose(candidates["string_share"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
+    np.testing.assert_allclose(candidates["mention_concept_prior"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
     np.testing.assert_allclose(about["string_count"], np.log1p([3, 0]))
     assert list(about) == ["string_count", "seen_string"]
@@ -138,7 +138,7 @@ def test_lists_without_types_are_scored_without_them(counts):
     assert typed.log_odds[2] == 0.0 and untyped.log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
-def test_type_fits_by_hand():
+def test_type_compatibility_by_hand():
     # A disease is a kind of biologic function, a drug is not; one agreeing pair is enough, no type contradicts none.
     types = [["T038"], ["UnknownType"], "Disease or Syndrome", None]
     candidates = [
@@ -148,13 +148,14 @@ def test_type_fits_by_hand():
         [["T047"]],
     ]
     items = [[{"name": "a", "semantic_types": kinds} for kinds in own] for own in candidates]
-    found = type_fits(make_lists(["m"] * 4, items, types))
+    given = make_lists(["m"] * 4, items, types)
+    found = features(given, StringCounts.fit([]), ["type_compatibility"])[0]["type_compatibility"]
     # Types that the model does not know say nothing.
     np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, 1, 0, np.nan, 0, 1, np.nan])
 
 
 def test_candidates_without_types_are_scored_without_fit(counts):
-    rich = FeatureFusion({"cross_encoder": 1.0, "type_fit": 3.0}, {"string_count": 0.0}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "type_compatibility": 3.0}, {"string_count": 0.0}, 0.0)
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     fused, types = of(rich, poor, counts=counts), [["T1"], ["T1"]]
     typed, choice = decide(fused, lists(types=types, kinds=["T2", "T1", None]))
@@ -238,7 +239,7 @@ def test_a_list_that_lacks_a_feature_of_the_baseline_is_scored_whole(counts):
 
 
 def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(counts):
-    asked = calibration(counts, 0.5, ListwiseCalibrator(), bonus=1.0)
+    asked = calibration(counts, 0.5, IdentityCalibrator(), bonus=1.0)
     found, _ = decide(asked, lists({"retrieval": [0.9, 0.8, 0.1]}), np.array([-1.0, np.nan, 2.0]))
     # The bonus goes to the best of those scored: a logit of 0 for the other would have been more.
     utility = np.array([-1.0 + 4.5 + 1.0, 4.0])
@@ -248,7 +249,7 @@ def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(c
 
 
 def test_an_unscored_candidate_never_comes_first(counts):
-    for calibrator in (None, ListwiseCalibrator()):
+    for calibrator in (None, IdentityCalibrator()):
         asked = calibration(counts, 0.5, calibrator)
         found, _ = decide(asked, lists({"retrieval": [0.9, 0.1, 0.1]}), np.array([-9.0, np.nan, 2.0]))
         assert found.log_odds[0] == -4.5 and -4.6 < found.log_odds[1] < -4.5
@@ -298,10 +299,10 @@ def test_an_input_that_the_template_reads_and_that_is_missing_counts(name):
 @pytest.mark.parametrize(
     ("feature", "missing"),
     [
-        ("string_share", ["cui"]),
+        ("mention_concept_prior", ["cui"]),
         ("concept_count", ["cui"]),
         ("type_lift", ["entity_type", "cui"]),
-        ("type_fit", ["entity_type", "semantic_types"]),
+        ("type_compatibility", ["entity_type", "semantic_types"]),
         ("retrieval", ["retrieval_score"]),
         ("context", ["context", "context_score"]),
         ("lexical", ["lexical_score"]),
@@ -323,7 +324,7 @@ def test_what_each_feature_reads(counts, feature, missing):
 def test_a_feature_without_weight_is_not_read(counts):
     seen = FeatureFusion({"retrieval": 0.0}, {}, 0.0, seen_weights={"retrieval": 1.0})
     assert list(of(seen, counts=counts).choose(lists()).missing) == ["retrieval_score"]
-    found = of(FeatureFusion({"retrieval": 0.0, "string_share": 0.0}, {}, 0.0), counts=counts).choose(lists())
+    found = of(FeatureFusion({"retrieval": 0.0, "mention_concept_prior": 0.0}, {}, 0.0), counts=counts).choose(lists())
     assert found.missing == {} and found.complete.all()
 
 
@@ -479,7 +480,7 @@ def test_a_name_equal_to_the_mention_never_lowers_a_probability(counts, calibrat
     assert gained.min() >= 0
 
 
-ALL = ("cross_encoder", "retrieval", "bm25", "string_share", "type_lift", "type_fit")
+ALL = ("cross_encoder", "retrieval", "bm25", "mention_concept_prior", "type_lift", "type_compatibility")
 SCORES_READ = ("retrieval_score", "bm25_score")
 
 
@@ -516,7 +517,7 @@ SCORES_READ = ("retrieval_score", "bm25_score")
         ),
         # A network that reads context: the same without it.
         (
-            ("cross_encoder", "retrieval", "type_fit"),
+            ("cross_encoder", "retrieval", "type_compatibility"),
             ("context",),
             {
                 "all": (),
@@ -572,8 +573,8 @@ def test_lists_without_inputs_are_as_if_these_had_not_been_given():
 def test_the_richest_model_of_which_all_inputs_are_there_decides(counts):
     names = ("retrieval_score", "cui")
     poorest = FeatureFusion({"cross_encoder": 4.0}, {}, 0.0)
-    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "string_share": 1.0}, {}, 0.0)
-    with_cuis = FeatureFusion({"cross_encoder": 2.0, "string_share": 1e-9}, {}, 0.0)
+    rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "mention_concept_prior": 1.0}, {}, 0.0)
+    with_cuis = FeatureFusion({"cross_encoder": 2.0, "mention_concept_prior": 1e-9}, {}, 0.0)
     models = [
         InputModel(fusion=rich),
         InputModel(fusion=with_cuis, removed=names[:1], name="names and CUIs"),

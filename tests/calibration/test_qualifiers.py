@@ -5,7 +5,7 @@ import pytest
 from list_fixtures import make_lists
 
 from umls_reranker.calibration.features import features
-from umls_reranker.calibration.qualifiers import OPPOSITES, WORDS, qualifier_fits, qualifiers_of
+from umls_reranker.calibration.qualifiers import OPPOSITES, WORDS, qualifier_agreement, qualifiers_of
 from umls_reranker.calibration.string_counts import StringCounts
 
 PAIR = np.array([0])
@@ -34,20 +34,20 @@ PAIR = np.array([0])
     ],
 )
 def test_contradictions(mention, name, fits):
-    assert qualifier_fits([mention], [name], PAIR, PAIR).tolist() == [fits]
-    assert qualifier_fits([name], [mention], PAIR, PAIR).tolist() == [fits]
+    assert qualifier_agreement([mention], [name], PAIR, PAIR).tolist() == [fits]
+    assert qualifier_agreement([name], [mention], PAIR, PAIR).tolist() == [fits]
 
 
 def test_each_candidate_is_compared_with_its_own_mention():
-    found = qualifier_fits(["left", "right"], ["left", "right"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]))
+    found = qualifier_agreement(["left", "right"], ["left", "right"], np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]))
     assert found.tolist() == [1, 0, 1, 0] and found.dtype == np.float64
     none = np.empty(0, np.int64)
-    assert len(qualifier_fits([], [], none, none)) == 0
+    assert len(qualifier_agreement([], [], none, none)) == 0
 
 
 def test_long_texts_are_not_remembered():
     before = len(qualifiers_of)
-    qualifier_fits([f"{'left ' * 1000}{number}" for number in range(3)], ["arm"], PAIR, PAIR)
+    qualifier_agreement([f"{'left ' * 1000}{number}" for number in range(3)], ["arm"], PAIR, PAIR)
     assert len(qualifiers_of) <= before + 1
 
 
@@ -59,7 +59,7 @@ def test_pairs_of_opposites_have_a_bit_each():
 
 def test_it_is_a_feature_of_candidates():
     lists = make_lists(["acute pain"], [[{"name": "Chronic pain"}, {"name": "Pain"}]])
-    assert features(lists, StringCounts.fit([]))[0]["qualifier_fit"].tolist() == [0, 1]
+    assert features(lists, StringCounts.fit([]))[0]["qualifier_agreement"].tolist() == [0, 1]
 
 
 def test_words_that_only_begin_like_a_prefix_say_nothing():
@@ -69,5 +69,5 @@ def test_words_that_only_begin_like_a_prefix_say_nothing():
         ("raised intracranial pressure after surgery", "postoperative intracranial hypertension"),
         ("increased pituitary size", "enlarged hypophysis"),
     ):
-        assert qualifier_fits([mention], [name], pair, pair)[0] == 1, (mention, name)
-    assert qualifier_fits(["prenatal onset"], ["postnatal onset"], pair, pair)[0] == 0
+        assert qualifier_agreement([mention], [name], pair, pair)[0] == 1, (mention, name)
+    assert qualifier_agreement(["prenatal onset"], ["postnatal onset"], pair, pair)[0] == 0

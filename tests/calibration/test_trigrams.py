@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.features import features
+from umls_reranker.calibration.features import (
+    PAIRS_AT_ONCE,
+    TEXTS_AT_ONCE,
+    _remembered,
+    features,
+    shared_trigrams,
+)
 from umls_reranker.calibration.string_counts import StringCounts
-from umls_reranker.calibration.trigrams import PAIRS_AT_ONCE, TEXTS_AT_ONCE, _remembered, shared_trigrams
 
 PAIR = np.array([0])
 

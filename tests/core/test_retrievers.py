@@ -32,7 +32,7 @@ def plan(tmp_path, names, steps=5):
 def test_indexes_are_made_from_what_retrievers_declare(tmp_path, trained):
     stages = plan(tmp_path, ["nearest_mentions", "lexical", "context", "dense"], 5 if trained else 0)
     made_from = {
-        "index": ({"index_factory", "index_training_sample"}, {"concepts", "vectors"} | trained),
+        "index": ({"index_factory"}, {"concepts", "vectors"} | trained),
         "lexical": ({"schema_version"}, {"concepts"}),
         "mention_index": (OF_ENCODER, {"concepts", "mentions"} | trained),
     }

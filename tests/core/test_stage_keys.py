@@ -1,12 +1,10 @@
 """Which stages a recipe key makes stale, and which changes prevent a killed run from being resumed."""
 
-from dataclasses import fields
-
 import pytest
 
 from umls_reranker.core import stage_keys
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.recipe import SECTIONS, Recipe
+from umls_reranker.core.recipe import KEYS, SECTIONS, Recipe, keys_of
 from umls_reranker.core.stages import RunFolder
 
 # Stage -> the stages that read it.
@@ -26,26 +24,24 @@ READERS = {
 }
 # Key -> the stages whose settings it is in; of each the stages that read it follow.
 STALE = {
-    "concept_source languages sources keep_suppressed term_types concept_types semantic_groups definition_sources "
+    "concept_source languages sources term_types concept_types semantic_groups "
     "relations obo_type_roots obo_synonym_scopes": "concepts",
     "on_error mention_source": "concepts mentions",
-    "map_retired_cuis expected_mentions train_share dev_share calibration_share train_calibration_share "
+    "expected_mentions train_share dev_share calibration_share train_calibration_share "
     "context_chars expand_abbreviations": "mentions",
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
     "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
     "encoder_dtype": "vectors mention_index",
-    "index_factory index_training_sample": "index",
+    "index_factory": "index",
     "index_parameters retrievers": "candidates pairs",
     "candidates_per_mention": "candidates",
-    "semantic_negatives same_type_negatives random_negatives cosine_floor neighbors guard_relations "
-    "positive_aware_ceiling mine_per positive_weight hard_negative_weight other_negative_weight typeless_share "
-    "feedback_weight max_train_mentions": "pairs",
+    "nearest_negatives same_type_negatives random_negatives cosine_floor neighbors "
+    "positive_weight hard_negative_weight feedback_weight max_train_mentions": "pairs",
     "candidate_fields mention_types": "pairs checkpoints",
     "model model_revision start_from_encoder max_length context_tokens": "checkpoints",
-    "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps max_grad_norm "
-    "lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules adam_beta1 adam_beta2 adam_epsilon "
-    "neftune_noise_alpha bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
+    "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
+    "lr_scheduler_type bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
     "features calibrator target_precision confidence exhaustive scoring_dtype": "model",
     "bootstrap_resamples": "report",
@@ -54,24 +50,24 @@ STALE = {
     "umls_dir semantic_network_dir obo corpus candidate_lists train_documents dev_documents test_documents feedback "
     "calibration_feedback": "",
     # How a result is computed, and what is done with it.
-    "per_device_train_batch_size gradient_accumulation_steps per_device_eval_batch_size eval_accumulation_steps "
-    "gradient_checkpointing gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode "
-    "torch_empty_cache_steps full_determinism debug skip_memory_metrics save_total_limit": "",
-    "report_to project trackio_space_id trackio_bucket_id trackio_static_space_id logging_strategy logging_steps "
-    "logging_first_step logging_nan_inf_filter log_on_each_node log_level log_level_replica "
-    "include_num_input_tokens_seen disable_tqdm": "",
-    "dataloader_num_workers dataloader_prefetch_factor dataloader_persistent_workers dataloader_pin_memory "
-    "dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
-    "ddp_static_graph ddp_timeout": "",
-    "encoder_save_steps device cache_dir overwrite dry_run run_name output_dir example_mentions targets margin "
-    "stage_minutes": "",
-    "repo_id tag private commit_message force_worse": "",
-    "served_model served_revision served_index accept_tier backend token_budget batch_deadline_ms batch_mentions host "
-    "port max_queue max_candidates max_request_mentions max_body_bytes auto_truncate read_seconds stop_seconds": "",
+    "per_device_train_batch_size gradient_accumulation_steps gradient_checkpointing save_total_limit report_to "
+    "dataloader_num_workers": "",
+    "device cache_dir overwrite dry_run run_name output_dir targets margin stage_minutes": "",
+    "repo_id tag private force_worse": "",
+    "served_model served_revision served_index accept_tier backend token_budget batch_mentions host "
+    "port max_queue max_candidates max_request_mentions auto_truncate": "",
     "monitor_window monitor_alpha monitor_log": "",
 }
-FIELDS = {field.name: field for section in SECTIONS for field in fields(section)}
-KEYS = {key: stages.split() for keys, stages in STALE.items() for key in keys.split()}
+FIELDS = {name: key.field for name, key in KEYS.items()}
+STAGES = {key: stages.split() for keys, stages in STALE.items() for key in keys.split()}
+# Fields of transformers.TrainingArguments that are no keys, and whether they decide what is trained.
+OTHERS = {
+    "decide": "adam_beta1 adam_epsilon lr_scheduler_kwargs max_grad_norm neftune_noise_alpha optim optim_args "
+    "optim_target_modules",
+    "do not": "dataloader_persistent_workers dataloader_pin_memory ddp_timeout debug disable_tqdm "
+    "eval_accumulation_steps full_determinism gradient_checkpointing_kwargs include_num_input_tokens_seen log_level "
+    "logging_steps per_device_eval_batch_size project skip_memory_metrics torch_compile trackio_space_id",
+}
 FILES = {"MRCONSO": "1", "MRREL": "2", "MRCUI": "3", "corpus": "4", "train_documents": "5", "feedback": "6"}
 # Everything that a recipe can have: all retrievers, an index that is not exact, an encoder of its own.
 WHOLE = {
@@ -113,19 +109,20 @@ def other(field, value):
     return value + 1 if isinstance(value, int | float) else "other"
 
 
-def test_a_later_key_that_is_not_set_leaves_what_was_made_before_it_up_to_date(tmp_path):
-    before, after = plan(tmp_path), plan(tmp_path, dropout=0.0, encoder_dropout=0.0)
-    assert not {"dropout", "frozen_layers", "head_learning_rate"} & {*before["checkpoints"].settings}
-    # A key that is gone, too.
-    assert before["checkpoints"].settings["listwise_weight"] == 0.5
-    assert after["checkpoints"].settings["dropout"] == 0.0
-    assert "encoder_dropout" not in before["encoder"].settings
-    assert after["encoder"].settings["encoder_dropout"] == 0.0
+@pytest.mark.parametrize("name", OTHERS["decide"].split())
+def test_a_field_of_the_trainer_makes_stale_what_is_trained(tmp_path, name):
+    assert stale(plan(tmp_path), plan(tmp_path, **{name: 1})) == with_readers(["checkpoints"])
+    assert plan(tmp_path)["checkpoints"].facts != plan(tmp_path, **{name: 1})["checkpoints"].facts
+
+
+@pytest.mark.parametrize("name", OTHERS["do not"].split())
+def test_a_field_of_the_trainer_may_say_how_a_result_is_computed(tmp_path, name):
+    assert stale(plan(tmp_path), plan(tmp_path, **{name: 1})) == set()
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_the_table_names_every_key(section):
-    assert {field.name for field in fields(section)} <= KEYS.keys() <= FIELDS.keys()
+    assert keys_of(section).keys() <= STAGES.keys() <= FIELDS.keys()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +136,7 @@ def test_a_key_makes_stale_what_it_decides(tmp_path, field):
         # Further ones are indexes of their own; the order of those that are there counts too.
         changed = [*value, "context"]
     after = plan(tmp_path, **{field.name: changed})
-    assert stale(before, after) == with_readers(KEYS[field.name])
+    assert stale(before, after) == with_readers(STAGES[field.name])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +184,7 @@ def test_a_model_of_a_local_folder_counts_by_its_files(tmp_path, key):
 
     before = at("a", "1")
     assert stale(before, at("b", "1", "moved, and described")) == set()
-    assert stale(before, at("a", "2")) == with_readers(KEYS[key])
+    assert stale(before, at("a", "2")) == with_readers(STAGES[key])
 
 
 def test_held_out_synonyms_leave_the_dictionary(tmp_path):
@@ -202,7 +199,7 @@ def test_held_out_synonyms_leave_the_dictionary(tmp_path):
 @pytest.mark.parametrize("trained", [0, 5])
 def test_another_index_encodes_no_name_again(tmp_path, trained):
     before = plan(tmp_path, encoder_training_steps=trained)
-    for change in ({"index_factory": "HNSW32"}, {"index_training_sample": 5}, {"index_parameters": "nprobe=9"}):
+    for change in ({"index_factory": "HNSW32"}, {"index_parameters": "nprobe=9"}):
         after = plan(tmp_path, encoder_training_steps=trained, **change)
         assert stale(before, after).isdisjoint({"concepts", "mentions", "encoder", "vectors", "mention_index"})
 
@@ -211,11 +208,6 @@ def test_without_training_of_the_encoder_mentions_encode_no_name_again(tmp_path)
     plain = {"encoder_training_steps": 0}
     after = plan(tmp_path, FILES | {"corpus": "changed"}, **plain, context_chars=64)
     assert stale(plan(tmp_path, **plain), after).isdisjoint({"concepts", "vectors", "index", "lexical"})
-
-
-def test_an_exact_index_is_not_trained(tmp_path):
-    exact = {"index_factory": "Flat"}
-    assert stale(plan(tmp_path, **exact), plan(tmp_path, **exact, index_training_sample=5)) == set()
 
 
 def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
@@ -235,22 +227,20 @@ def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
 
 # Stage -> changes after which a killed run of it is still resumed.
 RESUMED = {
-    "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers torch_compile "
-    "save_total_limit report_to logging_steps early_stopping_patience eval_on_start "
+    "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers "
+    "save_total_limit report_to early_stopping_patience eval_on_start "
     "scoring_dtype bootstrap_resamples device features",
-    "pairs": "semantic_negatives same_type_negatives random_negatives cosine_floor guard_relations positive_weight "
-    "positive_aware_ceiling hard_negative_weight other_negative_weight typeless_share feedback_weight "
-    "candidate_fields mention_types learning_rate",
-    "encoder": "encoder_save_steps encoder_dtype index_factory",
-    "vectors": "index_factory index_training_sample index_parameters candidates_per_mention",
+    "pairs": "nearest_negatives same_type_negatives random_negatives cosine_floor positive_weight "
+    "hard_negative_weight feedback_weight candidate_fields mention_types learning_rate",
+    "encoder": "encoder_dtype index_factory",
+    "vectors": "index_factory index_parameters candidates_per_mention",
 }
 REFUSED = {
     "checkpoints": "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
-    "lr_scheduler_type lr_scheduler_kwargs optim adam_beta1 neftune_noise_alpha bf16 fp16 tf32 max_grad_norm "
-    "loss eval_steps max_dev_pairs "
+    "lr_scheduler_type bf16 fp16 tf32 loss eval_steps max_dev_pairs "
     "metric_for_best_model seed model model_revision max_length context_tokens mention_types candidate_fields "
     "frozen_layers dropout head_learning_rate hard_negative_weight candidates_per_mention",
-    "pairs": "neighbors mine_per max_train_mentions seed index_parameters index_factory context_chars",
+    "pairs": "neighbors max_train_mentions seed index_parameters index_factory context_chars",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
     "encoder_training_steps seed encoder encoder_max_length context_chars",
     "vectors": "encoder encoder_dtype encoder_pooling encoder_max_length languages",
@@ -272,9 +262,9 @@ def test_what_hinders_resuming(tmp_path, stage):
 @pytest.mark.parametrize("is_set", [True, False], ids=["unset later", "set later"])
 @pytest.mark.parametrize(
     ("stage", "key"),
-    [("checkpoints", "dropout"), ("checkpoints", "head_learning_rate"), ("encoder", "encoder_dropout")],
+    [("checkpoints", "dropout"), ("checkpoints", "adam_epsilon"), ("encoder", "encoder_dropout")],
 )
-def test_a_later_key_hinders_resuming_both_ways(tmp_path, stage, key, is_set):
+def test_a_key_that_may_be_left_out_hinders_resuming_both_ways(tmp_path, stage, key, is_set):
     killed, now = plan(tmp_path, **{key: 0.5})[stage], plan(tmp_path)[stage]
     if not is_set:
         killed, now = now, killed

@@ -125,9 +125,8 @@ def test_optional_files_are_used_where_they_are_there(prepare, tmp_path):
     assert read["concepts"] >= {"MRREL 1", "MRREL 2", "MRSAB", "release.dat"}
     assert read["mentions"] == {"concepts", "MRCUI", "corpus", "train_documents", "dev_documents"}
 
-    run = prepare("--relations", "SIB", "PAR", "--map_retired_cuis", "false")
+    run = prepare("--relations", "SIB", "PAR")
     assert RELATION_KINDS[RelationTable.load(run / "concepts").kind_between(cold, temperature)] == "SIB"
-    assert cuis_of(run) == before
     assert len(RelationTable.load(prepare("--relations") / "concepts")) == 0
 
 
@@ -199,12 +198,12 @@ def test_a_second_start_reads_no_file_again(prepare, tmp_path, monkeypatch):
 
 def test_a_dry_run_names_the_files(prepare, tmp_path, capsys):
     write_optional_files(tmp_path / "META")
-    run = prepare("--dry_run", "--map_retired_cuis", "false")
+    run = prepare("--dry_run")
     lines = capsys.readouterr().err.splitlines()
     meta = tmp_path / "META"
     assert f"[MRREL 2] {meta / 'MRREL.RRF.ab.gz'}, {(meta / 'MRREL.RRF.ab.gz').stat().st_size:,} bytes" in lines
     assert f"[corpus] {tmp_path / 'corpus.txt'}, {(tmp_path / 'corpus.txt').stat().st_size:,} bytes" in lines
-    assert not any("MRCUI" in line for line in lines)
+    assert any("MRCUI" in line for line in lines)
     assert not run.exists()
 
 

@@ -43,7 +43,7 @@ def test_reads_the_miniature_release(tmp_path):
     assert report == {
         "names_read": 88,
         "names_kept": 88,
-        "dropped": {"languages": 0, "keep_suppressed": 0},
+        "dropped": {"languages": 0, "suppressed": 0},
         "concepts": 40,
         "typed": 40,
         "types_of_unknown_concepts": 0,
@@ -95,10 +95,8 @@ def test_filters_and_what_they_dropped(tmp_path):
     folder = release(tmp_path, names, definitions=definitions)
     concepts, report = read_files(folder, sources=["A"])
     assert list(concepts) == [Concept("C0000001", "kept", (), ("T047",), "Kept.")]
-    assert report["dropped"] == {"languages": 1, "sources": 1, "keep_suppressed": 1}
+    assert report["dropped"] == {"languages": 1, "sources": 1, "suppressed": 1}
     assert (report["names_read"], report["names_kept"]) == (5, 2)
-    (concept,) = read(folder, sources=["A"], keep_suppressed=True)
-    assert concept.synonyms == ("obsolete",)
 
 
 def test_keeps_only_concepts_of_the_types_asked_for(tmp_path):
@@ -143,7 +141,7 @@ def test_keeps_only_concepts_of_the_groups_asked_for(tmp_path):
         read(folder, semantic_groups=["DISO"])
 
 
-def test_the_definition_is_that_of_the_source_preferred(tmp_path):
+def test_the_definition_is_the_first_in_the_file(tmp_path):
     lines = [
         ("C0000001", "A", "first"),
         ("C0000001", "B", "second"),
@@ -156,8 +154,6 @@ def test_the_definition_is_that_of_the_source_preferred(tmp_path):
     concepts, report = read_files(folder)
     assert [c.definition for c in concepts] == ["first", "only", ""]
     assert report["definitions_of_unknown_concepts"] == 1
-    preferred = read(folder, definition_sources=["C", "B"])
-    assert [c.definition for c in preferred] == ["second", "only", ""]
 
 
 def test_types_of_concepts_without_a_name_are_counted(tmp_path):
@@ -281,7 +277,7 @@ def test_an_empty_result_names_the_filter(tmp_path, keys, message):
 
 
 def test_an_empty_result_by_suppression_or_skipping(tmp_path):
-    with pytest.raises(UserError, match="suppressed; set keep_suppressed: true"):
+    with pytest.raises(UserError, match="that pass the other filters are suppressed"):
         read(release(tmp_path, [conso("C0000001", "x", suppress="Y")]))
     with pytest.raises(UserError, match="holds no well-formed line"):
         read(release(tmp_path, ["not this"]), on_error="skip")

@@ -7,7 +7,8 @@ import pytest
 from list_fixtures import make_lists
 
 from umls_reranker.calibration.decisions import Decisions
-from umls_reranker.calibration.features import type_fits
+from umls_reranker.calibration.features import features
+from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
@@ -87,7 +88,7 @@ def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read
             # None of these candidates is pruned.
             scores = scores(given, np.ones(len(given), bool))
         wrong, logits = np.array([types == ("T103",) for types in given.types]), scores.logits
-        asked.append((wrong, type_fits(given), logits))
+        asked.append((wrong, features(given, StringCounts.fit([]))[0]["type_compatibility"], logits))
         tiers, ones = np.where(wrong, TIERS.index("medium"), TIERS.index("high")), np.ones(len(wrong))
         order, accepted, models = np.arange(len(wrong)), ones.astype(bool), np.zeros(len(wrong), int)
         return Decisions(given.offsets, logits, ones, ones, order, ones, tiers, accepted, models)

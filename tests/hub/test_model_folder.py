@@ -15,6 +15,7 @@ from umls_reranker.core import files
 from umls_reranker.hub.model_folder import (
     CARD,
     MANIFEST,
+    SCHEMA_VERSIONS,
     NEEDED_TO_LOAD,
     PARTS,
     changing,
@@ -78,12 +79,12 @@ def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
     assert "pip install -U umls_reranker" in message
 
 
-def test_a_calibrator_of_the_format_before_is_made_again(folder):
-    content = json.loads((folder / "calibrator.json").read_text())
-    (folder / "calibrator.json").write_text(json.dumps(content | {"schema_version": 5}))
-    assert "calibrator.json has schema_version 5, not 6; run umls-reranker calibrate again" in refused(
-        verify_parts, folder
-    )
+@pytest.mark.parametrize("part", SCHEMA_VERSIONS)
+def test_a_part_of_the_format_before_is_made_again(folder, part):
+    now = SCHEMA_VERSIONS[part]
+    edit(folder / part, schema_version=now - 1)
+    message = f"{part} has schema_version {now - 1}, not {now}; run umls-reranker calibrate again"
+    assert message in refused(verify_parts, folder)
 
 
 @pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])

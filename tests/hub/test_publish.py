@@ -157,12 +157,12 @@ def test_versions_do_not_mix(hub, folder):
     publish(folder, REPO, "v1.0.0")
     first = hub.repos[REPO].files("v1.0.0")
     second_version(folder)
-    publish(folder, REPO, "v2.0.0", message="Retrained")
+    publish(folder, REPO, "v2.0.0")
     repo = hub.repos[REPO]
     assert repo.files("v1.0.0") == first
     assert "reliability.svg" in first and "reliability.svg" not in repo.files("v2.0.0")
     assert repo.commits[repo.tags["v2.0.0"]].parent == repo.tags["v1.0.0"]
-    assert repo.commits[repo.tags["v2.0.0"]].message == "Retrained"
+    assert repo.commits[repo.tags["v2.0.0"]].message == "Publish v2.0.0"
     for tag, seed_files in (("v1.0.0", first), ("v2.0.0", repo.files("v2.0.0")), (None, repo.files("v2.0.0"))):
         snapshot = download(REPO, tag)
         verify_parts(snapshot)

@@ -7,7 +7,7 @@ from datasets import load_from_disk
 from list_fixtures import given_candidates
 
 from umls_reranker import ConceptLinker, UMLSReranker
-from umls_reranker.calibration.fusion import CANDIDATE_FEATURES
+from umls_reranker.core.sockets import FEATURES
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.data.candidate_lists import FIELDS, CandidateLists, RetrievedList
 
@@ -26,7 +26,7 @@ def run(scripts, tmp_path_factory):
         "max_steps": 10,
         "start_from_encoder": True,
         "context_tokens": 4,
-        "features": list(CANDIDATE_FEATURES),
+        "features": list(FEATURES),
     }
     names = ("prepare_data", "train_encoder", "build_index", "mine_negatives", "train", "calibrate", "evaluate")
     for script in names:
@@ -48,16 +48,16 @@ def test_the_reranker_weighs_all_features_and_has_fallbacks_without_what_request
     reranker = UMLSReranker.from_pretrained(run[0] / "model")
     models = {model.name: model for model in reranker.calibration.models}
     assert len(models) <= 12
-    assert list(models["all"].fusion.weights) == list(CANDIDATE_FEATURES)
+    assert list(models["all"].fusion.weights) == list(FEATURES)
     without = {
-        "names and CUIs": ("retrieval", "context", "lexical", "type_fit"),
+        "names and CUIs": ("retrieval", "context", "lexical", "type_compatibility"),
         "no context": ("context",),
-        "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_fit"),
-        "names, no type, no context": ("string_share", "concept_count", "retrieval", "context", "lexical")
-        + ("type_lift", "type_fit"),
+        "names and CUIs, no type": ("retrieval", "context", "lexical", "type_lift", "type_compatibility"),
+        "names, no type, no context": ("mention_concept_prior", "concept_count", "retrieval", "context", "lexical")
+        + ("type_lift", "type_compatibility"),
     }
     for name, gone in without.items():
-        assert set(models[name].fusion.weights) == {*CANDIDATE_FEATURES} - {*gone}
+        assert set(models[name].fusion.weights) == {*FEATURES} - {*gone}
     row = load_from_disk(str(run[0] / "candidates"))["test"][0]
     columns = zip(*(row[f"{name}_scores"] for name in ("retrieval", "context", "lexical")), strict=True)
     scored = [

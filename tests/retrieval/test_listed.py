@@ -72,7 +72,7 @@ def test_negatives_come_from_the_list_in_its_order_and_guards_hold(tmp_path, con
 
 
 def test_the_counts_of_the_recipe_take_the_first_of_the_list(tmp_path, concepts):
-    rows, _ = mine(tmp_path, concepts, semantic_negatives=1)
+    rows, _ = mine(tmp_path, concepts, nearest_negatives=1)
     assert [row[1] for row in rows] == ["C0000001", "C0000004"]
 
 
@@ -88,13 +88,6 @@ def test_a_gold_concept_that_is_not_listed_gets_the_most_similar_name_of_the_dic
     assert [row[1:3] for row in rows if row[0] == "flue"][1:] == [("C0000001", "a cold"), ("C0000004", "pneumonias")]
     assert (report["gold_concept_not_in_list"], report["gold_concept_not_retrieved"]) == (0, 1)
     assert report["gold_concept_unknown"] == 1
-
-
-def test_the_ceiling_compares_the_first_score(tmp_path, concepts):
-    # Scores are 9, 8, 7 (gold) and 6.
-    rows, report = mine(tmp_path, concepts, positive_aware_ceiling=1.0)
-    assert [row[1] for row in rows] == ["C0000001", "C0000003"]
-    assert report["dropped"]["ceiling"]["semantic"] == 1
 
 
 def test_other_negatives_are_drawn_from_the_dictionary_whatever_the_chunks(tmp_path, concepts):

@@ -89,7 +89,7 @@ def test_another_seed_changes_the_random_negatives_only(many, many_mentions):
 
 
 def test_draws_of_a_mention_do_not_depend_on_the_others(many, many_mentions):
-    config = MiningConfig(semantic_negatives=0)
+    config = MiningConfig(nearest_negatives=0)
     whole = by_mention(many.mine(many_mentions, config)[0])
     part = by_mention(many.mine(many_mentions.select(range(50, 90)), config)[0])
     assert len(part) > 30
@@ -135,13 +135,14 @@ def test_rows_of_a_mention(many, many_mentions):
     assert report["gold_concept_unknown"] == 150 - len(known) > 0
 
 
-@pytest.mark.parametrize(("settings", "kept"), [({"max_train_mentions": 8}, 5), ({"mine_per": "string"}, 1)])
-def test_corrections_are_mined_before_all_others(homonyms, settings, kept):
+def test_corrections_are_mined_before_all_others(homonyms):
     rows = [(name, "C0000001", []) for name in ["cold"] * 20]
     documents = [*map(str, range(15)), *(f"feedback:{number}" for number in range(5))]
-    pairs, _, _ = homonyms.mine(make_mentions(rows).add_column("doc_id", documents), MiningConfig(**settings))
+    pairs, _, _ = homonyms.mine(
+        make_mentions(rows).add_column("doc_id", documents), MiningConfig(max_train_mentions=8)
+    )
     # The last five rows, whose numbers begin at 7.
-    assert len({number for number in pairs["mention_id"] if number >= 22}) == kept
+    assert len({number for number in pairs["mention_id"] if number >= 22}) == 5
 
 
 def test_homonyms_are_counted_and_left_out(homonyms):
@@ -156,15 +157,15 @@ def test_homonyms_are_counted_and_left_out(homonyms):
 
 
 def test_what_stands_behind_the_last_negative_is_not_counted_as_dropped(homonyms):
-    config = MiningConfig(semantic_negatives=1, same_type_negatives=0, random_negatives=0)
+    config = MiningConfig(nearest_negatives=1, same_type_negatives=0, random_negatives=0)
     # "coldness" is nearest, then the four concepts called "cold"; none of them is in the way.
     pairs, report, _ = homonyms.mine(make_mentions([("coldness x", "C0000001", [])]), config)
     assert pairs["name"][1] == "coldness"
     assert report["dropped"]["shared_name"]["semantic"] == 0
 
 
-def test_semantic_negatives_are_the_nearest_and_those_below_the_floor_are_counted(homonyms):
-    config = MiningConfig(semantic_negatives=3, same_type_negatives=0, random_negatives=0, cosine_floor=0.6)
+def test_nearest_negatives_are_the_nearest_and_those_below_the_floor_are_counted(homonyms):
+    config = MiningConfig(nearest_negatives=3, same_type_negatives=0, random_negatives=0, cosine_floor=0.6)
     pairs, report, _ = homonyms.mine(make_mentions([("cold sores", "C0000007", [])]), config)
     query = homonyms.encoder.encode(["cold sores"])[0]
     best = {}
@@ -185,7 +186,7 @@ def test_positive_carries_the_name_nearest_to_the_mention(homonyms, neighbors):
     # With one neighbor two gold concepts are not retrieved and their names are compared on their own.
     mentions = make_mentions([("head colds", "C0000001", []), ("cold sore", "C0000001", []), ("lip", "C0000004", [])])
     pairs, report, _ = homonyms.mine(
-        mentions, MiningConfig(semantic_negatives=0, same_type_negatives=0, random_negatives=0, neighbors=neighbors)
+        mentions, MiningConfig(nearest_negatives=0, same_type_negatives=0, random_negatives=0, neighbors=neighbors)
     )
     assert pairs["name"][:] == ["head cold", "Cold", "herpes of the lip"]
     assert report["gold_concept_not_retrieved"] == (2 if neighbors == 1 else 0)
@@ -193,7 +194,7 @@ def test_positive_carries_the_name_nearest_to_the_mention(homonyms, neighbors):
 
 def test_same_type_negatives_share_a_type_with_the_gold_concept(many):
     mentions = make_mentions([("pain", f"C{number:07}", ["T4"]) for number in range(1, 200, 4)])  # all of type T2
-    pairs, report, _ = many.mine(mentions, MiningConfig(semantic_negatives=0, random_negatives=0))
+    pairs, report, _ = many.mine(mentions, MiningConfig(nearest_negatives=0, random_negatives=0))
     drawn = [pair["cui"] for pair in pairs if pair["source"] == SOURCES.index("type")]
     assert len(drawn) == 100
     kinds = [many.concepts.semantic_types(int(row)) for row in many.concepts.rows(drawn)]
@@ -204,7 +205,7 @@ def test_same_type_negatives_share_a_type_with_the_gold_concept(many):
 def test_without_types_the_mentions_own_types_and_their_kinds_are_taken(many):
     mentions = make_mentions([("pain", f"C{number:07}", ["T2"]) for number in range(0, 200, 4)])  # all untyped
     pairs, report, _ = many.mine(
-        mentions, MiningConfig(semantic_negatives=0, same_type_negatives=4, random_negatives=0)
+        mentions, MiningConfig(nearest_negatives=0, same_type_negatives=4, random_negatives=0)
     )
     drawn = [pair["cui"] for pair in pairs if pair["source"] == SOURCES.index("type")]
     kinds = Counter(str(many.concepts.semantic_types(int(row))) for row in many.concepts.rows(drawn))
@@ -215,7 +216,7 @@ def test_without_types_the_mentions_own_types_and_their_kinds_are_taken(many):
 
 def test_random_negatives_stand_in_where_no_type_is_known(many):
     mentions = make_mentions([("pain", "C0000000", []), ("pain", "C0000004", ["unknown"])])
-    pairs, report, _ = many.mine(mentions, MiningConfig(semantic_negatives=0))
+    pairs, report, _ = many.mine(mentions, MiningConfig(nearest_negatives=0))
     assert Counter(pairs["source"]) == {SOURCES.index("positive"): 2, SOURCES.index("random"): 8}
     assert report["type_replaced_by_random"] == 4
     assert report["random_missing"] == 0
@@ -223,7 +224,7 @@ def test_random_negatives_stand_in_where_no_type_is_known(many):
 
 def test_random_negatives_reach_every_concept(many):
     mentions = make_mentions([("pain", "C0000000", [])] * 500)
-    drawn = many.mine(mentions, MiningConfig(semantic_negatives=0, same_type_negatives=0, random_negatives=4))[
+    drawn = many.mine(mentions, MiningConfig(nearest_negatives=0, same_type_negatives=0, random_negatives=4))[
         0
     ].filter(lambda pair: not pair["label"])
     counts = Counter(drawn["cui"])
@@ -236,7 +237,7 @@ def test_random_negatives_reach_every_concept(many):
 def test_names_of_random_negatives_are_drawn_independently(tmp_path):
     names = {f"C{number:07}": ("", [f"first {number}", f"second {number}"]) for number in range(50)}
     pairs, _, _ = Setup(tmp_path, names).mine(
-        make_mentions([("first 0", "C0000000", [])] * 400), MiningConfig(semantic_negatives=0, same_type_negatives=0)
+        make_mentions([("first 0", "C0000000", [])] * 400), MiningConfig(nearest_negatives=0, same_type_negatives=0)
     )
     is_first = np.array([name.startswith("first") for name in pairs["name"]]).reshape(400, 3)[:, 1:]
     # Of 400 fair coins, 200 give or take 10.
@@ -252,25 +253,21 @@ def test_dictionary_too_small_for_the_negatives_is_reported(tmp_path):
     assert report["dropped"]["chosen"]["random"] > 0
 
 
-@pytest.mark.parametrize("mine_per", ["mention", "string"])
-def test_a_limit_draws_among_the_mentions_that_can_be_mined(many, many_mentions, mine_per):
-    whole, report, _ = many.mine(many_mentions, MiningConfig(mine_per=mine_per))
+def test_a_limit_draws_among_the_mentions_that_can_be_mined(many, many_mentions):
+    whole, report, _ = many.mine(many_mentions)
     usable = sorted(set(whole["mention_id"]))
-    lost = report["gold_concept_unknown"] + report["repeated_mentions"]
-    assert report["gold_concept_unknown"] > 10 and len(usable) == 150 - lost and report["mentions_not_drawn"] == 0
+    lost = report["gold_concept_unknown"]
+    assert lost > 10 and len(usable) == 150 - lost and report["mentions_not_drawn"] == 0
     drawn = {}
     for seed in (1, 1, 2):
-        config = MiningConfig(mine_per=mine_per, max_train_mentions=100, seed=seed)
+        config = MiningConfig(max_train_mentions=100, seed=seed)
         pairs, report, _ = many.mine(many_mentions, config)
         ids = pairs.unique("mention_id")
         assert len(ids) == 100 and ids == sorted(ids) and set(ids) < set(usable)
         assert drawn.setdefault(seed, ids) == ids
         assert report["mentions"] == 150 and report["mentions_not_drawn"] == len(usable) - 100
     assert drawn[1] != drawn[2]
-    assert (
-        many.mine(many_mentions, MiningConfig(mine_per=mine_per, max_train_mentions=150))[0].to_list()
-        == whole.to_list()
-    )
+    assert many.mine(many_mentions, MiningConfig(max_train_mentions=150))[0].to_list() == whole.to_list()
 
 
 def test_no_mention_with_a_known_gold_concept(homonyms):
@@ -303,7 +300,7 @@ def test_a_template_shows_types_and_leaves_them_out_for_some_mentions(tmp_path):
     setup = Setup(tmp_path, {"C0000001": ("T3", ["cold"]), "C0000002": ("T1", ["flu"])})
     mentions = make_mentions([("cold", "C0000001", ["T3"])] * 400)
     template = PairTemplate(mention_types=True)
-    config = MiningConfig(semantic_negatives=1, same_type_negatives=0, random_negatives=0, typeless_share=0.25)
+    config = MiningConfig(nearest_negatives=1, same_type_negatives=0, random_negatives=0, typeless_share=0.25)
     pairs, _, _ = setup.mine(mentions, config, template=template)
     name = setup.concepts.hierarchy.name("T3")
     assert set(pairs["mention"]) == {"cold", f"cold ; {name}"}

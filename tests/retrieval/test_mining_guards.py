@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from mining_fixtures import Relations, Setup, make_mentions
 
-from umls_reranker.core.arguments import MiningArguments
-from umls_reranker.core.errors import UserError
-from umls_reranker.retrieval.guards import GUARDS, ConceptGuards, SharedNames, above_ceiling
-from umls_reranker.retrieval.selection import MiningConfig, mining_config
+from umls_reranker.retrieval.guards import GUARDS, ConceptGuards, SharedNames
+from umls_reranker.retrieval.selection import MiningConfig
 
 COLDS = {
     "C0000001": ("T3", ["common cold", "cold"]),
@@ -29,8 +27,8 @@ def negatives(pairs):
 
 
 def test_the_first_guard_that_objects_is_the_reason(colds):
-    relations = Relations({(0, 2): "PAR", (0, 3): "PAR", (0, 4): "SIB"})
-    guards = ConceptGuards(SharedNames(colds.concepts, np.array([0])), relations, ["PAR"])
+    relations = Relations({(0, 2): "PAR", (0, 3): "PAR"})
+    guards = ConceptGuards(SharedNames(colds.concepts, np.array([0])), relations)
     reasons = guards.reasons(np.array([[0]]), np.array([[0, 1, 2, 3, 4, -1]]))
     assert [GUARDS[reason] if reason >= 0 else None for reason in reasons[0]] == [
         "gold_concept",
@@ -42,49 +40,21 @@ def test_the_first_guard_that_objects_is_the_reason(colds):
     ]
 
 
-@pytest.mark.parametrize("kinds, dropped", [(("PAR", "CHD"), 2), (("PAR",), 1), ((), 0)])
-def test_related_concepts_are_dropped_from_all_kinds_of_negatives(colds, kinds, dropped):
-    relations = Relations({(0, 1): "PAR", (0, 3): "CHD", (0, 4): "SIB"})
-    config = MiningConfig(semantic_negatives=6, same_type_negatives=2, random_negatives=8, guard_relations=kinds)
+def test_related_concepts_are_dropped_from_all_kinds_of_negatives(colds):
+    relations = Relations({(0, 1): "PAR", (0, 3): "CHD"})
+    config = MiningConfig(nearest_negatives=6, same_type_negatives=2, random_negatives=8)
     pairs, report, _ = colds.mine(make_mentions([("cold", "C0000001", [])]), config, relations=relations)
-    related = {"C0000002": "PAR", "C0000004": "CHD"}
-    left = {f"C000000{number}" for number in (2, 4, 5, 6, 7)} - {c for c, kind in related.items() if kind in kinds}
-    assert negatives(pairs) == left
-    assert report["relations"] == 3
-    assert report["dropped"]["related"]["semantic"] == dropped
-    assert (report["dropped"]["related"]["type"] > 0) == ("CHD" in kinds)
-    assert (report["dropped"]["related"]["random"] > 0) == bool(kinds)
+    assert negatives(pairs) == {"C0000005", "C0000006", "C0000007"}
+    assert report["relations"] == 2
+    assert report["dropped"]["related"]["semantic"] == 2
+    assert report["dropped"]["related"]["type"] > 0 and report["dropped"]["related"]["random"] > 0
 
 
 def test_without_relations_the_guard_has_nothing_to_do(colds):
     mentions = make_mentions([("cold", "C0000001", [])])
-    _, expected_report, expected = colds.mine(mentions, MiningConfig(guard_relations=()))
+    _, expected_report, expected = colds.mine(mentions, MiningConfig())
     _, report, files = colds.mine(mentions, MiningConfig(), relations=Relations({}))
     assert (files, report) == (expected, expected_report)
-
-
-def test_ceiling_is_relative_to_the_positive():
-    cosines = np.array([[0.95, 0.96, -np.inf], [0.0, -0.5, -0.6]])
-    above = above_ceiling(cosines, np.array([1.0, -0.5]), 0.95)
-    assert above.tolist() == [[False, True, False], [True, True, False]]
-
-
-def test_negatives_above_the_ceiling_are_dropped_and_counted(colds):
-    mentions = make_mentions([("cold sores", "C0000001", [])])
-    mention, gold, near = colds.encoder.encode(["cold sores", "cold", "cold sore"])
-    assert mention @ near > mention @ gold > 0
-    free, free_report, _ = colds.mine(mentions, MiningConfig(semantic_negatives=2, **SEMANTIC_ONLY))
-    assert "C0000004" in negatives(free)
-    assert free_report["dropped"]["ceiling"]["semantic"] == 0
-    config = MiningConfig(semantic_negatives=2, positive_aware_ceiling=1.0, **SEMANTIC_ONLY)
-    capped, report, _ = colds.mine(mentions, config)
-    names = {cui: colds.concepts.names(int(colds.concepts.rows([cui])[0])) for cui in COLDS}
-    best = {cui: max(mention @ vector for vector in colds.encoder.encode(names[cui])) for cui in COLDS}
-    above = {cui for cui in COLDS if best[cui] > best["C0000001"]}
-    # C0000003 has a name of the gold concept, which is asked first.
-    allowed = sorted(COLDS.keys() - above - {"C0000001", "C0000003"}, key=lambda cui: -best[cui])
-    assert negatives(capped) == set(allowed[:2])
-    assert report["dropped"]["ceiling"]["semantic"] == len(above - {"C0000003"}) > 0
 
 
 def test_where_guards_leave_too_few_more_concepts_are_searched(tmp_path):
@@ -96,7 +66,7 @@ def test_where_guards_leave_too_few_more_concepts_are_searched(tmp_path):
     near = {(17, row): "SY" for row in rows[0, :16] if row != 17} | {
         (40, row): "SY" for row in rows[1, :6] if row != 40
     }
-    config = MiningConfig(semantic_negatives=3, neighbors=8, **SEMANTIC_ONLY)
+    config = MiningConfig(nearest_negatives=3, neighbors=8, **SEMANTIC_ONLY)
     pairs, report, files = many.mine(mentions, config, relations=Relations(near))
     assert report["searched_deeper"] == {"16": 2, "32": 1}
     assert report["semantic_missing"] == 0
@@ -112,25 +82,9 @@ def test_no_deeper_search_brings_up_what_is_not_there(tmp_path):
     relations = Relations({(0, row): "SY" for row in range(1, 40)})
     pairs, report, _ = many.mine(
         make_mentions([("heart 0", "C0000000", [])]),
-        MiningConfig(semantic_negatives=3, neighbors=4, **SEMANTIC_ONLY),
+        MiningConfig(nearest_negatives=3, neighbors=4, **SEMANTIC_ONLY),
         relations=relations,
     )
     assert len(pairs) == 1
     assert report["searched_deeper"] == {"8": 1, "16": 1}
     assert (report["semantic_missing"], report["dropped"]["related"]["semantic"]) == (3, 15)
-
-
-def test_recipe_sets_guards():
-    mining = MiningArguments(
-        guard_relations=["SY"], positive_aware_ceiling=0.95, mine_per="string", max_train_mentions=9
-    )
-    config = mining_config(mining, 3)
-    assert (config.guard_relations, config.positive_aware_ceiling, config.mine_per) == (["SY"], 0.95, "string")
-    assert config.max_train_mentions == 9
-    assert mining_config(MiningArguments(), 13) == MiningConfig()
-
-
-@pytest.mark.parametrize("overrides", [{"positive_aware_ceiling": 95.0}, {"neighbors": 0}, {"max_train_mentions": 0}])
-def test_a_number_out_of_range_is_refused(overrides):
-    with pytest.raises(UserError, match=next(iter(overrides))):
-        mining_config(MiningArguments(**overrides), 13)

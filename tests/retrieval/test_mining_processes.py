@@ -61,17 +61,6 @@ def test_a_killed_search_goes_on(setup, mentions, monkeypatch):
     assert searches == [7, 7, 7, 7, 7, 2]
 
 
-def test_once_per_string_and_gold_concept(setup):
-    rows = [("heart 1", "C0000001", []), ("Heart-1", "C0000001", []), ("heart 1", "C0000002", [])]
-    rows += [("heart 2", "C0000001", []), ("heart 1", "C0999999", []), ("HEART 1", "C0000001", [])]
-    mentions = make_mentions(rows)
-    every, every_report, _ = setup.mine(mentions)
-    once, report, _ = setup.mine(mentions, MiningConfig(mine_per="string"))
-    assert once.to_list() == [pair for pair in every if pair["mention_id"] in (7, 9, 10)]
-    assert (report["repeated_mentions"], report["repeated_pairs"]) == (2, len(every) - len(once))
-    assert (every_report["repeated_mentions"], report["gold_concept_unknown"]) == (0, 1)
-
-
 def test_cosines_of_all_kinds(setup, mentions):
     pairs, report, _ = setup.mine(mentions)
     histogram = report["cosine_histogram"]

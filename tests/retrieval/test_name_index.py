@@ -369,12 +369,6 @@ def record_training(monkeypatch):
     return trained
 
 
-def test_training_takes_a_sample(tmp_path, clustered, monkeypatch):
-    trained = record_training(monkeypatch)
-    build(tmp_path, clustered, factory="IVF4,Flat", search_parameters="nprobe=4", training_sample=4 * 39)
-    assert trained == [4 * 39]
-
-
 def test_each_iteration_of_clustering_is_shown(tmp_path, clustered, capfd):
     build(tmp_path, clustered, factory=FAST, search_parameters="nprobe=4")
     shown = capfd.readouterr().out
@@ -393,21 +387,16 @@ def test_the_default_sample_grows_with_the_clusters(tmp_path, clustered, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("sample", "names", "reason"),
+    ("names", "reason"),
     [
-        (
-            262_144,
-            9_000_000,
-            "index_training_sample: 262,144 names are too few; .* trained on 638,976 names .*leave it empty",
-        ),
-        (None, 100_000, "index_factory: .* trained on 638,976 names .* and there are 100,000; use IVF2564 or fewer"),
-        (262_144, 20, "and there are 20; use Flat"),
+        (100_000, "index_factory: .* trained on 638,976 names .* and there are 100,000; use IVF2564 or fewer"),
+        (20, "and there are 20; use Flat"),
     ],
 )
-def test_clusters_without_enough_names_are_refused(sample, names, reason):
+def test_clusters_without_enough_names_are_refused(names, reason):
     index = faiss_module.new_index(64, "OPQ16,IVF16384,SQfp16", "nprobe=64")
     with pytest.raises(UserError, match=reason):
-        faiss_module.training_size(index, names, sample)
+        faiss_module.training_size(index, names)
 
 
 @pytest.mark.parametrize(
@@ -470,10 +459,10 @@ def test_a_gpu_trains_and_fills_the_index(tmp_path, clustered, monkeypatch):
     expected = build(tmp_path, clustered, encoder, **settings)
     gpu = FakeGpu(monkeypatch)
     monkeypatch.setattr(name_vectors, "SHARD", 100)
-    index = build(tmp_path / "gpu", clustered, encoder, training_sample=400, **settings)
+    index = build(tmp_path / "gpu", clustered, encoder, **settings)
     total = index._vectors.ntotal
     adds = [("add", min(100, total - start)) for start in range(0, total, 100)]
-    assert gpu.calls == [("to_gpu", "resources", 0), ("train", min(400, total)), *adds, ("to_cpu", total)]
+    assert gpu.calls == [("to_gpu", "resources", 0), ("train", total), *adds, ("to_cpu", total)]
     assert faiss.extract_index_ivf(index._vectors).nprobe == 2
     queries = encoder.encode(["heart failure", "cold"])
     np.testing.assert_array_equal(index.search(queries, 5).rows, expected.search(queries, 5).rows)

@@ -13,6 +13,7 @@ from umls_reranker.calibration.inputs import ALL_INPUTS
 from umls_reranker.core.arguments import IndexArguments
 from umls_reranker.core.recipe import make_parser
 from umls_reranker.core.retrievers import RETRIEVERS, SCORES
+from umls_reranker.core.sockets import FEATURES
 from umls_reranker.core.stage_keys import key_of_lists
 
 pytest_plugins = ["pipeline_fixtures"]
@@ -25,7 +26,7 @@ TESTS = TOY.parents[1]
 def registered():
     importlib.import_module(TOY.stem)
     yield
-    del RETRIEVERS["first_letter"], SCORES["first_letter"], sys.modules[TOY.stem]
+    del RETRIEVERS["first_letter"], SCORES["first_letter"], FEATURES["first_letter"], sys.modules[TOY.stem]
 
 
 @pytest.fixture(scope="module")

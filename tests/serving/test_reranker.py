@@ -17,7 +17,7 @@ from tiny_reranker import fit_thresholds, tiny_reranker, with_cut
 from trigram_encoder import make_concepts
 
 from umls_reranker import RankedCandidate, UMLSReranker, UserError
-from umls_reranker.calibration.calibrators import IsotonicCalibrator, ListwiseCalibrator
+from umls_reranker.calibration.calibrators import IdentityCalibrator, IsotonicCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
@@ -57,7 +57,7 @@ class GivenScores:
 
 def given(calibrator=None, **logits):
     """A reranker with these logits by name, and the identity of log-odds as calibrator."""
-    model = InputModel(calibrator or ListwiseCalibrator(), thresholds=fit_thresholds())
+    model = InputModel(calibrator or IdentityCalibrator(), thresholds=fit_thresholds())
     return UMLSReranker(GivenScores(logits), Calibration([model]), None, {})
 
 
@@ -447,8 +447,8 @@ READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), conte
 
 def reading_everything(index_key: str = "") -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
-    fusion = FeatureFusion({"retrieval": 1.0, "string_share": 1.0}, {}, -20.0)
-    fallback = FeatureFusion({"string_share": 1.0}, {}, -20.0)
+    fusion = FeatureFusion({"retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
+    fallback = FeatureFusion({"mention_concept_prior": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
     nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
     models = [

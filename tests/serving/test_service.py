@@ -14,6 +14,7 @@ from tiny_reranker import tiny_reranker, with_cut
 from umls_reranker import UMLSReranker, UserError
 from umls_reranker.core.arguments import ServingArguments
 from umls_reranker.hub.model_folder import changing
+from umls_reranker.serving.http import app as service
 from umls_reranker.serving.http.app import create_app
 from umls_reranker.serving.linker import LinkedConcept, MentionQueries
 
@@ -54,7 +55,7 @@ class OneConcept:
 
 @asynccontextmanager
 async def running(reranker, linker=None, **limits):
-    app = create_app(reranker, ServingArguments(**{"batch_deadline_ms": 0, **limits}), linker)
+    app = create_app(reranker, ServingArguments(**limits), linker)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -160,10 +161,9 @@ def test_raw_scores_are_sorted_by_themselves(reranker, monkeypatch):
         ({"query": "cold", "texts": ["x" * 3_000]}, 413, "Validation", "the request is longer than 2,000 bytes"),
     ],
 )
-def test_bad_input_is_refused_in_their_shape(reranker, body, status, kind, reason):
-    answer = refused(
-        ask(reranker, ("/rerank", body), max_candidates=5, max_body_bytes=200_000 if body == b"[" * 100_000 else 2_000)
-    )
+def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status, kind, reason):
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 200_000 if body == b"[" * 100_000 else 2_000)
+    answer = refused(ask(reranker, ("/rerank", body), max_candidates=5))
     assert answer[:2] == (status, kind) and answer[2].startswith(reason)
 
 
@@ -194,13 +194,15 @@ def test_a_body_that_does_not_say_it_is_json_is_refused(reranker, kind):
     assert refused(asyncio.run(work()))[:2] == (415, "Validation")
 
 
-def test_a_body_that_does_not_say_its_length_is_limited_too(reranker):
+def test_a_body_that_does_not_say_its_length_is_limited_too(reranker, monkeypatch):
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
+
     async def work():
         async def chunks():
             for _ in range(100):
                 yield b" " * 100
 
-        async with running(reranker, max_body_bytes=2_000) as client:
+        async with running(reranker) as client:
             return await client.post("/rerank", content=chunks(), headers={"content-type": "application/json"})
 
     assert refused(asyncio.run(work()))[:2] == (413, "Validation")
@@ -233,14 +235,15 @@ def test_too_many_texts_are_refused_before_any_is_tokenized(reranker, monkeypatc
     assert refused(answer) == (413, "Validation", "batch size 6 > maximum allowed batch size 5")
 
 
-def test_a_body_that_never_ends_is_answered_408(reranker):
+def test_a_body_that_never_ends_is_answered_408(reranker, monkeypatch):
+    monkeypatch.setattr(service, "READ_SECONDS", 0.05)
     sent = []
 
     async def send(message):
         sent.append(message)
 
     async def work():
-        app = create_app(reranker, ServingArguments(read_seconds=0.05))
+        app = create_app(reranker, ServingArguments())
         messages = [{"type": "http.request", "body": b'{"query": "cold"', "more_body": True}]
 
         async def receive():
@@ -258,7 +261,8 @@ def test_a_body_that_never_ends_is_answered_408(reranker):
     }
 
 
-def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
+def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker, monkeypatch):
+    monkeypatch.setattr(service, "READ_SECONDS", 1.0)
     uvicorn = pytest.importorskip("uvicorn")
     from umls_reranker.serving.http.limits import http_protocol
 
@@ -273,7 +277,7 @@ def test_half_sent_requests_are_closed_and_whole_ones_answered(reranker):
         return answer
 
     async def work():
-        app = create_app(reranker, ServingArguments(read_seconds=1.0))
+        app = create_app(reranker, ServingArguments())
         config = uvicorn.Config(app, port=0, http=http_protocol(1.0), timeout_keep_alive=1, log_level="critical")
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve())
@@ -335,12 +339,13 @@ def test_every_answer_names_the_version(reranker, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(reranker, "rerank_batch", fails)
+    monkeypatch.setattr(service, "MAX_BODY_BYTES", 2_000)
     rerank = ("/rerank", {"query": "cold", "texts": ["a"]})
     long = ("/rerank", {"query": "cold", "texts": ["x" * 3_000]})
     bad = ("/rerank", {"query": "cold"})
     unlinked = ("/link", {"mentions": [{"mention": "cold"}]})
     requests = [rerank, long, bad, unlinked, "/models", "/rerank", "/info", "/metrics"]
-    answers = ask(reranker, *requests, served_revision="v1", max_body_bytes=2_000)
+    answers = ask(reranker, *requests, served_revision="v1")
     assert [answer.status_code for answer in answers] == [500, 413, 422, 424, 404, 405, 200, 200]
     assert [answer.headers.get_list("x-model-revision") for answer in answers] == [["v1"]] * 8
     assert refused(answers[0]) == (500, "Backend", "the service failed; its log says why")
@@ -515,7 +520,7 @@ def test_a_request_that_the_stop_cuts_off_is_answered_503(reranker, monkeypatch)
     sent = []
 
     async def work():
-        app = create_app(reranker, ServingArguments(batch_deadline_ms=0))
+        app = create_app(reranker, ServingArguments())
         body = {"type": "http.request", "body": b'{"query": "cold", "texts": ["a"]}'}
 
         async def receive():

@@ -119,7 +119,7 @@ def test_loss_by_hand(folder, concepts):
 
 
 def train(folder, concepts, target, steps=6, dropout=None):
-    encoder = EncoderArguments(steps, 8, 1e-3, encoder_dropout=dropout, encoder_context_tokens=4, encoder_save_steps=2)
+    encoder = EncoderArguments(steps, 8, 1e-3, encoder_dropout=dropout, encoder_context_tokens=4)
     recipe = RunArguments(device="cpu"), encoder
     index = IndexArguments(encoder=str(folder), encoder_pooling="mean", encoder_max_length=16)
     mentions = datasets.Dataset(MENTIONS)

@@ -1,5 +1,8 @@
 """A loss is one function: recipes can name it, ``--help`` explains it, and training minimizes it."""
 
+import importlib
+import sys
+
 import pytest
 import torch
 from datasets import DatasetDict
@@ -8,22 +11,17 @@ from test_fine_tuning import RUN, make_pairs, training
 from tiny_models import tiny_cross_encoder
 
 from umls_reranker.core.arguments import ModelArguments
-from umls_reranker.core.losses import LOSSES, Loss, register
+from umls_reranker.core.losses import LOSSES, Loss, bce, register
 from umls_reranker.core.recipe import make_parser, parse_recipe
 from umls_reranker.core.trainer_fields import TrainingStageArguments
 from umls_reranker.training.fine_tuning import fine_tune
 
 
-def hinge(logits, labels, weights, lists):
-    """How far each logit is from a margin of one."""
-    return weights * torch.relu(1 - (2 * labels - 1) * logits)
-
-
 @pytest.fixture
 def registered():
-    register("hinge", Loss(hinge))
+    importlib.import_module("hinge")
     yield
-    del LOSSES["hinge"]
+    del LOSSES["hinge"], sys.modules["hinge"]
 
 
 def test_a_loss_of_ones_own_trains_a_model(registered, tmp_path):
@@ -44,4 +42,4 @@ def test_a_loss_of_ones_own_trains_a_model(registered, tmp_path):
 
 def test_a_name_is_given_once():
     with pytest.raises(ValueError, match="there is a loss 'bce' already"):
-        register("bce", Loss(hinge))
+        register("bce", Loss(bce))

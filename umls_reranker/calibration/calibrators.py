@@ -1,4 +1,6 @@
-"""The calibrators: Platt, temperature, beta, isotonic, identity, and beta with a line per semantic type.
+"""The calibrators. A further one is a class in a module of its own and a line in `OWN_CALIBRATORS`.
+
+From outside of the package, call `core.sockets.register_calibrator`.
 
 Parametric calibrators keep the order of the scores. Isotonic regression makes ties, so rank by score and decide by
 probability. Loading and applying need only numpy.
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.candidate_lists import TypeSets
+from ..core.sockets import register_calibrator
 from ..data.semantic_types import TypeHierarchy
 from .lineage import DEFAULT, lineage, memberships
 from .logistic import fit_logistic, information
@@ -23,7 +25,7 @@ __all__ = [
     "BetaCalibrator",
     "HierarchicalBetaCalibrator",
     "IsotonicCalibrator",
-    "ListwiseCalibrator",
+    "IdentityCalibrator",
     "PlattCalibrator",
     "TemperatureCalibrator",
     "TypeLine",
@@ -43,7 +45,8 @@ class PlattCalibrator(Calibrator):
     standard deviation of the scores.
     """
 
-    method = "platt"
+    name = "platt"
+    help = "a slope and an intercept"
     parameter_names = ("slope", "intercept")
 
     def __init__(self, slope: float = 1.0, intercept: float = 0.0) -> None:
@@ -69,7 +72,8 @@ class TemperatureCalibrator(Calibrator):
     The likelihood is concave in 1 / temperature, which is optimized; the bounds are those of log T.
     """
 
-    method = "temperature"
+    name = "temperature"
+    help = "one slope"
     parameter_names = ("temperature",)
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -90,7 +94,8 @@ class BetaCalibrator(Calibrator):
     Equals Platt scaling if a = b; two slopes handle scores that are overconfident on one side only.
     """
 
-    method = "beta"
+    name = "beta"
+    help = "two slopes, for scores above and below even odds, and an intercept"
     parameter_names = ("a", "b", "c")
 
     def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0) -> None:
@@ -120,11 +125,12 @@ class BetaCalibrator(Calibrator):
         return -np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)
 
 
-class ListwiseCalibrator(Calibrator):
+class IdentityCalibrator(Calibrator):
     """The scores unchanged: the fusion is already a fitted choice among a list's candidates and none."""
 
-    method = "listwise"
-    parameter_names = ()
+    name = "identity"
+    help = "the log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
+    fits_logits = False
 
     def _fit(self, sample: Sample) -> None:
         pass
@@ -139,7 +145,8 @@ class IsotonicCalibrator(Calibrator):
     Fitted by scikit-learn, stored as its thresholds, applied by `numpy.interp`. For candidates judged alone.
     """
 
-    method = "isotonic"
+    name = "isotonic"
+    help = "steps; without features only"
     parameter_names = ("x", "y")
     fits_lists = False
 
@@ -196,8 +203,8 @@ class HierarchicalBetaCalibrator(Calibrator):
         shrinkage: number of gold candidates at which a type's data and its parent's line have equal weight.
     """
 
-    method = "hierarchical_beta"
-    parameter_names = ()
+    name = "hierarchical_beta"
+    help = "beta, then a line per semantic type"
 
     def __init__(self, shrinkage: float = 1000.0) -> None:
         self.hierarchy = TypeHierarchy([])
@@ -224,7 +231,7 @@ class HierarchicalBetaCalibrator(Calibrator):
             "shrinkage": self.shrinkage,
             "hierarchy": self.hierarchy.to_dict(),
         }
-        return {"method": self.method, "parameters": parameters}
+        return {"method": self.name, "parameters": parameters}
 
     def _restore(self, parameters: dict[str, Any]) -> None:
         try:
@@ -241,7 +248,7 @@ class HierarchicalBetaCalibrator(Calibrator):
             self.shrinkage = float(self._finite(parameters["shrinkage"], "shrinkage"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"calibrator.json: parameters of method '{self.method}' are damaged ({error!r}); run the calibrate "
+                f"calibrator.json: parameters of method '{self.name}' are damaged ({error!r}); run the calibrate "
                 "stage again"
             ) from None
 
@@ -283,11 +290,26 @@ class HierarchicalBetaCalibrator(Calibrator):
         scores = self.root.log_odds(scores)
         if types is None:
             return scores
+        # Every ``--help`` that explains calibrators imports this module.
+        from ..data.candidate_lists import TypeSets
+
         coded = TypeSets.of(types)
         # The last line is for rows without types, whose code is -1.
         lines = [self.line(names) for names in (*coded.sets, ())]
         slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
         return slopes[coded.codes] * scores + intercepts[coded.codes]
+
+
+OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (
+    PlattCalibrator,
+    TemperatureCalibrator,
+    BetaCalibrator,
+    IdentityCalibrator,
+    IsotonicCalibrator,
+    HierarchicalBetaCalibrator,
+)
+for _calibrator in OWN_CALIBRATORS:
+    register_calibrator(_calibrator)
 
 
 def _features(sample: Sample) -> np.ndarray:

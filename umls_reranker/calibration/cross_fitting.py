@@ -13,16 +13,15 @@ from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
+from ..core.sockets import CROSS_ENCODER, FEATURES
 from ..data.candidate_lists import AnnotatedLists
 from ..data.parallel import map_in_order
 from .choice import log_sums
 from .fusion import FeatureFusion
 from .probabilities import InputModel, Part
 
-__all__ = ["CrossFitting", "Fusions", "LeftOut", "fit_weights"]
+__all__ = ["CrossFitting", "Fusions", "LeftOut", "fit_weights", "reads_type"]
 
-# Features that need the mention's semantic type.
-TYPE_FEATURES = ("type_lift", "type_fit")
 # What a cut on the probability without the cross-encoder may be, and what it has to keep of scoring all: the share of
 # mentions with the same first candidate; acc@1 but for this much; and the mean log loss of a list but for these nats,
 # which is what one calibrator is better than another.
@@ -82,7 +81,7 @@ class CrossFitting:
     @property
     def others(self) -> list[str]:
         """The features of the baseline."""
-        others = [name for name in self.names if name != "cross_encoder"]
+        others = [name for name in self.names if name != CROSS_ENCODER]
         return others if len(others) < len(self.names) else []
 
     def fit(self) -> None:
@@ -209,7 +208,7 @@ class CrossFitting:
         before = list_offsets(rows)
         starts, at = before[offsets], offsets[:-1] + gold
         gold = np.where((gold >= 0) & np.append(rows, False)[at], before[at] - starts[:-1], -1)
-        columns = {"cross_encoder": self.logits, **self.columns}
+        columns = {CROSS_ENCODER: self.logits, **self.columns}
         return fit_weights(
             names,
             {name: columns[name][rows] for name in names},
@@ -257,6 +256,11 @@ class CrossFitting:
         return Part.of(model, self.lists, self.columns, self.about, inside)
 
 
+def reads_type(feature: str) -> bool:
+    """Whether a feature needs the mention's semantic type."""
+    return feature in FEATURES and "entity_type" in FEATURES[feature].inputs
+
+
 def fit_weights(
     names: Sequence[str],
     columns: Mapping[str, np.ndarray],
@@ -267,5 +271,5 @@ def fit_weights(
     pruned: np.ndarray | None = None,
 ) -> FeatureFusion:
     """`FeatureFusion.fit` of some of the columns; a calibration mention without types supports no candidate."""
-    given = {name: np.nan_to_num(columns[name]) if name in TYPE_FEATURES else columns[name] for name in names}
+    given = {name: np.nan_to_num(columns[name]) if reads_type(name) else columns[name] for name in names}
     return FeatureFusion.fit(given, about, offsets, gold, start, pruned)

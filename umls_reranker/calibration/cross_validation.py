@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.errors import UserError
+from ..core.sockets import CALIBRATORS
 from ..data.semantic_types import TypeHierarchy
 from .choice import log_sums
 from .reliability import log_loss
@@ -32,7 +33,7 @@ def fit_calibrator(
     """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
 
     Args:
-        method: a key of `Calibrator.kinds`, or "auto".
+        method: a key of `CALIBRATORS`, or "auto".
         scores, labels, offsets, types, hierarchy: as of `Calibrator.fit`.
         groups: (n,) document of each row; "auto" needs them.
         seed: of the folds.
@@ -50,7 +51,7 @@ def fit_calibrator(
         sample = Sample(np.asarray(scores, np.float64), np.asarray(labels, np.float64), offsets, types, hierarchy)
         losses = cross_validated_losses(sample, groups, seed)
         method = min(losses, key=losses.__getitem__)
-    fitted = Calibrator.of(method).fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
+    fitted = CALIBRATORS[method]().fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
     return fitted, losses
 
 
@@ -68,8 +69,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
         UserError: fewer than two documents, or no method that can be fitted on every fold.
     """
     inside_lists = sample.offsets is not None
-    # Outside lists "listwise" changes nothing.
-    methods = [n for n, kind in Calibrator.kinds.items() if (kind.fits_lists if inside_lists else n != "listwise")]
+    methods = [name for name, kind in CALIBRATORS.items() if (kind.fits_lists if inside_lists else kind.fits_logits)]
     fold = document_folds(groups, seed)
     if not fold.any():
         raise UserError("method 'auto' needs at least 2 documents in the calibration split; name a method instead")
@@ -78,7 +78,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
         rest, held_out = sample.take(fold != number), sample.take(fold == number)
         for method in methods:
             try:
-                fitted = Calibrator.of(method).fit(
+                fitted = CALIBRATORS[method]().fit(
                     rest.scores, rest.labels, offsets=rest.offsets, types=rest.types, hierarchy=rest.hierarchy
                 )
             except UserError as error:

@@ -1,66 +1,105 @@
-"""Features of candidates other than the cross-encoder's score, as columns over candidate lists."""
+"""The features of candidates: columns over candidate lists. A further one is a function and a line in `OWN_FEATURES`.
+
+From outside of the package, call `core.sockets.register_feature`.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..core.arrays import distinct_numbers, number_distinct
+from ..core.errors import UserError
+from ..core.memory import Memory
 from ..core.retrievers import SCORES
-from ..data.candidate_lists import CandidateLists
-from ..data.normalization import normalize_texts
+from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
-from .fusion import CANDIDATE_FEATURES
-from .qualifiers import qualifier_fits
-from .string_counts import StringCounts
-from .trigrams import shared_trigrams
+from ..data.trigrams import trigrams
+from .qualifiers import qualifier_agreement
 
-__all__ = ["default_features", "features"]
+if TYPE_CHECKING:
+    from ..data.candidate_lists import CandidateLists
+    from .string_counts import PairCounts, StringCounts
+
+__all__ = ["FeatureSources", "check_features", "default_features", "features", "shared_trigrams", "type_compatibility"]
 
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
+# Sets of trigrams: log2 of their bits, and odd numbers without a pattern to hash by, one for each place of a trigram.
+TRIGRAM_BITS = 11
+FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
+REMEMBERED_TEXTS = 65_536
+TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
 
-def default_features(lists: CandidateLists) -> list[str]:
-    """Features used by default: all that need no retriever, and the scores of the lists."""
-    others = (name for name in CANDIDATE_FEATURES if name not in ("cross_encoder", *SCORES))
-    return ["cross_encoder", *lists.scores, *others]
 
+class FeatureSources:
+    """n candidate lists with m candidates, counts of training mentions, and what several columns are made of.
 
-def features(lists: CandidateLists, counts: StringCounts) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns by the names of `fusion.CANDIDATE_FEATURES`, (m,) float64, and `fusion.LIST_FEATURES`, (n,).
-
-    NaN if a list lacks the inputs of a feature; scores of retrievers that no candidate has are left out.
+    Attributes:
+        lists, counts: as given.
+        mentions: n normalized texts.
+        names: the distinct names of candidates, normalized; those of the m candidates are at `lists.names.codes`.
     """
-    owner, names, concept = lists.owner, lists.names, lists.cuis.codes
-    forms, others = normalize_texts(lists.mentions), normalize_texts(names.texts)
-    distinct, form = number_distinct(forms)
+
+    def __init__(self, lists: CandidateLists, counts: StringCounts) -> None:
+        # Every ``--help`` that explains features imports this module.
+        from ..data.normalization import normalize_texts
+
+        self.lists = lists
+        self.counts = counts
+        self.mentions = normalize_texts(lists.mentions)
+        self.names = normalize_texts(lists.names.texts)
+
+    @cached_property
+    def pair_counts(self) -> PairCounts:
+        """Training mentions with the string, the concept and the type of each candidate's mention."""
+        lists = self.lists
+        return self.counts.of_pairs(self.mentions, lists.types, lists.ids, lists.owner, lists.cuis.codes)
+
+    @cached_property
+    def shared_trigrams(self) -> tuple[np.ndarray, np.ndarray]:
+        """(m,) shares of the mention's trigrams that are in the name, and of the name's that are in the mention."""
+        return shared_trigrams(self.mentions, self.names, self.lists.owner, self.lists.names.codes)
+
+
+def exact_name(sources: FeatureSources) -> np.ndarray:
+    distinct, form = number_distinct(sources.mentions)
     numbers = {text: number for number, text in enumerate(distinct)}
-    exact = np.array([numbers.get(text, -1) for text in others], np.int64)[names.codes] == form[owner]
-    found = counts.of_pairs(forms, lists.types, lists.ids, owner, concept)
-    seen = found.strings
-    of_mention, of_name = shared_trigrams(forms, others, owner, names.codes)
-    candidates = {
-        **lists.scores,
-        "exact_name": exact.astype(np.float64),
-        "mention_in_name": of_mention,
-        "name_in_mention": of_name,
-        "string_share": np.log((found.uses + PRIOR_USES) / (seen + PRIOR_MENTIONS)[owner]),
-        "concept_count": np.log1p(found.concepts)[concept],
-        "type_lift": np.where(lists.types.is_known[owner], found.type_lifts, np.nan),
-        "type_fit": type_fits(lists),
-        "qualifier_fit": qualifier_fits(forms, others, owner, names.codes),
-    }
-    return candidates, {"string_count": np.log1p(seen), "seen_string": np.minimum(seen, 1).astype(np.float64)}
+    of_names = np.array([numbers.get(text, -1) for text in sources.names], np.int64)
+    return (of_names[sources.lists.names.codes] == form[sources.lists.owner]).astype(np.float64)
 
 
-@lru_cache(maxsize=65_536)
-def _agree(hierarchy: TypeHierarchy, types: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    return hierarchy.agree(types, others)
+def mention_in_name(sources: FeatureSources) -> np.ndarray:
+    return sources.shared_trigrams[0]
 
 
-def type_fits(lists: CandidateLists) -> np.ndarray:
+def name_in_mention(sources: FeatureSources) -> np.ndarray:
+    return sources.shared_trigrams[1]
+
+
+def qualifiers(sources: FeatureSources) -> np.ndarray:
+    return qualifier_agreement(sources.mentions, sources.names, sources.lists.owner, sources.lists.names.codes)
+
+
+def mention_concept_prior(sources: FeatureSources) -> np.ndarray:
+    counts = sources.pair_counts
+    return np.log((counts.uses + PRIOR_USES) / (counts.strings + PRIOR_MENTIONS)[sources.lists.owner])
+
+
+def concept_count(sources: FeatureSources) -> np.ndarray:
+    return np.log1p(sources.pair_counts.concepts)[sources.lists.cuis.codes]
+
+
+def type_lift(sources: FeatureSources) -> np.ndarray:
+    lists = sources.lists
+    return np.where(lists.types.is_known[lists.owner], sources.pair_counts.type_lifts, np.nan)
+
+
+def type_compatibility(sources: FeatureSources) -> np.ndarray:
     """Whether the types of candidates do not contradict those of their mentions.
 
     Two types agree if one is a kind of the other, because annotation schemes use broader types than the dictionary. A
@@ -69,15 +108,160 @@ def type_fits(lists: CandidateLists) -> np.ndarray:
     Returns:
         (m,) float64: 1, or 0 if no two types agree; NaN if the mention's or the candidate's types are unknown.
     """
-    own, others = lists.types, lists.candidate_types
+    lists = sources.lists
+    mention_types, candidate_types = lists.types, lists.candidate_types
     # Each pair of sets once; the first index of both means not given.
-    width = len(others.sets) + 1
-    codes = (own.codes[lists.owner] + 1) * width + others.codes + 1
-    pairs, place = distinct_numbers(codes, (len(own.sets) + 1) * width)
-    fits = np.full(len(pairs), np.nan)
+    width = len(candidate_types.sets) + 1
+    codes = (mention_types.codes[lists.owner] + 1) * width + candidate_types.codes + 1
+    pairs, pair_of_candidate = distinct_numbers(codes, (len(mention_types.sets) + 1) * width)
+    agrees = np.full(len(pairs), np.nan)
     for number, pair in enumerate(pairs.tolist()):
-        row, other = divmod(pair, width)
-        if row and other and (types := own.sets[row - 1]):
-            kinds = others.sets[other - 1]
-            fits[number] = not kinds or _agree(lists.hierarchy, types, kinds)
-    return fits[place]
+        of_mention, of_candidate = divmod(pair, width)
+        if of_mention and of_candidate and (kinds := mention_types.sets[of_mention - 1]):
+            others = candidate_types.sets[of_candidate - 1]
+            agrees[number] = not others or _agree(lists.hierarchy, kinds, others)
+    return agrees[pair_of_candidate]
+
+
+@lru_cache(maxsize=65_536)
+def _agree(hierarchy: TypeHierarchy, types: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return hierarchy.agree(types, others)
+
+
+OWN_FEATURES = (
+    Feature("exact_name", "1 where the name equals the mention, both normalized", exact_name),
+    Feature("mention_in_name", "share of the mention's character trigrams that are in the name", mention_in_name),
+    Feature("name_in_mention", "share of the name's character trigrams that are in the mention", name_in_mention),
+    Feature(
+        "qualifier_agreement",
+        "0 where qualifiers or numbers of the name contradict the mention's, such as left and right, else 1",
+        qualifiers,
+    ),
+    Feature(
+        "mention_concept_prior",
+        "log of the smoothed share of this concept among the training mentions with this string",
+        mention_concept_prior,
+        inputs=("cui",),
+        counts_training_mentions=True,
+    ),
+    Feature(
+        "concept_count",
+        "log(1 + training mentions of this concept)",
+        concept_count,
+        inputs=("cui",),
+        counts_training_mentions=True,
+    ),
+    Feature(
+        "type_lift",
+        "log of how much more often than others training mentions of this concept have the mention's type",
+        type_lift,
+        inputs=("entity_type", "cui"),
+        counts_training_mentions=True,
+    ),
+    Feature(
+        "type_compatibility",
+        "0 where the dictionary's types of this concept contradict the mention's, else 1",
+        type_compatibility,
+        inputs=("entity_type", "semantic_types"),
+    ),
+)
+for _feature in OWN_FEATURES:
+    register_feature(_feature)
+
+
+def default_features(lists: CandidateLists) -> list[str]:
+    """Features used by default: the cross-encoder, the scores of the lists, and all that is made of lists."""
+    return [CROSS_ENCODER, *lists.scores, *(name for name, feature in FEATURES.items() if feature.column is not None)]
+
+
+def check_features(names: Iterable[str], lists: CandidateLists) -> None:
+    """Refuse features that there are not, and scores that the lists lack.
+
+    Raises:
+        UserError: names the feature.
+    """
+    for name in names:
+        if name not in FEATURES and name not in lists.scores:
+            known = ", ".join(dict.fromkeys((*FEATURES, *lists.scores)))
+            raise UserError(f"features: {name!r} is unknown; choose from {known}")
+        if name in SCORES and name not in lists.scores:
+            raise UserError(
+                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
+                "NAME_score of your own lists is the feature NAME"
+            )
+
+
+def features(
+    lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Columns of candidates, (m,) float64, and of lists, (n,) by the names of `fusion.LIST_FEATURES`.
+
+    NaN if a list lacks the inputs of a feature; scores of retrievers that no candidate has are left out.
+
+    Args:
+        names: which of `FEATURES` to compute, besides all scores of the lists; None: all.
+    """
+    sources = FeatureSources(lists, counts)
+    candidates = dict(lists.scores)
+    for name in FEATURES if names is None else names:
+        column = FEATURES[name].column if name in FEATURES else None
+        if column is not None:
+            candidates[name] = column(sources)
+    strings = sources.pair_counts.strings
+    return candidates, {"string_count": np.log1p(strings), "seen_string": np.minimum(strings, 1).astype(np.float64)}
+
+
+def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
+    sets: list[bytes] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[start : start + TEXTS_AT_ONCE]
+        owner, characters = trigrams(some)
+        hashes = sum(row * factor for row, factor in zip(characters, FACTORS, strict=True))
+        bits = np.zeros((len(some), 1 << TRIGRAM_BITS), bool)
+        bits[owner, hashes >> np.uint64(64 - TRIGRAM_BITS)] = True
+        sets += [row.tobytes() for row in np.packbits(bits, axis=1)]
+    return sets
+
+
+# The set of each text, remembered.
+_remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
+
+
+def shared_trigrams(
+    mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of a mention is in a name, and how much of the name in the mention, by character trigrams.
+
+    The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever
+    their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
+
+    >>> pair = np.array([0])
+    >>> [float(share[0]) for share in shared_trigrams(["heart"], ["heart attack"], pair, pair)]
+    [1.0, 0.45454545454545453]
+
+    Args:
+        mentions: n normalized texts.
+        names: distinct names of candidates, normalized.
+        owner: (m,) mention of each candidate.
+        name_codes: (m,) position of each candidate's name in `names`.
+
+    Returns:
+        two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
+        mention; 0 for a text without any.
+    """
+    of_mentions, of_names = _words(mentions), _words(names)
+    shared = np.empty(len(owner))
+    for start in range(0, len(owner), PAIRS_AT_ONCE):
+        pairs = slice(start, start + PAIRS_AT_ONCE)
+        shared[pairs] = _sizes(of_mentions[owner[pairs]] & of_names[name_codes[pairs]])
+    return shared / _sizes(of_mentions).clip(1)[owner], shared / _sizes(of_names).clip(1)[name_codes]
+
+
+def _words(texts: Sequence[str]) -> np.ndarray:
+    """(n, 32) uint64, the sets of n texts."""
+    return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << TRIGRAM_BITS) // 64)
+
+
+def _sizes(sets: np.ndarray) -> np.ndarray:
+    """(n,) number of bits in each set."""
+    return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)

@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 from ..core.arrays import best_candidates, list_offsets, list_sizes
 from ..core.errors import UserError
 from ..core.progress import progress
+from ..core.sockets import CALIBRATORS, CROSS_ENCODER
 from ..data.parallel import map_in_order
-from .cross_fitting import TYPE_FEATURES, CrossFitting, LeftOut, fit_weights
+from .cross_fitting import CrossFitting, LeftOut, fit_weights, reads_type
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
-from .features import default_features, features
-from .fusion import CANDIDATE_FEATURES
+from .features import check_features, default_features, features
 from .history import NO_CERTIFICATES, CertificateHistory
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .network_logits import Unseen, unseen_inputs
@@ -114,11 +114,12 @@ def fit_with_counts(
             lists.
     """
     names = default_features(lists) if settings.features is None else settings.features
-    names = names or (["cross_encoder"] if settings.calibrator == "listwise" else [])
+    if not names and settings.calibrator != "auto" and not CALIBRATORS[settings.calibrator].fits_logits:
+        names = [CROSS_ENCODER]
+    check_features(names, lists)
     documents = lists.annotations.documents
     folds = document_folds(documents, seed)
-    columns, about, counts = _counted(lists, counts, folds) if names else ({}, {}, counts)
-    _check_features(names, columns)
+    columns, about, counts = _counted(lists, counts, folds, names) if names else ({}, {}, counts)
     certifies = lists.annotations.certifies & history.is_new(documents)
     now_certified = history.after(documents[certifies].tolist())
     rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
@@ -127,13 +128,13 @@ def fit_with_counts(
 
     def given(removed: tuple[str, ...]) -> _Fitting:
         left = [name for name in names if not {*removed} & {*inputs_of([name])}]
-        own = {name: columns[name] for name in left if name != "cross_encoder"}
+        own = {name: columns[name] for name in left if name != CROSS_ENCODER}
         part, unseen = without(lists, removed), unseen_inputs(removed, shown)
         # Without CUIs other candidates count as one concept.
         key = tuple(left), unseen, "cui" in removed
         if key in shared:
             return _Fitting(part, shared[key], hierarchy, seed, removed)
-        lacks = np.isnan(sum((own[name] for name in TYPE_FEATURES if name in own), np.zeros(len(lists.owner))))
+        lacks = np.isnan(sum((own[name] for name in own if reads_type(name)), np.zeros(len(lists.owner))))
         usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
         if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
             usable[:] = True
@@ -190,7 +191,7 @@ def fit_with_counts(
         if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(shown):
             continue
         try:
-            models[removed] = fit(removed, first.calibrator.method)[0]
+            models[removed] = fit(removed, first.calibrator.name)[0]
         except UserError:
             # The remaining inputs say nothing, so mentions with only these are never in the tier high.
             continue
@@ -214,17 +215,17 @@ def fit_with_counts(
 
 
 def _counted(
-    lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray
+    lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray, names: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], StringCounts]:
     """`features` by counts of training mentions and of calibration mentions of other folds, and the counts of all."""
     if not folds.any():
-        return *features(lists, counts), counts
+        return *features(lists, counts, names), counts
     columns: dict[str, np.ndarray] = {}
     about: dict[str, np.ndarray] = {}
     of_folds = [_counts_of(lists, folds == fold) for fold in range(folds.max() + 1)]
     for fold in range(len(of_folds)):
         inside, others = folds == fold, of_folds[:fold] + of_folds[fold + 1 :]
-        found = features(lists.take(inside), reduce(StringCounts.plus, others, counts))
+        found = features(lists.take(inside), reduce(StringCounts.plus, others, counts), names)
         for joined, own, rows in zip((columns, about), found, (inside[lists.owner], inside), strict=True):
             for name, column in own.items():
                 joined.setdefault(name, np.empty(len(rows)))[rows] = column
@@ -243,7 +244,7 @@ def fit_fusion(
     """Fit the weights of some features, without calibrator, thresholds and fallbacks.
 
     Args:
-        names: features of `fusion.CANDIDATE_FEATURES`, or of further retrievers with scores in the lists.
+        names: of features, or of scores in the lists.
         lists: to fit on.
         logits: (m,) of their candidates.
         gold: (n,) position of the right concept in its list, -1 if missing.
@@ -252,24 +253,12 @@ def fit_fusion(
     Raises:
         UserError: a feature is unknown, or the candidate lists lack it.
     """
-    columns, about = features(lists, counts)
-    _check_features(names, columns)
-    columns["cross_encoder"] = logits
+    check_features(names, lists)
+    columns, about = features(lists, counts, names)
+    columns[CROSS_ENCODER] = logits
     ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
     models = [InputModel(fusion=fit_weights(names, columns, about, lists.offsets, gold))]
     return Calibration(models, counts, ranges, lists.index_keys[0])
-
-
-def _check_features(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> None:
-    for name in names:
-        if name not in {*CANDIDATE_FEATURES, *columns}:
-            known = ", ".join(dict.fromkeys((*CANDIDATE_FEATURES, *columns)))
-            raise UserError(f"features: {name!r} is unknown; choose from {known}")
-        if name not in {"cross_encoder", *columns}:
-            raise UserError(
-                f"features: the candidate lists hold no {name} scores; name that retriever in `retrievers`; a score "
-                "NAME_score of your own lists is the feature NAME"
-            )
 
 
 def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
@@ -335,7 +324,7 @@ class _Fitting:
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
-        last, method = self.fusions.folds.max(), model.calibrator.method
+        last, method = self.fusions.folds.max(), model.calibrator.name
         try:
             fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(last + 1 if last else 0)))
         except UserError:

@@ -25,24 +25,12 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.retrievers import SCORES
+from ..core.sockets import FEATURES
 from .choice import choice_log_odds, list_owner, top_candidates
 from .logistic import fit_logistic
 
-__all__ = ["CANDIDATE_FEATURES", "FeatureFusion"]
+__all__ = ["FeatureFusion"]
 
-CANDIDATE_FEATURES = {
-    "cross_encoder": "log-odds of the cross-encoder",
-    **{name: retriever.score_help for name, retriever in SCORES.items()},
-    "exact_name": "1 where the name equals the mention, both normalized",
-    "mention_in_name": "share of the mention's character trigrams that are in the name",
-    "name_in_mention": "share of the name's character trigrams that are in the mention",
-    "qualifier_fit": "0 where qualifiers or numbers of the name contradict the mention's, else 1",
-    "string_share": "log of the smoothed share of this concept among the training mentions with this string",
-    "concept_count": "log(1 + training mentions of this concept)",
-    "type_lift": "log of how much more often than others training mentions of this concept have the mention's type",
-    "type_fit": "0 where the dictionary's types of this concept contradict the mention's, else 1",
-}
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 where this string was seen in training",
@@ -197,10 +185,10 @@ class FeatureFusion:
         """Inverse of `to_dict`.
 
         Args:
-            scores: names of further retrievers whose scores are features.
+            scores: of user-provided lists, which are features too.
 
         Raises:
-            UserError: this version does not know a feature, or a weight is negative or not a number.
+            UserError: there is no such feature, or a weight is negative or not a number.
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
@@ -211,11 +199,13 @@ class FeatureFusion:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
             ) from None
-        unknown = [name for name in weights if name not in {*CANDIDATE_FEATURES, *scores}]
+        known = dict.fromkeys((*FEATURES, *scores))
+        unknown = [name for name in weights if name not in known]
         unknown += [name for name in none_weights if name not in LIST_FEATURES]
         if unknown:
             raise UserError(
-                f"calibrator.json: unknown feature {', '.join(unknown)}; update umls_reranker or calibrate again"
+                f"calibrator.json: unknown feature {', '.join(unknown)}; update umls_reranker, or calibrate again; "
+                f"there are {', '.join(known)}"
             )
         if not (
             all(np.isfinite(value) and value >= 0 for value in [*weights.values(), *seen_weights.values(), bonus])

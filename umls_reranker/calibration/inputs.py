@@ -21,9 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
-from ..core.retrievers import SCORES
+from ..core.sockets import FEATURES
 from ..data.candidate_lists import FIELDS, CandidateLists, encoded_texts
-from .fusion import CANDIDATE_FEATURES
 
 __all__ = [
     "ALL_INPUTS",
@@ -38,12 +37,6 @@ __all__ = [
 
 Lists = TypeVar("Lists", bound=CandidateLists)
 
-INPUTS_OF_FEATURES = {
-    "string_share": ("cui",),
-    "concept_count": ("cui",),
-    "type_lift": ("entity_type", "cui"),
-    "type_fit": ("entity_type", "semantic_types"),
-}
 # Name of the model that reads everything.
 ALL_INPUTS = "all"
 # Share of a score's range by which serving may exceed it on either side.
@@ -51,15 +44,13 @@ MARGIN = 0.1
 
 
 def inputs_of(features: Sequence[str]) -> list[str]:
-    """What features are made of; one that has no entry of its own is the score of a retriever."""
+    """What features are made of; one that nobody declares is a score of user-provided lists."""
     names = [name for feature in features for name in _inputs(feature)]
     return list(dict.fromkeys(names))
 
 
 def _inputs(feature: str) -> tuple[str, ...]:
-    if feature in SCORES:
-        return SCORES[feature].score_inputs()
-    return INPUTS_OF_FEATURES.get(feature, () if feature in CANDIDATE_FEATURES else (f"{feature}_score",))
+    return FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
 
 
 def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
 from .score_maps import Types
 
@@ -31,6 +30,8 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them). Types that the hierarchy does not know count in "default" alone.
     """
+    from ..data.candidate_lists import TypeSets
+
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.
     codes = len(coded.sets) + 1

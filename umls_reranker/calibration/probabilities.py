@@ -21,11 +21,12 @@ import numpy as np
 from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
 from ..core.retrievers import SCORES
+from ..core.sockets import FEATURES
 from ..data.candidate_lists import CandidateLists, TypeSets
-from .calibrators import ListwiseCalibrator
+from .calibrators import IdentityCalibrator
 from .choice import choice_log_odds, top_candidates
 from .features import features
-from .fusion import CANDIDATE_FEATURES, FeatureFusion
+from .fusion import FeatureFusion
 from .history import NO_CERTIFICATES, CertificateHistory
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
 from .logistic import sigmoid
@@ -76,7 +77,7 @@ class InputModel:
         cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
     """
 
-    calibrator: Calibrator = field(default_factory=ListwiseCalibrator)
+    calibrator: Calibrator = field(default_factory=IdentityCalibrator)
     fusion: FeatureFusion | None = None
     thresholds: ThresholdTable = field(default_factory=ThresholdTable.uncertified)
     removed: tuple[str, ...] = ()
@@ -309,7 +310,8 @@ class Calibration:
 
     def read(self, lists: CandidateLists) -> tuple[Columns, Columns]:
         """Features of candidates, (m,), with scores that do not count as NaN, and of lists, (n,)."""
-        columns, about = ({}, {}) if self.models[0].fusion is None else features(lists, self.counts)
+        fusion = self.models[0].fusion
+        columns, about = ({}, {}) if fusion is None else features(lists, self.counts, fusion.weights)
         return columns | self._counting(lists), about
 
     def parts(self, lists: CandidateLists, models: np.ndarray) -> list[Part]:
@@ -417,7 +419,7 @@ def _filled(column: np.ndarray) -> np.ndarray:
 
 def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
     """The ranges in ``calibrator.json`` of the retrieval scores used."""
-    names = [name for name in weighed if name in SCORES or name not in CANDIDATE_FEATURES]
+    names = [name for name in weighed if name in SCORES or name not in FEATURES]
     try:
         ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}
         if not all(np.isfinite(found).all() and found.low <= found.high for found in ranges.values()):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.memory import Memory
 
-__all__ = ["qualifier_fits", "qualifiers_of"]
+__all__ = ["qualifier_agreement", "qualifiers_of"]
 
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """
@@ -104,7 +104,7 @@ def _said(text: str) -> tuple[int, int, int]:
 qualifiers_of: Memory[str, tuple[int, int, int]] = Memory(lambda texts: list(map(_said, texts)), KEPT_TEXTS)
 
 
-def qualifier_fits(
+def qualifier_agreement(
     mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
 ) -> np.ndarray:
     """Whether the qualifiers of names do not contradict those of their mentions.
@@ -113,14 +113,14 @@ def qualifier_fits(
     lacks. What only one of them mentions contradicts nothing.
 
     >>> pair = np.array([0])
-    >>> [float(qualifier_fits(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
+    >>> [float(qualifier_agreement(["high sodium"], [name], pair, pair)[0]) for name in ("Low sodium", "Sodium")]
     [0.0, 1.0]
 
     Args:
         mentions: n texts.
         names: distinct names of candidates.
         owner: (m,) mention of each candidate.
-        name_codes: (m,) place of each candidate's name in `names`.
+        name_codes: (m,) position of each candidate's name in `names`.
 
     Returns:
         (m,) float64: 0 where they contradict each other, else 1.

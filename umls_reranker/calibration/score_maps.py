@@ -8,7 +8,6 @@ numpy.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..core.arrays import list_offsets
 from ..core.errors import UserError
+from ..core.sockets import CALIBRATORS
 from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 
@@ -98,18 +98,18 @@ class Calibrator(ABC):
     """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
 
     Attributes:
-        method: name in recipes and JSON.
-        kinds: every calibrator by its name.
-        fits_lists: whether it can be fitted and applied inside lists.
+        name: in recipes and JSON.
+        help: one line about it.
+        parameter_names: attributes that are stored in JSON, numbers or arrays of them.
+        fits_lists: whether it can be fitted and applied inside lists, on the log-odds of a fusion.
+        fits_logits: whether it can on logits of candidates judged alone.
     """
 
-    method: ClassVar[str]
-    parameter_names: ClassVar[tuple[str, ...]]
+    name: ClassVar[str]
+    help: ClassVar[str]
+    parameter_names: ClassVar[tuple[str, ...]] = ()
     fits_lists: ClassVar[bool] = True
-    kinds: ClassVar[dict[str, type[Calibrator]]] = {}
-
-    def __init_subclass__(cls) -> None:
-        Calibrator.kinds[cls.method] = cls
+    fits_logits: ClassVar[bool] = True
 
     @property
     def reads_types(self) -> bool:
@@ -140,8 +140,8 @@ class Calibrator(ABC):
         """
         if offsets is not None and not self.fits_lists:
             raise UserError(
-                f"calibrator: {self.method} works on the cross-encoder's logits alone; set `features: []`, or choose "
-                f"from {', '.join(name for name, kind in Calibrator.kinds.items() if kind.fits_lists)}"
+                f"calibrator: {self.name} works on the cross-encoder's logits alone; set `features: []`, or choose "
+                f"from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
         self._fit(Sample.checked(scores, labels, offsets, types, hierarchy))
         return self
@@ -165,7 +165,7 @@ class Calibrator(ABC):
         """``{"method": ..., "parameters": {...}}``, JSON numbers only; `from_dict` gives equal outputs back."""
         values = {name: getattr(self, name) for name in self.parameter_names}
         return {
-            "method": self.method,
+            "method": self.name,
             "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in values.items()},
         }
 
@@ -177,31 +177,20 @@ class Calibrator(ABC):
             UserError: the method is unknown, a parameter is missing or not finite, or the map does not increase.
         """
         method = str(state.get("method"))
-        if method not in Calibrator.kinds:
+        if method not in CALIBRATORS:
             raise UserError(
                 f"calibrator.json: this version has no method {method!r}; run the calibrate stage again, or install "
                 "the version of umls_reranker that wrote it"
             )
-        calibrator = Calibrator.kinds[method]()
+        calibrator: Calibrator = CALIBRATORS[method]()
         parameters = state.get("parameters") or {}
         calibrator._restore(parameters if isinstance(parameters, dict) else {})
         if not calibrator._rises():
             raise UserError(
-                f"calibrator.json: the parameters of method '{calibrator.method}' do not make a rising map; run the "
+                f"calibrator.json: the parameters of method '{calibrator.name}' do not make a rising map; run the "
                 "calibrate stage again"
             )
         return calibrator
-
-    @staticmethod
-    def of(method: str) -> Calibrator:
-        """An unfitted calibrator by name; an unknown name raises `UserError` with the nearest one."""
-        if method not in Calibrator.kinds:
-            nearest = difflib.get_close_matches(method, Calibrator.kinds, n=1, cutoff=0.0)[0]
-            raise UserError(
-                f"unknown calibration method '{method}', did you mean '{nearest}'? "
-                f"Choose from {', '.join(Calibrator.kinds)}"
-            )
-        return Calibrator.kinds[method]()
 
     def _restore(self, parameters: dict[str, Any]) -> None:
         for name in self.parameter_names:
@@ -215,7 +204,7 @@ class Calibrator(ABC):
             numbers = np.asarray(np.nan)
         if not np.all(np.isfinite(numbers)):
             raise UserError(
-                f"calibrator.json: parameters.{name} of method '{self.method}' is missing or no finite number; run "
+                f"calibrator.json: parameters.{name} of method '{self.name}' is missing or no finite number; run "
                 "the calibrate stage again"
             )
         return numbers

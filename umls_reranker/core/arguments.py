@@ -9,12 +9,14 @@ help says so.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .retrievers import RETRIEVERS, SCORES
+from .retrievers import RETRIEVERS
+from .sockets import AUTO, CALIBRATORS, FEATURES
 
 __all__ = [
     "CalibrationArguments",
@@ -47,15 +49,20 @@ def recipe_key(
     *,
     least: float = -math.inf,
     most: float = math.inf,
+    rare: bool = False,
+    is_open: bool = False,
 ) -> Any:
     """A field of a section, with its text, choices and heading in ``--help`` (None: the section's heading).
 
     Args:
         choices: the allowed values; in a mapping, each with an object whose attribute `help` explains it.
         least, most: of a number in a recipe or on the command line, which is always finite.
+        is_open: whether there may be other values than `choices`, which the room that reads them checks.
+        rare: whether only ``--help_all`` explains it.
     """
     # Any, as dataclasses.field has it: the value has the type of its annotation.
-    metadata = {"help": help, "choices": choices, "group": group, "range": (least, most)}
+    metadata: dict[str, Any] = {"help": help, "choices": choices, "group": group, "range": (least, most)}
+    metadata |= {"open": is_open, "rare": rare}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -67,7 +74,9 @@ class RunArguments:
 
     run_name: str = recipe_key("run", "name of the run; output goes to OUTPUT_DIR/RUN_NAME")
     output_dir: str = recipe_key("runs", "folder that holds the runs")
-    cache_dir: str = recipe_key(".cache", "folder for files fetched from a URL, and for the hashes of unchanged files")
+    cache_dir: str = recipe_key(
+        ".cache", "folder for files fetched from a URL, and for the hashes of unchanged files", rare=True
+    )
     seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0, most=2**32 - 1)
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
     scoring_dtype: str = recipe_key(
@@ -75,10 +84,12 @@ class RunArguments:
         "number format of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on "
         "older GPUs, else float32",
         DTYPES,
+        rare=True,
     )
     stage_minutes: dict | None = recipe_key(
         None,
         "command -> minutes it took when the recipe was recorded; umls-reranker run estimates the time left from them",
+        rare=True,
     )
     overwrite: bool = recipe_key(False, "run the stage again from the beginning, even if it is up to date")
     dry_run: bool = recipe_key(False, "check the inputs and say what would be made, without making it")
@@ -106,22 +117,27 @@ class ConceptArguments:
         "groups",
     )
     languages: list[str] = recipe_key(["ENG"], "rrf: keep names in these languages (LAT)")
-    sources: list[str] = recipe_key([], "rrf: keep names from these source vocabularies (SAB); empty keeps all")
-    keep_suppressed: bool = recipe_key(False, "rrf: also keep names whose SUPPRESS flag is not N")
-    term_types: list[str] = recipe_key([], "rrf: keep names of these term types (TTY, e.g. PT, SY); empty keeps all")
-    concept_types: list[str] = recipe_key([], "keep concepts of these semantic types (ids); empty keeps all")
+    sources: list[str] = recipe_key(
+        [], "rrf: keep names from these source vocabularies (SAB); empty keeps all", rare=True
+    )
+    term_types: list[str] = recipe_key(
+        [], "rrf: keep names of these term types (TTY, e.g. PT, SY); empty keeps all", rare=True
+    )
+    concept_types: list[str] = recipe_key(
+        [], "keep concepts of these semantic types (ids); empty keeps all", rare=True
+    )
     semantic_groups: list[str] = recipe_key(
         [],
         "rrf: also keep concepts of these semantic groups (e.g. DISO); all concepts are kept if this and "
         "concept_types are empty",
-    )
-    definition_sources: list[str] = recipe_key(
-        [], "rrf: source vocabularies (SAB) to take definitions from, best first; empty: the first in the file"
+        rare=True,
     )
     relations: list[str] = recipe_key(
         ["PAR", "CHD", "RB", "RN", "SY"],
-        "rrf: relations of MRREL to keep, if there is such a file; empty: do not read it",
+        "rrf: relations of MRREL to keep, if there is such a file; a negative has none of them to the gold concept; "
+        "empty: do not read it",
         ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
+        rare=True,
     )
     obo: str | list[str] | None = recipe_key(
         None,
@@ -130,7 +146,7 @@ class ConceptArguments:
     )
     obo_type_roots: list[str] = recipe_key([], "obo: terms whose children serve as semantic types")
     obo_synonym_scopes: list[str] = recipe_key(
-        ["EXACT"], "obo: synonym scopes to keep (EXACT, NARROW, BROAD, RELATED)"
+        ["EXACT"], "obo: synonym scopes to keep (EXACT, NARROW, BROAD, RELATED)", rare=True
     )
 
     @property
@@ -172,18 +188,16 @@ class MentionArguments:
         "corpus, candidate_lists: document ids of the test split; without it, the test split is a part of "
         "dev_documents",
     )
-    map_retired_cuis: bool = recipe_key(
-        True,
-        "corpus: replace an annotated CUI that the dictionary lacks by the CUI it was merged into, according to "
-        "MRCUI.RRF",
-    )
     expected_mentions: int | None = recipe_key(
         None,
         "corpus: number of mentions in the whole corpus; another number means an incomplete download",
         least=1,
     )
     on_error: str = recipe_key(
-        "stop", "malformed lines and annotations: stop ends with file and place; skip counts them", ("stop", "skip")
+        "stop",
+        "malformed lines and annotations: stop ends with file and place; skip counts them",
+        ("stop", "skip"),
+        rare=True,
     )
     train_share: float = recipe_key(
         0.6, "held_out_synonyms: share of the concepts for training; candidate_lists: of the documents"
@@ -195,7 +209,7 @@ class MentionArguments:
         "share of the documents of train_documents that calibrate instead: the certified share grows with calibration "
         "documents, and training needs fewer than a corpus has",
     )
-    context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0)
+    context_chars: int = recipe_key(128, "characters of text kept on each side of a mention", least=0, rare=True)
     expand_abbreviations: bool = recipe_key(
         False, "corpus: replace mentions that are abbreviations by the long form that their document defines"
     )
@@ -212,7 +226,7 @@ class EncoderArguments:
         0, "optimizer steps; 0 uses the encoder without fine-tuning and without context", least=0
     )
     encoder_batch_size: int = recipe_key(
-        192, "queries per step; each is a negative for the concepts of all others", least=1
+        192, "queries per step; each is a negative for the concepts of all others", least=1, rare=True
     )
     encoder_learning_rate: float = recipe_key(1e-4, "AdamW peak learning rate")
     encoder_dropout: float | None = recipe_key(
@@ -222,10 +236,7 @@ class EncoderArguments:
         least=0,
         most=1,
     )
-    encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention", least=0)
-    encoder_save_steps: int = recipe_key(
-        100, "optimizer steps between checkpoints; a killed run resumes from the last one", least=1
-    )
+    encoder_context_tokens: int = recipe_key(16, "tokens of text read on each side of a mention", least=0, rare=True)
 
 
 @dataclass
@@ -233,12 +244,14 @@ class IndexArguments:
     """Index: a bi-encoder over all names, and the candidates it retrieves."""
 
     encoder: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "bi-encoder: Hub id or local folder")
-    encoder_revision: str | None = recipe_key(None, "bi-encoder: revision on the Hub (commit, tag or branch)")
+    encoder_revision: str | None = recipe_key(
+        None, "bi-encoder: revision on the Hub (commit, tag or branch)", rare=True
+    )
     encoder_pooling: str = recipe_key(
         "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
     )
     encoder_max_length: int = recipe_key(32, "tokens read of a name; longer names are cut", least=1)
-    encoder_dtype: str = recipe_key("auto", "number format of the bi-encoder", DTYPES)
+    encoder_dtype: str = recipe_key("auto", "number format of the bi-encoder", DTYPES, rare=True)
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact indexes are "
@@ -248,12 +261,6 @@ class IndexArguments:
         None,
         "FAISS search parameters: nprobe=128 (clusters to search; required for IVF) or efSearch=128 (HNSW)",
     )
-    index_training_sample: int | None = recipe_key(
-        None,
-        "maximum number of names to train clusters or quantizers on; IVF needs 39 per cluster; empty: 64 per "
-        "cluster, at least 262,144",
-        least=1,
-    )
     retrievers: list[str] = recipe_key(["dense"], "what finds the candidates; several are combined", RETRIEVERS)
     candidates_per_mention: int = recipe_key(32, "concepts retrieved per held-out mention", least=1)
 
@@ -262,48 +269,25 @@ class IndexArguments:
 class MiningArguments:
     """Pairs: negatives per positive, and their weights in the loss."""
 
-    semantic_negatives: int = recipe_key(5, "nearest concepts other than the gold one", least=0)
+    nearest_negatives: int = recipe_key(5, "nearest concepts other than the gold one", least=0)
     same_type_negatives: int = recipe_key(2, "random concepts that share the gold concept's semantic type", least=0)
     random_negatives: int = recipe_key(2, "random concepts", least=0)
     cosine_floor: float = recipe_key(
         0.85,
         "cosine that a semantic negative should reach; if there are too few, the nearest ones below it are used "
         "and counted",
+        rare=True,
     )
     neighbors: int = recipe_key(
         64,
         "concepts searched per mention when mining; twice and four times as many if the guards leave too few",
         least=1,
+        rare=True,
     )
-    guard_relations: list[str] = recipe_key(
-        ["PAR", "CHD", "RB", "RN", "SY"],
-        "a negative has none of these relations (MRREL) to the gold concept; empty: related concepts may be negatives",
-        ("SY", "PAR", "CHD", "RB", "RN", "SIB"),
-    )
-    positive_aware_ceiling: float | None = recipe_key(
-        None,
-        "maximum cosine of a semantic negative, as a share of the positive's, e.g. 0.95; empty: no limit, because a "
-        "limit removes homonyms and other concepts that the retriever ranks above the gold concept and serving will "
-        "meet",
-    )
-    mine_per: str = recipe_key(
-        "mention",
-        "string: train only on the first mention of each normalized string and gold concept; the context of the "
-        "others is lost",
-        ("mention", "string"),
-    )
-    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0)
-    hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative", least=0)
-    other_negative_weight: float = recipe_key(1.0, "weight of a same-type or random negative", least=0)
-    typeless_share: float = recipe_key(
-        0.2,
-        "with mention_types: share of the training mentions shown without types, so that the model can handle "
-        "missing types",
-        least=0,
-        most=1,
-    )
+    positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0, rare=True)
+    hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative", least=0, rare=True)
     feedback_weight: float = recipe_key(
-        1.0, "multiplier for these weights, for pairs of corrections (`feedback`)", least=0
+        1.0, "multiplier for these weights, for pairs of corrections (`feedback`)", least=0, rare=True
     )
     max_train_mentions: int | None = recipe_key(
         None,
@@ -317,7 +301,7 @@ class ModelArguments:
     """Model: the cross-encoder's base and the text it reads."""
 
     model: str = recipe_key("cambridgeltl/SapBERT-from-PubMedBERT-fulltext", "base model: Hub id or local folder")
-    model_revision: str | None = recipe_key(None, "base model: revision on the Hub")
+    model_revision: str | None = recipe_key(None, "base model: revision on the Hub", rare=True)
     start_from_encoder: bool = recipe_key(False, "start from the run's own trained encoder instead of the base model")
     max_length: int = recipe_key(
         64, "maximum tokens of a pair, special tokens included; cut pairs are counted", least=1
@@ -340,19 +324,15 @@ class CalibrationArguments:
 
     features: list[str] | None = recipe_key(
         None,
-        f"features of the fusion: cross_encoder; {', '.join(SCORES)} (scores of the retrievers; with "
-        "candidate_lists the names of your own); exact_name; mention_in_name, name_in_mention (shares of common "
-        "character trigrams); qualifier_fit (left does not match right, nor type 1 type 2); string_share, "
-        "concept_count (counts in training mentions); type_lift (training mentions with the "
-        "mention's semantic type); type_fit (the dictionary's types do not contradict the mention's); not given: "
-        "all of these, with the scores in the lists; []: the cross-encoder alone, without fusion",
+        "features of the fusion, where a higher value never lowers a probability; with candidate_lists also NAME of "
+        "each NAME_score; not given: all, with the scores in the lists; []: the cross-encoder alone, without fusion",
+        FEATURES,
+        is_open=True,
     )
     calibrator: str = recipe_key(
         "auto",
-        "platt, temperature, beta, or hierarchical_beta (with a line per semantic type); with features they work "
-        "inside a mention's list, and listwise leaves the fusion unchanged; isotonic works without features only; "
-        "auto chooses by log-loss in cross-validation by document",
-        ("platt", "temperature", "beta", "hierarchical_beta", "listwise", "isotonic", "auto"),
+        "increasing map of log-odds to those of calibrated probabilities, with features inside a mention's list",
+        ChainMap[str, Any]({"auto": AUTO}, CALIBRATORS),
     )
     target_precision: float = recipe_key(
         0.95, "certified precision of the high-confidence tier", least=0.01, most=0.999
@@ -362,6 +342,7 @@ class CalibrationArguments:
         False,
         "have the cross-encoder score all candidates; else only those that can win, if on held-out documents this "
         "changes nothing but 0.5 % of the first candidates, 0.2 points of acc@1 and of the certified share",
+        rare=True,
     )
     calibration_feedback: str | None = recipe_key(
         None,
@@ -374,8 +355,7 @@ class CalibrationArguments:
 class EvaluationArguments:
     """Evaluation: the report on the test split, and the targets it is checked against."""
 
-    bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals", least=1)
-    example_mentions: int = recipe_key(5, "mentions shown with their reranked candidates at the end of a run", least=1)
+    bootstrap_resamples: int = recipe_key(1000, "resamples of documents for the 95 % intervals", least=1, rare=True)
     targets: list[str] = recipe_key(
         [], 'figures that umls-reranker validate checks, e.g. "acc@1 >= 0.75"; a missed target fails the run'
     )
@@ -397,7 +377,6 @@ class PublishArguments:
     private: bool = recipe_key(
         True, "make a new repo private (the Hub's default is public), and refuse an existing public one"
     )
-    commit_message: str | None = recipe_key(None, "message of the commit")
     force_worse: bool = recipe_key(
         False, "publish a version even if it is worse than the one in the repo, or not shown to be as good (`margin`)"
     )
@@ -424,25 +403,19 @@ class ServingArguments:
         tuple(BACKENDS),
     )
     token_budget: int | None = recipe_key(
-        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU", least=1
+        None, "tokens per forward pass, padding included; empty: 1024 on a CPU, 65536 on a GPU", least=1, rare=True
     )
-    batch_deadline_ms: float = recipe_key(2.0, "milliseconds a mention waits for others to share its batch", least=0)
-    batch_mentions: int = recipe_key(64, "maximum mentions per batch", least=1)
+    batch_mentions: int = recipe_key(64, "maximum mentions per batch", least=1, rare=True)
     host: str = recipe_key("127.0.0.1", "address to listen on")
     port: int = recipe_key(8080, "port to listen on; 0 chooses a free one", least=0, most=65_535)
     max_queue: int = recipe_key(
-        512, "maximum mentions waiting or being ranked; further requests get status 429", least=1
+        512, "maximum mentions waiting or being ranked; further requests get status 429", least=1, rare=True
     )
-    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention", least=1)
-    max_request_mentions: int = recipe_key(64, "maximum mentions per request", least=1)
-    max_body_bytes: int = recipe_key(2_000_000, "maximum bytes per request", least=1)
-    read_seconds: float = recipe_key(
-        30.0, "seconds for the headers of a request to arrive, and again for its body", least=0.1
-    )
+    max_candidates: int = recipe_key(256, "maximum candidates (texts) per mention", least=1, rare=True)
+    max_request_mentions: int = recipe_key(64, "maximum mentions per request", least=1, rare=True)
     auto_truncate: bool = recipe_key(
-        True, "/rerank: cut texts that are too long if the request does not say; false refuses them"
+        True, "/rerank: cut texts that are too long if the request does not say; false refuses them", rare=True
     )
-    stop_seconds: int = recipe_key(30, "seconds to finish requests in progress when the service is stopped", least=0)
 
 
 @dataclass

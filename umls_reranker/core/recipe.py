@@ -14,8 +14,8 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, NoneType
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -34,15 +34,14 @@ from .arguments import (
     ServingArguments,
 )
 from .errors import UserError
-from .lines import is_finite, shown
 from .script import CommandParser
 from .shipped import find_recipe, is_recipe, shipped_recipes
-from .trainer_fields import RESERVED, TrainingStageArguments
+from .sockets import FEATURES
+from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
-__all__ = ["SECTIONS", "Recipe", "load_recipe", "parse_recipe", "portable_locator"]
+__all__ = ["KEYS", "SECTIONS", "Recipe", "add_keys", "keys_of", "load_recipe", "parse_recipe", "portable_locator"]
 
-# Of whole numbers: NumPy, tokenizers and sockets fail on larger ones, and no key needs them.
-LARGEST = 2**32 - 1
+TRAINER_DOCS = "https://huggingface.co/docs/transformers/main_classes/trainer"
 
 
 @dataclass
@@ -65,16 +64,23 @@ class Recipe:
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Recipe:
-        """Build the sections from flat, typed values; missing keys get their defaults."""
-        sections = []
-        for section in SECTIONS:
-            names = {field.name for field in fields(section)}
-            sections.append(section(**{name: value for name, value in values.items() if name in names}))
-        return cls(*sections)
+        """Build the sections from flat, typed values; missing keys get their defaults.
+
+        What is no key is a field of `transformers.TrainingArguments`.
+        """
+        sections = [section(**{key: values[key] for key in keys_of(section) if key in values}) for section in SECTIONS]
+        recipe = cls(*sections)
+        recipe.training.others = {name: value for name, value in values.items() if name not in KEYS}
+        return recipe
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form, as a YAML file would hold it."""
-        return {name: value for section in asdict(self).values() for name, value in section.items()}
+        return {name: value for section in self._by_section() for name, value in section.items()}
+
+    def _by_section(self) -> list[dict[str, Any]]:
+        sections = asdict(self)
+        sections["training"] |= sections["training"].pop("others")
+        return list(sections.values())
 
     def portable(self) -> Recipe:
         """The recipe without details of this machine: only the last part of each path, no passwords in URLs."""
@@ -89,14 +95,27 @@ class Recipe:
     def to_yaml(self) -> str:
         """The flat form as YAML, sections in order with their headings."""
         parts = []
-        for section, values in zip(SECTIONS, asdict(self).values(), strict=True):
+        for section, values in zip(SECTIONS, self._by_section(), strict=True):
             parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return "\n".join(parts)
 
 
-# Class -> field -> type; found out once, since it takes milliseconds.
-_types_of = functools.cache(typing.get_type_hints)
-SECTIONS = tuple(_types_of(Recipe).values())
+class Key(NamedTuple):
+    """A recipe key: its field, which holds help, choices and range, and its type."""
+
+    field: Field
+    kind: Any
+
+
+@functools.cache
+def keys_of(section: type) -> dict[str, Key]:
+    """Name -> key, of a section or of a script's own options."""
+    kinds = typing.get_type_hints(section)
+    return {entry.name: Key(entry, kinds[entry.name]) for entry in fields(section) if "help" in entry.metadata}
+
+
+SECTIONS: tuple[type, ...] = tuple(typing.get_type_hints(Recipe).values())
+KEYS = {name: key for section in SECTIONS for name, key in keys_of(section).items()}
 
 
 def portable_locator(locator: str) -> str:
@@ -130,20 +149,24 @@ def parse_recipe(
         `Recipe`, or ``(Recipe, extra instance)`` when `extra` is given.
 
     Raises:
-        UserError: the recipe cannot be read, has an unknown key, or a value of the wrong type.
+        UserError: the recipe cannot be read, has an unknown key, a value of the wrong type, or a feature that neither
+            there is nor candidate lists can bring.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser(description, sections, extra, notes)
-    given, unknown = parser.parse_known_args(argv)
+    parser = make_parser(description, sections, extra, notes, everything="--help_all" in argv)
+    _add_trainer_fields(parser, argv)
+    arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
-    values = _read(given.recipe, or_model)
-    overrides = {name: value for name, value in vars(given).items() if name != "recipe"}
-    extra_names = {field.name for field in fields(extra)} if extra else set()
-    recipe = Recipe.from_values(values | {k: v for k, v in overrides.items() if k not in extra_names})
-    if extra is None:
-        return recipe
-    return recipe, extra(**{name: value for name, value in overrides.items() if name in extra_names})
+    overrides = vars(arguments)
+    values = _read(overrides.pop("recipe"), or_model)
+    options = {name: overrides.pop(name) for name in keys_of(extra) if name in overrides} if extra else {}
+    recipe = Recipe.from_values(values | overrides)
+    new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
+    # Scores of user-provided lists are features too, whatever they are called.
+    if new_features and not recipe.mentions.candidate_lists:
+        raise UserError(f"features: {new_features[0]!r} is unknown; choose from {', '.join(FEATURES)}")
+    return (recipe, extra(**options)) if extra else recipe
 
 
 def load_recipe(path: str | Path, or_model: bool = False) -> Recipe:
@@ -172,10 +195,11 @@ class _OneOrList(argparse.Action):
 
 def _not_known(word: str, known: Iterable[str], kind: str) -> str:
     """Why a key or argument is unknown, and which one was probably meant."""
+    dashes = "--" if word.startswith("--") else ""
     name = word.removeprefix("--").split("=")[0]
     if name in RESERVED:
         return f"{name} cannot be set: {RESERVED[name]}"
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, [*known, *(dashes + name for name in trainer_fields())], n=1, cutoff=0.5)
     return f"unknown {kind} {word!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
@@ -184,50 +208,78 @@ def make_parser(
     sections: Sequence[type],
     extra: type | None = None,
     notes: Mapping[str, str] = MappingProxyType({}),
+    everything: bool = True,
 ) -> CommandParser:
-    """The argument parser of a script: a recipe, and every recipe key as an option; the arguments are those of
-    `parse_recipe`.
+    """The argument parser of a script: a recipe, and every recipe key as an option.
+
+    Args:
+        description, sections, extra, notes: of `parse_recipe`.
+        everything: whether the help explains the rare keys of the sections too.
     """
     parser = CommandParser(
         description,
         usage="%(prog)s RECIPE [--KEY VALUE ...]",
         argument_default=argparse.SUPPRESS,
-        epilog="Every key of the recipe can be set as --key value, and an optional one be left empty by --key null; "
-        "the command line wins over the recipe.",
+        epilog="--help_all also explains keys that few runs change. Every key of the recipe can be set as --key\n"
+        "value, and an optional one be left empty by --key null; the command line wins over the recipe.",
     )
     parser.add_argument("recipe", help="file or folder of the recipe, or the name of one in the package")
     for section in ((extra,) if extra else ()) + SECTIONS:
-        shown = section is extra or section in sections
+        is_explained = section is extra or section in sections
         groups: dict[str, Any] = {}
-        types_of = _types_of(section)
-        for field in fields(section):
-            title = field.metadata.get("group") or section.__doc__.rstrip(".")
-            if shown and title not in groups:
-                groups[title] = parser.add_argument_group(title)
-            _add_option(groups.get(title, parser), field, types_of[field.name], shown, notes.get(field.name, ""))
+        for name, key in keys_of(section).items():
+            if not is_explained or (key.field.metadata.get("rare") and not everything):
+                _add_option(parser, key, argparse.SUPPRESS)
+                continue
+            title = key.field.metadata.get("group") or (section.__doc__ or "").rstrip(".")
+            if title not in groups:
+                more = f"All others are accepted, too: {TRAINER_DOCS}" if title == TRAINER else None
+                groups[title] = parser.add_argument_group(title, more)
+            _add_option(groups[title], key, _help_of(key, notes.get(name, "")))
     return parser
 
 
-def _add_option(group: Any, field: Field, kind: Any, shown: bool, more: str) -> None:
-    plain, forms = _plain_type(kind)
+def add_keys(parser: argparse.ArgumentParser, section: type, names: Iterable[str]) -> None:
+    """Add options with the types, ranges, defaults and help of recipe keys to a parser of something else."""
+    for name in names:
+        key = keys_of(section)[name]
+        _add_option(parser, key, _help_of(key), default=key.field.default)
+
+
+def _add_trainer_fields(parser: CommandParser, argv: Sequence[str]) -> None:
+    """Add an option for each field of `transformers.TrainingArguments` that is no key and is given."""
+    names = {word.removeprefix("--").split("=")[0] for word in argv if word.startswith("--")}
+    for name in sorted(names - {option.removeprefix("--") for option in parser._option_string_actions} - {*RESERVED}):
+        if name in trainer_fields():
+            _add_option(parser, Key(*trainer_fields()[name]), argparse.SUPPRESS)
+
+
+def _add_option(group: Any, key: Key, help_text: str, **options: Any) -> None:
+    field, (plain, forms) = key.field, _plain_type(key.kind)
     is_list = list in forms
-    default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
-    help_text = argparse.SUPPRESS
-    if shown:
-        choices = field.metadata.get("choices")
-        note = "" if default in (None, "") else f" (default: {default})"
-        meanings = [f"{name}: {choice.help}" for name, choice in choices.items()] if isinstance(choices, dict) else []
-        text = "; ".join([field.metadata["help"] + (f": {more}" if more else ""), *meanings])
-        help_text = (text + (f" [{', '.join(choices)}]" if choices else "") + note).replace("%", "%%")
     group.add_argument(
         f"--{field.name}",
-        type=lambda text: None if text in ("", "null") and type(None) in forms else _convert(text, plain, field),
+        type=lambda text: None if text in ("", "null") and NoneType in forms else _convert(text, plain, field),
         nargs="*" if is_list else ("?" if plain is bool else None),
         action=_OneOrList if is_list else "store",
         const=True if plain is bool or (is_list and plain in forms) else None,
         metavar="JSON" if plain is dict else plain.__name__.upper(),
         help=help_text,
+        **options,
     )
+
+
+def _help_of(key: Key, note: str = "") -> str:
+    field, choices = key.field, key.field.metadata.get("choices")
+    default: Any = field.default if field.default_factory is MISSING else " ".join(field.default_factory())
+    text = field.metadata["help"] + (f": {note}" if note else "")
+    if isinstance(choices, Mapping):
+        text = "; ".join([text, *(f"{name}: {choice.help}" for name, choice in choices.items())])
+    if choices:
+        text += f" [{', '.join(choices)}]"
+    if default not in (None, ""):
+        text += f" (default: {default})"
+    return text.replace("%", "%%")
 
 
 def _plain_type(kind: Any) -> tuple[type, set[type]]:
@@ -235,11 +287,10 @@ def _plain_type(kind: Any) -> tuple[type, set[type]]:
 
     ``list[str]`` -> (str, {list}); ``int | None`` -> (int, {int, NoneType}).
     """
-    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    forms = {typing.get_origin(part) or part for part in parts}
-    lists = [part for part in parts if typing.get_origin(part) is list]
-    plain = typing.get_args(lists[0])[0] if lists else next(part for part in parts if part is not type(None))
-    return plain, forms
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    forms = {typing.get_origin(one) or one for one in kinds}
+    # Lists and enumerations hold text.
+    return next((plain for plain in (dict, str, bool, int, float) if plain in forms), str), forms
 
 
 def _convert(text: Any, plain: type, field: Field) -> Any:
@@ -249,8 +300,6 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         raise argparse.ArgumentTypeError("has no value; give one, or leave the key out")
     if plain is dict:
         return _options(text)
-    if plain is str:
-        _require_characters(str(text))
     if plain is bool:
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if str(text).lower() not in words:
@@ -260,28 +309,15 @@ def _convert(text: Any, plain: type, field: Field) -> Any:
         value = plain(str(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of type {plain.__name__}") from None
-    if choices and value not in choices:
+    if choices and not field.metadata.get("open") and value not in choices:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
     if plain in (int, float):
         _require_range(value, *field.metadata.get("range", (-math.inf, math.inf)))
     return value
 
 
-def _require_characters(text: str) -> None:
-    """Refuse what an escape in YAML can make, and no path can hold."""
-    try:
-        # Bytes of a path on the command line that are not UTF-8 arrive as such escapes.
-        text.encode(errors="surrogateescape")
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{shown(text)} holds half of a surrogate pair; remove it") from None
-    if "\0" in text:
-        raise argparse.ArgumentTypeError(f"{shown(text)} holds a NUL, which no path or name can; remove it")
-
-
 def _require_range(value: float, least: float, most: float) -> None:
-    if least <= value <= most and is_finite(value):
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise argparse.ArgumentTypeError(f"{value} is out of range; give a number that is at most {LARGEST:,}")
+    if least <= value <= most and abs(value) < math.inf:
         return
     span = (
         f"from {least:,} to {most:,}" if most < math.inf else f"{least:,} or more" if least > -math.inf else "finite"
@@ -343,22 +379,21 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"recipe {path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path} must be lines of `key: value`")
-    known = {field.name: (field, _types_of(section)[field.name]) for section in SECTIONS for field in fields(section)}
     values = {}
-    for key, raw in content.items():
-        if key not in known:
-            raise UserError(f"{path}: {_not_known(str(key), known, 'key')}")
-        values[key] = _typed(raw, *known[key], path)
+    for name, raw in content.items():
+        if name not in KEYS and (name in RESERVED or name not in trainer_fields()):
+            raise UserError(f"{path}: {_not_known(str(name), KEYS, 'key')}")
+        values[name] = _typed(raw, KEYS[name] if name in KEYS else Key(*trainer_fields()[name]), path)
     return values
 
 
-def _typed(raw: Any, field: Field, kind: Any, path: Path) -> Any:
-    plain, forms = _plain_type(kind)
+def _typed(raw: Any, key: Key, path: Path) -> Any:
+    field, (plain, forms) = key.field, _plain_type(key.kind)
     texts = raw if isinstance(raw, list) else [raw]
     form = list if isinstance(raw, list) else plain
     if isinstance(raw, dict) and plain is dict:
         return _options(raw)
-    if raw in ("", "null", "~") and type(None) in forms:
+    if raw in ("", "null", "~") and NoneType in forms:
         return None
     if (form not in forms and raw != "") or not all(isinstance(text, str) for text in texts):
         raise UserError(f"{path}: {field.name} must be {'a list, e.g. [a, b]' if list in forms else 'a single value'}")

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from .sockets import Feature, register_feature
+
 __all__ = ["RETRIEVERS", "SCORES", "RetrieverDeclaration", "chosen_retrievers", "index_folders", "register"]
 
 # What an index can be built from.
@@ -68,9 +70,10 @@ def register(retriever: type[RetrieverDeclaration]) -> None:
                 raise ValueError(f"the retriever {former.name} has the {key} {value!r} already")
     if unknown := {*retriever.inputs} - {*INPUTS}:
         raise ValueError(f"{retriever.name}: unknown inputs {sorted(unknown)}; choose from {', '.join(INPUTS)}")
-    RETRIEVERS[retriever.name] = retriever
     if retriever.score_name is not None:
+        register_feature(Feature(retriever.score_name, retriever.score_help, inputs=retriever.score_inputs()))
         SCORES[retriever.score_name] = retriever
+    RETRIEVERS[retriever.name] = retriever
 
 
 def chosen_retrievers(names: Iterable[str]) -> list[type[RetrieverDeclaration]]:

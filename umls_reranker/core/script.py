@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,10 +34,12 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(
             prog=f"umls-reranker {Path(sys.argv[0]).stem}",
             description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
             allow_abbrev=False,
             **options,
         )
+        if self.add_help:
+            self.add_argument("--help_all", action="help", help=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")

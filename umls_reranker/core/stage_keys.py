@@ -56,7 +56,7 @@ CONCEPT_PATHS = ("umls_dir", "semantic_network_dir", "obo")
 MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents", "test_documents", "feedback")
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 # What the searches of a killed mining depend on; numbers and weights of negatives are used later.
-SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "mine_per", "max_train_mentions", "seed")
+SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "max_train_mentions", "seed")
 CHECKPOINT_KEYS = (
     # the model, and what it reads
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
@@ -64,9 +64,7 @@ CHECKPOINT_KEYS = (
     # loss and data
     *("loss", "seed", "global_batch_size"),
     # schedule and optimizer
-    *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
-    *("optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
-    *("max_grad_norm", "neftune_noise_alpha"),
+    *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     # precision
     *("bf16", "fp16", "tf32"),
     # how checkpoints are compared
@@ -74,10 +72,12 @@ CHECKPOINT_KEYS = (
     # what training changes
     *("frozen_layers", "dropout", "head_learning_rate"),
 )
-# Keys of later versions count where they are set, so that what was made before them stays up to date.
-LATER_KEYS = ("frozen_layers", "dropout", "head_learning_rate", "encoder_dropout")
-# Keys of earlier versions count as all recipes had them, for the same reason.
-FORMER_CHECKPOINT_KEYS = {"listwise_weight": 0.5}
+# Beginnings of fields of `transformers.TrainingArguments` that say how a result is computed or logged; of those that
+# are no keys, all others decide it.
+NOT_DECIDING = (
+    *("dataloader_", "ddp_", "eval_accumulation", "per_device_eval", "full_determinism", "gradient_checkpointing_"),
+    *("torch_", "debug", "disable_tqdm", "include_num_input", "log", "project", "skip_memory", "trackio_"),
+)
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
 
@@ -102,17 +102,12 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
     _require_encoder(recipe)
     of_mentions = {name for name in files if name.split()[0] in MENTION_FILES}
     settings = _without(asdict(recipe.concepts), CONCEPT_PATHS)
-    # Version 2: names are hashed by XXH3.
-    settings |= {"on_error": recipe.mentions.on_error, "schema_version": 2}
+    settings |= {"on_error": recipe.mentions.on_error}
     if recipe.mentions.mention_source == "held_out_synonyms":
         # Held-out synonyms leave the dictionary.
         settings["held_out_synonyms"] = {"seed": recipe.run.seed}
     concepts = run.stage("concepts", settings, _without(files, of_mentions))
     settings = _without(asdict(recipe.mentions), MENTION_PATHS) | {"seed": recipe.run.seed}
-    # What was made of a corpus when it could only be PubTator stays up to date.
-    settings["mention_source"] = {"corpus": "pubtator"}.get(
-        recipe.mentions.mention_source, recipe.mentions.mention_source
-    )
     inputs = {name: files[name] for name in sorted(of_mentions)} | {"concepts": concepts.key}
     mentions = run.stage("mentions", settings, inputs)
     if recipe.mentions.candidate_lists:
@@ -123,7 +118,7 @@ def prepared_stages(recipe: Recipe, run: RunFolder, files: Mapping[str, str]) ->
 def encoder_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``encoder``, if the recipe trains one."""
     _require_retrieval(recipe)
-    settings = _counting(_without(asdict(recipe.encoder), ("encoder_save_steps",))) | _encoder_settings(recipe)
+    settings = asdict(recipe.encoder) | _encoder_settings(recipe)
     settings |= {"seed": recipe.run.seed}
     inputs = _made(run, "concepts", "mentions")
     return run.stage(
@@ -183,7 +178,8 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
-    content = _counting({key: values[key] for key in CHECKPOINT_KEYS}) | FORMER_CHECKPOINT_KEYS
+    content = {key: values[key] for key in CHECKPOINT_KEYS}
+    content |= {name: value for name, value in recipe.training.others.items() if not name.startswith(NOT_DECIDING)}
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     _require_encoder(recipe)
@@ -267,11 +263,6 @@ def _model(model: str, recipe: Recipe) -> str:
 def _made(run: RunFolder, *stages: str) -> dict[str, str]:
     """Stage -> key of its finished output."""
     return {stage: run.key_of(stage, COMMANDS.get(stage, "build_index")) for stage in stages}
-
-
-def _counting(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the later keys that are not set."""
-    return {name: value for name, value in settings.items() if value is not None or name not in LATER_KEYS}
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
         locators = _each_locator(_required(concepts.obo, "obo"))
         files["obo"] = tuple(fetch(one, cache, CONTENT_CHECKS["obo"]) for one in locators)
     elif concepts.names_dictionary or not lists:
-        used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus and mentions.map_retired_cuis}
+        used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus}
         files |= release_files(
             Path(_required(concepts.umls_dir, "umls_dir")),
             Path(concepts.semantic_network_dir) if concepts.semantic_network_dir else None,

@@ -137,16 +137,15 @@ class Relations(NamedTuple):
 
 @reading
 def read_relations(
-    path: Path | Sequence[Path], *, kinds: Sequence[str], keep_suppressed: bool = False, on_error: str = "stop"
+    path: Path | Sequence[Path], *, kinds: Sequence[str], on_error: str = "stop"
 ) -> Generator[Relations, None, dict[str, Any]]:
     """Stream MRREL's relations of the wanted kinds; memory holds a few blocks of the file.
 
-    Relations of all sources are used, also of sources whose names are not kept.
+    Relations of all sources are used, also of sources whose names are not kept; suppressed ones are left out.
 
     Args:
         path: ``MRREL.RRF``, plain or gzip, or its parts in order.
         kinds: REL values kept, of `RELATION_KINDS`.
-        keep_suppressed: keep relations whose SUPPRESS is not N.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
     Returns:
@@ -159,9 +158,8 @@ def read_relations(
 
     def convert(block: pa.RecordBatch) -> tuple[int, int, int, Relations]:
         codes = places_in(block["REL"], RELATION_KINDS)
-        kept = of_kind = is_wanted[codes]
-        if not keep_suppressed:
-            kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
+        of_kind = is_wanted[codes]
+        kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
         first, second = (cui_numbers(block[name].filter(pa.array(kept))) for name in ("CUI1", "CUI2"))
         return len(block), int(of_kind.sum()), len(first), Relations(first, codes[kept], second)
 
@@ -173,7 +171,7 @@ def read_relations(
         sizes += counts
         yield relations
     lines, of_kind, kept = sizes.tolist()
-    dropped = {"relations": lines - of_kind, "keep_suppressed": of_kind - kept}
+    dropped = {"relations": lines - of_kind, "suppressed": of_kind - kept}
     return {"lines": lines, "dropped": dropped} | skipped_lines(faults)
 
 

@@ -39,10 +39,8 @@ def read_rrf_concepts(
     languages: Sequence[str] = ("ENG",),
     sources: Sequence[str] = (),
     term_types: Sequence[str] = (),
-    keep_suppressed: bool = False,
     semantic_types: Sequence[str] = (),
     semantic_groups: Sequence[str] = (),
-    definition_sources: Sequence[str] = (),
     hierarchy: TypeHierarchy | None = None,
     on_error: str = "stop",
 ) -> tuple[ConceptColumns, dict[str, Any]]:
@@ -50,8 +48,8 @@ def read_rrf_concepts(
 
     The preferred name is the release's own choice: by language (in the order of `languages`), term status TS (P, S,
     then the suppressible p, s), string type STT (PF first), ISPREF (Y first), then order of file. Equal names of a
-    concept are given once. The definition is the first one that passes `sources` and `keep_suppressed`, by
-    `definition_sources` and then by order of file.
+    concept are given once. Suppressed names and definitions are left out. The definition is the first one that passes
+    `sources`.
 
     Each file is read once, by one thread per core. Memory holds the names that pass the filters, as Arrow columns.
     benchmarks/concept_table.py measures time and memory.
@@ -61,10 +59,8 @@ def read_rrf_concepts(
         languages: LAT values kept; empty keeps all.
         sources: SAB values kept; empty keeps all.
         term_types: TTY values kept, of names; empty keeps all.
-        keep_suppressed: keep names and definitions whose SUPPRESS is not N.
         semantic_types: keep concepts that have one of these TUIs, or a type of `semantic_groups`; both empty keep all.
         semantic_groups: groups of `hierarchy`, e.g. ``DISO``, ``group:DISO`` or ``Disorders``.
-        definition_sources: SAB values whose definitions are preferred, best first; empty goes by order of file.
         hierarchy: needed for `semantic_groups`.
         on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it.
 
@@ -81,7 +77,7 @@ def read_rrf_concepts(
     wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
     conso, sty, mrdef = files["MRCONSO"], files["MRSTY"], files.get("MRDEF")
     of_source = Filter("sources", "SAB", sources)
-    unsuppressed = Filter("keep_suppressed", "SUPPRESS", () if keep_suppressed else ("N",))
+    unsuppressed = Filter("suppressed", "SUPPRESS", ("N",))
     in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
     filters = Filters([in_language, of_source, of_term_type, unsuppressed])
     faults = [Faults(paths, on_error) for paths in (conso, sty, mrdef) if paths]
@@ -90,7 +86,7 @@ def read_rrf_concepts(
     definitions, strange_definitions = Lists.empty(len(cuis)), 0
     if mrdef:
         in_use = Filters([of_source, unsuppressed])
-        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, definition_sources, faults[2])
+        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, faults[2])
     concepts = ConceptColumns(cuis, names, types, definitions)
     if wanted:
         concepts = concepts.kept(types.any_of(wanted))
@@ -115,7 +111,7 @@ class Filter(NamedTuple):
     """Keeps the lines whose `column` has one of `values`.
 
     Attributes:
-        key: recipe key that sets it.
+        key: recipe key that sets it, or ``suppressed``.
         column: e.g. LAT.
         values: empty keeps all.
     """
@@ -185,10 +181,8 @@ class Filters:
         """The error that names the filter that dropped the last lines."""
         place = max(place for place, count in enumerate(self._dropped) if count)
         key, column, values = self.active[place]
-        if key == "keep_suppressed":
-            return UserError(
-                f"{file}: all names that pass the other filters are suppressed; set keep_suppressed: true"
-            )
+        if key == "suppressed":
+            return UserError(f"{file}: all names that pass the other filters are suppressed (SUPPRESS is not N)")
         seen = few(self._found[place])
         return UserError(f"{file}: no name passes `{key}: [{', '.join(values)}]`; of {column}, the file has {seen}")
 
@@ -301,30 +295,27 @@ def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tupl
     return Lists.grouped(pa.array(code_of, pa.string()), code[order], row[order], len(cuis)), strange
 
 
-def _read_definitions(
-    paths: Sequence[Path], cuis: np.ndarray, filters: Filters, preferred: Sequence[str], faults: Faults
-) -> tuple[Lists, int]:
-    """The first definition of each concept by source, and the number of lines of other concepts."""
+def _read_definitions(paths: Sequence[Path], cuis: np.ndarray, filters: Filters, faults: Faults) -> tuple[Lists, int]:
+    """The first definition of each concept, and the number of lines of other concepts."""
 
-    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, pa.Array, int]:
+    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, pa.Array, int]:
         strange = int((rows_of(cuis, cui_numbers(block["CUI"])) < 0).sum())
         kept = filters.match(block).kept
         concepts = rows_of(cuis, cui_numbers(kept["CUI"]))
         known = pa.array(concepts >= 0)
         kept = kept.filter(known)
-        return concepts[concepts >= 0], places_in(kept["SAB"], preferred), kept["DEF"], strange
+        return concepts[concepts >= 0], kept["DEF"], strange
 
-    rows, ranks, texts = [np.empty(0, np.int32)], [np.empty(0, np.int64)], [pa.array([], pa.large_string())]
+    rows, texts = [np.empty(0, np.int32)], [pa.array([], pa.large_string())]
     strange = 0
-    for block_rows, block_ranks, block_texts, count in read_columns(
+    for block_rows, block_texts, count in read_columns(
         paths, MRDEF, ("CUI", "SAB", "DEF", "SUPPRESS"), ("CUI", "DEF"), faults, longest=CUI_LENGTH, convert=convert
     ):
         rows.append(block_rows)
-        ranks.append(block_ranks)
         texts.append(block_texts)
         strange += count
     row = np.concatenate(rows)
-    order = ordered(row, np.concatenate(ranks))
+    order = np.argsort(row, kind="stable")
     order = order[first_of_each(row[order])]
     return Lists.grouped(pa.concat_arrays(texts), order, row[order], len(cuis)), strange
 

@@ -84,22 +84,15 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
         languages=concepts.languages,
         sources=concepts.sources,
         term_types=concepts.term_types,
-        keep_suppressed=concepts.keep_suppressed,
         semantic_types=concepts.concept_types,
         semantic_groups=concepts.semantic_groups,
-        definition_sources=concepts.definition_sources,
         hierarchy=hierarchy,
         on_error=on_error,
     )
     report["release"] = read_release(files, languages=concepts.languages, sources=concepts.sources, on_error=on_error)
     relations: Iterable[Relations] = ()
     if "MRREL" in files:
-        relations = read_relations(
-            files["MRREL"],
-            kinds=concepts.relations,
-            keep_suppressed=concepts.keep_suppressed,
-            on_error=on_error,
-        )
+        relations = read_relations(files["MRREL"], kinds=concepts.relations, on_error=on_error)
     return ConceptSource(rows, hierarchy, relations, report)
 
 

@@ -95,7 +95,7 @@ PARTS = {
 }
 
 NEEDED_TO_LOAD = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATOR, THRESHOLDS, RECIPE)
-SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 6, THRESHOLDS: 4}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:

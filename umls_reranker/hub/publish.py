@@ -32,7 +32,6 @@ def publish(
     *,
     private: bool = True,
     token: str | None = None,
-    message: str | None = None,
     card: str | None = None,
     margin: float = USUAL_MARGIN,
     force_worse: bool = False,
@@ -49,7 +48,6 @@ def publish(
         tag: name of the version; an existing tag or branch of that name is never changed.
         private: make a new repo private, and refuse to publish to an existing one that is public.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
-        message: message of the commit.
         card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
         margin: by how much it may be worse than the version in the repo (`compare`).
         force_worse: publish even if it is worse than that, or not shown to be as good (`_refuse_worse`).
@@ -98,7 +96,7 @@ def publish(
     stale = [name for name in present if name in PARTS and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
-    message = message or f"Publish {tag}"
+    message = f"Publish {tag}"
     unfinished = "; this version has no tag, and earlier versions are as they were"
     with hub_calls(repo_id, token, publishing=True, outcome=unfinished):
         # Not upload_folder: with hf_xet it may split an upload into several commits.

@@ -80,28 +80,25 @@ def recommended_nprobe(clusters: int) -> int:
     return min(clusters, 4 * math.isqrt(clusters))
 
 
-def training_size(index: faiss.Index, names: int, sample: int | None = None) -> int:
-    """Number of names to train an index on.
+def training_size(index: faiss.Index, names: int) -> int:
+    """Number of names to train an index on: 64 per cluster, at least 262,144, or all.
 
     Args:
         names: number of distinct names.
-        sample: maximum number of names; None: 64 per cluster, at least 262,144.
 
     Raises:
         UserError: there are fewer names per cluster than FAISS's minimum of 39.
     """
     clusters = faiss.try_extract_index_ivf(index)
     if clusters is None:
-        return min(names, sample or TRAINING_SAMPLE)
+        return min(names, TRAINING_SAMPLE)
     least = clusters.cp.min_points_per_centroid
     needed = f"{clusters.nlist:,} clusters have to be trained on {least * clusters.nlist:,} names ({least} each)"
     if names < least * clusters.nlist:
         few = names // least
         other = f"IVF{few} or fewer clusters, or Flat" if few > 1 else "Flat"
         raise UserError(f"index_factory: {needed} and there are {names:,}; use {other}")
-    if sample is not None and sample < least * clusters.nlist:
-        raise UserError(f"index_training_sample: {sample:,} names are too few; {needed}; use more or leave it empty")
-    return min(names, sample or max(TRAINING_SAMPLE, SAMPLE_PER_CLUSTER * clusters.nlist))
+    return min(names, max(TRAINING_SAMPLE, SAMPLE_PER_CLUSTER * clusters.nlist))
 
 
 def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
@@ -109,21 +106,18 @@ def _unknown(factory: str, parameters: str, error: RuntimeError) -> UserError:
     return UserError(f"index_factory {factory!r} with index_parameters {parameters!r}: FAISS: {reason}")
 
 
-def fill(index: faiss.Index, vectors: NameVectors, training_sample: int | None = None) -> faiss.Index:
+def fill(index: faiss.Index, vectors: NameVectors) -> faiss.Index:
     """Train an index if necessary and add all vectors; memory holds the index, the sample and one shard.
 
     A GPU trains and fills it if FAISS was built for GPUs, there is one, and it supports this kind of index.
-
-    Args:
-        training_sample: as for `training_size`.
 
     Returns:
         the filled index, in main memory.
 
     Raises:
-        UserError: training needs more vectors than exist or than `training_sample` allows.
+        UserError: training needs more vectors than exist.
     """
-    size = training_size(index, len(vectors), training_sample)
+    size = training_size(index, len(vectors))
     on_gpu = None if index.is_trained else _to_gpu(index)
     filled = index if on_gpu is None else on_gpu
     if not filled.is_trained:

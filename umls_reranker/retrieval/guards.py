@@ -1,12 +1,11 @@
 """Guards against false negatives: which concepts may not be negatives of a gold concept, and why.
 
-They exclude the gold concept, concepts that share a normalized name with it, concepts that the vocabulary relates to
-it, and near concepts above a ceiling relative to the positive's cosine.
+They exclude the gold concept, concepts that share a normalized name with it, and concepts that the vocabulary relates
+to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +14,12 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["GUARDS", "ConceptGuards", "SharedNames", "above_ceiling"]
+__all__ = ["GUARDS", "ConceptGuards", "SharedNames"]
 
-GUARDS = ("gold_concept", "shared_name", "related", "ceiling", "chosen")
+GUARDS = ("gold_concept", "shared_name", "related", "chosen")
 """Why a concept is dropped, in the order in which it is asked; "chosen" is one that the mention has already."""
 
-GOLD, SHARED, RELATED, CEILING, CHOSEN = range(len(GUARDS))
+GOLD, SHARED, RELATED, CHOSEN = range(len(GUARDS))
 # Number of gold concepts whose names are looked up together.
 CONCEPTS_PER_BATCH = 16_384
 
@@ -31,13 +30,10 @@ class ConceptGuards:
     Args:
         shared: which concepts share a name.
         relations: which concepts are related; None if unknown.
-        kinds: relations (`RELATION_KINDS`) that a negative must not have to the gold concept.
     """
 
-    def __init__(self, shared: SharedNames, relations: RelationTable | None, kinds: Sequence[str]) -> None:
-        self._shared = shared
-        self._relations = relations if kinds else None
-        self._kinds = tuple(kinds)
+    def __init__(self, shared: SharedNames, relations: RelationTable | None) -> None:
+        self._shared, self._relations = shared, relations
 
     def reasons(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The first guard that objects to each of `rows`.
@@ -50,7 +46,7 @@ class ConceptGuards:
         """
         reasons = np.full(np.broadcast_shapes(gold.shape, rows.shape), -1, np.int8)
         if self._relations is not None:
-            reasons[self._relations.related(gold, rows, self._kinds)] = RELATED
+            reasons[self._relations.related(gold, rows)] = RELATED
         reasons[self._shared.between(gold, rows)] = SHARED
         reasons[gold == rows] = GOLD
         return reasons
@@ -85,14 +81,3 @@ class SharedNames:
         keys = gold * self._concepts + rows
         places = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
         return (rows >= 0) & (self._keys[places] == keys)
-
-
-def above_ceiling(cosines: np.ndarray, positive: np.ndarray, ceiling: float) -> np.ndarray:
-    """Whether a negative is nearer to the mention than `ceiling` times the positive (NV-Retriever, TopK-PercPos).
-
-    Args:
-        cosines: (n, k) of mention and negatives.
-        positive: (n,) of mention and gold concept; a negative cosine lowers the ceiling by the same amount.
-        ceiling: share of the positive's cosine, e.g. 0.95.
-    """
-    return cosines > (positive - (1 - ceiling) * np.abs(positive))[:, None]

@@ -81,7 +81,7 @@ class ListedConcepts:
         found.scores[inside] = self._scores[at]
         return found
 
-    def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
+    def deepen(self, selector: PairSelector, chunk: int) -> dict[str, int]:
         """Lists cannot be extended."""
         return {}
 

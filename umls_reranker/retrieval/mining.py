@@ -18,7 +18,6 @@ from ..core.progress import progress
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
-from ..data.normalization import normalize_name
 from ..models.template import PairTemplate
 from .candidates import gold_positions
 from .guards import ConceptGuards, SharedNames
@@ -108,7 +107,7 @@ def mine_pairs(
         config: numbers, guards, weights and seed.
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
-        relations: for ``config.guard_relations``; None if unknown.
+        relations: which concepts are related; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
         chunk: mentions processed at once; does not affect the result.
         keep_shards: leave the shards in `path`, for a caller that a kill may still end before all is complete.
@@ -181,7 +180,7 @@ class _Near(Protocol):
     def take(self, numbers: np.ndarray) -> Candidates:
         """The concepts near to some mentions, by number."""
 
-    def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
+    def deepen(self, selector: PairSelector, chunk: int) -> dict[str, int]:
         """Search more if the guards left too few; returns counts by number of searched concepts."""
 
 
@@ -197,9 +196,9 @@ def _write_pairs(
     concepts, config = task.concepts, task.config
     gold_names, gold_cosines, missed = near.gold_names()
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
-    guards = ConceptGuards(SharedNames(concepts, task.gold), relations, config.guard_relations)
+    guards = ConceptGuards(SharedNames(concepts, task.gold), relations)
     selector, report = PairSelector(config, near.names, guards, pools), MiningReport(len(task.gold))
-    deeper = near.deepen(selector, gold_cosines, chunk)
+    deeper = near.deepen(selector, chunk)
     ids = task.table["mention_id"].to_numpy()
 
     def batches() -> Iterator[dict[str, Any]]:
@@ -224,15 +223,13 @@ def _write_pairs(
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
     wanted = {
-        "semantic": config.semantic_negatives,
+        "semantic": config.nearest_negatives,
         "type": config.same_type_negatives,
         "random": config.random_negatives,
     }
     return {
         "mentions": task.mentions,
         "gold_concept_unknown": task.unknown,
-        "repeated_mentions": task.repeated,
-        "repeated_pairs": task.repeated * (1 + sum(wanted.values())),
         "mentions_not_drawn": task.not_drawn,
         "gold_concept_not_retrieved": missed,
         "types_from_mention": pools.from_mention,
@@ -257,7 +254,7 @@ class _Task:
         kept: (n,) their numbers among those given.
         corrected: (n,) bool, which of them are reviewers' corrections.
         mentions: number of those given.
-        unknown, left_out, repeated, not_drawn: numbers of mentions left out; `left_out` are not usable.
+        unknown, left_out, not_drawn: numbers of mentions left out; `left_out` are not usable.
     """
 
     def __init__(
@@ -273,19 +270,12 @@ class _Task:
         corrected = np.zeros(len(table), bool)
         if "doc_id" in table.column_names:
             corrected = pc.starts_with(table["doc_id"], FEEDBACK_PREFIX).to_numpy()
-        # Of equal mentions, and of those drawn, reviewers' corrections come first.
-        if config.mine_per == "string":
-            texts = pc.dictionary_encode(table["mention"].combine_chunks())
-            forms = pa.array([normalize_name(text) for text in texts.dictionary.to_pylist()], pa.string())
-            codes = forms.dictionary_encode().indices.to_numpy()[texts.indices.to_numpy()].astype(np.int64)
-            first = kept[np.argsort(~corrected[kept], kind="stable")]
-            kept = np.sort(first[np.unique((codes * len(concepts) + gold)[first], return_index=True)[1]])
-        self.repeated = len(gold) - self.unknown - self.left_out - len(kept)
         self.not_drawn = 0
         most = config.max_train_mentions
         if most is not None and len(kept) > most:
             self.not_drawn = len(kept) - most
             drawn = kept[np.random.default_rng(config.seed).permutation(len(kept))]
+            # Reviewers' corrections come first.
             kept = np.sort(drawn[np.argsort(~corrected[drawn], kind="stable")][:most])
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
         self.corrected = corrected[kept]
@@ -308,7 +298,7 @@ class _Task:
     ) -> dict[str, Any]:
         """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts with their names."""
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
-        weights = np.full(len(SOURCES), self.config.other_negative_weight, np.float32)
+        weights = np.ones(len(SOURCES), np.float32)
         weights[[POSITIVE, SEMANTIC]] = self.config.positive_weight, self.config.hard_negative_weight
         weights = weights[sources]
         if self.config.feedback_weight != 1.0:
@@ -349,15 +339,14 @@ class _Searched:
     def take(self, numbers: np.ndarray) -> Candidates:
         return self.nearest.take(self._queries[numbers])
 
-    def deepen(self, selector: PairSelector, gold_cosines: np.ndarray, chunk: int) -> dict[str, int]:
+    def deepen(self, selector: PairSelector, chunk: int) -> dict[str, int]:
         counts: dict[str, int] = {}
         gold = self._task.gold
         short, searched = np.arange(len(gold)), self.nearest.k
         for _ in range(DEEPER_SEARCHES):
             parts = [short[start : start + chunk] for start in range(0, len(short), chunk)]
             short = np.concatenate(
-                [part[~selector.has_enough(gold[part], gold_cosines[part], self.take(part))] for part in parts]
-                or [short]
+                [part[~selector.has_enough(gold[part], self.take(part))] for part in parts] or [short]
             )
             if not len(short) or searched >= len(self._task.concepts):
                 break

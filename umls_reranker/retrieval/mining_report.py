@@ -151,7 +151,6 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     add("  gold concept not in the dictionary", "gold_concept_unknown")
     if any("gold_concept_not_in_list" in report for report in reports.values()):
         add("  left out, since the gold concept is not in the list", "gold_concept_not_in_list")
-    add("  same string and gold concept as a former one", "repeated_mentions")
     add("  left out by max_train_mentions", "mentions_not_drawn")
     add("  gold concept not among the nearest", "gold_concept_not_retrieved")
     add("  searched deeper, since guards left too few", "searched_deeper")
@@ -165,7 +164,7 @@ def mining_table(reports: dict[str, dict[str, Any]]) -> Table:
     add("  random missing", "random_missing")
     table.add_section()
     for guard in GUARDS:
-        title = {"ceiling": "above the ceiling", "chosen": "chosen already"}.get(guard, guard.replace("_", " "))
+        title = "chosen already" if guard == "chosen" else guard.replace("_", " ")
         for source in SOURCES[1:]:
             if any(_get(report, ("dropped", guard, source)) for report in reports.values()):
                 add(f"dropped, {title}: {source}", "dropped", guard, source)

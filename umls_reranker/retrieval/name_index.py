@@ -70,8 +70,6 @@ class NameIndex:
         path: Path,
         factory: str = EXACT_INDEX,
         search_parameters: str = "",
-        *,
-        training_sample: int | None = None,
     ) -> NameIndex:
         """Index encoded names.
 
@@ -83,14 +81,13 @@ class NameIndex:
             factory: FAISS factory string. ``"Flat"`` is exact and, with 37,000 concepts, answers thousands of queries
                 per second; for millions, e.g. ``"IVF4096,PQ192x4fs,Refine(SQfp16)"`` or ``"HNSW32,SQfp16"``.
             search_parameters: as for `load`; they are not stored.
-            training_sample: as for `faiss_index.training_size`.
 
         Raises:
             UserError: FAISS does not know the factory string or a parameter, an IVF index lacks ``nprobe``, or there
                 are too few names to train on.
         """
         faiss.omp_set_num_threads(torch.get_num_threads())
-        index = fill(new_index(vectors.dimension, factory, search_parameters), vectors, training_sample)
+        index = fill(new_index(vectors.dimension, factory, search_parameters), vectors)
         write(index, path / FAISS_FILE)
         # Memory has no room for it next to what is loaded below.
         del index

@@ -36,13 +36,7 @@ class Dense(RetrievalMethod):
 
     @staticmethod
     def settings(recipe: Recipe) -> dict[str, Any]:
-        from ..core.stage_keys import EXACT_INDEX
-
-        exact = recipe.index.index_factory == EXACT_INDEX
-        return {
-            "index_factory": recipe.index.index_factory,
-            "index_training_sample": None if exact else recipe.index.index_training_sample,
-        }
+        return {"index_factory": recipe.index.index_factory}
 
     @classmethod
     def build(cls, sources: IndexSources, path: Path, fingerprint: str) -> dict[str, int]:
@@ -50,13 +44,7 @@ class Dense(RetrievalMethod):
         from .name_vectors import NameVectors
 
         vectors, settings = NameVectors(sources.folder / "vectors"), sources.index
-        index = NameIndex.build(
-            vectors,
-            path,
-            settings.index_factory,
-            settings.index_parameters or "",
-            training_sample=settings.index_training_sample,
-        )
+        index = NameIndex.build(vectors, path, settings.index_factory, settings.index_parameters or "")
         return {"names": len(index), "concepts": vectors.concepts, "dimension": vectors.dimension}
 
     @classmethod

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..core.arguments import MiningArguments
-from ..core.errors import UserError
-from .guards import CEILING, CHOSEN, above_ceiling
+from .guards import CHOSEN
 from .mining_report import SEMANTIC, SOURCES, TYPE
 from .negatives import random_below, random_bits
 
@@ -35,23 +34,12 @@ class MiningConfig(MiningArguments):
     """
 
     seed: int = 13
+    # Of the mentions whose types a template shows, those that are shown without, so that the model can handle either.
+    typeless_share: float = 0.2
 
 
 def mining_config(mining: MiningArguments, seed: int) -> MiningConfig:
-    """The recipe's mix of negatives.
-
-    Raises:
-        UserError: a number is out of range.
-    """
-    ceiling = mining.positive_aware_ceiling
-    if ceiling is not None and not 0 < ceiling <= 1:
-        raise UserError(f"positive_aware_ceiling: {ceiling} is not a share above 0 and up to 1, e.g. 0.95")
-    if mining.neighbors < 1:
-        raise UserError(f"neighbors: {mining.neighbors} must be 1 or more")
-    if mining.max_train_mentions is not None and mining.max_train_mentions < 1:
-        raise UserError(f"max_train_mentions: {mining.max_train_mentions} must be 1 or more; empty takes all")
-    if mining.feedback_weight <= 0:
-        raise UserError(f"feedback_weight: {mining.feedback_weight} must be above 0; 1 weighs corrections like others")
+    """The recipe's mix of negatives."""
     return MiningConfig(**asdict(mining), seed=seed)
 
 
@@ -73,7 +61,7 @@ class PairSelector:
     """Chooses the pairs of many mentions at once.
 
     Args:
-        config: numbers of negatives, ceiling and seed.
+        config: numbers of negatives, and seed.
         index: the names to draw from.
         guards: exclude concepts as negatives.
         pools: concepts of each type.
@@ -88,17 +76,17 @@ class PairSelector:
         self._config, self._index, self._guards, self._pools = config, index, guards, pools
         counts = [
             1,
-            config.semantic_negatives,
+            config.nearest_negatives,
             config.same_type_negatives,
             config.random_negatives + config.same_type_negatives,
         ]
         self.sources = np.repeat(np.arange(len(SOURCES)), counts)
         self.numbers = np.concatenate([np.arange(count) for count in counts])
 
-    def has_enough(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
+    def has_enough(self, gold: np.ndarray, near: Candidates) -> np.ndarray:
         """Whether the guards leave enough near concepts for each of m mentions, (m,) bool."""
-        good = (near.rows >= 0) & (self._reasons(gold, gold_cosines, near) < 0)
-        return good.sum(axis=1) >= self._config.semantic_negatives
+        good = (near.rows >= 0) & (self._guards.reasons(gold[:, None], near.rows) < 0)
+        return good.sum(axis=1) >= self._config.nearest_negatives
 
     def select(
         self,
@@ -123,10 +111,10 @@ class PairSelector:
         rows = np.full((len(ids), len(self.sources)), -1)
         name_ids, cosines = rows.copy(), np.full(rows.shape, np.nan, np.float32)
         rows[:, 0], name_ids[:, 0], cosines[:, 0] = gold
-        reasons = self._reasons(gold[0], gold[2], near)
+        reasons = self._guards.reasons(gold[0][:, None], near.rows)
         good = (near.rows >= 0) & (reasons < 0)
         # Concepts after the last selected one were not needed, so they do not count as dropped.
-        reached = np.cumsum(good, axis=1) - good < self._config.semantic_negatives
+        reached = np.cumsum(good, axis=1) - good < self._config.nearest_negatives
         report.count_drops(SEMANTIC, reasons[reached])
         mention, place = np.nonzero(good & reached)
         target = mention, 1 + (np.cumsum(good, axis=1) - 1)[mention, place]
@@ -138,13 +126,6 @@ class PairSelector:
             starts, stops = (self._index.offsets[rows[drawn, column] + edge] for edge in (0, 1))
             name_ids[drawn, column] = starts + random_below(self._bits(ids[drawn], column, ATTEMPTS), stops - starts)
         return rows, name_ids, cosines
-
-    def _reasons(self, gold: np.ndarray, gold_cosines: np.ndarray, near: Candidates) -> np.ndarray:
-        reasons = self._guards.reasons(gold[:, None], near.rows)
-        if self._config.positive_aware_ceiling is not None:
-            above = above_ceiling(near.scores, gold_cosines, self._config.positive_aware_ceiling)
-            reasons[above & (reasons < 0)] = CEILING
-        return reasons
 
     def _draw(
         self, rows: np.ndarray, column: int, mentions: np.ndarray, ids: np.ndarray, report: MiningReport

@@ -83,7 +83,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             print(f"features weighed for strings {strings}: {shown}")
         print(f"bonus of the top candidate: {fusion.bonus:.3g}")
     print(
-        f"{calibration.models[0].calibrator.method} calibrator on {fitted['pairs']:,} candidates of "
+        f"{calibration.models[0].calibrator.name} calibrator on {fitted['pairs']:,} candidates of "
         f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
     )

@@ -16,7 +16,6 @@ import numpy as np
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
 from ..calibration.fitting import Score, fit_with_counts, logits_as_decided
-from ..calibration.fusion import CANDIDATE_FEATURES
 from ..calibration.history import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Unseen
@@ -28,6 +27,7 @@ from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json, write_json, written
 from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.retrievers import SCORES
+from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
@@ -58,8 +58,6 @@ from .reranker import UMLSReranker
 __all__ = ["Recalibrated", "SourceModel", "before_and_after", "described", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
-# Features that need neither a retriever nor counts of training mentions.
-OF_ANY_MODEL = ("cross_encoder", "exact_name", "mention_in_name", "name_in_mention", "qualifier_fit", "type_fit")
 FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
     "ECE of first candidates": lambda figures: figures["calibration"]["top1_ece"]["value"],
@@ -300,11 +298,11 @@ def _shown(value: float) -> str:
 def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
     """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
     fusion = source.reranker.calibration.models[0].fusion if source.reranker else None
-    names = [*(fusion.weights if fusion else OF_ANY_MODEL)]
+    names = [*fusion.weights] if fusion else [n for n, feature in FEATURES.items() if feature.is_of_any_model]
     usable = [
         name
         for name in names
-        if name in CANDIDATE_FEATURES
+        if name in FEATURES
         and name not in SCORES
         and not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
     ]

@@ -53,6 +53,8 @@ TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])
 TEMPERATURE = 0.05
 WARMUP_SHARE = 0.06
 KEPT_CHECKPOINTS = 2
+# Optimizer steps between checkpoints; a killed run resumes from the last one.
+SAVE_STEPS = 50
 
 
 class QueryNamePairs(Dataset):
@@ -233,7 +235,7 @@ def train_encoder(
         per_device_train_batch_size=encoder.encoder_batch_size,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
-        save_steps=encoder.encoder_save_steps,
+        save_steps=SAVE_STEPS,
         save_strategy="steps",
         logging_steps=10,
         logging_nan_inf_filter=False,

@@ -53,11 +53,6 @@ from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_optio
 
 __all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
-# Keys that must be 1 or more, if given.
-COUNTS = (
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "global_batch_size", "save_total_limit"),
-    "early_stopping_patience",
-)
 # Names in accelerate, whose launch configuration can also set a precision.
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -128,52 +123,55 @@ def training_arguments(
     Raises:
         UserError: a value is incompatible with others or with this machine.
     """
-    for name in COUNTS:
-        if (value := getattr(training, name)) is not None and value < 1:
-            raise UserError(f"{name}: {value} must be 1 or more")
-    if training.head_learning_rate is not None and training.optim.endswith("layerwise"):
-        raise UserError(
-            f"head_learning_rate: optim {training.optim} would ignore it; leave it out, or use another optim"
-        )
+    optim = training.others.get("optim", "")
+    if training.head_learning_rate is not None and optim.endswith("layerwise"):
+        raise UserError(f"head_learning_rate: optim {optim} would ignore it; leave it out, or use another optim")
     device = training_device(run)
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps
     if steps < 1:
         batches = train_pairs / batch if lists is None else len(lists) / lists.per_batch(batch)
         steps = math.ceil(math.ceil(batches) * training.num_train_epochs)
-    if training.eval_steps <= 0:
-        raise UserError(f"eval_steps: {training.eval_steps} must be more than 0")
     share = training.eval_steps < 1
     eval_steps = min(math.ceil(training.eval_steps * steps) if share else training.eval_steps, steps)
-    fields = training.trainer_fields() | {
-        "output_dir": str(folder),
-        "run_name": run.run_name,
-        "seed": run.seed,
-        "use_cpu": device.type == "cpu",
-        "per_device_eval_batch_size": training.per_device_eval_batch_size or training.per_device_train_batch_size * 2,
-        "gradient_accumulation_steps": passes,
-        "remove_unused_columns": False,
-        "label_names": LABEL_NAMES,
-        "eval_strategy": "steps",
-        "eval_steps": eval_steps,
-        "save_strategy": "steps",
-        "save_steps": eval_steps,
-        "save_total_limit": None,  # CheckpointCallback removes older ones when a checkpoint is complete
-        "load_best_model_at_end": True,
-        "greater_is_better": not training.metric_for_best_model.endswith("loss"),
-        "logging_steps": training.logging_steps or max(1, math.ceil(eval_steps / 10)),
-        "report_to": _reports(training.report_to),
-        "debug": training.debug or "",
+    defaults = {
+        "per_device_eval_batch_size": training.per_device_train_batch_size * 2,
+        "logging_steps": max(1, math.ceil(eval_steps / 10)),
+        # Those of the library are a loss that hides NaN, no bar, and a search for unused weights at every step.
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": False,
+        "ddp_find_unused_parameters": False,
     }
+    fields = (
+        defaults
+        | training.trainer_values()
+        | {
+            "output_dir": str(folder),
+            "run_name": run.run_name,
+            "seed": run.seed,
+            "use_cpu": device.type == "cpu",
+            "gradient_accumulation_steps": passes,
+            "remove_unused_columns": False,
+            "label_names": LABEL_NAMES,
+            "eval_strategy": "steps",
+            "eval_steps": eval_steps,
+            "save_strategy": "steps",
+            "save_steps": eval_steps,
+            "save_total_limit": None,  # CheckpointCallback removes older ones when a checkpoint is complete
+            "load_best_model_at_end": True,
+            "greater_is_better": not training.metric_for_best_model.endswith("loss"),
+            "report_to": _reports(training.report_to),
+        }
+    )
     if training.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
         # They follow metric_for_best_model, and take a fall for the better unless told otherwise.
         mode = "max" if fields["greater_is_better"] else "min"
-        fields["lr_scheduler_kwargs"] = {"mode": mode} | (training.lr_scheduler_kwargs or {})
+        fields["lr_scheduler_kwargs"] = {"mode": mode} | (fields.get("lr_scheduler_kwargs") or {})
     fields |= mixed_precision(training, device)
     if "activation_checkpointing" in TrainingArguments.__dataclass_fields__:
         # Its name since transformers 5.24; the old name warns.
         for name in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
-            fields[name.replace("gradient", "activation")] = fields.pop(name)
+            fields[name.replace("gradient", "activation")] = fields.pop(name, None)
     try:
         arguments = OneGpuArguments(**fields)
         _try_out(arguments, steps)

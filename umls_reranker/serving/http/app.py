@@ -22,7 +22,7 @@ from ...hub.model_folder import WEIGHTS, version_digits
 from ..monitoring.prometheus import metrics_text
 from ..reranker import UMLSReranker
 from .engine import Engine
-from .limits import BodyLimit
+from .limits import MAX_BODY_BYTES, READ_SECONDS, BodyLimit
 from .metrics import ServiceMetrics, Watch
 from .refusals import ErrorAnswer, Refusal, add_error_answers
 from .requests import LinkRequest, RankRequest, RerankRequest
@@ -150,7 +150,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             "links": linker is not None,
         }
 
-    app.add_middleware(BodyLimit, most=serving.max_body_bytes, seconds=serving.read_seconds)
+    app.add_middleware(BodyLimit, most=MAX_BODY_BYTES, seconds=READ_SECONDS)
     app.add_middleware(
         Watch,
         metrics=metrics,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+# A lone request waits this long for others to share its batch; under load batches fill sooner.
+BATCH_DEADLINE_MS = 2.0
+
 
 class Engine:
     """Ranks and links for all requests of a process.
@@ -48,7 +51,7 @@ class Engine:
         self.reranker, self.serving, self.linker = reranker, serving, linker
         self.batcher = MicroBatcher(
             reranker,
-            deadline_ms=serving.batch_deadline_ms,
+            deadline_ms=BATCH_DEADLINE_MS,
             queue_size=serving.max_queue,
             max_mentions=serving.batch_mentions,
         )
