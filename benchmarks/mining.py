@@ -43,9 +43,9 @@ from umls_reranker.retrieval.faiss_index import search_exactly
 from umls_reranker.retrieval.mining import mine_pairs
 from umls_reranker.retrieval.name_index import NameIndex
 from umls_reranker.retrieval.name_vectors import NameVectors
+from umls_reranker.retrieval.negatives import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
-from umls_reranker.retrieval.selection import MiningConfig
 
 NAMES_PER_CONCEPT = 2.16  # 7.4 million English names of 3.4 million concepts in 2017AA
 CLUSTERS_PER_CONCEPT = 1 / 50

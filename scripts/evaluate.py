@@ -23,7 +23,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     stage = report_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             make(recipe, run, stage)
         if stage.is_done() and not recipe.run.dry_run:
             complete_model_folder(recipe, run)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-"""Mine training pairs: the gold concept of each mention, and semantic, same-type and random negatives.
+"""Mine training pairs: the gold concept of each mention, and nearest, same-type and random negatives.
 
     umls-reranker mine_negatives quickstart
     umls-reranker mine_negatives RECIPE --accelerate_config multi_gpu_fp16
 
-Writes pairs/ into the run folder, with mining_report.json: what each guard dropped, and where the recipe's numbers
+Writes pairs/ into the run folder, with mining_report.json: what each filter dropped, and where the recipe's numbers
 were not reached. Several processes can share the search; the pairs do not depend on their number. A killed run reuses
 its finished parts.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from umls_reranker.core.arguments import MiningArguments, RunArguments
 from umls_reranker.core.files import write_json
@@ -25,7 +25,7 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = pairs_stage(recipe, run)
-    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+    if should_run(stage, recipe.run):
         make(recipe, run, stage)
 
 
@@ -57,9 +57,9 @@ def make(recipe, run, stage) -> None:
 
 
 def split_configs(recipe) -> dict:
-    from umls_reranker.retrieval.selection import mining_config
+    from umls_reranker.retrieval.negatives import MiningConfig
 
-    config = mining_config(recipe.mining, recipe.run.seed)
+    config = MiningConfig(**asdict(recipe.mining), seed=recipe.run.seed)
     # The test split counts every mention, as serving does.
     held_out = replace(config, max_train_mentions=None, typeless_share=0.0)
     return {split: config if split == "train" else held_out for split in SPLITS}
@@ -72,8 +72,10 @@ def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary
 
     work_alone()
     for split in SPLITS:
-        given = mentions[split], *searched, configs[split], folder / split, f"{stage.key}-{split}"
-        summary[split] = mine_pairs(*given, keep_shards=True, **shown(recipe, run))
+        fingerprint = f"{stage.key}-{split}"
+        summary[split] = mine_pairs(
+            mentions[split], *searched, configs[split], folder / split, fingerprint, **shown(recipe, run)
+        )
     # Only now: what is killed while it mines the second split need not search for the first one again.
     for shard in folder.glob(stage.keeps):
         shard.unlink()
@@ -104,7 +106,7 @@ def make_of_lists(recipe, run, stage) -> None:
 
 
 def shown(recipe, run) -> dict:
-    """What pairs are guarded by and shown as."""
+    """What pairs are filtered by and shown as."""
     from umls_reranker.data.relations import RelationTable
     from umls_reranker.models.template import PairTemplate
 

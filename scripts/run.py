@@ -67,7 +67,7 @@ def show_plan(recipe, options) -> int:
     corrected = corrections and remembered(fingerprint_path, Path(corrections), cache)
     for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
         try:
-            should_run(stage, overwrite=recipe.run.overwrite, dry_run=True)
+            should_run(stage, recipe.run)
         except UserError as error:
             print(f"[{stage.name}] error: {error}", file=sys.stderr)
             code = 2

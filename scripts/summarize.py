@@ -10,7 +10,7 @@ import textwrap
 import warnings
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json, require_format
+from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stage_keys import key_of_lists
@@ -26,11 +26,11 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("report", "evaluate")
+    from umls_reranker.evaluation.figures import read_metrics
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
     from umls_reranker.hub.model_folder import METRICS
 
-    report = read_json(path := run.path / "report" / METRICS)
-    require_format(path, report, 1, "evaluate")
+    report = read_metrics(run.path / "report" / METRICS)
     console = table_console()
     # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
     warnings.simplefilter("ignore", UserWarning)

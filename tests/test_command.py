@@ -16,9 +16,9 @@ from data_fixtures import write_pmids, write_pubtator, write_rrf, write_semantic
 from umls_reranker import __main__ as command
 from umls_reranker.core import launch
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, start
 from umls_reranker.core.recipe import load_recipe
-from umls_reranker.core.shipped import find_recipe, is_recipe, shipped_configs, shipped_recipes
 from umls_reranker.core.stage_keys import planned_stages
 from umls_reranker.data.input_files import fingerprints, input_files
 

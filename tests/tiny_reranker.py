@@ -67,4 +67,6 @@ def with_cut() -> Calibration:
     """By cross-encoder and equal names; where a list has an equal name, no other can win."""
     fusion = FeatureFusion({"cross_encoder": 1.0, "exact_name": 9.0}, {}, 0.0)
     baseline = FeatureFusion({"exact_name": 9.0}, {}, 0.0)
-    return Calibration([InputModel(fusion=fusion, baseline=baseline, cut=0.01, thresholds=fit_thresholds())])
+    return Calibration(
+        [InputModel(fusion=fusion, baseline=baseline, pruning_threshold=0.01, thresholds=fit_thresholds())]
+    )

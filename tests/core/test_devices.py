@@ -31,20 +31,6 @@ def refused(function, *arguments, **options):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("given", ["x", "", "0", "-1"])
-def test_processes_that_are_no_number_are_refused_by_name(monkeypatch, given):
-    monkeypatch.setenv("WORLD_SIZE", given)
-    assert f"WORLD_SIZE is {given!r}" in refused(sharing_processes, "cpu")
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", given)
-    assert f"LOCAL_WORLD_SIZE is {given!r}" in refused(work_alone)
-
-
-def test_an_unknown_device_in_the_environment_is_refused_by_name(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "foo")
-    assert "the environment's ACCELERATE_TORCH_DEVICE: device 'foo' is unknown" in refused(sharing_processes, "cpu")
-
-
 @pytest.fixture
 def without_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -96,9 +96,9 @@ def test_unreadable_targets_are_named(text):
 def test_table():
     checks = check_targets({"pair.f1": ">= 0.90", "speed": "< 100", "undefined": "> 0"}, MEASURED)
     assert format_table(checks).splitlines() == [
-        "| figure    | value  | 95 % interval    | target  | result      | measured on |",
-        "| --------- | ------ | ---------------- | ------- | ----------- | ----------- |",
-        "| pair.f1   | 0.9120 | 0.9000 .. 0.9200 | >= 0.90 | PASS        | test pairs  |",
-        "| speed     | 12,346 |                  | < 100   | FAIL        |             |",
-        "| undefined | -      |                  | > 0     | CANNOT TELL |             |",
+        "| figure    | value      | 95 % interval    | target  | result      | measured on |",
+        "| --------- | ---------- | ---------------- | ------- | ----------- | ----------- |",
+        "| pair.f1   | 0.9120     | 0.9000 .. 0.9200 | >= 0.90 | PASS        | test pairs  |",
+        "| speed     | 12345.6000 |                  | < 100   | FAIL        |             |",
+        "| undefined | –          |                  | > 0     | CANNOT TELL |             |",
     ]

@@ -187,7 +187,7 @@ def test_the_gold_concept_is_never_put_into_a_list(scripts, finished, tables, tm
 
 def test_negatives_are_other_concepts(tables):
     names = {cui: {normalize_name(name) for name in names} for cui, (_, names) in VOCABULARY.items()}
-    weights = {"positive": 5.0, "semantic": 1.5, "type": 1.0, "random": 1.0}
+    weights = {"positive": 5.0, "nearest": 1.5, "type": 1.0, "random": 1.0}
     for split, rows in tables["pairs"].items():
         gold = tables["mentions"][split]["cui"][:]
         sources = rows.features["source"].names
@@ -216,7 +216,7 @@ def test_reports_count_what_was_lost(finished):
     )
     mining = json.loads((finished.folder / "pairs" / "mining_report.json").read_text())
     assert mining["train"]["mentions"] == 60 and mining["train"]["gold_concept_unknown"] == 2
-    assert mining["train"]["dropped"]["shared_name"]["semantic"] > 0
+    assert mining["train"]["dropped"]["shared_name"]["nearest"] > 0
     metrics = json.loads((finished.folder / "report" / "metrics.json").read_text())
     assert metrics["losses"]["out_of_dictionary"] == metrics["mentions"] - metrics["in_dictionary"]
     assert set(metrics["linking"]) >= {"reranker", "retriever", "exact_match", "most_frequent_cui"}

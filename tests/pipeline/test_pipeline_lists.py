@@ -151,12 +151,12 @@ def test_pairs_come_from_the_lists(made):
             mention = mentions[pair["mention_id"]]
             own = listed[mention["doc_id"], mention["mention"], mention["left"]]
             source = pairs[split].features["source"].int2str(pair["source"])
-            if source == "semantic" or (source == "positive" and pair["cui"] in own):
+            if source == "nearest" or (source == "positive" and pair["cui"] in own):
                 assert own[pair["cui"]] == pair["name"]
             elif source == "positive":
                 named_by_dictionary += 1
                 assert pair["name"] in VOCABULARY[pair["cui"]][1]
-        assert reports[split]["pairs"]["semantic"] > reports[split]["pairs"]["positive"]
+        assert reports[split]["pairs"]["nearest"] > reports[split]["pairs"]["positive"]
         # Gold concepts that are not in the list get a name of the dictionary to train on, and never to be judged by.
         assert (named_by_dictionary > 0) == (made.has_dictionary and split == "train")
         known = reports[split]["mentions"] - reports[split]["gold_concept_unknown"]
@@ -228,7 +228,7 @@ def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
     assert done.code == 0, done.err
     written = [json.loads(line)["ranked"] for line in target.read_text().splitlines()]
     assert [ranked[0]["score"] for ranked in written if ranked] == pytest.approx(
-        outcomes.score[outcomes.scored].tolist(), abs=1e-3
+        outcomes.score[outcomes.has_candidates].tolist(), abs=1e-3
     )
     watched = scripts.run("monitor", made.folder / "model", target)
     assert watched.code == 0 and watched.out.startswith(f"{len(rows)} mentions"), watched.err

@@ -10,9 +10,9 @@ from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval.negatives import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
-from umls_reranker.retrieval.selection import MiningConfig
 
 
 def make_mentions(rows: list[tuple[str, str, list[str]]]) -> Dataset:

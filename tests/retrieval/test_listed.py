@@ -1,4 +1,4 @@
-"""Pairs from given candidate lists: order, guards, names, and gold concepts that are not listed."""
+"""Pairs from given candidate lists: order, filters, names, and gold concepts that are not listed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from trigram_encoder import make_concepts
 
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_listed_pairs
 from umls_reranker.retrieval.mining_report import SOURCES
-from umls_reranker.retrieval.selection import MiningConfig
+from umls_reranker.retrieval.negatives import MiningConfig
 
 CONCEPTS = {
     "C0000001": ("T047", ["Common Cold", "cold", "head cold"]),
@@ -57,18 +57,18 @@ def mine(tmp_path, concepts, *, names_missing_gold=False, relations=None, chunk=
     return rows, report
 
 
-def test_negatives_come_from_the_list_in_its_order_and_guards_hold(tmp_path, concepts):
+def test_negatives_come_from_the_list_in_its_order_and_filters_hold(tmp_path, concepts):
     rows, report = mine(tmp_path, concepts)
     # C0000002 shares the name cold with the gold concept; the gold concept of "flue" is not in its list.
     assert rows == [
         ("cold", "C0000001", "a cold", "positive", 1),
-        ("cold", "C0000004", "pneumonias", "semantic", 0),
-        ("cold", "C0000003", "the flu", "semantic", 0),
+        ("cold", "C0000004", "pneumonias", "nearest", 0),
+        ("cold", "C0000003", "the flu", "nearest", 0),
     ]
-    assert report["dropped"]["shared_name"]["semantic"] == 1 and report["dropped"]["gold_concept"]["semantic"] == 1
+    assert report["dropped"]["shared_name"]["nearest"] == 1 and report["dropped"]["gold_concept"]["nearest"] == 1
     assert (report["gold_concept_unknown"], report["gold_concept_not_in_list"]) == (1, 1)
-    assert (report["mentions"], report["semantic_missing"], report["gold_concept_not_retrieved"]) == (3, 3, 0)
-    assert report["examples"]["semantic"][0]["cosine"] is None and set(report["semantic_cosine"].values()) == {None}
+    assert (report["mentions"], report["nearest_missing"], report["gold_concept_not_retrieved"]) == (3, 3, 0)
+    assert report["examples"]["nearest"][0]["cosine"] is None and set(report["nearest_cosine"].values()) == {None}
 
 
 def test_the_counts_of_the_recipe_take_the_first_of_the_list(tmp_path, concepts):
@@ -79,7 +79,7 @@ def test_the_counts_of_the_recipe_take_the_first_of_the_list(tmp_path, concepts)
 def test_related_concepts_are_no_negatives(tmp_path, concepts):
     rows, report = mine(tmp_path, concepts, relations=Relations({(0, 3): "PAR"}))
     assert [row[1] for row in rows] == ["C0000001", "C0000003"]
-    assert report["dropped"]["related"]["semantic"] == 1
+    assert report["dropped"]["related"]["nearest"] == 1
 
 
 def test_a_gold_concept_that_is_not_listed_gets_the_most_similar_name_of_the_dictionary(tmp_path, concepts):

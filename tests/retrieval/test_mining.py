@@ -10,13 +10,12 @@ from trigram_encoder import TrigramEncoder
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.template import PairTemplate
-from umls_reranker.retrieval.guards import SharedNames
+from umls_reranker.retrieval.false_negatives import SharedNames
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_pairs
 from umls_reranker.retrieval.mining_report import SOURCES
-from umls_reranker.retrieval.negatives import TypePools, random_below, random_bits
+from umls_reranker.retrieval.negatives import MiningConfig, TypePools, random_below, random_bits
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
-from umls_reranker.retrieval.selection import MiningConfig
 
 WORDS = ["heart", "liver", "skin", "acute", "chronic", "pain", "failure", "cold", "left", "upper", "one", "two"]
 HOMONYMS = {
@@ -85,7 +84,7 @@ def test_another_seed_changes_the_random_negatives_only(many, many_mentions):
     second = many.mine(many_mentions, MiningConfig(seed=2))[0].to_list()
     for source, name in enumerate(SOURCES):
         own, other = ([pair for pair in pairs if pair["source"] == source] for pairs in (first, second))
-        assert (own == other) == (name in ("positive", "semantic"))
+        assert (own == other) == (name in ("positive", "nearest"))
 
 
 def test_draws_of_a_mention_do_not_depend_on_the_others(many, many_mentions):
@@ -104,9 +103,9 @@ def test_no_negative_is_the_gold_concept_or_shares_a_name_with_it(many, many_men
             assert pair["cui"] == gold[pair["mention_id"]]
         else:
             assert not many.forms(pair["cui"]) & many.forms(gold[pair["mention_id"]])
-    # The guards had work to do.
-    assert min(report["dropped"]["gold_concept"][kind] for kind in ("semantic", "type", "random")) > 0
-    assert min(report["dropped"]["shared_name"][kind] for kind in ("semantic", "type", "random")) > 0
+    # The filters had work to do.
+    assert min(report["dropped"]["gold_concept"][kind] for kind in ("nearest", "type", "random")) > 0
+    assert min(report["dropped"]["shared_name"][kind] for kind in ("nearest", "type", "random")) > 0
 
 
 def test_rows_of_a_mention(many, many_mentions):
@@ -151,9 +150,9 @@ def test_homonyms_are_counted_and_left_out(homonyms):
     )
     # C0000002, C0000003 and C0000005 are called "cold", too.
     assert set(pairs["cui"]) == {"C0000001", "C0000004", "C0000006", "C0000007", "C0000008"}
-    assert report["dropped"]["shared_name"]["semantic"] == 3
-    assert report["dropped"]["gold_concept"]["semantic"] == 1
-    assert report["semantic_missing"] == 1
+    assert report["dropped"]["shared_name"]["nearest"] == 3
+    assert report["dropped"]["gold_concept"]["nearest"] == 1
+    assert report["nearest_missing"] == 1
 
 
 def test_what_stands_behind_the_last_negative_is_not_counted_as_dropped(homonyms):
@@ -161,7 +160,7 @@ def test_what_stands_behind_the_last_negative_is_not_counted_as_dropped(homonyms
     # "coldness" is nearest, then the four concepts called "cold"; none of them is in the way.
     pairs, report, _ = homonyms.mine(make_mentions([("coldness x", "C0000001", [])]), config)
     assert pairs["name"][1] == "coldness"
-    assert report["dropped"]["shared_name"]["semantic"] == 0
+    assert report["dropped"]["shared_name"]["nearest"] == 0
 
 
 def test_nearest_negatives_are_the_nearest_and_those_below_the_floor_are_counted(homonyms):
@@ -178,7 +177,7 @@ def test_nearest_negatives_are_the_nearest_and_those_below_the_floor_are_counted
     assert pairs["name"][1:] == [name for _, (_, name) in nearest]
     below = sum(score < 0.6 for _, (score, _) in nearest)
     assert 0 < below < 3
-    assert report["semantic_below_floor"] == below
+    assert report["nearest_below_floor"] == below
 
 
 @pytest.mark.parametrize("neighbors", [1, 64])
@@ -249,7 +248,7 @@ def test_dictionary_too_small_for_the_negatives_is_reported(tmp_path):
     tiny = Setup(tmp_path, {"C0000001": ("T2", ["cold"]), "C0000002": ("T2", ["heat"])})
     pairs, report, _ = tiny.mine(make_mentions([("cold", "C0000001", [])]))
     assert pairs["cui"][:] == ["C0000001", "C0000002"]
-    assert (report["semantic_missing"], report["type_replaced_by_random"], report["random_missing"]) == (4, 2, 4)
+    assert (report["nearest_missing"], report["type_replaced_by_random"], report["random_missing"]) == (4, 2, 4)
     assert report["dropped"]["chosen"]["random"] > 0
 
 
@@ -289,10 +288,10 @@ def test_report_is_json_with_examples_of_each_kind(many, many_mentions):
             assert example["gold_name"] in many.concepts.names(int(many.concepts.rows([gold])[0]))
             mention, name = many.encoder.encode([example["mention"], example["name"]])
             assert example["cosine"] == pytest.approx(mention @ name, abs=1e-4)
-    assert report["semantic_named_as_mention"] == sum(
+    assert report["nearest_named_as_mention"] == sum(
         pair["source"] == 1 and pair["mention"].lower() == pair["name"].lower() for pair in pairs
     )
-    cosines = list(report["semantic_cosine"].values())
+    cosines = list(report["nearest_cosine"].values())
     assert cosines == sorted(cosines)
 
 
@@ -324,8 +323,8 @@ def test_another_encoder_is_refused(homonyms, tmp_path):
 
 
 def test_shared_names(homonyms):
-    guard = SharedNames(homonyms.concepts, np.array([0, 3]))
-    shared = guard.between(np.array([[0], [3]]), np.arange(-1, 8)[None])
+    shared_names = SharedNames(homonyms.concepts, np.array([0, 3]))
+    shared = shared_names.between(np.array([[0], [3]]), np.arange(-1, 8)[None])
     assert np.flatnonzero(shared[0]).tolist() == [1, 2, 3, 5]
     assert np.flatnonzero(shared[1]).tolist() == [4]
 

@@ -2,16 +2,15 @@
 
 import io
 
-import numpy as np
 import pytest
 from mining_fixtures import Setup, make_mentions
 from pipeline_fixtures import contents
 from rich.console import Console
 
-from umls_reranker.retrieval import nearest
+from umls_reranker.retrieval import nearest_concepts
 from umls_reranker.retrieval.mining import search_share
 from umls_reranker.retrieval.mining_report import SOURCES, mining_examples, mining_table
-from umls_reranker.retrieval.selection import MiningConfig
+from umls_reranker.retrieval.negatives import MiningConfig
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -29,7 +28,7 @@ def mentions():
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 40])
 def test_files_do_not_depend_on_the_processes(setup, mentions, processes, monkeypatch):
-    monkeypatch.setattr(nearest, "SHARD", 7)
+    monkeypatch.setattr(nearest_concepts, "SHARD", 7)
     _, expected_report, expected = setup.mine(mentions)
     out = setup.path / f"pairs-{setup.runs + 1}"
     for process in reversed(range(processes)):
@@ -41,7 +40,7 @@ def test_files_do_not_depend_on_the_processes(setup, mentions, processes, monkey
 
 
 def test_a_killed_search_goes_on(setup, mentions, monkeypatch):
-    monkeypatch.setattr(nearest, "SHARD", 7)
+    monkeypatch.setattr(nearest_concepts, "SHARD", 7)
     _, _, expected = setup.mine(mentions)
     out = setup.path / f"pairs-{setup.runs + 1}"
     search, searches = setup.index.search, []
@@ -61,21 +60,6 @@ def test_a_killed_search_goes_on(setup, mentions, monkeypatch):
     assert searches == [7, 7, 7, 7, 7, 2]
 
 
-def test_cosines_of_all_kinds(setup, mentions):
-    pairs, report, _ = setup.mine(mentions)
-    histogram = report["cosine_histogram"]
-    assert (len(histogram["edges"]), histogram["edges"][0], histogram["edges"][-1]) == (21, 0.0, 1.0)
-    assert histogram["sampled_mentions"] == len(set(pairs["mention_id"]))
-    for number, source in enumerate(SOURCES):
-        chosen = pairs.filter(lambda pair, number=number: pair["source"] == number)
-        texts, names = (setup.encoder.encode(chosen[key][:]) for key in ("mention", "name"))
-        cosines = np.einsum("nd,nd->n", texts, names)
-        # A cosine that rounding may move across an edge may count on either side.
-        for edge, below in zip(histogram["edges"][1:-1], np.cumsum(histogram[source]), strict=False):
-            assert (cosines < edge - 1e-6).sum() <= below <= (cosines < edge + 1e-6).sum(), (source, edge)
-        assert sum(histogram[source]) == len(chosen)
-
-
 def test_table_shows_every_count_of_the_report(setup, mentions):
     reports = {"train": setup.mine(mentions)[1], "dev": setup.mine(mentions.select(range(20)))[1]}
     console = Console(file=io.StringIO(), width=120)
@@ -88,25 +72,25 @@ def test_table_shows_every_count_of_the_report(setup, mentions):
     assert rows["mentions"] == [200, 20]
     for source in SOURCES:
         assert rows[f"{source} pairs"] == [report["pairs"][source] for report in reports.values()]
-    assert rows["dropped, gold concept: semantic"] == [
-        report["dropped"]["gold_concept"]["semantic"] for report in reports.values()
+    assert rows["dropped, gold concept: nearest"] == [
+        report["dropped"]["gold_concept"]["nearest"] for report in reports.values()
     ]
-    assert "dropped, related: semantic" not in rows
+    assert "dropped, related: nearest" not in rows
 
 
 def test_examples_of_each_kind_are_shown(setup, mentions):
     report = setup.mine(mentions)[1]
-    report["examples"]["semantic"][0]["name"] = "[bold]name"
+    report["examples"]["nearest"][0]["name"] = "[bold]name"
     console = Console(file=io.StringIO(), width=200)
     console.print(mining_examples(report))
     lines = console.file.getvalue().splitlines()
     rows = [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in lines if line.count("\u2502") == 7]
     assert [row[0] for row in rows if row[0]] == list(SOURCES[1:])
     assert rows[0][1:] == [
-        *(report["examples"]["semantic"][0][key] for key in ("mention", "gold_name", "name", "cui")),
-        f"{report['examples']['semantic'][0]['cosine']:.2f}",
+        *(report["examples"]["nearest"][0][key] for key in ("mention", "gold_name", "name", "cui")),
+        f"{report['examples']['nearest'][0]['cosine']:.2f}",
     ]
-    assert f"50% {report['semantic_cosine']['0.5']:.2f}" in console.file.getvalue()
+    assert f"50% {report['nearest_cosine']['0.5']:.2f}" in console.file.getvalue()
 
 
 def test_two_processes_write_the_pairs_of_one(scripts, finished, tmp_path):

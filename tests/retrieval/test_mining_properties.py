@@ -10,7 +10,7 @@ from mining_fixtures import Relations, Setup, make_mentions
 
 from umls_reranker.data.normalization import normalize_name
 from umls_reranker.retrieval.mining_report import SOURCES
-from umls_reranker.retrieval.selection import MiningConfig
+from umls_reranker.retrieval.negatives import MiningConfig
 
 KINDS = ("PAR", "CHD", "RB", "RN", "SY", "SIB")
 words = st.lists(st.sampled_from(["heart", "Heart", "liver", "pain", "acute", "x"]), min_size=1, max_size=3)
@@ -62,9 +62,9 @@ def test_no_false_negative_and_every_pair_accounted_for(data, rows, config):
     counts = Counter(SOURCES[pair["source"]] for pair in pairs)
     assert report["pairs"] == {source: counts[source] for source in SOURCES}
     assert counts["positive"] == mined
-    assert counts["semantic"] + report["semantic_missing"] == config.nearest_negatives * mined
+    assert counts["nearest"] + report["nearest_missing"] == config.nearest_negatives * mined
     assert counts["type"] + report["type_replaced_by_random"] == config.same_type_negatives * mined
     wanted = config.random_negatives * mined + report["type_replaced_by_random"]
     assert counts["random"] + report["random_missing"] == wanted
-    # Where nothing is missing from the nearest, no guard left too few.
+    # Where nothing is missing from the nearest, no filter left too few.
     assert all(number <= len(known) for number in report["searched_deeper"].values())

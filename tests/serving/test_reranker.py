@@ -573,10 +573,9 @@ def test_a_key_in_the_data_is_no_index(tmp_path):
     rows[0]["index_key"] = "ours"
     known = reranker.thresholds.hierarchy, reranker.calibration.scores
     for name in ("mentions.jsonl", "mentions.parquet"):
-        file = open_mentions(write_lists(tmp_path / name, rows), 10)
-        ((_, piece),) = file.read(0, 1, 10)
+        (batch,) = open_mentions(write_lists(tmp_path / name, rows)).batches(10)
         with pytest.warns(UserWarning, match=re.escape(OURS)):
-            decisions = reranker.rank(file.lists(piece, *known))
+            decisions = reranker.rank(batch.lists(*known))
         assert decisions.models.tolist() == [1] and decisions.tiers.tolist() == [1]
 
 

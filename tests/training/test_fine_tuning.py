@@ -46,7 +46,7 @@ def make_pairs(mentions):
         for k in range(4):
             weight = 5.0 if k == 0 else 1.5
             pair = {"mention_id": i + 10, "mention": texts[i], "left": "a b", "right": "c", "name": texts[i + k]}
-            rows.append(pair | {"cui": f"C{i + k}", "label": int(k == 0), "weight": weight, "source": "semantic"})
+            rows.append(pair | {"cui": f"C{i + k}", "label": int(k == 0), "weight": weight, "source": "nearest"})
     return Dataset.from_list(rows)
 
 

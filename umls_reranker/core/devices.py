@@ -58,14 +58,8 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
         timeout: of waiting; days, not minutes, as one process may have much more work than the others.
 
     Raises:
-        UserError: the device is not on this machine, or the environment counts no processes or has an unknown device.
+        UserError: the device is not on this machine.
     """
-    # Accelerate raises ValueError, and of the device RuntimeError.
-    started_processes()
-    try:
-        resolve_device(os.environ.get("ACCELERATE_TORCH_DEVICE"))
-    except UserError as error:
-        raise UserError(f"the environment's ACCELERATE_TORCH_DEVICE: {error}; or unset it") from None
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timeout)
 
 

@@ -7,7 +7,7 @@ import io
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
@@ -22,6 +22,7 @@ __all__ = [
     "Reading",
     "broken_gzip",
     "decode",
+    "each_parsed",
     "is_finite",
     "name_source",
     "of_characters",
@@ -30,13 +31,16 @@ __all__ = [
     "reading",
     "shown",
     "skipped_lines",
+    "start_of",
 ]
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+START_BYTES = 1 << 16
 
 Item = TypeVar("Item")
+Parsed = TypeVar("Parsed")
 Arguments = ParamSpec("Arguments")
 
 
@@ -71,6 +75,19 @@ class Faults:
         if self.stops:
             raise UserError(f"{self.name}:{place}: {problem}; fix it, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
+
+
+def each_parsed(
+    items: Iterable[tuple[int | str, Item]], parse: Callable[[Item], Parsed], faults: Faults
+) -> Iterator[tuple[int | str, Parsed]]:
+    """What `parse` makes of items, each with its place in the file; `faults` takes those that are `Malformed`."""
+    for where, item in items:
+        try:
+            parsed = parse(item)
+        except Malformed as problem:
+            faults.add(where, problem)
+        else:
+            yield where, parsed
 
 
 def skipped_lines(*faults: Faults) -> dict[str, Any]:
@@ -213,6 +230,19 @@ def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
                 yield number, line.rstrip(b"\r\n")
         except GZIP_ERRORS as error:
             raise broken_gzip(path, number + 1, error) from None
+
+
+def start_of(path: Path, size: int = START_BYTES) -> bytes:
+    """The first bytes of a file, unpacked and without a byte order mark.
+
+    Raises:
+        UserError: as `open_binary`, or the gzip stream is corrupt.
+    """
+    with open_binary(path) as stream:
+        try:
+            return stream.read(size).removeprefix(BYTE_ORDER_MARK)
+        except GZIP_ERRORS as error:
+            raise broken_gzip(path, 1, error) from None
 
 
 def broken_gzip(path: Path | Sequence[Path], number: int, error: Exception) -> UserError:

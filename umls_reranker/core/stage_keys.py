@@ -164,7 +164,8 @@ def needs_vectors(recipe: Recipe, stages: Mapping[str, Stage]) -> bool:
 
 def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``pairs``."""
-    settings = asdict(recipe.mining) | {"seed": recipe.run.seed}
+    # Version 2: the nearest negatives are called so.
+    settings = asdict(recipe.mining) | {"seed": recipe.run.seed, "schema_version": 2}
     settings |= {key: getattr(recipe.model, key) for key in ("candidate_fields", "mention_types")}
     if recipe.mentions.candidate_lists:
         return run.stage("pairs", settings, _made(run, "mentions", "candidates"))
@@ -179,7 +180,8 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
     content = {key: values[key] for key in CHECKPOINT_KEYS}
-    content |= {name: value for name, value in recipe.training.others.items() if not name.startswith(NOT_DECIDING)}
+    further = recipe.training.further_fields
+    content |= {name: value for name, value in further.items() if not name.startswith(NOT_DECIDING)}
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     _require_encoder(recipe)

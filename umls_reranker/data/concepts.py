@@ -24,8 +24,8 @@ from .arrow import (
     write_numbers,
 )
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
-from .concept_names import LAST_POSITION, ConceptNames, NameKeys, write_name_keys
 from .cuis import CUI_BYTES, CuiColumn, cui_numbers, rows_of
+from .name_keys import LAST_POSITION, NameKeys, write_name_keys
 from .normalization import normalize_names
 from .semantic_types import TypeHierarchy
 
@@ -33,6 +33,8 @@ __all__ = ["ConceptTable", "write_concepts"]
 
 CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
+# In a table of millions, the pages of this many concepts take about 25 MB.
+ROWS_PER_STEP = 5_000
 
 
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
@@ -78,9 +80,8 @@ def _batches(concepts: Iterable[Concept]) -> Iterator[pa.RecordBatch]:
         return
     iterator = iter(concepts)
     while batch := list(islice(iterator, ROWS_PER_BATCH)):
-        columns = zip(*((c.cui, c.name, c.synonyms, c.semantic_types, c.definition) for c in batch), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, CONCEPT_SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, schema=CONCEPT_SCHEMA)
+        columns = {name: [getattr(concept, name) for concept in batch] for name in CONCEPT_SCHEMA.names}
+        yield pa.RecordBatch.from_pydict(columns, CONCEPT_SCHEMA)
 
 
 def _numbers(cuis: pa.Array) -> np.ndarray:
@@ -129,7 +130,8 @@ def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
-    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition.
+    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition. For many rows, pages are read
+    in order and released, so they do not count as this process' memory.
 
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
@@ -143,11 +145,12 @@ class ConceptTable:
         self.hierarchy = hierarchy
         self.cui_numbers = cui_numbers
         self.cuis = CuiColumn(cui_numbers)
+        self._mapped = mapped
         self._table = table = mapped.table
         self._name_keys = name_keys
         self._name, self._synonyms = table["name"], table["synonyms"]
         self._types, self._definition = table["semantic_types"], table["definition"]
-        self._names = ConceptNames(mapped)
+        self._starts = list_offsets([len(chunk) for chunk in self._name.chunks])
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -192,31 +195,34 @@ class ConceptTable:
         Returns:
             rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
         """
-        wanted = normalize_names(_texts("names", names, pa.string()))
-        places, rows, positions = self._name_keys.search(wanted)
+        forms = normalize_names(_texts("names", names, pa.string()))
+        indices, rows, positions = self._name_keys.search(forms)
         # Names with the same hash may differ, so compare the names themselves.
-        numbered = positions < LAST_POSITION
-        found = self._names.at(rows[numbered], positions[numbered])
-        is_named = numbered.copy()
-        is_named[numbered] = _equal(found, wanted, places[numbered])
-        others = np.flatnonzero(~numbered)
-        found, offsets = self._names.all(rows[others])
-        owners = np.repeat(others, np.diff(offsets))
-        is_named[owners[_equal(found, wanted, places[owners])]] = True
-        places, rows = places[is_named], rows[is_named]
+        has_position = positions < LAST_POSITION
+        is_named = has_position.copy()
+        texts = self.names_at(rows[has_position], positions[has_position])
+        is_named[has_position] = _equal(texts, forms, indices[has_position])
+        without_position = np.flatnonzero(~has_position)
+        texts, offsets = self.names_of(rows[without_position])
+        owners = np.repeat(without_position, np.diff(offsets))
+        is_named[owners[_equal(texts, forms, indices[owners])]] = True
+        indices, rows = indices[is_named], rows[is_named]
         # Several spellings of a concept's name match separately.
         is_new = np.ones(len(rows), dtype=bool)
-        is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
-        counts = np.bincount(places[is_new], minlength=len(wanted))
-        return rows[is_new], list_offsets(counts)
-
-    def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
-        """The preferred names of `rows`, (n,); null for -1."""
-        return self._names.preferred(rows)
+        is_new[1:] = (indices[1:] != indices[:-1]) | (rows[1:] != rows[:-1])
+        return rows[is_new], list_offsets(np.bincount(indices[is_new], minlength=len(forms)))
 
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
-        """A column of `CONCEPT_SCHEMA` at `rows`, (n,)."""
-        return self._names.take(self._table[name], rows)
+        """A column of `CONCEPT_SCHEMA` at `rows`, (n,); null for -1."""
+        # Chunk by chunk, because ChunkedArray.take first joins all chunks.
+        column = self._table[name]
+        pieces, positions = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
+        for chunk, inside, local in self._by_chunk(rows):
+            pieces.append(column.chunk(chunk).take(pa.array(local)))
+            positions.append(inside)
+        positions.append(np.flatnonzero(rows < 0))
+        pieces.append(pa.nulls(len(positions[-1]), column.type))
+        return _in_order(pieces, positions)
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
         """All names of `rows`, (n,), the preferred one of each first.
@@ -224,11 +230,40 @@ class ConceptTable:
         Returns:
             names and offsets: those of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
         """
-        return self._names.all(rows)
+        synonyms = self.column("synonyms", rows)
+        counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
+        offsets = list_offsets(counts)
+        preferred = self.column("name", rows[rows >= 0])
+        is_preferred = np.zeros(offsets[-1], dtype=bool)
+        is_preferred[offsets[:-1][counts > 0]] = True
+        positions = [np.flatnonzero(is_preferred), np.flatnonzero(~is_preferred)]
+        return _in_order([preferred, pc.list_flatten(synonyms)], positions), offsets
 
     def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
         """One name of each of `rows`, (n,): 0 is the preferred one, 1 the first synonym."""
-        return self._names.at(rows, positions)
+        pieces, indices = [pa.array([], pa.string())], [np.empty(0, dtype=np.int64)]
+        for chunk, inside, local in self._by_chunk(rows):
+            position = positions[inside]
+            synonyms = self._synonyms.chunk(chunk)
+            starts = synonyms.offsets.to_numpy()[local]
+            is_preferred = position == 0
+            pieces.append(self._name.chunk(chunk).take(pa.array(local[is_preferred])))
+            pieces.append(synonyms.values.take(pa.array((starts + position - 1)[~is_preferred])))
+            indices += [inside[is_preferred], inside[~is_preferred]]
+        return _in_order(pieces, indices)
+
+    def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Each chunk that has some of `rows`: its number, their indices in `rows`, and their rows in the chunk."""
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], self._starts)
+        read = 0
+        for chunk in np.flatnonzero(np.diff(bounds)).tolist():
+            inside = order[bounds[chunk] : bounds[chunk + 1]]
+            yield chunk, inside, rows[inside] - self._starts[chunk]
+            read += len(inside)
+            if read >= ROWS_PER_STEP:
+                self._mapped.leave_pages()
+                read = 0
 
     def names(self, row: int) -> list[str]:
         """All names, the preferred one first."""
@@ -242,66 +277,44 @@ class ConceptTable:
         """The definition, or ""."""
         return self._definition[row].as_py() if row >= 0 else ""
 
-    def iter_names(self, batch_size: int = 10_000) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` of `batch_size`."""
-        rows: list[int] = []
-        names: list[str] = []
+    def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` in batches."""
         for start in range(0, len(self), ROWS_PER_BATCH):
-            preferred = self._name.slice(start, ROWS_PER_BATCH).to_pylist()
-            synonyms = self._synonyms.slice(start, ROWS_PER_BATCH).to_pylist()
-            for row, (name, others) in enumerate(zip(preferred, synonyms, strict=True), start=start):
-                rows += [row] * (1 + len(others))
-                names.append(name)
-                names += others
-            done = 0
-            while len(names) - done >= batch_size:
-                yield np.array(rows[done : done + batch_size], dtype=np.int64), names[done : done + batch_size]
-                done += batch_size
-            rows, names = rows[done:], names[done:]
-        if names:
-            yield np.array(rows, dtype=np.int64), names
+            rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
+            names, offsets = self.names_of(rows)
+            yield np.repeat(rows, np.diff(offsets)), names.to_pylist()
 
     def type_rows(self, type_id: str) -> np.ndarray:
         """Rows of the concepts with exactly this type (not its descendants), (n,), int64, ascending."""
-        code = self._type_codes.get(type_id)
-        if code is None:
-            return np.empty(0, dtype=np.int64)
-        starts, rows = self._rows_by_type
-        return rows[starts[code] : starts[code + 1]]
+        return self._rows_by_type.get(type_id, np.empty(0, dtype=np.int64))
 
     @cached_property
-    def _typed(self) -> tuple[np.ndarray, pa.DictionaryArray]:
-        """Row and type of every (concept, type), in row order."""
-        types = self._types.combine_chunks()
-        rows = pc.list_parent_indices(types).to_numpy()
-        return rows, pc.list_flatten(types).dictionary_encode()
-
-    @cached_property
-    def _type_codes(self) -> dict[str, int]:
-        return {type_id: code for code, type_id in enumerate(self._typed[1].dictionary.to_pylist())}
-
-    @cached_property
-    def _rows_by_type(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows grouped by type code, and where each group starts (compressed sparse rows)."""
-        rows, types = self._typed
+    def _rows_by_type(self) -> dict[str, np.ndarray]:
+        lists = self._types.combine_chunks()
+        types = pc.list_flatten(lists).dictionary_encode()
         codes = types.indices.to_numpy()
-        starts = list_offsets(np.bincount(codes, minlength=len(types.dictionary)))
-        return starts, rows[np.argsort(codes, kind="stable")].astype(np.int64)
+        rows = pc.list_parent_indices(lists).to_numpy()[np.argsort(codes, kind="stable")].astype(np.int64)
+        ends = np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))
+        return dict(zip(types.dictionary.to_pylist(), np.split(rows, ends), strict=False))
 
 
-def _equal(names: pa.StringArray, forms: pa.StringArray, places: np.ndarray) -> np.ndarray:
+def _in_order(pieces: list[pa.Array], indices: list[np.ndarray]) -> pa.Array:
+    """The values of all `pieces`, each brought to its index."""
+    order = np.empty(sum(map(len, indices)), dtype=np.int64)
+    order[np.concatenate(indices)] = np.arange(len(order))
+    return pa.concat_arrays(pieces).take(pa.array(order))
+
+
+def _equal(names: pa.StringArray, forms: pa.StringArray, indices: np.ndarray) -> np.ndarray:
     """Whether each name has its normalized form in `forms`, (n,), bool."""
-    return pc.equal(normalize_names(names), forms.take(pa.array(places))).to_numpy(zero_copy_only=False)
+    return pc.equal(normalize_names(names), forms.take(pa.array(indices))).to_numpy(zero_copy_only=False)
 
 
 def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:
     """The values in Arrow; TypeError unless they are a list of texts."""
-    if isinstance(values, str | bytes):
-        raise TypeError(f"{name} must be a list of texts, not one {type(values).__name__}")
-    try:
-        found = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a list of texts ({error})") from None
-    if found.null_count:
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a list of texts, not one text")
+    texts = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+    if texts.null_count:
         raise TypeError(f"{name} must be a list of texts, and some are missing")
-    return found
+    return texts

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ..core.lines import Faults, Malformed, decode, read_lines, shown
-from .corpus import Annotation, CorpusReader, Document, as_cui, each_annotation
+from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown
+from .corpus import Annotation, CorpusReader, Document, as_cui
 
 __all__ = ["PubTator"]
 
@@ -50,7 +50,7 @@ class PubTator(CorpusReader):
             except Malformed as problem:
                 faults.add(number, problem, lines=len(block))
                 continue
-            annotations = each_annotation(block[2:], partial(_parse_annotation, doc_id), faults)
+            annotations = each_parsed(block[2:], partial(_parse_annotation, doc_id), faults)
             yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations, len(block))
 
 

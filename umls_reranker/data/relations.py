@@ -16,8 +16,8 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.lines import Faults, reading, skipped_lines
 from .arrow import write_numbers
-from .cuis import CUI_BYTES, cui_numbers, rows_of
-from .pipes import places_in, read_columns
+from .cuis import cui_numbers, rows_of
+from .rrf_tables import TABLES, places_in, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
 
@@ -26,10 +26,6 @@ RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
 """Kinds of relation, the closest first; a kind's number is its place here."""
 
 INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB": "SIB"}
-MRREL = (
-    *("CUI1", "AUI1", "STYPE1", "REL", "CUI2", "AUI2", "STYPE2", "RELA", "RUI", "SRUI", "SAB", "SL", "RG", "DIR"),
-    *("SUPPRESS", "CVF"),
-)
 
 # An entry is one int64: row, related row, and a bit for each kind. They sort by row, then by related row.
 KIND_BITS = len(RELATION_KINDS)
@@ -165,9 +161,8 @@ def read_relations(
 
     sizes = np.zeros(3, dtype=np.int64)
     used = ("CUI1", "REL", "CUI2", "SUPPRESS")
-    required, longest = ("CUI1", "REL", "CUI2"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
     faults = Faults(path, on_error)
-    for *counts, relations in read_columns(path, MRREL, used, required, faults, longest=longest, convert=convert):
+    for *counts, relations in read_columns(TABLES["MRREL"], path, used, faults, convert):
         sizes += counts
         yield relations
     lines, of_kind, kept = sizes.tolist()

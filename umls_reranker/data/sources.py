@@ -9,30 +9,31 @@ from typing import Any, NamedTuple
 
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
-from ..core.lines import reading
+from ..core.lines import Faults, reading
 from .columns import Concept
 from .corpus import Mention, name_files, read_pmids
 from .corpus_formats import read_corpus
 from .mentions import assign_split
-from .obo import check_ontology, read_obo_concepts
-from .own_lists import OwnLists, SplitOf
+from .obo import read_ontology
+from .ontology import read_obo_concepts
 from .relations import Relations, read_relations
 from .release import read_release
 from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
+from .user_lists import SplitOf, UserLists
 
 __all__ = [
     "CONTENT_CHECKS",
     "corpus_mentions",
     "describe_dictionary",
-    "own_lists",
     "read_concepts",
     "split_shares",
+    "user_lists",
 ]
 
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
-    "obo": check_ontology,
+    "obo": lambda path: read_ontology(path, Faults(path, "skip")),
     "corpus": lambda path: next(read_corpus(path, on_error="skip"), None),
     "train_documents": read_pmids,
     "dev_documents": read_pmids,
@@ -145,14 +146,14 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     return {split: whole * share for split, share in shares.items()}
 
 
-def own_lists(
+def user_lists(
     mentions: MentionArguments,
     files: Mapping[str, tuple[Path, ...]],
     seed: int,
     hierarchy: TypeHierarchy,
     reserved: Collection[str],
-) -> OwnLists:
-    """The recipe's ``candidate_lists``, read and checked (`OwnLists.read`).
+) -> UserLists:
+    """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
 
     Splits follow a column ``split``, lists of documents, or the recipe's shares.
     """
@@ -162,7 +163,7 @@ def own_lists(
         split_of: SplitOf = _listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return OwnLists.read(path, hierarchy, reserved, split_of, listed)
+    return UserLists.read(path, hierarchy, reserved, split_of, listed)
 
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:

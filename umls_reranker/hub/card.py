@@ -5,7 +5,6 @@ It holds figures, settings and identifiers, but no names from a licensed vocabul
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,13 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..evaluation.tables import figure_name, inputs_label, number, with_interval
+from ..evaluation.charts import TEMPLATES
+from ..evaluation.figures import read_metrics
+from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
-
-TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
 # Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
@@ -50,7 +49,7 @@ def folder_card(
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
-    metrics, recipe = read_json(evaluated / METRICS), model_recipe(folder)
+    recipe, metrics = model_recipe(folder), read_metrics(evaluated / METRICS)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
     dictionary = read_json(folder / MANIFEST).get("dictionary")
     corrections = read_json(folder / CALIBRATOR)["fitted_on"].get("corrections", {}).get("used", 0)
@@ -85,63 +84,56 @@ def model_card(
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
     """
     name = repo_id.split("/")[-1] if repo_id else recipe["run_name"]
-    linking = metrics.get("linking", {})
-    known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
     lists = metrics.get("lists") or {}
     is_plain = lists.get("is_plain", False)
     calibrated_on = "the lists" if lists else "the calibration split"
     if corrections:
         calibrated_on += f" and {corrections:,} reviewed mentions"
-    location = [f'"{repo_id or "path/to/model"}"'] + ([f'revision="{tag}"'] if tag else [])
+    linking, subsets = metrics.get("linking", {}), metrics.get("subsets", {})
+    tables = {
+        "linking": _systems_table(linking),
+        "in_dictionary": _systems_table({system: part["in_dictionary"] for system, part in linking.items()}),
+        "coverage": _systems_table(metrics.get("coverage", {}), "precision {}"),
+        "pair": _figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
+        "calibration": _figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
+        "serving": _figures_table([metrics.get("serving", {})]),
+        "sources": _table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
+    }
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
-        template_path=str(TEMPLATE),
+        template_path=str(TEMPLATES / "model_card.md"),
         model_name=_as_text(name),
-        origin=f"{'The network of' if is_plain else 'Fine-tuned from'} {_linked_model(recipe['model'])}"
-        + (", calibrated" if is_plain else ""),
-        is_plain=is_plain,
-        load_arguments=", ".join(location),
-        type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
-        population=" ".join([_population(metrics), *map(_as_text, metrics.get("notes", ()))]),
-        linking_table=_systems_table(linking),
-        in_dictionary_table=_systems_table(known),
-        coverage_table=_systems_table(metrics.get("coverage", {}), "precision {}"),
-        pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
-        calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
-        serving_table=_figures_table([metrics.get("serving", {})]),
-        target_precision=recipe["target_precision"],
-        confidence=recipe["confidence"],
-        plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
+        load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
+        tables=tables,
+        plots=plots,
         metrics=metrics,
         recipe=recipe,
         lists=lists,
+        is_plain=is_plain,
         calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
-        subsets=metrics.get("subsets", {}),
-        subset_systems=list(
-            dict.fromkeys(key for part in metrics.get("subsets", {}).values() for key in part["acc@1"])
-        ),
-        with_interval=with_interval,
-        number=number,
-        figure_name=figure_name,
-        inputs_label=inputs_label,
+        subsets=subsets,
+        subset_systems=list(dict.fromkeys(key for part in subsets.values() for key in part["acc@1"])),
         system=_system,
         as_text=_as_text,
         linked_model=_linked_model,
-        source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
+        **FORMATS,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
     corpus = "own lists" if "lists" in metrics else _corpus_name(recipe)
+    sections = {
+        "linking": metrics.get("linking", {}).get("reranker", {}),
+        "pair": metrics.get("pair", {}),
+        "calibration": metrics.get("calibration", {}),
+    }
     results = []
-    for section, (task, title, indexed) in INDEXED.items():
-        figures = metrics.get(section, {})
-        if section == "linking":
-            figures = figures.get("reranker", {})
+    for section, figures in sections.items():
+        task, title, indexed = INDEXED[section]
         for key in indexed:
-            if _is_figure(figures.get(key)) and math.isfinite(figures[key]["value"]):
+            if is_there(figures.get(key, {}).get("value")):
                 result = EvalResult(
                     task_type=task,
                     task_name=title,
@@ -170,58 +162,29 @@ def _system(key: str) -> str:
     return f"**{figure_name(key)}**" if key == "reranker" else figure_name(key)
 
 
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("value"), (int, float))
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "Not measured."
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, rows) if rows else "Not measured."
 
 
 def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") -> str:
-    measured = {system: {k: v for k, v in part.items() if _is_figure(v)} for system, part in systems.items()}
-    columns = list(dict.fromkeys(metric for part in measured.values() for metric in part))
-    rows = [
-        [_system(system), *(with_interval(part.get(column)) for column in columns)]
-        for system, part in measured.items()
-    ]
-    return _table(["system", *(title.format(figure_name(column)) for column in columns)], rows)
+    figures = dict.fromkeys(key for part in systems.values() for key in part if key != "in_dictionary")
+    header = ["system", *(title.format(figure_name(key)) for key in figures)]
+    return _table(
+        header, [[_system(name), *(with_interval(part.get(key)) for key in figures)] for name, part in systems.items()]
+    )
 
 
 def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over: str = "–") -> str:
-    rows = [
-        [
-            figure_name(key),
-            with_interval(figure, digits),
-            figure.get("population") or ("top candidates" if "top1" in key else over),
-        ]
-        for section in sections
-        for key, figure in section.items()
-        if _is_figure(figure)
-    ]
+    rows = []
+    for section in sections:
+        for key, figure in section.items():
+            population = figure.get("population") or ("top candidates" if "top1" in key else over)
+            rows.append([figure_name(key), with_interval(figure, digits), population])
     return _table(["metric", "value", "over"], rows)
 
 
 def _candidates(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['candidates']:,} candidates" if "candidates" in metrics else "–"
-
-
-def _population(metrics: Mapping[str, Any]) -> str:
-    split = "lists that it was calibrated on" if "lists" in metrics else f"{metrics.get('split', 'test')} split"
-    parts = [f"All figures are of the {split}"]
-    if "mentions" in metrics:
-        parts.append(f": {metrics['mentions']:,} mentions")
-        if "documents" in metrics:
-            parts.append(f" in {metrics['documents']:,} documents")
-        if "in_dictionary" in metrics and metrics["mentions"]:
-            share = metrics["in_dictionary"] / metrics["mentions"]
-            parts.append(f", of which {metrics['in_dictionary']:,} ({share:.1%}) have their concept in the dictionary")
-    if "lists" in metrics:
-        return "".join(parts) + ". Those of each document are by a calibration fitted on the others."
-    return "".join(parts) + ". No part of the model was fitted or chosen on it."
 
 
 def _as_text(text: str) -> str:

@@ -65,6 +65,10 @@ class Candidates:
         lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
         return cls(rows, name_ids, scores, further, lists)
 
+    def flat(self) -> Candidates:
+        """The candidates of all queries one after the other, each array flat; only of one index."""
+        return Candidates(self.rows.ravel(), self.name_ids.ravel(), self.scores.ravel())
+
     def take(self, queries: np.ndarray) -> Candidates:
         """The candidates of some queries, by number; without `lists`."""
         further = {name: scores[queries] for name, scores in self.further.items()}

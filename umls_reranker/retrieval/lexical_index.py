@@ -21,8 +21,7 @@ from ..core.errors import UserError
 from ..core.files import write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..data.normalization import normalize_name
-from ..data.trigrams import trigrams
+from ..data.normalization import normalize_name, trigrams
 from .concept_search import Candidates, NameGrouping, opened_index, write_names
 
 if TYPE_CHECKING:

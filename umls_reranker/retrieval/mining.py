@@ -1,13 +1,13 @@
-"""Training pairs: the gold concept of each mention, and near, same-type and random negatives.
+"""Training pairs: the gold concept of each mention, and nearest, same-type and random negatives.
 
-Guards against false negatives (`guards`) work on concepts, not on text, and count what they drop.
+Filters of false negatives (`false_negatives`) work on concepts, not on text, and count what they drop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,24 +19,18 @@ from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
-from .candidates import gold_positions
-from .guards import ConceptGuards, SharedNames
-from .listed import ListedConcepts
-from .mining_report import POSITIVE, SEMANTIC, SOURCES, MiningReport
-from .nearest import NearestConcepts
-from .negatives import TypePools, random_bits
+from .false_negatives import ConceptFilters, SharedNames
+from .mining_report import NEAREST, POSITIVE, SOURCES, MiningReport
+from .nearest_concepts import ListedConcepts, NearestConcepts, SearchedConcepts, ShardedSearch
+from .negatives import MiningConfig, PairSelector, TypePools, random_bits
 from .queries import distinct_queries
-from .selection import MiningConfig, PairSelector
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
-    from ..models.bi_encoder import BiEncoder
-    from .concept_search import Candidates
     from .retriever import Retriever
-    from .selection import Names
 
 __all__ = ["PAIR_FEATURES", "mine_listed_pairs", "mine_pairs", "search_share"]
 
@@ -53,12 +47,8 @@ PAIR_FEATURES = Features(
         "source": ClassLabel(names=list(SOURCES)),
     }
 )
-# If guards leave too few near concepts, twice and then four times as many are searched.
-DEEPER_SEARCHES = 2
 # Distinguishes the draw of mentions without types from the draws of negatives.
 TYPELESS = len(SOURCES)
-# Number of queries whose gold names are compared together; fixed, because padding affects the last bits.
-PAIRS = 4_096
 
 
 def search_share(
@@ -76,7 +66,8 @@ def search_share(
         mentions, retriever, concepts, config, path: as for `mine_pairs`.
         process, processes: number of this process, from 0, and how many share the work.
     """
-    _Searched(_Task(mentions, concepts, config), retriever, config, path).nearest.search_share(process, processes)
+    _, search = _search(_Task(mentions, concepts, config), retriever, path)
+    search.search_share(process, processes)
 
 
 def mine_pairs(
@@ -90,41 +81,36 @@ def mine_pairs(
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
     chunk: int = 8_192,
-    keep_shards: bool = False,
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
 
-    Rows are in the order of the mentions; within a mention the positive comes first, then semantic negatives in
-    the retriever's order, then same-type, then random ones. Positives and semantic negatives carry the name nearest
+    Rows are in the order of the mentions; within a mention the positive comes first, then nearest negatives in
+    the retriever's order, then same-type, then random ones. Positives and nearest negatives carry the name nearest
     to the mention, as serving shows them; the others carry any name of their concept.
 
-    The nearest concepts of each distinct query are kept in shards in `path` until the pairs are complete. Shards of
-    other processes (`search_share`) or a killed run are reused.
+    The nearest concepts of each distinct query are kept in shards in `path` (``.nearest-*.npz``), which the caller
+    removes. Shards of other processes (`search_share`) or a killed run are reused.
 
     Args:
         mentions: the training split.
-        retriever, concepts: finds near concepts, as for candidate lists; and the concepts of its indexes.
-        config: numbers, guards, weights and seed.
+        retriever, concepts: finds the nearest concepts, as for candidate lists; and the concepts of its indexes.
+        config: numbers, filters, weights and seed.
         path: dataset folder to make.
         fingerprint: of everything the pairs depend on.
         relations: which concepts are related; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
         chunk: mentions processed at once; does not affect the result.
-        keep_shards: leave the shards in `path`, for a caller that a kill may still end before all is complete.
 
     Returns:
-        A JSON-able report: pairs per source, drops per guard, missing pairs, cosines, examples.
+        A JSON-able report: pairs per source, drops per filter, missing pairs, cosines, examples.
 
     Raises:
         UserError: the index was built with another encoder or other concepts.
     """
     task = _Task(mentions, concepts, config)
-    near = _Searched(task, retriever, config, path)
-    near.nearest.search()
-    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
-    if not keep_shards:
-        near.nearest.remove_shards()
-    return report
+    query_of, search = _search(task, retriever, path)
+    near = SearchedConcepts(search, query_of, task.gold)
+    return _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
 
 
 def mine_listed_pairs(
@@ -140,7 +126,7 @@ def mine_listed_pairs(
     template: PairTemplate | None = None,
     chunk: int = 8_192,
 ) -> dict[str, Any]:
-    """`mine_pairs` with near concepts from given candidate lists, in their order.
+    """`mine_pairs` with the nearest concepts from user-provided candidate lists, in their order.
 
     Args:
         candidates: lists of the mentions, row by row, best first.
@@ -158,35 +144,16 @@ def mine_listed_pairs(
     return report | {"gold_concept_not_in_list": task.left_out}
 
 
-class _Near(Protocol):
-    """Source of near concepts.
-
-    Attributes:
-        names: by number.
-        encoder: for the cosines of the report; None: no cosines.
-    """
-
-    @property
-    def names(self) -> Names: ...
-
-    @property
-    def encoder(self) -> BiEncoder | None: ...
-
-    def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """The shown name of each gold concept, its cosine or score, and the number of gold concepts that were not
-        near.
-        """
-
-    def take(self, numbers: np.ndarray) -> Candidates:
-        """The concepts near to some mentions, by number."""
-
-    def deepen(self, selector: PairSelector, chunk: int) -> dict[str, int]:
-        """Search more if the guards left too few; returns counts by number of searched concepts."""
+def _search(task: _Task, retriever: Retriever, path: Path) -> tuple[np.ndarray, ShardedSearch]:
+    """The query of each mention, (n,), and the search of the queries."""
+    retriever.require(task.concepts)
+    query_of, queries = distinct_queries(task.table, retriever.reads_context)
+    return query_of, ShardedSearch(queries, retriever, task.config.neighbors, path)
 
 
 def _write_pairs(
     task: _Task,
-    near: _Near,
+    near: NearestConcepts,
     path: Path,
     fingerprint: str,
     relations: RelationTable | None,
@@ -194,36 +161,43 @@ def _write_pairs(
     chunk: int,
 ) -> dict[str, Any]:
     concepts, config = task.concepts, task.config
-    gold_names, gold_cosines, missed = near.gold_names()
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
-    guards = ConceptGuards(SharedNames(concepts, task.gold), relations)
-    selector, report = PairSelector(config, near.names, guards, pools), MiningReport(len(task.gold))
-    deeper = near.deepen(selector, chunk)
+    filters = ConceptFilters(SharedNames(concepts, task.gold), relations)
+    selector, report = PairSelector(config, near.names.offsets, filters, pools), MiningReport(len(task.gold))
+
+    def chunks(mentions: np.ndarray) -> list[np.ndarray]:
+        return [mentions[start : start + chunk] for start in range(0, len(mentions), chunk)]
+
+    def has_enough(mentions: np.ndarray) -> np.ndarray:
+        enough = [selector.has_enough(task.gold[part], near.take(part)) for part in chunks(mentions)]
+        return np.concatenate([np.empty(0, bool), *enough])
+
+    deeper = near.deepen(has_enough)
     ids = task.table["mention_id"].to_numpy()
 
     def batches() -> Iterator[dict[str, Any]]:
         with progress(total=len(ids), desc="mining", unit=" mentions") as bar:
-            for start in range(0, len(ids), chunk):
-                part = np.arange(start, min(start + chunk, len(ids)))
-                gold = task.gold[part], gold_names[part], gold_cosines[part]
-                rows, name_ids, cosines = selector.select(part, ids[part], gold, near.take(part), report)
-                mention, column = chosen = np.nonzero(rows >= 0)
-                names = near.names.name_array(name_ids[chosen])
-                pairs = task.columns(part[mention], selector.sources[column], rows[chosen], names)
+            for part in chunks(np.arange(len(ids))):
+                gold = near.gold.take(part)
+                selected = selector.select(part, ids[part], gold, near.take(part), report)
+                mention, column = is_pair = np.nonzero(selected.rows >= 0)
+                rows, names = selected.rows[is_pair], near.names.name_array(selected.name_ids[is_pair])
+                pairs = task.columns(part[mention], selector.sources[column], rows, names)
+                cosines = selected.cosines[is_pair]
                 if near.encoder is None:
-                    cosines = np.full_like(cosines, np.nan)
-                report.count_pairs(pairs, part[mention], cosines[chosen], near.names.name_array(gold[1][mention]))
-                shown, offsets = task.shown(template, part[mention]), np.arange(len(mention) + 1)
+                    cosines[:] = np.nan
+                report.count_pairs(pairs, part[mention], cosines, near.names.name_array(gold.name_ids[mention]))
+                texts, offsets = task.mention_texts(template, part[mention]), np.arange(len(mention) + 1)
                 # A pair is a list of one candidate.
                 lists = CandidateLists.from_concepts(
-                    concepts, shown, offsets, rows[chosen], pairs["name"], {}, fields=template.candidate_fields
+                    concepts, texts, offsets, rows, names, {}, fields=template.candidate_fields
                 )
-                yield pairs | {"mention": shown, "name": template.candidate_texts(lists).to_list()}
+                yield pairs | {"mention": texts, "name": template.candidate_texts(lists).to_list()}
                 bar.update(len(part))
 
     write_dataset(batches(), PAIR_FEATURES, path, fingerprint)
-    wanted = {
-        "semantic": config.nearest_negatives,
+    per_mention = {
+        "nearest": config.nearest_negatives,
         "type": config.same_type_negatives,
         "random": config.random_negatives,
     }
@@ -231,13 +205,13 @@ def _write_pairs(
         "mentions": task.mentions,
         "gold_concept_unknown": task.unknown,
         "mentions_not_drawn": task.not_drawn,
-        "gold_concept_not_retrieved": missed,
+        "gold_concept_not_retrieved": near.missing_gold,
         "types_from_mention": pools.from_mention,
         "relations": 0 if relations is None else len(relations),
         "searched_deeper": deeper,
         **report.to_dict(
             near.encoder,
-            wanted={kind: count * len(ids) for kind, count in wanted.items()},
+            requested={source: count * len(ids) for source, count in per_mention.items()},
             cosine_floor=config.cosine_floor,
         ),
     }
@@ -280,18 +254,16 @@ class _Task:
         self.table, self.gold, self.kept = table.take(pa.array(kept)), gold[kept], kept
         self.corrected = corrected[kept]
 
-    def shown(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
+    def mention_texts(self, template: PairTemplate, mentions: np.ndarray) -> list[str]:
         """The texts of mentions (by number) for the model, some without their types."""
-        distinct, place = np.unique(mentions, return_inverse=True)
+        distinct, number_of = np.unique(mentions, return_inverse=True)
         rows = self.table.select(["mention_id", "mention", "semantic_types"]).take(pa.array(distinct))
-        ids, texts, types = (column.to_pylist() for column in rows.columns)
-        share = random_bits(np.array(ids, np.int64), self.config.seed, TYPELESS) / 2.0**64
-        typeless = share < self.config.typeless_share
-        shown = [
-            template.mention_text(text, () if without else kinds, self.concepts.hierarchy)
-            for text, kinds, without in zip(texts, types, typeless, strict=True)
-        ]
-        return [shown[number] for number in place]
+        share = random_bits(rows["mention_id"].to_numpy(), self.config.seed, TYPELESS) / 2.0**64
+        texts = []
+        for row, is_typeless in zip(rows.to_pylist(), share < self.config.typeless_share, strict=True):
+            types = () if is_typeless else row["semantic_types"]
+            texts.append(template.mention_text(row["mention"], types, self.concepts.hierarchy))
+        return [texts[number] for number in number_of]
 
     def columns(
         self, mentions: np.ndarray, sources: np.ndarray, rows: np.ndarray, names: pa.ChunkedArray
@@ -299,7 +271,7 @@ class _Task:
         """The columns of `PAIR_FEATURES` for pairs of mentions (by number) and concepts with their names."""
         texts = self.table.select(["mention_id", "mention", "left", "right"]).take(pa.array(mentions))
         weights = np.ones(len(SOURCES), np.float32)
-        weights[[POSITIVE, SEMANTIC]] = self.config.positive_weight, self.config.hard_negative_weight
+        weights[[POSITIVE, NEAREST]] = self.config.positive_weight, self.config.hard_negative_weight
         weights = weights[sources]
         if self.config.feedback_weight != 1.0:
             weights = np.where(self.corrected[mentions], weights * np.float32(self.config.feedback_weight), weights)
@@ -310,46 +282,3 @@ class _Task:
             "weight": weights,
             "source": sources,
         }
-
-
-class _Searched:
-    """Near concepts from the retriever, for the distinct queries of the mentions."""
-
-    def __init__(self, task: _Task, retriever: Retriever, config: MiningConfig, path: Path) -> None:
-        retriever.require(task.concepts)
-        self.names, self.encoder, self._task = retriever.index, retriever.encoder, task
-        self._queries, distinct = distinct_queries(task.table, retriever.reads_context)
-        self.nearest = NearestConcepts(distinct, retriever, config.neighbors, path)
-
-    def gold_names(self) -> tuple[np.ndarray, np.ndarray, int]:
-        found, queries, gold = self.nearest.first, self._queries, self._task.gold
-        position = gold_positions(gold, found.rows, queries)
-        names, cosines = found.name_ids[queries, position], found.scores[queries, position]
-        missed = np.flatnonzero(position < 0)
-        # Each pair of query and concept once.
-        pairs, inverse = np.unique(np.stack([queries[missed], gold[missed]], axis=1), axis=0, return_inverse=True)
-        best = []
-        for part in np.split(pairs, range(PAIRS, len(pairs), PAIRS)):
-            vectors, owners = self.nearest.encode(part[:, 0])
-            best.append(self.names.best_names(vectors, part[:, 1:], owners))
-        for values, column in zip((names, cosines), zip(*best, strict=True), strict=True):
-            values[missed] = np.concatenate(column)[inverse.ravel(), 0]
-        return names, cosines, len(missed)
-
-    def take(self, numbers: np.ndarray) -> Candidates:
-        return self.nearest.take(self._queries[numbers])
-
-    def deepen(self, selector: PairSelector, chunk: int) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        gold = self._task.gold
-        short, searched = np.arange(len(gold)), self.nearest.k
-        for _ in range(DEEPER_SEARCHES):
-            parts = [short[start : start + chunk] for start in range(0, len(short), chunk)]
-            short = np.concatenate(
-                [part[~selector.has_enough(gold[part], self.take(part))] for part in parts] or [short]
-            )
-            if not len(short) or searched >= len(self._task.concepts):
-                break
-            searched = self.nearest.search_deeper(np.unique(self._queries[short]))
-            counts[str(searched)] = len(short)
-        return counts

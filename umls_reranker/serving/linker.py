@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.arguments import RunArguments
-from ..core.caller import warn_caller
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.lines import of_characters
 from ..core.recipe import Recipe
 from ..data.abbreviations import find_abbreviations
@@ -256,7 +255,7 @@ class ConceptLinker:
         rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
         columns = {
             "cui": self.concepts.cuis[rows].tolist(),
-            "preferred_name": self.concepts.preferred_names(rows).to_pylist(),
+            "preferred_name": self.concepts.column("name", rows).to_pylist(),
             "definition": map(self.concepts.definition, rows.tolist()),
             "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
         }

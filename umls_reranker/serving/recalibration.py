@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import Score, fit_with_counts, logits_as_decided
-from ..calibration.history import NO_CERTIFICATES, CertificateHistory, note_on_certificate
+from ..calibration.fitting import fit_with_counts
 from ..calibration.inputs import inputs_of, lacking
-from ..calibration.network_logits import NetworkLogits, Unseen
+from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
 from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
@@ -31,6 +31,7 @@ from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
+from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import decided_figures
@@ -214,9 +215,9 @@ def recalibrate(
         "repeated_candidates": int((~kept).sum()),
     }
     fitted |= {"split": "own lists", "lists": facts}
-    options = {"resamples": RESAMPLES, "seed": seed}
+    documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
     figures = [
-        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), None, None, "own lists", options)
+        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), documents, "own lists")
         for decided in (after, source.decide(lists, network))
     ]
     metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
@@ -259,8 +260,8 @@ def described(given: LabelledLists) -> str:
         f"{given.not_in_list:,} without their right concept among the candidates, which counts as wrong",
         f"scores of candidates: {scores or 'none'}",
     ]
-    if given.unread:
-        lines.append(f"not read of candidates: {', '.join(given.unread)}; a score has to be called NAME_score")
+    if given.unread_keys:
+        lines.append(f"not read of candidates: {', '.join(given.unread_keys)}; a score has to be called NAME_score")
     return "\n".join(lines)
 
 
@@ -343,7 +344,7 @@ def _decide(
 ) -> Decisions:
     """Decide with existing scores as far as there are any."""
     scores = Scores(logits_as_decided(score, calibration, lists, shown), 0)
-    return rank(lists, scores, calibration, shown=shown, accept_tier=accept_tier)
+    return rank(lists, scores, calibration, network_inputs=shown, accept_tier=accept_tier)
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
@@ -352,8 +353,8 @@ def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "certified": found.threshold is not None,
-            "high_share": {"value": found.share},
-            "high_precision": {"value": float("nan") if found.precision is None else found.precision},
+            "high_confidence_share": {"value": found.share},
+            "high_confidence_precision": {"value": float("nan") if found.precision is None else found.precision},
         }
         for name, found in certificates.items()
         if found is not None

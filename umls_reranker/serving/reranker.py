@@ -14,8 +14,7 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
-from ..core.caller import warn_caller
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
@@ -217,14 +216,14 @@ class UMLSReranker:
             lists,
             lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
             self.calibration,
-            shown=self.scorer.template.reads,
+            network_inputs=self.scorer.template.reads,
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive or exhaustive,
         )
         self._warn_of_types(lists.unknown_types)
         sizes = list_sizes(lists.offsets)
         self._warn_of_missing(lists, decisions)
-        first = decisions.first
+        first = decisions.top
         columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
         tops = zip(
             *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True

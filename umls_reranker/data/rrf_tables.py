@@ -1,12 +1,14 @@
-"""Tables of fields that end in ``|``, one row per line, as in a UMLS release, read as columns, block by block."""
+"""The tables of a UMLS release in Rich Release Format, read as columns, block by block.
+
+Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
+is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that NLM ships.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from ..core.cores import map_in_order
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, name_source, open_binary
+from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, open_binary
 from ..core.progress import progress
-from .parallel import map_in_order
+from .cuis import CUI_BYTES
 
-__all__ = ["LineFormat", "places_in", "read_columns"]
+__all__ = ["TABLES", "RrfTable", "places_in", "read_columns"]
 
 # Smaller blocks cost more calls; larger ones allocate memory from the system for each block.
 BLOCK_BYTES = 1 << 20
@@ -35,22 +38,30 @@ def places_in(column: pa.Array, values: Sequence[str]) -> np.ndarray:
     return pc.index_in(column, known).fill_null(len(values)).to_numpy().astype(np.int64)
 
 
-@dataclass(frozen=True)
-class LineFormat:
-    """Format of a well-formed line; the attributes are the arguments of `read_columns`."""
+class RrfTable:
+    """Form of a table's lines.
 
-    fields: Sequence[str]
-    used: Sequence[str]
-    required: Sequence[str] = ()
-    longest: Mapping[str, int] = field(default_factory=dict)
+    Args:
+        columns: names of all fields, as MRFILES.RRF lists them; a line must have as many, each closed by a pipe.
+        required: fields that must not be empty.
 
-    def parse(self, lines: bytes) -> pa.RecordBatch | None:
-        """The columns of whole lines; None if a line is, or may be, malformed, or no line has a field."""
+    Attributes:
+        fields: names of all fields.
+        cuis: fields that hold a CUI, of at most 8 bytes.
+    """
+
+    def __init__(self, columns: str, required: Sequence[str]) -> None:
+        self.fields = columns.split(",")
+        self.required = required
+        self.cuis = [name for name in self.fields if name in ("CUI", "CUI1", "CUI2")]
+
+    def parse(self, lines: bytes, used: Sequence[str]) -> pa.RecordBatch | None:
+        """The columns `used` of whole lines; None if a line is, or may be, malformed, or no line has a field."""
         if b"\r" in lines:
             lines = lines.replace(b"\r\n", b"\n")
-        if b"\0" in lines or b"\r" in lines or not _is_utf8(lines):
+        if b"\0" in lines or b"\r" in lines:
             return None
-        columns = [*dict.fromkeys([*self.used, *self.required, *self.longest]), CLOSING]
+        columns = [*dict.fromkeys([*used, *self.required, *self.cuis]), CLOSING]
         options = csv.ConvertOptions(
             include_columns=columns,
             column_types=dict.fromkeys(columns, pa.large_string()),
@@ -59,19 +70,21 @@ class LineFormat:
         )
         reading = csv.ReadOptions(column_names=[*self.fields, CLOSING], block_size=len(lines) + 1, use_threads=False)
         try:
+            # Refuses what is not UTF-8, also in columns that are not used; faster than Python's decoding.
+            pa.array([lines], pa.large_binary()).cast(pa.large_string())
             batches = csv.read_csv(pa.py_buffer(lines), reading, PIPES, options).to_batches()
         except pa.ArrowInvalid:
             return None
         if not batches:
             return None
         (batch,) = batches
-        sizes = {name: pc.binary_length(batch[name]) for name in (*self.required, *self.longest, CLOSING)}
+        sizes = {name: pc.binary_length(batch[name]) for name in (*self.required, *self.cuis, CLOSING)}
         is_sound = (
             all(pc.min(sizes[name]).as_py() for name in self.required)
-            and all(pc.max(sizes[name]).as_py() <= most for name, most in self.longest.items())
+            and all(pc.max(sizes[name]).as_py() <= CUI_BYTES for name in self.cuis)
             and not pc.max(sizes[CLOSING]).as_py()
         )
-        return batch.select(self.used) if is_sound else None
+        return batch.select(used) if is_sound else None
 
     def mended(self, lines: bytes, number: int, faults: Faults) -> bytes:
         """The well-formed lines, the first of which has the number `number`; `faults` gets the others."""
@@ -89,30 +102,46 @@ class LineFormat:
         return b"".join(kept)
 
     def _check(self, line: bytes) -> None:
-        row = decode(line).split("|")
-        if len(row) != len(self.fields) + 1 or row[-1]:
-            found = len(row) - (not row[-1])
-            detail = f", found {found}" + ("" if not row[-1] else " and no closing |")
+        *row, closing = decode(line).split("|")
+        if len(row) != len(self.fields) or closing:
+            detail = f", found {len(row) + 1} and no closing |" if closing else f", found {len(row)}"
             raise Malformed(f"expected {len(self.fields)} fields", detail)
         for byte, name in ((b"\0", "NUL"), (b"\r", "carriage return")):
             if byte in line:
                 raise Malformed(f"{name} inside the line", f" at column {line.index(byte) + 1}")
+        text_of = dict(zip(self.fields, row, strict=True))
         for name in self.required:
-            if not row[self.fields.index(name)]:
+            if not text_of[name]:
                 raise Malformed(f"empty {name}")
-        for name, most in self.longest.items():
-            if len(row[self.fields.index(name)].encode()) > most:
-                raise Malformed(f"{name} longer than {most} bytes")
+        for name in self.cuis:
+            if len(text_of[name].encode()) > CUI_BYTES:
+                raise Malformed(f"{name} longer than {CUI_BYTES} bytes")
+
+
+TABLES = {
+    "MRCONSO": RrfTable(
+        "CUI,LAT,TS,LUI,STT,SUI,ISPREF,AUI,SAUI,SCUI,SDUI,SAB,TTY,CODE,STR,SRL,SUPPRESS,CVF", ("CUI", "STR")
+    ),
+    "MRSTY": RrfTable("CUI,TUI,STN,STY,ATUI,CVF", ("CUI", "TUI")),
+    "MRDEF": RrfTable("CUI,AUI,ATUI,SATUI,SAB,DEF,SUPPRESS,CVF", ("CUI", "DEF")),
+    "MRREL": RrfTable(
+        "CUI1,AUI1,STYPE1,REL,CUI2,AUI2,STYPE2,RELA,RUI,SRUI,SAB,SL,RG,DIR,SUPPRESS,CVF", ("CUI1", "REL", "CUI2")
+    ),
+    "MRCUI": RrfTable("CUI1,VER,REL,RELA,MAPREASON,CUI2,MAPIN", ("CUI1", "REL")),
+    "MRSAB": RrfTable(
+        "VCUI,RCUI,VSAB,RSAB,SON,SF,SVER,VSTART,VEND,IMETA,RMETA,SLC,SCC,SRL,TFR,CFR,CXTY,TTYL,ATNL,LAT,CENC,CURVER,"
+        "SABIN,SSN,SCIT",
+        ("RSAB",),
+    ),
+    "MRDOC": RrfTable("DOCKEY,VALUE,TYPE,EXPL", ("DOCKEY",)),
+}
 
 
 def read_columns(
+    table: RrfTable,
     path: Path | Sequence[Path],
-    fields: Sequence[str],
     used: Sequence[str],
-    required: Sequence[str],
     faults: Faults,
-    *,
-    longest: Mapping[str, int] = MappingProxyType({}),
     convert: Callable[[pa.RecordBatch], Any] = lambda batch: batch,
 ) -> Iterator[Any]:
     """Yield record batches of the columns `used` (large_string), in order of file.
@@ -121,29 +150,24 @@ def read_columns(
 
     Args:
         path: the file, plain or gzip, or its parts in order.
-        fields: names of all fields; a line must have as many, each closed by a pipe.
         used: fields to return, in this order.
-        required: fields that must not be empty.
         faults: takes malformed lines.
-        longest: field -> maximum number of bytes.
         convert: converts each batch before it is yielded; called in threads, in any order.
 
     Raises:
         UserError: the file is missing, empty or a broken gzip stream; or a line is malformed.
     """
-    form = LineFormat(fields, used, required, longest)
 
     def parse(lines: bytes) -> tuple[bytes, Any]:
-        batch = form.parse(lines)
+        batch = table.parse(lines, used)
         return lines, None if batch is None else convert(batch)
 
     number = 1
-    name = name_source(path)
-    with open_binary(path) as stream, progress(desc=f"reading {Path(name).name}", unit=" lines") as bar:
+    with open_binary(path) as stream, progress(desc=f"reading {Path(faults.name).name}", unit=" lines") as bar:
         try:
             for lines, result in map_in_order(parse, _blocks(stream)):
-                if result is None and (mended := form.mended(lines, number, faults)):
-                    result = convert(form.parse(mended))
+                if result is None and (mended := table.mended(lines, number, faults)):
+                    result = convert(table.parse(mended, used))
                 if result is not None:
                     yield result
                 size = lines.count(b"\n")
@@ -153,30 +177,17 @@ def read_columns(
             raise broken_gzip(path, number, error) from None
         except OverflowError:
             raise UserError(
-                f"{name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; is it a text file?"
+                f"{faults.name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; is it a text file?"
             ) from None
 
 
 def _blocks(stream: BufferedIOBase) -> Iterator[bytes]:
-    """Blocks of whole lines; the last one ends in a newline, even if the file does not."""
-    rest = stream.read(len(BYTE_ORDER_MARK)).removeprefix(BYTE_ORDER_MARK)
-    while block := stream.read(BLOCK_BYTES):
-        lines, newline, tail = block.rpartition(b"\n")
-        if newline:
-            yield rest + lines + newline
-            rest = tail
-        else:
-            rest += tail
-            if len(rest) > LONGEST_LINE:
-                raise OverflowError
-    if rest:
-        yield rest + b"\n"
-
-
-def _is_utf8(content: bytes) -> bool:
-    bounds = pa.py_buffer(np.array([0, len(content)], dtype=np.int64))
-    try:
-        pa.Array.from_buffers(pa.large_string(), 1, [None, bounds, pa.py_buffer(content)]).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+    """Blocks of whole lines."""
+    mark = stream.read(len(BYTE_ORDER_MARK))
+    block = mark.removeprefix(BYTE_ORDER_MARK) + stream.read(BLOCK_BYTES)
+    while block:
+        rest = stream.readline(LONGEST_LINE)
+        if len(rest) == LONGEST_LINE:
+            raise OverflowError
+        yield block + rest
+        block = stream.read(BLOCK_BYTES)
