@@ -73,10 +73,9 @@ def make(recipe, run, stage) -> None:
         thresholds = reranker.thresholds
         page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        for name, chart in zip(
-            (RELIABILITY, RISK_COVERAGE), card_charts(report, thresholds.target_precision), strict=True
-        ):
-            (folder / name).write_text(chart, encoding="utf-8")
+        reliability, risk_coverage = card_charts(report, thresholds.target_precision)
+        (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
+        (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
         reference = Reference.fit(
             outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
         )

@@ -23,12 +23,12 @@ def main() -> None:
 
     sections, notes = (RunArguments, ConceptArguments, MentionArguments), {"corpus": describe_formats()}
     recipe = parse_recipe(__doc__, sections, notes=notes)
-    from umls_reranker.data.input_files import fingerprints, input_files
     from umls_reranker.data.reading_report import reading_table
+    from umls_reranker.data.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
-    hashes = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
+    hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
     stages = {stage.name: stage for stage in prepared_stages(recipe, run, hashes)}
     with run.locked(dry_run=recipe.run.dry_run):
         due = [name for name, stage in stages.items() if should_run(stage, recipe.run)]
