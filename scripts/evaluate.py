@@ -50,7 +50,7 @@ def make(recipe, run, stage) -> None:
     lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields, key)
     pairs = run.splits("pairs")["test"]
     reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
     )
     with stage.writing() as (folder, summary):
         report, outcomes = build_report(

@@ -64,7 +64,7 @@ def what_was_made(run) -> str:
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
         f"{source} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
-        f"({training['precision']}).\n"
+        f"({training['dtype']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
     )
 
@@ -89,7 +89,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
     )
     mentions, candidates = run.splits("mentions")["test"], run.splits("candidates")["test"]
     count = min(EXAMPLES, len(mentions))

@@ -161,7 +161,7 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     assert f"run {PARTS[name]} again" in message and "from one revision" in message
 
 
-@pytest.mark.parametrize("changes", [{"max_length": 8}, {"template": {"max_length": 8}}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("changes", [{"max_length": 8}, {"template": {"max_length": 8}}, {"dtype": "bfloat16"}])
 def test_an_edited_manifest_is_refused(folder, changes):
     edit(folder / MANIFEST, **changes)
     message = refused(UMLSReranker.from_pretrained, folder)

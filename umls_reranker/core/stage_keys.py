@@ -134,7 +134,7 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     _require_retrieval(recipe)
     made = _made(run, "concepts", "mentions", *([ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []))
     mentions = made.pop("mentions")
-    embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
+    embedding = _encoder_settings(recipe) | {"encoder_dtype": recipe.index.encoder_dtype}
     vectors = run.stage("vectors", embedding, made, resumes_with=embedding | made, keeps="*.npy")
     stages, made = {"vectors": vectors}, made | {"mentions": mentions, "vectors": vectors.key}
     for retriever in chosen_retrievers(recipe.index.retrievers):
@@ -201,7 +201,7 @@ def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stag
         corrections: fingerprint of ``calibration_feedback``.
     """
     settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
-    settings |= {"scoring_precision": recipe.run.scoring_precision, "seed": recipe.run.seed}
+    settings |= {"scoring_dtype": recipe.run.scoring_dtype, "seed": recipe.run.seed}
     inputs = _made(run, "checkpoints", "candidates")
     return run.stage("model", settings, inputs | ({"calibration_feedback": corrections} if corrections else {}))
 

@@ -93,7 +93,7 @@ PARTS = {
 }
 
 LFS_POINTER = b"version https://git-lfs"
-SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 7, THRESHOLDS: 4}
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
@@ -293,7 +293,7 @@ def write_parts(
     folder: Path,
     recipe: Recipe,
     template: PairTemplate,
-    precision: str,
+    dtype: str,
     calibration: Calibration,
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
@@ -301,7 +301,7 @@ def write_parts(
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
-        precision: of the logits that the calibrator was fitted on.
+        dtype: of the logits that the calibrator was fitted on.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
@@ -319,7 +319,7 @@ def write_parts(
         "base_model": recipe.model.model,
         "base_revision": recipe.model.model_revision,
         "umls_reranker_version": __version__,
-        "precision": precision,
+        "dtype": dtype,
         "dictionary": dictionary,
     }
     _write_manifest(folder, settings, {})

@@ -86,7 +86,7 @@ class SourceModel:
 
     @classmethod
     def load(
-        cls, name: str, revision: str | None = None, device: str | None = None, precision: str | None = None
+        cls, name: str, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> SourceModel:
         """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
 
@@ -98,7 +98,7 @@ class SourceModel:
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
-            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=precision)
+            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
             return cls(name, folder, reranker.scorer, recipe, reranker)
         if not (folder / "config.json").is_file():
             raise UserError(f"{name} holds no config.json, so it is no model")
@@ -114,7 +114,7 @@ class SourceModel:
             )
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
-        scorer = PairScorer.from_folder(folder, PairTemplate(), device, precision)
+        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
         return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
 
     @property
@@ -248,7 +248,7 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
         for name, chart in zip((RELIABILITY, RISK_COVERAGE), card_charts(found.metrics, target), strict=True):
             (new / name).write_text(chart, encoding="utf-8")
         parts = found.calibration, found.fitted
-        write_parts(new, recipe, source.scorer.template, source.scorer.precision, *parts, dictionary)
+        write_parts(new, recipe, source.scorer.template, source.scorer.dtype, *parts, dictionary)
         (new / CARD).write_text(folder_card(new), encoding="utf-8")
 
 
