@@ -48,8 +48,8 @@ from ..hub.model_folder import (
     RISK_COVERAGE,
     WEIGHTS,
     copy_network,
-    loaded_parts,
-    write_parts,
+    loaded_files,
+    write_model_files,
 )
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.template import PairTemplate
@@ -94,7 +94,7 @@ class SourceModel:
             UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
                 logit.
         """
-        files = (MANIFEST, *loaded_parts("torch"), *MODEL_PATTERNS)
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
@@ -248,7 +248,7 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
         for name, chart in zip((RELIABILITY, RISK_COVERAGE), card_charts(found.metrics, target), strict=True):
             (new / name).write_text(chart, encoding="utf-8")
         parts = found.calibration, found.fitted
-        write_parts(new, recipe, source.scorer.template, source.scorer.dtype, *parts, dictionary)
+        write_model_files(new, recipe, source.scorer.template, source.scorer.dtype, *parts, dictionary)
         (new / CARD).write_text(folder_card(new), encoding="utf-8")
 
 
