@@ -149,11 +149,6 @@ def test_what_lies_behind_links_is_not_published(hub, folder, tmp_path):
     assert "own.png" not in files and not any(b"secret" in data for data in files.values())
 
 
-def test_a_card_of_ones_own_is_published_as_it_is(hub, folder):
-    publish(folder, REPO, "v1.0.0", card="---\nlicense: mit\n---\n# Mine\n")
-    assert hub.repos[REPO].files()["README.md"] == b"---\nlicense: mit\n---\n# Mine\n"
-
-
 def test_versions_do_not_mix(hub, folder):
     publish(folder, REPO, "v1.0.0")
     first = hub.repos[REPO].files("v1.0.0")
@@ -319,12 +314,6 @@ def test_a_tag_made_by_someone_else_meanwhile_stays_theirs(hub, folder):
     hub.before("tag", lambda: repo.tags.setdefault("v1.0.0", initial))
     assert "choose a new one" in refused(publish, folder, REPO, "v1.0.0")
     assert repo.tags == {"v1.0.0": initial}
-
-
-def test_a_card_that_the_hub_rejects_is_rejected_before_the_upload(hub, folder):
-    card = "---\nlicense: [\n---\n# Broken\n"
-    assert "Invalid metadata in README.md" in refused(publish, folder, REPO, "v1.0.0", card=card)
-    assert not any("PUT" in line or "/commit/" in line for line in hub.log)
 
 
 # Loading

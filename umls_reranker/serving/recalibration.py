@@ -92,7 +92,7 @@ class SourceModel:
 
     @classmethod
     def load(
-        cls, name: str, revision: str | None = None, device: str | None = None, precision: str | None = None
+        cls, name: str, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> SourceModel:
         """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
 
@@ -104,7 +104,7 @@ class SourceModel:
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
-            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=precision)
+            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
             return cls(name, folder, reranker.scorer, recipe, reranker)
         if not (folder / "config.json").is_file():
             raise UserError(f"{name} holds no config.json, so it is no model")
@@ -120,7 +120,7 @@ class SourceModel:
             )
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
-        scorer = PairScorer.from_folder(folder, PairTemplate(), device, precision)
+        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
         return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
 
     @property
@@ -253,7 +253,7 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
         (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
         (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
         scorer = source.scorer
-        write_parts(partial, recipe, scorer.template, scorer.precision, new.calibration, new.fitted, dictionary)
+        write_parts(partial, recipe, scorer.template, scorer.dtype, new.calibration, new.fitted, dictionary)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
