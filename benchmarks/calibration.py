@@ -17,8 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from umls_reranker.calibration.certificate import find_certificate
-from umls_reranker.calibration.choice import choice_log_odds
-from umls_reranker.calibration.logistic import sigmoid
+from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import brier_decomposition, calibration_report, debiased_ece, ece
 from umls_reranker.core.sockets import CALIBRATORS
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -52,7 +51,7 @@ def main() -> None:
     lists = len(utility)
     offsets = np.arange(lists + 1) * CANDIDATES
     scores, y = utility.ravel(), labels.ravel()
-    p = sigmoid(choice_log_odds(scores, offsets, np.arange(len(scores))))
+    p = sigmoid(conditional_log_odds(scores, offsets, np.arange(len(scores))))
     of_pair = np.repeat(document, CANDIDATES)
     best = p.reshape(utility.shape).argmax(axis=1)
     top_p, top_y = (np.take_along_axis(a.reshape(utility.shape), best[:, None], 1)[:, 0] for a in (p, y))

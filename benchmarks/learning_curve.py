@@ -98,7 +98,7 @@ def first_places(log_odds, lists):
 
 def in_dictionary(lists, first, among=True) -> float:
     """acc@1 among mentions with their concept in the dictionary, (n,) bool `among` all."""
-    return float(lists.is_right(first)[lists.annotations.in_dictionary & among].mean())
+    return float(lists.is_gold(first)[lists.annotations.in_dictionary & among].mean())
 
 
 def accuracy(lists, logits, counts, features, seed, drop=False) -> float:
@@ -107,7 +107,6 @@ def accuracy(lists, logits, counts, features, seed, drop=False) -> float:
 
     from umls_reranker.calibration.cross_validation import document_folds
     from umls_reranker.calibration.fitting import fit_fusion
-    from umls_reranker.calibration.probabilities import calibrated_scores
 
     names = [name for name in features if not (drop and name == "cross_encoder")]
     fold = document_folds(lists.annotations.documents, seed)
@@ -117,7 +116,7 @@ def accuracy(lists, logits, counts, features, seed, drop=False) -> float:
         rows, part = inside[lists.owner], lists.take(inside)
         rest = lists.take(~inside)
         fitted = fit_fusion(names, rest, logits[~rows], rest.annotations.gold, counts)
-        log_odds[rows] = calibrated_scores(fitted.parts(part, np.zeros(len(part), int)), logits[rows]).log_odds
+        log_odds[rows] = fitted.plan(part).scores(logits[rows]).log_odds
     return in_dictionary(lists, first_places(log_odds, lists))
 
 

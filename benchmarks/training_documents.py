@@ -77,10 +77,9 @@ def measured(lists, counts, recipe, new) -> list[float]:
     """acc@1 in the dictionary, of strings that these documents lack, mean loss, and coverage at 0.95 in hindsight."""
     import numpy as np
 
-    from umls_reranker.calibration.choice import log_sums
     from umls_reranker.calibration.cross_validation import document_folds
     from umls_reranker.calibration.fitting import fit_fusion
-    from umls_reranker.calibration.probabilities import calibrated_scores
+    from umls_reranker.calibration.logistic import log_sums
     from umls_reranker.core.arrays import best_candidates
     from umls_reranker.evaluation.linking import coverage_at_precision
 
@@ -92,14 +91,12 @@ def measured(lists, counts, recipe, new) -> list[float]:
         rest, part = lists.take(~inside), lists.take(inside)
         nothing = np.zeros(len(rest.names), np.float32), np.zeros(len(part.names), np.float32)
         fitted = fit_fusion(names, rest, nothing[0], rest.annotations.gold, counts)
-        scores = calibrated_scores(fitted.parts(part, np.zeros(len(part), int)), nothing[1])
+        scores = fitted.plan(part).scores(nothing[1])
         utility[inside[lists.owner]], probability[inside[lists.owner]] = scores
     top = best_candidates(utility, lists.offsets)
-    correct, known = lists.is_right(top), lists.annotations.in_dictionary
+    correct, known = lists.is_gold(top), lists.annotations.in_dictionary
     loss = (log_sums(utility, lists.offsets).sum() - lists.labels @ utility) / len(lists)
-    covered = coverage_at_precision(
-        np.where(top >= 0, probability[top], np.nan), correct, 0.95, lists.annotations.documents, resamples=2, seed=0
-    )
+    covered = coverage_at_precision(np.where(top >= 0, probability[top], np.nan), correct, 0.95)
     return [correct[known].mean(), correct[known & new].mean(), loss, covered["value"]]
 
 

@@ -18,9 +18,12 @@ import sys
 from pathlib import Path
 
 from umls_reranker.core.arguments import CalibrationArguments, RunArguments
-from umls_reranker.core.recipe import parse_recipe
+from umls_reranker.core.recipe import add_keys, parse_recipe
 from umls_reranker.core.script import CommandParser, run_script, would_make
 from umls_reranker.review.run_calibration import calibrate_run
+
+# Keys of a recipe that are options of the second form too.
+FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
 
 
 def main() -> None:
@@ -39,26 +42,9 @@ def lists_parser() -> CommandParser:
     parser.add_argument("--lists", type=Path, required=True, help="file or folder: .jsonl, .parquet, .arrow")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
-    usual = CalibrationArguments()
-    parser.add_argument("--calibrator", default=usual.calibrator, help="as in a recipe (default: auto)")
-    for name, meaning in (
-        ("target_precision", "precision that the tier high is certified for"),
-        ("confidence", "confidence of this certificate"),
-    ):
-        parser.add_argument(
-            f"--{name}", type=float, default=getattr(usual, name), help=f"{meaning} (default: %(default)s)"
-        )
-    parser.add_argument(
-        "--seed", type=int, default=RunArguments().seed, help="seed for splitting the documents into folds"
-    )
-    parser.add_argument(
-        "--exhaustive", action="store_true", help="have the cross-encoder score also candidates that cannot win"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="load the model, check the lists and say what they hold; score nothing"
-    )
+    add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
+    add_keys(parser, CalibrationArguments, FITTING_KEYS)
     return parser
 
 
@@ -77,29 +63,19 @@ def calibrate_on_lists(options) -> None:
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:
         raise UserError(f"calibrator: {options.calibrator!r} is unknown; with lists choose from {', '.join(methods)}")
-    for name in ("target_precision", "confidence"):
-        if not 0 < getattr(options, name) < 1:
-            raise UserError(f"{name}: {getattr(options, name)} must be between 0 and 1, such as 0.95")
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"seed: {options.seed} must be from 0 to {2**32 - 1:,}")
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    given = read_labelled_lists(options.lists, source.hierarchy, FEATURES)
+    lists = read_labelled_lists(options.lists, source.hierarchy, FEATURES)
     # Before anything is scored, which may take long.
-    print(described(given), flush=True)
+    print(described(lists), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
-    settings = CalibrationArguments(
-        calibrator=options.calibrator,
-        target_precision=options.target_precision,
-        confidence=options.confidence,
-        exhaustive=options.exhaustive,
-    )
-    found = recalibrate(source, given, settings, options.seed)
-    save_recalibrated(source, found, options.output)
-    print(before_and_after(found))
+    settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
+    fitted = recalibrate(source, lists, settings, options.seed)
+    save_recalibrated(source, fitted, options.output)
+    print(before_and_after(fitted))
     print(f"the new model is in {options.output}")
 
 

@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import shipped_configs, shipped_recipes
 from umls_reranker.core.script import CommandParser, run_script
-from umls_reranker.core.shipped import shipped_configs, shipped_recipes
 
 
 def main() -> None:

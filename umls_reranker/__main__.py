@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 
 from umls_reranker.core.errors import UserError
+from umls_reranker.core.files import shipped
 from umls_reranker.core.launch import LAUNCHED, launch_options, start
 from umls_reranker.core.script import run_script
-from umls_reranker.core.shipped import shipped
 from umls_reranker.core.version import __version__
 
 GROUPS = {

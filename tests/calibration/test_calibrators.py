@@ -15,9 +15,8 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     TemperatureCalibrator,
 )
-from umls_reranker.calibration.choice import choice_log_odds, log_sums
 from umls_reranker.calibration.cross_validation import cross_validated_losses, fit_calibrator
-from umls_reranker.calibration.logistic import sigmoid
+from umls_reranker.calibration.logistic import conditional_log_odds, log_sums, sigmoid
 from umls_reranker.calibration.reliability import log_loss
 from umls_reranker.calibration.score_maps import Calibrator, Sample
 from umls_reranker.core.errors import UserError
@@ -258,7 +257,7 @@ def test_inside_lists_probabilities_sum_to_less_than_one_and_keep_the_order(meth
     scores, labels, offsets = lists()
     fitted = CALIBRATORS[method]().fit(scores, labels, offsets=offsets)
     utility = fitted.log_odds(scores)
-    p = sigmoid(choice_log_odds(utility, offsets, np.arange(len(scores))))
+    p = sigmoid(conditional_log_odds(utility, offsets, np.arange(len(scores))))
     sums = np.add.reduceat(p, offsets[:-1])
     assert sums.max() <= 1
     order = np.argsort(scores, kind="stable")

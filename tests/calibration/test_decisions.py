@@ -34,21 +34,21 @@ def test_tiers_go_by_the_types_of_the_mention_and_only_the_first_candidate_is_ac
     rows = [fit_thresholds().for_type(kind) for kind in ("T047", "T047", "T121", None)]
     expected = [row.tier(score) for row, score in zip(rows, (p - 0.01, p, p, p), strict=True)]
     assert [TIERS[tier] for tier in decided.tiers] == expected and len(set(expected)) > 1
-    assert decided.order.tolist() == [1, 0, 2, 3] and decided.first.tolist() == [1, 2, 3, -1]
+    assert decided.order.tolist() == [1, 0, 2, 3] and decided.top.tolist() == [1, 2, 3, -1]
     assert decided.accepted.tolist() == [False, p >= rows[1].accept, p >= rows[2].accept, p >= rows[3].accept]
     assert decided.truncated == 3
 
 
 def test_a_mention_without_what_the_model_reads_is_never_high():
     lists = make_lists(["m", "m"], [["a"], ["a"]], ["T047", "T047"], HIERARCHY, lefts=["text", ""])
-    decided = decide([0.99, 0.99], lists, shown=["context"])
+    decided = decide([0.99, 0.99], lists, network_inputs=["context"])
     assert [TIERS[tier] for tier in decided.tiers] == ["high", "medium"]
     assert decided.missing["context"].tolist() == [False, True] and decided.accepted.all()
-    strict = decide([0.99, 0.99], lists, shown=["context"], accept_tier="high")
+    strict = decide([0.99, 0.99], lists, network_inputs=["context"], accept_tier="high")
     assert strict.accepted.tolist() == [True, False]
     # What is no higher than medium anyway stays so.
     row = fit_thresholds().for_type("T047")
-    usual = decide([row.accept + 1e-6] * 2, lists, shown=["context"])
+    usual = decide([row.accept + 1e-6] * 2, lists, network_inputs=["context"])
     assert row.accept + 1e-6 < row.high and [TIERS[tier] for tier in usual.tiers] == ["medium", "medium"]
 
 
@@ -73,12 +73,14 @@ def retrieved():
     return make_lists(["m", "n", "o"], [items, items[3:], []], hierarchy=HIERARCHY)
 
 
-def with_cut(cut):
+def with_pruning(threshold):
     fusions = (
         FeatureFusion({"cross_encoder": 1.0, "retrieval": 9.0}, {}, 5.0),
         FeatureFusion({"retrieval": 9.0}, {}, 5.0),
     )
-    model = InputModel(fusion=fusions[0], baseline=fusions[1], cut=cut, thresholds=fit_thresholds())
+    model = InputModel(
+        fusion=fusions[0], baseline=fusions[1], pruning_threshold=threshold, thresholds=fit_thresholds()
+    )
     return Calibration([model], score_ranges={"retrieval": ScoreRange(0.0, 1.0)})
 
 
@@ -95,10 +97,10 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
 
     lists = retrieved()
     # By the baseline "b" and "e" have less than 0.01 of five candidates, "e" that of two as well.
-    decided = rank(lists, score, with_cut(0.01))
+    decided = rank(lists, score, with_pruning(0.01))
     assert asked == [["a", "c", "d", "d"]] and decided.scored.tolist() == [3, 1, 0]
     assert np.isnan(decided.logits).tolist() == [False, True, False, False, True, False, True]
-    known = rank(lists, logits_of(lists), with_cut(0.01))
+    known = rank(lists, logits_of(lists), with_pruning(0.01))
     for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
         np.testing.assert_array_equal(getattr(known, name), getattr(decided, name))
 
@@ -106,18 +108,25 @@ def test_only_candidates_that_can_win_are_scored_and_each_mention_says_how_many(
 @pytest.mark.parametrize("exhaustive", [True, [True] * 3])
 def test_exhaustive_scoring_is_that_without_a_cut(exhaustive):
     lists = retrieved()
-    decided = [rank(lists, logits_of, with_cut(0.01), exhaustive=exhaustive), rank(lists, logits_of, with_cut(0.0))]
+    decided = [
+        rank(lists, logits_of, with_pruning(0.01), exhaustive=exhaustive),
+        rank(lists, logits_of, with_pruning(0.0)),
+    ]
     assert decided[0].scored.tolist() == [5, 2, 0]
     for name in ("logits", "log_odds", "probabilities", "order", "margins", "tiers", "accepted"):
         np.testing.assert_array_equal(*(getattr(found, name) for found in decided))
 
 
 def test_mentions_of_one_call_may_be_scored_exhaustively_or_not():
-    assert rank(retrieved(), logits_of, with_cut(0.01), exhaustive=[False, True, False]).scored.tolist() == [3, 2, 0]
+    assert rank(retrieved(), logits_of, with_pruning(0.01), exhaustive=[False, True, False]).scored.tolist() == [
+        3,
+        2,
+        0,
+    ]
 
 
 def test_no_lists_and_no_candidates_are_nothing_to_decide():
     for lists in (make_lists([], []), make_lists(["m"], [[]])):
         decided = decide([], lists)
-        assert len(decided.order) == 0 and decided.first.tolist() == [-1] * len(lists)
+        assert len(decided.order) == 0 and decided.top.tolist() == [-1] * len(lists)
     assert len(decide([], make_lists([], []), exhaustive=[]).order) == 0

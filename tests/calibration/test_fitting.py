@@ -10,16 +10,16 @@ from list_fixtures import make_lists
 
 from umls_reranker.calibration import cross_fitting, fitting
 from umls_reranker.calibration.cross_validation import document_folds, sampled_documents
-from umls_reranker.calibration.features import features
+from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.fitting import fit_parts
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import without
-from umls_reranker.calibration.probabilities import Part, calibrated_scores, kept
+from umls_reranker.calibration.probabilities import Part
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
+from umls_reranker.core import cores as cores_module
 from umls_reranker.core.arguments import CalibrationArguments
 from umls_reranker.core.arrays import best_candidates
-from umls_reranker.data import parallel
 from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
@@ -59,9 +59,7 @@ def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(
 
 
 def probabilities(calibration, lists, logits, shown=()):
-    models = calibration.choose(lists, shown).models
-    parts = calibration.parts(calibration.as_read(lists, models), models)
-    return calibrated_scores(parts, logits).probabilities
+    return calibration.plan(lists, shown).scores(logits).probabilities
 
 
 def test_thresholds_rest_on_documents_that_were_not_fitted_on():
@@ -119,16 +117,20 @@ def test_a_cut_keeps_to_its_limits(monkeypatch):
     given = informed()
     calibration, _ = fit(given)
     exhaustive, _ = fit(given, exhaustive=True)
-    scored = kept(calibration.parts(given[0], np.zeros(len(given[0]), int)))
-    assert calibration.models[0].cut == 0.01 and scored.mean() < 0.6 and exhaustive.models[0].cut == 0
+    scored = calibration.plan(given[0]).retained
+    assert (
+        calibration.models[0].pruning_threshold == 0.01
+        and scored.mean() < 0.6
+        and exhaustive.models[0].pruning_threshold == 0
+    )
     # The weights are about those of whole lists.
     whole, served = (found.models[0].fusion for found in (exhaustive, calibration))
     assert served.weights == pytest.approx(whole.weights, rel=0.05)
     assert served.none_intercept == pytest.approx(whole.none_intercept, abs=0.05)
-    for name, value in (("LEAST_SAME_FIRST", 1.01), ("MOST_LOST", -0.01), ("MOST_NATS_LOST", -1.0)):
+    for name, value in (("LEAST_SAME_TOP", 1.01), ("MOST_LOST", -0.01), ("MOST_NATS_LOST", -1.0)):
         with monkeypatch.context() as patched:
             patched.setattr(cross_fitting, name, value)
-            assert fit(given)[0].models[0].cut == 0
+            assert fit(given)[0].models[0].pruning_threshold == 0
 
 
 def test_no_choice_about_a_fold_depends_on_its_own_labels(monkeypatch):
@@ -187,10 +189,10 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
     # Of the model of all inputs; without scores nothing but the logit tells candidates apart, so all are scored.
     np.testing.assert_array_equal(asked[0], sample[given.owner])
     assert (asked[1] >= asked[0]).all() and asked[2].all()
-    assert facts["scored"] == asked[1].mean() < 0.7 and set(facts["cuts_of_folds"]) == {0.01}
+    assert facts["scored"] == asked[1].mean() < 0.7 and set(facts["pruning_thresholds_of_folds"]) == {0.01}
     # What the served model scores was scored, but where it counts these very mentions too; what is known besides
     # changes nothing.
-    served = kept(calibration.parts(given, np.zeros(len(given), int)))
+    served = calibration.plan(given).retained
     assert asked[1][served].mean() > 0.95
     again, _ = fitting.fit_with_counts(given, lambda unseen, wanted: logits, *options)
     assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
@@ -200,10 +202,10 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
 
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
-    assert fit(informed(documents=1))[0].models[0].cut == 0
-    assert fit(informed(), ("cross_encoder",), "identity")[0].models[0].cut == 0
+    assert fit(informed(documents=1))[0].models[0].pruning_threshold == 0
+    assert fit(informed(), ("cross_encoder",), "identity")[0].models[0].pruning_threshold == 0
     given, _ = lists()
-    assert kept(fit(lists())[0].parts(given, np.zeros(len(given), int))).all()
+    assert fit(lists())[0].plan(given).retained.all()
 
 
 def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
@@ -218,10 +220,10 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     calibration, _ = fit(noisy(60, 0), names)
     fresh, logits = noisy(2000, 1)
     # All scores count, however far from those of the few lists.
-    parts = [Part.of(calibration.models[0], fresh, *features(fresh, calibration.counts))]
-    scores = calibrated_scores(parts, logits)
+    part = Part.of(calibration.models[0], feature_table(fresh, calibration.counts))
+    scores = part.scores(logits)
     first = best_candidates(scores.log_odds, fresh.offsets)
-    overconfidence = scores.probabilities[first].mean() - fresh.is_right(first).mean()
+    overconfidence = scores.probabilities[first].mean() - fresh.is_gold(first).mean()
     assert abs(overconfidence) < 0.1
 
 
@@ -296,9 +298,9 @@ def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
 def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
     fitted, original = [], FeatureFusion.fit
 
-    def counted(candidates, about, offsets, gold, *rest):
-        fitted.append((tuple(candidates), gold.tobytes()))
-        return original(candidates, about, offsets, gold, *rest)
+    def counted(names, table, gold, *rest):
+        fitted.append((tuple(names), gold.tobytes()))
+        return original(names, table, gold, *rest)
 
     monkeypatch.setattr(FeatureFusion, "fit", counted)
     calibration, _ = fit(lists(), ("cross_encoder", "retrieval", "type_compatibility"))
@@ -310,7 +312,7 @@ def test_models_that_use_the_same_features_share_their_fusions(monkeypatch):
 def test_the_number_of_cores_changes_nothing(monkeypatch):
     states = []
     for cores in (1, 4):
-        monkeypatch.setattr(parallel, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(cores_module, "usable_cores", lambda cores=cores: cores)
         calibration, fitted = fit(informed(), calibrator="beta")
         states.append((calibration.to_dict(), [model.thresholds.to_dict() for model in calibration.models], fitted))
     assert states[0] == states[1]

@@ -5,18 +5,32 @@ import json
 import numpy as np
 import pytest
 
+from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.core.errors import UserError
+from umls_reranker.data.type_sets import TypeSets
 
 OFFSETS = np.array([0, 2, 2, 5])
 CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}
-LISTS = {"string_count": np.array([0.0, 1.0, 2.0])}
-DISTINCT = np.arange(5)
+LISTS = {"string_count": np.array([0.0, 1.0, 2.0]), "seen_string": np.zeros(3)}
+
+
+def table(candidates=CANDIDATES, lists=LISTS, offsets=OFFSETS, concepts=None) -> FeatureTable:
+    """Candidates of different concepts, unless given."""
+    m = offsets[-1]
+    return FeatureTable(
+        candidates, lists, offsets, np.arange(m) if concepts is None else concepts, TypeSets.missing(m)
+    )
 
 
 def fusion(**changes) -> FeatureFusion:
-    state = {"weights": {"cross_encoder": 0.5, "exact_name": 1.0}, "none_weights": {"string_count": -0.5}}
-    return FeatureFusion.from_dict(state | {"none_intercept": 0.25} | changes)
+    weights = {"cross_encoder": 0.5, "exact_name": 1.0}
+    state = {"weights": weights, "seen_weights": weights, "none_weights": {"string_count": -0.5}}
+    return FeatureFusion.from_dict(state | {"none_intercept": 0.25, "top_candidate_bonus": 0.0} | changes)
+
+
+def fit(candidates, lists, offsets, gold, *options) -> FeatureFusion:
+    return FeatureFusion.fit(list(candidates), table(candidates, lists, offsets), gold, *options)
 
 
 def probabilities(log_odds: np.ndarray) -> np.ndarray:
@@ -28,20 +42,20 @@ def test_probabilities_by_hand():
     first = np.exp(0.25) + np.exp(utility[0]) + np.exp(utility[1])
     last = np.exp(0.25 - 1.0) + np.exp(utility[2:]).sum()
     expected = np.exp(utility) / [first, first, last, last, last]
-    found = probabilities(fusion()(CANDIDATES, LISTS, OFFSETS, DISTINCT))
+    found = probabilities(fusion()(table()))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_two_names_of_one_concept_do_not_share_its_probability():
-    once = probabilities(fusion()(CANDIDATES, LISTS, OFFSETS, DISTINCT))
+    once = probabilities(fusion()(table()))
     doubled = {name: np.append(column, column[4]) for name, column in CANDIDATES.items()}
-    twice = probabilities(fusion()(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4])))
+    twice = probabilities(fusion()(table(doubled, LISTS, np.array([0, 2, 2, 6]), np.array([0, 1, 2, 3, 4, 4]))))
     np.testing.assert_allclose(twice, [*once, once[4]], rtol=1e-12)
 
 
 def test_log_odds_stay_finite_at_both_ends():
     far = {"cross_encoder": np.array([4_000.0, -4_000.0, 0, 0, 0]), "exact_name": np.zeros(5)}
-    found = fusion()(far, LISTS, OFFSETS, DISTINCT)
+    found = fusion()(table(far))
     assert np.isfinite(found).all() and found[0] > 20 and found[1] < -1_000
 
 
@@ -50,7 +64,7 @@ def simulated(n=3_000, size=4, seed=0):
     rng = np.random.default_rng(seed)
     offsets = np.arange(n + 1) * size
     candidates = {"cross_encoder": rng.normal(1, 2, n * size), "lexical": rng.normal(0, 1, n * size)}
-    lists = {"string_count": rng.normal(0, 1, n)}
+    lists = {"string_count": rng.normal(0, 1, n), "seen_string": np.zeros(n)}
     utility = (0.8 * candidates["cross_encoder"] + 1.5 * candidates["lexical"]).reshape(n, size)
     none = 0.5 - 0.7 * lists["string_count"]
     noise = rng.gumbel(size=(n, size + 1))
@@ -59,7 +73,7 @@ def simulated(n=3_000, size=4, seed=0):
 
 
 def test_fit_finds_the_weights_that_made_the_data():
-    fitted = FeatureFusion.fit(*simulated())
+    fitted = fit(*simulated())
     assert fitted.weights["cross_encoder"] == pytest.approx(0.8, abs=0.06)
     assert fitted.weights["lexical"] == pytest.approx(1.5, abs=0.1)
     assert fitted.none_weights["string_count"] == pytest.approx(-0.7, abs=0.15)
@@ -68,12 +82,12 @@ def test_fit_finds_the_weights_that_made_the_data():
 
 def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_as_they_are():
     candidates, lists, offsets, gold = simulated(n=6_000)
-    whole = FeatureFusion.fit(candidates, lists, offsets, gold)
+    whole = fit(candidates, lists, offsets, gold)
     # The last candidate of each list is not fitted on; what is known of it are its odds against none.
-    utility = whole.utilities(candidates, lists, offsets).reshape(-1, 4)
+    utility = whole.utilities(table(candidates, lists, offsets)).reshape(-1, 4)
     rest = {name: column.reshape(-1, 4)[:, :3].ravel() for name, column in candidates.items()}
-    fit = (rest, lists, np.arange(0, 18_001, 3), np.where(gold < 3, gold, -1), whole)
-    pruned, forgotten = FeatureFusion.fit(*fit, np.exp(utility[:, 3])), FeatureFusion.fit(*fit)
+    given = (rest, lists, np.arange(0, 18_001, 3), np.where(gold < 3, gold, -1), whole)
+    pruned, forgotten = fit(*given, np.exp(utility[:, 3])), fit(*given)
     assert pruned.weights == pytest.approx(whole.weights, abs=0.05)
     assert pruned.none_intercept == pytest.approx(whole.none_intercept, abs=0.1)
     assert forgotten.none_intercept > whole.none_intercept + 0.3
@@ -83,25 +97,25 @@ def test_candidates_with_utilities_of_their_own_leave_the_weights_of_the_others_
 def test_a_feature_that_never_varies_has_no_weight(value):
     candidates, lists, offsets, gold = simulated(n=300)
     candidates["mention_concept_prior"] = np.full(offsets[-1], value)
-    fitted = FeatureFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
+    fitted = fit(candidates, lists, offsets, gold)
     assert fitted.weights["mention_concept_prior"] == fitted.seen_weights["mention_concept_prior"] == 0
     assert abs(fitted.none_weights["seen_string"]) < 10
 
 
 def test_probabilities_of_a_list_sum_to_less_than_one_and_match_what_happens():
     candidates, lists, offsets, gold = simulated(seed=1)
-    fitted = FeatureFusion.fit(*simulated(seed=0))
-    sums = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4).sum(axis=1)
+    fitted = fit(*simulated(seed=0))
+    sums = probabilities(fitted(table(candidates, lists, offsets))).reshape(-1, 4).sum(axis=1)
     assert sums.max() < 1
     assert sums.mean() == pytest.approx(np.mean(gold >= 0), abs=0.02)
 
 
 def test_the_first_candidate_of_a_list_and_its_equals_get_the_lead():
     plain, leading = fusion(), fusion(top_candidate_bonus=2.0)
-    gained = leading.utilities(CANDIDATES, LISTS, OFFSETS) - plain.utilities(CANDIDATES, LISTS, OFFSETS)
+    gained = leading.utilities(table()) - plain.utilities(table())
     np.testing.assert_allclose(gained, [2, 0, 0, 0, 2], atol=1e-12)
     equal = {name: np.zeros(5) for name in CANDIDATES}
-    found = probabilities(leading(equal, LISTS, OFFSETS, DISTINCT))
+    found = probabilities(leading(table(equal)))
     assert found[0] == found[1] and found[2] == found[3] == found[4]
 
 
@@ -110,15 +124,15 @@ def test_first_candidates_are_right_as_often_as_fitted_where_lists_are_of_two_ki
     candidates, lists, offsets, gold = simulated(n=6_000)
     rng = np.random.default_rng(7)
     gold = np.where(rng.random(len(gold)) < 0.5, gold, rng.integers(0, 4, len(gold)))
-    fitted = FeatureFusion.fit(candidates, lists, offsets, gold)
-    p = probabilities(fitted(candidates, lists, offsets, np.arange(offsets[-1]))).reshape(-1, 4)
+    fitted = fit(candidates, lists, offsets, gold)
+    p = probabilities(fitted(table(candidates, lists, offsets))).reshape(-1, 4)
     assert fitted.bonus > 0.3
     assert p.max(axis=1).mean() == pytest.approx((p.argmax(axis=1) == gold).mean(), abs=1e-6)
 
 
 def test_strings_that_calibration_never_saw_in_training_lend_their_weights_to_the_others():
     candidates, lists, offsets, gold = simulated()
-    fitted = FeatureFusion.fit(candidates, lists | {"seen_string": np.zeros(len(gold))}, offsets, gold)
+    fitted = fit(candidates, lists, offsets, gold)
     for name, weight in fitted.weights.items():
         assert fitted.seen_weights[name] == pytest.approx(weight, rel=0.05)
 
@@ -127,12 +141,12 @@ def test_a_feature_against_a_candidate_gets_no_weight():
     candidates, lists, offsets, gold = simulated()
     candidates["retrieval"] = -candidates["lexical"]
     del candidates["lexical"]
-    assert FeatureFusion.fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
+    assert fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
 
 
 def test_a_feature_that_never_varies_gets_no_weight():
     candidates, lists, offsets, gold = simulated()
-    fitted = FeatureFusion.fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
+    fitted = fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
     assert fitted.weights["exact_name"] == pytest.approx(0, abs=1e-3)
 
 
@@ -144,20 +158,18 @@ def test_a_better_candidate_never_loses(bonus):
         better = column.copy()
         better[3] += rng.exponential()
         before, after = (
-            fusion(top_candidate_bonus=bonus)(CANDIDATES | {"cross_encoder": values}, LISTS, OFFSETS, DISTINCT)
+            fusion(top_candidate_bonus=bonus)(table(CANDIDATES | {"cross_encoder": values}))
             for values in (column, better)
         )
         assert after[3] > before[3] and (after[[2, 4]] <= before[[2, 4]]).all()
 
 
 def test_round_trip_through_json_gives_equal_outputs():
-    fitted = FeatureFusion.fit(*simulated())
+    fitted = fit(*simulated())
     again = FeatureFusion.from_dict(json.loads(json.dumps(fitted.to_dict())))
     candidates, lists, offsets, _ = simulated(seed=2)
-    numbers = np.arange(offsets[-1])
-    np.testing.assert_array_equal(
-        fitted(candidates, lists, offsets, numbers), again(candidates, lists, offsets, numbers)
-    )
+    fresh = table(candidates, lists, offsets)
+    np.testing.assert_array_equal(fitted(fresh), again(fresh))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +177,7 @@ def test_round_trip_through_json_gives_equal_outputs():
     [
         ({"weights": {"cross_encoder": -1.0}}, "negative or not finite"),
         ({"weights": {"cross_encoder": "much"}}, "damaged"),
-        ({"weights": {"horoscope": 1.0}}, "unknown feature horoscope"),
+        ({"weights": {"horoscope": 1.0}, "seen_weights": {"horoscope": 1.0}}, "unknown feature horoscope"),
         ({"none_weights": {"moon": 1.0}}, "unknown feature moon"),
         ({"none_intercept": float("nan")}, "negative or not finite"),
         ({"none_intercept": None}, "damaged"),
@@ -179,10 +191,10 @@ def test_a_damaged_fusion_is_refused(changes, message):
 
 def test_lists_without_any_gold_concept_are_refused():
     with pytest.raises(UserError, match="no calibration mention"):
-        FeatureFusion.fit(CANDIDATES, LISTS, OFFSETS, np.array([-1, -1, -1]))
+        fit(CANDIDATES, LISTS, OFFSETS, np.array([-1, -1, -1]))
 
 
 def test_a_feature_that_is_not_finite_is_named():
     broken = CANDIDATES | {"exact_name": np.array([0, 0, np.nan, 0, 0])}
     with pytest.raises(UserError, match="feature 'exact_name'"):
-        FeatureFusion.fit(broken, LISTS, OFFSETS, np.array([0, -1, 1]))
+        fit(broken, LISTS, OFFSETS, np.array([0, -1, 1]))

@@ -14,17 +14,18 @@ from umls_reranker.calibration.calibrators import (
     PlattCalibrator,
     TypeLine,
 )
-from umls_reranker.calibration.choice import choice_log_odds
-from umls_reranker.calibration.features import features
+from umls_reranker.calibration.features import FeatureTable, feature_table
 from umls_reranker.calibration.fitting import fit_fusion
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, without
-from umls_reranker.calibration.probabilities import Calibration, InputModel, Part, calibrated_scores, kept
+from umls_reranker.calibration.logistic import conditional_log_odds
+from umls_reranker.calibration.probabilities import Calibration, InputModel, Part
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.data.type_sets import TypeSets
 
 NONE = np.empty(0, int)
 TRAINING = [
@@ -64,9 +65,8 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
 
 def decide(calibration, lists, logits=LOGITS, shown=()):
     """Scores, and what decided."""
-    choice = calibration.choose(lists, shown)
-    parts = calibration.parts(calibration.as_read(lists, choice.models), choice.models)
-    return calibrated_scores(parts, logits), choice
+    plan = calibration.plan(lists, shown)
+    return plan.scores(logits), plan.deciding
 
 
 def test_counts_by_hand(counts):
@@ -103,7 +103,8 @@ def test_no_training_mentions_are_no_counts():
 
 
 def test_features_by_hand(counts):
-    candidates, about = features(lists(), counts)
+    table = feature_table(lists(), counts)
+    candidates, about = table.candidates, table.lists
     assert candidates["exact_name"].tolist() == [0, 1, 0]
     np.testing.assert_allclose(candidates["mention_concept_prior"], np.log([2.1 / 4, 1.1 / 4, 0.1 / 1]))
     np.testing.assert_allclose(candidates["concept_count"], np.log1p([3, 1, 0]))
@@ -113,7 +114,7 @@ def test_features_by_hand(counts):
 
 def test_type_lifts_by_hand(counts):
     # Of five typed uses in training three are of T1; C1 had it two of two times, C2 never.
-    found = features(lists(types=["T1", ["T9"]]), counts)[0]["type_lift"]
+    found = feature_table(lists(types=["T1", ["T9"]]), counts).candidates["type_lift"]
     np.testing.assert_allclose(found, [np.log((2 + 2 * 0.6) / ((2 + 2) * 0.6)), np.log(2 * 0.6 / ((1 + 2) * 0.6)), 0])
     types = TypeSets.of([["T1", "T3"], ["T1"]])
     both = counts.of_pairs(["a", "b"], types, ["C3"], np.array([0, 1]), np.array([0, 0])).type_lifts
@@ -124,7 +125,7 @@ def test_type_lifts_by_hand(counts):
 
 def test_mentions_without_types_have_no_type_lift(counts):
     for types in (None, [None, []], [["UnknownType"], []]):
-        assert np.isnan(features(lists(types=types), counts)[0]["type_lift"]).all()
+        assert np.isnan(feature_table(lists(types=types), counts).candidates["type_lift"]).all()
 
 
 def test_lists_without_types_are_scored_without_them(counts):
@@ -149,7 +150,7 @@ def test_type_compatibility_by_hand():
     ]
     items = [[{"name": "a", "semantic_types": kinds} for kinds in own] for own in candidates]
     given = make_lists(["m"] * 4, items, types)
-    found = features(given, StringCounts.fit([]), ["type_compatibility"])[0]["type_compatibility"]
+    found = feature_table(given, StringCounts.fit([]), ["type_compatibility"]).candidates["type_compatibility"]
     # Types that the model does not know say nothing.
     np.testing.assert_array_equal(found, [1, 0, 1, 1, np.nan, 1, 0, np.nan, 0, 1, np.nan])
 
@@ -163,14 +164,14 @@ def test_candidates_without_types_are_scored_without_fit(counts):
     assert decide(fused, lists(types=types))[0].log_odds.tolist() == [1.0, 0.5, 0.0]
 
 
-def calibration(counts, cut=0.0, calibrator=None, bonus=0.0, index_key="") -> Calibration:
+def calibration(counts, threshold=0.0, calibrator=None, bonus=0.0, index_key="") -> Calibration:
     poor = FeatureFusion({"cross_encoder": 1.0}, {"string_count": 0.0}, 0.0)
     rich = FeatureFusion({"cross_encoder": 1.0, "retrieval": 5.0}, {"string_count": 0.0}, 0.0, bonus=bonus)
     bare = FeatureFusion({"retrieval": 5.0}, {"string_count": 0.0}, 0.0)
     calibrator = calibrator or PlattCalibrator(slope=2.0, intercept=0.0)
     ranges = {"retrieval": ScoreRange(0.0, 1.0)}
     models = [
-        InputModel(calibrator, rich, baseline=bare, cut=cut),
+        InputModel(calibrator, rich, baseline=bare, pruning_threshold=threshold),
         InputModel(PlattCalibrator(slope=3.0, intercept=0.0), poor, removed=("retrieval_score",), name="names"),
     ]
     return Calibration(models, counts, ranges, index_key)
@@ -205,10 +206,10 @@ def test_a_list_that_lacks_a_feature_is_not_calibrated(counts):
 def test_each_part_has_the_types_and_concepts_of_its_own_mentions(counts):
     given = lists({"retrieval": [np.nan, 0.9, 0.3]}, types=["T1", "T2"])
     asked = calibration(counts)
-    rich, poor = sorted(asked.parts(given, asked.choose(given).models), key=lambda part: bool(part.model.removed))
-    assert (list(rich.types), rich.offsets.tolist(), rich.rows.tolist()) == ([("T2",)], [0, 1], [2])
-    assert (list(poor.types), poor.offsets.tolist(), poor.rows.tolist()) == ([("T1",)] * 2, [0, 2], [0, 1])
-    assert [*poor.concepts, *rich.concepts] == given.concepts.tolist()
+    rich, poor = sorted(asked.plan(given).parts, key=lambda part: bool(part.model.removed))
+    assert (list(rich.table.types), rich.table.offsets.tolist(), rich.rows.tolist()) == ([("T2",)], [0, 1], [2])
+    assert (list(poor.table.types), poor.table.offsets.tolist(), poor.rows.tolist()) == ([("T1",)] * 2, [0, 2], [0, 1])
+    assert [*poor.table.concepts, *rich.table.concepts] == given.concepts.tolist()
 
 
 # Candidates that cannot win are left unscored
@@ -223,19 +224,19 @@ def test_those_that_cannot_win_by_the_other_features_are_left_unscored_but_never
         (0.1, [True, False, True]),
         (0.999, [True, False, True]),
     )
-    for cut, expected in cases:
-        asked = calibration(counts, cut)
-        assert kept(asked.parts(scored, asked.choose(scored).models)).tolist() == expected
+    for threshold, expected in cases:
+        asked = calibration(counts, threshold)
+        assert asked.plan(scored).retained.tolist() == expected
     # Without the scores a fallback decides, which has no cut here.
     asked, bare = calibration(counts, 0.9), lists()
-    assert kept(asked.parts(bare, asked.choose(bare).models)).all()
+    assert asked.plan(bare).retained.all()
 
 
 def test_a_list_that_lacks_a_feature_of_the_baseline_is_scored_whole(counts):
     model, scores = calibration(counts, 0.9).models[0], np.array([0.9, np.nan, 0.9, 0.1])
-    about, types = {"string_count": np.zeros(2)}, TypeSets.missing(4)
-    part = Part(model, slice(None), {"retrieval": scores}, about, types, np.array([0, 2, 4]), np.arange(4))
-    assert part.kept(0.9).tolist() == [True, True, True, False]
+    about, types = {"string_count": np.zeros(2), "seen_string": np.zeros(2)}, TypeSets.missing(4)
+    part = Part.of(model, FeatureTable({"retrieval": scores}, about, np.array([0, 2, 4]), np.arange(4), types))
+    assert part.retained(0.9).tolist() == [True, True, True, False]
 
 
 def test_an_unscored_candidate_has_its_odds_against_none_by_the_other_features(counts):
@@ -256,7 +257,15 @@ def test_an_unscored_candidate_never_comes_first(counts):
         assert found.probabilities[1] <= found.probabilities[0]
 
 
-@pytest.mark.parametrize("damage", [{"cut": 1.5}, {"cut": -0.1}, {"cut": None}, {"without_cross_encoder": None}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"pruning_threshold": 1.5},
+        {"pruning_threshold": -0.1},
+        {"pruning_threshold": None},
+        {"without_cross_encoder": None},
+    ],
+)
 def test_a_cut_that_is_no_probability_or_has_nothing_to_go_by_is_refused(counts, tmp_path, damage):
     state, thresholds = content(calibration(counts, 0.1))
     state["inputs"][0] |= damage
@@ -431,7 +440,8 @@ def test_candidates_of_one_cui_are_one_concept():
 
 def test_a_cui_counts_in_whatever_form_it_is_given(counts):
     given, plain = lists(cuis=(" c1", "C2\n", "c3")), lists(cuis=("C1", "C2", "C3"))
-    for own, other in zip(features(given, counts)[0].values(), features(plain, counts)[0].values(), strict=True):
+    tables = [feature_table(each, counts).candidates.values() for each in (given, plain)]
+    for own, other in zip(*tables, strict=True):
         np.testing.assert_array_equal(own, other)
     same, other, last = lists(cuis=("C1", " c1", "C1")).concepts
     assert same == other != last
@@ -447,15 +457,15 @@ def test_probabilities_of_a_lists_concepts_sum_to_less_than_one_whatever_stands_
 
 
 def test_of_the_candidates_of_a_concept_the_best_one_counts():
-    found = choice_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
+    found = conditional_log_odds(np.array([0.0, 2.0, 1.0]), np.array([0, 3]), np.array([7, 7, 8]))
     p = np.exp([0.0, 2.0, 1.0]) / (1 + np.exp(2.0) + np.exp(1.0))
     np.testing.assert_allclose(found, np.log(p / (1 - p)))
 
 
 def test_the_log_odds_of_what_is_sure_are_finite():
-    alone = [choice_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1)) for utility in (20.0, -800.0)]
+    alone = [conditional_log_odds(np.array([utility]), np.array([0, 1]), np.zeros(1)) for utility in (20.0, -800.0)]
     assert np.concatenate(alone).tolist() == pytest.approx([20.0, -800.0])
-    assert 20 < choice_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
+    assert 20 < conditional_log_odds(np.array([800.0]), np.array([0, 1]), np.zeros(1))[0] < np.inf
 
 
 @pytest.mark.parametrize("calibrator", [None, BetaCalibrator(0.4, 3.0, 0.5)])
@@ -604,13 +614,16 @@ def test_an_unknown_or_missing_feature_is_refused(counts):
 
 def test_calibration_round_trip(counts, tmp_path):
     counts.save(tmp_path / "string_counts.safetensors")
-    again = Calibration.load(*content(calibration(counts, cut=0.003, index_key="here")), tmp_path)
+    again = Calibration.load(*content(calibration(counts, threshold=0.003, index_key="here")), tmp_path)
     scored = replace(lists({"retrieval": [0.1, 0.9, np.nan]}), index_keys=["here"] * 2)
     (found, choice), (before, same) = decide(again, scored), decide(calibration(counts, index_key="here"), scored)
     np.testing.assert_array_equal(found.probabilities, before.probabilities)
     assert choice.models.tolist() == same.models.tolist() == [0, 1]
     assert [model.name for model in again.models] == ["all", "names"] and again.models[1].baseline is None
-    assert again.models[0].baseline.weights == {"retrieval": 5.0} and [m.cut for m in again.models] == [0.003, 0.0]
+    assert again.models[0].baseline.weights == {"retrieval": 5.0} and [m.pruning_threshold for m in again.models] == [
+        0.003,
+        0.0,
+    ]
 
 
 def test_a_calibrator_that_is_not_of_its_thresholds_is_refused(counts, tmp_path):

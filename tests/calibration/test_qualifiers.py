@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from list_fixtures import make_lists
 
-from umls_reranker.calibration.features import features
+from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.qualifiers import OPPOSITES, WORDS, qualifier_agreement, qualifiers_of
 from umls_reranker.calibration.string_counts import StringCounts
 
@@ -59,7 +59,7 @@ def test_pairs_of_opposites_have_a_bit_each():
 
 def test_it_is_a_feature_of_candidates():
     lists = make_lists(["acute pain"], [[{"name": "Chronic pain"}, {"name": "Pain"}]])
-    assert features(lists, StringCounts.fit([]))[0]["qualifier_agreement"].tolist() == [0, 1]
+    assert feature_table(lists, StringCounts.fit([])).candidates["qualifier_agreement"].tolist() == [0, 1]
 
 
 def test_words_that_only_begin_like_a_prefix_say_nothing():

@@ -8,7 +8,7 @@ from umls_reranker.calibration.features import (
     PAIRS_AT_ONCE,
     TEXTS_AT_ONCE,
     _remembered,
-    features,
+    feature_table,
     shared_trigrams,
 )
 from umls_reranker.calibration.string_counts import StringCounts
@@ -61,6 +61,6 @@ def test_long_texts_cost_no_more_than_their_length_and_are_not_remembered():
 
 def test_they_are_features_of_bare_lists():
     lists = make_lists(["Heart"], [[{"name": "HEART attack"}, {"name": "Arm"}]])
-    columns = features(lists, StringCounts.fit([]))[0]
+    columns = feature_table(lists, StringCounts.fit([])).candidates
     assert columns["mention_in_name"].tolist() == [1, 0]
     assert columns["name_in_mention"].tolist() == [5 / 11, 0]

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from umls_reranker.core import files
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import (
     file_sha256,
     fingerprint_path,
+    hold,
     json_sha256,
     read_json,
     remembered,
@@ -187,3 +190,21 @@ def test_json_that_cannot_be_written_leaves_the_former_file(tmp_path):
 def test_missing_json_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.json is missing"):
         read_json(tmp_path / "none.json")
+
+
+# Locks
+
+
+def test_what_the_workers_of_a_killed_process_hold_for_a_moment_is_waited_for(tmp_path):
+    former = FileLock(tmp_path / "lock", thread_local=False).acquire()
+    timer = threading.Timer(0.2, former.lock.release)
+    timer.start()
+    with hold(tmp_path / "lock", "refused"):
+        assert not former.lock.is_locked
+    timer.join()
+
+
+def test_a_lock_that_stays_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.0)
+    with FileLock(tmp_path / "lock"), pytest.raises(UserError, match="refused"):
+        hold(tmp_path / "lock", "refused").__enter__()

@@ -1,7 +1,5 @@
 """The bounded cache of what was computed for texts."""
 
-import pytest
-
 from umls_reranker.core.memory import LONGEST, Memory
 
 
@@ -16,12 +14,12 @@ def test_a_value_is_made_once():
     assert asked == ["a", "b", "c"]
 
 
-def test_memory_is_bounded_and_what_is_used_stays():
+def test_memory_is_bounded_and_what_is_used_is_seldom_made_again():
     cache, asked = counted(8)
     for number in range(100):
         assert cache(["used", str(number)]) == [b"used", str(number).encode()]
         assert len(cache) <= 8
-    assert asked.count("used") == 1
+    assert asked.count("used") <= 100 / 7 + 1
     cache(["0"])
     assert asked.count("0") == 2
 
@@ -38,8 +36,3 @@ def test_a_long_text_is_not_kept():
     for _ in range(2):
         assert cache([long, "a", longest]) == [long.encode(), b"a", longest.encode()]
     assert asked == [long, "a", longest, long] and len(cache) == 2
-
-
-def test_a_memory_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="2 or more"):
-        counted(1)

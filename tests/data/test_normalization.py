@@ -1,6 +1,5 @@
 import unicodedata
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,6 @@ NAMES = st.lists(st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(m
 
 @settings(deadline=None)
 @given(names=NAMES, start=st.integers(0, 5))
-@patch.object(normalization, "FEW_NAMES", 0)
 def test_names_at_once_are_as_names_one_by_one(names, start):
     column = pa.array(names, pa.string())
     forms = normalize_names(column)
@@ -42,13 +40,6 @@ def test_names_at_once_are_as_names_one_by_one(names, start):
 )
 def test_forms_by_hand(name, form):
     assert normalize_name(name) == form
-
-
-def test_many_names_are_normalized_in_pieces(monkeypatch):
-    monkeypatch.setattr(normalization, "FEW_NAMES", 0)
-    monkeypatch.setattr(normalization, "NAMES_AT_ONCE", 3)
-    names = ["A-b", "", " c ", "\u00c9", "7.", "Z"] * 2 + ["x"]
-    assert normalize_names(pa.array(names)).to_pylist() == [normalize_name(name) for name in names]
 
 
 @settings(deadline=None)

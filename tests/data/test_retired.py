@@ -147,5 +147,5 @@ def test_whatever_the_input_it_is_read_or_a_user_error(tmp_path, concepts, piece
 
 
 def test_nothing_retired_maps_nothing(concepts):
-    empty = RetiredCuis(np.empty(0, np.uint64), np.empty(0, np.int8), np.empty(0, np.uint64))
+    empty = RetiredCuis(np.empty((0, 3), np.uint64))
     assert empty.successor(cui(11), concepts) == (None, "not_retired")

@@ -11,7 +11,7 @@ from tiny_reranker import HIERARCHY
 
 from umls_reranker.calibration.certify import certify
 from umls_reranker.core.errors import UserError
-from umls_reranker.core.locks import hold
+from umls_reranker.core.files import hold
 from umls_reranker.data.corpus import Mention
 from umls_reranker.data.mentions import FEEDBACK_PREFIX, MENTION_FEATURES
 from umls_reranker.retrieval.candidates import CANDIDATE_FEATURES
@@ -310,7 +310,7 @@ def test_corrections_survive_a_failure_of_the_next(tmp_path, monkeypatch):
 
 
 def test_corrections_are_added_by_one_process_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("umls_reranker.core.locks.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("umls_reranker.core.files.PATIENCE_SECONDS", 0.1)
     add(tmp_path, line(chosen=None))
     with hold(tmp_path / ".corrections.lock", "held"), pytest.raises(UserError, match="corrections is being written"):
         add(tmp_path, line("flu", chosen=None))

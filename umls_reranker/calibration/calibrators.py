@@ -17,7 +17,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.sockets import register_calibrator
 from ..data.semantic_types import TypeHierarchy
-from .lineage import DEFAULT, lineage, memberships
+from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .logistic import fit_logistic, information
 from .score_maps import Calibrator, Sample, Types, bounded
 
@@ -214,9 +214,7 @@ class HierarchicalBetaCalibrator(Calibrator):
 
     def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
         """The line of a type (id or name) or of its nearest ancestor; for several types, the first known."""
-        for known in filter(None, map(self.hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
-            return next(self.lines[node] for node in lineage(known, self.hierarchy) if node in self.lines)
-        return self.lines[DEFAULT]
+        return nearest_row(self.lines, types, self.hierarchy)
 
     @property
     def reads_types(self) -> bool:
@@ -263,11 +261,11 @@ class HierarchicalBetaCalibrator(Calibrator):
         self.hierarchy = sample.hierarchy
         code, members = memberships(sample.types, self.hierarchy)
         sample = replace(sample, scores=self.root.log_odds(sample.scores), types=None)
-        for node in sorted(members, key=lambda node: (len(lineage(node, self.hierarchy)), node)):
-            above = lineage(node, self.hierarchy)[1:]
-            if above:
+        for node in members:
+            if node != DEFAULT:
+                above = lineage(node, self.hierarchy)[1]
                 self.lines[node] = self._line(
-                    sample.take(members[node][code]), sample.take(members[above[0]][code]), above[0]
+                    sample.take(members[node][code]), sample.take(members[above][code]), above
                 )
 
     def _line(self, own: Sample, parent: Sample, parent_node: str) -> TypeLine:
@@ -290,14 +288,9 @@ class HierarchicalBetaCalibrator(Calibrator):
         scores = self.root.log_odds(scores)
         if types is None:
             return scores
-        # Every ``--help`` that explains calibrators imports this module.
-        from ..data.candidate_lists import TypeSets
-
-        coded = TypeSets.of(types)
-        # The last line is for rows without types, whose code is -1.
-        lines = [self.line(names) for names in (*coded.sets, ())]
-        slopes, intercepts = (np.array([getattr(line, name) for line in lines]) for name in ("slope", "intercept"))
-        return slopes[coded.codes] * scores + intercepts[coded.codes]
+        lines, codes = nearest_rows(self.lines, types, self.hierarchy)
+        slopes, intercepts = np.array([(line.slope, line.intercept) for line in lines]).T
+        return slopes[codes] * scores + intercepts[codes]
 
 
 OWN_CALIBRATORS: tuple[type[Calibrator], ...] = (

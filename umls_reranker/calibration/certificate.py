@@ -1,16 +1,27 @@
-"""The certificate of the high-confidence tier: the lowest threshold with certified precision."""
+"""The certificate of the high-confidence tier, the lowest threshold with certified precision, and former ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from .precision_test import PrecisionTest
 from .resampling import document_index
 
-__all__ = ["Certificate", "confidence_of", "find_certificate", "outlook"]
+__all__ = [
+    "NO_CERTIFICATES",
+    "Certificate",
+    "CertificateHistory",
+    "confidence_of",
+    "find_certificate",
+    "note_on_certificate",
+    "outlook",
+]
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
@@ -271,3 +282,68 @@ def outlook(
             accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(own)
         shares[f"{number} documents"] = accepted / drawn_mentions
     return shares
+
+
+@dataclass(frozen=True)
+class CertificateHistory:
+    """The certificates of a model and of the versions that it comes from, granted or not.
+
+    Attributes:
+        certificates: for each, the oldest first, hashes of the ids of the documents that it rested on.
+    """
+
+    certificates: tuple[frozenset[str], ...] = ()
+
+    def is_new(self, documents: Iterable[str]) -> np.ndarray:
+        """(n,) bool, which of n documents are in no certificate so far."""
+        used = frozenset[str]().union(*self.certificates)
+        return np.array([_hash(name) not in used for name in documents], bool)
+
+    def after(self, documents: Iterable[str]) -> CertificateHistory:
+        """With one more certificate, which rests on these documents."""
+        return CertificateHistory((*self.certificates, frozenset(map(_hash, documents))))
+
+    def before(self) -> CertificateHistory:
+        """Without the last certificate."""
+        return CertificateHistory(self.certificates[:-1])
+
+    def to_list(self) -> list[list[str]]:
+        """For JSON."""
+        return [sorted(documents) for documents in self.certificates]
+
+    @classmethod
+    def from_list(cls, state: Any) -> CertificateHistory:
+        """Inverse of `to_list`.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        if not isinstance(state, list) or not all(isinstance(documents, list) for documents in state):
+            raise UserError(
+                "calibrator.json: certificates, which documents certified before, is missing or damaged; run "
+                "umls-reranker calibrate again"
+            )
+        return cls(tuple(frozenset(map(str, documents)) for documents in state))
+
+
+NO_CERTIFICATES = CertificateHistory()
+
+
+def note_on_certificate(certified_by: Mapping[str, int]) -> str:
+    """What a later certificate rested on, in words; empty for a first one.
+
+    Args:
+        certified_by: ``attempt`` and ``documents``, as in ``calibrator.json``.
+    """
+    if certified_by["attempt"] == 1:
+        return ""
+    attempt, documents = certified_by["attempt"], certified_by["documents"]
+    return (
+        f"certificate {attempt} of this model: it rests on {documents:,} documents that are new and drawn at random; "
+        "those of earlier certificates do not certify again, and what they certified is no longer served"
+    )
+
+
+def _hash(document: str) -> str:
+    # Sixteen digits: two of a million documents share a hash with probability 3e-8.
+    return blake2b(str(document).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

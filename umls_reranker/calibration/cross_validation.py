@@ -9,7 +9,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.sockets import CALIBRATORS
 from ..data.semantic_types import TypeHierarchy
-from .choice import log_sums
+from .logistic import log_sums
 from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample, Types

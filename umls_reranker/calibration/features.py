@@ -5,27 +5,41 @@ From outside of the package, call `core.sockets.register_feature`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.arrays import distinct_numbers, number_distinct
+from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
 from ..core.memory import Memory
 from ..core.retrievers import SCORES
 from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
-from ..data.trigrams import trigrams
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
+    from ..data.type_sets import TypeSets
     from .string_counts import PairCounts, StringCounts
 
-__all__ = ["FeatureSources", "check_features", "default_features", "features", "shared_trigrams", "type_compatibility"]
+__all__ = [
+    "FeatureSources",
+    "FeatureTable",
+    "check_features",
+    "LIST_FEATURES",
+    "default_features",
+    "feature_table",
+    "shared_trigrams",
+    "type_compatibility",
+]
 
+LIST_FEATURES = {
+    "string_count": "log(1 + training mentions with this string)",
+    "seen_string": "1 where this string was seen in training",
+}
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
@@ -191,14 +205,59 @@ def check_features(names: Iterable[str], lists: CandidateLists) -> None:
             )
 
 
-def features(
-    lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Columns of candidates, (m,) float64, and of lists, (n,) by the names of `fusion.LIST_FEATURES`.
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of n lists with m candidates.
 
-    NaN if a list lacks the inputs of a feature; scores of retrievers that no candidate has are left out.
+    Attributes:
+        candidates: by name (m,) float64; NaN where a candidate lacks an input.
+        lists: by the names of `LIST_FEATURES` (n,).
+        offsets: (n + 1,) where each list's candidates start.
+        concepts: (m,) as `CandidateLists.concepts`.
+        types: of the mention of each of the m candidates.
+    """
+
+    candidates: Mapping[str, np.ndarray]
+    lists: Mapping[str, np.ndarray]
+    offsets: np.ndarray
+    concepts: np.ndarray
+    types: TypeSets
+
+    @classmethod
+    def of(
+        cls, lists: CandidateLists, candidates: Mapping[str, np.ndarray], about_lists: Mapping[str, np.ndarray]
+    ) -> FeatureTable:
+        """With these columns."""
+        return cls(candidates, about_lists, lists.offsets, lists.concepts, lists.types.take(lists.owner))
+
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """(m,) the list of each candidate."""
+        return list_owner(self.offsets)
+
+    def plus(self, **columns: np.ndarray) -> FeatureTable:
+        """With further columns of candidates, or others of the same name."""
+        return replace(self, candidates={**self.candidates, **columns})
+
+    def take(self, mentions: np.ndarray, rows: np.ndarray | None = None) -> FeatureTable:
+        """Some of the lists, (n,) bool, and of these the candidates in `rows`, (m,) bool; None: all."""
+        whole = mentions[self.owner]
+        chosen = np.flatnonzero(whole if rows is None else whole & rows)
+        sizes = np.bincount(self.owner[chosen], minlength=len(mentions))[mentions]
+        return FeatureTable(
+            {name: column[chosen] for name, column in self.candidates.items()},
+            {name: column[mentions] for name, column in self.lists.items()},
+            list_offsets(sizes),
+            self.concepts[chosen],
+            self.types.take(chosen),
+        )
+
+
+def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[str] | None = None) -> FeatureTable:
+    """Features of lists.
 
     Args:
+        counts: of training mentions.
         names: which of `FEATURES` to compute, besides all scores of the lists; None: all.
     """
     sources = FeatureSources(lists, counts)
@@ -208,10 +267,13 @@ def features(
         if column is not None:
             candidates[name] = column(sources)
     strings = sources.pair_counts.strings
-    return candidates, {"string_count": np.log1p(strings), "seen_string": np.minimum(strings, 1).astype(np.float64)}
+    of_lists = np.log1p(strings), np.minimum(strings, 1).astype(np.float64)
+    return FeatureTable.of(lists, candidates, dict(zip(LIST_FEATURES, of_lists, strict=True)))
 
 
 def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
+    from ..data.normalization import trigrams
+
     sets: list[bytes] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         some = texts[start : start + TEXTS_AT_ONCE]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ..core.arrays import best_candidates, list_offsets, list_sizes
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.sockets import CALIBRATORS, CROSS_ENCODER
-from ..data.parallel import map_in_order
-from .cross_fitting import CrossFitting, LeftOut, fit_weights, reads_type
+from .certificate import NO_CERTIFICATES, CertificateHistory
+from .cross_fitting import CrossFitting, LeftOut
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
-from .features import check_features, default_features, features
-from .history import NO_CERTIFICATES, CertificateHistory
+from .features import FeatureTable, check_features, default_features, feature_table
+from .fusion import FeatureFusion, reads_type
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
-from .network_logits import Unseen, unseen_inputs
-from .probabilities import Calibration, InputModel, Part, calibrated_scores, kept
+from .network_logits import Score, Unseen, unseen_inputs
+from .probabilities import Calibration, DecidingModels, InputModel, Part, ScoringPlan
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -32,32 +33,13 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = [
-    "Score",
-    "fit_fusion",
-    "fit_parts",
-    "fit_with_counts",
-    "logits_as_decided",
-]
+__all__ = ["fit_fusion", "fit_parts", "fit_with_counts"]
 
 # Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
-# reads types, and those that are scored whole to choose the cut.
+# reads types, and those that are scored whole to choose the pruning threshold.
 FEWEST_GOLD = 100
-# To choose cuts, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
+# To choose it, lists of a sample of documents are scored whole: a share of the mentions, but no fewer than these.
 WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
-# Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
-Score = Callable[[Unseen, np.ndarray], np.ndarray]
-
-
-def logits_as_decided(
-    score: Score, calibration: Calibration, lists: CandidateLists, shown: Sequence[str]
-) -> np.ndarray:
-    """(m,) logits of what the network sees of each list where `calibration` decides (`Calibration.as_read`)."""
-    models, logits = calibration.choose(lists, shown).models, np.empty(len(lists.owner), np.float32)
-    for number in np.unique(models).tolist():
-        rows = (models == number)[lists.owner]
-        logits[rows] = score(unseen_inputs(calibration.models[number].removed, shown), rows)[rows]
-    return logits
 
 
 def fit_parts(
@@ -75,7 +57,7 @@ def fit_with_counts(
     settings: CalibrationArguments,
     hierarchy: TypeHierarchy,
     seed: int,
-    shown: Sequence[str] = (),
+    network_inputs: Sequence[str] = (),
     history: CertificateHistory = NO_CERTIFICATES,
     *,
     has_outlook: bool = True,
@@ -87,10 +69,10 @@ def fit_with_counts(
     utilities by fusions that have not seen the list (`CrossFitting.utilities`). Each fallback is fitted in the same
     way, on the lists without the missing inputs, with a calibrator of the same kind.
 
-    Each fold has a cut of its own below which candidates are left unscored, chosen on the other folds; that of the
-    served model is chosen on all. Lists of a sample of documents are scored whole to choose it, all others as far as
-    some cut goes. Everything is fitted on lists as they are served. One certificate is computed of each model: the
-    best of several would promise more than it keeps. Documents of former certificates do not certify again.
+    Each fold has a pruning threshold of its own, chosen on the other folds; that of the served model is chosen on all.
+    Lists of a sample of documents are scored whole to choose it, all others as far as some threshold goes. Everything
+    is fitted on lists as they are served. One certificate is computed of each model: the best of several would promise
+    more than it keeps. Documents of former certificates do not certify again.
 
     The served model counts calibration mentions as well as training mentions. For a fit, the mentions of a fold are
     not counted in its own features.
@@ -102,7 +84,7 @@ def fit_with_counts(
         settings: the recipe's section.
         hierarchy: of the types, along which thresholds fall back.
         seed: of the folds of documents.
-        shown: what the network reads (`PairTemplate.reads`).
+        network_inputs: what the network reads (`PairTemplate.reads`).
         history: the certificates of the versions that this one comes from.
         has_outlook: whether the certificate of all inputs has one (`outlook`); a fit that only measures needs none.
 
@@ -119,90 +101,73 @@ def fit_with_counts(
     check_features(names, lists)
     documents = lists.annotations.documents
     folds = document_folds(documents, seed)
-    columns, about, counts = _counted(lists, counts, folds, names) if names else ({}, {}, counts)
+    table = FeatureTable.of(lists, {}, {})
+    if names:
+        table, counts = _counted(lists, counts, folds, names)
     certifies = lists.annotations.certifies & history.is_new(documents)
     now_certified = history.after(documents[certifies].tolist())
     rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
     sample = sampled_documents(documents, rows, seed)
-    shared: dict[tuple, CrossFitting] = {}
-
-    def given(removed: tuple[str, ...]) -> _Fitting:
-        left = [name for name in names if not {*removed} & {*inputs_of([name])}]
-        own = {name: columns[name] for name in left if name != CROSS_ENCODER}
-        part, unseen = without(lists, removed), unseen_inputs(removed, shown)
-        # Without CUIs other candidates count as one concept.
-        key = tuple(left), unseen, "cui" in removed
-        if key in shared:
-            return _Fitting(part, shared[key], hierarchy, seed, removed)
-        lacks = np.isnan(sum((own[name] for name in own if reads_type(name)), np.zeros(len(lists.owner))))
-        usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
-        if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
-            usable[:] = True
-        whole = sample if np.count_nonzero(has_gold & usable & sample) >= FEWEST_GOLD else np.ones(len(lists), bool)
-        options = whole, settings.exhaustive
-        fusions = CrossFitting(part, partial(score, unseen), left, own, about, folds, usable, *options)
-        fusions.fit()
-        shared[key] = fusions
-        return _Fitting(part, shared[key], hierarchy, seed, removed)
-
-    chosen: dict[str, dict[str, Any]] = {}
+    fittings = _Fittings(
+        lists, score, names, table, folds, sample, settings.exhaustive, hierarchy, seed, network_inputs
+    )
+    scoring: dict[str, dict[str, Any]] = {}
 
     def fit(removed: tuple[str, ...], method: str) -> tuple[InputModel, dict[str, float], bool]:
-        fitting = given(removed)
+        fitting = fittings.without(removed)
         # As in `CrossFitting`, by one thread per core, none of which has threads for matrix products.
         with threadpool_limits(1, "blas"):
             model, losses = fitting.model((), method)
-            held_out = fitting.parts(model, shown)
-        complete, parts = np.empty(len(lists), bool), [part for part, _, _ in held_out]
-        for _, inside, has_all in held_out:
-            complete[inside] = has_all
-
-        scores = calibrated_scores(parts, np.where(kept(parts), fitting.fusions.logits, np.nan))
-        first = best_candidates(scores.log_odds, lists.offsets)
+            plan = fitting.held_out(model)
+        logits = fitting.crossed.logits
+        scores = plan.scores(np.where(plan.retained, logits, np.nan))
+        top = best_candidates(scores.log_odds, lists.offsets)
         thresholds = ThresholdTable.fit(
             scores.probabilities,
             lists.labels,
             lists.owner,
-            np.where(first >= 0, scores.probabilities[first], np.nan),
-            lists.is_right(first),
+            np.where(top >= 0, scores.probabilities[top], np.nan),
+            lists.is_gold(top),
             fitting.lists.types,
             hierarchy,
             groups=lists.annotations.documents,
-            complete=complete & certifies,
+            complete=plan.deciding.complete & certifies,
             target_precision=settings.target_precision,
             confidence=settings.confidence,
             attempt=len(now_certified.certificates),
             has_outlook=has_outlook and not removed,
         )
         model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
-        chosen[model.name] = {
-            "mentions_scored_whole": int(fitting.fusions.sample.sum()),
-            "scored": float(np.isfinite(fitting.fusions.logits).mean()) if len(lists.owner) else 0.0,
-            "cuts_of_folds": [part.model.cut for part in parts] if len(parts) > 1 else [],
+        is_held_out = len(plan.parts) > 1
+        scoring[model.name] = {
+            "mentions_scored_whole": int(fitting.crossed.sample.sum()),
+            "scored": float(np.isfinite(logits).mean()) if len(logits) else 0.0,
+            "pruning_thresholds_of_folds": [part.model.pruning_threshold for part in plan.parts]
+            if is_held_out
+            else [],
         }
-        return model, losses, len(parts) > 1
+        return model, losses, is_held_out
 
-    sets = iter(progress(fallback_inputs(names, shown), desc="fitting all sets of inputs", unit=" models"))
-    first, losses, held_out = fit(next(sets), settings.calibrator)
+    sets = iter(progress(fallback_inputs(names, network_inputs), desc="fitting all sets of inputs", unit=" models"))
+    first, losses, is_held_out = fit(next(sets), settings.calibrator)
     models = {(): first}
     for removed in sets:
         # A model with the type that does not read it also serves mentions without one.
         with_type = models.get(tuple(name for name in removed if name != "entity_type"))
-        if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(shown):
+        if "entity_type" in removed and with_type and "entity_type" not in with_type.reads(network_inputs):
             continue
         try:
             models[removed] = fit(removed, first.calibrator.name)[0]
         except UserError:
             # The remaining inputs say nothing, so mentions with only these are never in the tier high.
             continue
-    ranges = _ranges({name: columns[name] for name in names if name in lists.scores})
     fitted = {
         "split": "calibration",
         "mentions": len(lists),
         "pairs": len(lists.labels),
         "positives": int(lists.labels.sum()),
-        "thresholds_on_held_out_documents": held_out,
-        "scoring": chosen,
+        "thresholds_on_held_out_documents": is_held_out,
+        "scoring": scoring,
         "certified_by": {
             "attempt": len(now_certified.certificates),
             "documents": len(set(documents[certifies])),
@@ -211,25 +176,27 @@ def fit_with_counts(
     }
     if losses:
         fitted["cross_validated_losses"] = losses
+    ranges = _ranges(names, lists)
     return Calibration(list(models.values()), counts, ranges, lists.index_keys[0], now_certified), fitted
 
 
 def _counted(
     lists: AnnotatedLists, counts: StringCounts, folds: np.ndarray, names: Sequence[str]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], StringCounts]:
-    """`features` by counts of training mentions and of calibration mentions of other folds, and the counts of all."""
+) -> tuple[FeatureTable, StringCounts]:
+    """Features by counts of training mentions and of calibration mentions of other folds, and the counts of all."""
     if not folds.any():
-        return *features(lists, counts, names), counts
-    columns: dict[str, np.ndarray] = {}
+        return feature_table(lists, counts, names), counts
+    candidates: dict[str, np.ndarray] = {}
     about: dict[str, np.ndarray] = {}
     of_folds = [_counts_of(lists, folds == fold) for fold in range(folds.max() + 1)]
     for fold in range(len(of_folds)):
         inside, others = folds == fold, of_folds[:fold] + of_folds[fold + 1 :]
-        found = features(lists.take(inside), reduce(StringCounts.plus, others, counts), names)
-        for joined, own, rows in zip((columns, about), found, (inside[lists.owner], inside), strict=True):
-            for name, column in own.items():
-                joined.setdefault(name, np.empty(len(rows)))[rows] = column
-    return columns, about, reduce(StringCounts.plus, of_folds, counts)
+        table = feature_table(lists.take(inside), reduce(StringCounts.plus, others, counts), names)
+        for name, column in table.candidates.items():
+            candidates.setdefault(name, np.empty(len(lists.owner)))[inside[lists.owner]] = column
+        for name, column in table.lists.items():
+            about.setdefault(name, np.empty(len(lists)))[inside] = column
+    return FeatureTable.of(lists, candidates, about), reduce(StringCounts.plus, of_folds, counts)
 
 
 def _counts_of(lists: AnnotatedLists, inside: np.ndarray) -> StringCounts:
@@ -247,36 +214,69 @@ def fit_fusion(
         names: of features, or of scores in the lists.
         lists: to fit on.
         logits: (m,) of their candidates.
-        gold: (n,) position of the right concept in its list, -1 if missing.
+        gold: (n,) position of the gold concept in its list, -1 if missing.
         counts: of the training split.
 
     Raises:
         UserError: a feature is unknown, or the candidate lists lack it.
     """
     check_features(names, lists)
-    columns, about = features(lists, counts, names)
-    columns[CROSS_ENCODER] = logits
-    ranges = _ranges({name: columns[name] for name in lists.scores if name in names})
-    models = [InputModel(fusion=fit_weights(names, columns, about, lists.offsets, gold))]
-    return Calibration(models, counts, ranges, lists.index_keys[0])
+    table = feature_table(lists, counts, names).plus(**{CROSS_ENCODER: logits})
+    models = [InputModel(fusion=FeatureFusion.fit(names, table, gold))]
+    return Calibration(models, counts, _ranges(names, lists), lists.index_keys[0])
 
 
-def _ranges(scores: Mapping[str, np.ndarray]) -> dict[str, ScoreRange]:
-    return {name: ScoreRange.of(column) for name, column in scores.items()}
+def _ranges(names: Sequence[str], lists: CandidateLists) -> dict[str, ScoreRange]:
+    return {name: ScoreRange.of(lists.scores[name]) for name in names if name in lists.scores}
 
 
-class _HeldOut(NamedTuple):
-    """Mentions to decide about by a model that was fitted on others.
+class _Fittings:
+    """The calibration lists without some inputs or others; those that leave the same features share their fusions."""
 
-    Attributes:
-        part: they, with that model.
-        inside: (n,) bool, which of all mentions they are.
-        complete: whether each of them has all inputs of the model.
-    """
+    def __init__(
+        self,
+        lists: AnnotatedLists,
+        score: Score,
+        names: Sequence[str],
+        table: FeatureTable,
+        folds: np.ndarray,
+        sample: np.ndarray,
+        exhaustive: bool,
+        hierarchy: TypeHierarchy,
+        seed: int,
+        network_inputs: Sequence[str],
+    ) -> None:
+        self.lists, self.score, self.names, self.table = lists, score, names, table
+        self.folds, self.sample, self.exhaustive = folds, sample, exhaustive
+        self.hierarchy, self.seed, self.network_inputs = hierarchy, seed, network_inputs
+        self._crossed: dict[tuple, CrossFitting] = {}
 
-    part: Part
-    inside: np.ndarray
-    complete: np.ndarray
+    def without(self, removed: tuple[str, ...]) -> _Fitting:
+        """Without some inputs."""
+        names = [name for name in self.names if not {*removed} & {*inputs_of([name])}]
+        lists, unseen = without(self.lists, removed), unseen_inputs(removed, self.network_inputs)
+        # Without CUIs other candidates count as one concept.
+        key = tuple(names), unseen, "cui" in removed
+        if key not in self._crossed:
+            self._crossed[key] = self._cross_fit(lists, names, unseen)
+        return _Fitting(lists, self._crossed[key], self.hierarchy, self.seed, removed, self.network_inputs)
+
+    def _cross_fit(self, lists: AnnotatedLists, names: list[str], unseen: Unseen) -> CrossFitting:
+        columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
+        lacks = np.zeros(len(lists.owner), bool)
+        for name in filter(reads_type, names):
+            lacks |= np.isnan(columns[name])
+        usable, has_gold = ~lists_with_any(lacks, lists.offsets), lists.annotations.gold >= 0
+        if np.count_nonzero(has_gold & usable) < FEWEST_GOLD:
+            usable[:] = True
+        sample = self.sample
+        if np.count_nonzero(has_gold & usable & sample) < FEWEST_GOLD:
+            sample = np.ones(len(lists), bool)
+        table = FeatureTable.of(lists, columns, self.table.lists)
+        score = partial(self.score, unseen)
+        crossed = CrossFitting(lists, score, names, table, self.folds, usable, sample, self.exhaustive)
+        crossed.fit()
+        return crossed
 
 
 @dataclass(frozen=True)
@@ -285,14 +285,15 @@ class _Fitting:
 
     Attributes:
         lists: without `removed`.
-        fusions: of the features that are left; several models share them.
+        crossed: fusions of the features that are left.
     """
 
     lists: AnnotatedLists
-    fusions: CrossFitting
+    crossed: CrossFitting
     hierarchy: TypeHierarchy
     seed: int
     removed: tuple[str, ...]
+    network_inputs: Sequence[str]
 
     def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
         """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
@@ -300,60 +301,57 @@ class _Fitting:
         Raises:
             UserError: there is too little data.
         """
-        lists, inside, fusions = self.lists, self.fusions.inside(left_out), None
-        if self.fusions.names:
-            fusions = self.fusions.fusions[left_out]
-            if fusions is None:
-                raise UserError("too few documents to hold a fold out")
+        lists, inside, model = self.lists, self.crossed.inside(left_out), self.crossed.models[left_out]
+        if model is None:
+            raise UserError("too few documents to hold a fold out")
         rows = inside[lists.owner]
         calibrator, losses = fit_calibrator(
             method,
-            self.fusions.utilities(left_out),
+            self.crossed.utilities(left_out),
             lists.labels[rows],
             lists.annotations.documents[lists.owner[rows]],
-            offsets=fusions and list_offsets(list_sizes(lists.offsets)[inside]),
+            offsets=None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside]),
             types=lists.types.take(lists.owner[rows]),
             hierarchy=self.hierarchy,
             seed=self.seed,
         )
-        fusion, baseline, cut = fusions or (None, None, 0.0)
-        return InputModel(calibrator, fusion, removed=self.removed, baseline=baseline, cut=cut), losses
+        return replace(model, calibrator=calibrator, removed=self.removed), losses
 
-    def parts(self, model: InputModel, shown: Sequence[str]) -> list[_HeldOut]:
+    def held_out(self, model: InputModel) -> ScoringPlan:
         """Each fold with a fit like `model` on the others, by one thread per core.
 
         If there is one fold, or one has too little data: all mentions with `model`.
         """
-        last, method = self.fusions.folds.max(), model.calibrator.name
+        folds, method, lists = self.crossed.folds, model.calibrator.name, self.lists
         try:
-            fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(last + 1 if last else 0)))
+            count = folds.max() + 1 if folds.any() else 0
+            fitted = list(map_in_order(lambda fold: self.model((fold,), method)[0], range(count)))
         except UserError:
             fitted = []
+        lacks: dict[str, np.ndarray] = {}
+        parts, complete = [], np.ones(len(lists), bool)
+        for fold, of_fold in enumerate(fitted or [model]):
+            inside = folds == fold if fitted else np.ones(len(lists), bool)
+            table = self._in_range(self.crossed.inside((fold,) if fitted else ()))
+            parts.append(Part.of(of_fold, table, inside))
+            for name in self._reads(of_fold):
+                # Only scores may be missing in one fold and not in another.
+                if name.endswith("_score") or name not in lacks:
+                    lacks[name] = lacking(lists, name, table.candidates)
+                complete &= ~(inside & lacks[name])
+        return ScoringPlan(lists, DecidingModels(np.zeros(len(lists), np.int64), complete, {}), parts)
 
-        @cache
-        def lacks(name: str) -> np.ndarray:
-            return lacking(self.lists, name, {})
+    def _in_range(self, fitted: np.ndarray) -> FeatureTable:
+        """The features, with scores out of the range of the mentions that were fitted on, (n,) bool, as NaN."""
+        table, rows = self.crossed.table, fitted[self.lists.owner]
+        scores: Mapping[str, np.ndarray] = {
+            name: ScoreRange.of(column[rows]).inside(column)
+            for name, column in table.candidates.items()
+            if name in self.lists.scores
+        }
+        return table.plus(**scores)
 
-        if not fitted:
-            return [self._held_out(None, model, shown, lacks)]
-        return [self._held_out(fold, own, shown, lacks) for fold, own in enumerate(fitted)]
-
-    def _held_out(
-        self, fold: int | None, model: InputModel, shown: Sequence[str], lacks: Callable[[str], np.ndarray]
-    ) -> _HeldOut:
-        """A part of `parts`; `lacks` gives (n,) bool of mentions without an input that is no score."""
-        lists, columns = self.lists, dict(self.fusions.columns)
-        fitted = self.fusions.inside(() if fold is None else (fold,))[lists.owner]
-        inside = np.ones(len(lists), bool) if fold is None else self.fusions.folds == fold
-        for name in {*lists.scores} & {*columns}:
-            columns[name] = ScoreRange.of(columns[name][fitted]).inside(columns[name])
-        complete = inside
-        for name in self._reads(model, shown):
-            # Only scores may be missing in one fold and not in another.
-            complete = complete & ~(lacking(lists, name, columns) if name.endswith("_score") else lacks(name))
-        return _HeldOut(Part.of(model, lists, columns, self.fusions.about, inside), inside, complete[inside])
-
-    def _reads(self, model: InputModel, shown: Sequence[str]) -> list[str]:
+    def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
         by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
-        return [*model.reads(shown), *(["entity_type"] if by_type else [])]
+        return [*model.reads(self.network_inputs), *(["entity_type"] if by_type else [])]

@@ -1,13 +1,13 @@
 """Fusion of features: one probability per candidate from all its features.
 
-A conditional logit over a mention's candidates and "none of these" (see `choice`):
+A conditional logit over a mention's candidates and "none of these" (see `logistic`):
 
     utility of candidate c    u_c = sum of weight x feature  (+ bonus, if no other of its list has more)
     utility of none           u_0 = intercept + sum of weight x features of the mention's string
     P(c) = exp(u_c) / (exp(u_0) + sum of exp(u) over the list)
 
 All weights of candidates and the bonus are >= 0. Without a bonus, gold concepts far down in some lists flatten all
-lists. With it, the mean probability of first candidates equals the share that is right.
+lists. With it, the mean probability of top candidates equals the share that is correct.
 
 If the mention's string was seen in training, its use there matters more and names less. So such lists have a second
 set of weights, which stays near the first unless the data say otherwise.
@@ -19,22 +19,18 @@ weights are stored as readable JSON.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.sockets import FEATURES
-from .choice import choice_log_odds, list_owner, top_candidates
-from .logistic import fit_logistic
+from .features import LIST_FEATURES, FeatureTable
+from .logistic import conditional_log_odds, fit_logistic, top_candidates
 
-__all__ = ["FeatureFusion"]
+__all__ = ["FeatureFusion", "reads_type"]
 
-LIST_FEATURES = {
-    "string_count": "log(1 + training mentions with this string)",
-    "seen_string": "1 where this string was seen in training",
-}
 SEEN = "seen_string"
 # Ridge of the standardized weights; keeps a constant feature at weight 0.
 RIDGE = 1e-5
@@ -42,7 +38,7 @@ RIDGE = 1e-5
 RIDGE_BETWEEN = 1e-3
 # Of all utilities together, when the bonus is fitted; and the largest bonus.
 SLOPES = (0.05, 20.0)
-LARGEST_LEAD = 30.0
+LARGEST_BONUS = 30.0
 
 
 class FeatureFusion:
@@ -53,7 +49,7 @@ class FeatureFusion:
         seen_weights: the same for strings seen in training; `weights` unless given.
         none_weights: feature of a list -> weight.
         none_intercept: utility of "none of these" if all its features are 0.
-        bonus: added to the utility of the first candidate of each list, and of candidates equal to it.
+        bonus: added to the utility of the top candidate of each list, and of candidates equal to it.
     """
 
     def __init__(
@@ -75,9 +71,8 @@ class FeatureFusion:
     @classmethod
     def fit(
         cls,
-        candidates: Mapping[str, np.ndarray],
-        lists: Mapping[str, np.ndarray],
-        offsets: np.ndarray,
+        names: Sequence[str],
+        table: FeatureTable,
         gold: np.ndarray,
         start: FeatureFusion | None = None,
         pruned: np.ndarray | None = None,
@@ -88,10 +83,8 @@ class FeatureFusion:
         utilities, and the utility of none.
 
         Args:
-            candidates: feature -> (m,) values of the candidates of all n mentions.
-            lists: feature -> (n,) values of the mentions' lists; without ``seen_string`` there is only one set of
-                weights.
-            offsets: (n + 1,) where each mention's candidates start.
+            names: of the features of candidates.
+            table: of n mentions; one without types supports no candidate by its type.
             gold: (n,) position of the gold concept in its list, -1 if missing.
             start: a fit of the same features on similar lists; saves time.
             pruned: (n,) sum of the exponentials of utilities, against "none", of further candidates that each list
@@ -102,12 +95,14 @@ class FeatureFusion:
         """
         if not np.any(np.asarray(gold) >= 0):
             raise UserError("no calibration mention has its gold concept among its candidates; nothing to fit on")
-        features, center, scale = _standardized(candidates)
-        list_features, list_center, list_scale = _standardized(lists)
-        owner = list_owner(offsets)
+        columns = {name: table.candidates[name] for name in names}
+        columns |= {name: np.nan_to_num(column) for name, column in columns.items() if reads_type(name)}
+        features, center, scale = _standardized(columns)
+        list_features, list_center, list_scale = _standardized(table.lists)
+        owner, offsets = table.owner, table.offsets
         # A list's further candidates lower the chances of all others, as a higher utility of "none" does.
         fixed = 0.0 if pruned is None else -np.log1p(pruned)[owner]
-        seen = _seen(lists, len(gold))[owner, None]
+        seen = _seen(table)[owner, None]
         labels = np.zeros(len(owner))
         labels[(offsets[:-1] + gold)[gold >= 0]] = 1.0
         k, rest = len(center), len(list_center) + 1
@@ -120,22 +115,21 @@ class FeatureFusion:
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
         upper, first = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
-        found = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first, fixed=fixed)
-        weights, seen_weights = found[:k] / scale, found[k : 2 * k] / scale
-        none_weights = found[2 * k : -1] / list_scale
+        coefficients = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first, fixed=fixed)
+        weights, seen_weights = coefficients[:k] / scale, coefficients[k : 2 * k] / scale
+        none_weights = coefficients[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.
-        intercept = found[-1] + weights @ center - none_weights @ list_center
-        named = dict(zip(lists, none_weights.tolist(), strict=True))
-        if SEEN in named:
-            named[SEEN] += float((seen_weights - weights) @ center)
-        sets = [dict(zip(candidates, values.tolist(), strict=True)) for values in (weights, seen_weights)]
-        utility = cls(sets[0], named, float(intercept), sets[1]).utilities(candidates, lists, offsets)
-        slope, shift, bonus = _fit_bonus(utility, offsets, labels, fixed)
-        own, seen_own, none_own = (
-            {name: slope * weight for name, weight in column.items()} for column in (*sets, named)
+        intercept = float(coefficients[-1] + weights @ center - none_weights @ list_center)
+        of_none = dict(zip(table.lists, none_weights.tolist(), strict=True))
+        of_none[SEEN] += float((seen_weights - weights) @ center)
+        sets = [dict(zip(names, values.tolist(), strict=True)) for values in (weights, seen_weights)]
+        utility = cls(sets[0], of_none, intercept, sets[1]).utilities(table)
+        bonus = _fit_bonus(utility, offsets, labels, fixed)
+        unseen, seen_set, of_none = (
+            {name: bonus.slope * weight for name, weight in column.items()} for column in (*sets, of_none)
         )
-        fitted = cls(own, none_own, slope * float(intercept) - shift, seen_own, bonus)
-        fitted._standardized = found
+        fitted = cls(unseen, of_none, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus)
+        fitted._standardized = coefficients
         return fitted
 
     @property
@@ -143,32 +137,32 @@ class FeatureFusion:
         """The features of candidates with a nonzero weight."""
         return tuple(name for name in self.weights if self.weights[name] or self.seen_weights[name])
 
-    def utilities(
-        self, candidates: Mapping[str, np.ndarray], lists: Mapping[str, np.ndarray], offsets: np.ndarray
-    ) -> np.ndarray:
-        """Utilities of the candidates minus that of none, (m,) float64: log-odds of each against "none of these".
+    def lacks(self, table: FeatureTable) -> np.ndarray:
+        """(m,) bool, candidates that lack a feature with a weight; it counts as 0."""
+        missing = np.zeros(len(table.concepts), bool)
+        for name in self.read:
+            missing |= np.isnan(table.candidates[name]) if name in table.candidates else True
+        return missing
 
-        Args:
-            candidates, lists, offsets: as in `fit`.
-        """
-        none = self.none_intercept + _weighted(self.none_weights, lists, len(offsets) - 1)
-        owner, names = list_owner(offsets), self.read
-        columns = np.array([candidates[name] for name in names]).reshape(len(names), len(owner))
-        weights = np.array([[column[name] for column in (self.weights, self.seen_weights)] for name in names])
-        seen = _seen(lists, len(none)).astype(int)[owner]
+    def utilities(self, table: FeatureTable) -> np.ndarray:
+        """Utilities of the candidates minus that of none, (m,) float64: log-odds of each against "none of these"."""
+        none = np.zeros(len(table.offsets) - 1)
+        for name, weight in self.none_weights.items():
+            if weight:
+                none += weight * table.lists[name]
+        none = self.none_intercept + none
+        owner, nothing = table.owner, np.zeros(len(table.concepts))
+        columns = np.array([_filled(table.candidates.get(name, nothing)) for name in self.read])
+        columns = columns.reshape(len(self.read), len(owner))
+        weights = np.array([(self.weights[name], self.seen_weights[name]) for name in self.read])
+        seen = _seen(table).astype(int)[owner]
         # Feature by feature: equal candidates have bitwise equal utilities in any list.
         utility = sum(weights.reshape(-1, 2)[:, seen] * columns) - none[owner]
-        return utility + self.bonus * top_candidates(utility, offsets)
+        return utility + self.bonus * top_candidates(utility, table.offsets)
 
-    def __call__(
-        self,
-        candidates: Mapping[str, np.ndarray],
-        lists: Mapping[str, np.ndarray],
-        offsets: np.ndarray,
-        concepts: np.ndarray,
-    ) -> np.ndarray:
-        """Log-odds of the candidates' probabilities, (m,) float64; `concepts` as in `choice.choice_log_odds`."""
-        return choice_log_odds(self.utilities(candidates, lists, offsets), offsets, concepts)
+    def __call__(self, table: FeatureTable) -> np.ndarray:
+        """Log-odds of the candidates' probabilities, (m,) float64."""
+        return conditional_log_odds(self.utilities(table), table.offsets, table.concepts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON numbers only."""
@@ -192,9 +186,9 @@ class FeatureFusion:
         """
         try:
             weights = {str(name): float(value) for name, value in state["weights"].items()}
-            seen_weights = {name: float(state.get("seen_weights", weights)[name]) for name in weights}
+            seen_weights = {name: float(state["seen_weights"][name]) for name in weights}
             none_weights = {str(name): float(value) for name, value in state["none_weights"].items()}
-            intercept, bonus = float(state["none_intercept"]), float(state.get("top_candidate_bonus", 0.0))
+            intercept, bonus = float(state["none_intercept"]), float(state["top_candidate_bonus"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
                 f"calibrator.json: the fusion is damaged ({error}); run the calibrate stage again"
@@ -217,20 +211,27 @@ class FeatureFusion:
         return cls(weights, none_weights, intercept, seen_weights, bonus)
 
 
-def _fit_bonus(
-    utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float
-) -> tuple[float, float, float]:
-    """The factor of all utilities (m,), the constant added to them, and the bonus of the first ones.
+def reads_type(feature: str) -> bool:
+    """Whether a feature needs the mention's semantic type."""
+    return feature in FEATURES and "entity_type" in FEATURES[feature].inputs
 
-    Args:
-        fixed: as of `fit_logistic`.
-    """
+
+class _Bonus(NamedTuple):
+    """The factor of all utilities, the constant added to them, and the bonus of the top ones."""
+
+    slope: float
+    shift: float
+    bonus: float
+
+
+def _fit_bonus(utility: np.ndarray, offsets: np.ndarray, labels: np.ndarray, fixed: np.ndarray | float) -> _Bonus:
+    """Fit a bonus to utilities (m,); `fixed` as of `fit_logistic`."""
     scale = utility.std() or 1.0
     features = np.column_stack([utility / scale, np.ones(len(utility)), top_candidates(utility, offsets)])
-    lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_LEAD])
+    lower, upper = np.array([SLOPES[0] * scale, -np.inf, 0.0]), np.array([SLOPES[1] * scale, np.inf, LARGEST_BONUS])
     start = np.array([scale, 0.0, 0.0])
     slope, shift, bonus = fit_logistic(features, labels, lower, upper, offsets=offsets, start=start, fixed=fixed)
-    return float(slope / scale), float(shift), float(bonus)
+    return _Bonus(float(slope / scale), float(shift), float(bonus))
 
 
 def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -246,14 +247,12 @@ def _standardized(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     return (values - center) / scale, center, scale
 
 
-def _seen(lists: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
-    """(rows,) bool, whether each list's string was seen in training; False if unknown."""
-    return np.asarray(lists[SEEN]) > 0 if SEEN in lists else np.zeros(rows, bool)
+def _seen(table: FeatureTable) -> np.ndarray:
+    """(n,) bool, whether each list's string was seen in training."""
+    return np.asarray(table.lists[SEEN]) > 0
 
 
-def _weighted(weights: Mapping[str, float], columns: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
-    total = np.zeros(rows)
-    for name, weight in weights.items():
-        if weight:
-            total += weight * columns[name]
-    return total
+def _filled(column: np.ndarray) -> np.ndarray:
+    """Missing values count as 0."""
+    missing = np.isnan(column)
+    return np.where(missing, 0.0, column) if missing.any() else column

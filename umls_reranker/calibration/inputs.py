@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..core.sockets import FEATURES
-from ..data.candidate_lists import FIELDS, CandidateLists, encoded_texts
+from ..data.candidate_lists import CandidateLists
+from ..data.list_columns import FIELDS, encoded_texts
 
 __all__ = [
     "ALL_INPUTS",
@@ -53,7 +54,7 @@ def _inputs(feature: str) -> tuple[str, ...]:
     return FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
 
 
-def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[tuple[str, ...]]:
+def fallback_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> list[tuple[str, ...]]:
     """What requests are expected to lack, the one with most inputs first, each as the inputs that are removed.
 
     Candidates bring all, names and CUIs, or names; each with and without the mention's type and, where the network
@@ -61,20 +62,20 @@ def fallback_inputs(features: Sequence[str], shown: Sequence[str] = ()) -> list[
 
     Args:
         features: all that are weighed; none where the cross-encoder alone decides.
-        shown: inputs that the network reads (`PairTemplate.reads`).
+        network_inputs: what the network reads (`PairTemplate.reads`).
     """
-    read = list(dict.fromkeys([*shown, *inputs_of(features), "entity_type"]))
+    read = list(dict.fromkeys([*network_inputs, *inputs_of(features), "entity_type"]))
     all_but_cuis = [name for name in read if name.endswith("_score") or name in ("semantic_types", *FIELDS)]
-    found: dict[tuple, tuple[str, ...]] = {}
-    for context in ((), ("context",)) if "context" in shown else ((),):
-        for own in ((), ("entity_type",)):
+    removals: dict[tuple, tuple[str, ...]] = {}
+    for context in ((), ("context",)) if "context" in network_inputs else ((),):
+        for of_mention in ((), ("entity_type",)):
             for of_candidates in ([], all_but_cuis, [*all_but_cuis, "cui"]):
-                removed = {*own, *context, *of_candidates}
+                removed = {*of_mention, *context, *of_candidates}
                 left = [feature for feature in features if removed.isdisjoint(inputs_of([feature]))]
-                kept = (tuple(left), tuple(name for name in shown if name not in removed), own)
+                remaining = (tuple(left), tuple(name for name in network_inputs if name not in removed), of_mention)
                 if left or not features:
-                    found.setdefault(kept, tuple(name for name in read if name in removed))
-    return list(found.values())
+                    removals.setdefault(remaining, tuple(name for name in read if name in removed))
+    return list(removals.values())
 
 
 def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:

@@ -1,13 +1,20 @@
-"""Where a semantic type takes thresholds from if it has too little data."""
+"""Which row of a table a semantic type goes by: its own, or that of its nearest ancestor that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
+from ..data.type_sets import TypeSets
 from .score_maps import Types
 
-__all__ = ["DEFAULT", "lineage", "memberships"]
+__all__ = ["DEFAULT", "lineage", "memberships", "nearest_row", "nearest_rows"]
 
 DEFAULT = "default"
+Row = TypeVar("Row")
 
 
 def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
@@ -18,9 +25,29 @@ def lineage(node: str, hierarchy: TypeHierarchy) -> list[str]:
     """
     if node == DEFAULT or node.startswith(GROUP_PREFIX):
         return [node] if node == DEFAULT else [node, DEFAULT]
-    own = _group(node, hierarchy)
-    kept = [t for t in hierarchy.chain(node)[1:] if t == own or _group(t, hierarchy) == own]
-    return [node, *kept, DEFAULT]
+    group = _group(node, hierarchy)
+    ancestors = [kind for kind in hierarchy.chain(node)[1:] if kind == group or _group(kind, hierarchy) == group]
+    return [node, *ancestors, DEFAULT]
+
+
+def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hierarchy: TypeHierarchy) -> Row:
+    """The row of a type given by id or name, or of its nearest ancestor; of several types, of the first that is known.
+
+    Args:
+        rows: by type, ancestor and group; must hold "default", the row of an unknown type and of none.
+    """
+    for known in filter(None, map(hierarchy.resolve, [types] if isinstance(types, str) else types or ())):
+        return next(rows[node] for node in lineage(known, hierarchy) if node in rows)
+    return rows[DEFAULT]
+
+
+def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy) -> tuple[list[Row], np.ndarray]:
+    """The rows of n mentions by `nearest_row`: k rows, and (n,) int64, which of them each mention goes by."""
+    from ..data.type_sets import TypeSets
+
+    coded = TypeSets.of(types)
+    # The last one is that of mentions without types, whose code is -1.
+    return [nearest_row(rows, names, hierarchy) for names in (*coded.sets, ())], coded.codes
 
 
 def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -28,9 +55,8 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
 
     Returns:
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
-        of any of them). Types that the hierarchy does not know count in "default" alone.
+        of any of them), from the root down. Types that the hierarchy does not know count in "default" alone.
     """
-    from ..data.candidate_lists import TypeSets
 
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.
@@ -40,7 +66,8 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         for known in filter(None, map(hierarchy.resolve, coded.sets[number])):
             for node in lineage(known, hierarchy):
                 members.setdefault(node, np.zeros(codes, dtype=bool))[number] = True
-    return coded.codes, members
+    nodes = sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node))
+    return coded.codes, {node: members[node] for node in nodes}
 
 
 def _group(type_id: str, hierarchy: TypeHierarchy) -> str | None:

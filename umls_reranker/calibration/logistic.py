@@ -1,12 +1,18 @@
-"""Logistic regression with few bounded coefficients, for independent rows and for choices inside lists."""
+"""Logistic regression with few bounded coefficients, for independent rows and inside lists.
+
+Inside lists it is a conditional logit over a mention's candidates and "none of these" (McFadden 1974): with utilities
+u of the candidates minus that of "none", ``P(c) = exp(u_c) / (1 + sum of exp(u) over the list)``. The probabilities of
+a list's concepts sum to less than one, and the rest is that of "none". If a concept has several candidates, the sum
+counts the top one. Each candidate has its own probability, so with duplicates the column may sum to more.
+"""
 
 from contextlib import suppress
 
 import numpy as np
 
-from .choice import list_owner, log_sums
+from ..core.arrays import list_owner, list_sizes
 
-__all__ = ["fit_logistic", "information", "sigmoid"]
+__all__ = ["conditional_log_odds", "fit_logistic", "information", "log_sums", "sigmoid", "top_candidates"]
 
 MOST_STEPS = 200
 # Largest change of a coefficient in the last step, least share of a step, what sums are off by, and what is added to
@@ -19,6 +25,47 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     # Only exp of non-positive numbers, so nothing overflows.
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def top_candidates(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(m,) bool, candidates with the highest `utility` (m,) of their list."""
+    sizes = list_sizes(offsets)
+    filled = offsets[:-1][sizes > 0]
+    most = np.maximum.reduceat(utility, filled)
+    return utility == most.repeat(sizes[sizes > 0])
+
+
+def log_sums(utility: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(n,) log of 1, for none, plus the sum of exp over each list's candidates (m,)."""
+    filled = np.flatnonzero(list_sizes(offsets))
+    most = np.zeros(len(offsets) - 1)
+    if len(filled):
+        most[filled] = np.maximum(0.0, np.maximum.reduceat(utility, offsets[filled]))
+    total = np.exp(-most)
+    if len(filled):
+        total[filled] += np.add.reduceat(np.exp(utility - most[list_owner(offsets)]), offsets[filled])
+    return most + np.log(total)
+
+
+def conditional_log_odds(utility: np.ndarray, offsets: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+    """Log-odds of the candidates' probabilities, (m,) float64, finite.
+
+    Args:
+        utility: (m,) of candidates, minus that of "none of these".
+        offsets: (n + 1,).
+        concepts: (m,) equal numbers for candidates of a list with the same concept; the sum over the list counts the
+            top one of them.
+    """
+    # The top candidate of each concept, the first if equal; the others do not add to the sum.
+    counted = utility
+    ascending = np.sort(concepts)
+    if (ascending[1:] == ascending[:-1]).any():
+        order = np.lexsort((-utility, concepts))
+        counted = utility.copy()
+        counted[order[1:][concepts[order[1:]] == concepts[order[:-1]]]] = -np.inf
+    log_p = utility - log_sums(counted, offsets)[list_owner(offsets)]
+    # 1 - P loses digits near 1 and P near 0; neither may give infinite log-odds.
+    return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-12)))
 
 
 def fit_logistic(
@@ -41,8 +88,8 @@ def fit_logistic(
         features: (n, k) float64, of unit scale.
         labels: (n,) 0 or 1; with `offsets` at most one 1 in a list.
         lower, upper: (k,) bounds, infinite where there are none.
-        offsets: (lists + 1,) where each list's rows start: the likelihood is then that of the choice of one row, or
-            none, of each list (see `choice`). None: independent rows.
+        offsets: (lists + 1,) where each list's rows start: a conditional logit of one row, or none, of each
+            list. None: independent rows.
         prior: mean (k,) and precision (k, k) of a normal prior; none unless given.
         start: (k,) coefficients to start from, such as those of similar rows; the prior's mean unless given.
         fixed: (n,) log-odds that each row has besides those of its features.

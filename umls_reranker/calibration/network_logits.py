@@ -1,9 +1,9 @@
-"""Logits of candidates, scored when they are first asked for."""
+"""Logits of candidates as the network sees them, scored when they are first asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -11,10 +11,15 @@ from ..data.candidate_lists import CandidateLists
 from ..models.cross_encoder import PairScorer, score_lists
 from .inputs import without
 
-__all__ = ["NetworkLogits", "Unseen", "unseen_inputs"]
+if TYPE_CHECKING:
+    from .probabilities import Calibration
+
+__all__ = ["NetworkLogits", "Score", "Unseen", "logits_as_decided", "unseen_inputs"]
 
 # Inputs that the network reads and did not see, in the order of its template; none of whole lists.
 Unseen: TypeAlias = tuple[str, ...]
+# Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.
+Score: TypeAlias = Callable[[Unseen, np.ndarray], np.ndarray]
 
 
 class NetworkLogits:
@@ -52,6 +57,17 @@ class NetworkLogits:
         return logits
 
 
-def unseen_inputs(removed: Sequence[str], shown: Sequence[str]) -> Unseen:
-    """What the network no longer sees if some inputs are removed; `shown` as `PairTemplate.reads`."""
-    return tuple(name for name in shown if name in removed)
+def unseen_inputs(removed: Sequence[str], network_inputs: Sequence[str]) -> Unseen:
+    """What the network no longer sees if some inputs are removed; `network_inputs` as `PairTemplate.reads`."""
+    return tuple(name for name in network_inputs if name in removed)
+
+
+def logits_as_decided(
+    score: Score, calibration: Calibration, lists: CandidateLists, network_inputs: Sequence[str]
+) -> np.ndarray:
+    """(m,) logits of what the network sees of each list where `calibration` decides (`ScoringPlan.lists`)."""
+    models, logits = calibration.choose(lists, network_inputs).models, np.empty(len(lists.owner), np.float32)
+    for number in np.unique(models).tolist():
+        rows = (models == number)[lists.owner]
+        logits[rows] = score(unseen_inputs(calibration.models[number].removed, network_inputs), rows)[rows]
+    return logits

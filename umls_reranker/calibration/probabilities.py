@@ -4,8 +4,9 @@ A `Calibration` holds one `InputModel` per expected set of inputs: the first rea
 has its own weights, calibrator and thresholds, fitted on the calibration lists with these inputs removed. The first
 model whose inputs a mention has decides, and ignores all other inputs.
 
-The cross-encoder scores only candidates that can win: those with a probability of at least `InputModel.cut` by the
-other features. The others have the logit NaN, and their odds against "none of these" are those by the other features.
+The cross-encoder scores only candidates that are retained: those with a probability of at least
+`InputModel.pruning_threshold` by the other features. The others have the logit NaN, and their odds against "none of
+these" are those by the other features.
 """
 
 from __future__ import annotations
@@ -18,35 +19,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.arrays import list_offsets, list_owner, list_sizes
 from ..core.errors import UserError
 from ..core.retrievers import SCORES
-from ..core.sockets import FEATURES
-from ..data.candidate_lists import CandidateLists, TypeSets
+from ..core.sockets import CROSS_ENCODER, FEATURES
+from ..data.candidate_lists import CandidateLists
 from .calibrators import IdentityCalibrator
-from .choice import choice_log_odds, top_candidates
-from .features import features
+from .certificate import NO_CERTIFICATES, CertificateHistory
+from .features import FeatureTable, feature_table
 from .fusion import FeatureFusion
-from .history import NO_CERTIFICATES, CertificateHistory
 from .inputs import ALL_INPUTS, ScoreRange, inputs_of, lacking, lists_with_any, without
-from .logistic import sigmoid
+from .logistic import conditional_log_odds, sigmoid, top_candidates
 from .score_maps import Calibrator
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
 
-__all__ = [
-    "COUNTS_FILE",
-    "CalibratedScores",
-    "Calibration",
-    "Choice",
-    "InputModel",
-    "Part",
-    "calibrated_scores",
-    "kept",
-]
+__all__ = ["COUNTS_FILE", "CalibratedScores", "Calibration", "DecidingModels", "InputModel", "Part", "ScoringPlan"]
 
 COUNTS_FILE = "string_counts.safetensors"
-Columns = Mapping[str, np.ndarray]
 
 
 class CalibratedScores(NamedTuple):
@@ -68,13 +57,14 @@ class InputModel:
 
     Attributes:
         calibrator: of log-odds. With a fusion it works inside lists, on the candidates' log-odds against "none of
-            these", so that a list's probabilities stay a choice.
+            these", so that a list's probabilities sum to less than one.
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
         removed: inputs removed from the lists it was fitted on; none for the model that reads all.
         name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
         baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
-        cut: candidates of a lower probability by the baseline are left unscored; 0 scores all.
+        pruning_threshold: candidates of a lower probability by the baseline are not scored by the cross-encoder; 0
+            scores all.
     """
 
     calibrator: Calibrator = field(default_factory=IdentityCalibrator)
@@ -83,15 +73,15 @@ class InputModel:
     removed: tuple[str, ...] = ()
     name: str = ALL_INPUTS
     baseline: FeatureFusion | None = None
-    cut: float = 0.0
+    pruning_threshold: float = 0.0
 
-    def reads(self, shown: Sequence[str] = ()) -> list[str]:
+    def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
 
         Args:
-            shown: what the network reads (`PairTemplate.reads`).
+            network_inputs: what the network reads (`PairTemplate.reads`).
         """
-        names = [name for name in shown if name not in self.removed]
+        names = [name for name in network_inputs if name not in self.removed]
         names += inputs_of(self.fusion.read if self.fusion else ())
         # A fallback for mentions without a type has thresholds without types.
         by_type = self.calibrator.reads_types or (self.removed and self.thresholds.reads_types)
@@ -100,10 +90,41 @@ class InputModel:
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``calibrator.json``."""
-        parts = {"fusion": self.fusion, "without_cross_encoder": self.baseline}
-        fusions = {name: fusion and fusion.to_dict() for name, fusion in parts.items()}
-        own = {"name": self.name, "removed": list(self.removed), "cut": self.cut}
-        return own | fusions | self.calibrator.to_dict()
+        return {
+            "name": self.name,
+            "removed": list(self.removed),
+            "pruning_threshold": self.pruning_threshold,
+            "fusion": self.fusion and self.fusion.to_dict(),
+            "without_cross_encoder": self.baseline and self.baseline.to_dict(),
+        } | self.calibrator.to_dict()
+
+    @classmethod
+    def from_dict(cls, state: Any, thresholds: ThresholdTable, scores: Iterable[str]) -> InputModel:
+        """Inverse of `to_dict`.
+
+        Args:
+            scores: of user-provided lists, which are features too.
+
+        Raises:
+            UserError: the fusion or the calibrator is damaged, or has a feature that there is not.
+            KeyError, TypeError, ValueError: anything else is missing or damaged.
+        """
+        fusion, baseline, threshold = (
+            state["fusion"],
+            state["without_cross_encoder"],
+            float(state["pruning_threshold"]),
+        )
+        if not 0.0 <= threshold < 1.0 or (threshold and not baseline):
+            raise ValueError("a pruning threshold is no probability, or has nothing to go by")
+        return cls(
+            Calibrator.from_dict(state),
+            None if fusion is None else FeatureFusion.from_dict(fusion, scores),
+            thresholds,
+            tuple(state["removed"]),
+            str(state["name"]),
+            None if baseline is None else FeatureFusion.from_dict(baseline, scores),
+            threshold,
+        )
 
 
 @dataclass(frozen=True)
@@ -112,77 +133,60 @@ class Part:
 
     Attributes:
         model: what decides.
-        rows: places of the candidates among those of all mentions, or a slice of them.
-        columns, about_lists: `features`, scores that do not count as NaN.
-        types: of the mention of each of the m candidates.
-        offsets, concepts: of the lists.
+        mentions, rows: these mentions among all, and their candidates among those of all: indices or a slice.
+        table: their features; scores that do not count are NaN.
     """
 
     model: InputModel
+    mentions: Any
     rows: Any
-    columns: Columns
-    about_lists: Columns
-    types: TypeSets
-    offsets: np.ndarray
-    concepts: np.ndarray
+    table: FeatureTable
 
     @classmethod
-    def of(
-        cls, model: InputModel, lists: CandidateLists, columns: Columns, about_lists: Columns, inside: Any = None
-    ) -> Part:
-        """The mentions `inside`, (n,) bool, of lists with `features`; None: all of them."""
-        mentions: Any = slice(None) if inside is None else inside
-        rows: Any = mentions if inside is None else np.flatnonzero(inside[lists.owner])
-        return cls(
-            model,
-            rows,
-            {name: column[rows] for name, column in columns.items()},
-            {name: column[mentions] for name, column in about_lists.items()},
-            lists.types.take(lists.owner[rows]),
-            list_offsets(list_sizes(lists.offsets)[mentions]),
-            lists.concepts[rows],
-        )
+    def of(cls, model: InputModel, table: FeatureTable, mentions: np.ndarray | None = None) -> Part:
+        """Some of the lists, (n,) bool; None: all of them."""
+        if mentions is None:
+            return cls(model, slice(None), slice(None), table)
+        rows = np.flatnonzero(mentions[table.owner])
+        return cls(model, np.flatnonzero(mentions), rows, table.take(mentions))
 
     @cached_property
-    def _by_baseline(self) -> tuple[np.ndarray, np.ndarray]:
-        """(m,) utilities by the baseline, and (m,) bool, where it lacks a feature."""
-        assert self.model.baseline is not None  # else there is no cut, and nothing is left unscored
-        own, lacks = _weighed(self.model.baseline, self.columns, len(self.concepts))
-        return self.model.baseline.utilities(own, self.about_lists, self.offsets), lacks
+    def _baseline_utilities(self) -> np.ndarray:
+        assert self.model.baseline is not None  # else there is no threshold, and nothing is pruned
+        return self.model.baseline.utilities(self.table)
 
-    def kept(self, cut: float) -> np.ndarray:
+    def retained(self, threshold: float) -> np.ndarray:
         """(m,) bool, which candidates the cross-encoder scores.
 
-        Those with a probability of at least `cut` by the baseline, each list's best by it, and all of a list that
-        lacks a feature of it.
+        Those with a probability of at least `threshold` by the baseline, each list's top one by it, and all of a list
+        that lacks a feature of it.
         """
-        if self.model.baseline is None or not cut:
-            return np.ones(len(self.concepts), bool)
-        utility, lacks = self._by_baseline
-        log_odds = choice_log_odds(utility, self.offsets, self.concepts)
-        whole = lists_with_any(lacks, self.offsets).repeat(list_sizes(self.offsets))
-        return (sigmoid(log_odds) >= cut) | top_candidates(utility, self.offsets) | whole
+        table, baseline = self.table, self.model.baseline
+        if baseline is None or not threshold:
+            return np.ones(len(table.concepts), bool)
+        utility = self._baseline_utilities
+        log_odds = conditional_log_odds(utility, table.offsets, table.concepts)
+        whole = lists_with_any(baseline.lacks(table), table.offsets)[table.owner]
+        return (sigmoid(log_odds) >= threshold) | top_candidates(utility, table.offsets) | whole
 
-    def utilities(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of the candidates against "none of these" by the fusion, and (m,) bool, where it lacks a feature.
+    def utilities(self, logits: np.ndarray) -> np.ndarray:
+        """(m,) log-odds of the candidates against "none of these" by the fusion.
 
         Args:
-            logits: (m,) raw log-odds of the cross-encoder, NaN where `kept` is not.
+            logits: (m,) raw log-odds of the cross-encoder, NaN where a candidate is not `retained`.
         """
-        fusion, scored = self.model.fusion, ~np.isnan(logits)
+        fusion, scored, table = self.model.fusion, ~np.isnan(logits), self._with(logits)
         assert fusion is not None
-        columns = {**self.columns, "cross_encoder": np.where(scored, logits, 0.0)}
-        own, lacks = _weighed(fusion, columns, len(logits))
         if scored.all():
-            return fusion.utilities(own, self.about_lists, self.offsets), lacks
-        inside = list_offsets(scored)[self.offsets]
-        known = fusion.utilities({name: column[scored] for name, column in own.items()}, self.about_lists, inside)
-        # A candidate that the cross-encoder has not seen never comes first.
-        best = np.full(len(inside) - 1, -np.inf)
-        np.maximum.at(best, list_owner(inside), known)
-        utility = np.minimum(self._by_baseline[0], np.nextafter(best, -np.inf)[list_owner(self.offsets)])
+            return fusion.utilities(table)
+        inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
+        known = fusion.utilities(inside)
+        # A candidate that the cross-encoder has not seen is never the top one.
+        top = np.full(len(inside.offsets) - 1, -np.inf)
+        np.maximum.at(top, inside.owner, known)
+        utility = np.minimum(self._baseline_utilities, np.nextafter(top, -np.inf)[table.owner])
         utility[scored] = known
-        return utility, lacks
+        return utility
 
     def scores(self, logits: np.ndarray) -> CalibratedScores:
         """Scores of the candidates; with a fusion, those of a list's concepts sum to less than one.
@@ -190,46 +194,21 @@ class Part:
         Args:
             logits: as of `utilities`.
         """
-        calibrator = self.model.calibrator
-        if self.model.fusion is None:
-            return CalibratedScores(logits, calibrator(logits, self.types))
-        utility, lacks = self.utilities(logits)
-        calibrated = calibrator.log_odds(utility, self.types)
-        if lacks.any():
-            # The calibrator was fitted to the utilities of lists with all features.
-            whole = ~lists_with_any(lacks, self.offsets)
-            calibrated = np.where(np.repeat(whole, list_sizes(self.offsets)), calibrated, utility)
-        log_odds = choice_log_odds(calibrated, self.offsets, self.concepts)
+        calibrator, fusion, table = self.model.calibrator, self.model.fusion, self.table
+        if fusion is None:
+            return CalibratedScores(logits, calibrator(logits, table.types))
+        utility = self.utilities(logits)
+        # The calibrator was fitted to the utilities of lists with all features.
+        lacks = lists_with_any(fusion.lacks(self._with(logits)), table.offsets)[table.owner]
+        calibrated = np.where(lacks, utility, calibrator.log_odds(utility, table.types))
+        log_odds = conditional_log_odds(calibrated, table.offsets, table.concepts)
         return CalibratedScores(utility, sigmoid(log_odds))
 
-
-def kept(parts: Sequence[Part]) -> np.ndarray:
-    """(m,) bool, which of all candidates the cross-encoder scores (`Part.kept`).
-
-    Args:
-        parts: of all mentions, m candidates together.
-    """
-    found = np.empty(sum(len(part.concepts) for part in parts), bool)
-    for part in parts:
-        found[part.rows] = part.kept(part.model.cut)
-    return found
+    def _with(self, logits: np.ndarray) -> FeatureTable:
+        return self.table.plus(**{CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
 
 
-def calibrated_scores(parts: Sequence[Part], logits: np.ndarray) -> CalibratedScores:
-    """Calibrated scores of all candidates.
-
-    Args:
-        parts: of all mentions, m candidates together.
-        logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN of candidates left unscored.
-    """
-    found = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
-    for part in parts:
-        for column, own in zip(found, part.scores(logits[part.rows]), strict=True):
-            column[part.rows] = own
-    return found
-
-
-class Choice(NamedTuple):
+class DecidingModels(NamedTuple):
     """The deciding model of each of n mentions.
 
     Attributes:
@@ -241,6 +220,50 @@ class Choice(NamedTuple):
     models: np.ndarray
     complete: np.ndarray
     missing: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is known of n lists with m candidates before the network scores any.
+
+    Attributes:
+        lists: without the inputs that the models that decide do not read.
+        deciding: which these are.
+        parts: the mentions of each, with their features; of all mentions together.
+    """
+
+    lists: CandidateLists
+    deciding: DecidingModels
+    parts: Sequence[Part]
+
+    @cached_property
+    def retained(self) -> np.ndarray:
+        """(m,) bool, which candidates the cross-encoder scores (`Part.retained`)."""
+        rows = np.empty(len(self.lists.owner), bool)
+        for part in self.parts:
+            rows[part.rows] = part.retained(part.model.pruning_threshold)
+        return rows
+
+    def scores(self, logits: np.ndarray) -> CalibratedScores:
+        """Calibrated scores of all candidates.
+
+        Args:
+            logits: (m,) raw log-odds of the cross-encoder, of just these lists; NaN where it did not score.
+        """
+        scores = CalibratedScores(np.empty(len(logits)), np.empty(len(logits)))
+        for part in self.parts:
+            for column, values in zip(scores, part.scores(logits[part.rows]), strict=True):
+                column[part.rows] = values
+        return scores
+
+    def tiers(self, probabilities: np.ndarray) -> np.ndarray:
+        """(m,) int64, indices into `thresholds.TIERS`."""
+        edges = np.empty((len(self.lists), 3))
+        for part in self.parts:
+            edges[part.mentions] = part.model.thresholds.edges(self.lists.types)[part.mentions]
+        # What certifies the tier "high" was measured on mentions with all that the model reads.
+        edges[~self.deciding.complete, 2] = np.inf
+        return 3 - (probabilities[:, None] >= edges[self.lists.owner]).sum(axis=1)
 
 
 class Calibration:
@@ -279,53 +302,46 @@ class Calibration:
         """Retrievers whose scores lists may have: the usual ones, and those used here."""
         return tuple(dict.fromkeys((*SCORES, *self.score_ranges)))
 
-    def choose(self, lists: CandidateLists, shown: Sequence[str] = ()) -> Choice:
+    def choose(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> DecidingModels:
         """For each mention the first model whose inputs it has, else the last.
 
         Args:
-            shown: inputs that the network reads in addition to mention and name (`PairTemplate.reads`).
+            network_inputs: what the network reads in addition to mention and name (`PairTemplate.reads`).
         """
-        scores, found = self._counting(lists), dict[str, np.ndarray]()
-
-        def missing(model: InputModel) -> dict[str, np.ndarray]:
-            names = model.reads(shown)
-            found.update({name: lacking(lists, name, scores) for name in names if name not in found})
-            return {name: found[name] for name in names}
-
-        nobody = np.zeros(len(lists), bool)
-        first = missing(self.models[0])
-        open_, models = np.logical_or.reduce([nobody, *first.values()]), np.zeros(len(lists), np.int64)
-        for number, model in enumerate(self.models[1:], start=1):
-            if not open_.any():
+        scores = self._counting(lists)
+        missing: dict[str, np.ndarray] = {}
+        models, undecided = np.zeros(len(lists), np.int64), np.ones(len(lists), bool)
+        for number, model in enumerate(self.models):
+            if number and not undecided.any():
                 break
-            models[open_] = number
-            open_ = open_ & np.logical_or.reduce([nobody, *missing(model).values()])
-        return Choice(models, ~open_, first)
+            models[undecided] = number
+            lacks = np.zeros(len(lists), bool)
+            reads = model.reads(network_inputs)
+            for name in reads:
+                if name not in missing:
+                    missing[name] = lacking(lists, name, scores)
+                lacks |= missing[name]
+            undecided = undecided & lacks
+        of_first = self.models[0].reads(network_inputs)
+        return DecidingModels(models, ~undecided, {name: missing[name] for name in of_first})
 
-    def as_read(self, lists: CandidateLists, models: np.ndarray) -> CandidateLists:
-        """The lists without the inputs that the deciding models, (n,), were fitted without."""
-        for number in np.unique(models).tolist():
-            lists = without(lists, self.models[number].removed, models == number)
-        return lists
-
-    def read(self, lists: CandidateLists) -> tuple[Columns, Columns]:
-        """Features of candidates, (m,), with scores that do not count as NaN, and of lists, (n,)."""
-        fusion = self.models[0].fusion
-        columns, about = ({}, {}) if fusion is None else features(lists, self.counts, fusion.weights)
-        return columns | self._counting(lists), about
-
-    def parts(self, lists: CandidateLists, models: np.ndarray) -> list[Part]:
-        """The mentions of each model that decides about any.
-
-        Args:
-            lists: as `as_read`.
-            models: (n,) what decides, as of `choose`.
-        """
-        columns, about = self.read(lists)
-        used = np.unique(models).tolist()
+    def plan(self, lists: CandidateLists, network_inputs: Sequence[str] = ()) -> ScoringPlan:
+        """Which model decides about each mention, by which features, and which candidates the network scores."""
+        deciding = self.choose(lists, network_inputs)
+        used = np.unique(deciding.models).tolist()
+        for number in used:
+            lists = without(lists, self.models[number].removed, deciding.models == number)
+        table = self._table(lists)
         if len(used) == 1:
-            return [Part.of(self.models[used[0]], lists, columns, about)]
-        return [Part.of(self.models[number], lists, columns, about, models == number) for number in used]
+            return ScoringPlan(lists, deciding, [Part.of(self.models[used[0]], table)])
+        parts = [Part.of(self.models[number], table, deciding.models == number) for number in used]
+        return ScoringPlan(lists, deciding, parts)
+
+    def _table(self, lists: CandidateLists) -> FeatureTable:
+        """Features, with scores that do not count as NaN."""
+        fusion = self.models[0].fusion
+        table = FeatureTable.of(lists, {}, {}) if fusion is None else feature_table(lists, self.counts, fusion.weights)
+        return table.plus(**self._counting(lists))
 
     def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         """Scores, (m,), NaN where they are out of range or, of our own retrievers, of another index."""
@@ -342,10 +358,7 @@ class Calibration:
     def without_cross_encoder(self, lists: CandidateLists) -> np.ndarray | None:
         """Log-odds of all candidates by the first model's baseline, (m,) float64; None without one."""
         baseline = self.models[0].baseline
-        if baseline is None:
-            return None
-        columns, about = self.read(lists)
-        return baseline(_weighed(baseline, columns, len(lists.owner))[0], about, lists.offsets, lists.concepts)
+        return None if baseline is None else baseline(self._table(lists))
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``calibrator.json`` that decides scores."""
@@ -371,28 +384,11 @@ class Calibration:
             names = [str(entry["name"]) for entry in state["inputs"]]
             if names != list(tables) or not names:
                 raise ValueError(f"thresholds.json is of {', '.join(tables)}")
-            parts = [
-                (entry["fusion"], entry["without_cross_encoder"], tuple(entry["removed"]), float(entry["cut"]))
-                for entry in state["inputs"]
-            ]
-            if not all(0.0 <= cut < 1.0 and (baseline or not cut) for _, baseline, _, cut in parts):
-                raise ValueError("a cut is no probability, or has nothing to go by")
+            models = [InputModel.from_dict(entry, tables[str(entry["name"])], scores) for entry in state["inputs"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"calibrator.json: inputs is missing or damaged ({error!r}); run umls-reranker calibrate again"
             ) from None
-        models = [
-            InputModel(
-                Calibrator.from_dict(own),
-                None if fusion is None else FeatureFusion.from_dict(fusion, scores),
-                tables[name],
-                removed,
-                name,
-                None if baseline is None else FeatureFusion.from_dict(baseline, scores),
-                cut,
-            )
-            for own, name, (fusion, baseline, removed, cut) in zip(state["inputs"], names, parts, strict=True)
-        ]
         fusion, key = models[0].fusion, state.get("index_key")
         score_ranges = _ranges(ranges, fusion.weights) if fusion else {}
         if not isinstance(key, str) or (not key and {*SCORES} & {*score_ranges}):
@@ -402,19 +398,6 @@ class Calibration:
             )
         history = CertificateHistory.from_list(state.get("certificates"))
         return cls(models, StringCounts.load(folder / COUNTS_FILE) if fusion else None, score_ranges, key, history)
-
-
-def _weighed(fusion: FeatureFusion, columns: Columns, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The features of a fusion, 0 where missing, and (m,) bool, where one that has a weight is missing."""
-    own = {name: columns[name] if name in columns else np.full(rows, np.nan) for name in fusion.weights}
-    lacks = np.isnan(sum((own[name] for name in fusion.read), np.zeros(rows)))
-    return {name: _filled(column) for name, column in own.items()}, lacks
-
-
-def _filled(column: np.ndarray) -> np.ndarray:
-    """Missing values count as 0."""
-    lacks = np.isnan(column)
-    return np.where(lacks, 0.0, column) if lacks.any() else column
 
 
 def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:

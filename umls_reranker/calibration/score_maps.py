@@ -2,7 +2,7 @@
 
 A map is fitted and applied either to candidates judged alone, ``P = sigmoid(map(score))``, or inside a list, where the
 score is a candidate's log-odds against "none of these" and ``P = exp(map(score)) / (1 + sum of exp(map(scores)))``
-(see `choice`): then the probabilities of the list's concepts sum to less than one for any map. Applying needs only
+(see `logistic`): then the probabilities of the list's concepts sum to less than one for any map. Applying needs only
 numpy.
 """
 
@@ -22,7 +22,7 @@ from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import TypeSets
+    from ..data.type_sets import TypeSets
 
 __all__ = ["Calibrator", "Sample", "Types", "bounded"]
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
+from ..data.type_sets import TypeSets
 from .certificate import Certificate, find_certificate, outlook
-from .lineage import DEFAULT, lineage, memberships
+from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .precision_test import PrecisionTest
 from .resampling import document_index
 from .score_maps import Types
@@ -110,7 +110,6 @@ class ThresholdTable:
         self.hierarchy = hierarchy
         self.target_precision = target_precision
         self.confidence = confidence
-        self._found: dict[str, TypeThreshold] = {}
 
     @classmethod
     def fit(
@@ -169,7 +168,7 @@ class ThresholdTable:
         pair_code, top_code = code[pairs.mention], code[tops.mention]
         rows: dict[str, TypeThreshold] = {}
         # From the root down, so that parents exist when their children need them.
-        for node in sorted(members, key=lambda node: (len(lineage(node, hierarchy)), node)):
+        for node in members:
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
             p, y, top_p, correct = pairs.p[in_pairs], pairs.y[in_pairs], tops.p[in_tops], tops.y[in_tops]
             positives, right = int(y.sum()), top_p[correct == 1]
@@ -205,10 +204,9 @@ class ThresholdTable:
                 accept_level=accept_level,
                 low_level=low_level,
             )
-        table = cls(rows, hierarchy)
         if complete is not None:
             tops = replace(tops, p=np.where(np.asarray(complete)[tops.mention], tops.p, np.nan))
-        accept = np.array([table.for_type(types).accept for types in mention_types])[tops.mention]
+        accept = cls(rows, hierarchy).edges(coded)[tops.mention, 1]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
         served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
         certificate = find_certificate(*served, attempt=attempt)
@@ -247,14 +245,12 @@ class ThresholdTable:
 
         A type not in the calibration split uses its nearest ancestor; an unknown type, or None, uses the default.
         """
-        names = [types] if isinstance(types, str) else types
-        for known in filter(None, map(self.hierarchy.resolve, () if names is None else names)):
-            if known not in self._found:
-                self._found[known] = next(
-                    self.rows[node] for node in lineage(known, self.hierarchy) if node in self.rows
-                )
-            return self._found[known]
-        return self.rows[DEFAULT]
+        return nearest_row(self.rows, types, self.hierarchy)
+
+    def edges(self, types: Types) -> np.ndarray:
+        """(n, 3) lowest probabilities of the tiers low, medium and high for mentions of these types."""
+        rows, codes = nearest_rows(self.rows, types, self.hierarchy)
+        return np.array([(row.low, row.accept, np.inf if row.high is None else row.high) for row in rows])[codes]
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in ``thresholds.json``."""

@@ -1,10 +1,19 @@
-"""How many cores and processes there are to share work among."""
+"""How many cores and processes there are to share work among, and work shared among threads."""
+
+from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
-from .errors import UserError
+__all__ = ["map_in_order", "openmp_threads", "started_processes", "usable_cores"]
 
-__all__ = ["openmp_threads", "started_processes", "usable_cores"]
+MOST_THREADS = 8
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def openmp_threads() -> int | None:
@@ -17,18 +26,32 @@ def openmp_threads() -> int | None:
 
 
 def started_processes(name: str = "WORLD_SIZE") -> int:
-    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says; 1 without one.
-
-    Raises:
-        UserError: the variable is no such number.
-    """
-    given = os.environ.get(name, "1")
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"the environment's {name} is {given!r}, which is no number of processes; unset it")
-    return int(given)
+    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says."""
+    return int(os.environ.get(name, "1"))
 
 
 def usable_cores() -> int:
     """Cores that this process may use, or all of the machine where the system does not tell (macOS, Windows)."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item in order, with one thread per core, for functions that spend their
+    time in Arrow and NumPy.
+
+    Only a few items are processed ahead of the yielded one. An exception of `function` is raised at the turn of its
+    item.
+    """
+    threads = min(usable_cores(), MOST_THREADS)
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

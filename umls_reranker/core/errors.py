@@ -1,6 +1,13 @@
-"""The exception for problems that users can fix."""
+"""What users are told: the exception for problems that they can fix, and warnings at their own line of code."""
 
-__all__ = ["UserError"]
+from __future__ import annotations
+
+import sys
+import warnings
+
+__all__ = ["UserError", "warn_caller"]
+
+PACKAGE = __name__.partition(".")[0]
 
 
 class UserError(Exception):
@@ -9,3 +16,11 @@ class UserError(Exception):
 
     Scripts print ``error: MESSAGE`` without a traceback and exit with code 2 (`umls_reranker.core.script`).
     """
+
+
+def warn_caller(message: str) -> None:
+    """Warn at the line that called this package, however many of its own calls lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, JSON, and SHA-256."""
+"""Files: those of the package, atomic writing, locks, JSON, and SHA-256."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .errors import UserError
 from .version import __version__
 
 __all__ = [
     "MODEL_PATTERNS",
     "file_sha256",
+    "find_recipe",
     "fingerprint_path",
+    "hold",
+    "is_recipe",
     "json_sha256",
     "link_or_copy",
     "model_sha256",
@@ -34,6 +39,9 @@ __all__ = [
     "replace_folder",
     "require_another",
     "require_format",
+    "shipped",
+    "shipped_configs",
+    "shipped_recipes",
     "strict",
     "write_json",
     "written",
@@ -53,7 +61,47 @@ MODEL_PATTERNS = (
 )
 # A file that changed more recently could change again within the same tick of the file system's clock.
 SETTLED_NS = 2_000_000_000
+# Workers of a killed process inherit its lock, and take up to five seconds to notice that it is gone.
+PATIENCE_SECONDS = 10.0
 FULL_DISK = re.compile("no space left|not enough free space|file write failed|disk quota exceeded", re.IGNORECASE)
+
+
+def shipped(folder: str) -> Path:
+    """One of the folders ``scripts``, ``recipes`` and ``accelerate_configs``.
+
+    In a wheel it is inside the package, in a checkout next to it.
+    """
+    package = Path(__file__).resolve().parents[1]
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name of a recipe -> its folder."""
+    return {path.parent.name: path.parent for path in sorted(shipped("recipes").glob("*/config.yaml"))}
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name of an accelerate configuration, or of the SLURM job -> its file."""
+    files = sorted(shipped("accelerate_configs").iterdir())
+    return {path.stem: path for path in files if path.suffix in (".yaml", ".slurm")}
+
+
+def find_recipe(recipe: str) -> Path:
+    """The file of a recipe, given as a file, a folder that holds ``config.yaml``, or the name of a shipped recipe.
+
+    The working folder comes before the package.
+    """
+    path = Path(recipe)
+    if not path.exists():
+        path = shipped_recipes().get(recipe, path)
+    return path / "config.yaml" if path.is_dir() else path
+
+
+def is_recipe(name: str) -> bool:
+    """Whether what may also be a model is a recipe: a YAML file, a folder with ``config.yaml``, or a shipped name."""
+    path = find_recipe(name)
+    return name.endswith((".yaml", ".yml")) or (path.suffix == ".yaml" and path.is_file())
 
 
 def partial_path(path: Path) -> Path:
@@ -92,6 +140,26 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock `path`, waiting a few seconds for it. It disappears with the processes that hold it.
+
+    Args:
+        path: the lock file, which may remain; its folder must exist.
+        refusal: text of the error if another process holds the lock.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        lock = FileLock(path).acquire(timeout=PATIENCE_SECONDS)
+    except (Timeout, FileNotFoundError):
+        # The holder may have dropped the folder at its end.
+        raise UserError(refusal) from None
+    with lock:
+        yield
 
 
 def require_another(output: Path, inputs: Iterable[Path]) -> None:
@@ -185,14 +253,14 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
     Raises:
         UserError: it is newer, older or missing; the message says what to do.
     """
-    found = content.get("schema_version") if isinstance(content, dict) else None
-    if type(found) is int and found > version:
+    actual = content.get("schema_version") if isinstance(content, dict) else None
+    if type(actual) is int and actual > version:
         raise UserError(
-            f"{path} has schema_version {found}, newer than umls_reranker {__version__} can read; "
+            f"{path} has schema_version {actual}, newer than umls_reranker {__version__} can read; "
             "upgrade: pip install -U umls_reranker"
         )
-    if found != version or type(found) is not int:
-        raise UserError(f"{path} has schema_version {found!r}, not {version}; run umls-reranker {command} again")
+    if actual != version or type(actual) is not int:
+        raise UserError(f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} again")
 
 
 def json_sha256(content: Any) -> str:
@@ -242,13 +310,13 @@ def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
         known = json.loads(memory.read_text(encoding="utf-8"))
         if known["state"] == state:
             return known["sha256"]
-    found = hashed(path)
+    sha256 = hashed(path)
     if all(time.time_ns() - changed > SETTLED_NS for *_, changed, _ in state):
         # Without memory it is only slower.
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory, {"path": str(path), "state": state, "sha256": found})
-    return found
+            write_json(memory, {"path": str(path), "state": state, "sha256": sha256})
+    return sha256
 
 
 def _files(path: Path) -> list[Path]:

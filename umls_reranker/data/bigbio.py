@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.lines import Faults, Malformed, shown
-from .corpus import Annotation, CorpusReader, Document, as_cui, each_annotation, join_passages, type_ids
-from .json_values import as_list, as_object, as_offset, as_text
+from ..core.lines import Faults, Malformed, each_parsed, shown
+from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
+from .json_stream import as_list, as_object, as_offset, as_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:
         for span, text in zip(*_pieces(as_object(passage, "passage")), strict=True)
     ]
     entities = [(f"{where}, entity {number}", entity) for number, entity in enumerate(as_list(row, "entities"), 1)]
-    annotations = _joined(each_annotation(entities, _annotation, faults))
+    annotations = _joined(each_parsed(entities, _annotation, faults))
     return Document(where, doc_id, join_passages(passages), annotations)
 
 

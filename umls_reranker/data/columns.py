@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import list_offsets
+from ..core.cores import map_in_order
 from .cuis import cui_strings
-from .parallel import map_in_order
 
 __all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "distinct", "first_of_each", "ordered"]
 

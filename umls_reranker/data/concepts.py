@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import list_offsets
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
+from ..core.files import read_json, write_json
 from .arrow import (
-    DATA_FILE,
     ROWS_PER_BATCH,
     DatasetWriter,
     MappedTable,
@@ -24,8 +24,8 @@ from .arrow import (
     write_numbers,
 )
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
-from .concept_names import LAST_POSITION, ConceptNames, NameKeys, write_name_keys
-from .cuis import CUI_BYTES, CuiColumn, cui_numbers, rows_of
+from .cuis import CUI_BYTES, CuiColumn, cui_numbers, cui_text, rows_of
+from .name_keys import LAST_POSITION, NameKeys, write_name_keys
 from .normalization import normalize_names
 from .semantic_types import TypeHierarchy
 
@@ -33,13 +33,15 @@ __all__ = ["ConceptTable", "write_concepts"]
 
 CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
+# In a table of millions, the pages of this many concepts take about 25 MB.
+ROWS_PER_STEP = 5_000
 
 
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
     """Write a concept folder: Arrow rows sorted by CUI, the keys of their names, and the types' hierarchy.
 
-    Concepts may come in any order; sorted ones are not held in memory. `ConceptColumns` are written without creating
-    objects.
+    Concepts may come in any order, and are held in memory as Arrow columns. `ConceptColumns` are written without
+    creating objects.
 
     Returns:
         the number of concepts.
@@ -47,40 +49,38 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     Raises:
         UserError: a CUI is repeated or longer than 8 bytes, or there is no concept.
     """
+    from datasets import Features
+
     path.mkdir(parents=True, exist_ok=True)
-    is_sorted, former = True, 0
-    with _writer(path, fingerprint) as writer:
+    numbers = [np.empty(0, np.uint64)]
+    with DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint) as writer:
         for batch in _batches(concepts):
-            numbers = _numbers(batch["cui"])
-            is_sorted &= former < numbers[0] and bool((numbers[1:] > numbers[:-1]).all())
-            former = numbers[-1]
+            numbers.append(_numbers(batch["cui"]))
             writer.write({name: batch[name] for name in batch.schema.names})
     if not writer.rows:
         raise UserError("there is no concept to write; check the filters of the concept source")
-    if not is_sorted:
-        _sort(path, fingerprint)
-    table = open_table(path)
-    write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
-    write_name_keys(_all_names(table), path)
-    hierarchy.save(path / HIERARCHY_FILE)
+    by_row = np.concatenate(numbers)
+    repeated = by_row[1:][by_row[1:] == by_row[:-1]]
+    if len(repeated):
+        raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
+    write_numbers(path / CUIS_FILE, by_row)
+    write_name_keys(_all_names(open_table(path)), path)
+    write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
 
-def _writer(path: Path, fingerprint: str) -> DatasetWriter:
-    from datasets import Features
-
-    return DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint)
-
-
 def _batches(concepts: Iterable[Concept]) -> Iterator[pa.RecordBatch]:
+    """Batches of `CONCEPT_SCHEMA`, sorted by CUI."""
     if isinstance(concepts, ConceptColumns):
         yield from concepts.batches(ROWS_PER_BATCH)
         return
     iterator = iter(concepts)
+    batches = []
     while batch := list(islice(iterator, ROWS_PER_BATCH)):
-        columns = zip(*((c.cui, c.name, c.synonyms, c.semantic_types, c.definition) for c in batch), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, CONCEPT_SCHEMA, strict=True)]
-        yield pa.record_batch(arrays, schema=CONCEPT_SCHEMA)
+        columns = {name: [getattr(concept, name) for concept in batch] for name in CONCEPT_SCHEMA.names}
+        batches.append(pa.RecordBatch.from_pydict(columns, CONCEPT_SCHEMA))
+    table = pa.Table.from_batches(batches, CONCEPT_SCHEMA)
+    yield from table.take(pc.sort_indices(table["cui"])).to_batches(ROWS_PER_BATCH)
 
 
 def _numbers(cuis: pa.Array) -> np.ndarray:
@@ -90,25 +90,6 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
         cui = cuis[int(np.flatnonzero(numbers == 0)[0])]
         raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; take the concept's CUI")
     return numbers
-
-
-def _sort(path: Path, fingerprint: str) -> None:
-    """Rewrite the folder's rows in order of CUI."""
-    unsorted = path / f".unsorted-{DATA_FILE}"
-    (path / DATA_FILE).replace(unsorted)
-    try:
-        table = open_table(path, unsorted.name)
-        order = pc.sort_indices(table["cui"])
-        cuis = table["cui"].take(order).combine_chunks()
-        twice = pc.index(pc.equal(cuis[1:], cuis[:-1]), True).as_py()
-        if twice >= 0:
-            raise UserError(f"concept {cuis[twice]} comes twice; merge its names into one concept")
-        with _writer(path, fingerprint) as writer:
-            for start in range(0, len(order), ROWS_PER_BATCH):
-                batch = table.take(order.slice(start, ROWS_PER_BATCH))
-                writer.write({name: batch[name] for name in batch.column_names})
-    finally:
-        unsorted.unlink()
 
 
 def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
@@ -129,7 +110,8 @@ def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
-    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition.
+    Row -1, which `rows` returns for an unknown CUI, has no names, types or definition. For many rows, pages are read
+    in order and released, so they do not count as this process' memory.
 
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
@@ -143,11 +125,12 @@ class ConceptTable:
         self.hierarchy = hierarchy
         self.cui_numbers = cui_numbers
         self.cuis = CuiColumn(cui_numbers)
+        self._mapped = mapped
         self._table = table = mapped.table
         self._name_keys = name_keys
         self._name, self._synonyms = table["name"], table["synonyms"]
         self._types, self._definition = table["semantic_types"], table["definition"]
-        self._names = ConceptNames(mapped)
+        self._starts = list_offsets([len(chunk) for chunk in self._name.chunks])
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptTable:
@@ -167,7 +150,8 @@ class ConceptTable:
         cui_numbers = map_numbers(path / CUIS_FILE)
         if len(cui_numbers) != mapped.table.num_rows:
             raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
-        return cls(mapped, TypeHierarchy.load(path / HIERARCHY_FILE), cui_numbers, NameKeys.load(path))
+        hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
+        return cls(mapped, hierarchy, cui_numbers, NameKeys.load(path))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -192,31 +176,33 @@ class ConceptTable:
         Returns:
             rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
         """
-        wanted = normalize_names(_texts("names", names, pa.string()))
-        places, rows, positions = self._name_keys.search(wanted)
-        # Names with the same hash may differ, so compare the names themselves.
-        numbered = positions < LAST_POSITION
-        found = self._names.at(rows[numbered], positions[numbered])
-        is_named = numbered.copy()
-        is_named[numbered] = _equal(found, wanted, places[numbered])
-        others = np.flatnonzero(~numbered)
-        found, offsets = self._names.all(rows[others])
-        owners = np.repeat(others, np.diff(offsets))
-        is_named[owners[_equal(found, wanted, places[owners])]] = True
-        places, rows = places[is_named], rows[is_named]
+        forms = normalize_names(_texts("names", names, pa.string()))
+        indices, rows, positions = self._name_keys.search(forms)
+        # Names with the same hash may differ, so compare the names themselves: the one at its position, or all from
+        # the last position on that a key can hold.
+        names_of_hits, offsets = self.names_of(rows)
+        starts = offsets[:-1] + positions
+        owners, name_ids = expand_ranges(starts, np.where(positions < LAST_POSITION, starts + 1, offsets[1:]))
+        texts = normalize_names(names_of_hits.take(pa.array(name_ids)))
+        is_equal = pc.equal(texts, forms.take(pa.array(indices[owners])))
+        is_named = np.bincount(owners, weights=is_equal.to_numpy(zero_copy_only=False), minlength=len(rows)) > 0
+        indices, rows = indices[is_named], rows[is_named]
         # Several spellings of a concept's name match separately.
         is_new = np.ones(len(rows), dtype=bool)
-        is_new[1:] = (places[1:] != places[:-1]) | (rows[1:] != rows[:-1])
-        counts = np.bincount(places[is_new], minlength=len(wanted))
-        return rows[is_new], list_offsets(counts)
-
-    def preferred_names(self, rows: np.ndarray) -> pa.StringArray:
-        """The preferred names of `rows`, (n,); null for -1."""
-        return self._names.preferred(rows)
+        is_new[1:] = (indices[1:] != indices[:-1]) | (rows[1:] != rows[:-1])
+        return rows[is_new], list_offsets(np.bincount(indices[is_new], minlength=len(forms)))
 
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
-        """A column of `CONCEPT_SCHEMA` at `rows`, (n,)."""
-        return self._names.take(self._table[name], rows)
+        """A column of `CONCEPT_SCHEMA` at `rows`, (n,); null for -1."""
+        # Chunk by chunk, because ChunkedArray.take first joins all chunks.
+        column = self._table[name]
+        pieces, positions = [pa.array([], column.type)], [np.empty(0, dtype=np.int64)]
+        for chunk, inside, local in self._by_chunk(rows):
+            pieces.append(column.chunk(chunk).take(pa.array(local)))
+            positions.append(inside)
+        positions.append(np.flatnonzero(rows < 0))
+        pieces.append(pa.nulls(len(positions[-1]), column.type))
+        return _in_order(pieces, positions)
 
     def names_of(self, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
         """All names of `rows`, (n,), the preferred one of each first.
@@ -224,11 +210,32 @@ class ConceptTable:
         Returns:
             names and offsets: those of ``rows[i]`` are ``names[offsets[i] : offsets[i + 1]]``, offsets int64.
         """
-        return self._names.all(rows)
+        synonyms = self.column("synonyms", rows)
+        counts = pc.fill_null(pc.add(pc.list_value_length(synonyms), 1), 0).to_numpy()
+        offsets = list_offsets(counts)
+        preferred = self.column("name", rows[rows >= 0])
+        is_preferred = np.zeros(offsets[-1], dtype=bool)
+        is_preferred[offsets[:-1][counts > 0]] = True
+        positions = [np.flatnonzero(is_preferred), np.flatnonzero(~is_preferred)]
+        return _in_order([preferred, pc.list_flatten(synonyms)], positions), offsets
 
     def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
         """One name of each of `rows`, (n,): 0 is the preferred one, 1 the first synonym."""
-        return self._names.at(rows, positions)
+        names, offsets = self.names_of(rows)
+        return names.take(pa.array(offsets[:-1] + positions))
+
+    def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Each chunk that has some of `rows`: its number, their indices in `rows`, and their rows in the chunk."""
+        order = np.argsort(rows, kind="stable")
+        bounds = np.searchsorted(rows[order], self._starts)
+        read = 0
+        for chunk in np.flatnonzero(np.diff(bounds)).tolist():
+            inside = order[bounds[chunk] : bounds[chunk + 1]]
+            yield chunk, inside, rows[inside] - self._starts[chunk]
+            read += len(inside)
+            if read >= ROWS_PER_STEP:
+                self._mapped.leave_pages()
+                read = 0
 
     def names(self, row: int) -> list[str]:
         """All names, the preferred one first."""
@@ -242,66 +249,39 @@ class ConceptTable:
         """The definition, or ""."""
         return self._definition[row].as_py() if row >= 0 else ""
 
-    def iter_names(self, batch_size: int = 10_000) -> Iterator[tuple[np.ndarray, list[str]]]:
-        """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` of `batch_size`."""
-        rows: list[int] = []
-        names: list[str] = []
+    def iter_names(self) -> Iterator[tuple[np.ndarray, list[str]]]:
+        """Yield all names in row order, the preferred one first, as ``(rows (n,) int64, names)`` in batches."""
         for start in range(0, len(self), ROWS_PER_BATCH):
-            preferred = self._name.slice(start, ROWS_PER_BATCH).to_pylist()
-            synonyms = self._synonyms.slice(start, ROWS_PER_BATCH).to_pylist()
-            for row, (name, others) in enumerate(zip(preferred, synonyms, strict=True), start=start):
-                rows += [row] * (1 + len(others))
-                names.append(name)
-                names += others
-            done = 0
-            while len(names) - done >= batch_size:
-                yield np.array(rows[done : done + batch_size], dtype=np.int64), names[done : done + batch_size]
-                done += batch_size
-            rows, names = rows[done:], names[done:]
-        if names:
-            yield np.array(rows, dtype=np.int64), names
+            rows = np.arange(start, min(start + ROWS_PER_BATCH, len(self)))
+            names, offsets = self.names_of(rows)
+            yield np.repeat(rows, np.diff(offsets)), names.to_pylist()
 
     def type_rows(self, type_id: str) -> np.ndarray:
         """Rows of the concepts with exactly this type (not its descendants), (n,), int64, ascending."""
-        code = self._type_codes.get(type_id)
-        if code is None:
-            return np.empty(0, dtype=np.int64)
-        starts, rows = self._rows_by_type
-        return rows[starts[code] : starts[code + 1]]
+        return self._rows_by_type.get(type_id, np.empty(0, dtype=np.int64))
 
     @cached_property
-    def _typed(self) -> tuple[np.ndarray, pa.DictionaryArray]:
-        """Row and type of every (concept, type), in row order."""
-        types = self._types.combine_chunks()
-        rows = pc.list_parent_indices(types).to_numpy()
-        return rows, pc.list_flatten(types).dictionary_encode()
-
-    @cached_property
-    def _type_codes(self) -> dict[str, int]:
-        return {type_id: code for code, type_id in enumerate(self._typed[1].dictionary.to_pylist())}
-
-    @cached_property
-    def _rows_by_type(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows grouped by type code, and where each group starts (compressed sparse rows)."""
-        rows, types = self._typed
+    def _rows_by_type(self) -> dict[str, np.ndarray]:
+        lists = self._types.combine_chunks()
+        types = pc.list_flatten(lists).dictionary_encode()
         codes = types.indices.to_numpy()
-        starts = list_offsets(np.bincount(codes, minlength=len(types.dictionary)))
-        return starts, rows[np.argsort(codes, kind="stable")].astype(np.int64)
+        rows = pc.list_parent_indices(lists).to_numpy()[np.argsort(codes, kind="stable")].astype(np.int64)
+        ends = np.cumsum(np.bincount(codes, minlength=len(types.dictionary)))
+        return dict(zip(types.dictionary.to_pylist(), np.split(rows, ends), strict=False))
 
 
-def _equal(names: pa.StringArray, forms: pa.StringArray, places: np.ndarray) -> np.ndarray:
-    """Whether each name has its normalized form in `forms`, (n,), bool."""
-    return pc.equal(normalize_names(names), forms.take(pa.array(places))).to_numpy(zero_copy_only=False)
+def _in_order(pieces: list[pa.Array], indices: list[np.ndarray]) -> pa.Array:
+    """The values of all `pieces`, each brought to its index."""
+    order = np.empty(sum(map(len, indices)), dtype=np.int64)
+    order[np.concatenate(indices)] = np.arange(len(order))
+    return pa.concat_arrays(pieces).take(pa.array(order))
 
 
 def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:
     """The values in Arrow; TypeError unless they are a list of texts."""
-    if isinstance(values, str | bytes):
-        raise TypeError(f"{name} must be a list of texts, not one {type(values).__name__}")
-    try:
-        found = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a list of texts ({error})") from None
-    if found.null_count:
+    if isinstance(values, str):
+        raise TypeError(f"{name} must be a list of texts, not one text")
+    texts = values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+    if texts.null_count:
         raise TypeError(f"{name} must be a list of texts, and some are missing")
-    return found
+    return texts

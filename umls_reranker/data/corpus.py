@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, of_characters, read_lines, reading, shown, skipped_lines
+from ..core.lines import Faults, Malformed, read_lines, reading, shown, skipped_lines
 from .abbreviations import find_abbreviations
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Document",
     "Mention",
     "as_cui",
-    "each_annotation",
     "join_passages",
     "name_files",
     "read_pmids",
@@ -40,8 +39,6 @@ SEPARATORS = re.compile(r"[,;|\s]+")
 LARGEST_GAP = 1_000_000
 # What the report of a reading counts.
 COUNTS = ("documents", "expanded_abbreviations", "mentions", "without_cui", "discontinuous", "further_cuis")
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +200,6 @@ class CorpusReader(ABC):
         return {"format": self.name} | counts | skipped_lines(*all_faults)
 
 
-def each_annotation(
-    items: Iterable[tuple[int | str, Item]], parse: Callable[[Item], Annotation], faults: Faults
-) -> Iterator[tuple[int | str, Annotation]]:
-    """The annotations that `parse` makes of items, each with its place; `faults` takes those that are `Malformed`."""
-    for where, item in items:
-        try:
-            annotation = parse(item)
-        except Malformed as problem:
-            faults.add(where, problem)
-        else:
-            yield where, annotation
-
-
 def as_cui(identifier: str) -> str:
     """The CUI that an identifier names, with or without prefix; "" for concepts of other vocabularies.
 
@@ -300,10 +284,6 @@ def _check(document: Document, seen: set[str]) -> None:
         raise Malformed("document without id")
     if document.doc_id in seen:
         raise Malformed("document given twice", f": {shown(document.doc_id)}")
-    try:
-        of_characters(document.doc_id + document.text)
-    except ValueError as error:
-        raise Malformed(f"document {error}", f": {shown(document.doc_id)}") from None
 
 
 def _mention(document: Document, annotation: Annotation, size: int, long_forms: dict[str, str]) -> Mention:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import GZIP_ERRORS, Reading, broken_gzip, open_binary, shown
+from ..core.lines import Reading, shown, start_of
 from .bigbio import BigBio
 from .bioc import BioC
 from .corpus import CorpusReader, Mention
@@ -16,7 +16,6 @@ from .pubtator import PubTator
 __all__ = ["CORPUS_READERS", "corpus_files", "describe_formats", "read_corpus", "reader_of", "register"]
 
 CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
-START_BYTES = 1 << 16
 
 
 def register(reader: CorpusReader) -> None:
@@ -64,19 +63,16 @@ def reader_of(paths: Sequence[Path]) -> CorpusReader:
     Raises:
         UserError: a file is missing, empty, broken, in no known format, or in another one than the first.
     """
-    reader, *others = map(_recognize, paths)
-    for file, other in zip(paths[1:], others, strict=True):
-        if other is not reader:
-            raise UserError(f"{file} is {other.name}, and {paths[0]} is {reader.name}; give files of one format")
+    readers = list(map(_recognize, paths))
+    reader = readers[0]
+    for file, its_reader in zip(paths, readers, strict=True):
+        if its_reader is not reader:
+            raise UserError(f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one format")
     return reader
 
 
 def _recognize(path: Path) -> CorpusReader:
-    with open_binary(path) as stream:
-        try:
-            start = stream.read(START_BYTES)
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, 1, error) from None
+    start = start_of(path)
     for reader in CORPUS_READERS:
         if reader.recognizes(start):
             return reader

@@ -1,4 +1,4 @@
-"""The normalized form of names, of one or of millions, and its hash."""
+"""The normalized form of names, of one or of millions, its hash, and its character trigrams."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
-from ..core.arrays import list_offsets
 from ..core.memory import Memory
 
-__all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts"]
+__all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts", "trigrams"]
 
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
-SPACE = ord(" ")
-# Intermediate results of this many names fit a core's cache.
-NAMES_AT_ONCE = 16_384
-# Up to this many are faster one by one.
-FEW_NAMES = 64
 # Characters of a word that are composed at once: the time for a run of combining marks grows with its square.
 PIECE = 256
 # Forms that are remembered, about 200 bytes each.
 KEPT_FORMS = 65_536
 # Each byte of an ASCII name in lower case, with a space for other signs than letters and digits.
-FOLDED = bytes(byte if chr(byte).isalnum() else SPACE for byte in bytes(range(128)).lower()).ljust(256, b" ")
+FOLDED = bytes(byte if chr(byte).isalnum() else ord(" ") for byte in bytes(range(128)).lower()).ljust(256, b" ")
 
 
 def normalize_name(text: str) -> str:
@@ -61,13 +56,15 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     Args:
         names: (n,) string, without nulls.
     """
-    if len(names) <= FEW_NAMES:
-        return pa.array(list(map(normalize_name, names.to_pylist())), pa.string())
-    if len(names) <= NAMES_AT_ONCE:
-        return _normalized(names)
-    return pa.concat_arrays(
-        _normalized(names.slice(start, NAMES_AT_ONCE)) for start in range(0, len(names), NAMES_AT_ONCE)
-    )
+    if not len(names):
+        return names
+    _, offsets, content = names.buffers()
+    folded = pa.py_buffer(content.to_pybytes().translate(FOLDED))
+    spaced = pa.Array.from_buffers(pa.string(), len(names), [None, offsets, folded], offset=names.offset)
+    forms = pc.replace_substring_regex(pc.ascii_trim(spaced, " "), "  +", " ")
+    one_by_one = pc.invert(pc.and_(pc.string_is_ascii(names), pc.not_equal(forms, "")))
+    slow_forms = [normalize_name(text) for text in names.filter(one_by_one).to_pylist()]
+    return pc.replace_with_mask(forms, one_by_one, pa.array(slow_forms, pa.string()))
 
 
 def _forms(texts: Sequence[str]) -> list[str]:
@@ -78,63 +75,29 @@ def _forms(texts: Sequence[str]) -> list[str]:
 normalize_texts = Memory(_forms, KEPT_FORMS)
 
 
-def _normalized(names: pa.StringArray) -> pa.StringArray:
-    starts, content = _bytes_of(names)
-    if not len(content):
-        return names
-    text = np.frombuffer(content.tobytes().translate(FOLDED), np.uint8)
-    solid = text != SPACE
-    # Of a run of other bytes, the first one remains as the space, unless the run starts the name.
-    kept = solid.copy()
-    kept[1:] |= solid[:-1]
-    filled = np.flatnonzero(starts[:-1] < starts[1:])
-    opening = starts[filled]
-    kept[opening] = solid[opening]
-    # Differences of cumulative sums: reduceat would take ten times as long.
-    totals = np.zeros(len(kept) + 1, dtype=np.int32)
-    np.cumsum(kept, out=totals[1:])
-    sizes = np.diff(totals[starts]).astype(np.int64)
-    text = text[kept]
-    # A run at the end of a name leaves a space there.
-    filled = np.flatnonzero(sizes)
-    last = (np.cumsum(sizes) - 1)[filled]
-    is_closing = text[last] == SPACE
-    kept = np.ones(len(text), dtype=bool)
-    kept[last[is_closing]] = False
-    sizes[filled[is_closing]] -= 1
-    forms = _strings(list_offsets(sizes), text[kept])
-    slow = sizes == 0
-    slow[np.searchsorted(starts, np.flatnonzero(content >= 128), side="right") - 1] = True
-    return _with_others(forms, names, slow) if slow.any() else forms
-
-
-def _with_others(forms: pa.StringArray, names: pa.StringArray, others: np.ndarray) -> pa.StringArray:
-    """`forms`, with those of `others`, (n,) bool, computed one by one."""
-    made = [normalize_name(text) for text in names.filter(pa.array(others)).to_pylist()]
-    place = np.arange(len(names))
-    place[others] = len(names) + np.arange(len(made))
-    return pa.concat_arrays([forms, pa.array(made, pa.string())]).take(pa.array(place))
-
-
 def hash_names(names: pa.StringArray) -> np.ndarray:
     """XXH3 of each name's bytes, (n,), uint64, the same on every machine. Different names may have the same hash."""
     contents = names.cast(pa.binary()).to_pylist()
     return np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
 
 
-def _bytes_of(names: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each name starts, and after the last one, (n + 1,), int64; and the bytes of all, (m,), uint8."""
-    _, offsets, content = names.buffers()
-    starts = (
-        np.frombuffer(offsets, np.int32, len(names) + 1, 4 * names.offset).astype(np.int64)
-        if offsets
-        else np.zeros(1, np.int64)
-    )
-    size = int(starts[-1] - starts[0])
-    content = np.frombuffer(content, np.uint8, size, starts[0]) if size else np.empty(0, np.uint8)
-    return starts - starts[0], content
+def trigrams(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All character trigrams of n texts, text after text.
 
+    They are those around each character of a text's words, with a space on both sides of a word, so "heart" has
+    " he", "hea", "ear", "art" and "rt " (``char_wb`` of scikit-learn).
 
-def _strings(starts: np.ndarray, content: np.ndarray) -> pa.StringArray:
-    buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(content)]
-    return pa.Array.from_buffers(pa.string(), len(starts) - 1, buffers)
+    Args:
+        texts: normalized, so words are separated by single spaces.
+
+    Returns:
+        (t,) int64, the text of each; (3, t) uint32, the code points of its characters.
+
+    >>> owner, characters = trigrams(["arm", "of"])
+    >>> owner.tolist(), ["".join(map(chr, trigram)) for trigram in characters.T]
+    ([0, 0, 0, 1, 1], [' ar', 'arm', 'rm ', ' of', 'of '])
+    """
+    characters = np.frombuffer(f" {' '.join(texts)} ".encode("utf-32-le"), np.uint32)
+    owner = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in texts])[:-1]
+    inside = np.flatnonzero(characters[1:-1] != ord(" "))
+    return owner[inside], np.stack([characters[inside + position] for position in range(3)])

@@ -1,43 +1,33 @@
-"""OBO ontologies with UMLS cross references, such as the Human Phenotype Ontology, which need no UMLS licence.
+"""Files of ontologies: OBO format, and OBO Graphs, which is JSON; told apart by content.
 
-Format: OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat), or OBO Graphs JSON
-(`obo_graphs`), told apart by content. Read are, of ``[Term]`` stanzas, ``id``, ``name``, ``def``, ``synonym``,
-``xref``, ``is_a``, ``is_obsolete`` and ``property_value: skos:exactMatch``; of the header ``ontology``,
-``data-version`` and the license.
+OBO Flat File 1.2 and 1.4 (Day-Richter 2006; owlcollab.github.io/oboformat). Read are, of ``[Term]`` stanzas, ``id``,
+``name``, ``def``, ``synonym``, ``xref``, ``is_a``, ``is_obsolete`` and ``property_value: skos:exactMatch``; of the
+header ``ontology``, ``data-version`` and the license.
+
+OBO Graphs (github.com/geneontology/obographs), such as ``hp.json`` and ``mondo.json``. Read are, of the nodes of every
+graph, ``id``, ``lbl`` and of their ``meta`` ``definition``, ``synonyms``, ``xrefs``, ``basicPropertyValues``
+(skos:exactMatch) and ``deprecated``; of the edges ``is_a``; and the graph's own ``meta``.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import (
-    BYTE_ORDER_MARK,
-    GZIP_ERRORS,
-    Faults,
-    Malformed,
-    decode,
-    open_binary,
-    read_lines,
-    shown,
-    skipped_lines,
-)
-from .obo_graphs import read_obo_graphs
-from .ontology import (
-    CROSS_REFERENCE,
-    SCOPES,
-    Ontology,
-    OntologyConcepts,
-    Term,
-    check_term,
-    matched_cui,
-    merge_ontologies,
-)
+from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown, start_of
+from .json_stream import as_list, as_object, as_text
 
-__all__ = ["check_ontology", "read_obo_concepts"]
+__all__ = ["SCOPES", "Ontology", "Term", "read_ontology"]
 
+SCOPES = ("EXACT", "NARROW", "BROAD", "RELATED")
+CROSS_REFERENCE = re.compile(r"(?:UMLS|UMLS_CUI):(\S*)")
+UMLS_ENTITY = re.compile(r"(?:UMLS|UMLS_CUI):(\S+)|https?://\S*umls\S*/(C[0-9]{7})", re.IGNORECASE)
 LINE = re.compile(r"([A-Za-z_][\w-]*):\s*(.*)")
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(\w*)')
 PROPERTY = re.compile(r'(\S+)\s+(?:"((?:[^"\\]|\\.)*)"|(\S+))')
@@ -45,69 +35,100 @@ COMMENT = re.compile(r"(?<!\\)\s!(?:\s.*)?$")
 ESCAPE = re.compile(r"\\(.)")
 ESCAPES = {"n": "\n", "t": "\t", "W": " "}
 
+PURL = "http://purl.obolibrary.org/obo/"
+SCOPE_OF = {
+    "hasExactSynonym": "EXACT",
+    "hasNarrowSynonym": "NARROW",
+    "hasBroadSynonym": "BROAD",
+    "hasRelatedSynonym": "RELATED",
+}
 
-def read_obo_concepts(
-    paths: str | Path | Sequence[Path],
-    *,
-    type_roots: Sequence[str] = (),
-    synonym_scopes: Sequence[str] = ("EXACT",),
-    on_error: str = "stop",
-) -> OntologyConcepts:
-    """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
-    A term with several CUIs counts for only one of them, because its names are names of one concept. It is the first
-    exact match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name
-    of the one that comes first is preferred, the others' names become synonyms. Obsolete terms and terms without a CUI
-    are left out. Equal names of a concept are given once.
+@dataclass(slots=True)
+class Term:
+    """A term of an ontology.
+
+    Attributes:
+        id: e.g. ``HP:0000118``.
+        name: its label.
+        definition: or "".
+        synonyms: ``(text, scope)``, the scope one of SCOPES.
+        exact: UMLS references that the ontology calls exact matches (skos:exactMatch), a CUI or not.
+        references: UMLS cross references, a CUI or not.
+        parents: ids of the terms it is a kind of (is_a).
+        obsolete: whether it is no longer to be used.
+    """
+
+    id: str = ""
+    name: str = ""
+    definition: str = ""
+    synonyms: list[tuple[str, str]] = field(default_factory=list)
+    exact: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    parents: list[str] = field(default_factory=list)
+    obsolete: bool = False
+
+    def add_reference(self, text: str) -> None:
+        """Add a cross reference if it is one to UMLS."""
+        if match := CROSS_REFERENCE.match(text):
+            self.references.append(match[1])
+
+    def add_statement(self, predicate: str, value: str) -> None:
+        """Add the UMLS id of a statement skos:exactMatch, whose value is an id (UMLS:C...) or a URI."""
+        if predicate.endswith("exactMatch") and (match := UMLS_ENTITY.fullmatch(value)):
+            self.exact.append(match[1] or match[2])
+
+    def check(self, noun: str, known: Container[str]) -> Term:
+        """The term itself; `Malformed` without id or name, or if its id is `known`; its file calls it a `noun`."""
+        if not self.id:
+            raise Malformed(f"{noun} without id")
+        if self.id in known:
+            raise Malformed(f"{noun} given twice", f": {self.id}")
+        if not self.name and not self.obsolete:
+            raise Malformed(f"{noun} without name", f": {self.id}")
+        return self
+
+
+@dataclass(slots=True)
+class Ontology:
+    """Content of one file.
+
+    Attributes:
+        path: the file.
+        terms: by id, in order of file.
+        id, version, license: as the file states them, or "".
+    """
+
+    path: Path
+    terms: dict[str, Term] = field(default_factory=dict)
+    id: str = ""
+    version: str = ""
+    license: str = ""
+
+    def add_statement(self, predicate: str, value: str) -> None:
+        """Take the license. The prefix is the file's own: dcterms:license, terms:license, or the whole URI."""
+        if predicate.lower().endswith("license"):
+            self.license = self.license or value
+
+
+def read_ontology(path: Path, faults: Faults) -> Ontology:
+    """Read an ontology; all of it is held in memory.
+
+    Ids are given as in flat files, ``HP:0000118`` for ``http://purl.obolibrary.org/obo/HP_0000118``. Nodes of OBO
+    Graphs are skipped if they are not classes, have no label (terms of other ontologies that are only referenced), or
+    occur in an earlier graph of the file.
 
     Args:
-        paths: the ontology, plain or gzip, or several; names and definitions of the first are preferred.
-        type_roots: ids of terms whose children (by ``is_a``) serve as semantic types, e.g. ``HP:0000118`` for the
-            organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
-            from. Empty: concepts have no types.
-        synonym_scopes: scopes of the synonyms kept.
-        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it; a stanza without id or name is
-            skipped whole.
-
-    Returns:
-        what `merge_ontologies` gives, with ``skipped`` and ``reasons`` in its report.
+        path: plain or gzip.
+        faults: takes malformed lines, stanzas, graphs, nodes and edges; in OBO Graphs their position, counted from 0,
+            is reported as ``graphs[0].nodes[12]``.
 
     Raises:
-        UserError: a file is missing, empty or broken; a line is malformed (names file and line); a type root or a
-            scope is unknown; or no term names a CUI.
+        UserError: the file is missing, empty, broken, not JSON (names the line) or without terms; or a part of it is
+            malformed.
     """
-    for scope in synonym_scopes:
-        if scope not in SCOPES:
-            raise UserError(f"obo_synonym_scopes: {scope!r} is not one of {', '.join(SCOPES)}")
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    faults = [Faults(path, on_error) for path in files]
-    ontologies = list(map(_read, files, faults))
-    merged = merge_ontologies(ontologies, type_roots=type_roots, synonym_scopes=synonym_scopes)
-    return merged._replace(report=merged.report | skipped_lines(*faults))
-
-
-def check_ontology(path: Path) -> None:
-    """Refuse a file that is not an ontology; malformed terms pass.
-
-    Raises:
-        UserError: the file is broken or holds no terms.
-    """
-    _read(path, Faults(path, "skip"))
-
-
-def _read(path: Path, faults: Faults) -> Ontology:
-    return (read_obo_graphs if _is_json(path) else _read_flat_file)(path, faults)
-
-
-def _is_json(path: Path) -> bool:
-    """Whether the first character is the opening brace of a JSON object."""
-    with open_binary(path) as stream:
-        try:
-            start = stream.read(1024)
-        except GZIP_ERRORS:
-            # The reader of flat files reports it with the line.
-            return False
-    return start.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
+    is_json = start_of(path).lstrip().startswith(b"{")
+    return (_read_graphs if is_json else _read_flat_file)(path, faults)
 
 
 def _read_flat_file(path: Path, faults: Faults) -> Ontology:
@@ -124,11 +145,9 @@ def _read_flat_file(path: Path, faults: Faults) -> Ontology:
             except Malformed as problem:
                 faults.add(number, problem)
         try:
-            check_term(term, ontology.terms, "[Term]")
+            ontology.terms[term.id] = term.check("[Term]", ontology.terms)
         except Malformed as problem:
             faults.add(started, problem)
-        else:
-            ontology.terms[term.id] = term
     if not ontology.terms:
         raise UserError(f"{path} holds no [Term]; expected an ontology in OBO format")
     return ontology
@@ -158,10 +177,7 @@ def _parse_header(text: str, ontology: Ontology) -> None:
     elif tag == "data-version":
         ontology.version = value.strip()
     elif tag == "property_value":
-        statement = PROPERTY.match(value)
-        # The prefix is the file's own: dcterms:license, terms:license, or the whole URI.
-        if statement and statement[1].lower().endswith("license"):
-            ontology.license = _unescape(statement[2] or statement[3] or "")
+        ontology.add_statement(*_statement(value))
 
 
 def _parse_line(text: str, term: Term) -> None:
@@ -180,17 +196,19 @@ def _parse_line(text: str, term: Term) -> None:
         # OBO 1.2: a synonym without scope is RELATED.
         term.synonyms.append((name, scope if scope in SCOPES else "RELATED"))
     elif tag == "xref":
-        reference = CROSS_REFERENCE.match(value)
-        if reference:
-            term.references.append(reference[1])
+        term.add_reference(value)
     elif tag == "property_value":
-        statement = PROPERTY.match(value)
-        if statement and (cui := matched_cui(statement[1], statement[2] or statement[3] or "")):
-            term.exact.append(cui)
+        term.add_statement(*_statement(value))
     elif tag == "is_a":
         term.parents.append(_first_word(tag, value))
     elif tag == "is_obsolete":
         term.obsolete = _first_word(tag, value) == "true"
+
+
+def _statement(value: str) -> tuple[str, str]:
+    """Predicate and value of a ``property_value``; empty if it has another form."""
+    match = PROPERTY.match(value)
+    return (match[1], _unescape(match[2] or match[3] or "")) if match else ("", "")
 
 
 def _first_word(tag: str, value: str) -> str:
@@ -210,3 +228,103 @@ def _quoted(tag: str, value: str) -> tuple[str, str]:
 
 def _unescape(text: str) -> str:
     return ESCAPE.sub(lambda match: ESCAPES.get(match[1], match[1]), text) if "\\" in text else text
+
+
+def _read_graphs(path: Path, faults: Faults) -> Ontology:
+    ontology = Ontology(path)
+    graphs = _load(path).get("graphs")
+    if not isinstance(graphs, list):
+        raise UserError(f"{path} holds no list of graphs; expected an ontology as OBO Graphs JSON or in OBO format")
+    for where, graph in _numbered("graphs", graphs):
+        try:
+            graph = as_object(graph, "graph")
+            _parse_meta(graph, ontology)
+            nodes, edges = as_list(graph, "nodes"), as_list(graph, "edges")
+        except Malformed as problem:
+            faults.add(where, problem)
+            continue
+        terms: dict[str, Term] = {}
+        parse_node = partial(_parse_node, known=terms)
+        for _, term in each_parsed(_numbered(f"{where}.nodes", nodes), parse_node, faults):
+            if term is not None:
+                terms[term.id] = term
+                ontology.terms.setdefault(term.id, term)
+        for _, (child, kind, parent) in each_parsed(_numbered(f"{where}.edges", edges), _parse_edge, faults):
+            if kind == "is_a" and child in ontology.terms:
+                ontology.terms[child].parents.append(parent)
+    if not ontology.terms:
+        raise UserError(f"{path} holds no labeled node; expected an ontology as OBO Graphs JSON or in OBO format")
+    return ontology
+
+
+def _numbered(list_name: str, items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{list_name}[{position}]", item) for position, item in enumerate(items))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = b"\n".join(line for _, line in read_lines(path))
+    remedy = "get the file again"
+    try:
+        return json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{content[error.start]:02x}); {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno}); {remedy}") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not JSON that can be read ({error}); {remedy}") from None
+
+
+def _parse_meta(graph: dict[str, Any], ontology: Ontology) -> None:
+    """Fill in the first graph's statements about itself."""
+    meta = as_object(graph.get("meta"), "meta", optional=True)
+    ontology.id = ontology.id or as_text(graph.get("id", ""), "id")
+    ontology.version = ontology.version or as_text(meta.get("version", ""), "version")
+    for predicate, value in _statements(meta, "basicPropertyValues"):
+        ontology.add_statement(predicate, value)
+
+
+def _parse_edge(edge: Any) -> tuple[str, str, str]:
+    edge = as_object(edge, "edge")
+    child, kind, parent = (as_text(edge.get(key), key) for key in ("sub", "pred", "obj"))
+    return _short(child), kind, _short(parent)
+
+
+def _parse_node(node: Any, known: Container[str]) -> Term | None:
+    """The term of a node, or None; `known` are the ids of former nodes."""
+    node = as_object(node, "node")
+    if node.get("type", "CLASS") != "CLASS":
+        return None
+    meta = as_object(node.get("meta"), "meta", optional=True)
+    uri = as_text(node.get("id") or "", "id")
+    if len(uri.split()) > 1:
+        raise Malformed("id is more than a word", f": {shown(uri)}")
+    definition = as_object(meta.get("definition"), "definition", optional=True)
+    term = Term(
+        id=_short(uri.strip()),
+        name=as_text(node.get("lbl") or "", "lbl").strip(),
+        definition=as_text(definition.get("val") or "", "definition").strip(),
+        obsolete=meta.get("deprecated") is True,
+    )
+    for kind, text in _statements(meta, "synonyms"):
+        if not text.strip():
+            raise Malformed("synonym without a text")
+        term.synonyms.append((text.strip(), SCOPE_OF.get(kind, "RELATED")))
+    for reference in as_list(meta, "xrefs"):
+        term.add_reference(as_text(as_object(reference, "xref").get("val"), "xref"))
+    for predicate, value in _statements(meta, "basicPropertyValues"):
+        term.add_statement(predicate, value)
+    is_reference_only = term.id and not (term.name or term.references or term.exact)
+    return None if is_reference_only else term.check("node", known)
+
+
+def _statements(meta: dict[str, Any], key: str) -> Iterator[tuple[str, str]]:
+    """``pred`` and ``val`` of each item of a list."""
+    for item in as_list(meta, key):
+        item = as_object(item, key)
+        yield as_text(item.get("pred", ""), f"{key}.pred"), as_text(item.get("val", ""), f"{key}.val")
+
+
+def _short(uri: str) -> str:
+    """The id for the URI of an OBO term; other URIs are unchanged."""
+    return uri.removeprefix(PURL).replace("_", ":", 1) if uri.startswith(PURL) else uri

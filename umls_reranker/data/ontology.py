@@ -1,78 +1,27 @@
-"""Ontologies whose terms name UMLS concepts: the common form of the file formats, and merging of several."""
+"""The dictionary from ontologies with UMLS cross references, such as the Human Phenotype Ontology.
+
+These need no UMLS licence. `obo` reads their files.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import UserError
-from ..core.lines import Malformed
+from ..core.lines import Faults, skipped_lines
 from .columns import Concept
+from .obo import SCOPES, Term, read_ontology
 from .semantic_types import SemanticType, TypeHierarchy
 
-__all__ = [
-    "CROSS_REFERENCE",
-    "SCOPES",
-    "Ontology",
-    "OntologyConcepts",
-    "Term",
-    "check_term",
-    "matched_cui",
-    "merge_ontologies",
-]
+__all__ = ["OntologyConcepts", "read_obo_concepts"]
 
-SCOPES = ("EXACT", "NARROW", "BROAD", "RELATED")
 COUNTS = ("obsolete", "without_cui", "merged_terms", "extra_cross_references", "not_a_cui", "dropped_synonyms")
-CROSS_REFERENCE = re.compile(r"(?:UMLS|UMLS_CUI):(\S*)")
-UMLS_ENTITY = re.compile(r"(?:UMLS|UMLS_CUI):(\S+)|https?://\S*umls\S*/(C[0-9]{7})", re.IGNORECASE)
 CUI = re.compile(r"C[0-9]{7}")
-
-
-@dataclass(slots=True)
-class Term:
-    """A term of an ontology.
-
-    Attributes:
-        id: e.g. ``HP:0000118``.
-        name: its label.
-        definition: or "".
-        synonyms: ``(text, scope)``, the scope one of SCOPES.
-        exact: UMLS references that the ontology calls exact matches (skos:exactMatch), a CUI or not.
-        references: UMLS cross references, a CUI or not.
-        parents: ids of the terms it is a kind of (is_a).
-        obsolete: whether it is no longer to be used.
-    """
-
-    id: str = ""
-    name: str = ""
-    definition: str = ""
-    synonyms: list[tuple[str, str]] = field(default_factory=list)
-    exact: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
-    parents: list[str] = field(default_factory=list)
-    obsolete: bool = False
-
-
-@dataclass(slots=True)
-class Ontology:
-    """Content of one file.
-
-    Attributes:
-        path: the file.
-        terms: by id, in order of file.
-        id, version, license: as the file states them, or "".
-    """
-
-    path: Path
-    terms: dict[str, Term] = field(default_factory=dict)
-    id: str = ""
-    version: str = ""
-    license: str = ""
 
 
 class OntologyConcepts(NamedTuple):
@@ -95,56 +44,49 @@ class OntologyConcepts(NamedTuple):
     report: dict[str, Any]
 
 
-def check_term(term: Term, known: Container[str], noun: str) -> None:
-    """Raise `Malformed` for a term without id or name, or whose id is `known`; `noun` is what its file calls it."""
-    if not term.id:
-        raise Malformed(f"{noun} without id")
-    if term.id in known:
-        raise Malformed(f"{noun} given twice", f": {term.id}")
-    if not term.name and not term.obsolete:
-        raise Malformed(f"{noun} without name", f": {term.id}")
-
-
-def matched_cui(predicate: str, value: str) -> str:
-    """The UMLS id in a statement skos:exactMatch, whose value is an id (UMLS:C...) or a URI; "" in any other one.
-
-    >>> matched_cui("skos:exactMatch", "http://linkedlifedata.com/resource/umls/id/C0000744")
-    'C0000744'
-    """
-    match = UMLS_ENTITY.fullmatch(value) if predicate.endswith("exactMatch") else None
-    return (match[1] or match[2]) if match else ""
-
-
-def merge_ontologies(
-    ontologies: Sequence[Ontology], *, type_roots: Sequence[str], synonym_scopes: Sequence[str]
+def read_obo_concepts(
+    paths: Sequence[Path],
+    *,
+    type_roots: Sequence[str] = (),
+    synonym_scopes: Sequence[str] = ("EXACT",),
+    on_error: str = "stop",
 ) -> OntologyConcepts:
-    """Turn terms with a UMLS CUI into concepts; terms with the same CUI become one, within and across ontologies.
+    """Read the terms that name a UMLS CUI (``xref: UMLS:C...`` or ``UMLS_CUI:C...``) as concepts, sorted by CUI.
 
-    A term with several CUIs counts for one of them: the first exact match, else the first cross reference. The name
-    and the definition are those of the first term that has them, in the order of ontologies and of their files; the
-    other names become synonyms. Obsolete terms and terms without a CUI are left out; is_a passes through them.
+    A term with several CUIs counts for only one of them, because its names are names of one concept. It is the first
+    exact match (``skos:exactMatch``), or else the first cross reference. Terms with the same CUI are merged: the name
+    of the one that comes first is preferred, the others' names become synonyms. Obsolete terms and terms without a CUI
+    are left out. Equal names of a concept are given once.
 
     Args:
-        type_roots: ids of terms whose children serve as semantic types.
+        paths: the ontologies, plain or gzip; names and definitions of the first are preferred.
+        type_roots: ids of terms whose children (by ``is_a``) serve as semantic types, e.g. ``HP:0000118`` for the
+            organ systems of the Human Phenotype Ontology; a concept has every type that its terms are or descend
+            from. Empty: concepts have no types.
         synonym_scopes: scopes of the synonyms kept.
+        on_error: ``"stop"`` at the first malformed line, or ``"skip"`` and count it; a stanza without id or name is
+            skipped whole.
+
+    Returns:
+        the concepts, their types and relations, and a report.
 
     Raises:
-        UserError: a type root is no term, or no term names a CUI.
+        UserError: a file is missing, empty or broken; a line is malformed (names file and line); a type root or a
+            scope is unknown; or no term names a CUI.
     """
-    files = ", ".join(str(ontology.path) for ontology in ontologies)
+    for scope in synonym_scopes:
+        if scope not in SCOPES:
+            raise UserError(f"obo_synonym_scopes: {scope!r} is not one of {', '.join(SCOPES)}")
+    faults = [Faults(path, on_error) for path in paths]
+    ontologies = list(map(read_ontology, paths, faults))
+    files = ", ".join(map(str, paths))
     terms = [term for ontology in ontologies for term in ontology.terms.values()]
     hierarchy = _make_hierarchy(files, terms, type_roots)
     counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
     cuis = _choose_cuis(terms, counts)
-    concepts = _merge(terms, cuis, _types_of(terms, hierarchy), set(synonym_scopes), counts)
+    concepts = _merge(terms, cuis, _types_of(terms, hierarchy), synonym_scopes, counts)
     if not concepts:
         raise UserError(f"{files}: none of {len(terms)} terms has a cross reference UMLS:C...; take another ontology")
-    report = {
-        "terms": len(terms),
-        **counts,
-        "concepts": len(concepts),
-        "typed": sum(bool(concept.semantic_types) for concept in concepts),
-    }
     vocabularies = [
         {
             "file": ontology.path.name,
@@ -155,6 +97,13 @@ def merge_ontologies(
         }
         for ontology in ontologies
     ]
+    report = {
+        "terms": len(terms),
+        **counts,
+        "concepts": len(concepts),
+        "typed": sum(bool(concept.semantic_types) for concept in concepts),
+    }
+    report |= skipped_lines(*faults)
     return OntologyConcepts(concepts, hierarchy, _parents(terms, cuis), vocabularies, report)
 
 
@@ -173,6 +122,19 @@ def _make_hierarchy(files: str, terms: Sequence[Term], type_roots: Sequence[str]
     return TypeHierarchy(types.values())
 
 
+def _reachable(start: str, links: Mapping[str, Iterable[str]], ends: Callable[[str], object]) -> list[str]:
+    """Terms reached from `start` along links; none is followed beyond a term that `ends` the way."""
+    reached: dict[str, None] = {start: None}
+    waiting = [start]
+    while waiting:
+        for linked in links.get(waiting.pop(), ()):
+            if linked not in reached:
+                reached[linked] = None
+                if not ends(linked):
+                    waiting.append(linked)
+    return list(reached)
+
+
 def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list[str]]:
     """Term -> the types that it is or descends from, in the hierarchy's order."""
     children: dict[str, list[str]] = {}
@@ -181,12 +143,7 @@ def _types_of(terms: Sequence[Term], hierarchy: TypeHierarchy) -> dict[str, list
             children.setdefault(parent, []).append(term.id)
     types: dict[str, list[str]] = {}
     for type_id in hierarchy:
-        reached, waiting = {type_id}, [type_id]
-        while waiting:
-            fresh = [child for child in children.get(waiting.pop(), ()) if child not in reached]
-            reached.update(fresh)
-            waiting += fresh
-        for term_id in reached:
+        for term_id in _reachable(type_id, children, lambda _: False):
             types.setdefault(term_id, []).append(type_id)
     return types
 
@@ -209,7 +166,7 @@ def _merge(
     terms: Sequence[Term],
     cuis: Sequence[str],
     types: Mapping[str, list[str]],
-    scopes: set[str],
+    scopes: Sequence[str],
     counts: Counter[str],
 ) -> list[Concept]:
     by_cui: dict[str, list[Term]] = {}
@@ -220,12 +177,12 @@ def _merge(
     for cui, merged in sorted(by_cui.items()):
         counts["merged_terms"] += len(merged) - 1
         synonyms = [synonym for term in merged for synonym in term.synonyms]
-        kept = [text for text, scope in synonyms if scope in scopes]
-        counts["dropped_synonyms"] += len(synonyms) - len(kept)
-        name, *others = dict.fromkeys([*(term.name for term in merged), *kept])
+        texts = [text for text, scope in synonyms if scope in scopes]
+        counts["dropped_synonyms"] += len(synonyms) - len(texts)
+        name, *other_names = dict.fromkeys([*(term.name for term in merged), *texts])
         type_ids = dict.fromkeys(type_id for term in merged for type_id in types.get(term.id, ()))
         definition = next((term.definition for term in merged if term.definition), "")
-        concepts.append(Concept(cui, name, tuple(others), tuple(type_ids), definition))
+        concepts.append(Concept(cui, name, tuple(other_names), tuple(type_ids), definition))
     return concepts
 
 
@@ -238,13 +195,7 @@ def _parents(terms: Iterable[Term], cuis: Iterable[str]) -> list[tuple[str, str]
         parents.setdefault(term.id, []).extend(term.parents)
     pairs: dict[tuple[str, str], None] = {}
     for term_id, cui in cui_of.items():
-        reached, waiting = {term_id}, [term_id] if cui else []
-        while waiting:
-            for parent in parents.get(waiting.pop(), ()):
-                if parent not in reached:
-                    reached.add(parent)
-                    if cui_of.get(parent):
-                        pairs[cui, cui_of[parent]] = None
-                    else:
-                        waiting.append(parent)
+        for ancestor in _reachable(term_id, parents, cui_of.get)[1:] if cui else ():
+            if cui_of.get(ancestor):
+                pairs[cui, cui_of[ancestor]] = None
     return list(pairs)

@@ -15,10 +15,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
-from ..core.lines import Faults, Malformed, decode, read_lines, shown
-from .corpus import Annotation, CorpusReader, Document, as_cui, each_annotation
+from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown
+from .corpus import Annotation, CorpusReader, Document, as_cui
 
 __all__ = ["PubTator"]
 
@@ -50,21 +51,15 @@ class PubTator(CorpusReader):
             except Malformed as problem:
                 faults.add(number, problem, lines=len(block))
                 continue
-            annotations = each_annotation(block[2:], partial(_parse_annotation, doc_id), faults)
+            annotations = each_parsed(block[2:], partial(_parse_annotation, doc_id), faults)
             yield Document(block[0][0], doc_id, f"{title} {abstract}", annotations, len(block))
 
 
 def _blocks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
     """Runs of lines between blank lines, numbered."""
-    block: list[tuple[int, bytes]] = []
-    for number, line in read_lines(path):
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
+    for is_blank, lines in groupby(read_lines(path), lambda numbered: not numbered[1].strip()):
+        if not is_blank:
+            yield list(lines)
 
 
 def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:

@@ -1,37 +1,27 @@
 """A UMLS release folder: its files, plain, gzip or in the parts that NLM ships, and the name of the release.
 
-Columns are those of the UMLS Reference Manual, chapter 3 (MRSAB.RRF, MRDOC.RRF); ``release.dat`` is written by
-MetamorphoSys as lines ``umls.release.name=2017AA``.
+The name is in MRSAB.RRF, in MRDOC.RRF, or in ``release.dat``, which MetamorphoSys writes as lines
+``umls.release.name=2017AA``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from ..core.errors import UserError
 from ..core.lines import Faults, read_lines, skipped_lines
-from .pipes import read_columns
+from .rrf_tables import TABLES, read_columns
 
 __all__ = ["find_release_file", "read_release", "release_files"]
 
-MRSAB = (
-    *("VCUI", "RCUI", "VSAB", "RSAB", "SON", "SF", "SVER", "VSTART", "VEND", "IMETA", "RMETA", "SLC", "SCC", "SRL"),
-    *("TFR", "CFR", "CXTY", "TTYL", "ATNL", "LAT", "CENC", "CURVER", "SABIN", "SSN", "SCIT"),
-)
-MRDOC = ("DOCKEY", "VALUE", "TYPE", "EXPL")
-RELEASE_KEY = "umls.release."
 RELEASE_NAME = re.compile(r"[0-9]{4}[A-Z]{2}")
 PART = re.compile(r"\.([a-z]{2})(?:\.gz)?")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-PART_NAMES = [first + second for first in LETTERS for second in LETTERS]
-# Recipe key of the folder -> name in messages and manifests -> name of the file.
-RELEASE_FILES = {
-    "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
-    "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
-}
+PART_NAMES = [first + second for first in ascii_lowercase for second in ascii_lowercase]
+NETWORK_FILES = {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"}
 REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
 
@@ -78,25 +68,27 @@ def release_files(
     Raises:
         UserError: a required file, or a part of a file, is missing.
     """
-    folders = {"umls_dir": umls_dir}
+    tables = {name: f"{name}.RRF" for name in TABLES if name not in unused}
+    files = _files_of("umls_dir", umls_dir, tables)
     if semantic_network_dir is not None:
-        folders["semantic_network_dir"] = semantic_network_dir
-    files: dict[str, tuple[Path, ...]] = {}
-    for key, folder in folders.items():
-        for name, file in RELEASE_FILES[key].items():
-            found = find_release_file(folder, file) if name not in unused else ()
-            if found:
-                files[name] = found
-            elif name in REQUIRED_FILES:
-                below = (folder / part for part in ("META", "umls/META"))
-                nearby = next((inner for inner in below if find_release_file(inner, file)), None)
-                hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
-                raise UserError(f"{folder / file} does not exist; {hint}")
+        files |= _files_of("semantic_network_dir", semantic_network_dir, NETWORK_FILES)
     # MetamorphoSys writes it next to META or into it.
     for path in (umls_dir / "release.dat", umls_dir.absolute().parent / "release.dat"):
         if path.is_file():
             return files | {"release.dat": (path,)}
     return files
+
+
+def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+    """Those of the files that exist, by name; `key` is the recipe key of the folder."""
+    files = {name: find_release_file(folder, file) for name, file in names.items()}
+    for name in REQUIRED_FILES:
+        if name in files and not files[name]:
+            below = (folder / inner for inner in ("META", "umls/META"))
+            nearby = next((inner for inner in below if find_release_file(inner, names[name])), None)
+            hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
+            raise UserError(f"{folder / names[name]} does not exist; {hint}")
+    return {name: paths for name, paths in files.items() if paths}
 
 
 def read_release(
@@ -123,56 +115,53 @@ def read_release(
     Raises:
         UserError: a file is empty or broken; or a line is malformed (names file and line).
     """
-    faults = {name: Faults(path, on_error) for name, path in files.items() if name in ("MRSAB", "MRDOC")}
     release: dict[str, Any] = {"name": None, "name_from": None}
+    faults = [Faults(files[name], on_error) for name in ("MRSAB", "MRDOC") if name in files]
     if "MRSAB" in files:
-        rows = _current_sources(files["MRSAB"], faults["MRSAB"])
-        names = [row["IMETA"] for row in rows if RELEASE_NAME.fullmatch(row["IMETA"])]
-        if names:
-            release |= {"name": max(names), "name_from": "MRSAB"}
-        kept = [
-            {
-                "source": row["RSAB"],
-                "version": row["VSAB"],
-                "language": row["LAT"],
-                "restriction_level": int(row["SRL"]) if row["SRL"].isdecimal() else None,
-            }
-            for row in rows
-            if (not languages or row["LAT"] in languages) and (not sources or row["RSAB"] in sources)
-        ]
-        levels = [source["restriction_level"] for source in kept if source["restriction_level"] is not None]
-        release["sources"] = sorted(kept, key=lambda source: (source["source"], source["version"]))
-        release["highest_restriction_level"] = max(levels, default=None)
-    told: list[tuple[str, str, str]] = []
+        columns = ("VSAB", "RSAB", "IMETA", "SRL", "LAT", "CURVER", "SABIN")
+        release |= _versions(_rows("MRSAB", files, columns, faults[0]), languages, sources)
+    statements: list[tuple[str, str, str]] = []
     if "MRDOC" in files:
-        told += [("MRDOC", *pair) for pair in _documented(files["MRDOC"], faults["MRDOC"])]
+        for row in _rows("MRDOC", files, ("DOCKEY", "VALUE", "EXPL"), faults[-1]):
+            if row["DOCKEY"] == "RELEASE":
+                statements.append(("MRDOC", row["VALUE"], row["EXPL"]))
     if "release.dat" in files:
-        told += [("release.dat", *pair) for pair in _properties(files["release.dat"])]
-    for origin, key, value in told:
-        if key == "name":
+        for _, line in read_lines(files["release.dat"]):
+            key, _, value = line.decode("utf-8", errors="replace").partition("=")
+            statements.append(("release.dat", key.strip(), value.strip()))
+    for origin, key, value in statements:
+        if value and key == "umls.release.name":
             release |= {"name": value, "name_from": origin}
-        elif key == "date":
+        elif value and key == "umls.release.date":
             release["date"] = value
-    return release | skipped_lines(*faults.values())
+    return release | skipped_lines(*faults)
 
 
-def _current_sources(path: tuple[Path, ...], faults: Faults) -> list[dict[str, str]]:
-    columns = ("VSAB", "RSAB", "IMETA", "SRL", "LAT", "CURVER", "SABIN")
-    rows = [row for batch in read_columns(path, MRSAB, columns, ("RSAB",), faults) for row in batch.to_pylist()]
-    return [row for row in rows if row["CURVER"] == "Y" and row["SABIN"] == "Y"]
+def _rows(
+    name: str, files: Mapping[str, tuple[Path, ...]], columns: Sequence[str], faults: Faults
+) -> list[dict[str, str]]:
+    batches = read_columns(TABLES[name], files[name], columns, faults)
+    return [row for batch in batches for row in batch.to_pylist()]
 
 
-def _documented(path: tuple[Path, ...], faults: Faults) -> Iterator[tuple[str, str]]:
-    """Properties of the release in MRDOC, e.g. ``("name", "2017AA")``."""
-    for batch in read_columns(path, MRDOC, MRDOC, ("DOCKEY",), faults):
-        for row in batch.to_pylist():
-            if row["DOCKEY"] == "RELEASE" and row["EXPL"]:
-                yield row["VALUE"].removeprefix(RELEASE_KEY), row["EXPL"]
-
-
-def _properties(path: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
-    """Properties of the release in release.dat; other lines describe the program that wrote it."""
-    for _, line in read_lines(path):
-        key, _, value = line.decode("utf-8", errors="replace").partition("=")
-        if key.strip().startswith(RELEASE_KEY) and value.strip():
-            yield key.strip().removeprefix(RELEASE_KEY), value.strip()
+def _versions(rows: Sequence[dict[str, str]], languages: Sequence[str], sources: Sequence[str]) -> dict[str, Any]:
+    """What MRSAB says of the release and of its sources."""
+    current = [row for row in rows if row["CURVER"] == "Y" and row["SABIN"] == "Y"]
+    versions: dict[str, Any] = {}
+    if names := [row["IMETA"] for row in current if RELEASE_NAME.fullmatch(row["IMETA"])]:
+        versions = {"name": max(names), "name_from": "MRSAB"}
+    used = []
+    for row in current:
+        if (not languages or row["LAT"] in languages) and (not sources or row["RSAB"] in sources):
+            level = int(row["SRL"]) if row["SRL"].isdecimal() else None
+            used.append(
+                {
+                    "source": row["RSAB"],
+                    "version": row["VSAB"],
+                    "language": row["LAT"],
+                    "restriction_level": level,
+                }
+            )
+    levels = [source["restriction_level"] for source in used if source["restriction_level"] is not None]
+    used.sort(key=lambda source: (source["source"], source["version"]))
+    return versions | {"sources": used, "highest_restriction_level": max(levels, default=None)}

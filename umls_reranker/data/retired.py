@@ -1,8 +1,7 @@
 """Retired CUIs: the current CUIs of concepts in older UMLS releases, from ``MRCUI.RRF``.
 
 MedMentions is annotated with UMLS 2017AA. In a newer release some of its CUIs were merged into others (REL is SY),
-some deleted (DEL), and of some only broader, narrower or otherwise related concepts are left (RB, RN, RO). Columns
-are those of the UMLS Reference Manual, chapter 3.
+some deleted (DEL), and of some only broader, narrower or otherwise related concepts are left (RB, RN, RO).
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ import pyarrow as pa
 from ..core.lines import Faults, reading, skipped_lines
 from .concepts import ConceptTable
 from .corpus import Mention
-from .cuis import CUI_BYTES, cui_number, cui_numbers, cui_text
-from .pipes import places_in, read_columns
+from .cuis import cui_number, cui_numbers, cui_text
+from .rrf_tables import TABLES, positions_in, read_columns
 
 __all__ = ["RetiredCuis", "map_retired"]
 
-MRCUI = ("CUI1", "VER", "REL", "RELA", "MAPREASON", "CUI2", "MAPIN")
 KINDS = ("SY", "RB", "RN", "RO", "DEL", "SUBX")
 SYNONYM = 0
 
@@ -33,18 +31,16 @@ class RetiredCuis:
     """Retired CUIs and their successors.
 
     Args:
-        retired: (n,) uint64, `cuis.cui_number` of the retired CUIs, in any order.
-        kinds: (n,) indices into KINDS; another number for other values of REL.
-        targets: (n,) uint64, the CUIs they are mapped to, or 0.
+        lines: (n, 3) uint64, in any order: `cuis.cui_number` of a retired CUI; an index into KINDS, or another number
+            for other values of REL; the CUI it is mapped to, or 0.
     """
 
-    def __init__(self, retired: np.ndarray, kinds: np.ndarray, targets: np.ndarray) -> None:
-        order = np.argsort(retired, kind="stable")
-        self._retired, self._kinds, self._targets = retired[order], kinds[order], targets[order]
+    def __init__(self, lines: np.ndarray) -> None:
+        self._lines = lines[np.argsort(lines[:, 0], kind="stable")]
 
     @classmethod
     def read(cls, path: Path | Sequence[Path], *, on_error: str = "stop") -> tuple[RetiredCuis, dict[str, Any]]:
-        """Read ``MRCUI.RRF``; memory holds 17 bytes per line.
+        """Read ``MRCUI.RRF``; memory holds 24 bytes per line.
 
         Args:
             path: plain or gzip, whole or in parts.
@@ -57,18 +53,14 @@ class RetiredCuis:
             UserError: the file is missing, empty or broken; or a line is malformed (names file and line).
         """
 
-        def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            kinds = places_in(block["REL"], KINDS).astype(np.int8)
-            return cui_numbers(block["CUI1"]), kinds, cui_numbers(block["CUI2"])
+        def convert(block: pa.RecordBatch) -> np.ndarray:
+            kinds = positions_in(block["REL"], KINDS).astype(np.uint64)
+            return np.stack([cui_numbers(block["CUI1"]), kinds, cui_numbers(block["CUI2"])], axis=1)
 
-        columns = [(np.empty(0, np.uint64), np.empty(0, np.int8), np.empty(0, np.uint64))]
-        required, longest = ("CUI1", "REL"), {"CUI1": CUI_BYTES, "CUI2": CUI_BYTES}
         faults = Faults(path, on_error)
-        columns += read_columns(
-            path, MRCUI, ("CUI1", "REL", "CUI2"), required, faults, longest=longest, convert=convert
-        )
-        retired, kinds, targets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-        return cls(retired, kinds, targets), {"lines": len(retired)} | skipped_lines(faults)
+        blocks = read_columns(TABLES["MRCUI"], path, ("CUI1", "REL", "CUI2"), faults, convert)
+        lines = np.concatenate([np.empty((0, 3), np.uint64), *blocks])
+        return cls(lines), {"lines": len(lines)} | skipped_lines(faults)
 
     def successor(self, cui: str, concepts: ConceptTable) -> tuple[str | None, str]:
         """The concept of the dictionary that `cui` was merged into, directly or over several releases.
@@ -84,8 +76,10 @@ class RetiredCuis:
         start = cui_number(cui)
         reached, waiting = {start}, [start]
         while waiting:
-            targets = [target for number in waiting for target in self._merged_into(number)]
-            waiting = [target for target in dict.fromkeys(targets) if target not in reached]
+            merged_into = [
+                target for number in waiting for kind, target in self._of(number) if kind == SYNONYM and target
+            ]
+            waiting = [target for target in dict.fromkeys(merged_into) if target not in reached]
             reached.update(waiting)
             successors = [cui_text(number) for number in waiting]
             for row, successor in zip(concepts.rows(successors), successors, strict=True):
@@ -93,21 +87,17 @@ class RetiredCuis:
                     return successor, "mapped"
         if len(reached) > 1:
             return None, "successor_not_in_dictionary"
-        kinds = {KINDS[kind] for kind in self._kinds[self._lines(start)] if kind < len(KINDS)}
+        kinds = {KINDS[kind] for kind, _ in self._of(start) if kind < len(KINDS)}
         if kinds & {"RB", "RN", "RO"}:
             return None, "related_only"
         if "DEL" in kinds:
             return None, "deleted"
         return None, "not_in_subset" if "SUBX" in kinds else "not_retired"
 
-    def _lines(self, number: int) -> slice:
-        first, last = (np.searchsorted(self._retired, np.uint64(number), side) for side in ("left", "right"))
-        return slice(int(first), int(last))
-
-    def _merged_into(self, number: int) -> list[int]:
-        lines = self._lines(number)
-        targets = self._targets[lines][self._kinds[lines] == SYNONYM]
-        return [target for target in targets.tolist() if target]
+    def _of(self, number: int) -> list[tuple[int, int]]:
+        """Kind and target of each line of a retired CUI."""
+        first, last = (np.searchsorted(self._lines[:, 0], np.uint64(number), side) for side in ("left", "right"))
+        return self._lines[first:last, 1:].tolist()
 
 
 @reading

@@ -1,11 +1,8 @@
-"""UMLS releases in Rich Release Format: MRCONSO (names), MRSTY (semantic types), MRDEF (definitions).
-
-Columns are those of the UMLS Reference Manual, chapter 3 (National Library of Medicine): fields end in ``|``, there
-is no quoting, a line ends in ``\\n``. Files may be gzip, and in the parts that NLM ships.
-"""
+"""Concepts of a UMLS release: MRCONSO (names), MRSTY (semantic types), MRDEF (definitions)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,20 +14,11 @@ import pyarrow.compute as pc
 from ..core.errors import UserError
 from ..core.lines import Faults, name_source, skipped_lines
 from .columns import ConceptColumns, Lists, distinct, first_of_each, ordered
-from .cuis import CUI_BYTES, cui_numbers, rows_of
-from .pipes import places_in, read_columns
+from .cuis import cui_numbers, rows_of
+from .rrf_tables import TABLES, positions_in, read_columns
 from .semantic_types import TypeHierarchy
 
 __all__ = ["few", "read_rrf_concepts"]
-
-MRCONSO = (
-    *("CUI", "LAT", "TS", "LUI", "STT", "SUI", "ISPREF", "AUI", "SAUI", "SCUI", "SDUI", "SAB", "TTY", "CODE"),
-    *("STR", "SRL", "SUPPRESS", "CVF"),
-)
-MRSTY = ("CUI", "TUI", "STN", "STY", "ATUI", "CVF")
-MRDEF = ("CUI", "AUI", "ATUI", "SATUI", "SAB", "DEF", "SUPPRESS", "CVF")
-
-CUI_LENGTH = {"CUI": CUI_BYTES}
 
 
 def read_rrf_concepts(
@@ -74,35 +62,34 @@ def read_rrf_concepts(
         UserError: a file is missing, empty or broken; a line is malformed (names file and line); a group is unknown;
             or nothing passes the filters (names the filter).
     """
-    wanted = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
+    wanted_types = [*semantic_types, *_types_of(semantic_groups, hierarchy)]
     conso, sty, mrdef = files["MRCONSO"], files["MRSTY"], files.get("MRDEF")
     of_source = Filter("sources", "SAB", sources)
     unsuppressed = Filter("suppressed", "SUPPRESS", ("N",))
     in_language, of_term_type = Filter("languages", "LAT", languages), Filter("term_types", "TTY", term_types)
-    filters = Filters([in_language, of_source, of_term_type, unsuppressed])
     faults = [Faults(paths, on_error) for paths in (conso, sty, mrdef) if paths]
-    cuis, names = _read_names(conso, languages, filters, faults[0])
-    types, strange_types = _read_types(sty, cuis, faults[1])
-    definitions, strange_definitions = Lists.empty(len(cuis)), 0
+    name_filters = [one for one in (in_language, of_source, of_term_type, unsuppressed) if one.values]
+    cuis, names, report = _read_names(conso, languages, name_filters, faults[0])
+    types, typing_unknown = _read_values("MRSTY", "TUI", sty, cuis, faults[1])
+    definitions, defining_unknown = Lists.empty(len(cuis)), 0
     if mrdef:
-        in_use = Filters([of_source, unsuppressed])
-        definitions, strange_definitions = _read_definitions(mrdef, cuis, in_use, faults[2])
+        in_use = [one for one in (of_source, unsuppressed) if one.values]
+        definitions, defining_unknown = _read_values(
+            "MRDEF", "DEF", mrdef, cuis, faults[2], filters=in_use, only_first=True
+        )
     concepts = ConceptColumns(cuis, names, types, definitions)
-    if wanted:
-        concepts = concepts.kept(types.any_of(wanted))
+    if wanted_types:
+        concepts = concepts.kept(types.any_of(wanted_types))
         if not len(concepts):
             raise UserError(
-                f"{name_source(sty)}: none of {len(cuis)} concepts has a semantic type of {', '.join(wanted)}; "
+                f"{name_source(sty)}: none of {len(cuis)} concepts has a semantic type of {', '.join(wanted_types)}; "
                 f"the file has {few(types.values.to_pylist())}"
             )
-    report = {
-        "names_read": filters.read,
-        "names_kept": filters.kept,
-        "dropped": filters.dropped,
+    report |= {
         "concepts": len(concepts),
         "typed": int((concepts.types.sizes() > 0).sum()),
-        "types_of_unknown_concepts": strange_types,
-        "definitions_of_unknown_concepts": strange_definitions,
+        "types_of_unknown_concepts": typing_unknown,
+        "definitions_of_unknown_concepts": defining_unknown,
     }
     return concepts, report | skipped_lines(*faults)
 
@@ -121,203 +108,140 @@ class Filter(NamedTuple):
     values: Sequence[str]
 
 
-class Matched(NamedTuple):
-    """The result of the filters on a block.
-
-    Attributes:
-        read: lines seen.
-        kept: those that pass all filters.
-        dropped: lines that each filter drops, of those kept by earlier filters.
-        found: values of each filter's column, if no line passes it.
-    """
-
-    read: int
-    kept: pa.RecordBatch
-    dropped: list[int]
-    found: list[list[str]]
+# Lines dropped, by recipe key of the filter and the value that it refused; of those that earlier filters keep.
+Dropped = Counter[tuple[str, str]]
 
 
-class Filters:
-    """A sequence of filters, and their counts over all blocks of a file.
-
-    Attributes:
-        active: filters that do not keep everything.
-        read: lines seen.
-        kept: lines that pass.
-    """
-
-    def __init__(self, filters: Iterable[Filter]) -> None:
-        self.active = [filter for filter in filters if filter.values]
-        self.read = self.kept = 0
-        self._dropped = [0] * len(self.active)
-        self._found: list[set[str]] = [set() for _ in self.active]
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Lines dropped, by recipe key."""
-        return {filter.key: count for filter, count in zip(self.active, self._dropped, strict=True)}
-
-    def match(self, block: pa.RecordBatch) -> Matched:
-        """Apply to a block; changes no state, so threads may call it."""
-        kept = pa.array(np.ones(len(block), dtype=bool))
-        dropped, found = [], []
-        for filter in self.active:
-            column, before = block[filter.column], kept
-            kept = pc.and_(before, pc.is_in(column, pa.array(filter.values, column.type)))
-            found.append([] if kept.true_count else column.filter(before).unique().to_pylist())
-            dropped.append(before.true_count - kept.true_count)
-        # Taken by index, which is faster than filtering.
-        return Matched(len(block), block.take(pc.indices_nonzero(kept)), dropped, found)
-
-    def count(self, matched: Matched) -> None:
-        """Add a block's counts."""
-        self.read += matched.read
-        self.kept += len(matched.kept)
-        self._dropped = [total + count for total, count in zip(self._dropped, matched.dropped, strict=True)]
-        for known, found in zip(self._found, matched.found, strict=True):
-            known.update(found)
-
-    def nothing_left(self, file: str) -> UserError:
-        """The error that names the filter that dropped the last lines."""
-        place = max(place for place, count in enumerate(self._dropped) if count)
-        key, column, values = self.active[place]
-        if key == "suppressed":
-            return UserError(f"{file}: all names that pass the other filters are suppressed (SUPPRESS is not N)")
-        seen = few(self._found[place])
-        return UserError(f"{file}: no name passes `{key}: [{', '.join(values)}]`; of {column}, the file has {seen}")
+def _filtered(block: pa.RecordBatch, filters: Iterable[Filter]) -> tuple[pa.RecordBatch, Dropped]:
+    """The lines that pass all filters, and the number of the others."""
+    retained = pa.array(np.ones(len(block), dtype=bool))
+    dropped: Dropped = Counter()
+    for filter in filters:
+        column = block[filter.column]
+        passes = pc.is_in(column, pa.array(filter.values, column.type))
+        for refused in column.filter(pc.and_not(retained, passes)).value_counts().to_pylist():
+            dropped[filter.key, refused["values"]] = refused["counts"]
+        retained = pc.and_(retained, passes)
+    # Taken by index, which is faster than filtering.
+    return block.take(pc.indices_nonzero(retained)), dropped
 
 
-class _NameBlock(NamedTuple):
+def _nothing_left(file: str, filters: Sequence[Filter], dropped: Dropped) -> UserError:
+    """The error that names the filter that dropped the last lines."""
+    keys = {key for key, _ in dropped}
+    last = [filter for filter in filters if filter.key in keys][-1]
+    if last.key == "suppressed":
+        return UserError(f"{file}: all names that pass the other filters are suppressed (SUPPRESS is not N)")
+    seen = few(value for key, value in dropped if key == last.key)
+    return UserError(
+        f"{file}: no name passes `{last.key}: [{', '.join(last.values)}]`; of {last.column}, the file has {seen}"
+    )
+
+
+class _Names(NamedTuple):
     """The names of a block of MRCONSO that pass the filters, best first within each concept, without repetitions.
 
     Attributes:
-        matched: by the filters.
         cuis: numbers of the concepts, ascending.
         sizes: names of each concept.
-        names: large_string.
+        texts: large_string.
         ranks: of each name, `_ranks`.
     """
 
-    matched: Matched
     cuis: np.ndarray
     sizes: np.ndarray
-    names: pa.Array
+    texts: pa.Array
     ranks: np.ndarray
 
 
 def _read_names(
-    paths: Sequence[Path], languages: Sequence[str], filters: Filters, faults: Faults
-) -> tuple[np.ndarray, Lists]:
-    """CUI numbers, ascending, and the names of each concept that pass the filters, best first."""
+    paths: Sequence[Path], languages: Sequence[str], filters: Sequence[Filter], faults: Faults
+) -> tuple[np.ndarray, Lists, dict[str, Any]]:
+    """CUI numbers, ascending; the names of each concept that pass the filters, best first; and what was read."""
 
-    def convert(block: pa.RecordBatch) -> _NameBlock:
-        matched = filters.match(block)
-        kept = matched.kept
-        cuis, concepts = distinct(cui_numbers(kept["CUI"]))
-        ranks = _ranks(kept, languages)
-        texts = kept["STR"].dictionary_encode()
+    def convert(block: pa.RecordBatch) -> tuple[int, Dropped, _Names]:
+        passing, dropped = _filtered(block, filters)
+        cuis, concepts = distinct(cui_numbers(passing["CUI"]))
+        ranks = _ranks(passing, languages)
+        texts = passing["STR"].dictionary_encode()
         codes = texts.indices.to_numpy()
         order = ordered(concepts, ranks)
         order = order[first_of_each(concepts[order], codes[order])]
         sizes = np.bincount(concepts[order], minlength=len(cuis))
-        return _NameBlock(matched, cuis, sizes, texts.dictionary.take(pa.array(codes[order])), ranks[order])
+        return len(block), dropped, _Names(cuis, sizes, texts.dictionary.take(pa.array(codes[order])), ranks[order])
 
-    columns = (filter.column for filter in filters.active)
-    used = list(dict.fromkeys(["CUI", "STR", "LAT", "TS", "STT", "ISPREF", *columns]))
-    blocks: list[_NameBlock] = []
-    for block in read_columns(paths, MRCONSO, used, ("CUI", "STR"), faults, longest=CUI_LENGTH, convert=convert):
-        filters.count(block.matched)
-        blocks.append(block._replace(matched=None))
-    if not filters.read:
+    table = TABLES["MRCONSO"]
+    used = list(dict.fromkeys(["CUI", "STR", "LAT", "TS", "STT", "ISPREF", *(filter.column for filter in filters)]))
+    lines, dropped = 0, Dropped()
+    blocks: list[_Names] = []
+    for size, dropped_here, names in read_columns(table, paths, used, faults, convert):
+        lines += size
+        dropped.update(dropped_here)
+        blocks.append(names)
+    if not lines:
         raise UserError(
-            f"{faults.name} holds no well-formed line; expected MRCONSO, {len(MRCONSO)} fields between pipes"
+            f"{faults.name} holds no well-formed line; expected MRCONSO, {len(table.fields)} fields between pipes"
         )
-    if not filters.kept:
-        raise filters.nothing_left(faults.name)
-    return _merge(blocks)
+    if lines == dropped.total():
+        raise _nothing_left(faults.name, filters, dropped)
+    by_filter = dict.fromkeys((filter.key for filter in filters), 0)
+    for (key, _), count in dropped.items():
+        by_filter[key] += count
+    report = {"names_read": lines, "names_kept": lines - dropped.total(), "dropped": by_filter}
+    return *_merge(blocks), report
 
 
 def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
     """Rank of a name within its concept, (n,), int64; smaller is better."""
-    rank = places_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
+    rank = positions_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
-        rank = rank * (len(values) + 1) + places_in(names[field], values)
+        rank = rank * (len(values) + 1) + positions_in(names[field], values)
     return rank
 
 
-def _merge(blocks: Sequence[_NameBlock]) -> tuple[np.ndarray, Lists]:
+def _merge(blocks: Sequence[_Names]) -> tuple[np.ndarray, Lists]:
     """Sort the concepts of all blocks, and merge concepts that several blocks share."""
-    numbers = np.concatenate([block.cuis for block in blocks])
-    cuis, concepts_of_groups = distinct(numbers)
-    concepts = np.repeat(concepts_of_groups.astype(np.int32), np.concatenate([block.sizes for block in blocks]))
-    names = pa.concat_arrays([block.names for block in blocks])
-    # In a sorted file, only concepts divided between blocks are out of order.
-    is_divided = np.bincount(concepts_of_groups, minlength=len(cuis)) > 1
-    is_divided = is_divided[concepts]
-    is_sorted = not (numbers[1:] < numbers[:-1]).any()
-    loose = np.flatnonzero(is_divided) if is_sorted else np.arange(len(concepts))
-    ranks = np.concatenate([block.ranks for block in blocks])
-    order = np.arange(len(concepts))
-    order[loose] = loose[ordered(concepts[loose], ranks[loose])]
+    cuis, groups = distinct(np.concatenate([block.cuis for block in blocks]))
+    concepts = np.repeat(groups.astype(np.int32), np.concatenate([block.sizes for block in blocks]))
+    texts = pa.concat_arrays([block.texts for block in blocks])
+    order = ordered(concepts, np.concatenate([block.ranks for block in blocks]))
     concepts = concepts[order]
-    divided = np.flatnonzero(is_divided[order])
-    texts = names.take(pa.array(order[divided])).dictionary_encode().indices.to_numpy()
-    kept = np.ones(len(order), dtype=bool)
-    kept[divided] = first_of_each(concepts[divided], texts)
-    return cuis, Lists.grouped(names, order[kept], concepts[kept], len(cuis))
+    # Only names of concepts that are divided between blocks may still be repeated.
+    is_divided = np.bincount(groups, minlength=len(cuis)) > 1
+    divided = np.flatnonzero(is_divided[concepts])
+    codes = texts.take(pa.array(order[divided])).dictionary_encode().indices.to_numpy()
+    is_new = np.ones(len(order), dtype=bool)
+    is_new[divided] = first_of_each(concepts[divided], codes)
+    return cuis, Lists.grouped(texts, order[is_new], concepts[is_new], len(cuis))
 
 
-def _read_types(paths: Sequence[Path], cuis: np.ndarray, faults: Faults) -> tuple[Lists, int]:
-    """Semantic types of each concept in order of file, and the number of lines of other concepts."""
+def _read_values(
+    table: str,
+    column: str,
+    paths: Sequence[Path],
+    cuis: np.ndarray,
+    faults: Faults,
+    filters: Sequence[Filter] = (),
+    only_first: bool = False,
+) -> tuple[Lists, int]:
+    """The values of a column for each concept in order of file, and the number of lines of other concepts."""
 
-    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        types = block["TUI"].dictionary_encode()
-        return rows_of(cuis, cui_numbers(block["CUI"])), types.indices.to_numpy(), types.dictionary.to_pylist()
+    def convert(block: pa.RecordBatch) -> tuple[int, np.ndarray, pa.Array]:
+        is_known = pa.array(rows_of(cuis, cui_numbers(block["CUI"])) >= 0)
+        passing, _ = _filtered(block.filter(is_known), filters)
+        return is_known.false_count, rows_of(cuis, cui_numbers(passing["CUI"])), passing[column]
 
-    code_of: dict[str, int] = {}
-    rows, codes = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    strange = 0
-    for block_rows, block_codes, values in read_columns(
-        paths, MRSTY, ("CUI", "TUI"), ("CUI", "TUI"), faults, longest=CUI_LENGTH, convert=convert
-    ):
-        known = block_rows >= 0
-        strange += len(known) - int(known.sum())
-        translation = np.array([code_of.setdefault(value, len(code_of)) for value in values], dtype=np.int64)
-        rows.append(block_rows[known])
-        codes.append(translation[block_codes[known]])
-    row, code = np.concatenate(rows), np.concatenate(codes)
-    order = ordered(row)
-    kept = np.ones(len(order), dtype=bool)
-    # Most concepts have one type, which cannot be repeated.
-    several = np.flatnonzero((np.bincount(row, minlength=len(cuis)) > 1)[row[order]])
-    kept[several] = first_of_each(row[order[several]], code[order[several]])
-    order = order[kept]
-    return Lists.grouped(pa.array(code_of, pa.string()), code[order], row[order], len(cuis)), strange
-
-
-def _read_definitions(paths: Sequence[Path], cuis: np.ndarray, filters: Filters, faults: Faults) -> tuple[Lists, int]:
-    """The first definition of each concept, and the number of lines of other concepts."""
-
-    def convert(block: pa.RecordBatch) -> tuple[np.ndarray, pa.Array, int]:
-        strange = int((rows_of(cuis, cui_numbers(block["CUI"])) < 0).sum())
-        kept = filters.match(block).kept
-        concepts = rows_of(cuis, cui_numbers(kept["CUI"]))
-        known = pa.array(concepts >= 0)
-        kept = kept.filter(known)
-        return concepts[concepts >= 0], kept["DEF"], strange
-
-    rows, texts = [np.empty(0, np.int32)], [pa.array([], pa.large_string())]
-    strange = 0
-    for block_rows, block_texts, count in read_columns(
-        paths, MRDEF, ("CUI", "SAB", "DEF", "SUPPRESS"), ("CUI", "DEF"), faults, longest=CUI_LENGTH, convert=convert
-    ):
+    used = list(dict.fromkeys(["CUI", column, *(filter.column for filter in filters)]))
+    counts, rows, texts = [0], [np.empty(0, np.int64)], [pa.array([], pa.large_string())]
+    for count, block_rows, block_texts in read_columns(TABLES[table], paths, used, faults, convert):
+        counts.append(count)
         rows.append(block_rows)
         texts.append(block_texts)
-        strange += count
-    row = np.concatenate(rows)
-    order = np.argsort(row, kind="stable")
-    order = order[first_of_each(row[order])]
-    return Lists.grouped(pa.concat_arrays(texts), order, row[order], len(cuis)), strange
+    row, values = np.concatenate(rows), pa.concat_arrays(texts).dictionary_encode()
+    order = ordered(row)
+    row, codes = row[order], values.indices.to_numpy()[order]
+    is_new = first_of_each(row) if only_first else first_of_each(row, codes)
+    return Lists.grouped(values.dictionary, codes[is_new], row[is_new], len(cuis)), sum(counts)
 
 
 def _types_of(groups: Sequence[str], hierarchy: TypeHierarchy | None) -> list[str]:

@@ -19,8 +19,7 @@ from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
 from ..core.progress import progress
 from ..data.arrow import open_table
-from ..data.normalization import normalize_name
-from ..data.trigrams import trigrams
+from ..data.normalization import normalize_name, trigrams
 from .concept_index import ConceptIndex, write_names
 from .concept_search import Candidates, NameGrouping
 

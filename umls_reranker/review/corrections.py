@@ -18,9 +18,8 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets, load_
 
 from ..calibration.inputs import ScoreRange
 from ..core.errors import UserError
-from ..core.files import json_sha256
+from ..core.files import hold, json_sha256
 from ..core.lines import is_finite, reading
-from ..core.locks import hold
 from ..core.retrievers import SCORES
 from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX

@@ -14,10 +14,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..core.errors import UserError
-from ..core.files import read_json
+from ..core.files import read_json, shipped
 from ..core.lines import of_characters
 from ..core.recipe import load_recipe
-from ..core.shipped import shipped
 from ..core.stages import RunFolder
 from ..data.candidate_lists import RetrievedList
 from ..data.corpus import text_around

@@ -16,7 +16,7 @@ from ..core.stages import LINEAGE, RunFolder, Stage, read_manifest
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from ..calibration.history import CertificateHistory
+    from ..calibration.certificate import CertificateHistory
     from ..core.recipe import Recipe
     from ..data.concepts import ConceptTable
 
@@ -30,18 +30,18 @@ def calibrate_run(recipe: Recipe) -> None:
     cache = Path(recipe.run.cache_dir)
     stage = model_stage(recipe, run, corrections and remembered(fingerprint_path, Path(corrections), cache))
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             _make(recipe, run, stage)
 
 
 def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
+    from ..calibration.certificate import note_on_certificate
     from ..calibration.fitting import fit_parts
-    from ..calibration.history import note_on_certificate
     from ..calibration.network_logits import NetworkLogits
     from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.sources import describe_dictionary
-    from ..hub.model_folder import copy_network, write_parts
+    from ..hub.model_folder import copy_network, write_model_files
     from ..models.cross_encoder import PairScorer
     from ..models.template import PairTemplate
 
@@ -60,7 +60,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
-        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
+        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
         network = NetworkLogits(scorer, lists, "scoring calibration candidates")
         calibration, fitted = fit_parts(
             lists,
@@ -73,7 +73,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             _former_certificates(run, stage),
         )
         fitted |= corrections
-        write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
+        write_model_files(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()
@@ -87,7 +87,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         f"{fitted['mentions']:,} mentions; "
         f"default thresholds: accept {default.accept:.3f}, high confidence {thresholds.certificate}"
     )
-    if cut := calibration.models[0].cut:
+    if cut := calibration.models[0].pruning_threshold:
         print(f"candidates below a probability of {cut:g} by the other features are left unscored")
     for model in calibration.models[1:]:
         print(f"{model.name}: high confidence {model.thresholds.certificate}")
@@ -99,7 +99,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
 
 def _former_certificates(run: RunFolder, stage: Stage) -> CertificateHistory:
     """Of the run that was recalibrated, and of its recalibrations with other corrections."""
-    from ..calibration.history import NO_CERTIFICATES, CertificateHistory
+    from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
     from ..hub.model_folder import CALIBRATOR
 
     if not (run.path / LINEAGE).is_file():

@@ -14,13 +14,12 @@ from ..calibration.decisions import Decisions, rank
 from ..calibration.probabilities import Calibration
 from ..calibration.thresholds import TIERS
 from ..core.arrays import list_sizes
-from ..core.caller import warn_caller
-from ..core.errors import UserError
+from ..core.errors import UserError, warn_caller
 from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_parts
+from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
 from .monitoring.figures import Top
@@ -106,10 +105,10 @@ class UMLSReranker:
 
         Raises:
             UserError: the model is not found or not accessible, or a part is missing, damaged, changed or from another
-                version (`model_folder.verify_parts`).
+                version (`model_folder.verify_model`).
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
-        info = verify_parts(folder, backend)
+        info = verify_model(folder, backend)
         template = PairTemplate.from_dict(info.get("template", {}))
         return cls(
             PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
@@ -217,14 +216,14 @@ class UMLSReranker:
             lists,
             lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
             self.calibration,
-            shown=self.scorer.template.reads,
+            network_inputs=self.scorer.template.reads,
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive or exhaustive,
         )
         self._warn_of_types(lists.unknown_types)
         sizes = list_sizes(lists.offsets)
         self._warn_of_missing(lists, decisions)
-        first = decisions.first
+        first = decisions.top
         columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
         tops = zip(
             *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True

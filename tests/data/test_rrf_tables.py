@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.lines import Faults
-from umls_reranker.data import pipes
+from umls_reranker.data import rrf_tables
 from umls_reranker.data.cuis import cui_number, cui_numbers
-from umls_reranker.data.pipes import LineFormat, places_in, read_columns
+from umls_reranker.data.rrf_tables import RrfTable, positions_in, read_columns
 
 FIELDS = ("CUI", "LAT", "STR", "CVF")
-FORM = LineFormat(FIELDS, FIELDS, ("CUI", "STR"), {"CUI": 8})
+TABLE = RrfTable(",".join(FIELDS), ("CUI", "STR"))
 KNOWN = ("ENG", "", "SNOMEDCT_US", "GER", "ENG")
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="|\n\r\0"), max_size=12)
@@ -65,7 +65,7 @@ def expected_rows(content):
 
 
 def read(path, faults):
-    batches = read_columns(path, FIELDS, FIELDS, FORM.required, faults, longest=FORM.longest)
+    batches = read_columns(TABLE, path, FIELDS, faults)
     return [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
 
 
@@ -77,7 +77,7 @@ def test_every_line_is_kept_skipped_or_blank(tmp_path, content, block_bytes):
     rows, lines = expected_rows(content)
     faults, strict = Faults(path, "skip"), Faults(path, "stop")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipes, "BLOCK_BYTES", block_bytes)
+        patch.setattr(rrf_tables, "BLOCK_BYTES", block_bytes)
         if not content:
             with pytest.raises(UserError, match="is empty"):
                 read(path, faults)
@@ -97,23 +97,23 @@ def test_every_line_is_kept_skipped_or_blank(tmp_path, content, block_bytes):
 @given(content=CONTENT)
 def test_what_is_mended_parses_and_what_parses_needs_no_mending(content):
     faults = Faults(Path("x"), "skip")
-    mended = FORM.mended(content, 1, faults)
-    again = FORM.parse(mended)
+    mended = TABLE.mended(content, 1, faults)
+    again = TABLE.parse(mended, FIELDS)
     assert [tuple(row.values()) for row in (again.to_pylist() if again else [])] == expected_rows(content)[0]
     if content.endswith(b"\n"):
-        fast = FORM.parse(content)
+        fast = TABLE.parse(content, FIELDS)
         assert fast is None or (not faults.reasons and fast.equals(again))
 
 
 @ANYWHERE
 @given(rows=st.lists(GOOD, min_size=1))
 def test_columns_as_numbers(rows):
-    block = FORM.parse(b"".join(line_of(row) + b"\n" for row in rows))
+    block = TABLE.parse(b"".join(line_of(row) + b"\n" for row in rows), FIELDS)
     cuis, languages, texts, _ = zip(*rows, strict=True)
     assert block["STR"].to_pylist() == list(texts)
     assert cui_numbers(block["CUI"]).tolist() == [cui_number(cui) for cui in cuis]
     places = [KNOWN.index(value) if value in KNOWN else len(KNOWN) for value in languages]
-    assert places_in(block["LAT"], KNOWN).tolist() == places
+    assert positions_in(block["LAT"], KNOWN).tolist() == places
 
 
 @pytest.mark.parametrize(

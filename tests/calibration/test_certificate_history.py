@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from umls_reranker.calibration.history import CertificateHistory
+from umls_reranker.calibration.certificate import CertificateHistory
 from umls_reranker.core.errors import UserError
 
 
