@@ -119,7 +119,7 @@ def write_candidates(
             kept = own.rows >= 0
             offsets = pa.array(list_offsets(kept.sum(axis=1)), pa.int32())
             columns = {
-                "cuis": pa.array(concepts.cuis[own.rows[kept]], pa.string()),
+                "cuis": concepts.cuis_of(own.rows[kept]),
                 "names": retriever.index.name_array(own.name_ids[kept]).combine_chunks(),
                 "retrieval_scores": pa.array(own.scores[kept]),
             }

@@ -254,7 +254,7 @@ class ConceptLinker:
         query, place = np.nonzero(found.rows >= 0)
         rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
         columns = {
-            "cui": self.concepts.cuis[rows].tolist(),
+            "cui": self.concepts.cuis_of(rows).to_pylist(),
             "preferred_name": self.concepts.column("name", rows).to_pylist(),
             "definition": map(self.concepts.definition, rows.tolist()),
             "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
