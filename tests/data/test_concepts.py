@@ -133,12 +133,6 @@ def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
     assert offsets.tolist() == [*range(600), 601, 601]
 
 
-def test_more_concepts_than_a_key_can_number_are_refused(tmp_path):
-    batch = (pa.array(["a"]), np.array([1 << 28]), np.array([0]))
-    with pytest.raises(UserError, match="more than 268,435,456 concepts"):
-        name_keys.write_name_keys([batch], tmp_path)
-
-
 def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(arrow, "ROWS_PER_BATCH", 7)
     monkeypatch.setattr(concepts_module, "ROWS_PER_BATCH", 7)

@@ -64,7 +64,7 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     if len(repeated):
         raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
     write_numbers(path / CUIS_FILE, by_row)
-    write_name_keys(_all_names(open_table(path)), path)
+    write_name_keys(open_table(path), path)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
@@ -90,21 +90,6 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
         cui = cuis[int(np.flatnonzero(numbers == 0)[0])]
         raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; take the concept's CUI")
     return numbers
-
-
-def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
-    """All names with their concepts' rows and positions, piece by piece."""
-    first = 0
-    for batch in table.to_batches():
-        synonyms = batch["synonyms"]
-        rows, parents = np.arange(batch.num_rows), pc.list_parent_indices(synonyms).to_numpy()
-        yield batch["name"], first + rows, np.zeros_like(rows)
-        yield (
-            pc.list_flatten(synonyms),
-            first + parents,
-            1 + np.arange(len(parents)) - synonyms.offsets.to_numpy()[parents],
-        )
-        first += batch.num_rows
 
 
 class ConceptTable:
