@@ -73,7 +73,7 @@ def served(options) -> dict:
             "model": serving.served_model,
             "revision": serving.served_revision,
             "device": run.device,
-            "dtype": run.scoring_precision,
+            "dtype": run.scoring_dtype,
             "backend": serving.backend,
             "token_budget": serving.token_budget,
             "accept_tier": serving.accept_tier,

@@ -34,11 +34,9 @@ STAGES = {
     "evaluate": "measuring on the test split",
     "validate": "checking the model folder",
 }
-LOG = "run.log"
-
-
-# The stages that given candidate lists replace.
+# Those that given candidate lists replace.
 RETRIEVAL = ("train_encoder", "build_index")
+LOG = "run.log"
 
 
 def main() -> int:
@@ -98,9 +96,9 @@ def run(settings, stages, command) -> int:
         if code and (stage, code) != ("validate", 1):
             print(reason(log, begins), file=sys.stderr)
             return code
-    shown = begin(command("summarize"))
-    shown.join()
-    return shell_code(shown.exitcode) or code
+    summary = begin(command("summarize"))
+    summary.join()
+    return shell_code(summary.exitcode) or code
 
 
 def minutes(settings) -> dict[str, float]:

@@ -61,7 +61,7 @@ def main() -> int:
         return 0
     with run.locked():
         reranker = UMLSReranker.from_pretrained(
-            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
         )
         replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
         concepts = ConceptTable.load(run.path / "concepts")

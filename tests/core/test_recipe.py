@@ -101,7 +101,7 @@ def test_lists_are_not_shared_between_recipes():
         ("seed: null", "seed: 'null' is not of type int"),
         ("overwrite: maybe", "overwrite: 'maybe' is neither true nor false"),
         ("on_error: ignore", "on_error: 'ignore' is not one of stop, skip"),
-        ("scoring_precision: fp16", "scoring_precision: 'fp16' is not one of auto, float32, bfloat16, float16"),
+        ("scoring_dtype: fp16", "scoring_dtype: 'fp16' is not one of auto, float32, bfloat16, float16"),
         ("sources: MSH", "sources must be a list, e.g. [a, b]"),
         ("obo: {hp: hp.obo}", "obo must be a list, e.g. [a, b]"),
         ("obo: [[hp.obo]]", "obo must be a list, e.g. [a, b]"),

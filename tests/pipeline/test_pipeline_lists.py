@@ -28,7 +28,7 @@ from umls_reranker.review.demo import Demo
 pytest_plugins = ["pipeline_fixtures"]
 
 STAGES = ("prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "summarize", "validate")
-RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_precision")
+RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_dtype")
 DICTIONARY_KEYS = ("umls_dir", "semantic_network_dir")
 SPLITS = ("train", "dev", "calibration", "test")
 # Concepts that the retriever of this pipeline never finds, and documents in which it once finds nothing.

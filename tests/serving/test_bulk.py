@@ -427,7 +427,7 @@ def test_two_launched_processes_give_what_one_gives(scripts, tmp_path, model, ro
 
 def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model, rows, expected):
     recipe, source, target = tmp_path / "config.yaml", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    recipe.write_text(f"served_model: {model}\nscoring_precision: float32\ndevice: cpu\ntoken_budget: 77\n")
+    recipe.write_text(f"served_model: {model}\nscoring_dtype: float32\ndevice: cpu\ntoken_budget: 77\n")
     ended = scripts.run("rerank", recipe, source, target)
     assert ended.code == 0, ended.err
     assert ended.out == f"37 mentions in {target}, 0 left out\n"

@@ -719,7 +719,7 @@ def test_scores_are_those_of_the_folder(reranker):
         assert isinstance(item, RankedCandidate)
         assert item.score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
         assert item.tier == row.tier(item.score)
-    assert reranker.info["precision"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
+    assert reranker.info["dtype"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
 
 
 def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):

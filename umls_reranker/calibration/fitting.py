@@ -127,7 +127,7 @@ def fit_with_counts(
             lists.labels,
             lists.owner,
             np.where(top >= 0, scores.probabilities[top], np.nan),
-            lists.is_right(top),
+            lists.is_gold(top),
             fitting.lists.types,
             hierarchy,
             groups=lists.annotations.documents,

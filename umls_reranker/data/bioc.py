@@ -19,10 +19,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..core.errors import UserError
-from ..core.lines import GZIP_ERRORS, Faults, Malformed, broken_gzip, each_parsed, open_binary, shown, start_of
+from ..core.lines import Faults, Malformed, each_parsed, open_binary, shown, start_of
 from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
-from .json_stream import stream_objects
-from .json_values import as_list, as_object, as_offset, as_text
+from .json_stream import as_list, as_object, as_offset, as_text, stream_objects
 
 __all__ = ["BioC"]
 
@@ -151,8 +150,6 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"{path}:{error.lineno}: not XML ({expat.ErrorString(error.code)}); get the file again"
         ) from None
-    except GZIP_ERRORS as error:
-        raise broken_gzip(path, parser.CurrentLineNumber, error) from None
     except (LookupError, ValueError, RecursionError) as error:
         # Of the encoding that the first line declares, or of elements nested without end.
         raise UserError(f"{path}:{parser.CurrentLineNumber}: not XML that can be read ({error}); use UTF-8") from None

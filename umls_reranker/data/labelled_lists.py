@@ -12,8 +12,9 @@ import numpy as np
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
-from .candidate_lists import CANDIDATE_KEYS, MENTION_FIELDS, AnnotatedLists, Annotations, CandidateLists
+from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
+from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
 from .mention_files import MentionBatch, RowPosition, open_mentions
 from .semantic_types import TypeHierarchy
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.lines import of_characters
 from ..core.retrievers import SCORES
-from .candidate_lists import MENTION_FIELDS, CandidateLists, table_rows
+from .candidate_lists import CandidateLists
+from .list_columns import MENTION_FIELDS, table_rows
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pyarrow import csv
 
 from ..core.cores import map_in_order
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, open_binary
+from ..core.lines import BYTE_ORDER_MARK, Faults, Malformed, decode, open_binary
 from ..core.progress import progress
 from .cuis import CUI_BYTES
 
@@ -173,8 +173,6 @@ def read_columns(
                 size = lines.count(b"\n")
                 number += size
                 bar.update(size)
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, number, error) from None
         except OverflowError:
             raise UserError(
                 f"{faults.name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; is it a text file?"

@@ -20,10 +20,11 @@ from datasets import Features, List, Value
 
 from ..core.errors import UserError
 from .arrow import DatasetWriter, write_dataset_dict_index
-from .candidate_lists import FIELDS, AnnotatedLists, as_arrow
+from .candidate_lists import AnnotatedLists
 from .columns import Concept
 from .cuis import CUI_BYTES
 from .labelled_lists import LabelledLists, best_of_each_concept, labelled_batches, require_documents
+from .list_columns import FIELDS, as_arrow
 from .mention_files import RowPosition
 from .mentions import MENTION_FEATURES, SPLITS
 

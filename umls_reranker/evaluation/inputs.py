@@ -23,8 +23,9 @@ from .outcomes import Outcomes
 if TYPE_CHECKING:
     from ..calibration.decisions import Decisions
     from ..calibration.probabilities import Calibration
-    from ..data.candidate_lists import AnnotatedLists, CandidateLists, TypeSets
+    from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
+    from ..data.type_sets import TypeSets
 
 __all__ = ["LEVELS", "incorrect_type_figures", "missing_input_figures", "replaced_types"]
 

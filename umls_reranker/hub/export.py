@@ -17,7 +17,7 @@ from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model, load_pretrained
 from ..models.template import PairTemplate
-from .model_folder import ONNX, changing, verify_parts
+from .model_folder import ONNX, changing, verify_model
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
@@ -51,11 +51,11 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
-    info = verify_parts(folder)
-    if info["precision"] != "float32":
+    info = verify_model(folder)
+    if info["dtype"] != "float32":
         warnings.warn(
-            f"this model was calibrated in {info['precision']}, and its logits in float32 differ by a few hundredths; "
-            "calibrate with scoring_precision: float32 for the certificate of what ONNX serves",
+            f"this model was calibrated in {info['dtype']}, and its logits in float32 differ by a few hundredths; "
+            "calibrate with scoring_dtype: float32 for the certificate of what ONNX serves",
             stacklevel=2,
         )
     template = PairTemplate.from_dict(info["template"])

@@ -41,7 +41,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.sources import describe_dictionary
-    from ..hub.model_folder import copy_network, write_parts
+    from ..hub.model_folder import copy_network, write_model_files
     from ..models.cross_encoder import PairScorer
     from ..models.template import PairTemplate
 
@@ -60,7 +60,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
-        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
+        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
         network = NetworkLogits(scorer, lists, "scoring calibration candidates")
         calibration, fitted = fit_parts(
             lists,
@@ -73,7 +73,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             _former_certificates(run, stage),
         )
         fitted |= corrections
-        write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
+        write_model_files(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()

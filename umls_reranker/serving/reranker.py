@@ -19,7 +19,7 @@ from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_parts
+from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
 from .monitoring.figures import Top
@@ -105,10 +105,10 @@ class UMLSReranker:
 
         Raises:
             UserError: the model is not found or not accessible, or a part is missing, damaged, changed or from another
-                version (`model_folder.verify_parts`).
+                version (`model_folder.verify_model`).
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
-        info = verify_parts(folder, backend)
+        info = verify_model(folder, backend)
         template = PairTemplate.from_dict(info.get("template", {}))
         return cls(
             PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
