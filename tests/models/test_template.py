@@ -233,7 +233,7 @@ def test_distinct_pairs_are_those_of_all_pairs(tokenizer, context_tokens):
 def test_pairs_that_the_limit_makes_equal_are_one_and_all_counted_as_cut(tokenizer):
     encoded = make_encoder(tokenizer, 16).encode(["m", "m", "m"], ["x " * 20, "x " * 30, "x"])
     pairs, rows = encoded.distinct()
-    assert (len(pairs), rows.tolist(), encoded.truncated, pairs.cut.tolist()) == (2, [1, 1, 0], 2, [False, True])
+    assert (len(pairs), rows.tolist(), encoded.truncated, pairs.is_truncated.tolist()) == (2, [1, 1, 0], 2, [False, True])
     assert pairs.take(rows).tolist() == encoded.ids.tolist()
 
 
