@@ -140,7 +140,7 @@ class PairScorer:
             lefts, rights: n texts around each mention, used if the template has context.
             desc: title of a progress bar, or what is told how many more pairs are scored; None shows nothing.
         """
-        logits, truncated, waiting = np.empty(len(mentions), np.float32), 0, None
+        logits, truncated, chunks = np.empty(len(mentions), np.float32), 0, []
         bar = progress(total=len(mentions), desc=desc, unit=" pairs") if isinstance(desc, str) else None
         scored = desc if callable(desc) else bar and bar.update
         for start in range(0, len(mentions), CHUNK_PAIRS):
@@ -154,12 +154,13 @@ class PairScorer:
                 outputs.append((batch, output))
                 if scored is not None:
                     scored(int(repeats[batch].sum()))
-            # The GPU is waited for only after the next chunk is sent to it.
-            if waiting is not None:
-                self._collect(logits, *waiting)
-            waiting = (chunk, rows, outputs)
-        if waiting is not None:
-            self._collect(logits, *waiting)
+            chunks.append((chunk, rows, outputs))
+        # A GPU is waited for only when everything was sent to it.
+        for chunk, rows, outputs in chunks:
+            batches, computed = zip(*outputs, strict=True)
+            of_distinct = np.empty(sum(map(len, batches)), np.float32)
+            of_distinct[np.concatenate(batches)] = self.network.collect(computed)
+            logits[chunk] = of_distinct[rows]
         if bar is not None:
             bar.close()
         if not np.isfinite(logits).all():
@@ -180,15 +181,6 @@ class PairScorer:
 
         mapper = map if len(batches) == 1 else self.network.map
         yield from zip(batches, mapper(forward, batches), strict=True)
-
-    def _collect(
-        self, logits: np.ndarray, chunk: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, Any]]
-    ) -> None:
-        """Store the logits of a chunk; the only place that waits for a GPU."""
-        batches, computed = zip(*outputs, strict=True)
-        distinct = np.empty(sum(map(len, batches)), np.float32)
-        distinct[np.concatenate(batches)] = self.network.collect(computed)
-        logits[chunk] = distinct[rows]
 
 
 def score_lists(
