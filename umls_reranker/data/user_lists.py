@@ -6,10 +6,8 @@ collects the concepts. `UserLists.write` writes the same datasets as a corpus an
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,14 +17,13 @@ import pyarrow as pa
 from datasets import Features, List, Value
 
 from ..core.errors import UserError
-from .arrow import DatasetWriter, write_dataset_dict_index
 from .candidate_lists import AnnotatedLists
 from .columns import Concept
 from .cuis import CUI_BYTES
 from .labelled_lists import LabelledLists, best_of_each_concept, labelled_batches, require_documents
 from .list_columns import FIELDS, as_arrow
 from .mention_files import RowPosition
-from .mentions import MENTION_FEATURES, SPLITS
+from .mentions import MENTION_FEATURES, SPLITS, split_writers
 
 if TYPE_CHECKING:
     from .semantic_types import TypeHierarchy
@@ -160,15 +157,13 @@ class UserLists:
         Returns:
             Counts: ``mentions`` and, of these, ``in_list``, by split; ``repeated_candidates``.
         """
-        features = {mentions: MENTION_FEATURES, candidates: _candidate_features(self.scores, has_dictionary)}
+        features = _candidate_features(self.scores, has_dictionary)
         counts = {name: dict.fromkeys(SPLITS, 0) for name in ("mentions", "in_list")}
         repeated, seen = 0, Counter[str]()
-        with ExitStack() as stack:
-            writers = {}
-            for folder, columns in features.items():
-                for split in SPLITS:
-                    writer = DatasetWriter(columns, folder / split, _identity(fingerprint, folder.name, split))
-                    writers[folder, split] = stack.enter_context(writer)
+        with (
+            split_writers(MENTION_FEATURES, mentions, f"{fingerprint}:{mentions.name}") as mention_writers,
+            split_writers(features, candidates, f"{fingerprint}:{candidates.name}") as candidate_writers,
+        ):
             for batch in labelled_batches(self.path, self.hierarchy, self.reserved):
                 lists = batch.lists.with_candidates(best_of_each_concept(batch.lists))
                 repeated += len(batch.lists.names) - len(lists.names)
@@ -179,12 +174,10 @@ class UserLists:
                     subset = lists.take(in_split)
                     ids = counts["mentions"][split] + np.arange(len(subset))
                     columns = _mention_columns(subset, ids, numbers[in_split], context_chars)
-                    writers[mentions, split].write(columns)
-                    writers[candidates, split].write(_candidate_columns(subset, ids, self.scores))
+                    mention_writers[split].write(columns)
+                    candidate_writers[split].write(_candidate_columns(subset, ids, self.scores))
                     counts["mentions"][split] += len(subset)
                     counts["in_list"][split] += int((subset.annotations.gold >= 0).sum())
-        for folder in features:
-            write_dataset_dict_index(folder, SPLITS)
         return counts | {"repeated_candidates": repeated}
 
 
@@ -301,10 +294,6 @@ def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features
         "gold": Value("int32"),
     }
     return Features(columns if has_dictionary else columns | {"in_dictionary": Value("bool")})
-
-
-def _identity(*names: str) -> str:
-    return hashlib.sha256(":".join(names).encode()).hexdigest()
 
 
 def _refuse_repeated(batch: LabelledLists, ids: set[tuple[str, str]]) -> None:
