@@ -155,10 +155,10 @@ def test_a_method_of_another_version_is_refused_with_the_way_out(method):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{}, {"slope": 1.0}, {"slope": None, "intercept": 0}, {"slope": "x", "intercept": 0}]
+    "parameters", [{}, None, [], {"slope": 1.0}, {"slope": None, "intercept": 0}, {"slope": "x", "intercept": 0}]
 )
-def test_damaged_state_names_the_parameter(parameters):
-    with pytest.raises(UserError, match=r"parameters\.(slope|intercept) of method 'platt'"):
+def test_damaged_parameters_are_refused(parameters):
+    with pytest.raises(UserError, match=r"parameters of method 'platt' are damaged"):
         Calibrator.from_dict({"method": "platt", "parameters": parameters})
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import fit_with_counts
+from ..calibration.fitting import fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
@@ -182,7 +182,7 @@ def recalibrate(
 
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
         options = settings, source.hierarchy, seed, shown, source.history
-        return fit_with_counts(
+        return fit_calibration(
             lists.take(inside), within(inside), source.counts, *options, has_outlook=bool(inside.all())
         )
 
