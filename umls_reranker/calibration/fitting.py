@@ -23,6 +23,7 @@ from .fusion import FeatureFusion, reads_type
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .network_logits import Score, Unseen, unseen_inputs
 from .probabilities import Calibration, DecidingModels, InputModel, Part, ScoringPlan
+from .score_maps import Sample
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
@@ -295,16 +296,11 @@ class _Fitting:
         if model is None:
             raise UserError("too few documents to hold a fold out")
         rows = inside[lists.owner]
-        calibrator, losses = fit_calibrator(
-            method,
-            self.crossed.utilities(left_out),
-            lists.labels[rows],
-            lists.annotations.documents[lists.owner[rows]],
-            offsets=None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside]),
-            types=lists.types.take(lists.owner[rows]),
-            hierarchy=self.hierarchy,
-            seed=self.seed,
-        )
+        offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
+        types = lists.types.take(lists.owner[rows])
+        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.hierarchy)
+        documents = lists.annotations.documents[lists.owner[rows]]
+        calibrator, losses = fit_calibrator(method, sample, documents, self.seed)
         return replace(model, calibrator=calibrator, removed=self.removed), losses
 
     def held_out(self, model: InputModel) -> ScoringPlan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -37,10 +37,11 @@ class Sample:
     """Rows to fit on.
 
     Attributes:
-        scores, labels: (n,) float64.
+        scores: (n,) raw log-odds in the number format that serves; inside lists, against "none of these".
+        labels: (n,) 0 or 1; inside lists at most one 1 in each.
         offsets: (lists + 1,) where each list's rows start, or None for independent rows.
-        types: n semantic types (ids or names) of each row's mention, or None.
-        hierarchy: of the types.
+        types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators that
+            use them.
     """
 
     scores: np.ndarray
@@ -49,14 +50,13 @@ class Sample:
     types: Types | None = None
     hierarchy: TypeHierarchy | None = None
 
-    @classmethod
-    def checked(cls, scores: np.ndarray, labels: np.ndarray, *further: Any) -> Sample:
-        """The rows after checks.
+    def checked(self) -> Sample:
+        """The same rows as float64.
 
         Raises:
             UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
         """
-        scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+        scores, labels = np.asarray(self.scores, dtype=np.float64), np.asarray(self.labels, dtype=np.float64)
         if len(scores) < 2:
             raise UserError(f"calibration needs 2 scored pairs or more, found {len(scores)}; enlarge the split")
         bad = np.count_nonzero(~np.isfinite(scores))
@@ -69,7 +69,7 @@ class Sample:
         for label, what in ((1, "right"), (0, "wrong")):
             if not np.any(labels == label):
                 raise UserError(f"the pairs to calibrate on hold no {what} candidate; enlarge the calibration split")
-        return cls(scores, labels, *further)
+        return replace(self, scores=scores, labels=labels)
 
     def take(self, inside: np.ndarray) -> Sample:
         """The rows where `inside` (n,) is true; whole lists only."""
@@ -110,34 +110,18 @@ class Calibrator(ABC):
         """Whether the map depends on the mention's semantic types."""
         return False
 
-    def fit(
-        self,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        *,
-        offsets: np.ndarray | None = None,
-        types: Types | None = None,
-        hierarchy: TypeHierarchy | None = None,
-    ) -> Calibrator:
+    def fit(self, sample: Sample) -> Calibrator:
         """Fit by maximum likelihood in float64.
 
-        Args:
-            scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
-            labels: (n,) 0 or 1; inside lists at most one 1 in each.
-            offsets: (lists + 1,) where each list's rows start; None: independent rows.
-            types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators
-                that use them.
-
         Raises:
-            UserError: there are fewer than two rows or a single class, a value is not finite, all scores are equal, or
-                scores rank wrong candidates above right ones.
+            UserError: as of `Sample.checked`, or scores rank incorrect candidates above correct ones.
         """
-        if offsets is not None and not self.fits_lists:
+        if sample.offsets is not None and not self.fits_lists:
             raise UserError(
                 f"calibrator: {self.name} works on the cross-encoder's logits alone; set `features: []`, or choose "
                 f"from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
-        self._fit(Sample.checked(scores, labels, offsets, types, hierarchy))
+        self._fit(sample.checked())
         return self
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
@@ -148,7 +132,7 @@ class Calibrator(ABC):
         """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
 
         Args:
-            types: as in `fit`; without them, calibrators that use types apply the root's map.
+            types: as of `Sample`; without them, calibrators that use types apply the root's map.
 
         Raises:
             UserError: a score is not a number.
