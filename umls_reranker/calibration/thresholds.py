@@ -174,18 +174,18 @@ class ThresholdTable:
             positives, correct_p = int(y.sum()), top_p[correct == 1]
             parent = next(map(rows.get, lineage(node, hierarchy)[1:]), None)
 
-            own, own_f1 = f1_threshold(p, y) if positives else (None, None)
+            optimum, f1 = f1_threshold(p, y) if positives else (None, None)
             if parent is None:
-                if own is None:
+                if optimum is None:
                     raise UserError(
                         "the calibration split's candidate lists hold no gold concept; retrieve more candidates"
                     )
-                accept, accept_level = own, node
-            elif own is None or positives < min_positives:
+                accept, accept_level = optimum, node
+            elif optimum is None or positives < min_positives:
                 accept, accept_level = parent.accept, parent.accept_level
             else:
                 weight = positives / (positives + shrinkage)
-                accept, accept_level = weight * own + (1.0 - weight) * parent.accept, node
+                accept, accept_level = weight * optimum + (1.0 - weight) * parent.accept, node
 
             if len(correct_p) and (len(correct_p) >= min_mentions or parent is None):
                 low, low_level = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower")), node
@@ -196,8 +196,8 @@ class ThresholdTable:
                 accept=accept,
                 high=None,
                 low=min(low, accept),
-                own_accept=own,
-                own_f1=own_f1,
+                own_accept=optimum,
+                own_f1=f1,
                 support_pairs=len(p),
                 support_positives=positives,
                 support_mentions=len(top_p),
@@ -217,7 +217,7 @@ class ThresholdTable:
             in_tier = tops.p >= np.maximum(threshold, accept)
             # The certificate's test with correct and incorrect exchanged.
             test = PrecisionTest(1.0 - target_precision, confidence, certificate.size_power)
-            inside = {node: in_tier & has[top_code] for node, has in members.items() if node != DEFAULT}
+            inside = {node: in_tier & codes[top_code] for node, codes in members.items() if node != DEFAULT}
             contradicted = [
                 node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
             ]
