@@ -175,26 +175,19 @@ def queries(texts, rows, recipe) -> list[str]:
 
 def systems(reranker, lists, logits, train_mentions, concepts, split):
     """Name -> (gold ranks, score of the top candidate or None)."""
-    from itertools import pairwise
-
     import numpy as np
 
     from umls_reranker.calibration.fitting import fit_fusion
     from umls_reranker.calibration.string_counts import StringCounts
     from umls_reranker.core.arrays import best_candidates
     from umls_reranker.data.normalization import normalize_name
-    from umls_reranker.evaluation.baselines import StringFrequency, answer_ranks, baseline_answers
+    from umls_reranker.evaluation.baselines import answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
 
     part, counts = lists[split], StringCounts.of_split(train_mentions)
     pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
-    cuis, texts, gold = part.cuis.to_list(), part.mentions, part.annotations.gold
-    answers = baseline_answers(
-        texts,
-        [cuis[start:end] for start, end in pairwise(part.offsets.tolist())],
-        lambda cui: concepts.names(int(concepts.rows([cui])[0])),
-        StringFrequency.fit(pairs),
-    )
+    gold = part.annotations.gold
+    answers = baseline_answers(part, lambda cui: concepts.names(int(concepts.rows([cui])[0])), pairs)
 
     def measured(log_odds):
         first = best_candidates(log_odds, part.offsets)
@@ -220,7 +213,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
         found[f"cross-encoder alone, {name}"] = measured(scores[split])
         if plain:
             found[f"all features, {name}"] = fused(names, scores)
-    forms = [normalize_name(text) for text in texts]
+    forms = [normalize_name(text) for text in part.mentions]
     counted = counts.of_pairs(forms, part.types, part.annotations.cuis, *np.empty((2, 0), int))
     seen, known = counted.strings > 0, counted.concepts > 0
     return found, dict(zip(GROUPS, (seen, ~seen, ~known), strict=True))
@@ -229,10 +222,10 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
 def report(measured, lists) -> None:
     import numpy as np
 
-    from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics
+    from umls_reranker.evaluation.linking import Documents, coverage_at_precision, linking_metrics
 
     found, groups = measured
-    documents, known = lists.annotations.documents, lists.annotations.in_dictionary
+    documents, known = Documents.of(lists.annotations.documents), lists.annotations.in_dictionary
     longest = int(np.diff(lists.offsets).max())
     print(f"\n{len(known):,} mentions, gold in the dictionary for {known.sum():,}; acc@1 over the latter:\n")
     print(

@@ -17,8 +17,8 @@ import argparse
 import numpy as np
 
 from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums, ratio
-from umls_reranker.evaluation.comparison import BRIER_PART, CANNOT_TELL, WORSE, Figure
-from umls_reranker.evaluation.outcomes import sums_to_f1
+from umls_reranker.evaluation.comparison import CANNOT_TELL, WORSE, figure_difference
+from umls_reranker.evaluation.figures import figures_of, sums_to_f1
 
 DOCUMENTS = (10, 20, 40)
 LEVEL = 1.0 - 0.05 / 3
@@ -89,20 +89,18 @@ def verdict(
     log_odds = np.log(quality / (1 - quality)) + 1.5 * rng.normal(size=len(index))
     p, one = 1 / (1 + np.exp(-log_odds)), np.ones(len(index))
     common = rng.random(len(index)) < p
-    columns: dict[str, list] = {"accuracy": [], "answers": [], "brier": []}
+    columns: dict[str, list] = {"acc@1": [], "correct_answers_f1": [], "brier_of_top": []}
     for _ in range(2):
         right = np.where(rng.random(len(index)) < anew, rng.random(len(index)) < p, common)
         score = 1 / (1 + np.exp(-log_odds - 0.3 * rng.normal(size=len(index))))
-        columns["accuracy"].append([right, one])
-        columns["answers"].append([(score > 0.5) & right, score > 0.5, one])
-        columns["brier"].append([(score - right) ** 2, one])
-    found = (
-        Figure(*columns["accuracy"], ratio, margin),
-        Figure(*columns["answers"], sums_to_f1, margin),
-        Figure(*columns["brier"], ratio, BRIER_PART * margin, higher_is_better=False),
-    )
-    verdicts = {figure.difference("", index, documents, LEVEL).verdict for figure in found}
-    (ours, _), (theirs, _) = columns["accuracy"]
+        columns["acc@1"].append([right, one])
+        columns["correct_answers_f1"].append([(score > 0.5) & right, score > 0.5, one])
+        columns["brier_of_top"].append([(score - right) ** 2, one])
+    verdicts = set()
+    for figure in figures_of("comparison"):
+        sums = [document_sums(index, documents, version) for version in columns[figure.name]]
+        verdicts.add(figure_difference(figure, *sums, margin, LEVEL).verdict)
+    (ours, _), (theirs, _) = columns["acc@1"]
     return next((name for name in (WORSE, CANNOT_TELL) if name in verdicts), "passes"), float((ours != theirs).mean())
 
 

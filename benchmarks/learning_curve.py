@@ -98,7 +98,7 @@ def first_places(log_odds, lists):
 
 def in_dictionary(lists, first, among=True) -> float:
     """acc@1 among mentions with their concept in the dictionary, (n,) bool `among` all."""
-    return float(lists.is_right(first)[lists.annotations.in_dictionary & among].mean())
+    return float(lists.is_gold(first)[lists.annotations.in_dictionary & among].mean())
 
 
 def accuracy(lists, logits, counts, features, seed, drop=False) -> float:

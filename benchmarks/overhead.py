@@ -66,8 +66,9 @@ def rows_of(run: Path, count: int) -> tuple[list[dict], list[dict]]:
     from datasets import load_from_disk
 
     from umls_reranker.core.stage_keys import key_of_lists
-    from umls_reranker.data.candidate_lists import FIELDS, CandidateLists, RetrievedList
+    from umls_reranker.data.candidate_lists import CandidateLists, RetrievedList
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.list_columns import FIELDS
 
     candidates, mentions = (load_from_disk(str(run / name))["test"] for name in ("candidates", "mentions"))
     sizes = np.array(list(map(len, candidates["cuis"])))

@@ -22,10 +22,9 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, IndexArguments))
     run = RunFolder(recipe.run.run_dir)
     stages = index_stages(recipe, run)
-    flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
     if not needs_vectors(recipe, stages) and not recipe.run.overwrite:
         del stages["vectors"]
-    due = [stage for stage in stages.values() if should_run(stage, **flags)]
+    due = [stage for stage in stages.values() if should_run(stage, recipe.run)]
     if due:
         make_stages(recipe, run, due)
 

@@ -23,7 +23,7 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     stage = report_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             make(recipe, run, stage)
         if stage.is_done() and not recipe.run.dry_run:
             complete_model_folder(recipe, run)
@@ -50,7 +50,7 @@ def make(recipe, run, stage) -> None:
     lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields, key)
     pairs = run.splits("pairs")["test"]
     reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
     )
     with stage.writing() as (folder, summary):
         report, outcomes = build_report(
@@ -73,10 +73,9 @@ def make(recipe, run, stage) -> None:
         thresholds = reranker.thresholds
         page = report_page(report, recipe.run.run_name, thresholds.target_precision, thresholds.for_type().accept)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        for name, chart in zip(
-            (RELIABILITY, RISK_COVERAGE), card_charts(report, thresholds.target_precision), strict=True
-        ):
-            (folder / name).write_text(chart, encoding="utf-8")
+        reliability, risk_coverage = card_charts(report, thresholds.target_precision)
+        (folder / RELIABILITY).write_text(reliability, encoding="utf-8")
+        (folder / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
         reference = Reference.fit(
             outcomes.score, outcomes.types, outcomes.document, report["serving"], thresholds.target_precision
         )

@@ -24,8 +24,9 @@ def main() -> None:
     if recipe.run.dry_run:
         would_make("onnx", folder)
         return
-    from umls_reranker.data.candidate_lists import FIELDS, CandidateLists
+    from umls_reranker.data.candidate_lists import CandidateLists
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.list_columns import FIELDS
     from umls_reranker.hub.export import export_onnx
 
     with run.locked():

@@ -15,7 +15,7 @@ from umls_reranker.core.arguments import MiningArguments, RunArguments
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run, table_console
-from umls_reranker.core.stage_keys import pairs_stage
+from umls_reranker.core.stage_keys import SEARCHED, pairs_stage
 from umls_reranker.core.stages import RunFolder
 
 SPLITS = ("train", "test")
@@ -25,35 +25,52 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, MiningArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = pairs_stage(recipe, run)
-    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+    if should_run(stage, recipe.run):
         make(recipe, run, stage)
 
 
 def make(recipe, run, stage) -> None:
-    from umls_reranker.core.devices import sharing_processes
+    from umls_reranker.core.devices import sharing_processes, work_alone
     from umls_reranker.data.concepts import ConceptTable
+    from umls_reranker.data.relations import RelationTable
+    from umls_reranker.models.template import PairTemplate
     from umls_reranker.retrieval.index_folder import load_retriever
-    from umls_reranker.retrieval.mining import search_share
+    from umls_reranker.retrieval.mining import mine_listed_pairs, mine_pairs, search_share
 
-    state = sharing_processes(recipe.run.device)
-    if recipe.mentions.candidate_lists:
-        if state.is_main_process:
-            make_of_lists(recipe, run, stage)
-        return
-    mentions = run.splits("mentions")
+    state, lists = sharing_processes(recipe.run.device), recipe.mentions.candidate_lists
+    is_owner = state.is_main_process
+    mentions, concepts = run.splits("mentions"), ConceptTable.load(run.path / "concepts")
     configs = split_configs(recipe)
+    texts = {
+        "relations": RelationTable.load(run.path / "concepts"),
+        "template": PairTemplate.from_recipe(recipe.model),
+    }
     # One process owns the run folder; the others leave their share of the search in it.
-    with run.locked(owner=state.is_main_process):
-        searched = load_retriever(recipe.run, recipe.encoder, recipe.index), ConceptTable.load(run.path / "concepts")
-        searched[0].require(searched[1])
-        with stage.writing(recipe.run.overwrite, owner=state.is_main_process) as (folder, summary):
-            state.wait_for_everyone()
+    with run.locked(owner=is_owner), stage.writing(recipe.run.overwrite, owner=is_owner) as (folder, summary):
+        state.wait_for_everyone()
+        if not lists:
+            retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
+            retriever.require(concepts)
             for split in SPLITS:
                 share = state.process_index, state.num_processes
-                search_share(mentions[split], *searched, configs[split], folder / split, *share)
+                search_share(mentions[split], retriever, concepts, configs[split], folder / split, *share)
             state.wait_for_everyone()
-            if state.is_main_process:
-                write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary)
+        if not is_owner:
+            return
+        work_alone()
+        for split in SPLITS:
+            target = configs[split], folder / split, f"{stage.key}-{split}"
+            if lists:
+                # What is evaluated is what the lists hold.
+                texts["names_missing_gold"] = recipe.concepts.names_dictionary and split == "train"
+                candidates = run.splits("candidates")[split]
+                summary[split] = mine_listed_pairs(mentions[split], candidates, concepts, *target, **texts)
+            else:
+                summary[split] = mine_pairs(mentions[split], retriever, concepts, *target, **texts)
+        # Only now: what is killed while it mines the second split need not search for the first one again.
+        for shard in folder.glob(SEARCHED):
+            shard.unlink()
+        report(folder, summary)
 
 
 def split_configs(recipe) -> dict:
@@ -65,58 +82,7 @@ def split_configs(recipe) -> dict:
     return {split: config if split == "train" else held_out for split in SPLITS}
 
 
-def write_pairs(recipe, run, stage, mentions, searched, configs, folder, summary) -> None:
-    """Mine what all processes have searched, and say what came out."""
-    from umls_reranker.core.devices import work_alone
-    from umls_reranker.retrieval.mining import mine_pairs
-
-    work_alone()
-    for split in SPLITS:
-        fingerprint = f"{stage.key}-{split}"
-        summary[split] = mine_pairs(
-            mentions[split], *searched, configs[split], folder / split, fingerprint, **shown(recipe, run)
-        )
-    # Only now: what is killed while it mines the second split need not search for the first one again.
-    for shard in folder.glob(stage.keeps):
-        shard.unlink()
-    say(folder, summary)
-
-
-def make_of_lists(recipe, run, stage) -> None:
-    """Mine the candidate lists that the recipe brings."""
-    from umls_reranker.data.concepts import ConceptTable
-    from umls_reranker.retrieval.mining import mine_listed_pairs
-
-    mentions, candidates = (run.splits(name) for name in ("mentions", "candidates"))
-    concepts, configs = ConceptTable.load(run.path / "concepts"), split_configs(recipe)
-    with run.locked(), stage.writing(recipe.run.overwrite) as (folder, summary):
-        for split in SPLITS:
-            summary[split] = mine_listed_pairs(
-                mentions[split],
-                candidates[split],
-                concepts,
-                configs[split],
-                folder / split,
-                f"{stage.key}-{split}",
-                # What is evaluated is what the lists hold.
-                names_missing_gold=recipe.concepts.names_dictionary and split == "train",
-                **shown(recipe, run),
-            )
-        say(folder, summary)
-
-
-def shown(recipe, run) -> dict:
-    """What pairs are filtered by and shown as."""
-    from umls_reranker.data.relations import RelationTable
-    from umls_reranker.models.template import PairTemplate
-
-    return {
-        "relations": RelationTable.load(run.path / "concepts"),
-        "template": PairTemplate.from_recipe(recipe.model),
-    }
-
-
-def say(folder, summary) -> None:
+def report(folder, summary) -> None:
     """Complete the pairs' folder, and print what came out."""
     from umls_reranker.data.arrow import write_dataset_dict_index
     from umls_reranker.retrieval.mining_report import mining_examples, mining_table

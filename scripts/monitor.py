@@ -66,13 +66,13 @@ def main() -> int:
             raise UserError(f"--window {window}: {error}") from None
         drawn = len(sample.waiting)
         for mention in mentions:
-            types = [known for known in map(hierarchy.resolve, mention.types) if known]
+            types = [kind for kind in map(hierarchy.resolve, mention.types) if kind]
             ranked = mention.row["ranked"]
             inputs = ranked[0].get("inputs", ALL_INPUTS) if ranked else ALL_INPUTS
             monitor.record(types, len(ranked), mention.top, inputs)
-            right = sample.find(mention)
-            if right is not None:
-                monitor.add_label(mention.top.score, mention.top.tier, right)
+            correct = sample.find(mention)
+            if correct is not None:
+                monitor.add_label(mention.top.score, mention.top.tier, correct)
         monitor.finish()
         state = monitor.to_dict()
         # Before the file is closed, which fails if the disk is full: the figures do not depend on it.
@@ -118,20 +118,17 @@ def table(state: dict, reference) -> str:
         lines += [f"  {name:<30}{count:>8,}" for name, count in state["inputs"].items()]
     labelled = state["labelled"]
     if labelled["labels"]:
-        ece = labelled["debiased_ece"]
-        lines += [
-            "",
-            f"{labelled['labels']:,} labels: debiased ECE {ece['value']:.3f} ({ece['low']:.3f} .. {ece['high']:.3f})",
-        ]
-        for tier, found in labelled["tiers"].items():
-            if found["labels"]:
-                p, count = found["precision"], found["labels"]
-                lines.append(
-                    f"  {tier:<8}{count:>6} labels, right {p['value']:.3f} ({p['low']:.3f} .. {p['high']:.3f})"
-                )
+        lines += ["", f"{labelled['labels']:,} labels: debiased ECE {interval(labelled['debiased_ece'])}"]
+    for tier, figures in labelled["tiers"].items():
+        if figures["labels"]:
+            lines.append(f"  {tier:<8}{figures['labels']:>6} labels, right {interval(figures['precision'])}")
     if not state["windows"]:
         lines.append("too few mentions to test for drift")
     return "\n".join([*lines, "", *(f"ALARM: {alarm['sentence']}" for alarm in state["alarms"])]).rstrip()
+
+
+def interval(figure: dict) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} .. {figure['high']:.3f})"
 
 
 if __name__ == "__main__":

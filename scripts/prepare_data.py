@@ -12,100 +12,83 @@ from pathlib import Path
 from umls_reranker.core.arguments import ConceptArguments, MentionArguments, RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.files import read_json, write_json
-from umls_reranker.core.recipe import Recipe, parse_recipe
+from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, should_run, table_console
 from umls_reranker.core.stage_keys import prepared_stages
-from umls_reranker.core.stages import RunFolder, Stage
-
-SECTIONS = (RunArguments, ConceptArguments, MentionArguments)
+from umls_reranker.core.stages import RunFolder
 
 
 def main() -> None:
     from umls_reranker.data.corpus_formats import describe_formats
 
-    recipe = parse_recipe(__doc__, SECTIONS, notes={"corpus": describe_formats()})
-
-    from umls_reranker.data.input_files import fingerprints, input_files
+    sections, notes = (RunArguments, ConceptArguments, MentionArguments), {"corpus": describe_formats()}
+    recipe = parse_recipe(__doc__, sections, notes=notes)
+    from umls_reranker.data.reading_report import reading_table
+    from umls_reranker.data.sources import fingerprints, input_files
 
     run = RunFolder(recipe.run.run_dir)
     files = input_files(recipe)
-    known = fingerprints(files, Path(recipe.run.cache_dir), shown=recipe.run.dry_run)
-    stages = prepared_stages(recipe, run, known)
-    flags = {"overwrite": recipe.run.overwrite, "dry_run": recipe.run.dry_run}
+    hashes = fingerprints(files, Path(recipe.run.cache_dir), printed=recipe.run.dry_run)
+    stages = {stage.name: stage for stage in prepared_stages(recipe, run, hashes)}
     with run.locked(dry_run=recipe.run.dry_run):
-        due = [stage for stage in stages if should_run(stage, **flags)]
+        due = [name for name, stage in stages.items() if should_run(stage, recipe.run)]
         if not due:
             return
         if recipe.mentions.candidate_lists:
-            make_of_lists(recipe, run, files, {stage.name: stage for stage in stages}, due)
+            make_of_lists(recipe, run, files, stages, due)
         else:
-            make(recipe, run, files, due)
-        from umls_reranker.data.reading_report import reading_table
-
+            make(recipe, run, files, stages, due)
         reports = [read_json(run.path / name / "read_report.json") for name in ("concepts", "mentions")]
         table_console().print(reading_table(*reports))
 
 
-def make(recipe: Recipe, run: RunFolder, files: dict[str, tuple[Path, ...]], due: list[Stage]) -> None:
+def make(recipe, run, files, stages, due) -> None:
     from umls_reranker.data.mentions import hold_out_synonyms
     from umls_reranker.data.sources import read_concepts, split_shares
 
     # Refused before hours of reading.
     shares = split_shares(recipe.mentions)
-    found = None
-    concepts = next((stage for stage in due if stage.name == "concepts"), None)
+    mentions = None
     holds_out = recipe.mentions.mention_source == "held_out_synonyms"
-    if concepts or holds_out:
+    if "concepts" in due or holds_out:
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
         if holds_out:
             # Held-out synonyms leave the dictionary for the mentions.
-            rows, found = hold_out_synonyms(
-                list(source.concepts),
-                shares=shares,
-                seed=recipe.run.seed,
-            )
+            rows, mentions = hold_out_synonyms(list(source.concepts), shares=shares, seed=recipe.run.seed)
             source = source._replace(concepts=rows)
-        if concepts:
-            make_concepts(concepts, source)
-    for stage in due:
-        if stage.name == "mentions":
-            make_mentions(recipe, run, files, stage, found)
+        if "concepts" in due:
+            make_concepts(stages["concepts"], source)
+    if "mentions" in due:
+        make_mentions(recipe, run, files, stages["mentions"], mentions)
 
 
-def make_of_lists(recipe: Recipe, run: RunFolder, files: dict, stages: dict[str, Stage], due: list[Stage]) -> None:
+def make_of_lists(recipe, run, files, stages, due) -> None:
     from umls_reranker.core.sockets import FEATURES
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
-    from umls_reranker.data.sources import ConceptSource, own_lists, read_concepts
+    from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
 
     has_dictionary = recipe.concepts.names_dictionary
-    makes_concepts = any(stage.name == "concepts" for stage in due)
     source = ConceptSource((), TypeHierarchy.built_in(), (), {})
-    if has_dictionary and makes_concepts:
+    if has_dictionary and "concepts" in due:
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    own = own_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
-    lacking = [field for field in recipe.model.candidate_fields if field not in own.fields]
+    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
+    lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
     if lacking and not has_dictionary:
         raise UserError(
-            f"candidate_fields: no candidate of {own.path} has a {lacking[0]}, and the recipe names no dictionary "
+            f"candidate_fields: no candidate of {lists.path} has a {lacking[0]}, and the recipe names no dictionary "
             "(umls_dir, or obo with concept_source: obo); give one of the two, or leave it out"
         )
-    if makes_concepts:
-        make_concepts(stages["concepts"], source._replace(concepts=own.joined(source.concepts)))
-    names = ("mentions", "candidates")
-    if any(stage.name in names for stage in due):
-        mentions, candidates = (stages[name] for name in names)
+    if "concepts" in due:
+        make_concepts(stages["concepts"], source._replace(concepts=lists.joined(source.concepts)))
+    if "mentions" in due or "candidates" in due:
+        mentions, candidates = stages["mentions"], stages["candidates"]
+        texts = {"context_chars": recipe.mentions.context_chars, "has_dictionary": has_dictionary}
         with mentions.writing() as (folder, summary), candidates.writing() as (lists_folder, counts):
-            counts |= own.write(
-                folder,
-                lists_folder,
-                mentions.key,
-                context_chars=recipe.mentions.context_chars,
-                has_dictionary=has_dictionary,
-            )
-            summary |= {"lists": own.report} | counts
+            counts |= lists.write(folder, lists_folder, mentions.key, **texts)
+            summary |= {"lists": lists.report} | counts
             write_json(folder / "read_report.json", summary)
 
 
@@ -127,8 +110,8 @@ def make_concepts(stage, source) -> None:
         summary |= report
 
 
-def make_mentions(recipe, run, files, stage, found) -> None:
-    """Write the mentions that were `found` in the dictionary, or where that is None those of the corpus."""
+def make_mentions(recipe, run, files, stage, mentions) -> None:
+    """Write the mentions that were taken out of the dictionary, or where they are None those of the corpus."""
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.mentions import write_mentions
     from umls_reranker.data.reading_report import known_mentions
@@ -139,14 +122,16 @@ def make_mentions(recipe, run, files, stage, found) -> None:
     table = ConceptTable.load(run.path / "concepts")
     with stage.writing() as (folder, summary):
         readings = {}
-        if found is None:
-            found = readings["corpus"] = corpus_mentions(recipe.mentions, files, recipe.run.seed)
+        if mentions is None:
+            mentions = readings["corpus"] = corpus_mentions(recipe.mentions, files, recipe.run.seed)
         if "feedback" in files:
-            found = readings["feedback"] = training_mentions(found, load_feedback(*files["feedback"]), table.hierarchy)
+            mentions = readings["feedback"] = training_mentions(
+                mentions, load_feedback(*files["feedback"]), table.hierarchy
+            )
         if "MRCUI" in files:
             retired, summary["retired_cuis"] = RetiredCuis.read(files["MRCUI"], on_error=recipe.mentions.on_error)
-            found = readings["retired_cuis"] = map_retired(found, retired, table)
-        summary["mentions"] = write_mentions(found, folder, stage.key)
+            mentions = readings["retired_cuis"] = map_retired(mentions, retired, table)
+        summary["mentions"] = write_mentions(mentions, folder, stage.key)
         summary |= {name: summary.get(name, {}) | read.report for name, read in readings.items()}
         summary["in_dictionary"] = known_mentions(folder, table)
         write_json(folder / "read_report.json", summary)

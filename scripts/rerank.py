@@ -7,8 +7,7 @@
 One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
 "entity_type": "T047", "left": "", "right": ""}; the last three are optional. MODEL is a folder, a Hub id, or a recipe
 that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output line repeats
-the input line and adds "ranked". The output appears only when it is complete. After a kill, the same command makes
-only the missing shards.
+the input line and adds "ranked". The output appears only when it is complete.
 """
 
 from pathlib import Path
@@ -30,8 +29,7 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--exhaustive", action="store_true", help="score also candidates that cannot win; else their logit is null"
     )
-    parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions held in memory (default: 1024)")
-    parser.add_argument("--shard_mentions", type=int, default=4096, help="mentions per shard (default: 4096)")
+    parser.add_argument("--batch_mentions", type=int, default=1024, help="mentions ranked at once (default: 1024)")
     parser.add_argument(
         "--on_error",
         choices=("raise", "skip"),
@@ -47,15 +45,15 @@ def main() -> None:
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.serving.bulk import BulkJob
 
-    job = BulkJob(options.input, options.output, options.batch_mentions, options.shard_mentions, options.on_error)
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error)
     settings = served(options)
     processes = sharing_processes(settings["device"])
     if processes.num_processes > 1:
         settings["device"] = str(processes.device)
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
-    job.run(reranker, processes)
+    counts = job.run(reranker, processes)
     if processes.is_main_process:
-        print(f"{job.mentions.rows - job.skipped:,} mentions in {options.output}, {job.skipped:,} left out")
+        print(f"{counts.ranked:,} mentions in {options.output}, {counts.left_out:,} left out")
 
 
 def served(options) -> dict:
@@ -64,18 +62,26 @@ def served(options) -> dict:
     from umls_reranker.core.files import is_recipe
     from umls_reranker.core.recipe import load_recipe
 
-    names = ("model", "revision", "device", "dtype", "backend", "token_budget", "accept_tier")
-    given = {name: getattr(options, name) for name in names}
+    settings = {"model": options.model, "revision": None, "device": None, "dtype": None}
+    settings |= {"backend": "torch", "token_budget": None, "accept_tier": "medium"}
     if is_recipe(options.model):
-        run, serving = (recipe := load_recipe(options.model)).run, recipe.serving
+        recipe = load_recipe(options.model)
+        run, serving = recipe.run, recipe.serving
         if not serving.served_model:
             raise UserError(f"{options.model} names no served_model; set it, or give a model instead of the recipe")
-        usual = (run.device, run.scoring_precision, serving.backend, serving.token_budget, serving.accept_tier)
-        recipes = dict(zip(names, (None, serving.served_revision, *usual), strict=True))
-        given = {name: recipes[name] if value is None else value for name, value in given.items()}
-        given["model"] = serving.served_model
-    defaults = {"backend": "torch", "accept_tier": "medium"}
-    return given | {name: given[name] or value for name, value in defaults.items()}
+        settings = {
+            "model": serving.served_model,
+            "revision": serving.served_revision,
+            "device": run.device,
+            "dtype": run.scoring_dtype,
+            "backend": serving.backend,
+            "token_budget": serving.token_budget,
+            "accept_tier": serving.accept_tier,
+        }
+    for name in settings:
+        if name != "model" and getattr(options, name) is not None:
+            settings[name] = getattr(options, name)
+    return settings
 
 
 if __name__ == "__main__":

@@ -34,11 +34,9 @@ STAGES = {
     "evaluate": "measuring on the test split",
     "validate": "checking the model folder",
 }
-LOG = "run.log"
-
-
-# The stages that given candidate lists replace.
+# Those that given candidate lists replace.
 RETRIEVAL = ("train_encoder", "build_index")
+LOG = "run.log"
 
 
 def main() -> int:
@@ -57,17 +55,17 @@ def main() -> int:
 
 def show_plan(recipe, options) -> int:
     """Say of every stage whether it would be made and why, without starting any."""
-    from umls_reranker.data.input_files import fingerprints, input_files
+    from umls_reranker.data.sources import fingerprints, input_files
 
     if "WORLD_SIZE" not in os.environ:
         # It decides the number of pairs of a training step, if the recipe does not.
         os.environ["WORLD_SIZE"] = str(launched_processes(options))
     corrections, cache, code = recipe.calibration.calibration_feedback, Path(recipe.run.cache_dir), 0
-    files = fingerprints(input_files(recipe), cache, shown=True)
+    files = fingerprints(input_files(recipe), cache, printed=True)
     corrected = corrections and remembered(fingerprint_path, Path(corrections), cache)
     for stage in planned_stages(recipe, recipe.run.run_dir, files, corrected).values():
         try:
-            should_run(stage, overwrite=recipe.run.overwrite, dry_run=True)
+            should_run(stage, recipe.run)
         except UserError as error:
             print(f"[{stage.name}] error: {error}", file=sys.stderr)
             code = 2
@@ -98,9 +96,9 @@ def run(settings, stages, command) -> int:
         if code and (stage, code) != ("validate", 1):
             print(reason(log, begins), file=sys.stderr)
             return code
-    shown = begin(command("summarize"))
-    shown.join()
-    return shell_code(shown.exitcode) or code
+    summary = begin(command("summarize"))
+    summary.join()
+    return shell_code(summary.exitcode) or code
 
 
 def minutes(settings) -> dict[str, float]:

@@ -8,9 +8,10 @@ Reads the output of the other stages and changes nothing.
 
 import textwrap
 import warnings
+from functools import partial
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json, require_format
+from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, table_console
 from umls_reranker.core.stage_keys import key_of_lists
@@ -18,6 +19,8 @@ from umls_reranker.core.stages import RunFolder, read_manifest
 
 # Test mentions shown with their candidates.
 EXAMPLES = 3
+# Results of checks that are named.
+RESULTS = {"FAIL": "missed", "CANNOT TELL": "too little to tell"}
 # What the example prints of each candidate.
 EXAMPLE_LINE = "{item.score:.3f}  {item.tier:6}  {item.name}"
 
@@ -26,46 +29,42 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, EvaluationArguments))
     run = RunFolder(recipe.run.run_dir)
     run.key_of("report", "evaluate")
+    from umls_reranker.evaluation.figures import read_metrics
     from umls_reranker.evaluation.tables import examples_table, figures_table, linking_table
     from umls_reranker.hub.model_folder import METRICS
 
-    report = read_json(path := run.path / "report" / METRICS)
-    require_format(path, report, 1, "evaluate")
+    report = read_metrics(run.path / "report" / METRICS)
     console = table_console()
+    print_plain = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     # Some mentions have no type, and the call below gives no retrieval scores, on purpose.
     warnings.simplefilter("ignore", UserWarning)
     texts, golds, ranked = example_mentions(recipe, run)
     console.print(examples_table(texts, golds, ranked))
     console.print(linking_table(report))
     console.print(figures_table(report))
-    console.print(f"\n{what_was_made(run)}", markup=False, highlight=False)
-    console.print(checklist_line(run), markup=False, highlight=False)
-    console.print(
-        f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}", markup=False
-    )
-    console.print(
-        f"A page to look at: {run.path / 'report' / 'report.html'}\n", markup=False, highlight=False, soft_wrap=True
-    )
+    print_plain(f"\n{what_was_made(run)}\n{checklist_line(run)}")
+    print_plain(f"Model folder, ready for the Hub: {run.path / 'model'}    figures, plots: {run.path / 'report'}")
+    print_plain(f"A page to look at: {run.path / 'report' / 'report.html'}\n")
     lines, printed = example_call(run.path / "model", texts, ranked)
     for title, text in (("Use it:", lines), ("This prints:", printed)):
         console.print(f"{title}\n", style="bold")
-        console.print(textwrap.indent(text, "    "), markup=False, highlight=False, soft_wrap=True)
+        print_plain(textwrap.indent(text, "    "))
 
 
 def what_was_made(run) -> str:
     """Sizes and minutes, from the stages' manifests."""
-    found = next(stage for stage in ("index", "candidates") if (run.path / stage).is_dir())
-    made = {stage: read_manifest(run.path / stage)["summary"] for stage in (found, "checkpoints")}
-    training = made["checkpoints"]
-    if found == "index":
-        index = f"Made: an index of {made['index']['names']:,} names of {made['index']['concepts']:,} concepts;"
+    training = read_manifest(run.path / "checkpoints")["summary"]
+    if (run.path / "index").is_dir():
+        index = read_manifest(run.path / "index")["summary"]
+        source = f"Made: an index of {index['names']:,} names of {index['concepts']:,} concepts;"
     else:
-        index = f"Made from {sum(made['candidates']['mentions'].values()):,} candidate lists:"
+        counts = read_manifest(run.path / "candidates")["summary"]["mentions"]
+        source = f"Made from {sum(counts.values()):,} candidate lists:"
     minutes = {stage: seconds / 60 for stage, seconds in run.seconds().items()}
     steps = ", ".join(f"{stage} {value:.1f}" for stage, value in minutes.items() if value >= 0.05)
     return (
-        f"{index} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
-        f"({training['precision']}).\n"
+        f"{source} a cross-encoder trained on {training['train_pairs']:,} pairs in {training['steps']:,} steps "
+        f"({training['dtype']}).\n"
         f"Minutes: {sum(minutes.values()):.1f} ({steps})"
     )
 
@@ -76,12 +75,10 @@ def checklist_line(run) -> str:
     if not path.is_file():
         return "Targets: not checked yet, run umls-reranker validate"
     checks = read_json(path)["checks"]
-    named = {
-        result: [c["name"] for c in checks if c["result"] == result] for result in ("PASS", "FAIL", "CANNOT TELL")
-    }
-    words = {"FAIL": "missed", "CANNOT TELL": "too little to tell"}
-    rest = [f"{words[result]}: {', '.join(named[result])}" for result in words if named[result]]
-    return "; ".join([f"Targets: {len(named['PASS'])} of {len(checks)} met", *rest])
+    names = {result: [check["name"] for check in checks if check["result"] == result] for result in RESULTS}
+    rest = [f"{words}: {', '.join(names[result])}" for result, words in RESULTS.items() if names[result]]
+    met = sum(check["result"] == "PASS" for check in checks)
+    return "; ".join([f"Targets: {met} of {len(checks)} met", *rest])
 
 
 def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]]]:
@@ -92,21 +89,20 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     from umls_reranker.serving.reranker import UMLSReranker
 
     reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
     )
-    mentions = run.splits("mentions")["test"]
-    candidates = run.splits("candidates")["test"]
+    mentions, candidates = run.splits("mentions")["test"], run.splits("candidates")["test"]
     count = min(EXAMPLES, len(mentions))
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
     concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.scorer.template.candidate_fields
-    parts = candidates.select(rows), mentions.select(rows)
-    lists = CandidateLists.from_run(*parts, concepts, fields, key_of_lists(run.path))
+    subsets = candidates.select(rows), mentions.select(rows)
+    lists = CandidateLists.from_run(*subsets, concepts, fields, key_of_lists(run.path))
     ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()
     order = sorted(range(drawn), key=lambda row: -ranked[row][0]["score"] if ranked[row] else 0.0)
-    shown = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
+    examples = [order[drawn * (2 * i + 1) // (2 * count)] for i in range(count)]
     golds = lists.annotations.cuis
-    return [lists.mentions[i] for i in shown], [golds[i] for i in shown], [ranked[i] for i in shown]
+    return [lists.mentions[i] for i in examples], [golds[i] for i in examples], [ranked[i] for i in examples]
 
 
 def example_call(model, texts: list[str], ranked: list[list[dict]]) -> tuple[str, str]:

@@ -22,7 +22,7 @@ def main() -> None:
     recipe = parse_recipe(__doc__, (RunArguments, ModelArguments, TrainingStageArguments))
     run = RunFolder(recipe.run.run_dir)
     stage = checkpoints_stage(recipe, run)
-    if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+    if should_run(stage, recipe.run):
         train(recipe, run, stage)
 
 
@@ -35,7 +35,7 @@ def train(recipe, run, stage) -> None:
     from umls_reranker.training.dev_lists import dev_pairs
     from umls_reranker.training.fine_tuning import fine_tune
 
-    patience = timedelta(seconds=recipe.training.others.get("ddp_timeout", 1800))
+    patience = timedelta(seconds=recipe.training.further_fields.get("ddp_timeout", 1800))
     state = sharing_processes(recipe.run.device, patience)
     mined, candidates, mentions = (run.splits(name) for name in ("pairs", "candidates", "mentions"))
     concepts, template = ConceptTable.load(run.path / "concepts"), PairTemplate.from_recipe(recipe.model)

@@ -27,7 +27,7 @@ def main() -> None:
     require_one_process("umls-reranker train_encoder")
     stage = encoder_stage(recipe, run)
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             make(recipe, run, stage)
 
 

@@ -13,7 +13,7 @@ is worse than the former version or not shown to be as good.
 from dataclasses import asdict, dataclass, field
 
 from umls_reranker.core.arguments import EvaluationArguments, RunArguments
-from umls_reranker.core.files import read_json, require_format, write_json
+from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stage_keys import key_of_lists
@@ -40,6 +40,7 @@ def main() -> int:
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.evaluation.checklist import check_targets, format_table, measured_figures, parse_targets
     from umls_reranker.evaluation.comparison import compare
+    from umls_reranker.evaluation.figures import read_metrics
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.hub.model_folder import METRICS, verify_files
     from umls_reranker.hub.publish import find_outcomes
@@ -49,9 +50,7 @@ def main() -> int:
     targets = parse_targets(recipe.evaluation.targets)
     # A model that was made anew has none until it is evaluated; the report is then of the former one.
     verify_files(run.path / "model", [METRICS])
-    report = read_json(path := run.path / "report" / METRICS)
-    require_format(path, report, 1, "evaluate")
-    checks = check_targets(targets, measured_figures(report))
+    checks = check_targets(targets, measured_figures(read_metrics(run.path / "report" / METRICS)))
     comparison = None
     if options.against:
         former = Outcomes.load(find_outcomes(options.against))
@@ -62,7 +61,7 @@ def main() -> int:
         return 0
     with run.locked():
         reranker = UMLSReranker.from_pretrained(
-            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_precision
+            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
         )
         replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
         concepts = ConceptTable.load(run.path / "concepts")
@@ -72,7 +71,7 @@ def main() -> int:
             "report_key": report_key,
             "checks": [asdict(check) for check in checks],
             "against": options.against,
-            "comparison": comparison and comparison.to_dict(),
+            "comparison": comparison and asdict(comparison),
         }
         write_json(run.path / "checklist.json", content)
     print(format_table(checks))

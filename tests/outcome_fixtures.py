@@ -8,10 +8,16 @@ import numpy as np
 
 from umls_reranker.calibration.reliability import calibration_report
 from umls_reranker.data.semantic_types import TypeHierarchy
-from umls_reranker.evaluation.curves import histogram, reliability_points, risk_coverage
-from umls_reranker.evaluation.linking import coverage_at_precision, linking_metrics, tier_metrics
-from umls_reranker.evaluation.outcomes import Outcomes, answering_metrics
-from umls_reranker.evaluation.slices import group_slices, slice_figures, type_slices
+from umls_reranker.evaluation.charts import histogram, reliability_points, risk_coverage
+from umls_reranker.evaluation.figures import (
+    answering_metrics,
+    group_slices,
+    measure_figures,
+    slice_figures,
+    type_slices,
+)
+from umls_reranker.evaluation.linking import Documents, coverage_at_precision, linking_metrics, tier_metrics
+from umls_reranker.evaluation.outcomes import Outcomes
 
 
 def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **columns) -> Outcomes:
@@ -40,22 +46,22 @@ def make_outcomes(mentions: int = 400, seed: int = 0, per_document: int = 10, **
 def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 50) -> dict[str, Any]:
     """A ``metrics.json`` in the form of `build_report`, of the outcomes alone; other systems have the same figures."""
     options = {"resamples": resamples, "seed": 0}
-    documents, scored = outcomes.document, outcomes.scored
-    score, right = outcomes.score[scored], outcomes.correct[scored]
-    of_scores = calibration_report(score, right.astype(int), documents[scored], **options)
-    ranking = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents, **options)
-    answers = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents, answered=outcomes.accepted, **options)
+    documents, top = Documents.of(outcomes.document, **options), outcomes.select(outcomes.has_candidates)
+    of_scores = calibration_report(top.score, top.correct, top.document, **options)
+    ranking = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents)
+    answers = linking_metrics(outcomes.rank, outcomes.in_dictionary, documents, answered=outcomes.accepted)
+    slice_ = slice_figures(outcomes, documents, "test")
     curve = risk_coverage(outcomes.score, outcomes.correct)
-    points = reliability_points(score, right, documents[scored])
+    points = reliability_points(top.score, top.correct, top.document)
     pair = {name: of_scores["brier"] | {"population": "some pairs"} for name in ("f1", "roc_auc")}
-    coverage = {"0.95": coverage_at_precision(outcomes.score, outcomes.correct, 0.95, documents, **options)}
+    coverage = {"0.95": coverage_at_precision(outcomes.score, outcomes.correct, 0.95, documents)}
     one = of_scores["brier"]
-    part = {"mentions": 10, "share": 0.5, "acc@1": {"reranker": 0.5, "retriever": None}}
+    part = {"mentions": 10, "acc@1": {"reranker": 0.5, "retriever": None}}
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "split": "test",
         "mentions": len(outcomes),
-        "documents": len(set(documents.tolist())),
+        "documents": documents.count,
         "in_dictionary": int(outcomes.in_dictionary.sum()),
         "candidates": 32 * len(outcomes),
         "pair": pair,
@@ -63,7 +69,7 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
         "linking": {"reranker": ranking, "retriever": ranking, "exact_match": answers},
         "gain_over_retriever": one,
         "subsets": {
-            "seen_string": part | {"figures": slice_figures(outcomes, **options)},
+            "seen_string": part | {"figures": slice_},
             "unseen_string": part | {"figures": None},
         },
         "coverage": {"reranker": coverage, "retriever": coverage},
@@ -71,14 +77,11 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
         | of_scores
         | {f"top1_{name}": entry for name, entry in of_scores.items()}
         | {"ece_reduction": one},
-        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
-        "answering": answering_metrics(outcomes, **options),
-        "serving": {
-            name: one | {"population": "some mentions"}
-            for name in ("accepted_share", "mean_top_score", "mean_margin", "accepted_precision")
-        },
-        "groups": group_slices(outcomes, hierarchy, **options),
-        "types": type_slices(outcomes, hierarchy, **options),
+        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents),
+        "answering": answering_metrics(outcomes, documents),
+        "serving": measure_figures("serving", outcomes, documents, "test"),
+        "groups": group_slices(outcomes, documents, hierarchy, "test"),
+        "types": type_slices(outcomes, documents, hierarchy, "test"),
         "curves": {
             "reliability": {"raw": points, "calibrated": points, "top1": points},
             "risk_coverage": {"reranker": curve, "retriever": curve},
@@ -86,23 +89,17 @@ def make_report(outcomes: Outcomes, hierarchy: TypeHierarchy, resamples: int = 5
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
         "near_misses": {
-            name: {"wrong": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 wrong answers"}}
+            name: {"incorrect": 700, "kinds": {"shared_name": 35}, "share": one | {"population": "700 answers"}}
             for name in ("reranker", "retriever")
         },
         "scored": {
             "candidates": 12 * len(outcomes),
             "share": 0.375,
-            "same_first": 0.9987,
-            "acc@1": {"with_cut": 0.7012, "exhaustive": 0.7013},
-            "high_share": {"with_cut": 0.4102, "exhaustive": 0.4101},
+            "same_top_candidate": 0.9987,
+            "acc@1": {"pruned": 0.7012, "exhaustive": 0.7013},
+            "high_share": {"pruned": 0.4102, "exhaustive": 0.4101},
         },
-        "inputs": {
-            name: slice_figures(outcomes, **options) | {"certified": name == "all"}
-            for name in ("all", "no type", "names, no type")
-        },
-        "wrong_types": {
-            level: slice_figures(outcomes, **options) | {"replaced": replaced}
-            for level, replaced in (("0.00", 0), ("0.10", 7))
-        },
+        "inputs": {name: slice_ | {"certified": name == "all"} for name in ("all", "no type", "names, no type")},
+        "incorrect_types": {"0.00": slice_ | {"replaced": 0}, "0.10": slice_ | {"replaced": 7}},
         "losses": {"out_of_dictionary": 40, "not_retrieved": 7, "truncated_pairs": 0},
     }

@@ -20,7 +20,7 @@ from umls_reranker.core.files import find_recipe, is_recipe, shipped_configs, sh
 from umls_reranker.core.launch import LAUNCHED, begin, launch_options, launched_processes, start
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.core.stage_keys import planned_stages
-from umls_reranker.data.input_files import fingerprints, input_files
+from umls_reranker.data.sources import fingerprints, input_files
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "accelerate_configs"
@@ -328,7 +328,7 @@ def test_a_dry_run_lists_all_stages_and_why_they_would_be_made(planned):
     assert planned() == planned(*launched) == dict.fromkeys(PLANNED, "would be made in ...")
     assert not Path("runs").exists()
     recipe = load_recipe("mine.yaml")
-    files = fingerprints(input_files(recipe), Path("cache"), shown=False)
+    files = fingerprints(input_files(recipe), Path("cache"), printed=False)
     for name, stage in planned_stages(recipe, recipe.run.run_dir, files, None).items():
         with stage.writing() as (_, summary):
             summary |= {"pairs": {"train": {"pairs": {"positive": 7, "type": 0}}}}.get(name, {"strings": 1200})

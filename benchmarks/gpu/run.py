@@ -35,7 +35,7 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, TrainerCallback
 from transformers import BertForSequenceClassification as Bert
 
-from umls_reranker.core.devices import resolve_device, resolve_precision
+from umls_reranker.core.devices import resolve_device, resolve_dtype
 from umls_reranker.models import packed
 from umls_reranker.models.cross_encoder import PairScorer
 from umls_reranker.models.pretrained import load_pretrained
@@ -136,7 +136,7 @@ class Bench:
         self.on_gpu = self.device.type == "cuda"
         self.sizes = QUICK if options.quick else FULL
         # As auto chooses; sentence-transformers computes in it too.
-        self.usual = resolve_precision("auto", self.device)
+        self.usual = resolve_dtype("auto", self.device)
         self.precisions = list(dict.fromkeys(["float32", self.usual, *["float16"] * self.on_gpu]))
         self.tokenizer = load_pretrained(AutoTokenizer, options.data / "model")
         columns = json.loads((options.data / "pairs.json").read_text(encoding="utf-8"))

@@ -223,7 +223,7 @@ def test_a_small_sample_does_not_make_the_calibrator_believe_in_noise():
     part = Part.of(calibration.models[0], feature_table(fresh, calibration.counts))
     scores = part.scores(logits)
     first = best_candidates(scores.log_odds, fresh.offsets)
-    overconfidence = scores.probabilities[first].mean() - fresh.is_right(first).mean()
+    overconfidence = scores.probabilities[first].mean() - fresh.is_gold(first).mean()
     assert abs(overconfidence) < 0.1
 
 

@@ -8,7 +8,7 @@ import pytest
 from umls_reranker.calibration.features import FeatureTable
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.candidate_lists import TypeSets
+from umls_reranker.data.type_sets import TypeSets
 
 OFFSETS = np.array([0, 2, 2, 5])
 CANDIDATES = {"cross_encoder": np.array([1.0, 0.0, 2.0, -1.0, 2.0]), "exact_name": np.array([1.0, 0, 0, 0, 1])}

@@ -23,8 +23,9 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel, Par
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import thresholds_content
 from umls_reranker.core.errors import UserError
-from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.data.type_sets import TypeSets
 
 NONE = np.empty(0, int)
 TRAINING = [

@@ -12,7 +12,7 @@ from umls_reranker.core import devices
 from umls_reranker.core.devices import (
     batch_mapper,
     resolve_device,
-    resolve_precision,
+    resolve_dtype,
     sharing_processes,
     work_alone,
     worker_pool,
@@ -29,20 +29,6 @@ def refused(function, *arguments, **options):
         function(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@pytest.mark.parametrize("given", ["x", "", "0", "-1"])
-def test_processes_that_are_no_number_are_refused_by_name(monkeypatch, given):
-    monkeypatch.setenv("WORLD_SIZE", given)
-    assert f"WORLD_SIZE is {given!r}" in refused(sharing_processes, "cpu")
-    monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", given)
-    assert f"LOCAL_WORLD_SIZE is {given!r}" in refused(work_alone)
-
-
-def test_an_unknown_device_in_the_environment_is_refused_by_name(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "foo")
-    assert "the environment's ACCELERATE_TORCH_DEVICE: device 'foo' is unknown" in refused(sharing_processes, "cpu")
 
 
 @pytest.fixture
@@ -83,46 +69,44 @@ def test_a_device_that_is_not_there_is_refused(without_gpu, device, reason):
     assert reason in refused(resolve_device, device)
 
 
-@pytest.mark.parametrize(("supported", "precision"), [(True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize(("supported", "dtype"), [(True, "bfloat16"), (False, "float32")])
 @pytest.mark.parametrize("auto", ["auto", None])
-def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, supported, precision, auto):
+def test_auto_is_bfloat16_where_the_processor_computes_in_it(monkeypatch, supported, dtype, auto):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
-    assert resolve_precision(auto, CPU) == precision
+    assert resolve_dtype(auto, CPU) == dtype
 
 
 def test_auto_is_float32_where_torch_cannot_tell(monkeypatch):
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert resolve_precision("auto", CPU) == "float32"
+    assert resolve_dtype("auto", CPU) == "float32"
 
 
-@pytest.mark.parametrize(
-    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
-)
-def test_auto_is_bfloat16_on_gpus_since_ampere(monkeypatch, capability, precision):
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_is_bfloat16_on_gpus_since_ampere(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert resolve_precision("auto", torch.device("cuda")) == precision
+    assert resolve_dtype("auto", torch.device("cuda")) == dtype
 
 
 def test_inference_is_float16_on_gpus_before_ampere(monkeypatch):
     for capability, expected in (((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert resolve_precision("auto", torch.device("cuda"), inference=True) == expected
+        assert resolve_dtype("auto", torch.device("cuda"), inference=True) == expected
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_given_precision_is_kept(precision):
-    assert resolve_precision(precision, CPU) == precision
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_given_dtype_is_kept(dtype):
+    assert resolve_dtype(dtype, CPU) == dtype
 
 
 def test_float16_needs_a_gpu():
-    assert resolve_precision("float16", torch.device("cuda")) == "float16"
-    message = refused(resolve_precision, "float16", CPU, key="scoring_precision")
-    assert message == "scoring_precision: float16 needs a GPU; use auto, bfloat16 or float32"
+    assert resolve_dtype("float16", torch.device("cuda")) == "float16"
+    message = refused(resolve_dtype, "float16", CPU, key="scoring_dtype")
+    assert message == "scoring_dtype: float16 needs a GPU; use auto, bfloat16 or float32"
 
 
-def test_an_unknown_precision_is_named_with_the_choices():
-    message = refused(resolve_precision, "fp16", CPU)
-    assert message == "precision: 'fp16' is unknown; use auto, float32, bfloat16 or float16"
+def test_an_unknown_dtype_is_named_with_the_choices():
+    message = refused(resolve_dtype, "fp16", CPU)
+    assert message == "dtype: 'fp16' is unknown; use auto, float32, bfloat16 or float16"
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

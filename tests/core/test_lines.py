@@ -26,14 +26,12 @@ def test_parts_are_one_stream_and_a_line_may_cross_them(tmp_path):
     assert name_source(parts[:1]) == name_source(parts[0]) == str(parts[0])
 
 
-def test_a_broken_part_is_named_with_the_line_of_the_joined_stream(tmp_path):
+def test_a_broken_part_is_named(tmp_path):
     packed = gzip.compress(b"three\n" * 1000)
     good = write(tmp_path / "M.RRF.aa.gz", gzip.compress(b"one\ntwo\n"))
     for broken in (packed[:-20], packed[:-8] + b"\0" * 8):
         parts = (good, write(tmp_path / "M.RRF.ab.gz", broken))
-        with pytest.raises(
-            UserError, match=r"M.RRF \(2 parts joined\):\d+: the gzip .* corrupt \(M.RRF.ab.gz: "
-        ) as error:
+        with pytest.raises(UserError, match=r"M.RRF.ab.gz: the gzip stream is cut short or corrupt") as error:
             list(read_lines(parts))
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="M.RRF.ab is empty; get the file again"):

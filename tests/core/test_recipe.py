@@ -101,7 +101,7 @@ def test_lists_are_not_shared_between_recipes():
         ("seed: null", "seed: 'null' is not of type int"),
         ("overwrite: maybe", "overwrite: 'maybe' is neither true nor false"),
         ("on_error: ignore", "on_error: 'ignore' is not one of stop, skip"),
-        ("scoring_precision: fp16", "scoring_precision: 'fp16' is not one of auto, float32, bfloat16, float16"),
+        ("scoring_dtype: fp16", "scoring_dtype: 'fp16' is not one of auto, float32, bfloat16, float16"),
         ("sources: MSH", "sources must be a list, e.g. [a, b]"),
         ("obo: {hp: hp.obo}", "obo must be a list, e.g. [a, b]"),
         ("obo: [[hp.obo]]", "obo must be a list, e.g. [a, b]"),
@@ -195,10 +195,10 @@ def test_a_recipe_that_cannot_be_read_is_named(write, tmp_path):
 def test_any_field_of_the_trainer_is_typed_as_transformers_types_it(write, line, value):
     name, _, text = line.partition(": ")
     recipe = load_recipe(write(line))
-    assert recipe.training.others == {name.rstrip(":"): value} and recipe.to_dict()[name.rstrip(":")] == value
+    assert recipe.training.further_fields == {name.rstrip(":"): value} and recipe.to_dict()[name.rstrip(":")] == value
     assert load_recipe(write(recipe.to_yaml())) == recipe
     if isinstance(value, str | float):
-        assert parse(write(""), f"--{name}", text, "--seed", "3").training.others == {name: value}
+        assert parse(write(""), f"--{name}", text, "--seed", "3").training.further_fields == {name: value}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_one_value_or_several_where_the_field_takes_both(write):
 
 def test_options_of_a_schedule_are_json_on_the_command_line(write):
     given = '{"min_lr_rate": 0.1, "a": "b", "c": true}'
-    assert parse(write(""), "--lr_scheduler_kwargs", given).training.others == {"lr_scheduler_kwargs": OPTIONS}
+    assert parse(write(""), "--lr_scheduler_kwargs", given).training.further_fields == {"lr_scheduler_kwargs": OPTIONS}
     assert "--lr_scheduler_kwargs: must be a mapping" in refused(parse, write(""), "--lr_scheduler_kwargs", "a=b")
 
 
@@ -405,7 +405,7 @@ def test_a_recipe_that_is_nested_too_deeply_is_refused(tmp_path, text):
 )
 def test_values_in_a_mapping_have_their_types(write, text, value):
     recipe = load_recipe(write(f"gradient_checkpointing_kwargs: {text}"))
-    assert recipe.training.others == {"gradient_checkpointing_kwargs": value}
+    assert recipe.training.further_fields == {"gradient_checkpointing_kwargs": value}
     assert load_recipe(write(recipe.to_yaml())) == recipe
 
 

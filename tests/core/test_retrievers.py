@@ -7,7 +7,7 @@ from umls_reranker.core.recipe import Recipe
 from umls_reranker.core.retrievers import RETRIEVERS, SCORES, RetrieverDeclaration, register
 from umls_reranker.core.stage_keys import planned_stages
 
-OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_precision"}
+OF_ENCODER = {"encoder", "encoder_revision", "encoder_pooling", "encoder_max_length", "encoder_dtype"}
 
 
 class Other(RetrieverDeclaration):

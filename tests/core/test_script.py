@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from packaging.version import Version
 
+from umls_reranker.core.arguments import RunArguments
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.script import run_script, should_run
 from umls_reranker.core.stages import Stage
@@ -95,7 +96,7 @@ def test_a_stage_is_run_when_it_has_to_be(tmp_path, capsys):
     stage = Stage(tmp_path / "index", {"k": 1}, {})
 
     def asked(**flags):
-        answer = should_run(stage, **({"overwrite": False, "dry_run": False} | flags))
+        answer = should_run(stage, RunArguments(**flags))
         return answer, capsys.readouterr().err
 
     assert asked() == (True, f"[index] -> {stage.folder}\n")
@@ -114,14 +115,13 @@ def test_what_a_killed_run_left_is_resumed_refused_or_dropped(tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt), stage(1).writing() as (folder, _):
         (folder / "checkpoint-1").mkdir()
         raise KeyboardInterrupt
-    flags = {"overwrite": False, "dry_run": False}
     place = stage(1).folder
-    assert should_run(stage(1), **flags)
+    assert should_run(stage(1), RunArguments())
     assert capsys.readouterr().err == f"[checkpoints] -> {place}, resuming what a killed run left\n"
     for dry_run in (True, False):
         with pytest.raises(UserError, match="output of a killed run with rate 1, now 2; set this back"):
-            should_run(stage(2), overwrite=False, dry_run=dry_run)
-    assert should_run(stage(2), overwrite=True, dry_run=False)
+            should_run(stage(2), RunArguments(dry_run=dry_run))
+    assert should_run(stage(2), RunArguments(overwrite=True))
     assert capsys.readouterr().err == f"[checkpoints] -> {place}\n"
 
 

@@ -32,7 +32,7 @@ STALE = {
     "encoder_training_steps encoder_batch_size encoder_learning_rate encoder_dropout "
     "encoder_context_tokens": "encoder",
     "encoder encoder_revision encoder_pooling encoder_max_length": "encoder vectors mention_index",
-    "encoder_precision": "vectors mention_index",
+    "encoder_dtype": "vectors mention_index",
     "index_factory": "index",
     "index_parameters retrievers": "candidates pairs",
     "candidates_per_mention": "candidates",
@@ -43,7 +43,7 @@ STALE = {
     "learning_rate num_train_epochs max_steps global_batch_size weight_decay warmup_steps "
     "lr_scheduler_type bf16 fp16 tf32 eval_on_start loss eval_steps metric_for_best_model "
     "early_stopping_patience max_dev_pairs frozen_layers dropout head_learning_rate": "checkpoints",
-    "features calibrator target_precision confidence exhaustive scoring_precision": "model",
+    "features calibrator target_precision confidence exhaustive scoring_dtype": "model",
     "bootstrap_resamples": "report",
     "seed": "mentions encoder pairs checkpoints model report",
     # What lies at a path counts, not the path: these reach the stages as fingerprints, model and encoder as hashes.
@@ -229,10 +229,10 @@ def test_without_a_global_batch_what_makes_it_up_counts(tmp_path, monkeypatch):
 RESUMED = {
     "checkpoints": "per_device_train_batch_size gradient_accumulation_steps dataloader_num_workers "
     "save_total_limit report_to early_stopping_patience eval_on_start "
-    "scoring_precision bootstrap_resamples device features",
+    "scoring_dtype bootstrap_resamples device features",
     "pairs": "nearest_negatives same_type_negatives random_negatives cosine_floor positive_weight "
     "hard_negative_weight feedback_weight candidate_fields mention_types learning_rate",
-    "encoder": "encoder_precision index_factory",
+    "encoder": "encoder_dtype index_factory",
     "vectors": "index_factory index_parameters candidates_per_mention",
 }
 REFUSED = {
@@ -243,7 +243,7 @@ REFUSED = {
     "pairs": "neighbors max_train_mentions seed index_parameters index_factory context_chars",
     "encoder": "encoder_batch_size encoder_learning_rate encoder_dropout encoder_context_tokens "
     "encoder_training_steps seed encoder encoder_max_length context_chars",
-    "vectors": "encoder encoder_precision encoder_pooling encoder_max_length languages",
+    "vectors": "encoder encoder_dtype encoder_pooling encoder_max_length languages",
 }
 
 

@@ -198,8 +198,8 @@ BROKEN = [
     (JSON.replace('"1"', "1" * 5000), "c:1: not JSON that can be read \\(Exceeds the limit"),
     (JSON.replace('"1"', "[" * 100_000), "c:1: not JSON that can be read"),
     (JSON.encode().replace(b"cold", b"c\xffld"), "c:1: not JSON that can be read \\(not UTF-8, byte 0xff\\)"),
-    (gzip.compress(JSON.encode() * 9)[:-20], "c:\\d: the gzip stream is cut short or corrupt"),
-    (gzip.compress(XML.encode() * 9)[:-20], "c:\\d: the gzip stream is cut short or corrupt"),
+    (gzip.compress(JSON.encode() * 9)[:-20], "c: the gzip stream is cut short or corrupt"),
+    (gzip.compress(XML.encode() * 9)[:-20], "c: the gzip stream is cut short or corrupt"),
 ]
 
 

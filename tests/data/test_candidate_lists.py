@@ -7,8 +7,9 @@ from datasets import Dataset
 from list_fixtures import make_lists
 from trigram_encoder import make_concepts
 
-from umls_reranker.data.candidate_lists import CandidateLists, TypeSets
+from umls_reranker.data.candidate_lists import CandidateLists
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.data.type_sets import TypeSets
 
 HIERARCHY = TypeHierarchy([SemanticType("T1", "One"), SemanticType("T2", "Two")])
 ROWS = [
@@ -137,7 +138,6 @@ def test_a_date_that_python_lacks_is_refused_with_its_column(key):
         ({"name": "a", "lexical_score": [1.0]}, "candidate 1 has a lexical_score that is no number"),
         ({"name": "a", "semantic_types": [["T1"]]}, "candidate 1 has semantic_types that are no list of texts"),
         ({"name": "a", "semantic_types": 3}, "candidate 1 has semantic_types that are no list of texts: 3"),
-        ({"name": "\ud800"}, "candidate 1 has a name that holds half of a surrogate pair"),
     ],
 )
 def test_a_candidate_that_will_not_do_is_named(item, reason):
@@ -145,6 +145,20 @@ def test_a_candidate_that_will_not_do_is_named(item, reason):
         make_lists(["m"], [["fine", item]])
     with pytest.raises((TypeError, ValueError), match=f"^mention 2: {reason}"):
         make_lists(["m"] * 3, [[], ["fine"], ["fine", item]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"entity": "\ud800"},
+        {"right": "\ud800"},
+        *({"candidates": [{"name": "a"} | {key: "\ud800"}]} for key in ("name", "cui", "definition")),
+    ],
+)
+@pytest.mark.parametrize("more", [0, 300])
+def test_half_of_a_surrogate_pair_is_refused(change, more):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        CandidateLists.from_rows(HIERARCHY, [*ROWS, ROWS[0] | change, *(ROWS[2:] * more)])
 
 
 def test_numbers_of_any_kind_are_scores():
@@ -200,7 +214,7 @@ def test_lists_of_a_run_hold_what_the_dictionary_says(tmp_path):
     assert found["scores"]["retrieval"] == pytest.approx([0.5, 0.4, 0.3, 0.2])
     assert lists.labels.tolist() == [0, 1, 0, 0] and lists.owner.tolist() == [0, 0, 2, 2]
     assert lists.annotations.in_dictionary.tolist() == [True, False, True]
-    assert lists.is_right(np.array([1, -1, 3])).tolist() == [True, False, False]
+    assert lists.is_gold(np.array([1, -1, 3])).tolist() == [True, False, False]
     part = lists.take(np.array([False, True, True]))
     assert part.offsets.tolist() == [0, 0, 2] and part.names.to_list() == ["gone", "cold"]
     assert part.annotations.documents.tolist() == ["d", "e"] and content(lists.take(np.arange(3))) == found
@@ -229,4 +243,4 @@ def test_some_candidates_of_the_same_mentions():
 
 def test_no_answer_is_never_right():
     lists = make_lists(["a", "b"], [[], ["p"]], gold=[-1, 0], hierarchy=HIERARCHY)
-    assert lists.is_right(np.array([-1, 0])).tolist() == [False, True]
+    assert lists.is_gold(np.array([-1, 0])).tolist() == [False, True]

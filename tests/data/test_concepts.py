@@ -231,7 +231,7 @@ def test_broken_folders_are_named(tmp_path, table):
     (tmp_path / "concepts" / "semantic_types.json").write_text(json.dumps({"schema_version": 9}))
     with pytest.raises(UserError, match="schema_version 9"):
         ConceptTable.load(tmp_path / "concepts")
-    NO_TYPES.save(tmp_path / "concepts" / "semantic_types.json")
+    (tmp_path / "concepts" / "semantic_types.json").write_text(json.dumps(NO_TYPES.to_dict()))
     for name in ("cui_numbers.npy", "name_keys_xxh3.npy"):
         path = tmp_path / "concepts" / name
         whole = path.read_bytes()

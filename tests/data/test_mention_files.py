@@ -1,4 +1,4 @@
-"""Mentions in files: the same rows for any format, any chunks and any starting point."""
+"""Mentions in files: the same rows for any format and any batches, and each row by its position."""
 
 import gzip
 import json
@@ -33,18 +33,14 @@ def kind(request):
     return request.param
 
 
-def read(file, start, stop, most):
+def read(files, most):
     rows = []
-    for first, piece in file.read(start, stop, most):
-        assert first == start + len(rows) and len(piece) <= most
-        lists = file.lists(piece, TypeHierarchy.built_in())
-        assert len(lists) == len(piece) and lists.mentions == [row["entity"] for row in as_rows(piece)]
-        rows += as_rows(piece)
+    for batch in files.batches(most):
+        assert len(batch) <= most
+        lists = batch.lists(TypeHierarchy.built_in())
+        assert lists.mentions == [row["entity"] for row in batch.rows()]
+        rows += batch.rows()
     return rows
-
-
-def as_rows(piece):
-    return [json.loads(line) for line in piece] if isinstance(piece, list) else piece.to_pylist()
 
 
 def test_a_packed_file_of_a_folder_is_not_left_out_silently(tmp_path, kind):
@@ -52,36 +48,26 @@ def test_a_packed_file_of_a_folder_is_not_left_out_silently(tmp_path, kind):
     packed = tmp_path / "in" / f"b{path.suffix}.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(UserError, match=f"{packed.name} would be left out; unpack it, or take it out of the folder"):
-        open_mentions(tmp_path / "in", 6)
+        open_mentions(tmp_path / "in")
     packed.rename(tmp_path / "in" / "notes.txt.gz")
-    assert open_mentions(tmp_path / "in", 6).rows == 23
+    assert read(open_mentions(tmp_path / "in"), 50) == ROWS
 
 
-@pytest.mark.parametrize("shard", [1, 6, 100])
-def test_any_shard_in_any_pieces_is_the_rows(tmp_path, kind, shard):
+@pytest.mark.parametrize("most", [1, 4, 50])
+def test_any_batches_are_the_rows(tmp_path, kind, most):
     write(tmp_path / "in", kind, ROWS[:9], "a")
     write(tmp_path / "in", kind, [], "b")
     write(tmp_path / "in", kind, ROWS[9:], "c")
-    file = open_mentions(tmp_path / "in", shard)
-    assert file.rows == 23
-    for most in (1, 4, 50):
-        for start in range(0, 23, shard):
-            assert read(file, start, min(start + shard, 23), most) == ROWS[start : start + shard]
+    assert read(open_mentions(tmp_path / "in"), most) == ROWS
 
 
-def test_small_chunks_find_the_same_lines(tmp_path, monkeypatch):
-    path = write(tmp_path / "in", "jsonl")
-    for size in (1, 2, 7, 64):
-        monkeypatch.setattr("umls_reranker.data.mention_files.CHUNK_BYTES", size)
-        file = open_mentions(path, 5)
-        assert file.rows == 23 and read(file, 10, 15, 3) == ROWS[10:15]
-
-
-def test_places_name_file_and_row(tmp_path, kind):
+def test_positions_name_file_and_row(tmp_path, kind):
     paths = [write(tmp_path / "in", kind, ROWS[:9], "a"), write(tmp_path / "in", kind, ROWS[9:], "b")]
-    file = open_mentions(tmp_path / "in", 6)
+    batches = open_mentions(tmp_path / "in").batches(4)
+    positions = [str(batch.position(row)) for batch in batches for row in range(len(batch))]
     form = "{}:{}" if kind == "jsonl" else "{}, row {}"
-    assert file.place(8) == form.format(paths[0], 9) and file.place(9) == form.format(paths[1], 1)
+    assert positions[8] == form.format(paths[0], 9) and positions[9] == form.format(paths[1], 1)
+    assert positions[-1] == form.format(paths[1], 14)
 
 
 @pytest.mark.parametrize(
@@ -90,27 +76,38 @@ def test_places_name_file_and_row(tmp_path, kind):
 def test_a_line_that_is_no_mention_is_an_error_in_its_place(tmp_path, line):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"%s\n%s\n%s" % (good := json.dumps(ROWS[0]).encode(), line, good))
-    file = open_mentions(path, 10)
-    ((_, piece),) = file.read(0, 3, 10)
-    (place, reason), *others = file.faults(piece, TypeHierarchy.built_in()).items()
-    assert place == 1 and not others and "expected a JSON object" in reason
-    assert file.without(piece, [1]) == [piece[0], piece[2]]
+    (batch,) = open_mentions(path).batches(10)
+    (fault,) = batch.faults(TypeHierarchy.built_in())
+    assert fault[0] == 1 and "expected a JSON object" in fault[1]
+    valid = batch.without([1])
+    assert valid.lines() == [batch.lines()[0], batch.lines()[2]] and len(valid.rows()) == 2
 
 
 def test_missing_columns_are_named(tmp_path):
     path = write(tmp_path / "in", "parquet", [{"entity": "a", "names": ["b"]}])
     with pytest.raises(UserError, match="the columns candidates are missing"):
-        open_mentions(path, 10)
+        open_mentions(path)
 
 
-@pytest.mark.parametrize("name", ["entity", "candidates", "note"])
+@pytest.mark.parametrize("name", ["entity", "note"])
 def test_a_column_that_is_there_twice_is_named(tmp_path, name):
     columns = {"entity": pa.array(["a"]), "candidates": pa.array([["b"]]), "note": pa.array([1])}
     table = pa.table([*columns.values(), columns[name]], names=[*columns, name])
     with pa.ipc.new_file(tmp_path / "in.arrow", table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(UserError, match=rf"in\.arrow has several columns {name}; give each a name of its own"):
-        open_mentions(tmp_path / "in.arrow", 10)
+    with pytest.raises(UserError, match=rf"in\.arrow .*{name}"):
+        read(open_mentions(tmp_path / "in.arrow"), 10)
+
+
+@pytest.mark.parametrize("name", ["id", "entity"])
+def test_files_of_a_folder_have_the_same_columns(tmp_path, name):
+    write(tmp_path / "in", "parquet", [row | {"id": 1} for row in ROWS], "a")
+    write(tmp_path / "in", "parquet", [row | {name: 1} for row in ROWS], "b")
+    if name == "id":
+        read(open_mentions(tmp_path / "in"), 10)
+        write(tmp_path / "in", "parquet", ROWS, "b")
+    with pytest.raises(UserError, match=r"b\.parquet has other columns or types than .*a\.parquet"):
+        open_mentions(tmp_path / "in")
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "in.csv", "empty", "mixed", "broken.parquet", "broken.arrow"])
@@ -122,7 +119,7 @@ def test_other_files_are_refused(tmp_path, name):
     for broken in ("broken.parquet", "broken.arrow"):
         (tmp_path / broken).write_bytes(b"PAR1 and nothing else")
     with pytest.raises(UserError, match=name):
-        open_mentions(tmp_path / name, 10)
+        open_mentions(tmp_path / name)
 
 
 def test_a_file_whose_rows_are_damaged_is_named(tmp_path):
@@ -131,4 +128,4 @@ def test_a_file_whose_rows_are_damaged_is_named(tmp_path):
     content[40:200] = bytes(160)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"part\.parquet cannot be read"):
-        read(open_mentions(path, 10), 0, 10, 10)
+        read(open_mentions(path), 10)

@@ -179,7 +179,7 @@ def test_broken_and_useless_files_are_named(tmp_path):
         write(tmp_path / "other.json", {"nodes": []}): "other.json holds no list of graphs; expected an ontology",
         write(tmp_path / "none.json", {"graphs": [graph()]}): "none.json holds no labeled node",
         write(tmp_path / "bare.json", {"graphs": [graph(node(1))]}): "none of 1 terms has a cross reference UMLS:C",
-        write(tmp_path / "cut.gz", gzip.compress(good)[:-30]): r"cut.gz:\d+: the gzip stream is cut short",
+        write(tmp_path / "cut.gz", gzip.compress(good)[:-30]): r"cut.gz: the gzip stream is cut short",
     }
     for path, message in cases.items():
         with pytest.raises(UserError, match=message) as error:

@@ -137,9 +137,9 @@ def test_malformed_lines_are_skipped_and_counted(tmp_path):
 def test_broken_files_are_named_even_when_skipping(tmp_path):
     packed = gzip.compress(b"".join(b"%d|t|Cold heart\n%d|a|The cold.\n\n" % (n, n) for n in range(5000)))
     cases = {
-        write(tmp_path / "cut.gz", packed[: len(packed) // 2]): r"cut.gz:\d+: the gzip stream is cut short",
-        write(tmp_path / "bad.gz", packed[:-8] + b"\0" * 8): r"bad.gz:15001: the gzip stream is cut short or corrupt",
-        write(tmp_path / "mid.gz", packed[:200] + b"\xff" * 20 + packed[220:]): r"mid.gz:\d+: the gzip stream",
+        write(tmp_path / "cut.gz", packed[: len(packed) // 2]): r"cut.gz: the gzip stream is cut short",
+        write(tmp_path / "bad.gz", packed[:-8] + b"\0" * 8): r"bad.gz: the gzip stream is cut short or corrupt",
+        write(tmp_path / "mid.gz", packed[:200] + b"\xff" * 20 + packed[220:]): r"mid.gz: the gzip stream",
         write(tmp_path / "empty.txt", ""): "empty.txt is empty",
         write(tmp_path / "empty.gz", gzip.compress(b"")): "empty.gz holds no document",
         write(tmp_path / "blank.txt", "\n\n"): "blank.txt holds no document",

@@ -62,8 +62,6 @@ def test_rows_broadcast_and_nothing_is_related_to_a_missing_row(tmp_path):
     assert table.kind_between(gold, rows).dtype == np.int8
     assert table.kind_between(gold, rows).tolist() == [[1, -1, -1, 5], [-1, 5, -1, -1], [-1] * 4]
     assert table.related(np.int64(0), np.int64(1)).shape == ()
-    with pytest.raises(ValueError, match="RO"):
-        table.related(gold, rows, ["RO"])
 
 
 def test_a_pair_may_be_of_several_kinds_and_the_closest_is_told(tmp_path):
@@ -110,7 +108,7 @@ def test_a_broken_table_is_named(tmp_path):
         with pytest.raises(UserError, match="relations.npy cannot be read .* run umls-reranker prepare_data again"):
             RelationTable.load(tmp_path)
     np.save(tmp_path / "relations.npy", np.zeros(3))
-    with pytest.raises(UserError, match="relations.npy does not hold relations"):
+    with pytest.raises(UserError, match="relations.npy does not hold 64-bit numbers"):
         RelationTable.load(tmp_path)
 
 
@@ -147,7 +145,7 @@ def test_runs_and_parts_give_the_same_table(tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     one = write_relations(read_relations(whole, kinds=RELATION_KINDS), NUMBERS, tmp_path / "one")
-    monkeypatch.setattr(relations_module, "ENTRIES_PER_RUN", 3)
+    monkeypatch.setattr(relations_module, "ENTRIES_AT_ONCE", 3)
     whole_block = next(read_relations(parts, kinds=RELATION_KINDS))
     pieces = [Relations(*(column[start : start + 7] for column in whole_block)) for start in range(0, 400, 7)]
     two = write_relations(pieces, NUMBERS, tmp_path / "two")

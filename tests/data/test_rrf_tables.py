@@ -8,7 +8,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.lines import Faults
 from umls_reranker.data import rrf_tables
 from umls_reranker.data.cuis import cui_number, cui_numbers
-from umls_reranker.data.rrf_tables import RrfTable, places_in, read_columns
+from umls_reranker.data.rrf_tables import RrfTable, positions_in, read_columns
 
 FIELDS = ("CUI", "LAT", "STR", "CVF")
 TABLE = RrfTable(",".join(FIELDS), ("CUI", "STR"))
@@ -113,7 +113,7 @@ def test_columns_as_numbers(rows):
     assert block["STR"].to_pylist() == list(texts)
     assert cui_numbers(block["CUI"]).tolist() == [cui_number(cui) for cui in cuis]
     places = [KNOWN.index(value) if value in KNOWN else len(KNOWN) for value in languages]
-    assert places_in(block["LAT"], KNOWN).tolist() == places
+    assert positions_in(block["LAT"], KNOWN).tolist() == places
 
 
 @pytest.mark.parametrize(

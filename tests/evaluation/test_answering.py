@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.evaluation.outcomes import answering_metrics
+from umls_reranker.evaluation.figures import answering_metrics
+from umls_reranker.evaluation.linking import Documents
 
-OPTIONS = {"resamples": 50, "seed": 0}
+
+def measured(outcomes):
+    return answering_metrics(outcomes, Documents.of(outcomes.document, resamples=50))
 
 
 def values(report):
@@ -19,22 +22,22 @@ def test_the_three_readings_by_hand():
         accepted=np.array([True, True, True, False, False]),
         rank=np.array([0, 3, -1, 0, -1]),
     )
-    report = answering_metrics(outcomes, **OPTIONS)
+    report = measured(outcomes)
     assert values(report) == {
         "answering": [pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(2 / 3)],
         "abstaining": [pytest.approx(1 / 2), pytest.approx(1 / 2), pytest.approx(1 / 2)],
-        "right_answers": [pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3)],
+        "correct_answers": [pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3)],
     }
-    assert [report["right_answers"][count] for count in ("hits", "given", "wanted")] == [1, 3, 3]
+    assert [report["correct_answers"][count] for count in ("true_positives", "predicted", "actual")] == [1, 3, 3]
 
 
 def test_a_model_that_never_answers_has_no_precision():
-    report = answering_metrics(make_outcomes(20, accepted=np.zeros(20, bool)), **OPTIONS)
+    report = measured(make_outcomes(20, accepted=np.zeros(20, bool)))
     assert np.isnan(report["answering"]["precision"]["value"]) and report["answering"]["recall"]["value"] == 0.0
     assert report["abstaining"]["recall"]["value"] == 1.0
 
 
 def test_intervals_hold_the_value():
-    for part in answering_metrics(make_outcomes(), **OPTIONS).values():
+    for part in measured(make_outcomes()).values():
         for figure in (part["precision"], part["recall"], part["f1"]):
             assert figure["low"] <= figure["value"] <= figure["high"]

@@ -4,8 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from umls_reranker.evaluation.charts import risk_coverage_chart
-from umls_reranker.evaluation.curves import reliability_points, risk_coverage
+from umls_reranker.evaluation.charts import reliability_points, risk_coverage, risk_coverage_chart
 from umls_reranker.evaluation.page import card_charts
 
 
@@ -36,7 +35,7 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
 
 def test_a_curve_of_few_points_shows_what_was_measured():
     curve = risk_coverage(np.ones(200), np.arange(200) < 110)
-    chart = risk_coverage_chart("risk", {"retriever alone": curve}, 0.95)
+    chart = ElementTree.tostring(risk_coverage_chart("risk", {"retriever alone": curve}, 0.95), encoding="unicode")
     assert "retriever alone: 100% answered, 55.0% of them right" in chart and ">50 %</text>" in chart
 
 
@@ -44,4 +43,5 @@ def test_a_point_below_the_chart_still_says_what_was_measured():
     right = np.arange(2000) % 5 > 0
     curve = risk_coverage(np.linspace(1, 0, 2000), right)
     assert curve["precision"][0] == 0.0
-    assert "this model: 0% answered, 0.0% of them right" in risk_coverage_chart("risk", {"this model": curve}, 0.95)
+    chart = risk_coverage_chart("risk", {"this model": curve}, 0.95)
+    assert "this model: 0% answered, 0.0% of them right" in [tip.text for tip in chart.iter("title")]

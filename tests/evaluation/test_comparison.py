@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -39,13 +39,13 @@ def test_a_worse_version_is_found_out():
     (accuracy, *_) = comparison.differences
     assert accuracy.former == FORMER.correct.mean() and accuracy.high < 0
     assert comparison.sentence().startswith("worse on the same 600 mentions of 60 documents: acc@1 0.")
-    json.dumps(comparison.to_dict())
+    json.dumps(asdict(comparison))
 
 
 def test_a_better_version_is_called_so():
     comparison = compare(with_flips(0.1, to=0), FORMER, margin=0.03)
     assert verdicts(comparison)["acc@1"] == "better" and comparison.passes
-    assert comparison.sentence().endswith("(0.015 of brier_of_top); better in acc@1 and right_answers_f1")
+    assert comparison.sentence().endswith("(0.015 of brier_of_top); better in acc@1 and correct_answers_f1")
 
 
 def exchanged(count):
@@ -84,7 +84,7 @@ def test_worse_calibration_alone_is_worse():
     present = replace(FORMER, score=np.sqrt(FORMER.score))
     assert verdicts(compare(present, FORMER)) == {
         "acc@1": "not inferior",
-        "right_answers_f1": "not inferior",
+        "correct_answers_f1": "not inferior",
         "brier_of_top": "worse",
     }
 

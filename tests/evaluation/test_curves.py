@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from umls_reranker.evaluation.curves import BINS, CURVE_POINTS, histogram, reliability_points, risk_coverage
+from umls_reranker.evaluation.charts import BINS, CURVE_POINTS, histogram, reliability_points, risk_coverage
 
 
 def test_risk_coverage_by_hand():
@@ -49,5 +49,5 @@ def test_the_noise_band_holds_a_calibrated_model_as_often_as_it_says_though_docu
 
 def test_histogram_leaves_out_mentions_without_candidates():
     counts = histogram(np.array([0.0, 0.049, 1.0, np.nan]), np.array([True, False, True, True]))
-    assert counts["right"][0] == counts["wrong"][0] == counts["right"][-1] == 1
-    assert sum(counts["right"]) + sum(counts["wrong"]) == 3 and len(counts["edges"]) == 21
+    assert counts["correct"][0] == counts["incorrect"][0] == counts["correct"][-1] == 1
+    assert sum(counts["correct"]) + sum(counts["incorrect"]) == 3 and len(counts["edges"]) == 21

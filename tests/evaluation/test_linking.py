@@ -3,6 +3,7 @@ import pytest
 
 from umls_reranker.core.arrays import best_candidates, list_offsets
 from umls_reranker.evaluation.linking import (
+    Documents,
     coverage_at_precision,
     gold_ranks,
     linking_metrics,
@@ -48,7 +49,9 @@ def test_scores_that_do_not_fit_the_offsets():
 
 def test_linking_metrics_by_hand():
     # Ranks 0, 1 and 7; one not retrieved, one out of the dictionary.
-    found = linking_metrics([0, 1, 7, -1, -1], [True, True, True, True, False], list("aabbc"), ks=(1, 5, 32))
+    found = linking_metrics(
+        [0, 1, 7, -1, -1], [True, True, True, True, False], Documents.of(list("aabbc")), ks=(1, 5, 32)
+    )
     assert found["acc@1"]["value"] == pytest.approx(1 / 5)
     assert found["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 8) / 5)
     assert [found[f"recall@{k}"]["value"] for k in (1, 5, 32)] == pytest.approx([1 / 5, 2 / 5, 3 / 5])
@@ -64,11 +67,13 @@ def test_linking_metrics_by_hand():
 def test_linking_metrics_of_a_system_that_may_not_answer():
     known, answered = [True, True, True, False], [True, True, False, True]
     # The third would have been right; the last answers a mention that the dictionary cannot.
-    found = linking_metrics([0, -1, 0, -1], known, list("abcd"), answered=answered)
+    found = linking_metrics([0, -1, 0, -1], known, Documents.of(list("abcd")), answered=answered)
     assert found["answered"]["value"] == pytest.approx(3 / 4)
     assert found["precision"]["value"] == pytest.approx(1 / 3)
     assert found["acc@1"]["value"] == pytest.approx(1 / 2)
     assert found["in_dictionary"]["answered"]["value"] == pytest.approx(2 / 3)
+    # What ranks nothing below its answer has neither.
+    assert "mrr" not in found and "recall@5" not in found["in_dictionary"]
 
 
 def test_coverage_at_precision_by_hand():
@@ -91,9 +96,10 @@ def test_coverage_interval_by_document():
     rng = np.random.default_rng(0)
     score = rng.random(600)
     correct = rng.random(600) < score
-    found = coverage_at_precision(score, correct, 0.8, np.arange(600) // 10, resamples=200)
+    documents = Documents.of(np.arange(600) // 10, resamples=200)
+    found = coverage_at_precision(score, correct, 0.8, documents)
     assert found["low"] < found["value"] < found["high"] < found["low"] + 0.5
-    assert found == coverage_at_precision(score, correct, 0.8, np.arange(600) // 10, resamples=200)
+    assert found == coverage_at_precision(score, correct, 0.8, documents)
 
 
 def test_coverage_interval_agrees_with_resampling_by_hand():
@@ -101,7 +107,7 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
     documents = np.repeat(np.arange(12), rng.integers(1, 9, 12))
     score = rng.random(len(documents))
     correct = rng.random(len(documents)) < (score + documents / 12) / 2
-    found = coverage_at_precision(score, correct, 0.7, documents, resamples=100, seed=3)
+    found = coverage_at_precision(score, correct, 0.7, Documents.of(documents, 100, 3))
     rng, draws = np.random.default_rng(3), []
     for _ in range(100):
         rows = np.repeat(np.arange(len(score)), rng.multinomial(12, np.full(12, 1 / 12))[documents])
@@ -109,8 +115,12 @@ def test_coverage_interval_agrees_with_resampling_by_hand():
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(draws, [0.025, 0.975]))
 
 
+def high_precision(tiers, correct, documents):
+    return tier_metrics(tiers, correct, Documents.of(documents, resamples=50))["high"]["precision"]
+
+
 def test_tier_metrics_by_hand():
-    found = tier_metrics(["high", "high", "medium", "reject"], [1, 0, 1, 0], list("abcd"), resamples=200)
+    found = tier_metrics(["high", "high", "medium", "reject"], [1, 0, 1, 0], Documents.of(list("abcd"), 200))
     assert list(found) == ["high", "medium", "low", "reject"]
     assert found["high"]["count"] == 2
     assert found["high"]["share"]["value"] == 0.5 and found["high"]["precision"]["value"] == 0.5
@@ -120,20 +130,18 @@ def test_tier_metrics_by_hand():
 
 
 def test_no_error_in_a_few_documents_is_no_certainty():
-    few, many = (
-        tier_metrics(["high"] * n, np.ones(n), np.arange(n), resamples=50)["high"]["precision"] for n in (5, 200)
-    )
+    few, many = (high_precision(["high"] * n, np.ones(n), np.arange(n)) for n in (5, 200))
     assert few == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 5)), "high": 1.0}
     assert many["low"] == pytest.approx(0.025 ** (1 / 200)) and many["low"] > 0.98
     # Documents without a mention of the tier say nothing about it.
-    some = tier_metrics(["high"] * 5 + ["low"] * 5, np.ones(10), np.arange(10), resamples=50)["high"]["precision"]
+    some = high_precision(["high"] * 5 + ["low"] * 5, np.ones(10), np.arange(10))
     assert some == few
-    none = tier_metrics(["high"] * 5, np.zeros(5), np.arange(5), resamples=50)["high"]["precision"]
+    none = high_precision(["high"] * 5, np.zeros(5), np.arange(5))
     assert none == {"value": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 5))}
 
 
 def test_one_document_has_no_interval():
-    found = tier_metrics(["high"] * 40, np.arange(40) > 0, ["d"] * 40, resamples=50)["high"]["precision"]
+    found = high_precision(["high"] * 40, np.arange(40) > 0, ["d"] * 40)
     assert found["value"] == 0.975 and np.isnan([found["low"], found["high"]]).all()
-    found = tier_metrics(["high"] * 2, [1, 0], list("ab"), resamples=50)["high"]["precision"]
+    found = high_precision(["high"] * 2, [1, 0], list("ab"))
     assert (found["low"], found["high"]) == (0.0, 1.0)

@@ -11,7 +11,8 @@ from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable, TypeThreshold
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.evaluation.missing_inputs import missing_input_figures
+from umls_reranker.evaluation.inputs import missing_input_figures
+from umls_reranker.evaluation.linking import Documents
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 
@@ -46,13 +47,18 @@ def test_each_set_of_inputs_is_decided_by_its_model_and_scored_as_the_network_se
     ]
     scorer = Scorer()
     logits = scorer.score(["m"] * 8, ["a ; x", "b ; x"] * 4, None, None, "").logits
-    found = missing_input_figures(lists, logits, scorer, Calibration(models), resamples=10, seed=0)
+    found = missing_input_figures(lists, logits, scorer, Calibration(models), Documents.of(list("abcd"), 10), "test")
     assert scorer.asked[1:] == [
         ("scoring without entity_type", "m", "a ; x"),
         ("scoring without preferred_name", "m ; Disease", "a"),
     ]
     figures = {
-        name: (part["certified"], part["acc@1"]["value"], part["high_share"]["value"], part["high_precision"]["value"])
+        name: (
+            part["certified"],
+            part["acc@1"]["value"],
+            part["high_confidence_share"]["value"],
+            part["high_confidence_precision"]["value"],
+        )
         for name, part in found.items()
     }
     np.testing.assert_equal(
@@ -76,5 +82,5 @@ def test_inputs_that_the_network_does_not_see_are_scored_as_far_as_they_are_serv
     untyped = replace(names, removed=("preferred_name", "semantic_types"), name="names, no type")
     scorer = Scorer()
     calibration = Calibration([whole, names, untyped])
-    missing_input_figures(lists, np.zeros(3, np.float32), scorer, calibration, resamples=10, seed=0)
+    missing_input_figures(lists, np.zeros(3, np.float32), scorer, calibration, Documents.of(["a"], 10), "test")
     assert scorer.asked == [("scoring without preferred_name", "a ; Disease", "a")]

@@ -19,7 +19,7 @@ def assert_equal(left, right):
             np.testing.assert_array_equal(a, b)
 
 
-def test_outcomes_are_the_decisions_about_first_candidates():
+def test_outcomes_are_the_decisions_about_top_candidates():
     # The second candidate comes first; nothing is retrieved; and two probabilities of 1 hide which is better.
     items = [[{"name": name, "cui": f"C{name}"} for name in names] for names in ("ab", "", "cd")]
     given = make_lists(["x", "y", "z"], items, ["T047", None, "T121"], gold=[0, -1, 1], documents=["d", "d", "e"])
@@ -51,9 +51,9 @@ def test_what_is_saved_comes_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["outcomes.parquet"]
 
 
-def test_a_mention_without_candidates_is_not_scored_and_not_right():
+def test_a_mention_without_candidates_has_no_score_and_is_not_correct():
     outcomes = make_outcomes(3, score=np.array([0.5, np.nan, 0.5]), rank=np.array([0, -1, 2]))
-    assert outcomes.scored.tolist() == [True, False, True]
+    assert outcomes.has_candidates.tolist() == [True, False, True]
     assert outcomes.correct.tolist() == [True, False, False]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -12,7 +13,6 @@ from rich.console import Console
 from tiny_reranker import HIERARCHY
 
 from umls_reranker.core.files import read_json, write_json
-from umls_reranker.evaluation.charts import whisker
 from umls_reranker.evaluation.checklist import measured_figures
 from umls_reranker.evaluation.page import report_page
 from umls_reranker.evaluation.tables import examples_table, linking_table
@@ -107,10 +107,10 @@ def test_groups_types_and_baselines_are_listed(page):
         assert word in page.words
 
 
-def test_wrong_types_have_a_row_a_level_where_there_are_types(report, page):
+def test_incorrect_types_have_a_row_a_level_where_there_are_types(report, page):
     assert "When semantic types are wrong" in page.words
     assert re.search(r"10\s+%\s+7\s+" + f"{100 * report['linking']['reranker']['acc@1']['value']:.1f}", page.words)
-    assert "semantic types are wrong" not in report_page(report | {"wrong_types": {}}, "run", 0.95, 0.4)
+    assert "semantic types are wrong" not in report_page(report | {"incorrect_types": {}}, "run", 0.95, 0.4)
 
 
 def test_each_set_of_inputs_has_a_row_that_says_whether_it_is_certified(report, page):
@@ -138,10 +138,14 @@ def test_figures_that_could_not_be_measured_are_dashes(tmp_path):
     assert "nan" not in words.lower() and "–" in words and "None" not in words
 
 
-def test_a_whisker_stays_inside_its_scale():
-    drawn = whisker({"value": 5.0, "low": -3.0, "high": 9.0}, -0.3, 0.3)
-    assert all(2 <= float(x) <= 78 for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', drawn))
-    assert whisker({"value": None}) == ""
+def test_a_whisker_stays_inside_its_scale(report):
+    far = {"value": 5.0, "low": -3.0, "high": 9.0}
+    group = report["groups"]["group:CHEM"]
+    for excess, count in ((far, 3), (far | {"low": math.nan}, 2)):
+        drawn = report_page(report | {"groups": {"x": group | {"excess_error": excess}}}, "run", 0.95, 0.4)
+        section = drawn.split("<h2>Semantic groups</h2>")[1].split("</section>")[0]
+        places = re.findall(r' (?:x1|x2|cx)="([\d.]+)"', section)
+        assert len(places) == 3 * (count - 1) + 2 * (count > 2) and all(2 <= float(place) <= 78 for place in places)
 
 
 def test_recall_is_named_by_the_length_of_the_lists(report):
@@ -168,13 +172,13 @@ def test_names_with_brackets_are_shown_as_they_are():
 
 def test_every_figure_has_value_population_and_support(report):
     figures = measured_figures(json.loads(json.dumps(report)))
-    assert {"f1", "acc@1", "ece", "ece_raw", "top1_debiased_ece", "right_answers_f1", "abstaining_recall"} <= set(
+    assert {"f1", "acc@1", "ece", "ece_raw", "top1_debiased_ece", "correct_answers_f1", "abstaining_recall"} <= set(
         figures
     )
     for found in figures.values():
         assert found.population and found.support is not None
     assert figures["high_confidence_precision"].support == report["tiers"]["high"]["count"]
-    assert figures["accepted_precision"].support == report["answering"]["answering"]["given"]
+    assert figures["accepted_precision"].support == report["answering"]["answering"]["predicted"]
     assert "candidates" in figures["ece"].population and "mentions" in figures["top1_ece"].population
 
 

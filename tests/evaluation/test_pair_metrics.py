@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
 from umls_reranker.calibration.reliability import ece
+from umls_reranker.evaluation.linking import Documents
 from umls_reranker.evaluation.pair_metrics import PairMetrics, pair_report, roc_auc
 
 
@@ -67,21 +68,20 @@ def test_batches_give_the_same_figures_without_a_file(pairs, tmp_path, monkeypat
 
 def test_pair_report_values_and_intervals(pairs):
     p, y = pairs
-    groups = np.arange(2000) // 40
-    report = pair_report(p, y, groups, threshold=0.3, resamples=300)
+    documents = Documents.of(np.arange(2000) // 40, resamples=300)
+    report = pair_report(p, y, documents, 0.3, "some pairs")
     expected = pair_metrics(p, y, threshold=0.3)
     assert list(report) == ["precision", "recall", "f1", "roc_auc"]
     for name, figure in report.items():
-        assert figure["value"] == expected[name]
+        assert figure["value"] == expected[name] and figure["population"] == "some pairs"
         assert figure["low"] < figure["value"] < figure["high"]
         assert figure["high"] - figure["low"] < 0.12
-    assert report == pair_report(p, y, groups, threshold=0.3, resamples=300)
+    assert report == pair_report(p, y, documents, 0.3, "some pairs")
 
 
 def test_roc_auc_interval_agrees_with_resampling_by_hand(pairs):
     p, y = pairs
-    groups = np.arange(2000) // 40
-    figure = pair_report(p, y, groups, resamples=400)["roc_auc"]
+    figure = pair_report(p, y, Documents.of(np.arange(2000) // 40, resamples=400), 0.5, "some pairs")["roc_auc"]
     rng = np.random.default_rng(5)
     draws = []
     for _ in range(400):

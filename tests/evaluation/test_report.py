@@ -5,7 +5,9 @@ import pytest
 from list_fixtures import make_lists
 from outcome_fixtures import make_outcomes
 
-from umls_reranker.evaluation.report import pair_logits, serving_figures
+from umls_reranker.evaluation.figures import measure_figures
+from umls_reranker.evaluation.linking import Documents
+from umls_reranker.evaluation.report import pair_logits
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.serving.monitoring.figures import Figures, Top
@@ -16,7 +18,7 @@ def test_the_report_and_the_monitor_count_lists_without_candidates_alike():
     margin, accepted = score - 0.1, ~np.isnan(score)
     tier = np.where(accepted, "high", "reject")
     outcomes = make_outcomes(5, score=score, margin=margin, tier=tier, accepted=accepted)
-    reported, seen = serving_figures(outcomes, "test", resamples=20, seed=0), Figures()
+    reported, seen = measure_figures("serving", outcomes, Documents.of(outcomes.document, 20), "test"), Figures()
     for place in range(5):
         seen.add(3, Top(score[place], margin[place], "high", True) if accepted[place] else None)
     counted = seen.to_dict()

@@ -46,7 +46,7 @@ def copy(folder, tmp_path):
 def test_logits_are_those_of_pytorch_in_batches_of_any_size(folder, lists, budget):
     expected = UMLSReranker.from_pretrained(folder, device="cpu", dtype="float32").scorer
     scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=budget).scorer
-    assert (scorer.backend, scorer.precision) == ("onnx", "float32")
+    assert (scorer.backend, scorer.dtype) == ("onnx", "float32")
     reference = score_lists(expected, lists).logits
     assert np.std(reference) > 0.5
     np.testing.assert_allclose(score_lists(scorer, lists).logits, reference, rtol=0, atol=1e-4)
@@ -156,12 +156,12 @@ def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypa
 
 
 def test_a_model_calibrated_in_another_precision_is_exported_with_a_warning(copy, lists, monkeypatch):
-    info = verify_parts(copy) | {"precision": "bfloat16"}
+    info = verify_parts(copy) | {"dtype": "bfloat16"}
     monkeypatch.setattr(export, "verify_parts", lambda folder: info)
     monkeypatch.setattr(
         export, "_write_onnx", lambda folder, file, longest: file.write_bytes((copy / ONNX).read_bytes())
     )
-    with pytest.warns(UserWarning, match="^this model was calibrated in bfloat16, .* scoring_precision: float32 for"):
+    with pytest.warns(UserWarning, match="^this model was calibrated in bfloat16, .* scoring_dtype: float32 for"):
         export_onnx(copy, lists)
 
 

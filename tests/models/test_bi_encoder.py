@@ -197,7 +197,7 @@ def test_identity_names_what_decides_the_vectors(folder):
     [
         ({"pooling": "max"}, "encoder_pooling: 'max' is unknown; use mean or cls"),
         ({"max_length": 129}, "reads at most 128 tokens"),
-        ({"dtype": "int8"}, "encoder_precision"),
+        ({"dtype": "int8"}, "encoder_dtype"),
     ],
 )
 def test_settings_without_meaning_are_refused(folder, settings, message):

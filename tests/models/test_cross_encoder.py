@@ -58,8 +58,8 @@ def layout(request, monkeypatch):
     return request.param
 
 
-def load(model, template=TEMPLATE, precision="float32", **options):
-    return PairScorer.from_folder(model, template, "cpu", precision, **options)
+def load(model, template=TEMPLATE, dtype="float32", **options):
+    return PairScorer.from_folder(model, template, "cpu", dtype, **options)
 
 
 def watch(scorer):
@@ -150,10 +150,10 @@ def test_columns_of_different_length_are_refused(model):
 
 
 def test_bfloat16_is_close_and_ends_in_float32(layout, model, pairs, expected):
-    scorer = load(model, precision="bfloat16")
+    scorer = load(model, dtype="bfloat16")
     logits = scorer.score(*pairs).logits
     assert 0 < np.sqrt(np.mean((logits - expected) ** 2)) < 0.1 * np.std(expected)
-    assert scorer.precision == "bfloat16"
+    assert scorer.dtype == "bfloat16"
     # Rounded to bfloat16 the logits would come in steps, and some candidates would tie.
     coarse = torch.from_numpy(logits).bfloat16().float().numpy()
     assert np.count_nonzero(logits == coarse) < 5

@@ -47,7 +47,7 @@ def test_the_reference_recipe_trains_on_two_processes(scripts, tmp_path):
     run = tmp_path / "sapbert-medmentions"
     assert {path.name for path in run.iterdir()} == {*STAGES, "stages.jsonl", ".lock"}
     summary = json.loads((run / "checkpoints" / "manifest.json").read_text())["summary"]
-    assert (summary["processes"], summary["steps"], summary["precision"]) == (2, 6, "float32")
+    assert (summary["processes"], summary["steps"], summary["dtype"]) == (2, 6, "float32")
     assert summary["train_pairs"] == len(load_from_disk(str(run / "pairs"))["train"])
     assert f"best checkpoint: step {summary['best_step']} of 6" in outcome.out
     best = run / "checkpoints" / "checkpoint-best"

@@ -28,7 +28,7 @@ from umls_reranker.review.demo import Demo
 pytest_plugins = ["pipeline_fixtures"]
 
 STAGES = ("prepare_data", "mine_negatives", "train", "calibrate", "evaluate", "summarize", "validate")
-RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_precision")
+RETRIEVAL_KEYS = ("corpus", "expected_mentions", "encoder", "encoder_pooling", "encoder_dtype")
 DICTIONARY_KEYS = ("umls_dir", "semantic_network_dir")
 SPLITS = ("train", "dev", "calibration", "test")
 # Concepts that the retriever of this pipeline never finds, and documents in which it once finds nothing.
@@ -228,7 +228,7 @@ def test_serving_answers_what_was_evaluated(made, scripts, tmp_path):
     assert done.code == 0, done.err
     written = [json.loads(line)["ranked"] for line in target.read_text().splitlines()]
     assert [ranked[0]["score"] for ranked in written if ranked] == pytest.approx(
-        outcomes.score[outcomes.scored].tolist(), abs=1e-3
+        outcomes.score[outcomes.has_candidates].tolist(), abs=1e-3
     )
     watched = scripts.run("monitor", made.folder / "model", target)
     assert watched.code == 0 and watched.out.startswith(f"{len(rows)} mentions"), watched.err

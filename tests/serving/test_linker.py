@@ -143,7 +143,7 @@ def test_text_around_a_mention_is_that_of_the_corpus_reader(linker):
         (("cold",), "mentions must be a list, not str"),
         ((["a"], "a"), "documents must be a list, not str"),
         ((["a"], None, None, [None]), "left must be text, not NoneType"),
-        ((["a"], [b"a"]), "document must be text or None, not bytes"),
+        ((["a"], [b"a"]), "document must be text, not bytes"),
         ((["a"], ["a"], ["0"]), "start must be a number of characters or None, not str"),
         ((["a"], ["a"], [float("nan")]), "start must be a number of characters or None, not float"),
     ],
@@ -153,9 +153,9 @@ def test_arguments_of_the_wrong_kind_are_named(arguments, reason):
         ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
 
 
-@pytest.mark.parametrize(("arguments", "name"), [((["\ud800"],), "mention"), ((["a"], ["a \ud800"]), "document")])
-def test_half_of_a_surrogate_pair_is_named(arguments, name):
-    with pytest.raises(ValueError, match=f"^{name} holds half of a surrogate pair"):
+@pytest.mark.parametrize("arguments", [(["\ud800"],), (["a"], ["a \ud800"])])
+def test_half_of_a_surrogate_pair_is_refused(arguments):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
         ConceptLinker.read(SimpleNamespace(context_chars=9, expands_abbreviations=False), *arguments)
 
 

@@ -573,10 +573,9 @@ def test_a_key_in_the_data_is_no_index(tmp_path):
     rows[0]["index_key"] = "ours"
     known = reranker.thresholds.hierarchy, reranker.calibration.scores
     for name in ("mentions.jsonl", "mentions.parquet"):
-        file = open_mentions(write_lists(tmp_path / name, rows), 10)
-        ((_, piece),) = file.read(0, 1, 10)
+        (batch,) = open_mentions(write_lists(tmp_path / name, rows)).batches(10)
         with pytest.warns(UserWarning, match=re.escape(OURS)):
-            decisions = reranker.rank(file.lists(piece, *known))
+            decisions = reranker.rank(batch.lists(*known))
         assert decisions.models.tolist() == [1] and decisions.tiers.tolist() == [1]
 
 
@@ -720,7 +719,7 @@ def test_scores_are_those_of_the_folder(reranker):
         assert isinstance(item, RankedCandidate)
         assert item.score == pytest.approx(1 / (1 + np.exp(-(0.8 * item.logit + 0.5))))
         assert item.tier == row.tier(item.score)
-    assert reranker.info["precision"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
+    assert reranker.info["dtype"] == "float32" and reranker.scorer.encoder.template == PairTemplate(32)
 
 
 def test_a_saved_reranker_gives_equal_results(folder, reranker, tmp_path):

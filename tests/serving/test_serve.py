@@ -61,7 +61,7 @@ class Service:
 def recipe(finished, tmp_path_factory):
     path = tmp_path_factory.mktemp("serve") / "config.yaml"
     path.write_text(
-        f"run_name: serve\ndevice: cpu\nscoring_precision: float32\nserved_model: {finished.folder / 'model'}\n"
+        f"run_name: serve\ndevice: cpu\nscoring_dtype: float32\nserved_model: {finished.folder / 'model'}\n"
         f"served_index: {finished.folder}\n",
         encoding="utf-8",
     )

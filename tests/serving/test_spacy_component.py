@@ -161,7 +161,7 @@ def test_spacy_finds_the_component_by_its_entry_point(tmp_path):
 def test_a_finished_run_is_served_in_a_pipeline(finished):
     nlp = spacy.blank("en")
     nlp.add_pipe("entity_ruler").add_patterns(PATTERNS)
-    config = {"model": str(finished.folder / "model"), "index": str(finished.folder), "precision": "float32"}
+    config = {"model": str(finished.folder / "model"), "index": str(finished.folder), "dtype": "float32"}
     component = nlp.add_pipe("umls_reranker", config=config | {"device": "cpu"})
     doc = nlp(TEXT)
     for entity in doc.ents:

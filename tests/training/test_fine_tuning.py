@@ -315,7 +315,7 @@ def test_training_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypa
     summary = run_training(model, whole)
     assert (summary["steps"], summary["train_pairs"], summary["dev_pairs"]) == (6, 104, 40)
     assert summary["best_step"] in (2, 4, 6) and 0 < summary["dev"]["roc_auc"] < 1
-    assert summary["processes"] == 1 and summary["precision"] == "float32" and summary["pairs_at_max_length"] == 0
+    assert summary["processes"] == 1 and summary["dtype"] == "float32" and summary["pairs_at_max_length"] == 0
 
     mark = fine_tuning.CheckpointCallback.on_save
 

@@ -21,7 +21,8 @@ from ..data.semantic_types import TypeHierarchy
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import CandidateLists, TypeSets
+    from ..data.candidate_lists import CandidateLists
+    from ..data.type_sets import TypeSets
     from .string_counts import PairCounts, StringCounts
 
 __all__ = [

@@ -118,7 +118,7 @@ def fit_calibration(
             lists.labels,
             lists.owner,
             np.where(top >= 0, scores.probabilities[top], np.nan),
-            lists.is_right(top),
+            lists.is_gold(top),
             fitting.lists.types,
             hierarchy,
             groups=lists.annotations.documents,

@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 
 from ..core.arrays import RepeatedTexts, list_offsets, list_sizes
 from ..core.sockets import FEATURES
-from ..data.candidate_lists import FIELDS, CandidateLists, encoded_texts
+from ..data.candidate_lists import CandidateLists
+from ..data.list_columns import FIELDS, encoded_texts
 
 __all__ = [
     "ALL_INPUTS",

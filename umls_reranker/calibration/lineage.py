@@ -42,7 +42,8 @@ def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hier
 
 def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy) -> tuple[list[Row], np.ndarray]:
     """The rows of n mentions by `nearest_row`: k rows, and (n,) int64, which of them each mention goes by."""
-    from ..data.candidate_lists import TypeSets
+    # Every ``--help`` that explains calibrators imports this module, and pyarrow takes long.
+    from ..data.type_sets import TypeSets
 
     coded = TypeSets.of(types)
     # The last one is that of mentions without types, whose code is -1.
@@ -56,7 +57,7 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them), from the root down. Types that the hierarchy does not know count in "default" alone.
     """
-    from ..data.candidate_lists import TypeSets
+    from ..data.type_sets import TypeSets
 
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.

@@ -22,7 +22,7 @@ from ..data.semantic_types import TypeHierarchy
 from .logistic import fit_logistic, sigmoid
 
 if TYPE_CHECKING:
-    from ..data.candidate_lists import TypeSets
+    from ..data.type_sets import TypeSets
 
 __all__ = ["Calibrator", "Sample", "Types", "bounded", "finite"]
 

@@ -13,9 +13,9 @@ import numpy as np
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
 from ..core.memory import Memory
-from ..data.candidate_lists import TypeSets
 from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
+from ..data.type_sets import TypeSets
 
 if TYPE_CHECKING:
     from datasets import Dataset

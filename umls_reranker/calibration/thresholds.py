@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import UserError
-from ..data.candidate_lists import TypeSets
 from ..data.semantic_types import TypeHierarchy
+from ..data.type_sets import TypeSets
 from .certificate import Certificate, find_certificate, outlook
 from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .precision_test import PrecisionTest

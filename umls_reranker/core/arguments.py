@@ -38,7 +38,7 @@ __all__ = [
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
 # By how much a new version may be worse than the former and count as as good.
 USUAL_MARGIN = 0.02
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def recipe_key(
@@ -79,11 +79,11 @@ class RunArguments:
     )
     seed: int = recipe_key(13, "seed of splits, mining, initial weights and data order", least=0, most=2**32 - 1)
     device: str = recipe_key("auto", "cpu, cuda, cuda:1, mps; auto uses a GPU if there is one")
-    scoring_precision: str = recipe_key(
+    scoring_dtype: str = recipe_key(
         "auto",
-        "precision of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on "
+        "number format of scoring, and so of calibration; auto is bfloat16 if the CPU or GPU supports it, float16 on "
         "older GPUs, else float32",
-        PRECISIONS,
+        DTYPES,
         rare=True,
     )
     stage_minutes: dict | None = recipe_key(
@@ -251,7 +251,7 @@ class IndexArguments:
         "cls", "pooling of token vectors: cls (SapBERT) or mean (MiniLM)", ("cls", "mean")
     )
     encoder_max_length: int = recipe_key(32, "tokens read of a name; longer names are cut", least=1)
-    encoder_precision: str = recipe_key("auto", "precision of the bi-encoder", PRECISIONS, rare=True)
+    encoder_dtype: str = recipe_key("auto", "number format of the bi-encoder", DTYPES, rare=True)
     index_factory: str = recipe_key(
         "Flat",
         "FAISS factory string: Flat (exact), IVF16384,SQfp16, HNSW32,SQ8, PQ96 and so on; inexact indexes are "

@@ -50,11 +50,11 @@ def distinct_numbers(numbers: np.ndarray, size: int) -> tuple[np.ndarray, np.nda
     """
     if size > 8 * len(numbers) + 1024:
         return np.unique(numbers, return_inverse=True)
-    places = np.zeros(size, np.int64)
-    places[numbers] = 1
-    distinct = np.flatnonzero(places)
-    places[distinct] = np.arange(len(distinct))
-    return distinct, places[numbers]
+    positions = np.zeros(size, np.int64)
+    positions[numbers] = 1
+    distinct = np.flatnonzero(positions)
+    positions[distinct] = np.arange(len(distinct))
+    return distinct, positions[numbers]
 
 
 def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
@@ -64,8 +64,8 @@ def number_distinct(values: Sequence) -> tuple[list, np.ndarray]:
     (['b', 'a'], array([0, 1, 0]))
     """
     numbers: defaultdict = defaultdict(count().__next__)
-    places = np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
-    return list(numbers), places
+    number_of_value = np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
+    return list(numbers), number_of_value
 
 
 class RepeatedTexts(Sequence[Any]):

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from .errors import UserError
-
 __all__ = ["map_in_order", "openmp_threads", "started_processes", "usable_cores"]
 
 MOST_THREADS = 8
@@ -28,15 +26,8 @@ def openmp_threads() -> int | None:
 
 
 def started_processes(name: str = "WORLD_SIZE") -> int:
-    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says; 1 without one.
-
-    Raises:
-        UserError: the variable is no such number.
-    """
-    given = os.environ.get(name, "1")
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"the environment's {name} is {given!r}, which is no number of processes; unset it")
-    return int(given)
+    """Processes of this launch, or of it on this machine (``LOCAL_WORLD_SIZE``), as its launcher says."""
+    return int(os.environ.get(name, "1"))
 
 
 def usable_cores() -> int:

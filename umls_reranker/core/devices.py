@@ -1,4 +1,4 @@
-"""Devices, precisions and threads to compute with in PyTorch, and copying to devices."""
+"""Devices, number formats and threads to compute with in PyTorch, and copying to devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .errors import UserError
 __all__ = [
     "batch_mapper",
     "resolve_device",
-    "resolve_precision",
+    "resolve_dtype",
     "sharing_processes",
     "to_device",
     "work_alone",
@@ -58,14 +58,8 @@ def sharing_processes(device: str, timeout: timedelta = timedelta(days=7)) -> Pa
         timeout: of waiting; days, not minutes, as one process may have much more work than the others.
 
     Raises:
-        UserError: the device is not on this machine, or the environment counts no processes or has an unknown device.
+        UserError: the device is not on this machine.
     """
-    # Accelerate raises ValueError, and of the device RuntimeError.
-    started_processes()
-    try:
-        resolve_device(os.environ.get("ACCELERATE_TORCH_DEVICE"))
-    except UserError as error:
-        raise UserError(f"the environment's ACCELERATE_TORCH_DEVICE: {error}; or unset it") from None
     return PartialState(cpu=resolve_device(device).type == "cpu", timeout=timeout)
 
 
@@ -76,13 +70,11 @@ def work_alone() -> None:
         torch.set_num_threads(processes * (openmp_threads() or 1))
 
 
-def resolve_precision(
-    precision: str | None, device: torch.device, *, key: str = "precision", inference: bool = False
-) -> str:
+def resolve_dtype(dtype: str | None, device: torch.device, *, key: str = "dtype", inference: bool = False) -> str:
     """``auto`` (or None) is bfloat16 if the hardware multiplies matrices in it, else float32.
 
     Args:
-        precision: auto, float32, bfloat16 or float16.
+        dtype: auto, float32, bfloat16 or float16.
         device: where the model runs.
         key: name of the recipe key or argument, for the error message.
         inference: without training, ``auto`` is float16 on GPUs that are fast only in float16 (Volta and Turing).
@@ -90,15 +82,15 @@ def resolve_precision(
     Raises:
         UserError: float16 without a GPU, or an unknown name.
     """
-    if precision in (None, "auto"):
+    if dtype in (None, "auto"):
         if _has_fast_bfloat16(device):
             return "bfloat16"
         return "float16" if inference and _has_fast_float16(device) else "float32"
-    if precision not in ("float32", "bfloat16", "float16"):
-        raise UserError(f"{key}: {precision!r} is unknown; use auto, float32, bfloat16 or float16")
-    if precision == "float16" and device.type == "cpu":
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"{key}: {dtype!r} is unknown; use auto, float32, bfloat16 or float16")
+    if dtype == "float16" and device.type == "cpu":
         raise UserError(f"{key}: float16 needs a GPU; use auto, bfloat16 or float32")
-    return precision
+    return dtype
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -107,8 +107,8 @@ def fetch(
         UserError: the file or package does not exist, the server cannot be reached or refuses, the download is
             incomplete, the hash differs, or the content is wrong.
     """
-    locator, given, expected = locator.partition("#sha256=")
-    sha256 = expected.lower() if given else None
+    locator, mark, expected = locator.partition("#sha256=")
+    sha256 = expected.lower() if mark else None
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise UserError(f"{locator}#sha256={expected}: a SHA-256 has 64 hexadecimal digits; write all of them")
     if locator.startswith(PACKAGE_PREFIX):
@@ -211,11 +211,8 @@ def hub_calls(
 
 def _limit_waiting(request: Any) -> None:
     """Without it, the client waits for ever where a Hub accepts the connection and never answers."""
-    given = request.extensions.get("timeout", {})
-    request.extensions["timeout"] = {
-        kind: HUB_TIMEOUT_SECONDS if given.get(kind) is None else given[kind]
-        for kind in ("connect", "read", "write", "pool")
-    }
+    limits = {kind: seconds for kind, seconds in request.extensions.get("timeout", {}).items() if seconds is not None}
+    request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), HUB_TIMEOUT_SECONDS) | limits
 
 
 def _reason(error: BaseException, repo_id: str, *, signed_in: bool, publishing: bool) -> str:
@@ -281,9 +278,8 @@ def _verify_minilm(folder: Path) -> None:
 
 
 def _verify(path: Path, sha256: str, source: str) -> None:
-    found = file_sha256(path)
-    if found != sha256:
-        raise UserError(f"{path} ({source}) has SHA-256 {found}, expected {sha256}; it was changed, so do not use it")
+    if (actual := file_sha256(path)) != sha256:
+        raise UserError(f"{path} ({source}) has SHA-256 {actual}, expected {sha256}; it was changed, so do not use it")
 
 
 class _Failure(Exception):
@@ -300,15 +296,18 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
     except ValueError as error:
         raise UserError(f"{url} is not a URL ({error}); check the address") from None
     # A query may contain a signature.
-    shown = without_password(url.split("?")[0])
+    printed_url = without_password(url.split("?")[0])
     # Files with twelve digits are from versions that did not check downloads.
     path = cache_dir / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if path.is_file() and (sha256 is None or file_sha256(path) == sha256):
         return path
 
-    def told(state: RetryCallState) -> None:
+    def say(state: RetryCallState) -> None:
         assert state.outcome is not None  # tenacity asks after an attempt
-        print(f"{shown}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s", file=sys.stderr)
+        print(
+            f"{printed_url}: {state.outcome.exception()}; trying again in {state.upcoming_sleep:.0f} s",
+            file=sys.stderr,
+        )
 
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache_dir) as folder:
@@ -317,7 +316,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
             retry=retry_if_exception_type(_Passing),
             stop=stop_after_attempt(ATTEMPTS),
             wait=wait_exponential_jitter(initial=PAUSE_SECONDS, jitter=PAUSE_SECONDS),
-            before_sleep=told,
+            before_sleep=say,
             reraise=True,
         )
         try:
@@ -327,7 +326,7 @@ def _download(url: str, cache_dir: Path, sha256: str | None, check: Callable[[Pa
             made = f" ({ATTEMPTS} attempts)" if isinstance(error, _Passing) else ""
             reason = str(error).replace(str(partial), name)
             raise UserError(
-                f"{shown}: {reason}{made}; check the address, or download it elsewhere and give its local path"
+                f"{printed_url}: {reason}{made}; check the address, or download it elsewhere and give its local path"
             ) from None
         partial.replace(path)
     return path
@@ -362,8 +361,8 @@ def _copy(url: str, path: Path) -> None:
 
 
 def _check(path: Path, sha256: str | None, check: Callable[[Path], object] | None) -> None:
-    if sha256 is not None and (found := file_sha256(path)) != sha256:
-        raise _Failure(f"the download has SHA-256 {found}, expected {sha256}")
+    if sha256 is not None and (actual := file_sha256(path)) != sha256:
+        raise _Failure(f"the download has SHA-256 {actual}, expected {sha256}")
     with path.open("rb") as stream:
         if WEB_PAGE.match(stream.read(1024)):
             raise _Failure("the download is a web page, not the file")

@@ -253,14 +253,14 @@ def require_format(path: Path, content: Any, version: int, command: str) -> None
     Raises:
         UserError: it is newer, older or missing; the message says what to do.
     """
-    found = content.get("schema_version") if isinstance(content, dict) else None
-    if type(found) is int and found > version:
+    actual = content.get("schema_version") if isinstance(content, dict) else None
+    if type(actual) is int and actual > version:
         raise UserError(
-            f"{path} has schema_version {found}, newer than umls_reranker {__version__} can read; "
+            f"{path} has schema_version {actual}, newer than umls_reranker {__version__} can read; "
             "upgrade: pip install -U umls_reranker"
         )
-    if found != version or type(found) is not int:
-        raise UserError(f"{path} has schema_version {found!r}, not {version}; run umls-reranker {command} again")
+    if actual != version or type(actual) is not int:
+        raise UserError(f"{path} has schema_version {actual!r}, not {version}; run umls-reranker {command} again")
 
 
 def json_sha256(content: Any) -> str:
@@ -310,13 +310,13 @@ def remembered(hashed: Callable[[Path], str], path: Path, cache: Path) -> str:
         known = json.loads(memory.read_text(encoding="utf-8"))
         if known["state"] == state:
             return known["sha256"]
-    found = hashed(path)
+    sha256 = hashed(path)
     if all(time.time_ns() - changed > SETTLED_NS for *_, changed, _ in state):
         # Without memory it is only slower.
         with suppress(OSError):
             memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memory, {"path": str(path), "state": state, "sha256": found})
-    return found
+            write_json(memory, {"path": str(path), "state": state, "sha256": sha256})
+    return sha256
 
 
 def _files(path: Path) -> list[Path]:

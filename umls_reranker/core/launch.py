@@ -118,8 +118,8 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     parser = CommandParser(add_help=False)
     for name, kind in {"accelerate_config": str, **OPTIONS}.items():
         parser.add_argument(f"--{name}", type=kind)
-    given, others = parser.parse_known_args(words)
-    options = {name: value for name, value in vars(given).items() if value is not None}
+    arguments, further_words = parser.parse_known_args(words)
+    options = {name: value for name, value in vars(arguments).items() if value is not None}
     if options and "accelerate_config" not in options:
         raise UserError(f"--{next(iter(options))} needs --accelerate_config, e.g. --accelerate_config multi_gpu_fp16")
     for name in ("num_processes", "num_machines"):
@@ -132,7 +132,7 @@ def launch_options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         options["accelerate_config"] = str(known[name])
         if "num_processes" not in options:
             options["num_processes"] = _processes(name, _settings(options))
-    return options, others
+    return options, further_words
 
 
 def start(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> int:
@@ -174,8 +174,11 @@ def _launch(script: Path, words: Sequence[str], options: Mapping[str, Any]) -> i
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     config = options["accelerate_config"]
-    others = [word for name in OPTIONS if name in options for word in (f"--{name}", str(options[name]))]
-    arguments = launch_command_parser().parse_args(["--config_file", config, *others, str(script), *words])
+    command = ["--config_file", config]
+    for name in OPTIONS:
+        if name in options:
+            command += [f"--{name}", str(options[name])]
+    arguments = launch_command_parser().parse_args([*command, str(script), *words])
     try:
         with _refusing(config):
             _share_cores(_settings(options))

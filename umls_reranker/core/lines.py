@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -16,11 +16,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from .errors import UserError
 
 __all__ = [
-    "GZIP_ERRORS",
     "Faults",
     "Malformed",
     "Reading",
-    "broken_gzip",
     "decode",
     "each_parsed",
     "is_finite",
@@ -35,9 +33,9 @@ __all__ = [
 ]
 
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 START_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 17
 
 Item = TypeVar("Item")
 Parsed = TypeVar("Parsed")
@@ -150,16 +148,16 @@ def open_binary(path: Path | Sequence[Path]) -> Iterator[io.BufferedIOBase]:
     Each part may be plain or gzip; a line may continue in the next part.
 
     Raises:
-        UserError: the file or a part is missing, a folder, unreadable or empty. While reading, `gzip.BadGzipFile`
-            names the part whose stream is cut short or corrupt.
+        UserError: the file or a part is missing, a folder, unreadable or empty; or, while the stream is read, it is
+            a gzip stream that is cut short or corrupt.
     """
     paths = [path] if isinstance(path, Path) else path
     if len(paths) == 1:
         with _open_part(paths[0]) as stream:
             yield stream
-        return
-    with io.BufferedReader(_Joined(paths), io.DEFAULT_BUFFER_SIZE * 16) as joined:
-        yield joined
+    else:
+        with io.BufferedReader(_Joined(paths), CHUNK_BYTES) as joined:
+            yield joined
 
 
 @contextmanager
@@ -177,79 +175,63 @@ def _open_part(path: Path) -> Iterator[io.BufferedIOBase]:
         if magic != GZIP_MAGIC:
             yield raw
             return
-        with gzip.GzipFile(fileobj=raw) as stream:
-            yield stream
+        try:
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield stream
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise UserError(f"{path}: the gzip stream is cut short or corrupt ({error}); get the file again") from None
 
 
 class _Joined(io.RawIOBase):
     """Parts of a file as one stream, each opened when it is needed."""
 
-    def __init__(self, parts: Sequence[Path]) -> None:
-        self._parts = iter(parts)
-        self._open = ExitStack()
-        self._stream: io.BufferedIOBase | None = None
-        self._next()
-
-    def _next(self) -> None:
-        self._open.close()
-        part = next(self._parts, None)
-        self._stream = None if part is None else self._open.enter_context(_open_part(part))
-        self._name = "" if part is None else part.name
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._chunks = _read_parts(paths)
+        self._rest = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while self._stream is not None:
-            try:
-                size = self._stream.readinto(buffer)
-            except GZIP_ERRORS as error:
-                raise gzip.BadGzipFile(f"{self._name}: {error}") from None
-            if size:
-                return size
-            self._next()
-        return 0
+        self._rest = self._rest or next(self._chunks, b"")
+        size = min(len(self._rest), len(buffer))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
 
     def close(self) -> None:
-        self._open.close()
+        self._chunks.close()
         super().close()
+
+
+def _read_parts(paths: Sequence[Path]) -> Generator[bytes, None, None]:
+    for path in paths:
+        with _open_part(path) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
 
 
 def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
     r"""Yield ``(number from 1, line without \n or \r\n)``; only ``\n`` ends a line; lines are counted across parts.
 
     Raises:
-        UserError: as `open_binary`, or the gzip stream is cut short or corrupt.
+        UserError: as `open_binary`.
     """
-    number = 0
     with open_binary(path) as stream:
-        try:
-            for number, line in enumerate(stream, start=1):
-                if number == 1:
-                    line = line.removeprefix(BYTE_ORDER_MARK)
-                yield number, line.rstrip(b"\r\n")
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, number + 1, error) from None
+        for number, line in enumerate(stream, start=1):
+            if number == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            yield number, line.rstrip(b"\r\n")
 
 
 def start_of(path: Path, size: int = START_BYTES) -> bytes:
     """The first bytes of a file, unpacked and without a byte order mark.
 
     Raises:
-        UserError: as `open_binary`, or the gzip stream is corrupt.
+        UserError: as `open_binary`.
     """
     with open_binary(path) as stream:
-        try:
-            return stream.read(size).removeprefix(BYTE_ORDER_MARK)
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, 1, error) from None
-
-
-def broken_gzip(path: Path | Sequence[Path], number: int, error: Exception) -> UserError:
-    """The error for a gzip stream that ends or breaks near line `number`."""
-    return UserError(
-        f"{name_source(path)}:{number}: the gzip stream is cut short or corrupt ({error}); get the file again"
-    )
+        return stream.read(size).removeprefix(BYTE_ORDER_MARK)
 
 
 def decode(line: bytes) -> str:

@@ -55,8 +55,8 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor | No
 
     assert lists is not None
     # b is the size of a forward pass, so the (b, b) matrix is small, and its sums have a fixed order.
-    others = lists[:, None] != lists
-    normalizers = logits.expand(len(logits), -1).masked_fill(others, -torch.inf).logsumexp(dim=1)
+    in_other_list = lists[:, None] != lists
+    normalizers = logits.expand(len(logits), -1).masked_fill(in_other_list, -torch.inf).logsumexp(dim=1)
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)
 
 

@@ -91,8 +91,8 @@ class StageLines:
         """Redraw the line of the current stage; does nothing without a terminal."""
         if sys.stderr.isatty():
             seconds = self._clock() - self._started
-            own = max(self._pace() * self._expected[self._stage] - seconds, 0.0)
-            self._write(f"\r{self._line(seconds, self._left(own)):<80}")
+            rest = max(self._pace() * self._expected[self._stage] - seconds, 0.0)
+            self._write(f"\r{self._line(seconds, self._left(rest)):<80}")
 
     def end(self, worked: bool = True) -> None:
         """Write the final line of the current stage.
@@ -113,15 +113,16 @@ class StageLines:
         # A first stage of seconds says little about the others.
         return (60.0 + took) / (60.0 + expected)
 
-    def _left(self, own: float = 0.0) -> str:
+    def _left(self, rest_of_stage: float = 0.0) -> str:
         stages = list(self._expected)
-        seconds = own + self._pace() * sum(self._expected[name] for name in stages[stages.index(self._stage) + 1 :])
+        later_stages = stages[stages.index(self._stage) + 1 :]
+        seconds = rest_of_stage + self._pace() * sum(self._expected[name] for name in later_stages)
         return f"about {_clock_time(seconds)} left" if seconds else ""
 
     def _line(self, seconds: float, note: str) -> str:
-        place = list(self._titles).index(self._stage) + 1
+        number = list(self._titles).index(self._stage) + 1
         title = self._titles[self._stage]
-        return f"{place}/{len(self._titles)}  {title:<40} {_clock_time(seconds):>7}   {note}".rstrip()
+        return f"{number}/{len(self._titles)}  {title:<40} {_clock_time(seconds):>7}   {note}".rstrip()
 
     @staticmethod
     def _write(text: str) -> None:

@@ -70,7 +70,7 @@ class Recipe:
         """
         sections = [section(**{key: values[key] for key in keys_of(section) if key in values}) for section in SECTIONS]
         recipe = cls(*sections)
-        recipe.training.others = {name: value for name, value in values.items() if name not in KEYS}
+        recipe.training.further_fields = {name: value for name, value in values.items() if name not in KEYS}
         return recipe
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Recipe:
 
     def _by_section(self) -> list[dict[str, Any]]:
         sections = asdict(self)
-        sections["training"] |= sections["training"].pop("others")
+        sections["training"] |= sections["training"].pop("further_fields")
         return list(sections.values())
 
     def portable(self) -> Recipe:
@@ -325,15 +325,15 @@ def _require_range(value: float, least: float, most: float) -> None:
     raise argparse.ArgumentTypeError(f"{value} is out of range; give a number that is {span}")
 
 
-def _options(given: Any) -> dict[str, Any]:
+def _options(mapping: Any) -> dict[str, Any]:
     """A mapping from YAML, with values that are still text, or JSON from the command line."""
-    if isinstance(given, str):
+    if isinstance(mapping, str):
         try:
-            given = json.loads(given)
+            mapping = json.loads(mapping)
         except (ValueError, RecursionError):
-            given = None
-        if isinstance(given, dict):
-            return given
+            mapping = None
+        if isinstance(mapping, dict):
+            return mapping
         raise argparse.ArgumentTypeError("must be a mapping, given as JSON on the command line")
 
     def read(value: Any) -> Any:
@@ -346,7 +346,7 @@ def _options(given: Any) -> dict[str, Any]:
         except (ValueError, RecursionError):
             return value
 
-    return read(given)
+    return read(mapping)
 
 
 class _Loader(yaml.BaseLoader):
@@ -354,12 +354,13 @@ class _Loader(yaml.BaseLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping with distinct keys; plain YAML silently takes the last of equal ones."""
-        given = set()
+        names = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in given:
-                line = key.start_mark.line + 1
-                raise UserError(f"line {line}: the key {key.value!r} is repeated; give each key once")
-            given.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    line = key.start_mark.line + 1
+                    raise UserError(f"line {line}: the key {key.value!r} is repeated; give each key once")
+                names.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -19,6 +19,8 @@ from .stages import Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .arguments import RunArguments
+
 __all__ = ["CommandParser", "leave_process_group", "run_script", "should_run", "table_console", "would_make"]
 
 
@@ -81,7 +83,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     sys.exit(2)
 
 
-def _one_line(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+def _one_line(message: Warning | str, category: type[Warning], *position: Any, **line: Any) -> str:
     """A warning for users, without its line of code; other categories keep their name."""
     return f"{'warning' if category is UserWarning else category.__name__}: {message}\n"
 
@@ -114,20 +116,20 @@ def table_console() -> Console:
     return Console(width=None if Console().is_terminal else 120)
 
 
-def should_run(stage: Stage, *, overwrite: bool, dry_run: bool) -> bool:
+def should_run(stage: Stage, run: RunArguments) -> bool:
     """Whether the stage must run; prints what happens and why to standard error, once for all processes.
 
     Raises:
         UserError: a killed run left something that this run cannot resume and was not told to drop.
     """
-    needed = overwrite or not stage.is_done()
+    needed = run.overwrite or not stage.is_done()
     if os.environ.get("RANK", "0") == "0":
-        does = "up to date in" if not needed else "would be made in" if dry_run else "->"
-        reason = dry_run and needed and not overwrite and stage.outdated()
+        does = "up to date in" if not needed else "would be made in" if run.dry_run else "->"
+        reason = run.dry_run and needed and not run.overwrite and stage.outdated()
         does = f"would be made again ({reason}) in" if reason else does
-        resumes = needed and not overwrite and stage.resumes()
+        resumes = needed and not run.overwrite and stage.resumes()
         ending = ", resuming what a killed run left" if resumes else ""
-        if dry_run and not needed and (sizes := stage.sizes()):
+        if run.dry_run and not needed and (sizes := stage.sizes()):
             ending = f": {sizes}"
         print(f"[{stage.name}] {does} {stage.folder}{ending}", file=sys.stderr)
-    return needed and not dry_run
+    return needed and not run.dry_run

@@ -23,6 +23,7 @@ from .stages import PlannedRun, RunFolder, Stage, read_manifest
 __all__ = [
     "ENCODER_FOLDER",
     "EXACT_INDEX",
+    "SEARCHED",
     "checkpoints_stage",
     "encoder_stage",
     "index_key",
@@ -57,6 +58,8 @@ MENTION_PATHS = ("corpus", "candidate_lists", "train_documents", "dev_documents"
 ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_length")
 # What the searches of a killed mining depend on; numbers and weights of negatives are used later.
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "max_train_mentions", "seed")
+# Shards of a search in the folder of the pairs.
+SEARCHED = "*/.nearest-*.npz"
 CHECKPOINT_KEYS = (
     # the model, and what it reads
     *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
@@ -131,7 +134,7 @@ def index_stages(recipe: Recipe, run: RunFolder) -> dict[str, Stage]:
     _require_retrieval(recipe)
     made = _made(run, "concepts", "mentions", *([ENCODER_FOLDER] if recipe.encoder.encoder_training_steps else []))
     mentions = made.pop("mentions")
-    embedding = _encoder_settings(recipe) | {"encoder_precision": recipe.index.encoder_precision}
+    embedding = _encoder_settings(recipe) | {"encoder_dtype": recipe.index.encoder_dtype}
     vectors = run.stage("vectors", embedding, made, resumes_with=embedding | made, keeps="*.npy")
     stages, made = {"vectors": vectors}, made | {"mentions": mentions, "vectors": vectors.key}
     for retriever in chosen_retrievers(recipe.index.retrievers):
@@ -171,7 +174,7 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
         return run.stage("pairs", settings, _made(run, "mentions", "candidates"))
     settings |= {key: getattr(recipe.index, key) for key in ("retrievers", "index_parameters")}
     searched = _made(run, "mentions", *index_folders(recipe.index.retrievers))
-    return run.stage("pairs", settings, searched, resumes_with=(*SEARCH_KEYS, *searched), keeps="*/.nearest-*.npz")
+    return run.stage("pairs", settings, searched, resumes_with=(*SEARCH_KEYS, *searched), keeps=SEARCHED)
 
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
@@ -180,7 +183,8 @@ def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     # If the recipe does not set it, the number of processes of this launch decides the result.
     values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
     content = {key: values[key] for key in CHECKPOINT_KEYS}
-    content |= {name: value for name, value in recipe.training.others.items() if not name.startswith(NOT_DECIDING)}
+    further = recipe.training.further_fields
+    content |= {name: value for name, value in further.items() if not name.startswith(NOT_DECIDING)}
     settings = content | {key: values[key] for key in STOPPING_KEYS}
     names = ["pairs", "candidates"]
     _require_encoder(recipe)
@@ -197,7 +201,7 @@ def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stag
         corrections: fingerprint of ``calibration_feedback``.
     """
     settings = _without(asdict(recipe.calibration), ("calibration_feedback",))
-    settings |= {"scoring_precision": recipe.run.scoring_precision, "seed": recipe.run.seed}
+    settings |= {"scoring_dtype": recipe.run.scoring_dtype, "seed": recipe.run.seed}
     inputs = _made(run, "checkpoints", "candidates")
     return run.stage("model", settings, inputs | ({"calibration_feedback": corrections} if corrections else {}))
 

@@ -44,10 +44,8 @@ STAGE_MANIFEST = "manifest.json"
 RESUME_FILE = "resume.json"
 # Where a forked run comes from.
 LINEAGE = "lineage.json"
-# Library -> its possible package names: FAISS has one for each build.
-LIBRARIES: dict[str, tuple[str, ...]] = {
-    name: (name,) for name in ("accelerate", "datasets", "scikit-learn", "torch", "transformers")
-} | {"faiss": ("faiss-cpu", "faiss-gpu", "faiss")}
+# Whose versions a manifest records.
+LIBRARIES = ("accelerate", "datasets", "faiss-cpu", "scikit-learn", "torch", "transformers")
 # Entries of a summary that say how much a folder holds.
 SIZES = {"concepts", "mentions", "names", "pairs", "steps", "strings"}
 
@@ -80,13 +78,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def library_versions() -> dict[str, str | None]:
     """Library -> version, None if unknown."""
-    found: dict[str, str | None] = dict.fromkeys(LIBRARIES)
-    for library, names in LIBRARIES.items():
-        for name in names:
-            with suppress(importlib.metadata.PackageNotFoundError):
-                found[library] = importlib.metadata.version(name)
-                break
-    return found
+    versions: dict[str, str | None] = dict.fromkeys(LIBRARIES)
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 class Stage:
@@ -294,13 +290,13 @@ class RunFolder:
     def seconds(self) -> dict[str, float]:
         """Seconds of the latest run of each stage."""
         log = self.path / "stages.jsonl"
-        found = {}
+        seconds = {}
         for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
             # A full disk may have left half a line.
             with suppress(ValueError, TypeError, KeyError):
                 entry = json.loads(line)
-                found[entry["stage"]] = float(entry["seconds"])
-        return found
+                seconds[entry["stage"]] = float(entry["seconds"])
+        return seconds
 
     @contextmanager
     def locked(self, *, dry_run: bool = False, owner: bool = True) -> Iterator[None]:

@@ -106,7 +106,7 @@ class TrainingStageArguments:
     )
     dataloader_num_workers: int = _trainer(0, "processes that load batches; 0 loads in the training process", least=0)
 
-    others: dict[str, Any] = field(default_factory=dict)
+    further_fields: dict[str, Any] = field(default_factory=dict)
     """Values of all other fields of the class that the recipe sets."""
 
     def pairs_per_step(self, processes: int) -> int:
@@ -117,7 +117,7 @@ class TrainingStageArguments:
     def trainer_values(self) -> dict[str, Any]:
         """The values of all fields of `transformers.TrainingArguments`, which are set or have a default here."""
         names = [entry.name for entry in fields(self) if entry.metadata.get("group") == TRAINER]
-        return {name: getattr(self, name) for name in names} | self.others
+        return {name: getattr(self, name) for name in names} | self.further_fields
 
 
 @functools.cache
@@ -166,8 +166,6 @@ _REASONS = {
     "accelerate launch decides, with its --config_file (see accelerate_configs/)": (
         "fsdp fsdp_config deepspeed parallelism_config local_rank"
     ),
-    "it is not made for text encoders": "use_liger_kernel liger_kernel_config use_cache",
-    "each command is one step": "do_train do_eval do_predict",
     "use gradient_checkpointing and gradient_checkpointing_kwargs, which mean the same": (
         "activation_checkpointing activation_checkpointing_kwargs"
     ),

@@ -27,7 +27,7 @@ def find_abbreviations(text: str) -> dict[str, str]:
     >>> find_abbreviations("We used MRI (magnetic resonance imaging) and so on (see below).")
     {'MRI': 'magnetic resonance imaging'}
     """
-    found: dict[str, str] = {}
+    long_forms: dict[str, str] = {}
     ends = CLAUSE_END.finditer(text)
     for match in PARENTHESES.finditer(text):
         # A parenthesis itself ends a clause, so no character is read twice: time is linear in the text.
@@ -47,8 +47,8 @@ def find_abbreviations(text: str) -> dict[str, str]:
             long = None if plain or not _is_short_form(short) else _long_form(short, inside)
             long = long if long == inside else None
         if long is not None:
-            found.setdefault(short, long)
-    return found
+            long_forms.setdefault(short, long)
+    return long_forms
 
 
 def _is_short_form(text: str) -> bool:
@@ -70,21 +70,21 @@ def _last_words(text: str, short: str) -> str:
 
 def _long_form(short: str, text: str) -> str | None:
     """The shortest end of `text` that holds the letters of `short` in order, or None."""
-    place = len(text)
+    position = len(text)
     for number, letter in reversed([*enumerate(filter(str.isalnum, short.lower()))]):
-        place -= 1
-        while place >= 0 and not (text[place].lower() == letter and (number or _starts_word(text, place))):
-            place -= 1
-        if place < 0:
+        position -= 1
+        while position >= 0 and not (text[position].lower() == letter and (number or _starts_word(text, position))):
+            position -= 1
+        if position < 0:
             return None
     # Hyphenated words are kept whole; a line may end between two words.
-    while place and not text[place - 1].isspace():
-        place -= 1
-    long = text[place:]
+    while position and not text[position - 1].isspace():
+        position -= 1
+    long = text[position:]
     too_long = len(long.split()) > min(len(short) + 5, len(short) * 2)
     holds_itself = short.lower() in long.lower().split()
     return None if len(long) <= len(short) or too_long or holds_itself else long
 
 
-def _starts_word(text: str, place: int) -> bool:
-    return place == 0 or not text[place - 1].isalnum()
+def _starts_word(text: str, position: int) -> bool:
+    return position == 0 or not text[position - 1].isalnum()

@@ -187,8 +187,8 @@ def write_numbers(path: Path, numbers: np.ndarray) -> None:
         np.save(stream, numbers, allow_pickle=False)
 
 
-def map_numbers(path: Path) -> np.memmap:
-    """Memory-map 64-bit numbers written by `write_numbers`, (n,), uint64; nothing is read yet.
+def map_numbers(path: Path, dtype: type[np.integer] = np.uint64) -> np.memmap:
+    """Memory-map 64-bit numbers written by `write_numbers`, (n,); nothing is read yet.
 
     Raises:
         UserError: the file is missing or broken.
@@ -197,7 +197,7 @@ def map_numbers(path: Path) -> np.memmap:
         numbers = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
-    if numbers.dtype != np.uint64 or numbers.ndim != 1:
+    if numbers.dtype != dtype or numbers.ndim != 1:
         raise UserError(f"{path} does not hold 64-bit numbers; run umls-reranker prepare_data again")
     return numbers
 

@@ -19,7 +19,7 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.lines import Faults, Malformed, each_parsed, shown
 from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
-from .json_values import as_list, as_object, as_offset, as_text
+from .json_stream import as_list, as_object, as_offset, as_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,10 +19,9 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..core.errors import UserError
-from ..core.lines import GZIP_ERRORS, Faults, Malformed, broken_gzip, each_parsed, open_binary, shown, start_of
+from ..core.lines import Faults, Malformed, each_parsed, open_binary, shown, start_of
 from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
-from .json_stream import stream_objects
-from .json_values import as_list, as_object, as_offset, as_text
+from .json_stream import as_list, as_object, as_offset, as_text, stream_objects
 
 __all__ = ["BioC"]
 
@@ -80,15 +79,16 @@ def _annotation(content: Any) -> Annotation:
         cuis = cuis or list(dict.fromkeys(filter(None, map(as_cui, value))))
     if not cuis:
         return Annotation((), "", (), identifier=" ".join(identifiers) or "no identifier")
-    locations = [as_object(location, "location") for location in as_list(content, "locations")]
-    if not locations:
+    spans = []
+    for location in as_list(content, "locations"):
+        location = as_object(location, "location")
+        start = as_offset(location.get("offset"))
+        spans.append((start, start + as_offset(location.get("length"))))
+    if not spans:
         raise Malformed("annotation without location")
-    starts = [as_offset(location.get("offset")) for location in locations]
-    lengths = [as_offset(location.get("length")) for location in locations]
-    spans = tuple((start, start + length) for start, length in zip(starts, lengths, strict=True))
     values = (infons.get("type"), *infons.values())
     types = next(filter(None, (type_ids(value) for value in values if isinstance(value, str))), ())
-    return Annotation(spans, as_text(content.get("text"), "text"), tuple(cuis), types)
+    return Annotation(tuple(spans), as_text(content.get("text"), "text"), tuple(cuis), types)
 
 
 def _words(value: Any) -> list[str]:
@@ -148,8 +148,6 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"{path}:{error.lineno}: not XML ({expat.ErrorString(error.code)}); get the file again"
         ) from None
-    except GZIP_ERRORS as error:
-        raise broken_gzip(path, parser.CurrentLineNumber, error) from None
     except (LookupError, ValueError) as error:
         # Of the encoding that the first line declares.
         raise UserError(f"{path}:{parser.CurrentLineNumber}: not XML that can be read ({error}); use UTF-8") from None

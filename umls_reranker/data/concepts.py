@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import list_offsets
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
+from ..core.files import read_json, write_json
 from .arrow import (
-    DATA_FILE,
     ROWS_PER_BATCH,
     DatasetWriter,
     MappedTable,
@@ -24,7 +24,7 @@ from .arrow import (
     write_numbers,
 )
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
-from .cuis import CUI_BYTES, CuiColumn, cui_numbers, rows_of
+from .cuis import CUI_BYTES, CuiColumn, cui_numbers, cui_text, rows_of
 from .name_keys import LAST_POSITION, NameKeys, write_name_keys
 from .normalization import normalize_names
 from .semantic_types import TypeHierarchy
@@ -40,8 +40,8 @@ ROWS_PER_STEP = 5_000
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
     """Write a concept folder: Arrow rows sorted by CUI, the keys of their names, and the types' hierarchy.
 
-    Concepts may come in any order; sorted ones are not held in memory. `ConceptColumns` are written without creating
-    objects.
+    Concepts may come in any order, and are held in memory as Arrow columns. `ConceptColumns` are written without
+    creating objects.
 
     Returns:
         the number of concepts.
@@ -49,39 +49,38 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     Raises:
         UserError: a CUI is repeated or longer than 8 bytes, or there is no concept.
     """
+    from datasets import Features
+
     path.mkdir(parents=True, exist_ok=True)
-    is_sorted, former = True, 0
-    with _writer(path, fingerprint) as writer:
+    numbers = [np.empty(0, np.uint64)]
+    with DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint) as writer:
         for batch in _batches(concepts):
-            numbers = _numbers(batch["cui"])
-            is_sorted &= former < numbers[0] and bool((numbers[1:] > numbers[:-1]).all())
-            former = numbers[-1]
+            numbers.append(_numbers(batch["cui"]))
             writer.write({name: batch[name] for name in batch.schema.names})
     if not writer.rows:
         raise UserError("there is no concept to write; check the filters of the concept source")
-    if not is_sorted:
-        _sort(path, fingerprint)
-    table = open_table(path)
-    write_numbers(path / CUIS_FILE, np.concatenate([_numbers(chunk) for chunk in table["cui"].chunks]))
-    write_name_keys(_all_names(table), path)
-    hierarchy.save(path / HIERARCHY_FILE)
+    by_row = np.concatenate(numbers)
+    repeated = by_row[1:][by_row[1:] == by_row[:-1]]
+    if len(repeated):
+        raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
+    write_numbers(path / CUIS_FILE, by_row)
+    write_name_keys(_all_names(open_table(path)), path)
+    write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
 
-def _writer(path: Path, fingerprint: str) -> DatasetWriter:
-    from datasets import Features
-
-    return DatasetWriter(Features.from_arrow_schema(CONCEPT_SCHEMA), path, fingerprint)
-
-
 def _batches(concepts: Iterable[Concept]) -> Iterator[pa.RecordBatch]:
+    """Batches of `CONCEPT_SCHEMA`, sorted by CUI."""
     if isinstance(concepts, ConceptColumns):
         yield from concepts.batches(ROWS_PER_BATCH)
         return
     iterator = iter(concepts)
+    batches = []
     while batch := list(islice(iterator, ROWS_PER_BATCH)):
         columns = {name: [getattr(concept, name) for concept in batch] for name in CONCEPT_SCHEMA.names}
-        yield pa.RecordBatch.from_pydict(columns, CONCEPT_SCHEMA)
+        batches.append(pa.RecordBatch.from_pydict(columns, CONCEPT_SCHEMA))
+    table = pa.Table.from_batches(batches, CONCEPT_SCHEMA)
+    yield from table.take(pc.sort_indices(table["cui"])).to_batches(ROWS_PER_BATCH)
 
 
 def _numbers(cuis: pa.Array) -> np.ndarray:
@@ -91,25 +90,6 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
         cui = cuis[int(np.flatnonzero(numbers == 0)[0])]
         raise UserError(f"concept id {str(cui)!r} is empty or longer than {CUI_BYTES} bytes; take the concept's CUI")
     return numbers
-
-
-def _sort(path: Path, fingerprint: str) -> None:
-    """Rewrite the folder's rows in order of CUI."""
-    unsorted = path / f".unsorted-{DATA_FILE}"
-    (path / DATA_FILE).replace(unsorted)
-    try:
-        table = open_table(path, unsorted.name)
-        order = pc.sort_indices(table["cui"])
-        cuis = table["cui"].take(order).combine_chunks()
-        twice = pc.index(pc.equal(cuis[1:], cuis[:-1]), True).as_py()
-        if twice >= 0:
-            raise UserError(f"concept {cuis[twice]} comes twice; merge its names into one concept")
-        with _writer(path, fingerprint) as writer:
-            for start in range(0, len(order), ROWS_PER_BATCH):
-                batch = table.take(order.slice(start, ROWS_PER_BATCH))
-                writer.write({name: batch[name] for name in batch.column_names})
-    finally:
-        unsorted.unlink()
 
 
 def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
@@ -170,7 +150,8 @@ class ConceptTable:
         cui_numbers = map_numbers(path / CUIS_FILE)
         if len(cui_numbers) != mapped.table.num_rows:
             raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
-        return cls(mapped, TypeHierarchy.load(path / HIERARCHY_FILE), cui_numbers, NameKeys.load(path))
+        hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
+        return cls(mapped, hierarchy, cui_numbers, NameKeys.load(path))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -197,15 +178,14 @@ class ConceptTable:
         """
         forms = normalize_names(_texts("names", names, pa.string()))
         indices, rows, positions = self._name_keys.search(forms)
-        # Names with the same hash may differ, so compare the names themselves.
-        has_position = positions < LAST_POSITION
-        is_named = has_position.copy()
-        texts = self.names_at(rows[has_position], positions[has_position])
-        is_named[has_position] = _equal(texts, forms, indices[has_position])
-        without_position = np.flatnonzero(~has_position)
-        texts, offsets = self.names_of(rows[without_position])
-        owners = np.repeat(without_position, np.diff(offsets))
-        is_named[owners[_equal(texts, forms, indices[owners])]] = True
+        # Names with the same hash may differ, so compare the names themselves: the one at its position, or all from
+        # the last position on that a key can hold.
+        names_of_hits, offsets = self.names_of(rows)
+        starts = offsets[:-1] + positions
+        owners, name_ids = expand_ranges(starts, np.where(positions < LAST_POSITION, starts + 1, offsets[1:]))
+        texts = normalize_names(names_of_hits.take(pa.array(name_ids)))
+        is_equal = pc.equal(texts, forms.take(pa.array(indices[owners])))
+        is_named = np.bincount(owners, weights=is_equal.to_numpy(zero_copy_only=False), minlength=len(rows)) > 0
         indices, rows = indices[is_named], rows[is_named]
         # Several spellings of a concept's name match separately.
         is_new = np.ones(len(rows), dtype=bool)
@@ -241,16 +221,8 @@ class ConceptTable:
 
     def names_at(self, rows: np.ndarray, positions: np.ndarray) -> pa.StringArray:
         """One name of each of `rows`, (n,): 0 is the preferred one, 1 the first synonym."""
-        pieces, indices = [pa.array([], pa.string())], [np.empty(0, dtype=np.int64)]
-        for chunk, inside, local in self._by_chunk(rows):
-            position = positions[inside]
-            synonyms = self._synonyms.chunk(chunk)
-            starts = synonyms.offsets.to_numpy()[local]
-            is_preferred = position == 0
-            pieces.append(self._name.chunk(chunk).take(pa.array(local[is_preferred])))
-            pieces.append(synonyms.values.take(pa.array((starts + position - 1)[~is_preferred])))
-            indices += [inside[is_preferred], inside[~is_preferred]]
-        return _in_order(pieces, indices)
+        names, offsets = self.names_of(rows)
+        return names.take(pa.array(offsets[:-1] + positions))
 
     def _by_chunk(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Each chunk that has some of `rows`: its number, their indices in `rows`, and their rows in the chunk."""
@@ -303,11 +275,6 @@ def _in_order(pieces: list[pa.Array], indices: list[np.ndarray]) -> pa.Array:
     order = np.empty(sum(map(len, indices)), dtype=np.int64)
     order[np.concatenate(indices)] = np.arange(len(order))
     return pa.concat_arrays(pieces).take(pa.array(order))
-
-
-def _equal(names: pa.StringArray, forms: pa.StringArray, indices: np.ndarray) -> np.ndarray:
-    """Whether each name has its normalized form in `forms`, (n,), bool."""
-    return pc.equal(normalize_names(names), forms.take(pa.array(indices))).to_numpy(zero_copy_only=False)
 
 
 def _texts(name: str, values: Any, kind: pa.DataType) -> pa.Array:

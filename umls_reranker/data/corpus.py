@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, of_characters, read_lines, reading, shown, skipped_lines
+from ..core.lines import Faults, Malformed, read_lines, reading, shown, skipped_lines
 from .abbreviations import find_abbreviations
 
 __all__ = [
@@ -284,10 +284,6 @@ def _check(document: Document, seen: set[str]) -> None:
         raise Malformed("document without id")
     if document.doc_id in seen:
         raise Malformed("document given twice", f": {shown(document.doc_id)}")
-    try:
-        of_characters(document.doc_id + document.text)
-    except ValueError as error:
-        raise Malformed(f"document {error}", f": {shown(document.doc_id)}") from None
 
 
 def _mention(document: Document, annotation: Annotation, size: int, long_forms: dict[str, str]) -> Mention:

@@ -63,10 +63,11 @@ def reader_of(paths: Sequence[Path]) -> CorpusReader:
     Raises:
         UserError: a file is missing, empty, broken, in no known format, or in another one than the first.
     """
-    reader, *others = map(_recognize, paths)
-    for file, other in zip(paths[1:], others, strict=True):
-        if other is not reader:
-            raise UserError(f"{file} is {other.name}, and {paths[0]} is {reader.name}; give files of one format")
+    readers = list(map(_recognize, paths))
+    reader = readers[0]
+    for file, its_reader in zip(paths, readers, strict=True):
+        if its_reader is not reader:
+            raise UserError(f"{file} is {its_reader.name}, and {paths[0]} is {reader.name}; give files of one format")
     return reader
 
 

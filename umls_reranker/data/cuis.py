@@ -66,8 +66,8 @@ def cui_strings(numbers: np.ndarray) -> pa.StringArray:
 
 def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Positions of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 if missing."""
-    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
-    return np.where(known[places] == wanted, places, -1)
+    positions = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[positions] == wanted, positions, -1)
 
 
 class CuiColumn:

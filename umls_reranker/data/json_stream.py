@@ -1,18 +1,22 @@
-"""Objects of a JSON file one by one: a list of them, one after another (JSON Lines), or inside lists of an object."""
+"""JSON of corpora and ontologies: the objects of a file one by one, and values that must have a certain form.
+
+Objects come in a list, one after another (JSON Lines), or inside lists of an object.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import GZIP_ERRORS, broken_gzip, open_binary
+from ..core.lines import Malformed, of_characters, open_binary, shown
 
-__all__ = ["stream_objects"]
+__all__ = ["as_list", "as_object", "as_offset", "as_text", "stream_objects"]
 
 CHUNK_BYTES = 1 << 20
 LONGEST_OBJECT = 64 << 20
@@ -20,6 +24,7 @@ LONGEST_OBJECT = 64 << 20
 TORN = 16
 DECODER = json.JSONDecoder()
 REMEDY = "get the file again"
+OFFSET = re.compile(r"[0-9]{1,9}")
 
 
 def stream_objects(path: Path, lists: Collection[str]) -> Iterator[tuple[int, Any]]:
@@ -38,17 +43,14 @@ def stream_objects(path: Path, lists: Collection[str]) -> Iterator[tuple[int, An
     with open_binary(path) as stream:
         text = _Text(path, stream)
         depth = 0
-        try:
-            while character := text.next():
-                if character == "{":
-                    yield from _items(text, lists)
-                elif character in "[]":
-                    depth += 1 if character == "[" else -1
-                    text.skip()
-                else:
-                    raise text.error("expected an object")
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, text.line, error) from None
+        while character := text.next():
+            if character == "{":
+                yield from _items(text, lists)
+            elif character in "[]":
+                depth += 1 if character == "[" else -1
+                text.skip()
+            else:
+                raise text.error("expected an object")
         if depth:
             raise text.error("its brackets do not match, it was cut short")
 
@@ -139,3 +141,36 @@ class _Text:
             self._text, self._at = rest + self._utf8.decode(content, final=self._ended), 0
         except UnicodeDecodeError as error:
             raise self.error(f"not UTF-8, byte 0x{error.object[error.start]:02x}") from None
+
+
+def as_object(value: Any, noun: str, *, optional: bool = False) -> dict[str, Any]:
+    """An object; empty for null if it is `optional`."""
+    if value is None and optional:
+        return {}
+    if not isinstance(value, dict):
+        raise Malformed(f"{noun} is not an object", f": {shown(repr(value))}")
+    return value
+
+
+def as_list(owner: Mapping[str, Any], key: str) -> list[Any]:
+    """The list under a key; empty if it is missing or null."""
+    value = owner.get(key)
+    if value is not None and not isinstance(value, list):
+        raise Malformed(f"{key} is not a list", f": {shown(repr(value))}")
+    return value or []
+
+
+def as_text(value: Any, noun: str) -> str:
+    if not isinstance(value, str):
+        raise Malformed(f"{noun} is not a text", f": {shown(repr(value))}")
+    try:
+        return of_characters(value)
+    except ValueError as error:
+        raise Malformed(f"{noun} {error}", f": {shown(value)}") from None
+
+
+def as_offset(value: Any) -> int:
+    """A number of characters, as a number or in digits."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or not OFFSET.fullmatch(str(value)):
+        raise Malformed("offsets are not numbers", f": {shown(repr(value))}")
+    return int(value)

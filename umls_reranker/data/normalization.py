@@ -63,8 +63,8 @@ def normalize_names(names: pa.StringArray) -> pa.StringArray:
     spaced = pa.Array.from_buffers(pa.string(), len(names), [None, offsets, folded], offset=names.offset)
     forms = pc.replace_substring_regex(pc.ascii_trim(spaced, " "), "  +", " ")
     one_by_one = pc.invert(pc.and_(pc.string_is_ascii(names), pc.not_equal(forms, "")))
-    others = [normalize_name(text) for text in names.filter(one_by_one).to_pylist()]
-    return pc.replace_with_mask(forms, one_by_one, pa.array(others, pa.string()))
+    slow_forms = [normalize_name(text) for text in names.filter(one_by_one).to_pylist()]
+    return pc.replace_with_mask(forms, one_by_one, pa.array(slow_forms, pa.string()))
 
 
 def _forms(texts: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown, start_of
-from .json_values import as_list, as_object, as_text
+from .json_stream import as_list, as_object, as_text
 
 __all__ = ["SCOPES", "Ontology", "Term", "read_ontology"]
 

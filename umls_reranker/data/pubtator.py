@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown
@@ -56,15 +57,9 @@ class PubTator(CorpusReader):
 
 def _blocks(path: Path) -> Iterator[list[tuple[int, bytes]]]:
     """Runs of lines between blank lines, numbered."""
-    block: list[tuple[int, bytes]] = []
-    for number, line in read_lines(path):
-        if line.strip():
-            block.append((number, line))
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
+    for is_blank, lines in groupby(read_lines(path), lambda numbered: not numbered[1].strip()):
+        if not is_blank:
+            yield list(lines)
 
 
 def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:

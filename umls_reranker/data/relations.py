@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..core.lines import Faults, reading, skipped_lines
-from .arrow import write_numbers
+from .arrow import map_numbers, write_numbers
 from .cuis import cui_numbers, rows_of
-from .rrf_tables import TABLES, places_in, read_columns
+from .rrf_tables import TABLES, positions_in, read_columns
 
 __all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
 
 RELATIONS_FILE = "relations.npy"
 RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
-"""Kinds of relation, the closest first; a kind's number is its place here."""
+"""Kinds of relation, the closest first; a kind's number is its position here."""
 
 INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB": "SIB"}
 
@@ -31,7 +30,7 @@ INVERSE = {"SY": "SY", "PAR": "CHD", "CHD": "PAR", "RB": "RN", "RN": "RB", "SIB"
 KIND_BITS = len(RELATION_KINDS)
 ALL_KINDS = (1 << KIND_BITS) - 1
 ROW_BITS = 28
-ENTRIES_PER_RUN = 4_000_000
+ENTRIES_AT_ONCE = 4_000_000
 
 
 class RelationTable:
@@ -52,15 +51,7 @@ class RelationTable:
             UserError: the file is broken.
         """
         path = Path(folder) / RELATIONS_FILE
-        try:
-            entries = np.load(path, mmap_mode="r", allow_pickle=False)
-        except FileNotFoundError:
-            return cls(np.empty(0, np.int64))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
-        if entries.dtype != np.int64 or entries.ndim != 1:
-            raise UserError(f"{path} does not hold relations; run umls-reranker prepare_data again")
-        return cls(entries)
+        return cls(map_numbers(path, np.int64) if path.exists() else np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """Number of ordered pairs of related concepts."""
@@ -77,14 +68,9 @@ class RelationTable:
         Returns:
             bool, of the common shape.
 
-        Raises:
-            ValueError: a kind is unknown.
         """
-        unknown = set(kinds).difference(RELATION_KINDS)
-        if unknown:
-            raise ValueError(f"{min(unknown)!r} is no kind of relation; there are {', '.join(RELATION_KINDS)}")
-        wanted = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
-        return (self._bits(gold, rows) & wanted) != 0
+        bits = sum(1 << RELATION_KINDS.index(kind) for kind in set(kinds))
+        return (self._bits(gold, rows) & bits) != 0
 
     def kind_between(self, gold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """The closest relation of each of `rows` to its gold concept.
@@ -105,10 +91,10 @@ class RelationTable:
         if not len(self._entries):
             return np.zeros(gold.shape, np.int64)
         keys = _entries(gold, rows)
-        places = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
-        found = self._entries[places]
+        positions = np.searchsorted(self._entries, keys).clip(max=len(self._entries) - 1)
+        entries = self._entries[positions]
         # A row of -1 makes the key negative, unlike any entry.
-        return np.where(found >> KIND_BITS == keys >> KIND_BITS, found & ALL_KINDS, 0)
+        return np.where(entries >> KIND_BITS == keys >> KIND_BITS, entries & ALL_KINDS, 0)
 
 
 class Relations(NamedTuple):
@@ -116,7 +102,7 @@ class Relations(NamedTuple):
 
     Attributes:
         first, second: `cuis.cui_numbers` of two concepts, (n,), uint64.
-        kinds: what the second is to the first, (n,), int64 places in `RELATION_KINDS`.
+        kinds: what the second is to the first, (n,), int64 positions in `RELATION_KINDS`.
     """
 
     first: np.ndarray
@@ -126,7 +112,8 @@ class Relations(NamedTuple):
     @classmethod
     def from_parents(cls, pairs: Sequence[tuple[str, str]]) -> Relations:
         """Relations of concepts to their parents, from pairs of CUIs ``(child, parent)``."""
-        children, parents = (pa.array([pair[place] for pair in pairs], pa.large_string()) for place in (0, 1))
+        children = pa.array([child for child, _ in pairs], pa.large_string())
+        parents = pa.array([parent for _, parent in pairs], pa.large_string())
         kinds = np.full(len(pairs), RELATION_KINDS.index("PAR"))
         return cls(cui_numbers(children), kinds, cui_numbers(parents))
 
@@ -153,11 +140,11 @@ def read_relations(
     is_wanted = np.array([kind in kinds for kind in RELATION_KINDS] + [False])
 
     def convert(block: pa.RecordBatch) -> tuple[int, int, int, Relations]:
-        codes = places_in(block["REL"], RELATION_KINDS)
+        codes = positions_in(block["REL"], RELATION_KINDS)
         of_kind = is_wanted[codes]
-        kept = of_kind & (places_in(block["SUPPRESS"], ("N",)) == 0)
-        first, second = (cui_numbers(block[name].filter(pa.array(kept))) for name in ("CUI1", "CUI2"))
-        return len(block), int(of_kind.sum()), len(first), Relations(first, codes[kept], second)
+        retained = of_kind & (positions_in(block["SUPPRESS"], ("N",)) == 0)
+        first, second = (cui_numbers(block[name].filter(pa.array(retained))) for name in ("CUI1", "CUI2"))
+        return len(block), int(of_kind.sum()), len(first), Relations(first, codes[retained], second)
 
     sizes = np.zeros(3, dtype=np.int64)
     used = ("CUI1", "REL", "CUI2", "SUPPRESS")
@@ -165,8 +152,8 @@ def read_relations(
     for *counts, relations in read_columns(TABLES["MRREL"], path, used, faults, convert):
         sizes += counts
         yield relations
-    lines, of_kind, kept = sizes.tolist()
-    dropped = {"relations": lines - of_kind, "suppressed": of_kind - kept}
+    lines, of_kind, retained = sizes.tolist()
+    dropped = {"relations": lines - of_kind, "suppressed": of_kind - retained}
     return {"lines": lines, "dropped": dropped} | skipped_lines(faults)
 
 
@@ -186,8 +173,8 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
     """
     inverse = np.array([RELATION_KINDS.index(INVERSE[kind]) for kind in RELATION_KINDS])
     counts = {"outside_dictionary": 0, "within_concept": 0}
-    runs: list[np.ndarray] = [np.empty(0, np.int64)]
-    waiting: list[np.ndarray] = []
+    entries = [np.empty(0, np.int64)]
+    limit = ENTRIES_AT_ONCE
     for block in relations:
         first, second = rows_of(cuis, block.first), rows_of(cuis, block.second)
         inside = (first >= 0) & (second >= 0)
@@ -195,19 +182,19 @@ def write_relations(relations: Iterable[Relations], cuis: np.ndarray, folder: Pa
         counts["outside_dictionary"] += int((~inside).sum())
         counts["within_concept"] += int((inside & ~apart).sum())
         first, second, kinds = first[apart], second[apart], block.kinds[apart]
-        waiting += [_entries(first, second, 1 << kinds), _entries(second, first, 1 << inverse[kinds])]
-        if sum(map(len, waiting)) > ENTRIES_PER_RUN:
-            runs.append(_unite(waiting))
-            waiting = []
-    entries = _unite([*runs, *waiting])
-    write_numbers(folder / RELATIONS_FILE, entries)
-    by_kind = {kind: int(((entries >> place) & 1).sum()) for place, kind in enumerate(RELATION_KINDS)}
-    return counts | {"pairs": len(entries), "pairs_by_kind": by_kind}
+        entries += [_entries(first, second, 1 << kinds), _entries(second, first, 1 << inverse[kinds])]
+        if sum(map(len, entries)) > limit:
+            entries = [_unite(entries)]
+            limit = max(ENTRIES_AT_ONCE, 2 * len(entries[0]))
+    united = _unite(entries)
+    write_numbers(folder / RELATIONS_FILE, united)
+    by_kind = {kind: int(((united >> bit) & 1).sum()) for bit, kind in enumerate(RELATION_KINDS)}
+    return counts | {"pairs": len(united), "pairs_by_kind": by_kind}
 
 
-def _unite(runs: Sequence[np.ndarray]) -> np.ndarray:
+def _unite(blocks: Sequence[np.ndarray]) -> np.ndarray:
     """Sorted entries, with those of the same two rows merged."""
-    entries = np.concatenate(runs)
+    entries = np.concatenate(blocks)
     entries.sort()
     pairs = entries >> KIND_BITS
     starts = np.flatnonzero(np.concatenate([pairs[:1] >= 0, pairs[1:] != pairs[:-1]]))

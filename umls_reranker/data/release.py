@@ -21,11 +21,7 @@ __all__ = ["find_release_file", "read_release", "release_files"]
 RELEASE_NAME = re.compile(r"[0-9]{4}[A-Z]{2}")
 PART = re.compile(r"\.([a-z]{2})(?:\.gz)?")
 PART_NAMES = [first + second for first in ascii_lowercase for second in ascii_lowercase]
-# Recipe key of the folder -> name in messages and manifests -> name of the file.
-RELEASE_FILES = {
-    "umls_dir": {name: f"{name}.RRF" for name in ("MRCONSO", "MRSTY", "MRDEF", "MRREL", "MRCUI", "MRSAB", "MRDOC")},
-    "semantic_network_dir": {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"},
-}
+NETWORK_FILES = {"SRDEF": "SRDEF", "SemGroups": "SemGroups.txt"}
 REQUIRED_FILES = ("MRCONSO", "MRSTY", "SRDEF")
 
 
@@ -72,25 +68,27 @@ def release_files(
     Raises:
         UserError: a required file, or a part of a file, is missing.
     """
-    folders = {"umls_dir": umls_dir}
+    tables = {name: f"{name}.RRF" for name in TABLES if name not in unused}
+    files = _files_of("umls_dir", umls_dir, tables)
     if semantic_network_dir is not None:
-        folders["semantic_network_dir"] = semantic_network_dir
-    files: dict[str, tuple[Path, ...]] = {}
-    for key, folder in folders.items():
-        for name, file in RELEASE_FILES[key].items():
-            found = find_release_file(folder, file) if name not in unused else ()
-            if found:
-                files[name] = found
-            elif name in REQUIRED_FILES:
-                below = (folder / part for part in ("META", "umls/META"))
-                nearby = next((inner for inner in below if find_release_file(inner, file)), None)
-                hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
-                raise UserError(f"{folder / file} does not exist; {hint}")
+        files |= _files_of("semantic_network_dir", semantic_network_dir, NETWORK_FILES)
     # MetamorphoSys writes it next to META or into it.
     for path in (umls_dir / "release.dat", umls_dir.absolute().parent / "release.dat"):
         if path.is_file():
             return files | {"release.dat": (path,)}
     return files
+
+
+def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
+    """Those of the files that exist, by name; `key` is the recipe key of the folder."""
+    files = {name: find_release_file(folder, file) for name, file in names.items()}
+    for name in REQUIRED_FILES:
+        if name in files and not files[name]:
+            below = (folder / inner for inner in ("META", "umls/META"))
+            nearby = next((inner for inner in below if find_release_file(inner, names[name])), None)
+            hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
+            raise UserError(f"{folder / names[name]} does not exist; {hint}")
+    return {name: paths for name, paths in files.items() if paths}
 
 
 def read_release(

@@ -19,7 +19,7 @@ from ..core.lines import Faults, reading, skipped_lines
 from .concepts import ConceptTable
 from .corpus import Mention
 from .cuis import cui_number, cui_numbers, cui_text
-from .rrf_tables import TABLES, places_in, read_columns
+from .rrf_tables import TABLES, positions_in, read_columns
 
 __all__ = ["RetiredCuis", "map_retired"]
 
@@ -54,7 +54,7 @@ class RetiredCuis:
         """
 
         def convert(block: pa.RecordBatch) -> np.ndarray:
-            kinds = places_in(block["REL"], KINDS).astype(np.uint64)
+            kinds = positions_in(block["REL"], KINDS).astype(np.uint64)
             return np.stack([cui_numbers(block["CUI1"]), kinds, cui_numbers(block["CUI2"])], axis=1)
 
         faults = Faults(path, on_error)

@@ -15,7 +15,7 @@ from ..core.errors import UserError
 from ..core.lines import Faults, name_source, skipped_lines
 from .columns import ConceptColumns, Lists, distinct, first_of_each, ordered
 from .cuis import cui_numbers, rows_of
-from .rrf_tables import TABLES, places_in, read_columns
+from .rrf_tables import TABLES, positions_in, read_columns
 from .semantic_types import TypeHierarchy
 
 __all__ = ["few", "read_rrf_concepts"]
@@ -193,9 +193,9 @@ def _read_names(
 
 def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
     """Rank of a name within its concept, (n,), int64; smaller is better."""
-    rank = places_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
+    rank = positions_in(names["LAT"], languages) if len(languages) > 1 else np.zeros(len(names), np.int64)
     for field, values in (("TS", ("P", "S", "p", "s")), ("STT", ("PF",)), ("ISPREF", ("Y",))):
-        rank = rank * (len(values) + 1) + places_in(names[field], values)
+        rank = rank * (len(values) + 1) + positions_in(names[field], values)
     return rank
 
 

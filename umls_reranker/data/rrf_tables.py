@@ -18,11 +18,11 @@ from pyarrow import csv
 
 from ..core.cores import map_in_order
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, GZIP_ERRORS, Faults, Malformed, broken_gzip, decode, open_binary
+from ..core.lines import BYTE_ORDER_MARK, Faults, Malformed, decode, open_binary
 from ..core.progress import progress
 from .cuis import CUI_BYTES
 
-__all__ = ["TABLES", "RrfTable", "places_in", "read_columns"]
+__all__ = ["TABLES", "RrfTable", "positions_in", "read_columns"]
 
 # Smaller blocks cost more calls; larger ones allocate memory from the system for each block.
 BLOCK_BYTES = 1 << 20
@@ -32,7 +32,7 @@ CLOSING = "closing"
 PIPES = csv.ParseOptions(delimiter="|", quote_char=False, escape_char=False)
 
 
-def places_in(column: pa.Array, values: Sequence[str]) -> np.ndarray:
+def positions_in(column: pa.Array, values: Sequence[str]) -> np.ndarray:
     """Index of each text in `values`, (n,), int64; the length of `values` if missing."""
     known = pa.array(values, column.type)
     return pc.index_in(column, known).fill_null(len(values)).to_numpy().astype(np.int64)
@@ -88,7 +88,7 @@ class RrfTable:
 
     def mended(self, lines: bytes, number: int, faults: Faults) -> bytes:
         """The well-formed lines, the first of which has the number `number`; `faults` gets the others."""
-        kept = []
+        sound = []
         for line_number, line in enumerate(lines.split(b"\n"), start=number):
             line = line.removesuffix(b"\r")
             if not line.strip():
@@ -98,8 +98,8 @@ class RrfTable:
             except Malformed as problem:
                 faults.add(line_number, problem)
             else:
-                kept.append(line + b"\n")
-        return b"".join(kept)
+                sound.append(line + b"\n")
+        return b"".join(sound)
 
     def _check(self, line: bytes) -> None:
         *row, closing = decode(line).split("|")
@@ -173,8 +173,6 @@ def read_columns(
                 size = lines.count(b"\n")
                 number += size
                 bar.update(size)
-        except GZIP_ERRORS as error:
-            raise broken_gzip(path, number, error) from None
         except OverflowError:
             raise UserError(
                 f"{faults.name}:{number}: a line longer than {LONGEST_LINE >> 20} MiB; is it a text file?"

@@ -6,14 +6,13 @@ Sources: ``SRDEF`` of the UMLS Semantic Network (record type STY, tree numbers s
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import write_json
+from ..core.files import read_json
 from ..core.lines import Malformed, decode, read_lines
 
 __all__ = ["UNKNOWN_TYPE", "SemanticType", "TypeHierarchy"]
@@ -49,7 +48,7 @@ class SemanticType:
 class TypeHierarchy:
     """Types by id, each with a chain of broader types.
 
-    Iterating yields type ids in order of definition. See also `from_umls`, `built_in` and `load`.
+    Iterating yields type ids in order of definition. See also `from_umls`, `built_in` and `from_dict`.
 
     Args:
         types: every type once, in any order.
@@ -77,32 +76,32 @@ class TypeHierarchy:
         Raises:
             UserError: a file is missing, empty or malformed (names file and line).
         """
-        group_names, group_of = _read_sem_groups(Path(sem_groups)) if sem_groups else ({}, {})
-        by_tree_number: dict[str, tuple[str, str]] = {}
-        for fields in _read_fields(Path(srdef), SRDEF_FIELDS, "STY"):
-            by_tree_number[fields[3]] = (fields[1], fields[2])
-        if not by_tree_number:
+        group_names: dict[str, str] = {}
+        group_of: dict[str, str] = {}
+        if sem_groups:
+            for group, name, type_id, _ in _read_fields(Path(sem_groups), SEM_GROUPS_FIELDS):
+                group_names[group] = name
+                group_of[type_id] = group
+        rows = []
+        for record, type_id, name, tree_number, *_ in _read_fields(Path(srdef), SRDEF_FIELDS):
+            if record == "STY":
+                rows.append((type_id, name, tree_number, group_of.get(type_id)))
+        if not rows:
             raise UserError(f"{srdef} holds no STY record; expected the SRDEF file of the UMLS Semantic Network")
-        return cls(
-            (
-                SemanticType(type_id, name, _parent(tree_number, by_tree_number), group_of.get(type_id))
-                for tree_number, (type_id, name) in by_tree_number.items()
-            ),
-            group_names,
-        )
+        return cls._of_network(rows, group_names)
 
     @classmethod
     def built_in(cls) -> TypeHierarchy:
         """The 127 types and 15 groups of the UMLS Semantic Network."""
-        content = json.loads(NETWORK_FILE.read_text(encoding="utf-8"))
-        by_tree_number = {tree_number: (type_id, name) for type_id, name, tree_number, _ in content["types"]}
-        return cls(
-            (
-                SemanticType(type_id, name, _parent(tree_number, by_tree_number), group)
-                for type_id, name, tree_number, group in content["types"]
-            ),
-            content["groups"],
-        )
+        content = read_json(NETWORK_FILE)
+        return cls._of_network(content["types"], content["groups"])
+
+    @classmethod
+    def _of_network(cls, rows: Sequence[Sequence[Any]], group_names: Mapping[str, str]) -> TypeHierarchy:
+        """From rows of id, name, tree number and group."""
+        ids = {tree_number: type_id for type_id, _, tree_number, _ in rows}
+        types = (SemanticType(type_id, name, _parent(number, ids), group) for type_id, name, number, group in rows)
+        return cls(types, group_names)
 
     def resolve(self, id_or_name: str | None) -> str | None:
         """The id for an id or name of a type or group, case-insensitive; None if unknown.
@@ -184,23 +183,6 @@ class TypeHierarchy:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"semantic types are not of the expected form ({error!r}); write them again") from None
 
-    def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, atomically."""
-        write_json(Path(path), self.to_dict())
-
-    @classmethod
-    def load(cls, path: str | Path) -> TypeHierarchy:
-        """Inverse of `save`.
-
-        Raises:
-            UserError: the file is missing or broken.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{path} cannot be read ({error}); run umls-reranker prepare_data again") from None
-        return cls.from_dict(content)
-
     def _make_chain(self, type_id: str) -> list[str]:
         chain: list[str] = []
         group = None
@@ -228,26 +210,17 @@ def _form(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _parent(tree_number: str, known: Mapping[str, Any]) -> str | None:
+def _parent(tree_number: str, ids: Mapping[str, str]) -> str | None:
     """Id of the nearest broader type: ``A1.4.1`` -> ``A1.4`` -> ``A1`` -> ``A``."""
     while len(tree_number) > 1:
         tree_number = tree_number.rpartition(".")[0] or tree_number[0]
-        if tree_number in known:
-            return known[tree_number][0]
+        if tree_number in ids:
+            return ids[tree_number]
     return None
 
 
-def _read_sem_groups(path: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Group id -> name, and type id -> group id."""
-    names, group_of = {}, {}
-    for group, name, type_id, _ in _read_fields(path, SEM_GROUPS_FIELDS):
-        names[group] = name
-        group_of[type_id] = group
-    return names, group_of
-
-
-def _read_fields(path: Path, size: int, record: str | None = None) -> Iterator[list[str]]:
-    """Fields between pipes, of the lines that start with `record`; a closing pipe is no field."""
+def _read_fields(path: Path, size: int) -> Iterator[list[str]]:
+    """Fields between pipes; a closing pipe is no field."""
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -257,5 +230,4 @@ def _read_fields(path: Path, size: int, record: str | None = None) -> Iterator[l
                 raise Malformed(f"expected {size} fields", f", found {len(fields)}")
         except Malformed as problem:
             raise UserError(f"{path}:{number}: {problem}; get the file again") from None
-        if record is None or fields[0] == record:
-            yield fields
+        yield fields

@@ -1,7 +1,8 @@
-"""Read concepts and mentions from the sources of a recipe."""
+"""From the keys of a recipe to files, their fingerprints, and the concepts and mentions in them."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,26 +10,31 @@ from typing import Any, NamedTuple
 
 from ..core.arguments import ConceptArguments, MentionArguments
 from ..core.errors import UserError
+from ..core.fetch import fetch
+from ..core.files import fingerprint_path, remembered
 from ..core.lines import Faults, reading
+from ..core.recipe import Recipe
 from .columns import Concept
 from .corpus import Mention, name_files, read_pmids
-from .corpus_formats import read_corpus
+from .corpus_formats import corpus_files, read_corpus, reader_of
 from .mentions import assign_split
 from .obo import read_ontology
 from .ontology import read_obo_concepts
-from .own_lists import OwnLists, SplitOf
 from .relations import Relations, read_relations
-from .release import read_release
+from .release import read_release, release_files
 from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
+from .user_lists import SplitOf, UserLists
 
 __all__ = [
     "CONTENT_CHECKS",
     "corpus_mentions",
     "describe_dictionary",
-    "own_lists",
+    "fingerprints",
+    "input_files",
     "read_concepts",
     "split_shares",
+    "user_lists",
 ]
 
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
@@ -39,6 +45,88 @@ CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "dev_documents": read_pmids,
     "test_documents": read_pmids,
 }
+
+
+def input_files(recipe: Recipe) -> dict[str, tuple[Path, ...]]:
+    """Name -> path of each file, in its parts; URLs are fetched.
+
+    Raises:
+        UserError: the recipe lacks a key, has one that does not go with another, or a file is missing.
+    """
+    cache = Path(recipe.run.cache_dir)
+    concepts, mentions = recipe.concepts, recipe.mentions
+    lists = mentions.candidate_lists
+    from_corpus = mentions.mention_source == "corpus" and not lists
+    if lists:
+        _refuse_with_lists(mentions)
+    if concepts.obo and not concepts.names_dictionary:
+        raise UserError("obo: is read only with concept_source: obo; set that too, or leave obo out")
+
+    def fetched(key: str, locators: str | list[str] | None, *, folder: bool = False) -> tuple[Path, ...]:
+        each = _required(key, [locators] if isinstance(locators, str) and locators else locators)
+        return tuple(fetch(locator, cache, CONTENT_CHECKS[key], folder=folder) for locator in each)
+
+    files: dict[str, tuple[Path, ...]] = {}
+    if concepts.concept_source == "obo":
+        files["obo"] = fetched("obo", concepts.obo)
+    elif concepts.names_dictionary or not lists:
+        used = {"MRREL": bool(concepts.relations), "MRCUI": from_corpus}
+        files |= release_files(
+            Path(_required("umls_dir", concepts.umls_dir)),
+            Path(concepts.semantic_network_dir) if concepts.semantic_network_dir else None,
+            unused=[name for name, is_used in used.items() if not is_used],
+        )
+    if from_corpus:
+        corpora = fetched("corpus", mentions.corpus, folder=True)
+        files["corpus"] = tuple(file for corpus in corpora for file in corpus_files(corpus))
+        # Refused before hours of reading concepts.
+        reader_of(files["corpus"])
+    by_documents = mentions.train_documents or mentions.dev_documents or mentions.test_documents
+    if from_corpus or (lists and by_documents):
+        files["train_documents"] = fetched("train_documents", mentions.train_documents)
+        files["dev_documents"] = fetched("dev_documents", mentions.dev_documents)
+        if mentions.test_documents:
+            files["test_documents"] = fetched("test_documents", mentions.test_documents)
+    if mentions.feedback:
+        files["feedback"] = (Path(mentions.feedback),)
+    if lists:
+        files["candidate_lists"] = (Path(lists),)
+    return files
+
+
+def _refuse_with_lists(mentions: MentionArguments) -> None:
+    for key, remedy in (
+        ("corpus", "the lists hold the mentions"),
+        ("feedback", "write corrected mentions into the lists, in documents of the split train"),
+    ):
+        if getattr(mentions, key):
+            raise UserError(f"{key}: does not go together with candidate_lists; leave it out, {remedy}")
+    if mentions.mention_source != "corpus":
+        raise UserError("mention_source: candidate_lists take its place; leave it out")
+
+
+def _required(key: str, value: Any) -> Any:
+    if not value:
+        raise UserError(f"the recipe needs the key {key}; run with --help to see what it takes")
+    return value
+
+
+def fingerprints(files: Mapping[str, tuple[Path, ...]], cache: Path, printed: bool) -> dict[str, str]:
+    """Name, numbered if there are several files -> fingerprint.
+
+    Args:
+        files: from `input_files`.
+        cache: folder in which the hashes of unchanged files are remembered.
+        printed: print the names and sizes to standard error.
+    """
+    known: dict[str, str] = {}
+    for name, paths in files.items():
+        for number, path in enumerate(paths, start=1):
+            numbered = name if len(paths) == 1 else f"{name} {number}"
+            if printed:
+                print(f"[{numbered}] {path}, {path.stat().st_size:,} bytes", file=sys.stderr)
+            known[numbered] = remembered(fingerprint_path, path, cache)
+    return known
 
 
 class ConceptSource(NamedTuple):
@@ -71,10 +159,10 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
             synonym_scopes=concepts.obo_synonym_scopes,
             on_error=on_error,
         )
-        kept = _of_types(merged.concepts, concepts.concept_types)
-        typed = sum(bool(concept.semantic_types) for concept in kept)
+        of_types = _of_types(merged.concepts, concepts.concept_types)
+        typed = sum(bool(concept.semantic_types) for concept in of_types)
         report = merged.report | {"typed": typed, "vocabularies": merged.vocabularies}
-        return ConceptSource(kept, merged.hierarchy, [Relations.from_parents(merged.parents)], report)
+        return ConceptSource(of_types, merged.hierarchy, [Relations.from_parents(merged.parents)], report)
     if "SRDEF" in files:
         groups = files["SemGroups"][0] if "SemGroups" in files else None
         hierarchy = TypeHierarchy.from_umls(files["SRDEF"][0], groups)
@@ -98,13 +186,13 @@ def read_concepts(concepts: ConceptArguments, files: Mapping[str, tuple[Path, ..
 
 
 def _of_types(concepts: list[Concept], wanted: Sequence[str]) -> list[Concept]:
-    kept = [concept for concept in concepts if not wanted or not set(wanted).isdisjoint(concept.semantic_types)]
-    if not kept:
+    of_types = [concept for concept in concepts if not wanted or not set(wanted).isdisjoint(concept.semantic_types)]
+    if not of_types:
         known = (
             few({kind for concept in concepts for kind in concept.semantic_types}) or "none, without obo_type_roots"
         )
         raise UserError(f"concept_types: no concept has a type of {', '.join(wanted)}; the types are {known}")
-    return kept
+    return of_types
 
 
 def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,13 +203,13 @@ def describe_dictionary(report: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         report: from `read_concepts` and the script.
     """
+    origin = {"concepts": report["concepts"]}
     if "vocabularies" in report:
-        return {"concepts": report["concepts"], "vocabularies": report["vocabularies"]}
-    if "release" not in report:
-        return {"concepts": report["concepts"]}
-    told = ("name", "name_from", "date", "highest_restriction_level", "sources")
-    release = {key: report["release"][key] for key in told if key in report["release"]}
-    return {"concepts": report["concepts"], "release": release}
+        origin["vocabularies"] = report["vocabularies"]
+    elif "release" in report:
+        keys = ("name", "name_from", "date", "highest_restriction_level", "sources")
+        origin["release"] = {key: report["release"][key] for key in keys if key in report["release"]}
+    return origin
 
 
 def split_shares(mentions: MentionArguments) -> dict[str, float]:
@@ -146,14 +234,14 @@ def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool
     return {split: whole * share for split, share in shares.items()}
 
 
-def own_lists(
+def user_lists(
     mentions: MentionArguments,
     files: Mapping[str, tuple[Path, ...]],
     seed: int,
     hierarchy: TypeHierarchy,
     reserved: Collection[str],
-) -> OwnLists:
-    """The recipe's ``candidate_lists``, read and checked (`OwnLists.read`).
+) -> UserLists:
+    """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
 
     Splits follow a column ``split``, lists of documents, or the recipe's shares.
     """
@@ -163,31 +251,26 @@ def own_lists(
         split_of: SplitOf = _listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return OwnLists.read(path, hierarchy, reserved, split_of, listed)
+    return UserLists.read(path, hierarchy, reserved, split_of, listed)
 
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:
     """Document -> split, by the recipe's lists of documents."""
-    shares = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
-    listed = {
-        name: read_pmids(files[name][0])
-        for name in ("train_documents", "dev_documents", "test_documents")
-        if name in files
-    }
+    held_out = _held_out_shares(mentions, 1.0, has_test="test_documents" in files)
     moved = mentions.train_calibration_share
     if not 0 <= moved < 1:
         raise UserError(f"train_calibration_share: {moved} must be 0 or more and below 1")
     shares_of = {
         "train_documents": {"calibration": moved, "train": 1.0 - moved},
-        "dev_documents": shares,
+        "dev_documents": held_out,
         "test_documents": {"test": 1.0},
     }
     split_of: dict[str, str] = {}
-    for name, ids in listed.items():
-        for doc_id in ids:
+    for name, shares in shares_of.items():
+        for doc_id in read_pmids(files[name][0]) if name in files else ():
             if doc_id in split_of:
                 raise UserError(f"document {doc_id} is in two of the document lists; splits must not share documents")
-            split_of[doc_id] = assign_split(doc_id, shares_of[name], seed)
+            split_of[doc_id] = assign_split(doc_id, shares, seed)
     return split_of
 
 
@@ -220,10 +303,10 @@ def corpus_mentions(
             continue
         seen.add(mention.doc_id)
         yield split, mention
-    found, expected = corpus.report["mentions"], mentions.expected_mentions
-    if expected is not None and found != expected:
+    count, expected = corpus.report["mentions"], mentions.expected_mentions
+    if expected is not None and count != expected:
         raise UserError(
-            f"{name_files(files['corpus'])} holds {found:,} mentions and expected_mentions is {expected:,}; "
+            f"{name_files(files['corpus'])} holds {count:,} mentions and expected_mentions is {expected:,}; "
             "the download is incomplete or another version, fetch it again"
         )
     return corpus.report | {

@@ -5,8 +5,10 @@ Each gives one answer per mention: a CUI, or None for no answer.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,44 +18,26 @@ from ..data.normalization import normalize_name
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
 
-__all__ = ["StringFrequency", "answer_ranks", "baseline_answers", "exact_match", "notes_on_lists", "retriever"]
+__all__ = ["answer_ranks", "baseline_answers", "exact_match", "most_frequent_cuis", "notes_on_lists"]
 
 Answers = list[str | None]
 
 
-class StringFrequency:
-    """Remembers the most frequent concept of each string in the training split.
+def most_frequent_cuis(mentions: Sequence[str], known_mentions: Iterable[tuple[str, str]]) -> Answers:
+    """The CUI that each mention's string has most often among known ones, None for unseen strings.
 
-    Strings are compared normalized (`normalize_name`); among equally frequent concepts the smaller CUI wins.
+    Strings are compared normalized (`normalize_name`); among equally frequent concepts the smaller CUI wins. These are
+    not `StringCounts`, whose hashes tell how often a string means a given concept, but not which concepts there are.
+
+    Args:
+        mentions: (n,) mention texts.
+        known_mentions: (text, gold CUI) of each.
     """
-
-    def __init__(self) -> None:
-        self._best: dict[str, str] = {}
-
-    @classmethod
-    def fit(cls, mentions: Iterable[tuple[str, str]]) -> StringFrequency:
-        """Count (mention text, gold CUI) pairs of the training split."""
-        counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for text, cui in mentions:
-            counts[normalize_name(text)][cui] += 1
-        fitted = cls()
-        fitted._best = {
-            string: min(seen.items(), key=lambda item: (-item[1], item[0]))[0] for string, seen in counts.items()
-        }
-        return fitted
-
-    def __len__(self) -> int:
-        """Number of distinct strings seen."""
-        return len(self._best)
-
-    def predict(self, mentions: Sequence[str]) -> Answers:
-        """The most frequent CUI of each string, None for unseen strings."""
-        return [self._best.get(normalize_name(mention)) for mention in mentions]
-
-
-def retriever(cuis: Sequence[Sequence[str]]) -> Answers:
-    """The first retrieved candidate, None for an empty list."""
-    return [candidates[0] if len(candidates) else None for candidates in cuis]
+    uses = Counter((normalize_name(text), cui) for text, cui in known_mentions)
+    most_frequent: dict[str, str] = {}
+    for (string, cui), _ in sorted(uses.items(), key=lambda item: (-item[1], item[0])):
+        most_frequent.setdefault(string, cui)
+    return [most_frequent.get(normalize_name(mention)) for mention in mentions]
 
 
 def exact_match(
@@ -66,42 +50,38 @@ def exact_match(
         cuis: (n,) candidate lists in retrieval order.
         names_of: all names of a CUI; called once per CUI.
     """
-    known: dict[str, frozenset[str]] = {}
+
+    @cache
+    def normalized_names(cui: str) -> frozenset[str]:
+        return frozenset(map(normalize_name, names_of(cui)))
+
     answers: Answers = []
     for mention, candidates in zip(mentions, cuis, strict=True):
-        wanted = normalize_name(mention)
-        answer = None
-        for cui in candidates:
-            if cui not in known:
-                known[cui] = frozenset(map(normalize_name, names_of(cui)))
-            if wanted in known[cui]:
-                answer = cui
-                break
-        answers.append(answer)
+        string = normalize_name(mention)
+        answers.append(next((cui for cui in candidates if string in normalized_names(cui)), None))
     return answers
 
 
 def baseline_answers(
-    mentions: Sequence[str],
-    cuis: Sequence[Sequence[str]],
-    names_of: Callable[[str], Iterable[str]],
-    frequency: StringFrequency,
+    lists: CandidateLists, names_of: Callable[[str], Iterable[str]], known_mentions: Iterable[tuple[str, str]]
 ) -> dict[str, Answers]:
-    """Answers of all baselines by name.
+    """Answers of all baselines by name; `names_of` and `known_mentions` as of the functions above.
 
     Returns:
-        ``retriever``, ``exact_match``, ``most_frequent_cui`` (no answer for unseen strings) and
-        ``most_frequent_cui_else_retriever``, the strongest: it knows the corpus and always answers.
+        ``exact_match``, ``most_frequent_cui`` (no answer for unseen strings) and
+        ``most_frequent_cui_else_retriever``, the strongest: it knows the corpus and answers every list.
     """
-    first = retriever(cuis)
-    frequent = frequency.predict(mentions)
+    candidates = lists.cuis.to_list()
+    cuis = [candidates[start:end] for start, end in pairwise(lists.offsets.tolist())]
+    frequent = most_frequent_cuis(lists.mentions, known_mentions)
+    or_retrieved = list(frequent)
+    for row, candidates in enumerate(cuis):
+        if frequent[row] is None and candidates:
+            or_retrieved[row] = candidates[0]
     return {
-        "retriever": first,
-        "exact_match": exact_match(mentions, cuis, names_of),
+        "exact_match": exact_match(lists.mentions, cuis, names_of),
         "most_frequent_cui": frequent,
-        "most_frequent_cui_else_retriever": [
-            known if known is not None else fallback for known, fallback in zip(frequent, first, strict=True)
-        ],
+        "most_frequent_cui_else_retriever": or_retrieved,
     }
 
 
@@ -111,9 +91,9 @@ def answer_ranks(answers: Answers, gold: Sequence[str] | np.ndarray) -> tuple[np
     Returns:
         ((n,) int64 ranks: 0 where the answer is the gold CUI, -1 elsewhere; (n,) bool whether there is an answer)
     """
-    right = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
+    is_correct = np.array([answer == cui for answer, cui in zip(answers, gold, strict=True)], dtype=bool)
     answered = np.array([answer is not None for answer in answers], dtype=bool)
-    return np.where(right, 0, -1).astype(np.int64), answered
+    return np.where(is_correct, 0, -1).astype(np.int64), answered
 
 
 def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
@@ -126,7 +106,7 @@ def notes_on_lists(lists: CandidateLists, has_dictionary: bool) -> list[str]:
     if not has_dictionary:
         notes.append(
             "There is no dictionary: exact match knows only names in the lists, near misses only names that concepts "
-            "share there, and every right concept counts as one that could be found."
+            "share there, and every gold concept counts as one that could be found."
         )
     if not lists.types.is_known.any():
         notes.append("The mentions came without semantic types, so nothing is measured by type.")

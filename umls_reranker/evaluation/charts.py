@@ -1,19 +1,40 @@
-"""Charts of a report as SVG, inside the page or as files: no library, no script, no network; light or dark.
+"""Charts of a report: their points, which ``metrics.json`` holds, and their drawing as SVG, in the page or as files.
 
-Every chart is an image with a title and a description for screen readers; the page shows its numbers next to it.
-Points and bars have a tooltip.
+No chart library, no script, no network; light or dark. Every chart is an image with a title and a description for
+screen readers; the page shows its numbers next to it. Points and bars have a tooltip. All can be drawn again from
+``metrics.json`` alone.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
-__all__ = ["STYLE", "chart_file", "histogram_chart", "reliability_chart", "risk_coverage_chart", "whisker"]
+import numpy as np
 
+from ..calibration.reliability import equal_width, reliability_curve
+from ..calibration.resampling import document_index, document_sums
+
+__all__ = [
+    "BINS",
+    "TEMPLATES",
+    "chart_file",
+    "chart_style",
+    "histogram",
+    "histogram_chart",
+    "reliability_chart",
+    "reliability_points",
+    "risk_coverage",
+    "risk_coverage_chart",
+]
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+BINS = 15
+HISTOGRAM_BINS = 20
+# Maximum number of points of a risk-coverage curve: more cannot be seen.
+CURVE_POINTS = 200
 # Drawn small, so that text stays readable on a phone.
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 58, 20, 12, 40
@@ -22,34 +43,94 @@ MARK_RADIUS = 3.2
 FEW = 0.025
 # Height of a line of title and legend above a chart in its own file.
 LINE_HEIGHT = 18
-# Two colors that color-blind readers can tell apart (after Okabe & Ito).
-STYLE = """\
-:root {
-  --page: #f6f7f9; --card: #ffffff; --text: #1b1f24; --quiet: #57606a; --rule: #d9dee4; --grid: #e8ebef;
-  --one: #0066a6; --two: #c04a00; --band: #8b949e; --good: #e7f3ec;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #0f1318; --card: #171c23; --text: #e6eaef; --quiet: #9aa5b1; --rule: #2d3540; --grid: #262d37;
-    --one: #63b8f2; --two: #f0a04b; --band: #8b949e; --good: #16291f;
-  }
-}
-.chart text { fill: var(--text); font-size: 12px; }
-.chart .tick { fill: var(--quiet); font-size: 11px; }
-.grid { stroke: var(--grid); stroke-width: 1; }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.series1.line { stroke: var(--one); } .series1.mark, .series1.bar { fill: var(--one); }
-.series2.line { stroke: var(--two); stroke-dasharray: 5 3; } .series2.mark, .series2.bar { fill: var(--two); }
-.ideal { stroke: var(--quiet); stroke-width: 1; stroke-dasharray: 3 3; }
-.noise { fill: var(--band); opacity: .28; }"""
+FIFTHS = [(fifth / 5, f"{fifth / 5:.1f}") for fifth in range(6)]
+
+
+def reliability_points(p: np.ndarray, y: np.ndarray, groups: Sequence | np.ndarray) -> dict[str, Any]:
+    """A reliability diagram: how often the pairs of each non-empty equal-width bin are correct.
+
+    A perfectly calibrated model would lie in the noise band (``band_low`` to ``band_high``, 95 %). Its width counts
+    documents, not pairs, because errors within a document are correlated.
+
+    Args:
+        p, y: (n,) probabilities and labels. groups: (n,) document of each.
+
+    Returns:
+        lists of equal length: ``lower``, ``upper``, ``count``, ``mean_probability``, ``positive_rate``, ``band_low``,
+        ``band_high``.
+    """
+    points = reliability_curve(p, y, BINS)
+    index, documents = document_index(groups)
+    cell = equal_width(np.asarray(p), BINS)
+    sums = document_sums(index, documents, [np.ones(len(cell)), np.asarray(y) - np.asarray(p)], cell, BINS)
+    n, gap = sums[:, 0], sums[:, 1]
+    total = np.maximum(n.sum(axis=0), 1)
+    surprise = gap - n * (gap.sum(axis=0) / total)
+    clustered = np.sqrt(documents / max(documents - 1, 1) * (surprise**2).sum(axis=0)) / total
+    used = np.flatnonzero(n.sum(axis=0))
+    error = 1.96 * np.maximum(points.pop("standard_error"), clustered[used])
+    mean = points["mean_probability"]
+    bands = {"band_low": np.maximum(mean - error, 0.0), "band_high": np.minimum(mean + error, 1.0)}
+    return {name: values.tolist() for name, values in (points | bands).items()}
+
+
+def risk_coverage(score: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+    """Precision of the answers against the share of mentions answered, most confident first; ties are one point.
+
+    Args:
+        score: (n,) -inf or NaN for no answer. correct: (n,) whether it is correct.
+
+    Returns:
+        lists ``coverage`` and ``precision``, at most `CURVE_POINTS` evenly spaced points, the last one always; and
+        ``area``, the mean share of incorrect answers over all coverages up to the last (AURC, Geifman et al. 2019).
+    """
+    score = np.asarray(score, dtype=np.float64)
+    answered = np.flatnonzero(score > -np.inf)
+    order = answered[np.argsort(-score[answered], kind="stable")]
+    ends = np.flatnonzero(np.append(score[order][1:] < score[order][:-1], len(order) > 0))
+    if not len(ends):
+        return {"coverage": [], "precision": [], "area": float("nan")}
+    coverage = (ends + 1) / len(score)
+    precision = np.cumsum(np.asarray(correct, dtype=np.float64)[order])[ends] / (ends + 1)
+    area = float(np.average(1.0 - precision, weights=np.diff(ends, prepend=-1)))
+    points = np.unique(np.searchsorted(coverage, np.linspace(0, coverage[-1], CURVE_POINTS)))
+    return {"coverage": coverage[points].tolist(), "precision": precision[points].tolist(), "area": area}
+
+
+def histogram(values: np.ndarray, correct: np.ndarray) -> dict[str, list]:
+    """Counts of correct and incorrect answers by equal-width bins of a value in [0, 1]; NaN is left out."""
+    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    counts = {"edges": edges.tolist()}
+    for name, part in (("correct", correct), ("incorrect", ~correct)):
+        counts[name] = np.histogram(values[part & ~np.isnan(values)], edges)[0].tolist()
+    return counts
+
+
+def _draw(
+    parent: Element, tag: str, kind: str = "", text: str | None = None, tip: str | None = None, **attributes: Any
+) -> Element:
+    """Add an element; `kind` is its class, numbers of `attributes` are rounded to a tenth of a pixel."""
+    element = SubElement(parent, tag, {"class": kind} if kind else {})
+    for name, value in attributes.items():
+        element.set(name.replace("_", "-"), f"{value:.1f}" if isinstance(value, float) else str(value))
+    element.text = text
+    if tip is not None:
+        SubElement(element, "title").text = tip
+    return element
 
 
 class _Axes:
-    """A plot area with linear scales, collecting SVG elements."""
+    """A plot area with linear scales, drawn into the SVG element `svg`."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = HEIGHT) -> None:
         self.x_range, self.y_range, self.height = x, y, height
-        self.elements: list[str] = []
+        self.svg = Element("svg", {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img"})
+
+    def describe(self, key: str, title: str, description: str) -> None:
+        """Say what the chart is, to screen readers; `key` is its id in the page."""
+        self.svg.set("aria-labelledby", f"{key}-title {key}-text")
+        _draw(self.svg, "title", text=title, id=f"{key}-title")
+        _draw(self.svg, "desc", text=description, id=f"{key}-text")
 
     def x(self, value: float) -> float:
         low, high = self.x_range
@@ -59,198 +140,164 @@ class _Axes:
         low, high = self.y_range
         return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
+    def points(self, x: Iterable[float], y: Iterable[float]) -> str:
+        return " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(x, y, strict=True))
+
     def grid(self, x_ticks: Iterable[tuple[float, str]], y_ticks: Iterable[tuple[float, str]]) -> None:
         for value, label in y_ticks:
             y = self.y(value)
-            self.add(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            self.text(LEFT - 6, y + 4, label, anchor="end")
+            _draw(self.svg, "line", "grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+            self.text(LEFT - 6, y + 4, label, "end")
         for value, label in x_ticks:
-            self.text(self.x(value), self.height - BOTTOM + 16, label, anchor="middle")
+            self.text(self.x(value), self.height - BOTTOM + 16, label, "middle")
 
     def labels(self, x: str, y: str) -> None:
-        middle = (LEFT + WIDTH - RIGHT) / 2
-        self.text(middle, self.height - 6, x, anchor="middle", kind="label")
-        place = (TOP + self.height - BOTTOM) / 2
-        self.add(
-            f'<text class="label" text-anchor="middle" transform="translate(11 {place:.1f}) rotate(-90)">'
-            f"{escape(y)}</text>"
-        )
+        self.text((LEFT + WIDTH - RIGHT) / 2, self.height - 6, x, "middle", "label")
+        turned = f"translate(11 {(TOP + self.height - BOTTOM) / 2:.1f}) rotate(-90)"
+        _draw(self.svg, "text", "label", y, text_anchor="middle", transform=turned)
 
-    def line(self, x: Sequence[float], y: Sequence[float], kind: str) -> None:
-        points = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(x, y, strict=True))
-        self.add(f'<polyline class="line {kind}" points="{points}"/>')
+    def line(self, x: Iterable[float], y: Iterable[float], kind: str) -> None:
+        _draw(self.svg, "polyline", f"line {kind}", points=self.points(x, y))
 
     def band(self, x: Sequence[float], low: Sequence[float], high: Sequence[float], kind: str) -> None:
-        there = [f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(x, low, strict=True)]
-        back = [f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(x, high, strict=True)][::-1]
-        self.add(f'<polygon class="band {kind}" points="{" ".join(there + back)}"/>')
+        outline = f"{self.points(x, low)} {self.points(x[::-1], high[::-1])}"
+        _draw(self.svg, "polygon", f"band {kind}", points=outline)
 
     def mark(self, x: float, y: float, kind: str, tip: str) -> None:
-        self.add(
-            f'<circle class="mark {kind}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{MARK_RADIUS}">'
-            f"<title>{escape(tip)}</title></circle>"
-        )
+        _draw(self.svg, "circle", f"mark {kind}", tip=tip, cx=self.x(x), cy=self.y(y), r=MARK_RADIUS)
 
     def bar(self, x: tuple[float, float], y: tuple[float, float], kind: str, tip: str) -> None:
         left, width = self.x(x[0]) + 0.5, self.x(x[1]) - self.x(x[0]) - 1
         top, tall = self.y(y[1]), self.y(y[0]) - self.y(y[1])
-        self.add(
-            f'<rect class="bar {kind}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{tall:.1f}">'
-            f"<title>{escape(tip)}</title></rect>"
-        )
+        _draw(self.svg, "rect", f"bar {kind}", tip=tip, x=left, y=top, width=width, height=tall)
 
     def text(self, x: float, y: float, text: str, anchor: str, kind: str = "tick") -> None:
-        self.add(f'<text class="{kind}" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
-
-    def add(self, element: str) -> None:
-        self.elements.append(element)
-
-    def svg(self, key: str, title: str, description: str) -> str:
-        return (
-            f'<svg class="chart" viewBox="0 0 {WIDTH} {self.height}" role="img" '
-            f'aria-labelledby="{key}-title {key}-text">'
-            f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-text">{escape(description)}</desc>'
-            f"{''.join(self.elements)}</svg>"
-        )
+        _draw(self.svg, "text", kind, text, text_anchor=anchor, x=float(x), y=float(y))
 
 
-def chart_file(chart: str, title: str, legend: Mapping[str, str]) -> str:
+def chart_style() -> str:
+    """Colors and lines of the charts, as CSS."""
+    return (TEMPLATES / "chart.css").read_text(encoding="utf-8")
+
+
+def chart_file(chart: Element, title: str, legend: Mapping[str, str]) -> str:
     """A chart as the content of an SVG file, with a title and a legend above it.
 
     Args:
         chart: from one of the functions below.
         legend: label -> class of its element: ``series1``, ``series2``, ``ideal`` or ``noise``.
     """
-    height = int(re.findall(r'viewBox="0 0 \d+ (\d+)"', chart)[0])
+    inner_height = int(chart.attrib["viewBox"].split()[3])
     top = LINE_HEIGHT * (len(legend) + 1) + TOP
-    rows = [f'<text x="{TOP}" y="{LINE_HEIGHT}" font-weight="600">{escape(title)}</text>']
+    height = top + inner_height
+    file = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "class": "chart"})
+    file.attrib |= {"viewBox": f"0 0 {WIDTH} {height}", "font-family": "system-ui, sans-serif"}
+    file.attrib |= {"width": f"{1.5 * WIDTH:.0f}", "height": f"{1.5 * height:.0f}"}
+    _draw(file, "style", text=chart_style())
+    _draw(file, "rect", width="100%", height="100%", style="fill: var(--card)")
+    _draw(file, "text", text=title, x=TOP, y=LINE_HEIGHT, font_weight="600")
     for row, (label, kind) in enumerate(legend.items(), start=1):
         y = LINE_HEIGHT * (row + 1)
-        rows.append(
-            f'<rect class="{kind}" x="{TOP}" y="{y - 9}" width="24" height="9"/>'
-            if kind == "noise"
-            else f'<line class="line {kind}" x1="{TOP}" x2="{TOP + 24}" y1="{y - 4}" y2="{y - 4}"/>'
-        )
-        rows.append(f'<text x="{TOP + 32}" y="{y}">{escape(label)}</text>')
-    inner = chart.replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="{height}" ', 1)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {WIDTH} {top + height}" '
-        f'width="{1.5 * WIDTH:.0f}" height="{1.5 * (top + height):.0f}" font-family="system-ui, sans-serif">'
-        f'<style>{STYLE}</style><rect width="100%" height="100%" style="fill: var(--card)"/>'
-        f"{''.join(rows)}{inner}</svg>\n"
-    )
+        if kind == "noise":
+            _draw(file, "rect", kind, x=TOP, y=y - 9, width=24, height=9)
+        else:
+            _draw(file, "line", f"line {kind}", x1=TOP, x2=TOP + 24, y1=y - 4, y2=y - 4)
+        _draw(file, "text", text=label, x=TOP + 32, y=y)
+    chart.attrib |= {"y": str(top), "width": str(WIDTH), "height": str(inner_height)}
+    file.append(chart)
+    return tostring(file, encoding="unicode") + "\n"
 
 
-def reliability_chart(key: str, curves: Mapping[str, Mapping[str, Any]], what: str) -> str:
-    """Share of right pairs against predicted probability, with the noise band of the last curve.
+def reliability_chart(key: str, curves: Mapping[str, Mapping[str, Any]], what: str) -> Element:
+    """Share of correct pairs against predicted probability, with the noise band of the last curve.
 
     Args:
         key: id of the chart in the page.
-        curves: label -> `curves.reliability_points`, the last one drawn strongest.
+        curves: label -> `reliability_points`, the last one drawn strongest.
         what: what the pairs are.
     """
     axes = _Axes((0, 1), (0, 1), height=360)
-    ticks = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
-    axes.grid(ticks, ticks)
-    last = list(curves.values())[-1]
-    axes.band(last["mean_probability"], last["band_low"], last["band_high"], "noise")
-    axes.line([0, 1], [0, 1], "ideal")
-    for place, (label, points) in enumerate(curves.items()):
-        kind = f"series{len(curves) - place}"
-        axes.line(points["mean_probability"], points["positive_rate"], kind)
-        for x, y, count in zip(points["mean_probability"], points["positive_rate"], points["count"], strict=True):
-            axes.mark(x, y, kind, f"{label}: predicted {x:.3f}, right {y:.3f}, {count:,} {what}")
-    axes.labels("predicted probability", "share that is right")
-    return axes.svg(
+    axes.describe(
         key,
         f"Reliability of {what}",
         "On the diagonal, probabilities are true. The band is where 95 % of perfectly calibrated models would lie.",
     )
+    axes.grid(FIFTHS, FIFTHS)
+    strongest = list(curves.values())[-1]
+    axes.band(strongest["mean_probability"], strongest["band_low"], strongest["band_high"], "noise")
+    axes.line([0, 1], [0, 1], "ideal")
+    for number, (label, points) in enumerate(curves.items()):
+        kind = f"series{len(curves) - number}"
+        axes.line(points["mean_probability"], points["positive_rate"], kind)
+        for x, y, count in zip(points["mean_probability"], points["positive_rate"], points["count"], strict=True):
+            axes.mark(x, y, kind, f"{label}: predicted {x:.3f}, right {y:.3f}, {count:,} {what}")
+    axes.labels("predicted probability", "share that is right")
+    return axes.svg
 
 
-def risk_coverage_chart(key: str, curves: Mapping[str, Mapping[str, Any]], target: float) -> str:
+def risk_coverage_chart(key: str, curves: Mapping[str, Mapping[str, Any]], target: float) -> Element:
     """Precision of the answers against the share answered, most confident first.
 
     Args:
         key: id of the chart in the page.
-        curves: label -> `curves.risk_coverage`, the first one drawn strongest.
+        curves: label -> `risk_coverage`, the first one drawn strongest.
         target: precision to mark.
     """
     points = {label: list(zip(curve["coverage"], curve["precision"], strict=True)) for label, curve in curves.items()}
-    # What is right of a few answers is chance.
-    lowest = min([target, *(y for shown in points.values() for x, y in shown if x > FEW)])
+    # What is correct of a few answers is chance.
+    lowest = min([target, *(y for curve in points.values() for x, y in curve if x > FEW)])
     floor = max(0.0, int(lowest * 10) / 10)
     axes = _Axes((0, 1), (floor, 1))
-    tenths = range(round(10 * floor), 11, 1 if floor >= 0.4 else 2)
-    axes.grid([(v / 5, f"{v * 20} %") for v in range(6)], [(v / 10, f"{10 * v} %") for v in tenths])
-    axes.line([0, 1], [target, target], "ideal")
-    axes.text(WIDTH - RIGHT, axes.y(target) - 4, f"{100 * target:g}%", anchor="end")
-    for place, (label, shown) in reversed(list(enumerate(points.items(), start=1))):
-        kind = f"series{place}"
-        if not shown:
-            continue
-        xs, ys = zip(*shown, strict=True)
-        axes.line(xs, [max(y, floor) for y in ys], kind)
-        for x, y in [*shown[:: max(1, len(shown) // 12)], shown[-1]]:
-            axes.mark(x, max(y, floor), kind, f"{label}: {x:.0%} answered, {y:.1%} of them right")
-    axes.labels("mentions answered, most confident first", "right among the answered")
-    return axes.svg(
+    axes.describe(
         key,
         "Risk and coverage",
         f"How right the answers are when only the most confident share of mentions is answered; the dashed line marks "
         f"{100 * target:g}%.",
     )
+    tenths = range(round(10 * floor), 11, 1 if floor >= 0.4 else 2)
+    axes.grid([(v / 5, f"{v * 20} %") for v in range(6)], [(v / 10, f"{10 * v} %") for v in tenths])
+    axes.line([0, 1], [target, target], "ideal")
+    axes.text(WIDTH - RIGHT, axes.y(target) - 4, f"{100 * target:g}%", "end")
+    for number, (label, curve) in reversed(list(enumerate(points.items(), start=1))):
+        if not curve:
+            continue
+        kind = f"series{number}"
+        axes.line([x for x, _ in curve], [max(y, floor) for _, y in curve], kind)
+        for x, y in [*curve[:: max(1, len(curve) // 12)], curve[-1]]:
+            axes.mark(x, max(y, floor), kind, f"{label}: {x:.0%} answered, {y:.1%} of them right")
+    axes.labels("mentions answered, most confident first", "right among the answered")
+    return axes.svg
 
 
-def histogram_chart(key: str, counts: Mapping[str, Sequence], what: str, marks: Mapping[str, float]) -> str:
-    """Right and wrong answers, stacked, by bins of a value in [0, 1].
+def histogram_chart(key: str, counts: Mapping[str, Sequence], what: str, marks: Mapping[str, float]) -> Element:
+    """Correct and incorrect answers, stacked, by bins of a value in [0, 1].
 
     Args:
         key: id of the chart in the page.
-        counts: `curves.histogram`.
+        counts: `histogram`.
         what: name of the value.
         marks: label -> value to mark by a line.
     """
-    edges, right, wrong = counts["edges"], counts["right"], counts["wrong"]
-    most = max([r + w for r, w in zip(right, wrong, strict=True)] + [1])
+    edges, correct, incorrect = counts["edges"], counts["correct"], counts["incorrect"]
+    most = max(1, *map(sum, zip(correct, incorrect, strict=True)))
     step = _round_step(most / 4)
     axes = _Axes((0, 1), (0, most * 1.08), height=240)
-    axes.grid(
-        [(value / 5, f"{value / 5:.1f}") for value in range(6)],
-        [(value * step, f"{value * step:,}") for value in range(int(most / step) + 1)],
-    )
-    for low, high, r, w in zip(edges, edges[1:], right, wrong, strict=False):
-        tip = f"{what} {low:.2f} .. {high:.2f}: {r:,} right, {w:,} wrong"
-        if r:
-            axes.bar((low, high), (0, r), "series1", tip)
-        if w:
-            axes.bar((low, high), (r, r + w), "series2", tip)
+    axes.describe(key, f"Histogram of the {what}", f"Counts of right and wrong best candidates by {what}.")
+    axes.grid(FIFTHS, [(value, f"{value:,}") for value in range(0, most + 1, step)])
+    for bin_edges, right, wrong in zip(zip(edges, edges[1:], strict=False), correct, incorrect, strict=True):
+        tip = f"{what} {bin_edges[0]:.2f} .. {bin_edges[1]:.2f}: {right:,} right, {wrong:,} wrong"
+        if right:
+            axes.bar(bin_edges, (0, right), "series1", tip)
+        if wrong:
+            axes.bar(bin_edges, (right, right + wrong), "series2", tip)
     for label, value in marks.items():
         x = axes.x(value)
-        axes.add(f'<line class="line ideal" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{axes.y(0):.1f}"/>')
-        axes.text(x - 4, TOP + 10, label, anchor="end")
+        _draw(axes.svg, "line", "line ideal", x1=x, x2=x, y1=TOP, y2=axes.y(0))
+        axes.text(x - 4, TOP + 10, label, "end")
     axes.labels(what, "mentions")
-    return axes.svg(key, f"Histogram of the {what}", f"Counts of right and wrong best candidates by {what}.")
-
-
-def whisker(figure: Mapping[str, float | None], lowest: float = 0.0, highest: float = 1.0) -> str:
-    """A dot for a value and a line for its interval, on a scale from `lowest` to `highest`; decorates a number."""
-    low, value, high = (figure.get(key) for key in ("low", "value", "high"))
-    if low is None or value is None or high is None or not math.isfinite(low + value + high):
-        return ""
-
-    def place(value: float) -> float:
-        return 2 + 76 * (min(max(value, lowest), highest) - lowest) / (highest - lowest)
-
-    low, value, high = place(low), place(value), place(high)
-    zero = f'<line class="grid" x1="{place(0):.1f}" x2="{place(0):.1f}" y1="1" y2="11"/>' if lowest < 0 else ""
-    return (
-        f'<svg class="whisker" viewBox="0 0 80 12" aria-hidden="true">{zero}'
-        f'<line class="line series1" x1="{low:.1f}" x2="{high:.1f}" y1="6" y2="6"/>'
-        f'<circle class="mark series1" cx="{value:.1f}" cy="6" r="2.4"/></svg>'
-    )
+    return axes.svg
 
 
 def _round_step(step: float) -> int:
     """The next of 1, 2, 5, 10, 20, 50, ..."""
-    return next(found for power in range(20) for factor in (1, 2, 5) if (found := factor * 10**power) >= step)
+    return next(factor * 10**power for power in range(20) for factor in (1, 2, 5) if factor * 10**power >= step)

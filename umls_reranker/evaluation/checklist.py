@@ -3,11 +3,12 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import UserError
+from .formats import interval, markdown_table, number
 
 __all__ = [
     "FAIL",
@@ -17,7 +18,6 @@ __all__ = [
     "Target",
     "check_targets",
     "format_table",
-    "markdown_table",
     "measured_figures",
     "parse_targets",
     "result_of",
@@ -28,8 +28,8 @@ PASS, FAIL, CANNOT_TELL = "PASS", "FAIL", "CANNOT TELL"
 SMALL_SUPPORT = 1_000
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_ONE_SIDED = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
-_RANGE = re.compile(rf"({_NUMBER})\s*(?:\.\.|-|to)\s*({_NUMBER})")
+_ONE_SIDED = re.compile(rf"(>=|<=)\s*({_NUMBER})")
+_RANGE = re.compile(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})")
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Target:
-    """A range that a figure has to lie in; `strict` leaves its ends out."""
+    """A range that a figure has to lie in."""
 
     low: float
     high: float
-    strict: bool
 
     @classmethod
     def parse(cls, name: str, text: str) -> "Target":
-        """Read ``">= 0.95"``, ``"<= 0.015"``, ``"> 0"``, ``"< 1"`` or ``"0.40 .. 0.60"``.
+        """Read ``">= 0.95"``, ``"<= 0.015"`` or ``"0.40 .. 0.60"``.
 
         Raises:
             UserError: anything else, or a range whose ends are swapped.
@@ -64,22 +63,20 @@ class Target:
         text = str(text).strip()
         if match := _ONE_SIDED.fullmatch(text):
             sign, bound = match.group(1), float(match.group(2))
-            low, high = (bound, math.inf) if sign[0] == ">" else (-math.inf, bound)
-            return cls(low, high, strict=sign in "<>")
+            return cls(bound, math.inf) if sign == ">=" else cls(-math.inf, bound)
         if match := _RANGE.fullmatch(text):
             low, high = float(match.group(1)), float(match.group(2))
             if low <= high:
-                return cls(low, high, strict=False)
+                return cls(low, high)
         raise UserError(f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'")
 
     def __contains__(self, value: float) -> bool:
-        return self.low < value < self.high if self.strict else self.low <= value <= self.high
+        return self.low <= value <= self.high
 
     def splits(self, low: float, high: float) -> bool:
         """Whether an interval holds values on both sides of the target."""
         is_inside = low in self and high in self
-        is_outside = high <= self.low if self.strict else high < self.low
-        is_outside |= low >= self.high if self.strict else low > self.high
+        is_outside = high < self.low or low > self.high
         return not is_inside and not is_outside
 
 
@@ -110,22 +107,23 @@ def parse_targets(texts: Iterable[str]) -> dict[str, str]:
     return targets
 
 
-def result_of(found: Measured, target: Target) -> str:
+def result_of(measured: Measured, target: Target) -> str:
     """PASS or FAIL by the value itself, except where the measurement cannot decide.
 
     CANNOT TELL, in exactly two cases: the figure is not defined on this data (NaN: nothing to measure it on); or it
     rests on fewer than `SMALL_SUPPORT` mentions *and* its 95 % interval holds values on both sides of the target. With
     more mentions the value decides alone: to fail for the width of the interval would punish what was measured well.
     """
-    if math.isnan(found.value):
+    if math.isnan(measured.value):
         return CANNOT_TELL
-    is_small = found.support is not None and found.support < SMALL_SUPPORT
-    if is_small and found.low is not None and found.high is not None and target.splits(found.low, found.high):
+    low, high = measured.low, measured.high
+    is_small = measured.support is not None and measured.support < SMALL_SUPPORT
+    if is_small and low is not None and high is not None and target.splits(low, high):
         return CANNOT_TELL
-    return PASS if found.value in target else FAIL
+    return PASS if measured.value in target else FAIL
 
 
-def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) -> list[Check]:
+def check_targets(targets: Mapping[str, str], figures: Mapping[str, Measured]) -> list[Check]:
     """Compare each target with the figure of its name, in the order of `targets`.
 
     Raises:
@@ -134,45 +132,23 @@ def check_targets(targets: Mapping[str, str], measured: Mapping[str, Measured]) 
     checks = []
     for name, text in targets.items():
         target = Target.parse(name, text)
-        if name not in measured:
-            nearest = difflib.get_close_matches(name, measured, n=1, cutoff=0.0)
+        if name not in figures:
+            nearest = difflib.get_close_matches(name, figures, n=1, cutoff=0.0)
             hint = f"did you mean '{nearest[0]}'?" if nearest else "nothing was measured"
             raise UserError(f"target '{name}' is not a measured figure; {hint}")
-        found = measured[name]
-        checks.append(Check(**vars(found), name=name, target=str(text).strip(), result=result_of(found, target)))
+        result = result_of(figures[name], target)
+        checks.append(Check(**vars(figures[name]), name=name, target=str(text).strip(), result=result))
     return checks
 
 
 def format_table(checks: Iterable[Check]) -> str:
     """A Markdown table, aligned for reading in a terminal as well."""
     header = ("figure", "value", "95 % interval", "target", "result", "measured on")
-    rows = [
-        (
-            check.name,
-            _number(check.value),
-            "" if check.low is None or check.high is None else f"{_number(check.low)} .. {_number(check.high)}",
-            check.target,
-            check.result,
-            check.population,
-        )
-        for check in checks
-    ]
+    rows = []
+    for check in checks:
+        measured = number(check.value, 4), interval(vars(check), 4, 1.0, " .. ")
+        rows.append((check.name, *measured, check.target, check.result, check.population))
     return markdown_table(header, rows)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with columns of even width."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 
 def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
@@ -180,59 +156,54 @@ def measured_figures(report: Mapping[str, Any]) -> dict[str, Measured]:
 
     Figures over pairs have the support of the mentions that the pairs belong to.
     """
-    linking, split, mentions = report["linking"]["reranker"], report["split"], report["mentions"]
-    everywhere = f"{mentions:,} {split} mentions", mentions
-    known = f"{report['in_dictionary']:,} {split} mentions with gold in the dictionary", report["in_dictionary"]
-    candidates = f"{report['candidates']:,} candidates", mentions
+    split, mentions, in_dictionary = report["split"], report["mentions"], report["in_dictionary"]
+    everywhere = {"population": f"{mentions:,} {split} mentions", "support": mentions}
+    known = {"population": f"{in_dictionary:,} {split} mentions with gold in the dictionary", "support": in_dictionary}
+    candidates = {"population": f"{report['candidates']:,} candidates", "support": mentions}
 
-    figures = {name: _measured(entry, entry["population"], mentions) for name, entry in report["pair"].items()}
-    figures |= {
-        f"candidate_{name}": _measured(entry, entry["population"], mentions)
-        for name, entry in report["candidate_pair"].items()
-    }
-    for name in linking["in_dictionary"]:
-        figures[name] = _measured(linking[name], *everywhere)
-        figures[f"{name}_in_dictionary"] = _measured(linking["in_dictionary"][name], *known)
-    figures["acc@1_gain_over_retriever"] = _measured(report["gain_over_retriever"], *known)
+    figures = {name: _measured(entry, support=mentions) for name, entry in report["pair"].items()}
+    for name, entry in report["candidate_pair"].items():
+        figures[f"candidate_{name}"] = _measured(entry, support=mentions)
+    linking = report["linking"]["reranker"]
+    for name, entry in linking["in_dictionary"].items():
+        figures[name] = _measured(linking[name], **everywhere)
+        figures[f"{name}_in_dictionary"] = _measured(entry, **known)
+    figures["acc@1_gain_over_retriever"] = _measured(report["gain_over_retriever"], **known)
     for name, entry in report["calibration"].items():
-        figures[name] = _measured(entry, *(everywhere if name.startswith("top1_") else candidates))
+        figures[name] = _measured(entry, **(everywhere if name.startswith("top1_") else candidates))
     figures |= _worst_groups(report["groups"])
-    accepted = report["answering"]["answering"]["given"]
     for name, entry in report["serving"].items():
-        support = accepted if name == "accepted_precision" else mentions
-        figures[name] = _measured(entry, entry["population"], support)
-    for reading, entry in report["answering"].items():
-        support = {"precision": entry["given"], "recall": entry["wanted"], "f1": mentions}
-        for name, count in support.items():
-            figures[f"{reading}_{name}"] = _measured(entry[name], f"{count:,} {split} mentions", count)
-    high = report["tiers"]["high"]
-    in_tier = f"{high['count']:,} mentions in the high tier", high["count"]
-    figures["high_confidence_precision"] = _measured(high["precision"], *in_tier)
+        figures[name] = _measured(entry)
+    for view, entry in report["answering"].items():
+        for name, support in (("precision", entry["predicted"]), ("recall", entry["actual"]), ("f1", mentions)):
+            population = f"{support:,} {split} mentions"
+            figures[f"{view}_{name}"] = _measured(entry[name], population=population, support=support)
     near = report["near_misses"]["reranker"]
-    figures["near_miss_share"] = _measured(near["share"], near["share"]["population"], near["wrong"])
+    figures["near_miss_share"] = _measured(near["share"], support=near["incorrect"])
     for precision, entry in report["coverage"]["reranker"].items():
-        figures[f"coverage_at_{precision}"] = _measured(entry, *everywhere)
+        figures[f"coverage_at_{precision}"] = _measured(entry, **everywhere)
     return figures
 
 
-def _measured(entry: Mapping[str, float | None], population: str, support: int) -> Measured:
+def _measured(entry: Mapping[str, Any], **counted: Any) -> Measured:
+    """A figure of the report, with what it does not say itself about who is counted."""
+    known = {key: entry[key] for key in ("value", "low", "high", "population", "support") if key in entry}
     # In JSON, null is not a number: a figure that is not defined, or an interval from one document.
-    known = {name: float("nan") if number is None else number for name, number in entry.items()}
-    return Measured(known["value"], known.get("low"), known.get("high"), population, support)
+    known |= {key: math.nan for key, value in known.items() if value is None}
+    return Measured(**known, **counted)
 
 
 def _worst_groups(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
     """The worst semantic group of enough mentions, by debiased ECE of top scores and by acc@1."""
     large = [group for group in groups.values() if group["mentions"] >= SMALL_SUPPORT and "debiased_ece" in group]
-    if not large:
-        nothing = Measured(float("nan"), population=f"no semantic group has {SMALL_SUPPORT:,} mentions", support=0)
-        return {"worst_group_top1_debiased_ece": nothing, "worst_group_acc@1": nothing}
-    by_ece = max(large, key=lambda group: group["debiased_ece"]["value"])
-    by_accuracy = min(large, key=lambda group: group["acc@1"]["value"])
-    return {
-        name: _measured(group[figure], f"{group['mentions']:,} mentions of {group['name']}", group["mentions"])
-        for name, figure, group in (
-            ("worst_group_top1_debiased_ece", "debiased_ece", by_ece),
-            ("worst_group_acc@1", "acc@1", by_accuracy),
-        )
-    }
+    figures = {}
+    for name, figure, sign in (("top1_debiased_ece", "debiased_ece", 1), ("acc@1", "acc@1", -1)):
+        worst = max(large, key=lambda group: sign * group[figure]["value"], default=None)
+        if worst is None:
+            measured = Measured(math.nan, population=f"no semantic group has {SMALL_SUPPORT:,} mentions", support=0)
+        else:
+            population = f"{worst['mentions']:,} mentions of {worst['name']}"
+            values = {key: worst[figure][key] for key in ("value", "low", "high")}
+            measured = _measured(values, population=population, support=worst["mentions"])
+        figures[f"worst_group_{name}"] = measured
+    return figures

@@ -6,27 +6,25 @@ separate intervals of the two versions would hide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
 
-from ..calibration.resampling import document_index, document_sums, jackknife_sums, ratio
+from ..calibration.resampling import document_index, document_sums, jackknife_sums
 from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
-from .checklist import markdown_table
-from .outcomes import Outcomes, right_answer_sums, sums_to_f1
+from .figures import Figure, figures_of
+from .formats import markdown_table
+from .outcomes import Outcomes
 
-__all__ = ["compare"]
+__all__ = ["compare", "figure_difference"]
 
 BETTER, NOT_INFERIOR, CANNOT_TELL, WORSE = "better", "not inferior", "cannot tell", "worse"
 # Two versions must share a minimum part of each one's mentions, because a few common mentions prove nothing, and a
 # minimum number of documents, below which the interval does not keep its confidence.
 SMALLEST_OVERLAP = 0.5
-# Where calibrated answers are right with p = 0.75, their Brier score p (1 - p) moves by half of what accuracy does.
-BRIER_PART = 0.5
 FEWEST_DOCUMENTS = 20
 
 
@@ -53,40 +51,33 @@ class Difference:
     verdict: str
 
 
-@dataclass(frozen=True)
-class Figure:
-    """What is compared.
+def figure_difference(
+    figure: Figure, present: np.ndarray, former: np.ndarray, margin: float, confidence: float
+) -> Difference:
+    """Both values of a figure and the interval of their difference.
 
-    Attributes:
-        present, former: columns (n,) of both versions; `statistic` makes the figure of their sums (..., k).
-        margin: how much worse is as good.
+    Args:
+        present, former: (documents, k) sums of the columns of both versions.
+        margin: how much worse accuracy may be and still count as as good; other figures have their part of it.
+        confidence: of the interval.
     """
+    k = present.shape[1]
 
-    present: Sequence[np.ndarray]
-    former: Sequence[np.ndarray]
-    statistic: Callable[[np.ndarray], np.ndarray]
-    margin: float
-    higher_is_better: bool = True
+    def difference(sums: np.ndarray) -> np.ndarray:
+        return figure.statistic(sums[..., :k]) - figure.statistic(sums[..., k:])
 
-    def difference(self, name: str, index: np.ndarray, documents: int, confidence: float) -> Difference:
-        """Both values and the interval of their difference, from `document_index` of the n mentions."""
-        sums, k = document_sums(index, documents, [*self.present, *self.former]), len(self.present)
-
-        def difference(drawn: np.ndarray) -> np.ndarray:
-            return self.statistic(drawn[..., :k]) - self.statistic(drawn[..., k:])
-
-        low, high = jackknife_sums(sums, difference, confidence=confidence)
-        total, sign = sums.sum(axis=0), 1 if self.higher_is_better else -1
-        present = float(self.statistic(total[:k]))
-        former = float(self.statistic(total[k:]))
-        worst, best = sorted((sign * low, sign * high))
-        if worst > 0:
-            verdict = BETTER
-        elif best < 0:
-            verdict = WORSE
-        else:
-            verdict = NOT_INFERIOR if worst >= -self.margin else CANNOT_TELL
-        return Difference(name, former, present, low, high, sign * worst, self.margin, verdict)
+    low, high = jackknife_sums(np.concatenate([present, former], axis=1), difference, confidence=confidence)
+    sign = 1 if figure.higher_is_better else -1
+    worst, best = sorted((sign * low, sign * high))
+    margin *= figure.margin
+    if worst > 0:
+        verdict = BETTER
+    elif best < 0:
+        verdict = WORSE
+    else:
+        verdict = NOT_INFERIOR if worst >= -margin else CANNOT_TELL
+    value, former_value = (float(figure.statistic(sums.sum(axis=0))) for sums in (present, former))
+    return Difference(figure.name, former_value, value, low, high, sign * worst, margin, verdict)
 
 
 @dataclass(frozen=True)
@@ -112,43 +103,30 @@ class Comparison:
     differences: tuple[Difference, ...]
     confidence: float
 
+    def with_verdict(self, *verdicts: str) -> list[Difference]:
+        """The figures of these verdicts."""
+        return [difference for difference in self.differences if difference.verdict in verdicts]
+
     @property
     def worse(self) -> list[Difference]:
         """The figures that got worse."""
-        return [difference for difference in self.differences if difference.verdict == WORSE]
+        return self.with_verdict(WORSE)
 
     @property
     def passes(self) -> bool:
         """Whether no figure is worse, and each is shown to be as good within its margin."""
-        return all(difference.verdict in (BETTER, NOT_INFERIOR) for difference in self.differences)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON numbers, texts and lists only."""
-        return asdict(self)
+        return not self.with_verdict(WORSE, CANNOT_TELL)
 
     def table(self) -> str:
         """A Markdown table of the differences, with the changes at rank 1 below it."""
-        header = (
-            "figure",
-            "former",
-            "present",
-            f"{self.confidence:.0%} interval of the difference",
-            "margin",
-            "verdict",
-        )
-        rows = [
-            (
-                d.name,
-                f"{d.former:.4f}",
-                f"{d.present:.4f}",
-                f"{d.low:+.4f} .. {d.high:+.4f}",
-                f"{d.margin:g}",
-                d.verdict,
-            )
-            for d in self.differences
-        ]
+        interval = f"{self.confidence:.0%} interval of the difference"
+        rows = []
+        for d in self.differences:
+            values = (f"{d.former:.4f}", f"{d.present:.4f}", f"{d.low:+.4f} .. {d.high:+.4f}", f"{d.margin:g}")
+            rows.append((d.name, *values, d.verdict))
         changed = f"right at rank 1 only now: {self.gained:,}, only before: {self.lost:,}; exact McNemar test p = "
-        return f"{markdown_table(header, rows)}\n{changed}{self.mcnemar_p:.2g}"
+        table = markdown_table(("figure", "former", "present", interval, "margin", "verdict"), rows)
+        return f"{table}\n{changed}{self.mcnemar_p:.2g}"
 
     def sentence(self) -> str:
         """The verdict in one sentence."""
@@ -162,13 +140,12 @@ class Comparison:
         if not self.passes:
             parts = [
                 f"the interval of {d.name} reaches {d.bad_end:+.4f}, beyond the margin of {d.margin:g}"
-                for d in self.differences
-                if d.verdict == CANNOT_TELL
+                for d in self.with_verdict(CANNOT_TELL)
             ]
             remedy = "evaluate on more documents, or set a larger margin (--margin)"
             return f"cannot tell {over}: {', '.join(parts)}; {remedy}"
         accuracy, *_, brier = self.differences
-        better = [difference.name for difference in self.differences if difference.verdict == BETTER]
+        better = [difference.name for difference in self.with_verdict(BETTER)]
         return f"not inferior {over}, within a margin of {accuracy.margin:g} ({brier.margin:g} of {brier.name})" + (
             f"; better in {' and '.join(better)}" if better else ""
         )
@@ -179,15 +156,13 @@ def compare(
 ) -> Comparison:
     """Compare two versions over their common mentions, found by document, offsets and gold concept.
 
-    Three figures that matter to a service decide: ``acc@1``; ``right_answers_f1``, the end-to-end figure with
-    abstention (`answering`); and ``brier_of_top``, the mean squared error of the top scores, which rises with a worse
-    order or calibration. The three share the error probability (Bonferroni), so an equally good version is called
-    worse with a probability of about ``1 - confidence`` or less. Intervals come from the jackknife by document
-    (`jackknife_sums`).
+    The figures of the table `comparison` decide: they matter to a service. They share the error probability
+    (Bonferroni), so an equally good version is called worse with a probability of about ``1 - confidence`` or less.
+    Intervals come from the jackknife by document (`jackknife_sums`).
 
     Args:
         margin: by how much acc@1 and F1 may be lower and still count as as good; the Brier score may be higher by
-            `BRIER_PART` of it.
+            half of it.
 
     Raises:
         UserError: the common mentions are less than `SMALLEST_OVERLAP` of one version's, or of fewer than
@@ -207,17 +182,14 @@ def compare(
             f"the two versions share {documents} documents; at least {FEWEST_DOCUMENTS} are needed; evaluate both on "
             "a larger test split"
         )
-    right, former_right = ours.correct, theirs.correct
-    gained, lost = int((right & ~former_right).sum()), int((former_right & ~right).sum())
-    each = np.ones(len(ours))
-    figures = {
-        "acc@1": Figure([right, each], [former_right, each], ratio, margin),
-        "right_answers_f1": Figure(right_answer_sums(ours), right_answer_sums(theirs), sums_to_f1, margin),
-        "brier_of_top": Figure(
-            [_errors(ours), each], [_errors(theirs), each], ratio, BRIER_PART * margin, higher_is_better=False
-        ),
-    }
+    gained, lost = int((ours.correct & ~theirs.correct).sum()), int((theirs.correct & ~ours.correct).sum())
+    figures = figures_of("comparison")
     level = 1.0 - (1.0 - confidence) / len(figures)
+    differences = []
+    for figure in figures:
+        sums = document_sums(index, documents, figure.columns(ours))
+        former_sums = document_sums(index, documents, figure.columns(theirs))
+        differences.append(figure_difference(figure, sums, former_sums, margin, level))
     return Comparison(
         mentions=len(ours),
         documents=documents,
@@ -225,14 +197,14 @@ def compare(
         only_present=len(present) - len(rows),
         gained=gained,
         lost=lost,
-        mcnemar_p=_mcnemar(gained, lost),
-        differences=tuple(figure.difference(name, index, documents, level) for name, figure in figures.items()),
+        mcnemar_p=float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        differences=tuple(differences),
         confidence=confidence,
     )
 
 
 def _keys(outcomes: Outcomes) -> Iterable[tuple]:
-    """One key a mention; the second mention of the same place gets a number."""
+    """One key a mention; the second mention of the same offsets gets a number."""
     seen: dict[tuple, int] = {}
     columns = (outcomes.document, outcomes.start, outcomes.end, outcomes.gold)
     for key in zip(*(column.tolist() for column in columns), strict=True):
@@ -241,16 +213,8 @@ def _keys(outcomes: Outcomes) -> Iterable[tuple]:
 
 
 def _common(present: Outcomes, former: Outcomes) -> tuple[np.ndarray, np.ndarray]:
-    places = {key: row for row, key in enumerate(_keys(former))}
-    pairs = [(row, places[key]) for row, key in enumerate(_keys(present)) if key in places]
+    """Rows of the mentions that both versions have, in the order of the present one."""
+    former_rows = {key: row for row, key in enumerate(_keys(former))}
+    pairs = [(row, former_rows[key]) for row, key in enumerate(_keys(present)) if key in former_rows]
     rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return rows[:, 0], rows[:, 1]
-
-
-def _errors(outcomes: Outcomes) -> np.ndarray:
-    return (np.nan_to_num(outcomes.score) - outcomes.correct) ** 2
-
-
-def _mcnemar(gained: int, lost: int) -> float:
-    changed = gained + lost
-    return float(binomtest(gained, changed).pvalue) if changed else 1.0

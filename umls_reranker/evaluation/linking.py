@@ -1,11 +1,14 @@
-"""Entity-linking metrics over candidate lists, in which the gold concept may be missing.
+"""Entity-linking metrics over candidate lists, in which the gold concept may be missing, with intervals by document.
 
 Lists are flat: one array holds the candidates of all mentions, and `offsets` (n_mentions + 1,) divides it. Candidate
 ``offsets[i] + j`` is the j-th retrieved candidate of mention i. A mention counts as an error if its gold concept was
 not retrieved or is not in the dictionary; figures over in-dictionary mentions are given too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,19 +16,59 @@ from ..calibration.resampling import bootstrap_sums, document_index, document_su
 from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 
-__all__ = [
-    "coverage_at_precision",
-    "gold_ranks",
-    "linking_metrics",
-    "measure",
-    "tier_metrics",
-]
+__all__ = ["Documents", "Measure", "coverage_at_precision", "gold_ranks", "linking_metrics", "tier_metrics"]
 
 Measure = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Documents:
+    """The documents of n rows, such as mentions, and how they are resampled for the 95 % intervals of figures.
+
+    Attributes:
+        index: (n,) int64 document of each row. count: number of documents.
+        resamples, seed: of the bootstrap.
+    """
+
+    index: np.ndarray
+    count: int
+    resamples: int = 1000
+    seed: int = 0
+
+    @classmethod
+    def of(cls, ids: Sequence | np.ndarray, resamples: int = 1000, seed: int = 0) -> Documents:
+        """From the id of each row's document."""
+        return cls(*document_index(ids), resamples, seed)
+
+    def take(self, rows: np.ndarray) -> Documents:
+        """Those of some rows: indices, which may repeat, or (n,) bool."""
+        index, count = document_index(self.index[rows])
+        return replace(self, index=index, count=count)
+
+    def measure(self, columns: Sequence[np.ndarray], statistic: Callable[[np.ndarray], np.ndarray] = ratio) -> Measure:
+        """`interval` of the sums of k columns (n,); by default their ratio."""
+        return self.interval(document_sums(self.index, self.count, columns), statistic)
+
+    def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
+        """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
+
+        Resamples of one document, or of documents that are correct or incorrect throughout, do not vary. One document
+        has no interval. A share of 1 or 0 over n documents reaches to what n equal documents exclude:
+        ``0.025 ** (1 / n)``.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(statistic(sums.sum(axis=0)))
+        if len(sums) < 2:
+            return {"value": value, "low": float("nan"), "high": float("nan")}
+        low, high = bootstrap_sums(sums, statistic, resamples=self.resamples, seed=self.seed)
+        if statistic is ratio and low == high and value in (0.0, 1.0):
+            least = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
+            low, high = (least, 1.0) if value else (0.0, 1.0 - least)
+        return {"value": value, "low": low, "high": high}
+
+
 def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Rank (0 is best) of the gold concept in each list sorted by score.
+    """Rank (0 is the top) of the gold concept in each list sorted by score.
 
     Args:
         scores: (n_candidates,) raw logits, or any score for which higher is better.
@@ -36,78 +79,64 @@ def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.
         (n_mentions,) int64, -1 where `gold` is.
     """
     order = ranking(scores, offsets)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
     starts, gold = offsets[:-1], np.asarray(gold, dtype=np.int64)
-    found = gold >= 0
+    is_listed = gold >= 0
     ranks = np.full(len(gold), -1, dtype=np.int64)
-    ranks[found] = place[starts[found] + gold[found]] - starts[found]
+    ranks[is_listed] = position[starts[is_listed] + gold[is_listed]] - starts[is_listed]
     return ranks
 
 
 def linking_metrics(
     ranks: np.ndarray,
     in_dictionary: np.ndarray,
-    groups: Sequence | np.ndarray,
+    documents: Documents,
     *,
-    ks: Sequence[int] = (1, 5, 32),
+    ks: Sequence[int] = (5, 32),
     answered: np.ndarray | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> dict:
-    """acc@1, MRR and recall@k with 95 % intervals by document.
+    """acc@1, MRR and recall@k.
 
     Args:
         ranks: (n,) rank of the gold concept in the system's list, -1 if missing; for a system with one answer, 0 if it
-            is right, else -1.
+            is correct, else -1.
         in_dictionary: (n,) whether the gold concept is in the dictionary.
-        groups: (n,) document of each mention.
-        answered: (n,) whether the system answered, if it may abstain; adds ``answered`` (share of all mentions) and
-            ``precision`` (right among answered).
+        documents: of the mentions.
+        answered: (n,) whether the system answered, if it gives one answer or none; in place of MRR and recall, it has
+            ``answered`` (share of all mentions) and ``precision`` (correct among answered).
 
     Returns:
-        dict of ``{"value", "low", "high"}`` by metric over all mentions; the same over in-dictionary mentions under
-        ``in_dictionary``; and the counts ``mentions``, ``out_of_dictionary`` and ``not_retrieved`` (in the dictionary,
-        but not in the list).
+        dict of ``{"value", "low", "high"}`` by metric over all mentions; and the same over in-dictionary mentions
+        under ``in_dictionary``.
     """
     ranks = np.asarray(ranks, dtype=np.int64)
-    known = np.asarray(in_dictionary, dtype=bool)
-    index, documents = document_index(groups)
-    gains = {"acc@1": ranks == 0, "mrr": np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)}
-    gains |= {f"recall@{k}": (ranks >= 0) & (ranks < k) for k in ks}
-    if answered is not None:
+    everywhere, known = np.ones(len(ranks), dtype=bool), np.asarray(in_dictionary, dtype=bool)
+    gains = {"acc@1": ranks == 0}
+    if answered is None:
+        gains["mrr"] = np.where(ranks >= 0, 1.0 / (np.maximum(ranks, 0) + 1.0), 0.0)
+        gains |= {f"recall@{k}": (ranks >= 0) & (ranks < k) for k in ks}
+    else:
         gains["answered"] = np.asarray(answered, dtype=bool)
-
-    def mean(values: np.ndarray, population: np.ndarray) -> Measure:
-        columns = [values * population, population.astype(np.float64)]
-        return measure(document_sums(index, documents, columns), ratio, resamples=resamples, seed=seed)
-
-    everywhere = np.ones(len(ranks), dtype=bool)
-    result: dict = {name: mean(gain, everywhere) for name, gain in gains.items()}
-    result["in_dictionary"] = {name: mean(gain, known) for name, gain in gains.items()}
+    result: dict = {name: documents.measure([gain, everywhere]) for name, gain in gains.items()}
+    result["in_dictionary"] = {name: documents.measure([gain * known, known]) for name, gain in gains.items()}
     if answered is not None:
-        result["precision"] = mean(gains["acc@1"], gains["answered"])
+        result["precision"] = documents.measure([gains["acc@1"] * gains["answered"], gains["answered"]])
     return result
 
 
 def coverage_at_precision(
-    score: np.ndarray,
-    correct: np.ndarray,
-    precision: float,
-    groups: Sequence | np.ndarray | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+    score: np.ndarray, correct: np.ndarray, precision: float, documents: Documents | None = None
 ) -> Measure:
     """The largest share of mentions that a system can answer at this precision, for comparing systems.
 
-    The threshold is chosen on the same mentions, so the figure is optimistic for every system. For a promise, use a
+    The threshold is chosen on the same mentions, so the figure is optimistic for every system. For a guarantee, use a
     certified threshold. Mentions with equal scores are answered together.
 
     Args:
         score: (n,) score of each mention's top candidate; -inf or NaN if the system gives no answer.
         correct: (n,) whether it is the gold concept.
-        groups: (n,) document of each mention; None: no interval.
+        documents: of the mentions; None: no interval.
     """
     score = np.asarray(score, dtype=np.float64)
     score = np.where(np.isnan(score), -np.inf, score)
@@ -117,59 +146,35 @@ def coverage_at_precision(
 
     def coverage(weight: np.ndarray) -> np.ndarray:
         answered = np.cumsum(weight, axis=-1)
-        right = np.cumsum(weight * correct, axis=-1)
+        correct_answers = np.cumsum(weight * correct, axis=-1)
         # The slack allows for rounding in sums of weights.
-        fine = last_of_tie & (right >= precision * answered - 1e-9)
-        return np.max(np.where(fine, answered, 0.0), axis=-1) / answered[..., -1]
+        is_precise = last_of_tie & (correct_answers >= precision * answered - 1e-9)
+        return np.max(np.where(is_precise, answered, 0.0), axis=-1) / answered[..., -1]
 
     value = float(coverage(np.ones(len(score))))
-    if groups is None:
+    if documents is None:
         return {"value": value}
-    index, documents = document_index(groups)
-    rng = np.random.default_rng(seed)
-    even = np.full(documents, 1.0 / documents)
-    draws = [coverage(rng.multinomial(documents, even).astype(np.float64)[index[order]]) for _ in range(resamples)]
+    rng = np.random.default_rng(documents.seed)
+    even, index = np.full(documents.count, 1.0 / documents.count), documents.index[order]
+    draws = [
+        coverage(rng.multinomial(documents.count, even)[index].astype(np.float64)) for _ in range(documents.resamples)
+    ]
     low, high = np.quantile(draws, [0.025, 0.975])
     return {"value": value, "low": float(low), "high": float(high)}
 
 
-def tier_metrics(
-    tiers: Sequence[str] | np.ndarray,
-    correct: np.ndarray,
-    groups: Sequence | np.ndarray,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, dict]:
+def tier_metrics(tiers: Sequence[str] | np.ndarray, correct: np.ndarray, documents: Documents) -> dict[str, dict]:
     """Per tier of the top candidates: ``count``, ``share`` of all mentions and ``precision``, intervals by document.
 
     A mention without candidates belongs to "reject", with `correct` false.
     """
-    index, documents = document_index(groups)
-    given, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
+    tiers, correct = np.asarray(tiers), np.asarray(correct, dtype=np.float64)
     result = {}
     for tier in TIERS:
-        inside = (given == tier).astype(np.float64)
-        sums = document_sums(index, documents, [inside * correct, inside, np.ones_like(inside)])
+        inside = tiers == tier
         result[tier] = {
             "count": int(inside.sum()),
-            "share": measure(sums[:, 1:], ratio, resamples=resamples, seed=seed),
-            "precision": measure(sums[:, :2], ratio, resamples=resamples, seed=seed),
+            "share": documents.measure([inside, np.ones(len(inside))]),
+            "precision": documents.measure([inside * correct, inside]),
         }
     return result
-
-
-def measure(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, resamples: int, seed: int) -> Measure:
-    """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
-
-    Resamples of one document, or of documents that are right or wrong throughout, do not vary. One document has no
-    interval. A share of 1 or 0 over n documents reaches to what n equal documents exclude: ``0.025 ** (1 / n)``.
-    """
-    value = float(statistic(sums.sum(axis=0)))
-    if len(sums) < 2:
-        return {"value": value, "low": float("nan"), "high": float("nan")}
-    low, high = bootstrap_sums(sums, statistic, resamples=resamples, seed=seed)
-    if statistic is ratio and low == high and value in (0.0, 1.0):
-        least = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
-        low, high = (least, 1.0) if value else (0.0, 1.0 - least)
-    return {"value": value, "low": low, "high": high}

@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..calibration.decisions import Decisions
-from ..calibration.resampling import document_index, document_sums, ratio
 from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.files import require_format, written
 from ..data.candidate_lists import AnnotatedLists
-from .linking import gold_ranks, measure
+from .linking import gold_ranks
 
-__all__ = ["OUTCOMES_FILE", "Outcomes", "answering_metrics", "right_answer_sums", "sums_to_f1"]
+__all__ = ["OUTCOMES_FILE", "Outcomes"]
 
 OUTCOMES_FILE = "outcomes.parquet"
 SCHEMA_VERSION = 1
@@ -54,10 +53,10 @@ class Outcomes:
         document: (n,) ids. start, end: (n,) offsets of the mention in it.
         types: semantic type ids of each mention.
         gold: (n,) CUIs. in_dictionary: (n,) bool, whether the dictionary has them.
-        answer: (n,) CUI ranked first, "" without candidates.
-        rank: (n,) rank of the gold concept, 0 is best, -1 if it is not in the list.
+        answer: (n,) CUI of the top candidate, "" without candidates.
+        rank: (n,) rank of the gold concept, 0 is the top, -1 if it is not in the list.
         score: (n,) calibrated probability of the answer, NaN without candidates.
-        margin: (n,) score minus the best score of any other concept.
+        margin: (n,) score minus the highest score of any other concept.
         tier: (n,) of the answer, "reject" without candidates.
         accepted: (n,) bool, whether the answer is given.
     """
@@ -80,13 +79,13 @@ class Outcomes:
 
     @classmethod
     def of(cls, lists: AnnotatedLists, decisions: Decisions) -> Outcomes:
-        """The decision about the first candidate of each mention."""
-        first, annotations = decisions.top, lists.annotations
-        has_any = first >= 0
+        """The decision about the top candidate of each mention."""
+        top_candidates, annotations = decisions.top, lists.annotations
+        has_candidates = top_candidates >= 0
 
         def top(column: np.ndarray, otherwise: Any) -> np.ndarray:
-            result = np.full(len(first), otherwise, column.dtype)
-            result[has_any] = column[first[has_any]]
+            result = np.full(len(top_candidates), otherwise, column.dtype)
+            result[has_candidates] = column[top_candidates[has_candidates]]
             return result
 
         return cls(
@@ -106,13 +105,28 @@ class Outcomes:
 
     @property
     def correct(self) -> np.ndarray:
-        """(n,) bool, whether the gold concept is ranked first."""
+        """(n,) bool, whether the top candidate is the gold concept."""
         return self.rank == 0
 
     @property
-    def scored(self) -> np.ndarray:
-        """(n,) bool, whether there was any candidate."""
+    def has_candidates(self) -> np.ndarray:
+        """(n,) bool, whether the mention has any, and so a score."""
         return ~np.isnan(self.score)
+
+    @property
+    def every(self) -> np.ndarray:
+        """(n,) bool, all true."""
+        return np.ones(len(self), bool)
+
+    @property
+    def high(self) -> np.ndarray:
+        """(n,) bool, whether the answer is in the tier high."""
+        return self.tier == "high"
+
+    @property
+    def score_or_0(self) -> np.ndarray:
+        """(n,) score of the answer, 0 without candidates."""
+        return np.nan_to_num(self.score)
 
     def select(self, rows: np.ndarray) -> Outcomes:
         """The mentions at `rows`: indices, or (n,) bool."""
@@ -148,45 +162,3 @@ class Outcomes:
                 for name, column in columns.items()
             }
         )
-
-
-def answering_metrics(outcomes: Outcomes, *, resamples: int, seed: int) -> dict[str, dict]:
-    """Answering or abstaining: does a mention get an answer if, and only if, the dictionary holds one?
-
-    A mention whose gold concept the dictionary lacks has no right answer; the service should abstain. Three views,
-    each ``{"precision", "recall", "f1"}`` of ``{"value", "low", "high"}`` and its counts:
-
-    * ``answering``: answered mentions, right or wrong, against those that the dictionary can answer;
-    * ``abstaining``: abstentions against mentions out of the dictionary (NIL detection);
-    * ``right_answers``: right answers among those given, and among the mentions that have one: the end-to-end figure.
-
-    A ratio without a denominator is NaN; intervals are 95 %, by document.
-    """
-    index, documents = document_index(outcomes.document)
-    accepted, known = outcomes.accepted, outcomes.in_dictionary
-    readings = {
-        "answering": (accepted & known, accepted, known),
-        "abstaining": (~accepted & ~known, ~accepted, ~known),
-        "right_answers": right_answer_sums(outcomes),
-    }
-    report: dict[str, dict[str, Any]] = {}
-    for name, columns in readings.items():
-        sums = document_sums(index, documents, columns)
-        report[name] = {
-            "precision": measure(sums[:, [0, 1]], ratio, resamples=resamples, seed=seed),
-            "recall": measure(sums[:, [0, 2]], ratio, resamples=resamples, seed=seed),
-            "f1": measure(sums, sums_to_f1, resamples=resamples, seed=seed),
-        }
-        report[name] |= dict(zip(("hits", "given", "wanted"), map(int, sums.sum(axis=0)), strict=True))
-    return report
-
-
-def right_answer_sums(outcomes: Outcomes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per mention (n,) bool: answered rightly, answered, answerable; F1 of their sums is that of ``right_answers``."""
-    return outcomes.accepted & outcomes.correct, outcomes.accepted, outcomes.in_dictionary
-
-
-def sums_to_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of (..., 3) hits, given and wanted."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])

@@ -1,4 +1,4 @@
-"""Pair metrics: how well probabilities separate right from wrong candidates.
+"""Pair metrics: how well probabilities separate gold concepts from other candidates.
 
 They depend on the choice of negatives, so read them together with the linking metrics. Training and report use
 `PairMetrics`, a metric of the library `evaluate` that needs no network: create an instance instead of calling
@@ -13,7 +13,8 @@ import evaluate
 import numpy as np
 
 from ..calibration.reliability import brier, ece
-from ..calibration.resampling import bootstrap_sums, document_index, document_sums
+from ..calibration.resampling import document_sums
+from .linking import Documents
 
 __all__ = ["PairMetrics", "pair_report", "roc_auc"]
 
@@ -68,48 +69,39 @@ class PairMetrics(evaluate.Metric):
 def pair_report(
     probabilities: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence | np.ndarray,
-    threshold: float = 0.5,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and ROC-AUC as ``{"value", "low", "high"}``, 95 % intervals by document.
+    documents: Documents,
+    threshold: float,
+    population: str,
+) -> dict[str, dict[str, Any]]:
+    """Precision, recall, F1 and ROC-AUC as ``{"value", "low", "high", "population"}``, 95 % intervals by document.
 
     Args:
-        groups: (n,) document of each pair.
+        documents: of the pairs.
+        population: what the pairs are, in words.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     y = np.asarray(labels)
-    index, documents = document_index(groups)
-    decisions = document_sums(index, documents, list(_decisions(p, y, threshold)))
-    values = PairMetrics().compute(predictions=p, references=y, threshold=threshold)
+    decisions = document_sums(documents.index, documents.count, list(_decisions(p, y, threshold)))
     report = {}
     for position, name in enumerate(("precision", "recall", "f1")):
 
         def metric(sums: np.ndarray, position: int = position) -> np.ndarray:
             return _decision_metrics(np.moveaxis(sums, -1, 0))[position]
 
-        low, high = bootstrap_sums(decisions, metric, resamples=resamples, seed=seed)
-        report[name] = {"value": values[name], "low": low, "high": high}
+        report[name] = documents.interval(decisions, metric)
     cuts = np.unique(np.quantile(p, np.linspace(0, 1, AUC_BINS + 1)[1:-1]))
     cell = np.searchsorted(cuts, p, side="right")
-    histogram = document_sums(index, documents, [y == 1, y == 0], cell, len(cuts) + 1).reshape(documents, -1)
-    low, high = bootstrap_sums(histogram, _binned_auc, resamples=resamples, seed=seed)
-    report["roc_auc"] = {"value": values["roc_auc"], "low": low, "high": high}
-    return report
+    histogram = document_sums(documents.index, documents.count, [y == 1, y == 0], cell, len(cuts) + 1)
+    binned = documents.interval(histogram.reshape(documents.count, -1), _binned_auc)
+    report["roc_auc"] = binned | {"value": roc_auc(p, y)}
+    return {name: {**figure, "population": population} for name, figure in report.items()}
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Probability that a positive outscores a negative, ties counted half (Mann-Whitney); NaN for a single class."""
-    positive = np.asarray(labels) == 1
-    positives, negatives = np.count_nonzero(positive), np.count_nonzero(~positive)
-    if not positives or not negatives:
-        return float("nan")
-    _, inverse, count = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    rank_sum = mean_rank[inverse.reshape(-1)[positive]].sum()
-    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+    """Probability that a positive outscores a negative, ties counted half; NaN for a single class."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else float("nan")
 
 
 def _decisions(p: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:

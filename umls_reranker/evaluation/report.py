@@ -1,32 +1,38 @@
-"""The figures of a model on one split: pairs, linking with baselines, calibration, tiers, and losses."""
+"""The content of ``metrics.json``: pairs, linking with baselines, calibration, tiers, slices, and what was lost."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..calibration.decisions import Decisions, rank
 from ..calibration.logistic import sigmoid
 from ..calibration.reliability import calibration_report, equal_width
-from ..calibration.resampling import document_index, document_sums, ratio
+from ..calibration.resampling import document_sums
 from ..core.progress import progress
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.normalization import normalize_name
 from ..models.cross_encoder import PairScorer, Scores, score_lists
-from .baselines import StringFrequency, answer_ranks, baseline_answers
-from .curves import BINS, histogram, reliability_points, risk_coverage
-from .linking import coverage_at_precision, gold_ranks, linking_metrics, measure, tier_metrics
-from .missing_inputs import missing_input_figures
+from .baselines import answer_ranks, baseline_answers
+from .charts import BINS, histogram, reliability_points, risk_coverage
+from .figures import (
+    SCHEMA_VERSION,
+    answering_metrics,
+    group_slices,
+    measure_figures,
+    slice_figures,
+    type_slices,
+)
+from .inputs import incorrect_type_figures, missing_input_figures
+from .linking import Documents, coverage_at_precision, gold_ranks, linking_metrics, tier_metrics
 from .near_misses import near_misses
-from .outcomes import Outcomes, answering_metrics
+from .outcomes import Outcomes
 from .pair_metrics import pair_report
-from .slices import group_slices, slice_figures, type_slices
-from .wrong_types import wrong_type_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from datasets import Dataset
 
@@ -34,11 +40,23 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["build_report", "decided_figures", "pair_logits", "serving_figures"]
+__all__ = ["build_report", "decided_figures", "pair_logits"]
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
-# Per system, the rank of the gold concept and, if it may abstain, which mentions it answered.
-Systems = dict[str, tuple[np.ndarray, np.ndarray | None]]
+
+
+class System(NamedTuple):
+    """What one system answers for n mentions.
+
+    Attributes:
+        ranks: (n,) rank of the gold concept, -1 if missing.
+        score: (n,) confidence of its top candidate, NaN without candidates; None if it has none.
+        answered: (n,) bool, of a system with one answer or none.
+    """
+
+    ranks: np.ndarray
+    score: np.ndarray | None = None
+    answered: np.ndarray | None = None
 
 
 def build_report(
@@ -63,7 +81,7 @@ def build_report(
         pairs: mined pairs of the split, for the pair metrics that training also reports.
         known_mentions: of the training and calibration splits, which the model counts; for the string-frequency
             baseline and for what counts as seen.
-        calibration_mentions: wrong types are drawn from their types.
+        calibration_mentions: incorrect types are drawn from their types.
         concepts, relations: for the exact-match baseline and for near misses.
         split: name written into the report.
         resamples, seed: of the bootstrap by document.
@@ -71,68 +89,59 @@ def build_report(
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    shown, thresholds = scorer.template.reads, calibration.thresholds
+    network_inputs, thresholds = scorer.template.reads, calibration.thresholds
 
-    def score(given: CandidateLists, retained: np.ndarray) -> Scores:
-        return score_lists(scorer, given, f"scoring {split} candidates", retained)
+    def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
+        return score_lists(scorer, lists, f"scoring {split} candidates", retained)
 
-    def decide(given: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
-        return rank(given, scores, calibration, network_inputs=shown)
+    def decide(lists: AnnotatedLists, scores: Scores | Callable[[CandidateLists, np.ndarray], Scores]) -> Decisions:
+        return rank(lists, scores, calibration, network_inputs=network_inputs)
 
-    # All are scored once: the cross-encoder is also measured alone, and what leaving some unscored changes. With other
-    # inputs, candidates are scored only as far as they are served.
-    whole = rank(lists, score, calibration, network_inputs=shown, exhaustive=True)
-    logits = whole.logits
-    decided = decide(lists, Scores(logits, whole.truncated))
-    calibrated, labels = decided.probabilities, lists.labels
+    # All are scored once: the cross-encoder is also measured alone, and what pruning changes. With other inputs,
+    # candidates are scored only as far as they are served.
+    exhaustive = rank(lists, score, calibration, network_inputs=network_inputs, exhaustive=True)
+    logits = exhaustive.logits
+    decided = decide(lists, Scores(logits, exhaustive.truncated))
     outcomes, gold = Outcomes.of(lists, decided), lists.annotations.gold
-    # Numbers, because each figure sorts the documents of all pairs.
-    documents, _ = document_index(outcomes.document)
-    pair_documents = documents[lists.owner]
+    documents = Documents.of(outcomes.document, resamples, seed)
+    # In the order of tables.
+    systems = {"reranker": System(outcomes.rank, outcomes.score)}
     without = calibration.without_cross_encoder(lists)
-    rankings = {} if without is None else {"features_without_cross_encoder": without}
-    systems = _systems(lists, decided, logits, rankings) | _baselines(lists, known_mentions, concepts)
-    confidences = {"reranker": (outcomes.score, outcomes.correct)}
-    if lists.scores:
-        confidences["retriever"] = _retrieved_first(lists)
-    hierarchy = thresholds.hierarchy
-    parts: dict[str, Callable[[], Any]] = {
-        "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split, options),
-        "candidate_pair": lambda: _with_population(
-            pair_report(calibrated, labels, pair_documents, thresholds.for_type().accept, **options),
-            f"{len(labels):,} candidates of {split} mentions, default threshold",
+    if without is not None:
+        systems["features_without_cross_encoder"] = System(gold_ranks(without, lists.offsets, gold))
+    systems |= _base_systems(lists, logits, outcomes) | {"retriever": System(gold, _retriever_score(lists))}
+    systems |= _baselines(lists, known_mentions, concepts)
+    sections: dict[str, Callable[[], Any]] = {
+        "pair": lambda: _mined_pairs(scorer, pairs, lists, logits, documents, split),
+        "candidate_pair": lambda: pair_report(
+            decided.probabilities,
+            lists.labels,
+            documents.take(lists.owner),
+            thresholds.for_type().accept,
+            f"{len(lists.labels):,} candidates of {split} mentions, default threshold",
         ),
-        "gain_over_retriever": lambda: _gain(outcomes, gold == 0, options),
-        "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, options),
+        "gain_over_retriever": lambda: _gain(outcomes, gold == 0, documents),
+        "subsets": lambda: _subsets(outcomes, lists, systems, known_mentions, documents, split),
         "coverage": lambda: {
-            name: {
-                f"{precision:.2f}": coverage_at_precision(score, correct, precision, documents, **options)
-                for precision in COVERAGE_PRECISIONS
-            }
-            for name, (score, correct) in confidences.items()
+            name: {f"{p:.2f}": coverage_at_precision(*answers, p, documents) for p in COVERAGE_PRECISIONS}
+            for name, answers in _scored_answers(systems).items()
         },
-        "answering": lambda: answering_metrics(outcomes, **options),
-        "groups": lambda: group_slices(outcomes, hierarchy, **options),
-        "types": lambda: type_slices(outcomes, hierarchy, **options),
+        "answering": lambda: answering_metrics(outcomes, documents),
+        "groups": lambda: group_slices(outcomes, documents, thresholds.hierarchy, split),
+        "types": lambda: type_slices(outcomes, documents, thresholds.hierarchy, split),
         "near_misses": lambda: {
-            name: near_misses(lists, scores, concepts, relations, **options)
-            for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(labels))))
+            name: near_misses(lists, scores, concepts, relations, documents)
+            for name, scores in (("reranker", decided.log_odds), ("retriever", -np.arange(len(lists.labels))))
         },
-        "scored": lambda: _scored(lists, decided, whole),
-        "inputs": lambda: missing_input_figures(lists, logits, scorer, calibration, **options),
-        "wrong_types": lambda: wrong_type_figures(
-            lists,
-            logits,
-            scorer,
-            decide,
-            calibration_mentions["semantic_types"][:],
-            **options,
+        "scored": lambda: _scored(lists, decided, exhaustive),
+        "inputs": lambda: missing_input_figures(lists, logits, scorer, calibration, documents, split),
+        "incorrect_types": lambda: incorrect_type_figures(
+            lists, logits, scorer, decide, calibration_mentions["semantic_types"][:], documents, split
         ),
     }
-    report = decided_figures(lists, decided, logits, outcomes, systems, confidences, split, options)
-    for name, part in progress(parts.items(), desc="measuring", unit=" parts"):
-        report[name] = part()
+    report = decided_figures(lists, decided, logits, outcomes, documents, split, systems)
+    for name, measured in progress(sections.items(), desc="measuring", unit=" parts"):
+        report[name] = measured()
     report["in_dictionary"] = int(outcomes.in_dictionary.sum())
     report["losses"] = {
         "out_of_dictionary": int((~outcomes.in_dictionary).sum()),
@@ -147,98 +156,95 @@ def decided_figures(
     decided: Decisions,
     logits: np.ndarray,
     outcomes: Outcomes,
-    systems: Systems | None,
-    confidences: dict[str, tuple[np.ndarray, np.ndarray]] | None,
+    documents: Documents,
     split: str,
-    options: dict[str, Any],
+    systems: Mapping[str, System] | None = None,
 ) -> dict[str, Any]:
     """The part of a report that needs only lists and decisions.
 
     Args:
         logits: (m,) of the cross-encoder, of all candidates.
-        outcomes: of the decisions.
-        systems: name -> rank of the gold concept, and for those that may be silent who was answered; None: reranker,
-            cross-encoder, and the order in which the candidates came.
-        confidences: name -> score of each mention's answer and whether it is right; None: of the reranker.
+        outcomes: of the decisions. documents: of the mentions.
         split: name of the lists.
-        options: ``resamples`` and ``seed`` of the bootstrap by document.
+        systems: by name; None: reranker, cross-encoder, and the order in which the candidates came.
     """
-    raw, labels = sigmoid(logits), lists.labels
-    documents, count = document_index(outcomes.document)
-    pair_documents = documents[lists.owner]
-    top = outcomes.select(outcomes.scored)
-    systems = _systems(lists, decided, logits, {}) if systems is None else systems
-    ks = sorted({1, 5, int(np.diff(lists.offsets).max(initial=1))})
-    confidences = confidences or {"reranker": (outcomes.score, outcomes.correct)}
+    systems = systems or _base_systems(lists, logits, outcomes)
+    raw, calibrated, labels = sigmoid(logits), decided.probabilities, lists.labels
+    of_pairs = documents.take(lists.owner)
+    top = outcomes.select(outcomes.has_candidates)
+    ks = sorted({5, int(np.diff(lists.offsets).max(initial=1))})
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "split": split,
         "mentions": len(outcomes),
-        "documents": count,
+        "documents": documents.count,
         "candidates": len(labels),
         "linking": {
-            name: linking_metrics(ranks, outcomes.in_dictionary, documents, ks=ks, answered=answered, **options)
-            for name, (ranks, answered) in systems.items()
+            name: linking_metrics(system.ranks, outcomes.in_dictionary, documents, ks=ks, answered=system.answered)
+            for name, system in systems.items()
         },
-        "calibration": _calibration(raw, decided.probabilities, labels, pair_documents, outcomes, options),
-        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents, **options),
-        "serving": serving_figures(outcomes, split, **options),
+        "calibration": _calibration(raw, calibrated, labels, of_pairs, top),
+        "tiers": tier_metrics(outcomes.tier, outcomes.correct, documents),
+        "serving": measure_figures("serving", outcomes, documents, split),
         "curves": {
             "reliability": {
-                "raw": reliability_points(raw, labels, pair_documents),
-                "calibrated": reliability_points(decided.probabilities, labels, pair_documents),
+                "raw": reliability_points(raw, labels, of_pairs.index),
+                "calibrated": reliability_points(calibrated, labels, of_pairs.index),
                 "top1": reliability_points(top.score, top.correct, top.document),
             },
-            "risk_coverage": {name: risk_coverage(*confidence) for name, confidence in confidences.items()},
+            "risk_coverage": {name: risk_coverage(*answers) for name, answers in _scored_answers(systems).items()},
             "score": histogram(outcomes.score, outcomes.correct),
             "margin": histogram(outcomes.margin, outcomes.correct),
         },
     }
 
 
-def _retrieved_first(lists: AnnotatedLists) -> tuple[np.ndarray, np.ndarray]:
-    """The first retriever's score of each mention's first candidate, NaN without one, and whether it is right."""
-    first = np.where(np.diff(lists.offsets) > 0, lists.offsets[:-1], -1)
-    scores = next(iter(lists.scores.values()))
-    return np.where(first >= 0, np.append(scores, np.nan)[first], np.nan), lists.is_right(first)
+def _scored_answers(systems: Mapping[str, System]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Score and correctness, (n,), of the answers of the systems that have scores."""
+    return {name: (system.score, system.ranks == 0) for name, system in systems.items() if system.score is not None}
 
 
-def _scored(lists: AnnotatedLists, decided: Decisions, whole: Decisions) -> dict[str, Any]:
-    """How many candidates the cross-encoder scores, and what that changes against scoring all."""
-    outcomes = {name: Outcomes.of(lists, found) for name, found in (("with_cut", decided), ("exhaustive", whole))}
+def _base_systems(lists: AnnotatedLists, logits: np.ndarray, outcomes: Outcomes) -> dict[str, System]:
+    gold = lists.annotations.gold
     return {
-        "candidates": int(decided.scored.sum()),
-        "share": float(decided.scored.sum() / max(1, len(decided.logits))),
-        "same_first": float((decided.top == whole.top).mean()),
-        "acc@1": {name: float(found.correct.mean()) for name, found in outcomes.items()},
-        "high_share": {name: float((found.tier == "high").mean()) for name, found in outcomes.items()},
+        "reranker": System(outcomes.rank, outcomes.score),
+        "cross_encoder": System(gold_ranks(logits, lists.offsets, gold)),
+        "retriever": System(gold),
     }
 
 
-def _systems(
-    lists: AnnotatedLists, decided: Decisions, logits: np.ndarray, rankings: dict[str, np.ndarray]
-) -> Systems:
-    """The systems that rank the candidates, and the retrieved order."""
-    rankings = {"reranker": decided.log_odds, "cross_encoder": logits} | rankings
-    gold = lists.annotations.gold
-    ranked: Systems = {name: (gold_ranks(scores, lists.offsets, gold), None) for name, scores in rankings.items()}
-    return ranked | {"retriever": (gold, None)}
+def _retriever_score(lists: AnnotatedLists) -> np.ndarray | None:
+    """(n,) the first retriever's score of each mention's first candidate; None if the lists carry no scores."""
+    if not lists.scores:
+        return None
+    has_candidates = np.diff(lists.offsets) > 0
+    score = np.full(len(lists), np.nan)
+    score[has_candidates] = next(iter(lists.scores.values()))[lists.offsets[:-1][has_candidates]]
+    return score
 
 
-def _baselines(lists: AnnotatedLists, known_mentions: Dataset, concepts: ConceptTable) -> Systems:
+def _baselines(lists: AnnotatedLists, known_mentions: Dataset, concepts: ConceptTable) -> dict[str, System]:
     """Systems with one answer or none."""
-    annotations, texts, cuis = lists.annotations, lists.mentions, lists.cuis.to_list()
-    frequency = StringFrequency.fit(zip(known_mentions["mention"][:], known_mentions["cui"][:], strict=True))
-    known = [text for text in lists.cuis.texts if text]
-    rows = dict(zip(known, concepts.rows(known).tolist(), strict=True))
+    cuis = [cui for cui in lists.cuis.texts if cui]
+    rows = dict(zip(cuis, concepts.rows(cuis).tolist(), strict=True))
+    known = zip(known_mentions["mention"][:], known_mentions["cui"][:], strict=True)
+    systems = {}
+    for name, answers in baseline_answers(lists, lambda cui: concepts.names(rows.get(cui, -1)), known).items():
+        ranks, answered = answer_ranks(answers, lists.annotations.cuis)
+        systems[name] = System(ranks, answered=answered)
+    return systems
 
-    def names_of(cui: str) -> list[str]:
-        return concepts.names(rows.get(cui, -1))
 
-    lists_of_cuis = [cuis[start:end] for start, end in pairwise(lists.offsets.tolist())]
-    answers = baseline_answers(texts, lists_of_cuis, names_of, frequency)
-    del answers["retriever"]
-    return {name: answer_ranks(given, annotations.cuis) for name, given in answers.items()}
+def _scored(lists: AnnotatedLists, pruned: Decisions, exhaustive: Decisions) -> dict[str, Any]:
+    """How many candidates the cross-encoder scores, and what pruning changes against scoring all."""
+    outcomes = {"pruned": Outcomes.of(lists, pruned), "exhaustive": Outcomes.of(lists, exhaustive)}
+    return {
+        "candidates": int(pruned.scored.sum()),
+        "share": float(pruned.scored.sum() / max(1, len(pruned.logits))),
+        "same_top_candidate": float((pruned.top == exhaustive.top).mean()),
+        "acc@1": {name: float(answers.correct.mean()) for name, answers in outcomes.items()},
+        "high_share": {name: float((answers.tier == "high").mean()) for name, answers in outcomes.items()},
+    }
 
 
 def _mined_pairs(
@@ -246,16 +252,15 @@ def _mined_pairs(
     pairs: Dataset,
     lists: CandidateLists,
     logits: np.ndarray,
-    documents: np.ndarray,
+    documents: Documents,
     split: str,
-    options: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     columns = [pairs[name][:] for name in ("mention", "name", "left", "right")]
     mined = pair_logits(scorer, columns, lists, logits, f"scoring mined {split} pairs")
-    documents = documents[pairs.with_format("numpy")["mention_id"][:]]
-    labels = pairs.with_format("numpy")["label"][:].astype(np.int64)
-    report = pair_report(sigmoid(mined), labels, documents, 0.5, **options)
-    return _with_population(report, f"{len(labels):,} mined {split} pairs, raw probability >= 0.5")
+    numbers = pairs.with_format("numpy")
+    labels = numbers["label"][:].astype(np.int64)
+    population = f"{len(labels):,} mined {split} pairs, raw probability >= 0.5"
+    return pair_report(sigmoid(mined), labels, documents.take(numbers["mention_id"][:]), 0.5, population)
 
 
 def pair_logits(
@@ -277,111 +282,80 @@ def pair_logits(
     keys = list(zip(*pairs, strict=True))
     new = [key for key in dict.fromkeys(keys) if key not in known]
     if new:
-        mentions, shown, lefts, rights = map(list, zip(*new, strict=True))
-        known |= zip(new, scorer.score(mentions, shown, lefts, rights, title).logits.tolist(), strict=True)
+        mentions, candidates, lefts, rights = map(list, zip(*new, strict=True))
+        known |= zip(new, scorer.score(mentions, candidates, lefts, rights, title).logits.tolist(), strict=True)
     return np.array([known[key] for key in keys], np.float32)
-
-
-def _with_population(report: dict[str, dict[str, Any]], population: str) -> dict[str, dict[str, Any]]:
-    return {name: entry | {"population": population} for name, entry in report.items()}
 
 
 def _subsets(
     outcomes: Outcomes,
     lists: AnnotatedLists,
-    systems: Systems,
+    systems: Mapping[str, System],
     known_mentions: Dataset,
-    options: dict[str, Any],
+    documents: Documents,
+    split: str,
 ) -> dict[str, dict[str, Any]]:
     """acc@1 of every system over in-dictionary mentions, by whether string and concept are among the known mentions.
 
-    Under ``figures``, those of the reranker over all mentions of the part (`slice_figures`).
+    Under ``figures``, those of the reranker over all mentions of the subset (`slice_figures`).
     """
     strings = {normalize_name(text) for text in known_mentions["mention"][:]}
     cuis = set(known_mentions["cui"][:])
     seen_string = np.array([normalize_name(text) in strings for text in lists.mentions])
     seen_cui = np.array([cui in cuis for cui in outcomes.gold])
-    parts = {
+    subsets = {
         "seen_string": seen_string,
         "unseen_string": ~seen_string,
         "seen_cui": seen_cui,
         "unseen_cui": ~seen_cui,
     }
-    result = {}
-    for name, part in parts.items():
-        inside = part & outcomes.in_dictionary
-        count = int(inside.sum())
+    report = {}
+    for name, subset in subsets.items():
+        known = subset & outcomes.in_dictionary
         accuracy = {
-            system: float((ranks[inside] == 0).mean()) if count else None for system, (ranks, _) in systems.items()
+            system: float((answers.ranks[known] == 0).mean()) if known.any() else None
+            for system, answers in systems.items()
         }
-        result[name] = {
-            "mentions": count,
-            "share": count / max(1, int(outcomes.in_dictionary.sum())),
+        report[name] = {
+            "mentions": int(known.sum()),
             "acc@1": accuracy,
-            "figures": slice_figures(outcomes.select(part), **options) if part.any() else None,
+            "figures": slice_figures(outcomes.select(subset), documents.take(subset), split) if subset.any() else None,
         }
-    return result
+    return report
 
 
 def _calibration(
-    raw: np.ndarray,
-    calibrated: np.ndarray,
-    labels: np.ndarray,
-    pair_documents: np.ndarray,
-    outcomes: Outcomes,
-    options: dict[str, Any],
+    raw: np.ndarray, calibrated: np.ndarray, labels: np.ndarray, documents: Documents, top: Outcomes
 ) -> dict[str, dict[str, float]]:
-    before = calibration_report(raw, labels, pair_documents, **options)
-    after = calibration_report(calibrated, labels, pair_documents, **options)
-    scored = outcomes.scored
-    top_one = calibration_report(
-        outcomes.score[scored], outcomes.correct[scored].astype(int), outcomes.document[scored], **options
-    )
-    report = {f"{name}_raw": entry for name, entry in before.items()} | after
-    report |= {f"top1_{name}": entry for name, entry in top_one.items()}
-    report["ece_reduction"] = _ece_reduction(raw, calibrated, labels, pair_documents, options)
+    """Of m pairs before and after calibration, with their documents; and of top candidates."""
+    options = {"resamples": documents.resamples, "seed": documents.seed}
+    before = calibration_report(raw, labels, documents.index, **options)
+    report = {f"{name}_raw": figure for name, figure in before.items()}
+    report |= calibration_report(calibrated, labels, documents.index, **options)
+    of_top = calibration_report(top.score, top.correct, top.document, **options)
+    report |= {f"top1_{name}": figure for name, figure in of_top.items()}
+    report["ece_reduction"] = _ece_reduction(raw, calibrated, labels, documents)
     return report
 
 
 def _ece_reduction(
-    raw: np.ndarray, calibrated: np.ndarray, labels: np.ndarray, pair_documents: np.ndarray, options: dict[str, Any]
+    raw: np.ndarray, calibrated: np.ndarray, labels: np.ndarray, documents: Documents
 ) -> dict[str, float]:
     """1 - ECE after / ECE before, over 15 equal-width bins, the pairs of a document drawn together."""
-    index, documents = document_index(pair_documents)
     gaps = []
     for p in (raw, calibrated):
         cell = equal_width(p, BINS)
-        gaps.append(document_sums(index, documents, [p - labels], cell, BINS)[:, 0])
+        gaps.append(document_sums(documents.index, documents.count, [p - labels], cell, BINS)[:, 0])
 
     def reduction(sums: np.ndarray) -> np.ndarray:
         before, after = np.abs(sums[..., :BINS]).sum(axis=-1), np.abs(sums[..., BINS:]).sum(axis=-1)
         return 1.0 - after / np.where(before > 0, before, np.nan)
 
-    return measure(np.concatenate(gaps, axis=1), reduction, **options)
+    return documents.interval(np.concatenate(gaps, axis=1), reduction)
 
 
-def _gain(outcomes: Outcomes, retrieved_first: np.ndarray, options: dict[str, Any]) -> dict[str, float]:
+def _gain(outcomes: Outcomes, is_retrieved_first: np.ndarray, documents: Documents) -> dict[str, float]:
     """acc@1 minus that of the retriever, over in-dictionary mentions."""
     known = outcomes.in_dictionary
-    index, documents = document_index(outcomes.document)
-    gain = (outcomes.correct.astype(np.int64) - retrieved_first) * known
-    return measure(document_sums(index, documents, [gain, known]), ratio, **options)
-
-
-def serving_figures(outcomes: Outcomes, split: str, **options: int) -> dict[str, dict[str, Any]]:
-    """Shares of all mentions; means over those with candidates, as `monitoring.figures` counts them too."""
-    everywhere, accepted, scored = np.ones(len(outcomes)), outcomes.accepted, outcomes.scored
-    population, with_any = f"{len(outcomes):,} {split} mentions", f"{scored.sum():,} {split} mentions with candidates"
-    columns = {
-        "high_confidence_share": (outcomes.tier == "high", everywhere, population),
-        "accepted_share": (accepted, everywhere, population),
-        "without_candidates_share": (~scored, everywhere, population),
-        "mean_top_score": (np.nan_to_num(outcomes.score), scored, with_any),
-        "mean_margin": (np.nan_to_num(outcomes.margin), scored, with_any),
-        "accepted_precision": (accepted & outcomes.correct, accepted, f"{accepted.sum():,} accepted mentions"),
-    }
-    index, documents = document_index(outcomes.document)
-    return {
-        name: measure(document_sums(index, documents, [part, whole]), ratio, **options) | {"population": over}
-        for name, (part, whole, over) in columns.items()
-    }
+    gain = (outcomes.correct.astype(np.int64) - is_retrieved_first) * known
+    return documents.measure([gain, known])

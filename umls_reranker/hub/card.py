@@ -5,23 +5,22 @@ It holds figures, settings and identifiers, but no names from a licensed vocabul
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..evaluation.tables import figure_name, inputs_label, number, with_interval
+from ..evaluation.charts import TEMPLATES
+from ..evaluation.figures import read_metrics
+from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
 __all__ = ["folder_card", "model_card"]
-
-TEMPLATE = Path(__file__).parent.parent / "templates" / "model_card.md"
 
 # Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
@@ -30,12 +29,20 @@ INDEXED = {
     "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
 }
 
-# Part of a locator -> name and license.
+
+class Source(NamedTuple):
+    """What something was made from, and its license in words."""
+
+    name: str
+    terms: str
+
+
+# By a part of the locator.
 KNOWN_SOURCES = {
-    "medmentions": ("MedMentions", "CC0 1.0"),
-    "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
-    "sapbert": ("SapBERT", "Apache-2.0"),
-    "all-minilm-l6-v2": ("all-MiniLM-L6-v2", "Apache-2.0"),
+    "medmentions": Source("MedMentions", "CC0 1.0"),
+    "hp.obo": Source("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
+    "sapbert": Source("SapBERT", "Apache-2.0"),
+    "all-minilm-l6-v2": Source("all-MiniLM-L6-v2", "Apache-2.0"),
 }
 UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
 OWN_LICENSE = "as its publisher says"
@@ -50,7 +57,7 @@ def folder_card(
         evaluated: folder with evaluation files that `folder` does not hold yet.
     """
     evaluated = evaluated or folder
-    metrics, recipe = read_json(evaluated / METRICS), model_recipe(folder)
+    recipe, metrics = model_recipe(folder), read_metrics(evaluated / METRICS)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
     dictionary = read_json(folder / MANIFEST).get("dictionary")
     corrections = read_json(folder / CALIBRATOR)["fitted_on"].get("corrections", {}).get("used", 0)
@@ -85,63 +92,55 @@ def model_card(
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
     """
     name = repo_id.split("/")[-1] if repo_id else recipe["run_name"]
-    linking = metrics.get("linking", {})
-    known = {system: part["in_dictionary"] for system, part in linking.items() if "in_dictionary" in part}
     lists = metrics.get("lists") or {}
     is_plain = lists.get("is_plain", False)
     calibrated_on = "the lists" if lists else "the calibration split"
     if corrections:
         calibrated_on += f" and {corrections:,} reviewed mentions"
-    location = [f'"{repo_id or "path/to/model"}"'] + ([f'revision="{tag}"'] if tag else [])
+    linking = metrics.get("linking", {})
+    tables = {
+        "linking": _systems_table(linking),
+        "in_dictionary": _systems_table({system: part["in_dictionary"] for system, part in linking.items()}),
+        "coverage": _systems_table(metrics.get("coverage", {}), "precision {}"),
+        "pair": _figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
+        "calibration": _figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
+        "serving": _figures_table([metrics.get("serving", {})]),
+        "sources": _table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
+    }
     card = ModelCard.from_template(
         _metadata(metrics, recipe, name),
-        template_path=str(TEMPLATE),
+        template_path=str(TEMPLATES / "model_card.md"),
         model_name=_as_text(name),
-        origin=f"{'The network of' if is_plain else 'Fine-tuned from'} {_linked_model(recipe['model'])}"
-        + (", calibrated" if is_plain else ""),
-        is_plain=is_plain,
-        load_arguments=", ".join(location),
-        type_argument=', entity_type="Disease or Syndrome"' if recipe["concept_source"] == "rrf" else "",
-        population=" ".join([_population(metrics), *map(_as_text, metrics.get("notes", ()))]),
-        linking_table=_systems_table(linking),
-        in_dictionary_table=_systems_table(known),
-        coverage_table=_systems_table(metrics.get("coverage", {}), "precision {}"),
-        pair_table=_figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
-        calibration_table=_figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
-        serving_table=_figures_table([metrics.get("serving", {})]),
-        target_precision=recipe["target_precision"],
-        confidence=recipe["confidence"],
-        plots=[{"file": plot, "title": Path(plot).stem.replace("_", " ")} for plot in plots],
+        load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
+        tables=tables,
+        plots=plots,
         metrics=metrics,
         recipe=recipe,
         lists=lists,
+        is_plain=is_plain,
         calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
         subsets=metrics.get("subsets", {}),
-        subset_systems=list(
-            dict.fromkeys(key for part in metrics.get("subsets", {}).values() for key in part["acc@1"])
-        ),
-        with_interval=with_interval,
-        number=number,
-        figure_name=figure_name,
-        inputs_label=inputs_label,
         system=_system,
         as_text=_as_text,
         linked_model=_linked_model,
-        source_table=_table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
+        **FORMATS,
     )
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
 def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
     corpus = "own lists" if "lists" in metrics else _corpus_name(recipe)
+    sections = {
+        "linking": metrics.get("linking", {}).get("reranker", {}),
+        "pair": metrics.get("pair", {}),
+        "calibration": metrics.get("calibration", {}),
+    }
     results = []
-    for section, (task, title, indexed) in INDEXED.items():
-        figures = metrics.get(section, {})
-        if section == "linking":
-            figures = figures.get("reranker", {})
+    for section, figures in sections.items():
+        task, title, indexed = INDEXED[section]
         for key in indexed:
-            if _is_figure(figures.get(key)) and math.isfinite(figures[key]["value"]):
+            if is_there(figures.get(key, {}).get("value")):
                 result = EvalResult(
                     task_type=task,
                     task_name=title,
@@ -170,58 +169,29 @@ def _system(key: str) -> str:
     return f"**{figure_name(key)}**" if key == "reranker" else figure_name(key)
 
 
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("value"), (int, float))
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "Not measured."
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, rows) if rows else "Not measured."
 
 
 def _systems_table(systems: Mapping[str, Mapping[str, Any]], title: str = "{}") -> str:
-    measured = {system: {k: v for k, v in part.items() if _is_figure(v)} for system, part in systems.items()}
-    columns = list(dict.fromkeys(metric for part in measured.values() for metric in part))
-    rows = [
-        [_system(system), *(with_interval(part.get(column)) for column in columns)]
-        for system, part in measured.items()
-    ]
-    return _table(["system", *(title.format(figure_name(column)) for column in columns)], rows)
+    figures = dict.fromkeys(key for part in systems.values() for key in part if key != "in_dictionary")
+    header = ["system", *(title.format(figure_name(key)) for key in figures)]
+    return _table(
+        header, [[_system(name), *(with_interval(part.get(key)) for key in figures)] for name, part in systems.items()]
+    )
 
 
 def _figures_table(sections: Sequence[Mapping[str, Any]], digits: int = 3, over: str = "–") -> str:
-    rows = [
-        [
-            figure_name(key),
-            with_interval(figure, digits),
-            figure.get("population") or ("top candidates" if "top1" in key else over),
-        ]
-        for section in sections
-        for key, figure in section.items()
-        if _is_figure(figure)
-    ]
+    rows = []
+    for section in sections:
+        for key, figure in section.items():
+            population = figure.get("population") or ("top candidates" if "top1" in key else over)
+            rows.append([figure_name(key), with_interval(figure, digits), population])
     return _table(["metric", "value", "over"], rows)
 
 
 def _candidates(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['candidates']:,} candidates" if "candidates" in metrics else "–"
-
-
-def _population(metrics: Mapping[str, Any]) -> str:
-    split = "lists that it was calibrated on" if "lists" in metrics else f"{metrics.get('split', 'test')} split"
-    parts = [f"All figures are of the {split}"]
-    if "mentions" in metrics:
-        parts.append(f": {metrics['mentions']:,} mentions")
-        if "documents" in metrics:
-            parts.append(f" in {metrics['documents']:,} documents")
-        if "in_dictionary" in metrics and metrics["mentions"]:
-            share = metrics["in_dictionary"] / metrics["mentions"]
-            parts.append(f", of which {metrics['in_dictionary']:,} ({share:.1%}) have their concept in the dictionary")
-    if "lists" in metrics:
-        return "".join(parts) + ". Those of each document are by a calibration fitted on the others."
-    return "".join(parts) + ". No part of the model was fitted or chosen on it."
 
 
 def _as_text(text: str) -> str:
@@ -252,8 +222,8 @@ def _file_name(locator: str) -> str:
     return Path(urlsplit(locator).path).name or locator
 
 
-def _known(locator: str) -> tuple[str, str] | None:
-    return next((known for part, known in KNOWN_SOURCES.items() if part in locator.lower()), None)
+def _known(locator: str) -> Source | None:
+    return next((source for part, source in KNOWN_SOURCES.items() if part in locator.lower()), None)
 
 
 def _corpus_name(recipe: Mapping[str, Any]) -> str:
@@ -261,44 +231,44 @@ def _corpus_name(recipe: Mapping[str, Any]) -> str:
     if recipe.get("candidate_lists"):
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
-        return f"held-out synonyms of {_ontology(recipe)[0]}"
-    return _sources(recipe.get("corpus") or "corpus")[0]
+        return f"held-out synonyms of {_ontology(recipe).name}"
+    return _joined(recipe.get("corpus") or "corpus").name
 
 
-def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
+def _ontology(recipe: Mapping[str, Any]) -> Source:
     if recipe["concept_source"] == "rrf":
-        return "UMLS Metathesaurus", UMLS_LICENSE
-    return _sources(recipe.get("obo") or "ontology")
+        return Source("UMLS Metathesaurus", UMLS_LICENSE)
+    return _joined(recipe.get("obo") or "ontology")
 
 
-def _sources(locators: str | Sequence[str]) -> tuple[str, str]:
+def _joined(locators: str | Sequence[str]) -> Source:
     """Names and licenses of the files at one or several locators."""
     locators = [locators] if isinstance(locators, str) else locators
-    named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
-    names, terms = (dict.fromkeys(texts) for texts in zip(*named, strict=True))
-    return " and ".join(names), ", ".join(terms)
+    sources = [_known(locator) or Source(_file_name(locator), OWN_LICENSE) for locator in locators]
+    names, terms = (dict.fromkeys(texts) for texts in zip(*sources, strict=True))
+    return Source(" and ".join(names), ", ".join(terms))
 
 
-def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
-    concepts, terms = _ontology(recipe)
-    if recipe.get("candidate_lists") and recipe["concept_source"] == "rrf" and not recipe["umls_dir"]:
-        return [["concepts: those that the candidate lists name", OWN_LICENSE]]
+def _concept_sources(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[Source]:
+    ontology = _ontology(recipe)
     if recipe["concept_source"] == "rrf":
-        release = dictionary.get("release") or {}
-        concepts += f" {_as_text(release['name'])}" if release.get("name") else ""
+        if recipe.get("candidate_lists") and not recipe["umls_dir"]:
+            return [Source("those that the candidate lists name", OWN_LICENSE)]
+        release = (dictionary.get("release") or {}).get("name")
+        name = f"{ontology.name} {_as_text(release)}" if release else ontology.name
         if recipe.get("sources"):
-            concepts += f", names from {', '.join(map(_as_text, recipe['sources']))} only"
-        return [[f"concepts: {concepts}", terms]]
-    rows = []
-    for own in dictionary.get("vocabularies") or ():
-        name, terms = _known(own["file"]) or (_as_text(own["id"] or own["file"]), "")
-        version = f", version {_as_text(own['version'])}" if own["version"] else ""
-        license_ = _as_text(own["license"]) if own["license"] else ""
-        rows.append([f"concepts: {name}{version}", ", ".join(filter(None, [terms, license_])) or OWN_LICENSE])
-    return rows or [[f"concepts: {_as_text(concepts)}", terms]]
+            name += f", names from {', '.join(map(_as_text, recipe['sources']))} only"
+        return [Source(name, ontology.terms)]
+    sources = []
+    for vocabulary in dictionary.get("vocabularies") or ():
+        name, terms = _known(vocabulary["file"]) or (_as_text(vocabulary["id"] or vocabulary["file"]), "")
+        version = f", version {_as_text(vocabulary['version'])}" if vocabulary["version"] else ""
+        stated = _as_text(vocabulary["license"]) if vocabulary["license"] else ""
+        sources.append(Source(f"{name}{version}", ", ".join(filter(None, [terms, stated])) or OWN_LICENSE))
+    return sources or [Source(_as_text(ontology.name), ontology.terms)]
 
 
-def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool = False) -> list[list[str]]:
+def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool) -> list[tuple[str, str]]:
     """Source and license of concepts, mentions and base model.
 
     Args:
@@ -306,9 +276,12 @@ def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_pl
         dictionary: ``release`` or ``vocabularies`` of the concepts, if known (`sources.describe_dictionary`).
         is_plain: whether the network was trained elsewhere, not on the recipe's concepts and mentions.
     """
-    rows = [] if is_plain else _concept_rows(recipe, dictionary)
-    if recipe["mention_source"] == "corpus" and not is_plain:
-        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", _sources(recipe.get("corpus") or "corpus")[1]])
-    known = _known(recipe["model"])
-    rows.append([f"base model: {_linked_model(recipe['model'])}", known[1] if known else OWN_LICENSE])
+    rows = []
+    if not is_plain:
+        rows += [(f"concepts: {name}", terms) for name, terms in _concept_sources(recipe, dictionary)]
+        if recipe["mention_source"] == "corpus":
+            terms = _joined(recipe.get("corpus") or "corpus").terms
+            rows.append((f"mentions: {_as_text(_corpus_name(recipe))}", terms))
+    base = _known(recipe["model"])
+    rows.append((f"base model: {_linked_model(recipe['model'])}", base.terms if base else OWN_LICENSE))
     return rows

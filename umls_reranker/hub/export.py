@@ -52,10 +52,10 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
     info = verify_parts(folder)
-    if info["precision"] != "float32":
+    if info["dtype"] != "float32":
         warnings.warn(
-            f"this model was calibrated in {info['precision']}, and its logits in float32 differ by a few hundredths; "
-            "calibrate with scoring_precision: float32 for the certificate of what ONNX serves",
+            f"this model was calibrated in {info['dtype']}, and its logits in float32 differ by a few hundredths; "
+            "calibrate with scoring_dtype: float32 for the certificate of what ONNX serves",
             stacklevel=2,
         )
     template = PairTemplate.from_dict(info["template"])

@@ -21,8 +21,6 @@ from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
 from ..core.arguments import BACKENDS
@@ -94,8 +92,8 @@ PARTS = {
     ONNX: "umls-reranker export",
 }
 
-NEEDED_TO_LOAD = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATOR, THRESHOLDS, RECIPE)
-SCHEMA_VERSIONS = {MANIFEST: 2, CALIBRATOR: 7, THRESHOLDS: 4}
+LFS_POINTER = b"version https://git-lfs"
+SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
 
 def loaded_parts(backend: str) -> tuple[str, ...]:
@@ -124,25 +122,24 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
         UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one; or
             the backend is unknown.
     """
-    folder, names = Path(folder), loaded_parts(backend or "torch")
+    folder, checked = Path(folder), set(loaded_parts(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
-    for name in (*NEEDED_TO_LOAD, BACKENDS[backend or "torch"]):
-        _require(folder, name)
     listed = _read_manifest(folder)["sha256"]
-    for part in (CALIBRATOR, THRESHOLDS):
-        require_format(folder / part, read_json(folder / part), SCHEMA_VERSIONS[part], "calibrate")
+    present = [name for name in PARTS if (folder / name).is_file()]
     if backend is None:
-        names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
-    unlisted = next((name for name in names if name not in listed and (folder / name).is_file()), None)
+        checked.update(present)
+    unlisted = next((name for name in present if name in checked and name not in listed), None)
     if unlisted:
         raise UserError(
             f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
             "parts from one revision"
         )
-    if WEIGHTS in names:
-        _check_header(folder / WEIGHTS)
-    return verify_files(folder, [name for name in names if name in listed])
+    for part in (CALIBRATOR, THRESHOLDS):
+        _require(folder, part)
+        require_format(folder / part, read_json(folder / part), SCHEMA_VERSIONS[part], "calibrate")
+    # The network may have been left out, or never exported.
+    return verify_files(folder, [BACKENDS[backend or "torch"], *(name for name in listed if name in checked)])
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -151,12 +148,14 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     Raises:
         UserError: one is missing or different from the listed one.
     """
-    _require(folder, MANIFEST)
     info = _read_manifest(folder)
     for name in names:
         _require(folder, name)
         actual = file_sha256(folder / name)
         if actual != info["sha256"].get(name):
+            with (folder / name).open("rb") as stream:
+                if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise UserError(f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`")
             raise UserError(
                 f"{folder / name} (sha256 {actual[:12]}) is not the file that {MANIFEST} describes; it was changed or "
                 f"comes from another version, so take all parts from one revision, or run {PARTS[name]} again"
@@ -223,8 +222,10 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        given = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
-        if not all((folder / name).is_file() and filecmp.cmp(new / name, folder / name, False) for name in given):
+        changed = [
+            path for path in new.rglob("*") if path.is_file() and not _is_same(path, folder / path.relative_to(new))
+        ]
+        if changed:
             shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
             replace_folder(new, folder)
     finally:
@@ -265,7 +266,7 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
             path.unlink(missing_ok=True)
         # In a clone or a working directory files are moved one by one; the manifest comes last and reveals an
         # incomplete save.
-        for name in sorted(files, key=MANIFEST.__eq__):
+        for name in [*(name for name in files if name != MANIFEST), MANIFEST]:
             (target / name).parent.mkdir(exist_ok=True)
             os.replace(new / name, target / name)
     except OSError as error:
@@ -292,7 +293,7 @@ def write_parts(
     folder: Path,
     recipe: Recipe,
     template: PairTemplate,
-    precision: str,
+    dtype: str,
     calibration: Calibration,
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
@@ -300,7 +301,7 @@ def write_parts(
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
-        precision: of the logits that the calibrator was fitted on.
+        dtype: of the logits that the calibrator was fitted on.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
@@ -318,10 +319,14 @@ def write_parts(
         "base_model": recipe.model.model,
         "base_revision": recipe.model.model_revision,
         "umls_reranker_version": __version__,
-        "precision": precision,
+        "dtype": dtype,
         "dictionary": dictionary,
     }
     _write_manifest(folder, settings, {})
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    return second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def _require(folder: Path, name: str) -> None:
@@ -330,22 +335,12 @@ def _require(folder: Path, name: str) -> None:
         raise UserError(f"{folder / name} is missing; {maker} writes it")
 
 
-def _check_header(weights: Path) -> None:
-    with weights.open("rb") as stream:
-        if stream.read(8) == b"version ":
-            raise UserError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull`")
-    try:
-        with safe_open(weights, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise UserError(f"{weights} is damaged or cut short ({error}); make or download it again") from None
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    _require(folder, MANIFEST)
     info = read_json(folder / MANIFEST)
     require_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST], "calibrate")
     listed = info.get("sha256")
-    if not isinstance(listed, dict) or listed.get(MANIFEST) != _own_sha256(info):
+    if not isinstance(listed, dict) or listed.get(MANIFEST) != _sha256_of_the_rest(info):
         raise UserError(
             f"{folder / MANIFEST} was changed after it was written, so nothing here can be trusted; take all parts "
             "from one revision, or run umls-reranker calibrate again"
@@ -353,7 +348,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _own_sha256(info: Mapping[str, Any]) -> str:
+def _sha256_of_the_rest(info: Mapping[str, Any]) -> str:
     """SHA-256 of everything else in ``reranker.json``."""
     parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
     return json_sha256({**info, "sha256": parts})
@@ -361,11 +356,11 @@ def _own_sha256(info: Mapping[str, Any]) -> str:
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
     """Write ``reranker.json`` for the parts in `folder` and other known parts."""
-    found = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
-    write_json(folder / MANIFEST, _sealed(settings, {**known, **found}))
+    present = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
+    write_json(folder / MANIFEST, _sealed(settings, {**known, **present}))
 
 
 def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str, Any]:
     info = {**settings, "sha256": dict(sorted(sha256.items()))}
-    info["sha256"][MANIFEST] = _own_sha256(info)
+    info["sha256"][MANIFEST] = _sha256_of_the_rest(info)
     return info

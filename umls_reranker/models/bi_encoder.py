@@ -19,7 +19,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.devices import batch_mapper, resolve_device, resolve_precision
+from ..core.devices import batch_mapper, resolve_device, resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import read_json
@@ -115,7 +115,7 @@ class BiEncoder:
     """A transformer encoder with pooling, created by `from_pretrained`.
 
     Args:
-        network: maps token ids to vectors, on its device and in its precision.
+        network: maps token ids to vectors, on its device and in its dtype.
         tokenizer: its tokenizer.
         identity: what decides the vectors, except for rounding: ``model``, ``revision``, ``pooling``, ``max_length``.
         context_tokens: tokens of text that it reads on each side of a mention; 0: none.
@@ -160,13 +160,13 @@ class BiEncoder:
         if pooling not in POOLINGS:
             raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
         place = resolve_device(device)
-        precision = resolve_precision(dtype, place, key="encoder_precision")
+        dtype = resolve_dtype(dtype, place, key="encoder_dtype")
         source = resolve_model(model, revision)
         with loading(f"encoder {model} (revision {revision or 'main'})"):
             tokenizer = load_pretrained(transformers.AutoTokenizer, source)
             folder, pad_id = Path(source), tokenizer.pad_token_id or 0
-            packed = PackedEncoder.from_folder(folder, place, precision, pooling)
-            network = packed or PaddedEncoder.from_folder(folder, place, precision, pooling, pad_id)
+            packed = PackedEncoder.from_folder(folder, place, dtype, pooling)
+            network = packed or PaddedEncoder.from_folder(folder, place, dtype, pooling, pad_id)
         longest = min(tokenizer.model_max_length, network.longest)
         if max_length > longest:
             raise UserError(f"encoder_max_length is {max_length} but {model} reads at most {longest} tokens; lower it")
@@ -277,12 +277,12 @@ class PackedEncoder(EncoderNetwork):
         self.longest, self.dimension = body.places.shape
 
     @classmethod
-    def from_folder(cls, folder: Path, device: torch.device, precision: str, pooling: str) -> PackedEncoder | None:
+    def from_folder(cls, folder: Path, device: torch.device, dtype: str, pooling: str) -> PackedEncoder | None:
         """Load a network, or None where transformers has to (`load_bert`)."""
 
         def make(config: dict[str, Any], weights: dict[str, Tensor]) -> PackedEncoder:
             prefix = next((one for one in PREFIXES if f"{one}embeddings.word_embeddings.weight" in weights), "")
-            return cls(PackedLayers(config, weights, device, precision, prefix), pooling)
+            return cls(PackedLayers(config, weights, device, dtype, prefix), pooling)
 
         return load_bert(folder, PackedLayers.supports, make)
 
@@ -303,7 +303,7 @@ class PaddedEncoder(EncoderNetwork):
     """Any transformers encoder that returns ``last_hidden_state``, called with padded batches.
 
     Args:
-        model: on its device and in its precision.
+        model: on its device and in its dtype.
         pooling: ``mean`` or ``cls``.
         pad_token_id: of its tokenizer.
     """
@@ -317,7 +317,7 @@ class PaddedEncoder(EncoderNetwork):
 
     @classmethod
     def from_folder(
-        cls, folder: Path, device: torch.device, precision: str, pooling: str, pad_token_id: int
+        cls, folder: Path, device: torch.device, dtype: str, pooling: str, pad_token_id: int
     ) -> PaddedEncoder:
         """Load a model of safetensors.
 
@@ -327,7 +327,7 @@ class PaddedEncoder(EncoderNetwork):
         """
         # On a CPU, plain attention is faster for texts of about ten tokens (1.3x in bfloat16).
         attention = "eager" if device.type == "cpu" else "sdpa"
-        model = load_body(folder, dtype=getattr(torch, precision), attn_implementation=attention)
+        model = load_body(folder, dtype=getattr(torch, dtype), attn_implementation=attention)
         return cls(model.to(device), pooling, pad_token_id)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:

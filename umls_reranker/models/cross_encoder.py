@@ -47,14 +47,14 @@ class Network(Protocol):
 
     Attributes:
         backend: torch or onnx.
-        precision: float32, bfloat16 or float16.
+        dtype: float32, bfloat16 or float16.
         padded: whether a batch costs (longest pair x pairs) instead of its tokens.
         token_budget: usual tokens per forward pass, padding included.
         threads: how many batches `map` computes at a time.
     """
 
     backend: str
-    precision: str
+    dtype: str
     padded: bool
     token_budget: int
 
@@ -93,9 +93,9 @@ class PairScorer:
             )
 
     @property
-    def precision(self) -> str:
-        """Precision of the network: float32, bfloat16 or float16."""
-        return self.network.precision
+    def dtype(self) -> str:
+        """Number format of the network: float32, bfloat16 or float16."""
+        return self.network.dtype
 
     @property
     def backend(self) -> str:
@@ -113,7 +113,7 @@ class PairScorer:
         folder: str | Path,
         template: PairTemplate,
         device: str | None = None,
-        precision: str | None = None,
+        dtype: str | None = None,
         backend: str = "torch",
         token_budget: int | None = None,
     ) -> PairScorer:
@@ -122,7 +122,7 @@ class PairScorer:
         Raises:
             UserError: the backend is not installed, or the folder holds no valid model of one logit for it.
         """
-        network, tokenizer = _load(Path(folder), device, precision, backend)
+        network, tokenizer = _load(Path(folder), device, dtype, backend)
         return cls(network, PairEncoder(tokenizer, template), token_budget)
 
     def score(
@@ -220,16 +220,16 @@ def score_lists(
     )
 
 
-def _load(folder: Path, device: str | None, precision: str | None, backend: str) -> tuple[Network, Tokenizer]:
+def _load(folder: Path, device: str | None, dtype: str | None, backend: str) -> tuple[Network, Tokenizer]:
     # Each backend is imported only where it serves: the other one may not be installed.
     try:
         if backend == "onnx":
             from .onnx_network import load_onnx
 
-            return load_onnx(folder, device, precision)
+            return load_onnx(folder, device, dtype)
         from .networks import load_network
 
-        return load_network(folder, device, precision)
+        return load_network(folder, device, dtype)
     except ModuleNotFoundError as error:
         raise UserError(
             f"backend {backend} needs {error.name}, which is not installed: pip install '{INSTALLED_BY[backend]}'"

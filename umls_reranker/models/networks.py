@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core.devices import batch_mapper, resolve_device, resolve_precision, to_device
+from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
 from ..core.errors import UserError
 from .packed import PackedLayers, load_bert
 from .pretrained import load_model, load_pretrained
@@ -34,15 +34,15 @@ class TorchNetwork(ABC):
 
     Args:
         device: where to compute.
-        precision: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
+        dtype: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
             come in steps of 0.03 and tie candidates that differ.
     """
 
     backend = "torch"
     padded: bool
 
-    def __init__(self, device: torch.device, precision: str) -> None:
-        self.device, self.precision = device, precision
+    def __init__(self, device: torch.device, dtype: str) -> None:
+        self.device, self.dtype = device, dtype
         self.token_budget = TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
 
     @abstractmethod
@@ -72,7 +72,7 @@ class PackedBert(TorchNetwork):
     Args:
         config: content of ``config.json``.
         weights: tensors by their names in `BertForSequenceClassification`.
-        device, precision: as for `TorchNetwork`.
+        device, dtype: as for `TorchNetwork`.
 
     Raises:
         KeyError: a weight is missing.
@@ -81,10 +81,10 @@ class PackedBert(TorchNetwork):
     padded = False
 
     def __init__(
-        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, precision: str
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, dtype: str
     ) -> None:
-        super().__init__(device, precision)
-        self.body = PackedLayers(config, weights, device, precision, prefix="bert.")
+        super().__init__(device, dtype)
+        self.body = PackedLayers(config, weights, device, dtype, prefix="bert.")
         dense, head = (
             tuple(weights[f"{name}.{part}"].to(device) for part in ("weight", "bias"))
             for name in ("bert.pooler.dense", "classifier")
@@ -93,11 +93,11 @@ class PackedBert(TorchNetwork):
         self.head = tuple(tensor.float() for tensor in head)
 
     @classmethod
-    def from_folder(cls, folder: Path, device: torch.device, precision: str) -> PackedBert | None:
+    def from_folder(cls, folder: Path, device: torch.device, dtype: str) -> PackedBert | None:
         """Load a network, or None where transformers has to (`load_bert`)."""
 
         def make(config: dict[str, Any], weights: dict[str, Tensor]) -> PackedBert | None:
-            return cls(config, weights, device, precision) if weights["classifier.weight"].shape[0] == 1 else None
+            return cls(config, weights, device, dtype) if weights["classifier.weight"].shape[0] == 1 else None
 
         return load_bert(folder, cls.supports, make)
 
@@ -118,20 +118,20 @@ class PaddedModel(TorchNetwork):
     Args:
         model: with ``num_labels=1``.
         tokenizer: defines the padding token and whether the model uses token types.
-        device, precision: as for `TorchNetwork`.
+        device, dtype: as for `TorchNetwork`.
     """
 
     padded = True
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, precision: str
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: torch.device, dtype: str
     ) -> None:
-        super().__init__(device, precision)
+        super().__init__(device, dtype)
         # transformers wraps `to`, so it seems to lack its first argument.
-        self.model = model.to(device=device, dtype=getattr(torch, precision))  # type: ignore[call-arg]
+        self.model = model.to(device=device, dtype=getattr(torch, dtype))  # type: ignore[call-arg]
         self._pad_id = tokenizer.pad_token_id or 0
         self._inputs = input_names(tokenizer)
-        if precision != "float32":
+        if dtype != "float32":
             _keep_last_layer_in_float32(model)
 
     def __call__(self, batch: PairBatch) -> Tensor:
@@ -141,7 +141,7 @@ class PaddedModel(TorchNetwork):
             return self.model(**inputs).logits.squeeze(-1).float()
 
 
-def load_network(folder: Path, device: str | None, precision: str | None) -> tuple[TorchNetwork, Tokenizer]:
+def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[TorchNetwork, Tokenizer]:
     """The network of a folder, as quick as there is one for it, and its tokenizer.
 
     Raises:
@@ -152,7 +152,7 @@ def load_network(folder: Path, device: str | None, precision: str | None) -> tup
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no loadable model: {error}") from None
     place = resolve_device(device)
-    dtype = resolve_precision(precision, place, inference=True)
+    dtype = resolve_dtype(dtype, place, inference=True)
     network = PackedBert.from_folder(folder, place, dtype)
     return network or PaddedModel(load_model(folder), tokenizer, place, dtype), tokenizer.backend_tokenizer
 

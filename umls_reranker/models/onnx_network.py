@@ -27,7 +27,7 @@ class OnnxNetwork:
         pad_id: id of the padding token.
     """
 
-    backend, precision = "onnx", "float32"
+    backend, dtype = "onnx", "float32"
     padded = True
     token_budget = 1_024
 
@@ -54,16 +54,16 @@ class OnnxNetwork:
         return np.concatenate(outputs)
 
 
-def load_onnx(folder: Path, device: str | None, precision: str | None) -> tuple[OnnxNetwork, Tokenizer]:
+def load_onnx(folder: Path, device: str | None, dtype: str | None) -> tuple[OnnxNetwork, Tokenizer]:
     """The network that umls-reranker export made, and its tokenizer.
 
     Raises:
-        UserError: it is missing or damaged, or a GPU or another precision is requested.
+        UserError: it is missing or damaged, or a GPU or another dtype is requested.
     """
     if device not in (None, "auto", "cpu"):
         raise UserError(f"backend onnx computes on the CPU; leave out device={device!r}, or use backend torch")
-    if precision not in (None, "auto", "float32"):
-        raise UserError(f"backend onnx computes in float32, not in {precision}; use backend torch")
+    if dtype not in (None, "auto", "float32"):
+        raise UserError(f"backend onnx computes in float32, not in {dtype}; use backend torch")
     file = folder / BACKENDS["onnx"]
     if not file.is_file():
         raise UserError(f"{file} is missing; umls-reranker export RECIPE makes it")

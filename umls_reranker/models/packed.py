@@ -48,7 +48,7 @@ class PackedLayers:
         config: content of ``config.json``.
         weights: tensors by their names in `BertModel`, after the prefix.
         device: where to compute.
-        precision: of weights and computation: float32, bfloat16 or float16.
+        dtype: of weights and computation: float32, bfloat16 or float16.
         prefix: of the names, e.g. ``"bert."`` in a model with a head.
 
     Raises:
@@ -60,13 +60,13 @@ class PackedLayers:
         config: Mapping[str, Any],
         weights: Mapping[str, Tensor],
         device: torch.device,
-        precision: str,
+        dtype: str,
         prefix: str = "",
     ) -> None:
-        dtype = getattr(torch, precision)
+        torch_dtype = getattr(torch, dtype)
 
         def placed(name: str) -> Tensor:
-            return weights[prefix + name].to(device=device, dtype=dtype)
+            return weights[prefix + name].to(device=device, dtype=torch_dtype)
 
         def both(name: str) -> tuple[Tensor, Tensor]:
             return placed(f"{name}.weight"), placed(f"{name}.bias")

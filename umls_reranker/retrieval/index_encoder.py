@@ -50,7 +50,7 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
         pooling=index.encoder_pooling,
         max_length=index.encoder_max_length,
         device=run.device,
-        dtype=index.encoder_precision,
+        dtype=index.encoder_dtype,
     )
     # A published model names its encoder without the original path.
     loaded.identity |= {"model": portable_locator(model), "revision": revision}

@@ -30,7 +30,7 @@ def calibrate_run(recipe: Recipe) -> None:
     cache = Path(recipe.run.cache_dir)
     stage = model_stage(recipe, run, corrections and remembered(fingerprint_path, Path(corrections), cache))
     with run.locked(dry_run=recipe.run.dry_run):
-        if should_run(stage, overwrite=recipe.run.overwrite, dry_run=recipe.run.dry_run):
+        if should_run(stage, recipe.run):
             _make(recipe, run, stage)
 
 
@@ -61,7 +61,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     dictionary = describe_dictionary(read_json(run.path / "concepts" / "read_report.json"))
     with stage.writing() as (folder, summary):
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
-        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_precision)
+        scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
         network = NetworkLogits(scorer, lists, "scoring calibration candidates")
         calibration, fitted = fit_calibration(
             lists,
@@ -74,7 +74,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             _former_certificates(run, stage),
         )
         fitted |= corrections
-        write_parts(folder, recipe, template, scorer.precision, calibration, fitted, dictionary)
+        write_parts(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()

@@ -1,40 +1,61 @@
-"""Rerank a file of any size on one machine, in shards that processes share and that survive a kill.
+"""Rerank a file of any size on one machine, in batches that the processes of a launch share.
 
-Shard k starts at row k times the shard size, and process r of n makes the shards k with k mod n = r, so each row is
-scored by exactly one process. A shard appears when it is complete. The first process holds a lock during the whole
-run. When all shards exist, it joins them in order, and only then does the output appear.
+Of n successive batches, each of n processes ranks one. Then all exchange their results, and the main process writes
+them in order. The output appears when it is complete; nothing else remains.
 """
 
 from __future__ import annotations
 
-import shutil
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from base64 import b64encode
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core.cores import started_processes
+import pyarrow as pa
+
 from ..core.errors import UserError
-from ..core.files import file_sha256, hold, json_sha256, naming_full_disk, require_another
+from ..core.files import naming_full_disk, require_another, strict, written
 from ..core.progress import progress
-from ..core.version import __version__
-from ..data.mention_files import FORMATS, MentionFile, open_mentions
-from ..hub.model_folder import MANIFEST
-from .ranked_candidates import ranked_column
-from .ranked_files import check_columns, joined, write_shard
+from ..data.mention_files import FORMATS, RANKED, MentionBatch, RowPosition, open_mentions
+from .ranked_candidates import RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from ..calibration.decisions import Decisions
     from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
 
-__all__ = ["BulkJob"]
+__all__ = ["BulkCounts", "BulkJob"]
 
 # Number of invalid rows that are named when all are left out.
 NAMED_ROWS = 20
+
+
+class BulkCounts(NamedTuple):
+    """What became of the mentions of a file."""
+
+    ranked: int
+    left_out: int
+
+
+class RowFault(NamedTuple):
+    """A row that cannot be ranked, and why."""
+
+    position: RowPosition
+    reason: str
+
+
+class CheckedBatch(NamedTuple):
+    """A batch without the rows that cannot be ranked, its candidate lists, and the faults of the others."""
+
+    batch: MentionBatch
+    lists: CandidateLists
+    faults: list[RowFault]
 
 
 class BulkJob:
@@ -43,166 +64,147 @@ class BulkJob:
     Args:
         source: mentions with their candidates (`mention_files.open_mentions`).
         target: file to write; its ending sets the format (JSON Lines stays JSON Lines).
-        batch_rows: mentions held in memory.
-        shard_rows: mentions in a shard; a kill loses at most one shard.
+        batch_rows: mentions that are ranked at once.
         on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
 
-    Attributes:
-        skipped: rows left out, after `run` in the first process.
-
     Raises:
-        UserError: the format of input or output is not supported, the output is the input, or the input lacks the
-            columns of mentions.
+        UserError: the format of input or output is not supported, the output is the input or a folder, or the input
+            lacks the columns of mentions.
     """
 
-    def __init__(self, source: Path, target: Path, batch_rows: int, shard_rows: int, on_error: str = "raise") -> None:
-        if min(batch_rows, shard_rows) < 1:
-            raise UserError("batch_mentions and shard_mentions must be at least 1")
+    def __init__(self, source: Path, target: Path, batch_rows: int = 1024, on_error: str = "raise") -> None:
+        if batch_rows < 1:
+            raise UserError("batch_mentions must be at least 1")
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error: {on_error!r} is unknown; choose raise or skip")
-        self.mentions: MentionFile = open_mentions(source, shard_rows)
-        self._files = self._state()
-        self.source, self.target = source, target
-        self.batch_rows, self.shard_rows, self.on_error = batch_rows, shard_rows, on_error
-        self.skipped = 0
-        require_another(target, self.mentions.paths)
-        check_columns(self.mentions, target)
-        if not self.mentions.rows and FORMATS[target.suffix] != "jsonl":
-            raise UserError(f"{source} holds no mentions")
+        self._mentions = open_mentions(source)
+        self._target, self._batch_rows, self._on_error = target, batch_rows, on_error
+        self._kind = FORMATS.get(target.suffix)
+        if self._kind is None:
+            raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
+        if target.is_dir():
+            raise UserError(f"{target} is a folder; the output is one file")
+        require_another(target, self._mentions.paths)
+        if self._kind != "jsonl" and self._mentions.features is None:
+            raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
 
-    def key_for(self, reranker: UMLSReranker) -> str:
-        """SHA-256 of everything that decides a shard: input, model, precision and settings."""
-        scorer = reranker.scorer
-        # The manifest holds the hashes of all parts.
-        model = [
-            file_sha256(reranker.folder / MANIFEST),
-            scorer.backend,
-            scorer.precision,
-            reranker.accept_tier,
-            reranker.exhaustive,
-        ]
-        content = [__version__, self._files, model, self.shard_rows, self.on_error]
-        return json_sha256(content)
-
-    def run(self, reranker: UMLSReranker, processes: PartialState) -> int:
-        """Make the missing shards of this process; the first process joins all shards at the end.
+    def run(self, reranker: UMLSReranker, processes: PartialState) -> BulkCounts:
+        """Check all rows, then rank them and write the output.
 
         Args:
             reranker: of this process.
             processes: all processes that make this output (`devices.sharing_processes`).
 
         Returns:
-            Rows in the new shards.
+            Counts of all processes.
 
         Raises:
-            UserError: a row cannot be ranked (named), another run is writing the same output, or the processes are not
-                on one machine.
+            UserError: a row cannot be ranked (named), or the disk is full.
         """
-        here = started_processes("LOCAL_WORLD_SIZE")
-        if processes.num_processes > here:
-            raise UserError(
-                f"{processes.num_processes} processes were started, {here} of them on this machine; start all on one "
-                "machine with --accelerate_config, and share work between machines with Ray or Spark"
-            )
-        folder = self.target.with_name(f".{self.target.name}.shards")
-        count = -(-self.mentions.rows // self.shard_rows)
-        shards = [folder / f"{number:07}{self.target.suffix}" for number in range(count)]
-        first = processes.is_main_process
-        if first:
-            folder.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self.target} is being made by another run; wait for it, or choose another output"
-        with hold(folder / "lock", refusal) if first else nullcontext():
-            try:
-                if first:
-                    self._drop_former(folder, self.key_for(reranker))
-                processes.wait_for_everyone()
-                own = range(processes.process_index, count, processes.num_processes)
-                rows = self._make(reranker, {shards[k]: self._span(k) for k in own if not shards[k].exists()})
-                processes.wait_for_everyone()
-                if first:
-                    if self._state() != self._files:
-                        raise UserError(
-                            f"{self.source} changed while it was read, so {self.target} would mix two versions; run "
-                            "again when nothing writes there"
-                        )
-                    whole = folder / f"whole{self.target.suffix}"
-                    with naming_full_disk(self.target):
-                        self.skipped = self.mentions.rows - joined(shards, whole)
-                    whole.replace(self.target)
-                    shutil.rmtree(folder, ignore_errors=True)
-            except BaseException:
-                # Without a finished shard there is nothing to resume.
-                if first and not any(shard.exists() for shard in shards):
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-        return rows
+        from accelerate.utils import gather_object
 
-    def _state(self) -> list[tuple[str, int, int]]:
-        """Names, sizes and times of the input's files."""
-        return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.mentions.paths]
+        own_rows, faults, left_out = self._check(reranker, processes)
+        total, total_left_out = (sum(gather_object([count])) for count in (own_rows, left_out))
+        named = sorted(gather_object(faults))[:NAMED_ROWS]
+        is_main = processes.is_main_process
+        if is_main:
+            for fault in named:
+                print(f"left out: {fault.position}: {fault.reason}", file=sys.stderr)
+        with (
+            naming_full_disk(self._target),
+            self._output() if is_main else nullcontext(lambda content: None) as write,
+            progress(total=own_rows, desc="reranking", unit=" mentions") as bar,
+        ):
+            for batch in self._own_batches(processes):
+                content = None if batch is None else self._ranked(reranker, batch, bar)
+                for each in gather_object([content]):
+                    if each is not None:
+                        write(each)
+        return BulkCounts(total - total_left_out, total_left_out)
 
-    def _drop_former(self, folder: Path, key: str) -> None:
-        """Remove shards made from other input, model or settings."""
-        file = folder / "key"
-        if not (file.is_file() and file.read_text() == key):
-            formers = [former for former in folder.iterdir() if former.name != "lock"]
-            if formers:
-                print(
-                    f"dropping the shards in {folder}: they are from another input, model or setting", file=sys.stderr
-                )
-            for former in formers:
-                former.unlink()
-            file.write_text(key)
+    def _own_batches(self, processes: PartialState) -> Iterator[MentionBatch | None]:
+        """The batch of this process in each round; None in the last round if there are too few."""
+        batches = self._mentions.batches(self._batch_rows)
+        while in_round := list(islice(batches, processes.num_processes)):
+            yield in_round[processes.process_index] if processes.process_index < len(in_round) else None
 
-    def _make(self, reranker: UMLSReranker, shards: dict[Path, range]) -> int:
-        """Check the rows of all shards, then make the shards one by one; returns their number of rows."""
-        rows = sum(map(len, shards.values()))
-        with progress(total=rows, desc="checking", unit=" mentions") as bar:
-            found = (faults for span in shards.values() for *_, faults in self._pieces(reranker, span, bar))
-            faults = (fault for some in found for fault in some)
-            for count, (row, reason) in enumerate(faults):
-                fault = f"{self.mentions.place(row)}: {reason}"
-                if self.on_error == "raise":
-                    raise UserError(f"{fault}; fix the row, or leave such rows out with on_error: skip")
-                if count < NAMED_ROWS:
-                    bar.write(f"left out: {fault}", sys.stderr)
-        with naming_full_disk(self.target), progress(total=rows, desc="reranking", unit=" mentions") as bar:
-            for path, span in shards.items():
-                pieces = self._pieces(reranker, span, bar)
-                ranked = (
-                    (piece, ranked_column(lists, _rank(reranker, lists, bar), reranker.input_names))
-                    for piece, lists, _ in pieces
-                )
-                write_shard(path, ranked)
-        return rows
+    def _check(self, reranker: UMLSReranker, processes: PartialState) -> tuple[int, list[RowFault], int]:
+        """Of this process: its number of rows, the first `NAMED_ROWS` that cannot be ranked, and how many cannot."""
+        rows, left_out = 0, 0
+        named: list[RowFault] = []
+        with progress(desc="checking", unit=" mentions") as bar:
+            for batch in filter(None, self._own_batches(processes)):
+                faults = _checked(batch, reranker).faults
+                if faults and self._on_error == "raise":
+                    fault = faults[0]
+                    raise UserError(
+                        f"{fault.position}: {fault.reason}; fix the row, or leave such rows out with on_error: skip"
+                    )
+                named += faults[: NAMED_ROWS - len(named)]
+                left_out += len(faults)
+                rows += len(batch)
+                bar.update(len(batch))
+        return rows, named, left_out
 
-    def _span(self, number: int) -> range:
-        start = number * self.shard_rows
-        return range(start, min(start + self.shard_rows, self.mentions.rows))
+    def _ranked(self, reranker: UMLSReranker, batch: MentionBatch, bar: Any) -> bytes | pa.Table:
+        """The output for a batch: lines, or a table."""
+        valid, lists, _ = _checked(batch, reranker)
+        # A batch may take minutes; meanwhile the bar moves by the share of pairs that are scored.
+        before, mentions_per_pair = bar.n, len(lists) / max(len(lists.names), 1)
+        decisions = reranker.rank(lists, lambda pairs: bar.update(pairs * mentions_per_pair))
+        bar.n = before
+        bar.update(len(batch))
+        ranked = ranked_column(lists, decisions, reranker.input_names)
+        if self._kind != "jsonl":
+            return valid.table.append_column(RANKED, ranked)
+        lines = valid.lines() if self._mentions.features is None else _as_lines(valid)
+        return b"".join(map(_with_ranked, lines, ranked.to_pylist()))
 
-    def _pieces(
-        self, reranker: UMLSReranker, span: range, bar: Any
-    ) -> Iterator[tuple[Any, CandidateLists, list[tuple[int, str]]]]:
-        """Pieces of a shard without the rows that cannot be ranked, the other rows as lists, and of those left out the
-        numbers and what is wrong with them."""
-        known = reranker.thresholds.hierarchy, reranker.calibration.scores
-        for first, piece in self.mentions.read(span.start, span.stop, self.batch_rows):
-            rows, faults = len(piece), {}
-            try:
-                lists = self.mentions.lists(piece, *known)
-            except (TypeError, ValueError):
-                faults = self.mentions.faults(piece, *known)
-                piece = self.mentions.without(piece, [*faults])
-                lists = self.mentions.lists(piece, *known)
-            yield piece, lists, [(first + place, reason) for place, reason in faults.items()]
-            bar.update(rows)
+    @contextmanager
+    def _output(self) -> Iterator[Callable[[Any], Any]]:
+        """A function that writes what `_ranked` returns; at the end the file gets its name."""
+        import pyarrow.parquet as pq
+        from datasets import Features
+
+        # A run that outlives its launch must not write into the file of the next run.
+        with written(self._target, shared=True) as partial:
+            if self._mentions.features is None or self._kind == "jsonl":
+                with partial.open("wb") as stream:
+                    yield stream.write
+                return
+            ranked = Features.from_arrow_schema(pa.schema({RANKED: pa.list_(RANKED_TYPE)}))
+            schema = Features({**self._mentions.features, **ranked}).arrow_schema
+            make = pq.ParquetWriter if self._kind == "parquet" else pa.ipc.new_file
+            with make(partial, schema) as writer:
+                yield writer.write_table
 
 
-def _rank(reranker: UMLSReranker, lists: CandidateLists, bar: Any) -> Decisions:
-    """Decide about a piece, which may take minutes; meanwhile the bar moves by the share of pairs that are scored."""
-    before, share = bar.n, len(lists) / max(len(lists.names), 1)
-    decisions = reranker.rank(lists, lambda pairs: bar.update(pairs * share))
-    # `_pieces` counts the whole piece.
-    bar.n = before
-    return decisions
+def _checked(batch: MentionBatch, reranker: UMLSReranker) -> CheckedBatch:
+    known = reranker.thresholds.hierarchy, reranker.calibration.scores
+    try:
+        return CheckedBatch(batch, batch.lists(*known), [])
+    except (TypeError, ValueError):
+        faults = dict(batch.faults(*known))
+        valid = batch.without(faults)
+        named = [RowFault(batch.position(row), reason) for row, reason in faults.items()]
+        return CheckedBatch(valid, valid.lists(*known), named)
+
+
+def _as_lines(batch: MentionBatch) -> list[bytes]:
+    try:
+        rows = batch.rows()
+    except ValueError as error:
+        raise UserError(f"{batch.path}: {error}") from None
+    return [json.dumps(strict(row), ensure_ascii=False, default=_as_text).encode() for row in rows]
+
+
+def _as_text(value: Any) -> str:
+    """Values without a JSON type: bytes in base64; dates, times and decimals as Python shows them."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def _with_ranked(line: bytes, ranked: list[dict[str, Any]]) -> bytes:
+    """A line of JSON unchanged, with the ranked candidates at the end."""
+    ending = json.dumps(ranked, ensure_ascii=False).encode()
+    return b'%s, "%s": %s}\n' % (line.removeprefix(BOM_UTF8).strip().removesuffix(b"}"), RANKED.encode(), ending)

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..data.candidate_lists import MENTION_FIELDS, CandidateLists
+from ..data.candidate_lists import CandidateLists
+from ..data.list_columns import MENTION_FIELDS
 from ..data.mention_files import RANKED, RERANKED
 from .ranked_candidates import RANKED_TYPE, ranked_column
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,12 +12,12 @@ import numpy as np
 
 from ..core.arguments import RunArguments
 from ..core.errors import UserError, warn_caller
-from ..core.lines import of_characters
 from ..core.recipe import Recipe
 from ..data.abbreviations import find_abbreviations
-from ..data.candidate_lists import RetrievedList, require_lists
+from ..data.candidate_lists import RetrievedList
 from ..data.concepts import ConceptTable
 from ..data.corpus import text_around
+from ..data.list_columns import mention_texts, require_lists
 from ..hub.model_folder import model_recipe
 from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .ranked_candidates import RankedCandidate
@@ -215,26 +215,25 @@ class ConceptLinker:
         rights = [""] * count if rights is None else rights
         if any(len(column) != count for column in (documents, starts, lefts, rights)):
             raise ValueError(f"{count} mentions need as many documents, starts and contexts")
+        mention_texts("mention", mentions, may_be_blank=False)
+        mention_texts("document", ["" if document is None else document for document in documents])
+        mention_texts("left", lefts)
+        mention_texts("right", rights)
         long_forms: dict[str, dict[str, str]] = {}
         queries = MentionQueries([], [], [])
-        rows = zip(mentions, documents, starts, lefts, rights, strict=True)
-        for row, (mention, document, start, left, right) in enumerate(rows):
-            at = f"mention {row}: " if count > 1 else ""
-            _require_kinds(at, mention, document, start, left, right)
-            if not mention.strip():
-                raise ValueError(f"{at}mention is blank; leave out mentions without text")
+        for row, (mention, document, start) in enumerate(zip(mentions, documents, starts, strict=True)):
+            text, left, right = mention, lefts[row], rights[row]
             if document is not None:
-                place = document.find(mention) if start is None else start
-                if place < 0 or document[place : place + len(mention)] != mention:
-                    where = "" if start is None else f" at character {start}"
-                    raise ValueError(f"{at}the mention {mention!r} is not in its document{where}")
-                left, right = text_around(document, place, place + len(mention), self.context_chars)
+                at = f"mention {row}: " if count > 1 else ""
+                first = _first_character(at, mention, document, start)
+                left, right = text_around(document, first, first + len(mention), self.context_chars)
                 if self.expands_abbreviations:
                     if document not in long_forms:
                         long_forms[document] = find_abbreviations(document)
-                    mention = long_forms[document].get(mention, mention)
-            for column, text in zip(queries, (mention, left, right), strict=True):
-                column.append(text)
+                    text = long_forms[document].get(mention, mention)
+            queries.texts.append(text)
+            queries.lefts.append(left)
+            queries.rights.append(right)
         return queries
 
     def candidates(self, queries: MentionQueries) -> list[RetrievedList]:
@@ -244,46 +243,47 @@ class ConceptLinker:
         equal in everything that is read are searched once.
         """
         keys = list(zip(*queries, strict=True) if self.retriever.reads_context else zip(queries.texts, strict=True))
-        distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-        if not distinct:
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        if not numbers:
             return []
-        texts, *sides = (list(column) for column in zip(*distinct, strict=True))
+        texts, *sides = (list(column) for column in zip(*numbers, strict=True))
         contexts = (sides[0], sides[1]) if sides else None
         with self._lock:
-            found = self.retriever.search(texts, self.candidates_per_mention, contexts)
-        query, place = np.nonzero(found.rows >= 0)
-        rows, of_row = np.unique(found.rows[query, place], return_inverse=True)
-        columns = {
-            "cui": self.concepts.cuis[rows].tolist(),
-            "preferred_name": self.concepts.column("name", rows).to_pylist(),
-            "definition": map(self.concepts.definition, rows.tolist()),
-            "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
-        }
-        described = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        own = {"name": self.retriever.index.names(found.name_ids[query, place])}
-        scores = {"retrieval": found.scores, **found.further}
-        own |= {f"{name}_score": values[query, place].tolist() for name, values in scores.items()}
-        lists = [RetrievedList([], self.retriever.index_key) for _ in distinct]
-        for number, concept, *values in zip(query.tolist(), of_row.tolist(), *own.values(), strict=True):
-            lists[number].append(described[concept] | dict(zip(own, values, strict=True)))
-        return [lists[distinct[key]] for key in keys]
+            hits = self.retriever.search(texts, self.candidates_per_mention, contexts)
+        query, position = np.nonzero(hits.rows >= 0)
+        rows, concept_numbers = np.unique(hits.rows[query, position], return_inverse=True)
+        concepts = _rows_of(
+            {
+                "cui": self.concepts.cuis[rows].tolist(),
+                "preferred_name": self.concepts.column("name", rows).to_pylist(),
+                "definition": map(self.concepts.definition, rows.tolist()),
+                "semantic_types": map(self.concepts.semantic_types, rows.tolist()),
+            }
+        )
+        candidate_columns = {"name": self.retriever.index.names(hits.name_ids[query, position])}
+        for name, scores in {"retrieval": hits.scores, **hits.further}.items():
+            candidate_columns[f"{name}_score"] = scores[query, position].tolist()
+        lists = [RetrievedList([], self.retriever.index_key) for _ in numbers]
+        candidates = zip(query.tolist(), concept_numbers.tolist(), _rows_of(candidate_columns), strict=True)
+        for number, concept_number, candidate in candidates:
+            lists[number].append(concepts[concept_number] | candidate)
+        return [lists[numbers[key]] for key in keys]
 
     def described(self, ranked: Sequence[Sequence[RankedCandidate]]) -> list[list[LinkedConcept]]:
         """Ranked `candidates` as concepts."""
         return [[LinkedConcept(*item) for item in items] for items in ranked]
 
 
-def _require_kinds(place: str, mention: Any, document: Any, start: Any, left: Any, right: Any) -> None:
-    """TypeError or ValueError for what no retriever can read; `rerank_batch` checks the types."""
-    if not isinstance(document, str | None):
-        raise TypeError(f"{place}document must be text or None, not {type(document).__name__}")
+def _rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _first_character(at: str, mention: str, document: str, start: int | None) -> int:
+    """Where a mention is in its document; errors begin with `at`."""
     if not isinstance(start, int | np.integer | None):
-        raise TypeError(f"{place}start must be a number of characters or None, not {type(start).__name__}")
-    texts = {"mention": mention, "left": left, "right": right, "document": document or ""}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise TypeError(f"{place}{key} must be text, not {type(text).__name__}")
-        try:
-            of_characters(text)
-        except ValueError as error:
-            raise ValueError(f"{place}{key} {error}") from None
+        raise TypeError(f"{at}start must be a number of characters or None, not {type(start).__name__}")
+    first = document.find(mention) if start is None else start
+    if first < 0 or document[first : first + len(mention)] != mention:
+        where = "" if start is None else f" at character {start}"
+        raise ValueError(f"{at}the mention {mention!r} is not in its document{where}")
+    return int(first)

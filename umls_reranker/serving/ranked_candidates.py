@@ -16,7 +16,8 @@ from ..calibration.decisions import Decisions
 from ..calibration.inputs import ALL_INPUTS
 from ..calibration.thresholds import TIERS
 from ..core.arrays import RepeatedTexts
-from ..data.candidate_lists import CandidateLists, as_arrow
+from ..data.candidate_lists import CandidateLists
+from ..data.list_columns import as_arrow
 
 __all__ = ["RANKED_FIELDS", "RANKED_TYPE", "RankedCandidate", "ranked_candidates", "ranked_column"]
 

@@ -89,7 +89,7 @@ def _write(entity: Span, rows: list[dict], cui: str) -> None:
         "index": None,
         "revision": None,
         "device": "auto",
-        "precision": "auto",
+        "dtype": "auto",
         "types": {},
         "top": 5,
     },
@@ -101,7 +101,7 @@ def make_component(
     index: str | None,
     revision: str | None,
     device: str,
-    precision: str,
+    dtype: str,
     types: dict[str, str],
     top: int,
 ) -> EntityLinks:
@@ -109,7 +109,7 @@ def make_component(
 
     Args:
         nlp, name: of the pipeline and the component.
-        model, revision, index, device, precision: as ``id_or_path``, ``revision``, ``index``, ``device`` and ``dtype``
+        model, revision, index, device, dtype: as ``id_or_path``, ``revision``, ``index``, ``device`` and ``dtype``
             of `ConceptLinker.from_pretrained`.
         types, top: as for `EntityLinks`.
 
@@ -118,5 +118,5 @@ def make_component(
     """
     if model is None or index is None:
         raise UserError(f"{name}: set model (folder or Hub id) and index (folder) in the component's config")
-    linker = ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=precision)
+    linker = ConceptLinker.from_pretrained(model, index, revision, device=device, dtype=dtype)
     return EntityLinks(linker, types, top)

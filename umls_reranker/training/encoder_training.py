@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
-from ..core.devices import resolve_precision
+from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
@@ -207,7 +207,7 @@ def train_encoder(
     """
     set_seed(run.seed)
     device = training_device(run)
-    precision = resolve_precision("auto", device)
+    dtype = resolve_dtype("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
     attention = "eager" if device.type == "cpu" else "sdpa"
     with loading(f"encoder {index.encoder}"):
@@ -226,8 +226,8 @@ def train_encoder(
         output_dir=str(folder / "checkpoints"),
         seed=run.seed,
         use_cpu=device.type == "cpu",
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
         learning_rate=encoder.encoder_learning_rate,
         max_steps=encoder.encoder_training_steps,
         weight_decay=0.01,

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..core.arguments import ModelArguments, RunArguments
-from ..core.devices import resolve_precision
+from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.losses import GOLD_LABEL, LOSSES
@@ -54,7 +54,7 @@ from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_optio
 __all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
 
 # Names in accelerate, whose launch configuration can also set a precision.
-PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def load_base_model(
@@ -123,7 +123,7 @@ def training_arguments(
     Raises:
         UserError: a value is incompatible with others or with this machine.
     """
-    optim = training.others.get("optim", "")
+    optim = training.further_fields.get("optim", "")
     if training.head_learning_rate is not None and optim.endswith("layerwise"):
         raise UserError(f"head_learning_rate: optim {optim} would ignore it; leave it out, or use another optim")
     device = training_device(run)
@@ -216,7 +216,7 @@ def mixed_precision(training: TrainingStageArguments, device: torch.device) -> d
         raise UserError("fp16: float16 needs a GPU; give --fp16 no")
     bf16 = training.bf16
     if bf16 is None:
-        bf16 = not training.fp16 and resolve_precision("auto", device) == "bfloat16"
+        bf16 = not training.fp16 and resolve_dtype("auto", device) == "bfloat16"
     return {"bf16": bf16, "fp16": training.fp16}
 
 
@@ -330,7 +330,7 @@ def fine_tune(
         "dev_pairs": len(dev_set),
         "pairs_at_max_length": int(np.count_nonzero(lengths == model.max_length)),
         "mean_tokens": float(lengths.mean()),
-        "precision": PRECISIONS[trainer.accelerator.mixed_precision],
+        "dtype": DTYPES[trainer.accelerator.mixed_precision],
         "processes": arguments.world_size,
     }
 

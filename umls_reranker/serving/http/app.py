@@ -136,7 +136,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            "model_dtype": reranker.scorer.precision,
+            "model_dtype": reranker.scorer.dtype,
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,
             "max_input_length": reranker.scorer.encoder.template.max_length,

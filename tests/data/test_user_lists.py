@@ -1,4 +1,4 @@
-"""Candidate lists of another pipeline: what is read, what is written, and what is refused in one sentence."""
+"""User-provided candidate lists: what is read, what is written, and what is refused in one sentence."""
 
 import re
 from functools import partial
@@ -16,8 +16,8 @@ from umls_reranker.data import labelled_lists
 from umls_reranker.data.columns import Concept
 from umls_reranker.data.labelled_lists import best_of_each_concept, require_documents
 from umls_reranker.data.mentions import SPLITS, assign_split
-from umls_reranker.data.own_lists import OwnLists
 from umls_reranker.data.semantic_types import TypeHierarchy
+from umls_reranker.data.user_lists import UserLists
 
 RESERVED = ("cross_encoder", "exact_name", "retrieval")
 SHARES = {"train": 0.4, "dev": 0.2, "calibration": 0.2, "test": 0.2}
@@ -40,12 +40,12 @@ def make_rows(count=24):
 
 def read(path, *, listed=None):
     split_of = listed.get if listed is not None else partial(assign_split, shares=SHARES, seed=3)
-    return OwnLists.read(path, TypeHierarchy.built_in(), RESERVED, split_of, listed is not None)
+    return UserLists.read(path, TypeHierarchy.built_in(), RESERVED, split_of, listed is not None)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
 def test_what_is_written_is_what_the_lists_say(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr(labelled_lists, "PIECE", 5)
+    monkeypatch.setattr(labelled_lists, "BATCH_MENTIONS", 5)
     rows = make_rows()
     own = read(write_lists(tmp_path / f"own{ending}", rows))
     counts = own.write(tmp_path / "mentions", tmp_path / "candidates", "print", context_chars=8, has_dictionary=False)
@@ -195,7 +195,7 @@ def in_two_splits(rows):
     ],
 )
 def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, reason):
-    monkeypatch.setattr(labelled_lists, "PIECE", 10)
+    monkeypatch.setattr(labelled_lists, "BATCH_MENTIONS", 10)
     rows = make_rows()
     change(rows)
     path = write_lists(tmp_path / "own.jsonl", rows)
@@ -219,7 +219,7 @@ def test_a_split_without_mentions_is_named_with_the_counts(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("kind", [pa.large_list, pa.list_view, lambda item: pa.list_(item, 3)])
+@pytest.mark.parametrize("kind", [pa.large_list, lambda item: pa.list_(item, 3)])
 def test_lists_of_any_kind_bring_their_scores(tmp_path, kind):
     table = pa.Table.from_pylist(make_rows())
     place = table.schema.get_field_index("candidates")

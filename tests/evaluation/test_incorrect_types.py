@@ -1,4 +1,4 @@
-"""Mentions with wrong types: which they get, what is scored again, and the figures."""
+"""Mentions with incorrect types: which they get, what is scored again, and the figures."""
 
 from collections import Counter
 
@@ -11,7 +11,8 @@ from umls_reranker.calibration.features import feature_table
 from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import TIERS
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.evaluation.wrong_types import LEVELS, replaced_types, wrong_type_figures
+from umls_reranker.evaluation.inputs import LEVELS, incorrect_type_figures, replaced_types
+from umls_reranker.evaluation.linking import Documents
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 
@@ -33,7 +34,7 @@ def replaced(types, candidate_types, seed=0):
     return replaced_types(types, candidate_types, offsets, SEEN, HIERARCHY, seed)
 
 
-def test_a_wrong_type_is_that_of_another_candidate_as_annotators_would_call_it():
+def test_an_incorrect_type_is_that_of_another_candidate_as_annotators_would_call_it():
     n = 400
     given = replaced([["T038"]] * n, [["T047", "T121"]] * n)[0.2]
     # The disease is a kind of the mention's own type; the drug is a chemical to annotators.
@@ -80,7 +81,7 @@ class CountingScorer:
 
 
 @pytest.mark.parametrize("reads_types", [False, True])
-def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read_it_score_again(reads_types):
+def test_thresholds_and_features_see_the_incorrect_type_and_only_templates_that_read_it_score_again(reads_types):
     asked = []
 
     def decide(given, scores):
@@ -94,15 +95,16 @@ def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read
         return Decisions(given.offsets, logits, ones, ones, order, ones, tiers, accepted, models)
 
     scorer = CountingScorer(PairTemplate(mention_types=reads_types))
-    figures = wrong_type_figures(lists(), np.ones(100), scorer, decide, SEEN, resamples=20, seed=0)
+    documents = Documents.of(lists().annotations.documents, 20)
+    figures = incorrect_type_figures(lists(), np.ones(100), scorer, decide, SEEN, documents, "test")
     assert [(share, part["replaced"]) for share, part in figures.items()] == [
         ("0.00", 0),
         ("0.05", 5),
         ("0.10", 10),
         ("0.20", 20),
     ]
-    assert [part["high_share"]["value"] for part in figures.values()] == [1.0, 0.95, 0.9, 0.8]
-    assert all(part["high_precision"]["value"] == 1.0 for part in figures.values())
+    assert [part["high_confidence_share"]["value"] for part in figures.values()] == [1.0, 0.95, 0.9, 0.8]
+    assert all(part["high_confidence_precision"]["value"] == 1.0 for part in figures.values())
     assert len(scorer.scored) == (20 if reads_types else 0)
     assert all(" ; Chemical" in text for text in scorer.scored)
     for wrong, fits, logits in asked:
@@ -112,4 +114,4 @@ def test_thresholds_and_features_see_the_wrong_type_and_only_templates_that_read
 
 def test_without_types_there_is_nothing_to_replace():
     given, scorer = lists().with_types([[]] * 100), CountingScorer(PairTemplate(mention_types=True))
-    assert wrong_type_figures(given, np.ones(100), scorer, None, SEEN, resamples=20, seed=0) == {}
+    assert incorrect_type_figures(given, np.ones(100), scorer, None, SEEN, Documents.of(range(100)), "test") == {}
