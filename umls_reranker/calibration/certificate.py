@@ -342,4 +342,4 @@ def note_on_certificate(certified_by: Mapping[str, int]) -> str:
 
 def _hash(document: str) -> str:
     # Sixteen digits: two of a million documents share a hash with probability 3e-8.
-    return blake2b(str(document).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return blake2b(str(document).encode(), digest_size=8).hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,7 +239,6 @@ def user_lists(
     files: Mapping[str, tuple[Path, ...]],
     seed: int,
     hierarchy: TypeHierarchy,
-    reserved: Collection[str],
 ) -> UserLists:
     """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
 
@@ -251,7 +250,7 @@ def user_lists(
         split_of: SplitOf = _listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return UserLists.read(path, hierarchy, reserved, split_of, listed)
+    return UserLists.read(path, hierarchy, split_of, listed)
 
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:

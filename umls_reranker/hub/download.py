@@ -13,7 +13,7 @@ from huggingface_hub.errors import RevisionNotFoundError
 from ..core.errors import UserError
 from ..core.fetch import hub_calls
 from ..core.version import __version__
-from .model_folder import MANIFEST, loaded_parts
+from .model_folder import MANIFEST, loaded_files
 
 __all__ = ["REPO_ID", "download", "hub_api", "snapshot"]
 
@@ -53,7 +53,7 @@ def download(
             raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
         return path
     return snapshot(
-        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_parts(backend)), is_plain
+        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain
     )
 
 

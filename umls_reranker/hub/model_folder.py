@@ -1,9 +1,9 @@
-"""The model folder: its parts, whether they belong together, and how they are written.
+"""The model folder: its files, whether they belong together, and how they are written.
 
 A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and a
-reference for monitoring. Parts of different versions would silently give wrong probabilities. So one manifest,
-``sha256`` in ``reranker.json``, holds the SHA-256 of every part and of that file's own settings. Before anything is
-loaded or published, `verify_parts` compares them. Code that changes a part uses `changing`, which renews the manifest.
+reference for monitoring. Files of different versions would silently give wrong probabilities. So one manifest,
+``sha256`` in ``reranker.json``, holds the SHA-256 of every file and of the manifest's own settings. Before anything is
+loaded or published, `verify_model` compares them. Code that changes a file uses `changing`, which renews the manifest.
 
 It protects against mistakes, not against an attacker, who can also write a manifest.
 """
@@ -48,7 +48,7 @@ __all__ = [
     "METRICS",
     "NETWORK",
     "ONNX",
-    "PARTS",
+    "MODEL_FILES",
     "RECIPE",
     "REFERENCE",
     "RELIABILITY",
@@ -57,15 +57,15 @@ __all__ = [
     "WEIGHTS",
     "changing",
     "copy_network",
-    "loaded_parts",
+    "loaded_files",
     "model_files",
     "model_recipe",
     "published_files",
     "save_copy",
     "verify_files",
-    "verify_parts",
+    "verify_model",
     "version_digits",
-    "write_parts",
+    "write_model_files",
 ]
 
 MANIFEST, CARD = "reranker.json", "README.md"
@@ -73,7 +73,7 @@ WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
-# All parts of a model folder except MANIFEST and CARD, with the command that writes them.
+# All files of a model folder except MANIFEST and CARD, with the command that writes them.
 NETWORK = (
     "config.json",
     WEIGHTS,
@@ -86,7 +86,7 @@ NETWORK = (
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # Loading a model reads only the first two.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-PARTS = {
+MODEL_FILES = {
     **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
     **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
     ONNX: "umls-reranker export",
@@ -96,8 +96,8 @@ LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
 
-def loaded_parts(backend: str) -> tuple[str, ...]:
-    """Names of the parts that a reranker loads with this backend.
+def loaded_files(backend: str) -> tuple[str, ...]:
+    """Names of the files that a reranker loads with this backend.
 
     Raises:
         UserError: the backend is unknown.
@@ -105,28 +105,28 @@ def loaded_parts(backend: str) -> tuple[str, ...]:
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
     left_out = {*EVALUATED[2:], *BACKENDS.values()} - {BACKENDS[backend]}
-    return tuple(name for name in PARTS if name not in left_out)
+    return tuple(name for name in MODEL_FILES if name not in left_out)
 
 
-def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
-    """Check that a model folder is complete and that its parts belong together.
+def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
+    """Check that a model folder is complete and that its files belong together.
 
     Args:
         folder: the model folder.
-        backend: the network to load; that of the other is not read. None: torch, and all other parts that exist.
+        backend: the network to load; that of the other is not read. None: torch, and all other files that exist.
 
     Returns:
         The content of ``reranker.json``.
 
     Raises:
-        UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one; or
+        UserError: a file is missing, unreadable, of another format, not listed, or different from the listed one; or
             the backend is unknown.
     """
-    folder, checked = Path(folder), set(loaded_parts(backend or "torch"))
+    folder, checked = Path(folder), set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
     listed = _read_manifest(folder)["sha256"]
-    present = [name for name in PARTS if (folder / name).is_file()]
+    present = [name for name in MODEL_FILES if (folder / name).is_file()]
     if backend is None:
         checked.update(present)
     unlisted = next((name for name in present if name in checked and name not in listed), None)
@@ -135,15 +135,15 @@ def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
             f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
             "parts from one revision"
         )
-    for part in (CALIBRATOR, THRESHOLDS):
-        _require(folder, part)
-        require_format(folder / part, read_json(folder / part), SCHEMA_VERSIONS[part], "calibrate")
+    for name in (CALIBRATOR, THRESHOLDS):
+        _require(folder, name)
+        require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
     # The network may have been left out, or never exported.
     return verify_files(folder, [BACKENDS[backend or "torch"], *(name for name in listed if name in checked)])
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Check some parts against the manifest; returns the content of ``reranker.json``.
+    """Check some files against the manifest; returns the content of ``reranker.json``.
 
     Raises:
         UserError: one is missing or different from the listed one.
@@ -158,7 +158,7 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                     raise UserError(f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`")
             raise UserError(
                 f"{folder / name} (sha256 {actual[:12]}) is not the file that {MANIFEST} describes; it was changed or "
-                f"comes from another version, so take all parts from one revision, or run {PARTS[name]} again"
+                f"comes from another version, so take all parts from one revision, or run {MODEL_FILES[name]} again"
             )
     return info
 
@@ -171,7 +171,7 @@ def version_digits(info: Mapping[str, Any]) -> str:
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder that belong to the model; only these are saved and published."""
     listed = _read_manifest(folder)["sha256"]
-    names = (MANIFEST, CARD, *(name for name in PARTS if name in listed))
+    names = (MANIFEST, CARD, *(name for name in MODEL_FILES if name in listed))
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
@@ -204,9 +204,9 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for new versions of some parts or the card; at the end they become part of `folder`.
+    """Yield an empty folder for new versions of some files or the card; at the end they are those of `folder`.
 
-    A complete new folder, with links to the unchanged parts, replaces the old one. A process killed at any moment
+    A complete new folder, with links to the unchanged files, replaces the old one. A process killed at any moment
     leaves one of the two.
     """
     folder = Path(folder).resolve()
@@ -233,18 +233,18 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
-    """Write the parts of a model folder to another folder; returns that folder as given.
+    """Write the files of a model folder to another folder; returns that folder as given.
 
-    Files that do not belong to a reranker stay. Parts of a former model are removed.
+    Files that do not belong to a reranker stay. Those of a former model are removed.
 
     Args:
         backend: whose network must be there; a download has only that one.
 
     Raises:
-        UserError: the parts do not belong together, the folder cannot be written, or it holds other files with the
-            names of parts.
+        UserError: the files do not belong together, the folder cannot be written, or it holds other files with the
+            names of a model's.
     """
-    verify_parts(source, backend)
+    verify_model(source, backend)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
     target = Path(expanduser(folder)).resolve()
     if target == source.resolve():
@@ -289,7 +289,7 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
             shutil.copyfile(checkpoint / name, folder / name)
 
 
-def write_parts(
+def write_model_files(
     folder: Path,
     recipe: Recipe,
     template: PairTemplate,
@@ -331,7 +331,7 @@ def _is_same(first: Path, second: Path) -> bool:
 
 def _require(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
-        maker = PARTS.get(name, "umls-reranker calibrate")
+        maker = MODEL_FILES.get(name, "umls-reranker calibrate")
         raise UserError(f"{folder / name} is missing; {maker} writes it")
 
 
@@ -350,13 +350,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _sha256_of_the_rest(info: Mapping[str, Any]) -> str:
     """SHA-256 of everything else in ``reranker.json``."""
-    parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
-    return json_sha256({**info, "sha256": parts})
+    listed = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
+    return json_sha256({**info, "sha256": listed})
 
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Write ``reranker.json`` for the parts in `folder` and other known parts."""
-    present = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
+    """Write ``reranker.json`` for the files in `folder` and other known ones."""
+    present = {name: file_sha256(folder / name) for name in MODEL_FILES if (folder / name).is_file()}
     write_json(folder / MANIFEST, _sealed(settings, {**known, **present}))
 
 

@@ -19,7 +19,7 @@ from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
-from .model_folder import CARD, MANIFEST, METRICS, ONNX, PARTS, published_files, verify_files, verify_parts
+from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
 
 __all__ = ["find_outcomes", "publish"]
 
@@ -41,7 +41,7 @@ def publish(
     the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
 
     Args:
-        folder: model folder, checked by `verify_parts`.
+        folder: model folder, checked by `verify_model`.
         repo_id: Hub repo, ``NAMESPACE/NAME``; created if it does not exist.
         tag: name of the version; an existing tag or branch of that name is never changed.
         private: make a new repo private, and refuse to publish to an existing one that is public.
@@ -58,7 +58,7 @@ def publish(
             or not shown to be as good, or the Hub cannot be reached.
     """
     folder = Path(folder)
-    listed = verify_parts(folder)["sha256"]
+    listed = verify_model(folder)["sha256"]
     # What the manifest lists and torch does not load may be missing.
     verify_files(folder, [name for name in (METRICS, ONNX) if name == METRICS or name in listed])
     _check_names(repo_id, tag)
@@ -73,7 +73,7 @@ def publish(
         present: list[str] = []
         if head is not None:
             present = api.list_repo_files(repo_id, revision=head)
-            foreign = next((name for name in present if name in PARTS), None)
+            foreign = next((name for name in present if name in MODEL_FILES), None)
             if foreign and MANIFEST not in present:
                 raise UserError(
                     f"{repo_id} holds a {foreign} that is not of a umls_reranker model; choose another repo"
@@ -89,8 +89,8 @@ def publish(
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()
     ]
-    # A plot or vocabulary of an earlier version must not remain next to the new parts.
-    stale = [name for name in present if name in PARTS and name not in contents]
+    # A plot or vocabulary of an earlier version must not remain next to the new files.
+    stale = [name for name in present if name in MODEL_FILES and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
     message = f"Publish {tag}"

@@ -19,11 +19,11 @@ from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
+from .concept_search import distinct_queries
 from .false_negatives import ConceptFilters, SharedNames
 from .mining_report import NEAREST, POSITIVE, SOURCES, MiningReport
 from .nearest_concepts import ListedConcepts, NearestConcepts, SearchedConcepts, ShardedSearch
 from .negatives import MiningConfig, PairSelector, TypePools, random_bits
-from .queries import distinct_queries
 
 if TYPE_CHECKING:
     from datasets import Dataset

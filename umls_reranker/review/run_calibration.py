@@ -42,7 +42,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.sources import describe_dictionary
-    from ..hub.model_folder import copy_network, write_parts
+    from ..hub.model_folder import copy_network, write_model_files
     from ..models.cross_encoder import PairScorer
     from ..models.template import PairTemplate
 
@@ -74,7 +74,7 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
             _former_certificates(run, stage),
         )
         fitted |= corrections
-        write_parts(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
+        write_model_files(folder, recipe, template, scorer.dtype, calibration, fitted, dictionary)
         summary |= fitted | {"truncated_pairs": network.truncated}
     thresholds, fusion = calibration.thresholds, calibration.models[0].fusion
     default = thresholds.for_type()

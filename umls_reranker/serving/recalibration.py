@@ -51,8 +51,8 @@ from ..hub.model_folder import (
     RISK_COVERAGE,
     WEIGHTS,
     copy_network,
-    loaded_parts,
-    write_parts,
+    loaded_files,
+    write_model_files,
 )
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.template import PairTemplate
@@ -100,7 +100,7 @@ class SourceModel:
             UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
                 logit.
         """
-        files = (MANIFEST, *loaded_parts("torch"), *MODEL_PATTERNS)
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
@@ -253,7 +253,8 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
         (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
         (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
         scorer = source.scorer
-        write_parts(partial, recipe, scorer.template, scorer.dtype, new.calibration, new.fitted, dictionary)
+        fit = new.calibration, new.fitted
+        write_model_files(partial, recipe, scorer.template, scorer.dtype, *fit, dictionary)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
