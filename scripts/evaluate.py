@@ -49,9 +49,7 @@ def make(recipe, run, stage) -> None:
     key = key_of_lists(run.path)
     lists = CandidateLists.from_run(candidates, mentions["test"], concepts, recipe.model.candidate_fields, key)
     pairs = run.splits("pairs")["test"]
-    reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
-    )
+    reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     with stage.writing() as (folder, summary):
         report, outcomes = build_report(
             reranker.scorer,

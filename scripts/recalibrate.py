@@ -36,11 +36,11 @@ def main() -> None:
     run = RunFolder(recipe.run.run_dir)
     run.key_of("model", "calibrate")
     from umls_reranker.core.files import file_sha256
-    from umls_reranker.hub.model_folder import CALIBRATOR, THRESHOLDS, verify_parts
+    from umls_reranker.hub.model_folder import CALIBRATOR, THRESHOLDS, verify_model
     from umls_reranker.review.corrections import load_feedback
 
     load_feedback(Path(recipe.calibration.calibration_feedback))
-    verify_parts(run.path / "model")
+    verify_model(run.path / "model")
     new = run.path.parent / options.name
     shas = {f"{Path(part).stem}_sha256": file_sha256(run.path / "model" / part) for part in (CALIBRATOR, THRESHOLDS)}
     former = read_json(run.path / "model" / CALIBRATOR)["certificates"]

@@ -69,7 +69,7 @@ def load(recipe):
 
     serving, linker = recipe.serving, None
     revision = serving.served_revision or None
-    options = {"device": recipe.run.device, "dtype": recipe.run.scoring_dtype}
+    options = recipe.run.scoring
     options |= {"backend": serving.backend, "token_budget": serving.token_budget, "accept_tier": serving.accept_tier}
     if serving.served_index:
         from umls_reranker import ConceptLinker

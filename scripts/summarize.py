@@ -88,9 +88,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     from umls_reranker.serving.ranked_candidates import ranked_column
     from umls_reranker.serving.reranker import UMLSReranker
 
-    reranker = UMLSReranker.from_pretrained(
-        run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
-    )
+    reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
     mentions, candidates = run.splits("mentions")["test"], run.splits("candidates")["test"]
     count = min(EXAMPLES, len(mentions))
     drawn = min(20 * count, len(mentions))

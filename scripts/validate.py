@@ -60,9 +60,7 @@ def main() -> int:
         would_make("checklist", run.path / "checklist.json")
         return 0
     with run.locked():
-        reranker = UMLSReranker.from_pretrained(
-            run.path / "model", device=recipe.run.device, dtype=recipe.run.scoring_dtype
-        )
+        reranker = UMLSReranker.from_pretrained(run.path / "model", **recipe.run.scoring)
         replayed = [run.splits(name)["test"] for name in ("mentions", "candidates")]
         concepts = ConceptTable.load(run.path / "concepts")
         checks = replay_checks(reranker, *replayed, concepts, key_of_lists(run.path)) + checks

@@ -11,7 +11,7 @@ from umls_reranker.calibration.probabilities import Calibration, InputModel
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
-from umls_reranker.hub.model_folder import write_parts
+from umls_reranker.hub.model_folder import write_model_files
 from umls_reranker.models.template import PairTemplate
 
 HIERARCHY = TypeHierarchy(
@@ -59,7 +59,7 @@ def tiny_reranker(
     fitted = {"split": "calibration", "mentions": 800, "pairs": 1600}
     model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
     parts = Calibration([model]), fitted, dictionary
-    write_parts(folder, recipe, template or PairTemplate(32), "float32", *parts)
+    write_model_files(folder, recipe, template or PairTemplate(32), "float32", *parts)
     return folder
 
 

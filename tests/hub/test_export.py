@@ -14,7 +14,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.hub import export
 from umls_reranker.hub.export import export_onnx
-from umls_reranker.hub.model_folder import ONNX, WEIGHTS, model_files, verify_parts
+from umls_reranker.hub.model_folder import ONNX, WEIGHTS, model_files, verify_model
 from umls_reranker.models.cross_encoder import PairScorer, score_lists
 from umls_reranker.models.template import PairTemplate
 
@@ -112,7 +112,7 @@ def test_a_library_that_is_not_installed_is_named(folder, lists, monkeypatch, li
     ],
 )
 def test_a_network_that_does_not_belong_is_refused(copy, damage, reason):
-    verify_parts(copy, "onnx")
+    verify_model(copy, "onnx")
     damage(copy)
     with pytest.raises(UserError, match=reason):
         UMLSReranker.from_pretrained(copy, backend="onnx")
@@ -122,7 +122,7 @@ def test_a_network_that_is_not_loaded_need_not_be_there_or_be_read(copy):
     (copy / ONNX).write_bytes(b"other")
     UMLSReranker.from_pretrained(copy)
     with pytest.raises(UserError, match=r"model.onnx .* is not the file"):
-        verify_parts(copy)
+        verify_model(copy)
     (copy / ONNX).unlink()
     UMLSReranker.from_pretrained(copy)
 
@@ -156,8 +156,8 @@ def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypa
 
 
 def test_a_model_calibrated_in_another_precision_is_exported_with_a_warning(copy, lists, monkeypatch):
-    info = verify_parts(copy) | {"dtype": "bfloat16"}
-    monkeypatch.setattr(export, "verify_parts", lambda folder: info)
+    info = verify_model(copy) | {"dtype": "bfloat16"}
+    monkeypatch.setattr(export, "verify_model", lambda folder: info)
     monkeypatch.setattr(
         export, "_write_onnx", lambda folder, file, longest: file.write_bytes((copy / ONNX).read_bytes())
     )

@@ -15,12 +15,11 @@ from umls_reranker.core import files
 from umls_reranker.hub.model_folder import (
     CARD,
     MANIFEST,
-    NEEDED_TO_LOAD,
-    PARTS,
+    MODEL_FILES,
     changing,
     model_files,
     save_copy,
-    verify_parts,
+    verify_model,
 )
 
 
@@ -63,17 +62,19 @@ def edit(path: Path, **changes) -> None:
 # What a folder holds
 
 
-@pytest.mark.parametrize("name", NEEDED_TO_LOAD)
+@pytest.mark.parametrize(
+    "name", [MANIFEST, "config.json", "tokenizer.json", "calibrator.json", "thresholds.json", "recipe.yaml"]
+)
 def test_a_missing_part_is_named_with_the_script_that_makes_it(folder, name):
     (folder / name).unlink()
-    assert refused(verify_parts, folder) == f"{folder / name} is missing; umls-reranker calibrate writes it"
+    assert refused(verify_model, folder) == f"{folder / name} is missing; umls-reranker calibrate writes it"
 
 
 @pytest.mark.parametrize("part", ["reranker", "calibrator", "thresholds"])
 def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
     content = json.loads((folder / f"{part}.json").read_text())
     (folder / f"{part}.json").write_text(json.dumps(content | {"schema_version": 99}))
-    message = refused(verify_parts, folder)
+    message = refused(verify_model, folder)
     assert message.startswith(f"{folder / part}.json has schema_version 99")
     assert "pip install -U umls_reranker" in message
 
@@ -81,21 +82,19 @@ def test_a_part_of_a_newer_format_asks_for_an_upgrade(folder, part):
 @pytest.mark.parametrize("content", ['{"method": "platt"}', "[]", '{"schema_version": 1'])
 def test_a_part_that_is_not_ours_is_refused(folder, content):
     (folder / "calibrator.json").write_text(content)
-    assert str(folder / "calibrator.json") in refused(verify_parts, folder)
+    assert str(folder / "calibrator.json") in refused(verify_model, folder)
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-        (b"\x10\0\0\0\0\0\0\0{}", "damaged or cut short"),
-        (None, "damaged or cut short"),
-    ],
-)
-def test_weights_that_are_no_weights_are_refused(folder, content, reason):
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_in_place_of_a_file_says_how_to_get_it(folder, name):
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert refused(verify_model, folder) == f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`"
+
+
+def test_weights_that_are_cut_short_are_not_the_listed_ones(folder):
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100] if content is None else content)
-    assert reason in refused(verify_parts, folder)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "is not the file that reranker.json describes" in refused(verify_model, folder)
 
 
 def test_only_the_models_own_files_belong_to_it(folder):
@@ -159,7 +158,7 @@ def test_a_part_that_was_changed_is_named(folder, name, change):
     assert (
         message.startswith(f"{folder / name} (sha256 ") and "is not the file that reranker.json describes" in message
     )
-    assert f"run {PARTS[name]} again" in message and "from one revision" in message
+    assert f"run {MODEL_FILES[name]} again" in message and "from one revision" in message
 
 
 @pytest.mark.parametrize("changes", [{"max_length": 8}, {"template": {"max_length": 8}}, {"dtype": "bfloat16"}])
@@ -171,7 +170,7 @@ def test_an_edited_manifest_is_refused(folder, changes):
 
 def test_a_part_that_is_gone_or_new_is_named(folder):
     (folder / "special_tokens_map.json").unlink()
-    assert refused(verify_parts, folder).startswith(f"{folder / 'special_tokens_map.json'} is missing")
+    assert refused(verify_model, folder).startswith(f"{folder / 'special_tokens_map.json'} is missing")
     (folder / "special_tokens_map.json").write_text("{}")
     (folder / "added_tokens.json").write_text("{}")
     message = refused(UMLSReranker.from_pretrained, folder)
@@ -180,12 +179,12 @@ def test_a_part_that_is_gone_or_new_is_named(folder):
 
 def test_parts_that_do_not_travel_with_every_copy_may_be_missing(folder):
     (folder / "reliability.svg").unlink()
-    verify_parts(folder)
+    verify_model(folder)
     UMLSReranker.from_pretrained(folder, device="cpu")
 
 
 def test_every_part_of_another_model_is_told_apart(folder, other):
-    listed = verify_parts(other)["sha256"]
+    listed = verify_model(other)["sha256"]
     different = [name for name in listed if (folder / name).read_bytes() != (other / name).read_bytes()]
     assert different == ["model.safetensors", MANIFEST]
     for name in different:
@@ -197,7 +196,7 @@ def test_every_part_of_another_model_is_told_apart(folder, other):
 @pytest.mark.parametrize("version", [1, 99, None, "2", True])
 def test_manifests_of_other_formats_say_the_way_out(folder, version):
     edit(folder / MANIFEST, schema_version=version)
-    message = refused(verify_parts, folder)
+    message = refused(verify_model, folder)
     assert message.startswith(f"{folder / MANIFEST}")
     assert ("pip install -U" in message) == (version == 99)
     assert ("umls-reranker calibrate" in message) == (version != 99)
@@ -206,7 +205,7 @@ def test_manifests_of_other_formats_say_the_way_out(folder, version):
 @pytest.mark.parametrize("sha256", [None, [], {"config.json": 7}, {"../../etc/passwd": "0" * 64}])
 def test_a_malformed_list_of_parts_is_refused(folder, sha256):
     edit(folder / MANIFEST, sha256=sha256)
-    assert refused(verify_parts, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
+    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
 
 
 # Changing parts
@@ -217,7 +216,7 @@ def test_changed_parts_take_their_places_and_the_manifest_follows(folder):
     with changing(folder) as new:
         (new / "metrics.json").write_text('{"x": 1}')
         assert (folder / "metrics.json").read_text() == "{}"
-    after = verify_parts(folder)
+    after = verify_model(folder)
     changed = {name for name in after["sha256"] if after["sha256"][name] != before["sha256"][name]}
     assert changed == {"metrics.json", MANIFEST}
     assert before | {"sha256": None} == after | {"sha256": None}
@@ -290,7 +289,7 @@ def test_a_change_killed_at_any_step_leaves_the_old_or_the_new_folder(finished, 
     while True:
         folder = Path(shutil.copytree(finished, tmp_path / str(moment) / "model"))
         was_killed = killed(evaluate_anew, folder, moment)
-        verify_parts(folder)
+        verify_model(folder)
         assert contents(folder) in (before, after), f"killed before step {moment}"
         seen.append(contents(folder) == after)
         evaluate_anew(folder)
@@ -329,7 +328,7 @@ def clone(tmp_path, other):
 
 def test_saving_into_a_clone_keeps_what_is_not_the_models(folder, clone):
     assert UMLSReranker.from_pretrained(folder, device="cpu").save_pretrained(clone) == clone
-    assert UMLSReranker.from_pretrained(clone, device="cpu").info == verify_parts(folder)
+    assert UMLSReranker.from_pretrained(clone, device="cpu").info == verify_model(folder)
     own = {".git", ".gitattributes", "own.png", "onnx.txt"}
     assert {path.name for path in clone.iterdir()} == own | {path.name for path in model_files(folder)}
     assert (clone / ".git" / "HEAD").read_text() == ".git/HEAD" and (clone / "own.png").read_text() == "own.png"
@@ -342,7 +341,7 @@ def test_saving_into_the_working_directory_and_through_a_link(folder, tmp_path, 
     monkeypatch.chdir(tmp_path / "here")
     for target in (".", tmp_path / "link", Path("../link")):
         save_copy(folder, Path(target))
-        verify_parts(tmp_path / "here")
+        verify_model(tmp_path / "here")
         assert (tmp_path / "link").is_symlink()
         for path in model_files(tmp_path / "here"):
             path.unlink()
@@ -386,9 +385,9 @@ def test_a_save_that_broke_off_is_seen_and_made_up_for(folder, clone, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         save_copy(folder, clone)
     monkeypatch.undo()
-    assert "take all parts from one revision" in refused(verify_parts, clone)
+    assert "take all parts from one revision" in refused(verify_model, clone)
     save_copy(folder, clone)
-    verify_parts(clone)
+    verify_model(clone)
     assert not (clone / "added_tokens.json").exists() and (clone / "own.png").exists()
 
 

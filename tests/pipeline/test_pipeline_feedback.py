@@ -14,7 +14,7 @@ from test_pipeline_errors import assert_refused
 from umls_reranker.core.files import file_sha256, read_json
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.evaluation.outcomes import Outcomes
-from umls_reranker.hub.model_folder import verify_parts
+from umls_reranker.hub.model_folder import verify_model
 
 pytest_plugins = ["pipeline_fixtures"]
 
@@ -78,7 +78,7 @@ def test_corrections_recalibrate_a_run_and_leave_it_as_it_is(scripts, finished, 
     assert (outcome.code, outcome.remade) == (0, ["model"]), outcome.err
     assert contents(finished.folder) == before
     new = root / "corrected"
-    verify_parts(new / "model")
+    verify_model(new / "model")
     former, calibrator = (read_json(run / "model" / "calibrator.json") for run in (finished.folder, new))
     count = len(load_from_disk(str(corrections)))
     fitted = calibrator["fitted_on"]

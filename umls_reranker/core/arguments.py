@@ -98,6 +98,11 @@ class RunArguments:
     def run_dir(self) -> Path:
         return Path(self.output_dir) / self.run_name
 
+    @property
+    def scoring(self) -> dict[str, str]:
+        """Device and dtype, as `UMLSReranker.from_pretrained` takes them."""
+        return {"device": self.device, "dtype": self.scoring_dtype}
+
 
 @dataclass
 class ConceptArguments:

@@ -166,6 +166,8 @@ _REASONS = {
     "accelerate launch decides, with its --config_file (see accelerate_configs/)": (
         "fsdp fsdp_config deepspeed parallelism_config local_rank"
     ),
+    "it is not made for text encoders": "use_liger_kernel liger_kernel_config use_cache",
+    "each command is one step": "do_train do_eval do_predict",
     "use gradient_checkpointing and gradient_checkpointing_kwargs, which mean the same": (
         "activation_checkpointing activation_checkpointing_kwargs"
     ),

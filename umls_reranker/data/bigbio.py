@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.lines import Faults, Malformed, each_parsed, shown
+from ..core.lines import Faults, Malformed, each_parsed, excerpt, start_of
 from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text
 
@@ -67,9 +67,8 @@ def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    start = start_of(path)
     try:
-        with path.open("rb") as stream:
-            start = stream.read(8)
         if start.startswith(PARQUET):
             with pq.ParquetFile(path) as file:
                 _require_columns(path, file.schema_arrow)
@@ -81,8 +80,6 @@ def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
             _require_columns(path, table.schema)
             for batch in table.select(COLUMNS).to_batches(ROWS_PER_BATCH):
                 yield batch.to_pylist()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path in the recipe") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); get the file again") from None
 
@@ -98,7 +95,7 @@ def _require_columns(path: Path, schema: pa.Schema) -> None:
 def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:
     identifier = row["document_id"]
     doc_id = "" if identifier is None else str(identifier)
-    where = f"{where}, document {shown(doc_id)}"
+    where = f"{where}, document {excerpt(doc_id)}"
     passages = [
         (span[0], text)
         for passage in as_list(row, "passages")
@@ -131,7 +128,7 @@ def _pieces(owner: Mapping[str, Any]) -> tuple[list[tuple[int, int]], list[str]]
     spans = []
     for span in as_list(owner, "offsets"):
         if not isinstance(span, list) or len(span) != 2:
-            raise Malformed("offsets are not pairs of numbers", f": {shown(repr(span))}")
+            raise Malformed("offsets are not pairs of numbers", f": {excerpt(repr(span))}")
         spans.append((as_offset(span[0]), as_offset(span[1])))
     if not spans or len(spans) != len(texts):
         raise Malformed("text and offsets differ in number", f": {len(texts)} and {len(spans)}")

@@ -24,7 +24,7 @@ from .arrow import (
     write_numbers,
 )
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
-from .cuis import CUI_BYTES, CuiColumn, cui_numbers, cui_text, rows_of
+from .cuis import CUI_BYTES, cui_numbers, cui_strings, cui_text, rows_of
 from .name_keys import LAST_POSITION, NameKeys, write_name_keys
 from .normalization import normalize_names
 from .semantic_types import TypeHierarchy
@@ -64,7 +64,7 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     if len(repeated):
         raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
     write_numbers(path / CUIS_FILE, by_row)
-    write_name_keys(_all_names(open_table(path)), path)
+    write_name_keys(open_table(path), path)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
@@ -92,21 +92,6 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
     return numbers
 
 
-def _all_names(table: pa.Table) -> Iterator[tuple[pa.StringArray, np.ndarray, np.ndarray]]:
-    """All names with their concepts' rows and positions, piece by piece."""
-    first = 0
-    for batch in table.to_batches():
-        synonyms = batch["synonyms"]
-        rows, parents = np.arange(batch.num_rows), pc.list_parent_indices(synonyms).to_numpy()
-        yield batch["name"], first + rows, np.zeros_like(rows)
-        yield (
-            pc.list_flatten(synonyms),
-            first + parents,
-            1 + np.arange(len(parents)) - synonyms.offsets.to_numpy()[parents],
-        )
-        first += batch.num_rows
-
-
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
@@ -116,7 +101,6 @@ class ConceptTable:
     Attributes:
         hierarchy: the semantic types' `TypeHierarchy`.
         cui_numbers: `cuis.cui_numbers` by row, (n,), uint64, ascending.
-        cuis: CUIs by row: ``cuis[3]`` is a str, ``cuis[rows]`` an array of them.
     """
 
     def __init__(
@@ -124,7 +108,6 @@ class ConceptTable:
     ) -> None:
         self.hierarchy = hierarchy
         self.cui_numbers = cui_numbers
-        self.cuis = CuiColumn(cui_numbers)
         self._mapped = mapped
         self._table = table = mapped.table
         self._name_keys = name_keys
@@ -169,6 +152,10 @@ class ConceptTable:
     def rows(self, cuis: Sequence[str] | np.ndarray | pa.StringArray) -> np.ndarray:
         """Rows of `cuis`, (n,), int64; -1 for unknown CUIs."""
         return rows_of(self.cui_numbers, cui_numbers(_texts("CUIs", cuis, pa.large_string())))
+
+    def cuis_of(self, rows: np.ndarray) -> pa.StringArray:
+        """CUIs of `rows`, (n,)."""
+        return cui_strings(self.cui_numbers[rows])
 
     def rows_named(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Concepts that have a name of the same normalized form (`normalize_name`) as each of `names`, (n,).

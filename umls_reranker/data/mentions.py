@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from .columns import Concept
 from .corpus import Mention
 from .normalization import normalize_name
 
-__all__ = ["FEEDBACK_PREFIX", "MENTION_FEATURES", "SPLITS", "assign_split", "hold_out_synonyms", "write_mentions"]
+__all__ = [
+    "FEEDBACK_PREFIX",
+    "MENTION_FEATURES",
+    "SPLITS",
+    "assign_split",
+    "hold_out_synonyms",
+    "split_writers",
+    "write_mentions",
+]
 
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
@@ -79,12 +87,8 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
         UserError: a split is empty.
     """
     waiting: dict[str, list[Mention]] = {split: [] for split in SPLITS}
-    with ExitStack() as stack:
-        writers = {}
-        counts = dict.fromkeys(SPLITS, 0)
-        for split in SPLITS:
-            identity = hashlib.sha256(f"{fingerprint}:{split}".encode()).hexdigest()
-            writers[split] = stack.enter_context(DatasetWriter(MENTION_FEATURES, path / split, identity))
+    counts = dict.fromkeys(SPLITS, 0)
+    with split_writers(MENTION_FEATURES, path, fingerprint) as writers:
         for split, mention in mentions:
             waiting[split].append(mention)
             counts[split] += 1
@@ -99,8 +103,24 @@ def write_mentions(mentions: Iterable[tuple[str, Mention]], path: Path, fingerpr
                 f"no mention fell into the split {empty[0]!r} (mentions by split: {counts}); "
                 "check the document lists, raise its share, or take another seed"
             )
-    write_dataset_dict_index(path, SPLITS)
     return counts
+
+
+@contextmanager
+def split_writers(features: Features, path: Path, fingerprint: str) -> Iterator[dict[str, DatasetWriter]]:
+    """Writers of all splits, which become the `DatasetDict` `path` if there is no error.
+
+    Args:
+        features: of each split.
+        fingerprint: of everything they depend on.
+    """
+    with ExitStack() as stack:
+        writers = {}
+        for split in SPLITS:
+            identity = hashlib.sha256(f"{fingerprint}:{split}".encode()).hexdigest()
+            writers[split] = stack.enter_context(DatasetWriter(features, path / split, identity))
+        yield writers
+    write_dataset_dict_index(path, SPLITS)
 
 
 def hold_out_synonyms(

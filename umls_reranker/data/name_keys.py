@@ -9,15 +9,14 @@ match.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..core.arrays import expand_ranges
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import map_in_order
-from ..core.errors import UserError
 from .arrow import leave_pages, map_numbers, write_numbers
 from .normalization import hash_names, normalize_names
 
@@ -76,23 +75,22 @@ class NameKeys:
         return index[by_index], low >> POSITION_BITS, low & LAST_POSITION
 
 
-def write_name_keys(batches: Iterable[tuple[pa.StringArray, np.ndarray, np.ndarray]], folder: Path) -> None:
-    """Write the keys of all names into their concept folder.
+def write_name_keys(concepts: pa.Table, folder: Path) -> None:
+    """Write the keys of all names of a concept table into its folder."""
+    batches = concepts.to_batches()
+    first_rows = list_offsets([batch.num_rows for batch in batches])
 
-    Args:
-        batches: names, their concepts' rows, and their positions among the concept's names, each (n,); in any order.
-
-    Raises:
-        UserError: there are too many concepts for the keys.
-    """
-
-    def keys_of(batch: tuple[pa.StringArray, np.ndarray, np.ndarray]) -> np.ndarray:
-        names, rows, positions = batch
-        if rows.max(initial=0) >> ROW_BITS:
-            raise UserError(f"there are more than {1 << ROW_BITS:,} concepts; filter them by source, type or group")
+    def keys_of(number: int) -> np.ndarray:
+        preferred, synonyms = batches[number]["name"], batches[number]["synonyms"]
+        owners = pc.list_parent_indices(synonyms).to_numpy()
+        rows = first_rows[number] + np.concatenate([np.arange(len(preferred)), owners])
+        positions = np.concatenate(
+            [np.zeros(len(preferred), np.int64), 1 + np.arange(len(owners)) - synonyms.offsets.to_numpy()[owners]]
+        )
         low = rows << POSITION_BITS | np.minimum(positions, LAST_POSITION)
+        names = pa.concat_arrays([preferred, pc.list_flatten(synonyms)])
         return (hash_names(normalize_names(names)) >> HASH_SHIFT << HASH_SHIFT) | low.astype(np.uint64)
 
-    keys = np.concatenate([np.empty(0, dtype=np.uint64), *map_in_order(keys_of, batches)])
+    keys = np.concatenate([np.empty(0, dtype=np.uint64), *map_in_order(keys_of, range(len(batches)))])
     keys.sort()
     write_numbers(folder / KEYS_FILE, keys)

@@ -29,11 +29,22 @@ CONCEPT_COUNTS = {
     "definitions_of_unknown_concepts": "definitions (MRDEF) of concepts without a kept name",
 }
 CORPUS_COUNTS = {
-    "mentions_in_no_list": "in no list of documents",
-    "without_cui": "left out: without a UMLS CUI",
-    "discontinuous": "left out: in several pieces",
-    "further_cuis": "further CUIs of a mention, not used",
-    "skipped": "skipped as malformed",
+    "documents": "documents read",
+    "mentions": "mentions read",
+    "mentions_in_no_list": "  in no list of documents",
+    "without_cui": "  left out: without a UMLS CUI",
+    "discontinuous": "  left out: in several pieces",
+    "further_cuis": "  further CUIs of a mention, not used",
+    "skipped": "  skipped as malformed",
+    "listed_documents_without_mentions": "listed documents without mentions, or not there",
+}
+LIST_COUNTS = {
+    "documents": "documents of the lists",
+    "mentions": "mentions",
+    "not_in_list": "  without their gold concept in the list",
+    "mentions_in_no_list": "  in no list of documents",
+    "candidates": "candidates",
+    "repeated_candidates": "  left out: a concept of their list once more",
 }
 ENDS = {
     "mapped": "mapped to their successors",
@@ -52,7 +63,7 @@ def known_mentions(folder: Path, concepts: ConceptTable) -> dict[str, int]:
         folder: written by `mentions.write_mentions`.
     """
     cuis = {split: open_table(folder / split)["cui"].to_pylist() for split in SPLITS}
-    return {split: int((concepts.rows(own) >= 0).sum()) for split, own in cuis.items()}
+    return {split: int((concepts.rows(of_split) >= 0).sum()) for split, of_split in cuis.items()}
 
 
 def reading_table(concepts: Mapping[str, Any], mentions: Mapping[str, Any]) -> Table:
@@ -60,32 +71,32 @@ def reading_table(concepts: Mapping[str, Any], mentions: Mapping[str, Any]) -> T
     table = Table(title="Concepts and mentions", title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("how many", justify="right", overflow="fold")
-    for part in (_origin(concepts), _concept_rows(concepts), _relation_rows(concepts), _mention_rows(mentions)):
-        for title, value in part:
+    for section in (_origin(concepts), _concept_rows(concepts), _relation_rows(concepts), _mention_rows(mentions)):
+        for title, value in section:
             table.add_row(title, value if isinstance(value, str) else f"{value:,}")
         table.add_section()
     return table
 
 
+def _counts(report: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """The counts of a report that are not 0, with their titles."""
+    return ((title, report[key]) for key, title in titles.items() if report.get(key))
+
+
 def _origin(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for own in report.get("vocabularies", ()):
-        yield (
-            own["file"],
-            ", ".join(filter(None, [own["version"], own["license"]])) or "version and license not stated",
-        )
+    for vocabulary in report.get("vocabularies", ()):
+        about = [text for text in (vocabulary["version"], vocabulary["license"]) if text]
+        yield vocabulary["file"], ", ".join(about) or "version and license not stated"
     if release := report.get("release"):
         name = f"{release['name']} ({release['name_from']})" if release["name"] else "not stated"
         yield "UMLS release", name
 
 
 def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    for key, title in CONCEPT_COUNTS.items():
-        if report.get(key):
-            yield title, report[key]
-        if key == "names_kept":
-            yield from ((f"  dropped by {name}", count) for name, count in report.get("dropped", {}).items() if count)
-        if key == "skipped":
-            yield from ((f"  {reason}", count) for reason, count in report.get("reasons", {}).items())
+    yield from _counts(report, CONCEPT_COUNTS)
+    dropped, reasons = report.get("dropped", {}), report.get("reasons", {})
+    yield from _counts(dropped, {name: f"names dropped by {name}" for name in dropped})
+    yield from _counts(reasons, {reason: f"skipped: {reason}" for reason in reasons})
     yield "concepts", report["concepts"]
     yield "  with a semantic type", report["typed"]
 
@@ -93,30 +104,17 @@ def _concept_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 def _relation_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     if pairs := report["relations"]["pairs"]:
         yield "related pairs of concepts, each in both directions", pairs
-        yield from ((f"  {kind}", count) for kind, count in report["relations"]["pairs_by_kind"].items() if count)
+        of_kinds = report["relations"]["pairs_by_kind"]
+        yield from _counts(of_kinds, {kind: f"  {kind}" for kind in of_kinds})
 
 
 def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
     if corpus := report.get("corpus"):
         yield "format of the corpus", corpus["format"]
-        yield "documents read", corpus["documents"]
-        yield "mentions read", corpus["mentions"]
-        for key, title in CORPUS_COUNTS.items():
-            if corpus[key]:
-                yield f"  {title}", corpus[key]
-        if corpus["listed_documents_without_mentions"]:
-            yield "listed documents without mentions, or not there", corpus["listed_documents_without_mentions"]
+        yield from _counts(corpus, CORPUS_COUNTS)
     if lists := report.get("lists"):
-        scores = ", ".join(f"{name}_score" for name in lists["scores"])
-        yield "documents of the lists", lists["documents"]
-        yield "mentions", lists["mentions"]
-        yield "  without their gold concept in the list", lists["not_in_list"]
-        if lists["mentions_in_no_list"]:
-            yield "  in no list of documents", lists["mentions_in_no_list"]
-        yield "candidates", lists["candidates"]
-        if report["repeated_candidates"]:
-            yield "  left out: a concept of their list once more", report["repeated_candidates"]
-        yield "scores of candidates", scores or "none"
+        yield from _counts({**report, **lists}, LIST_COUNTS)
+        yield "scores of candidates", ", ".join(f"{name}_score" for name in lists["scores"]) or "none"
         if lists["unread_keys"]:
             yield "not read of candidates (a score is called NAME_score)", ", ".join(lists["unread_keys"])
         if lists["unknown_types"]:
@@ -125,7 +123,7 @@ def _mention_rows(report: Mapping[str, Any]) -> Iterator[tuple[str, str | int]]:
     if outside := sum(retired.values()):
         yield "mentions whose CUI the dictionary lacks", outside
         yield from ((f"  {ENDS[end]}", count) for end, count in retired.items())
-    place, counted = ("its list", "in_list") if "in_list" in report else ("the dictionary", "in_dictionary")
+    where, counted = ("its list", "in_list") if "in_list" in report else ("the dictionary", "in_dictionary")
     for split, count in report["mentions"].items():
         known = report[counted][split]
-        yield f"{split} mentions; gold concept in {place}", f"{count:,}; {known:,} ({known / count:.1%})"
+        yield f"{split} mentions; gold concept in {where}", f"{count:,}; {known:,} ({known / count:.1%})"

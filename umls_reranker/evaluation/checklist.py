@@ -28,8 +28,8 @@ PASS, FAIL, CANNOT_TELL = "PASS", "FAIL", "CANNOT TELL"
 SMALL_SUPPORT = 1_000
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_ONE_SIDED = re.compile(rf"(>=|<=|>|<)\s*({_NUMBER})")
-_RANGE = re.compile(rf"({_NUMBER})\s*(?:\.\.|-|to)\s*({_NUMBER})")
+_ONE_SIDED = re.compile(rf"(>=|<=)\s*({_NUMBER})")
+_RANGE = re.compile(rf"({_NUMBER})\s*\.\.\s*({_NUMBER})")
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Target:
-    """A range that a figure has to lie in; `strict` leaves its ends out."""
+    """A range that a figure has to lie in."""
 
     low: float
     high: float
-    strict: bool
 
     @classmethod
     def parse(cls, name: str, text: str) -> "Target":
-        """Read ``">= 0.95"``, ``"<= 0.015"``, ``"> 0"``, ``"< 1"`` or ``"0.40 .. 0.60"``.
+        """Read ``">= 0.95"``, ``"<= 0.015"`` or ``"0.40 .. 0.60"``.
 
         Raises:
             UserError: anything else, or a range whose ends are swapped.
@@ -64,22 +63,20 @@ class Target:
         text = str(text).strip()
         if match := _ONE_SIDED.fullmatch(text):
             sign, bound = match.group(1), float(match.group(2))
-            low, high = (bound, math.inf) if sign[0] == ">" else (-math.inf, bound)
-            return cls(low, high, strict=sign in "<>")
+            return cls(bound, math.inf) if sign == ">=" else cls(-math.inf, bound)
         if match := _RANGE.fullmatch(text):
             low, high = float(match.group(1)), float(match.group(2))
             if low <= high:
-                return cls(low, high, strict=False)
+                return cls(low, high)
         raise UserError(f"target '{name}': cannot read '{text}'; write '>= 0.9', '<= 0.015' or '0.40 .. 0.60'")
 
     def __contains__(self, value: float) -> bool:
-        return self.low < value < self.high if self.strict else self.low <= value <= self.high
+        return self.low <= value <= self.high
 
     def splits(self, low: float, high: float) -> bool:
         """Whether an interval holds values on both sides of the target."""
         is_inside = low in self and high in self
-        is_outside = high <= self.low if self.strict else high < self.low
-        is_outside |= low >= self.high if self.strict else low > self.high
+        is_outside = high < self.low or low > self.high
         return not is_inside and not is_outside
 
 

@@ -1,1 +1,1 @@
-"""The model folder and Hub repo: parts, model card, publishing."""
+"""The model folder and Hub repo: files, model card, publishing."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..evaluation.charts import TEMPLATES
 from ..evaluation.figures import read_metrics
 from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
+from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
@@ -29,12 +29,20 @@ INDEXED = {
     "calibration": ("text-classification", "Calibration", ("ece", "brier", "log_loss")),
 }
 
-# Part of a locator -> name and license.
+
+class Source(NamedTuple):
+    """What something was made from, and its license in words."""
+
+    name: str
+    terms: str
+
+
+# By a part of the locator.
 KNOWN_SOURCES = {
-    "medmentions": ("MedMentions", "CC0 1.0"),
-    "hp.obo": ("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
-    "sapbert": ("SapBERT", "Apache-2.0"),
-    "all-minilm-l6-v2": ("all-MiniLM-L6-v2", "Apache-2.0"),
+    "medmentions": Source("MedMentions", "CC0 1.0"),
+    "hp.obo": Source("Human Phenotype Ontology", "HPO license: free use that names its version and source"),
+    "sapbert": Source("SapBERT", "Apache-2.0"),
+    "all-minilm-l6-v2": Source("all-MiniLM-L6-v2", "Apache-2.0"),
 }
 UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
 OWN_LICENSE = "as its publisher says"
@@ -89,7 +97,7 @@ def model_card(
     calibrated_on = "the lists" if lists else "the calibration split"
     if corrections:
         calibrated_on += f" and {corrections:,} reviewed mentions"
-    linking, subsets = metrics.get("linking", {}), metrics.get("subsets", {})
+    linking = metrics.get("linking", {})
     tables = {
         "linking": _systems_table(linking),
         "in_dictionary": _systems_table({system: part["in_dictionary"] for system, part in linking.items()}),
@@ -112,8 +120,7 @@ def model_card(
         is_plain=is_plain,
         calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
-        subsets=subsets,
-        subset_systems=list(dict.fromkeys(key for part in subsets.values() for key in part["acc@1"])),
+        subsets=metrics.get("subsets", {}),
         system=_system,
         as_text=_as_text,
         linked_model=_linked_model,
@@ -215,8 +222,8 @@ def _file_name(locator: str) -> str:
     return Path(urlsplit(locator).path).name or locator
 
 
-def _known(locator: str) -> tuple[str, str] | None:
-    return next((known for part, known in KNOWN_SOURCES.items() if part in locator.lower()), None)
+def _known(locator: str) -> Source | None:
+    return next((source for part, source in KNOWN_SOURCES.items() if part in locator.lower()), None)
 
 
 def _corpus_name(recipe: Mapping[str, Any]) -> str:
@@ -224,44 +231,44 @@ def _corpus_name(recipe: Mapping[str, Any]) -> str:
     if recipe.get("candidate_lists"):
         return f"candidate lists {_file_name(recipe['candidate_lists'])}"
     if recipe["mention_source"] == "held_out_synonyms":
-        return f"held-out synonyms of {_ontology(recipe)[0]}"
-    return _sources(recipe.get("corpus") or "corpus")[0]
+        return f"held-out synonyms of {_ontology(recipe).name}"
+    return _joined(recipe.get("corpus") or "corpus").name
 
 
-def _ontology(recipe: Mapping[str, Any]) -> tuple[str, str]:
+def _ontology(recipe: Mapping[str, Any]) -> Source:
     if recipe["concept_source"] == "rrf":
-        return "UMLS Metathesaurus", UMLS_LICENSE
-    return _sources(recipe.get("obo") or "ontology")
+        return Source("UMLS Metathesaurus", UMLS_LICENSE)
+    return _joined(recipe.get("obo") or "ontology")
 
 
-def _sources(locators: str | Sequence[str]) -> tuple[str, str]:
+def _joined(locators: str | Sequence[str]) -> Source:
     """Names and licenses of the files at one or several locators."""
     locators = [locators] if isinstance(locators, str) else locators
-    named = [_known(locator) or (_file_name(locator), OWN_LICENSE) for locator in locators]
-    names, terms = (dict.fromkeys(texts) for texts in zip(*named, strict=True))
-    return " and ".join(names), ", ".join(terms)
+    sources = [_known(locator) or Source(_file_name(locator), OWN_LICENSE) for locator in locators]
+    names, terms = (dict.fromkeys(texts) for texts in zip(*sources, strict=True))
+    return Source(" and ".join(names), ", ".join(terms))
 
 
-def _concept_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[list[str]]:
-    concepts, terms = _ontology(recipe)
-    if recipe.get("candidate_lists") and recipe["concept_source"] == "rrf" and not recipe["umls_dir"]:
-        return [["concepts: those that the candidate lists name", OWN_LICENSE]]
+def _concept_sources(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -> list[Source]:
+    ontology = _ontology(recipe)
     if recipe["concept_source"] == "rrf":
-        release = dictionary.get("release") or {}
-        concepts += f" {_as_text(release['name'])}" if release.get("name") else ""
+        if recipe.get("candidate_lists") and not recipe["umls_dir"]:
+            return [Source("those that the candidate lists name", OWN_LICENSE)]
+        release = (dictionary.get("release") or {}).get("name")
+        name = f"{ontology.name} {_as_text(release)}" if release else ontology.name
         if recipe.get("sources"):
-            concepts += f", names from {', '.join(map(_as_text, recipe['sources']))} only"
-        return [[f"concepts: {concepts}", terms]]
-    rows = []
-    for own in dictionary.get("vocabularies") or ():
-        name, terms = _known(own["file"]) or (_as_text(own["id"] or own["file"]), "")
-        version = f", version {_as_text(own['version'])}" if own["version"] else ""
-        license_ = _as_text(own["license"]) if own["license"] else ""
-        rows.append([f"concepts: {name}{version}", ", ".join(filter(None, [terms, license_])) or OWN_LICENSE])
-    return rows or [[f"concepts: {_as_text(concepts)}", terms]]
+            name += f", names from {', '.join(map(_as_text, recipe['sources']))} only"
+        return [Source(name, ontology.terms)]
+    sources = []
+    for vocabulary in dictionary.get("vocabularies") or ():
+        name, terms = _known(vocabulary["file"]) or (_as_text(vocabulary["id"] or vocabulary["file"]), "")
+        version = f", version {_as_text(vocabulary['version'])}" if vocabulary["version"] else ""
+        stated = _as_text(vocabulary["license"]) if vocabulary["license"] else ""
+        sources.append(Source(f"{name}{version}", ", ".join(filter(None, [terms, stated])) or OWN_LICENSE))
+    return sources or [Source(_as_text(ontology.name), ontology.terms)]
 
 
-def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool = False) -> list[list[str]]:
+def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool) -> list[tuple[str, str]]:
     """Source and license of concepts, mentions and base model.
 
     Args:
@@ -269,9 +276,12 @@ def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_pl
         dictionary: ``release`` or ``vocabularies`` of the concepts, if known (`sources.describe_dictionary`).
         is_plain: whether the network was trained elsewhere, not on the recipe's concepts and mentions.
     """
-    rows = [] if is_plain else _concept_rows(recipe, dictionary)
-    if recipe["mention_source"] == "corpus" and not is_plain:
-        rows.append([f"mentions: {_as_text(_corpus_name(recipe))}", _sources(recipe.get("corpus") or "corpus")[1]])
-    known = _known(recipe["model"])
-    rows.append([f"base model: {_linked_model(recipe['model'])}", known[1] if known else OWN_LICENSE])
+    rows = []
+    if not is_plain:
+        rows += [(f"concepts: {name}", terms) for name, terms in _concept_sources(recipe, dictionary)]
+        if recipe["mention_source"] == "corpus":
+            terms = _joined(recipe.get("corpus") or "corpus").terms
+            rows.append((f"mentions: {_as_text(_corpus_name(recipe))}", terms))
+    base = _known(recipe["model"])
+    rows.append((f"base model: {_linked_model(recipe['model'])}", base.terms if base else OWN_LICENSE))
     return rows

@@ -13,7 +13,7 @@ from huggingface_hub.errors import RevisionNotFoundError
 from ..core.errors import UserError
 from ..core.fetch import hub_calls
 from ..core.version import __version__
-from .model_folder import MANIFEST, loaded_parts
+from .model_folder import MANIFEST, loaded_files
 
 __all__ = ["REPO_ID", "download", "hub_api", "snapshot"]
 
@@ -53,7 +53,7 @@ def download(
             raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
         return path
     return snapshot(
-        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_parts(backend)), is_plain
+        str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain
     )
 
 
@@ -71,7 +71,7 @@ def snapshot(
 
     with hub_calls(repo_id, token):
         try:
-            found = snapshot_download(
+            folder = snapshot_download(
                 repo_id,
                 revision=revision,
                 token=token,
@@ -83,10 +83,9 @@ def snapshot(
         except RevisionNotFoundError:
             tags = ", ".join(sorted(ref.name for ref in hub_api(token).list_repo_refs(repo_id).tags))
             raise UserError(f"{repo_id} has no revision {revision!r}; its tags: {tags or 'none'}") from None
-    folder = Path(found)
-    if not is_plain and not (folder / MANIFEST).is_file():
+    if not is_plain and not (Path(folder) / MANIFEST).is_file():
         raise UserError(f"{repo_id} has no {MANIFEST} at {revision or 'main'}, so it is not a umls_reranker model")
-    return folder
+    return Path(folder)
 
 
 def hub_api(token: str | bool | None) -> HfApi:

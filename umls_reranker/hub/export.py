@@ -17,7 +17,7 @@ from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model, load_pretrained
 from ..models.template import PairTemplate
-from .model_folder import ONNX, changing, verify_parts
+from .model_folder import ONNX, changing, verify_model
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
@@ -51,7 +51,7 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
-    info = verify_parts(folder)
+    info = verify_model(folder)
     if info["dtype"] != "float32":
         warnings.warn(
             f"this model was calibrated in {info['dtype']}, and its logits in float32 differ by a few hundredths; "

@@ -1,16 +1,15 @@
-"""The model folder: its parts, whether they belong together, and how they are written.
+"""The model folder: its files, whether they belong together, and how they are written.
 
 A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and a
-reference for monitoring. Parts of different versions would silently give wrong probabilities. So one manifest,
-``sha256`` in ``reranker.json``, holds the SHA-256 of every part and of that file's own settings. Before anything is
-loaded or published, `verify_parts` compares them. Code that changes a part uses `changing`, which renews the manifest.
+reference for monitoring. Files of different versions would silently give wrong probabilities. So one manifest,
+``sha256`` in ``reranker.json``, holds the SHA-256 of every file and of the manifest's own settings. Before anything is
+loaded or published, `verify_model` compares them. Code that changes a file uses `changing`, which renews the manifest.
 
 It protects against mistakes, not against an attacker, who can also write a manifest.
 """
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
 import os
@@ -20,8 +19,6 @@ from contextlib import contextmanager
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
@@ -50,7 +47,7 @@ __all__ = [
     "METRICS",
     "NETWORK",
     "ONNX",
-    "PARTS",
+    "MODEL_FILES",
     "RECIPE",
     "REFERENCE",
     "RELIABILITY",
@@ -59,15 +56,15 @@ __all__ = [
     "WEIGHTS",
     "changing",
     "copy_network",
-    "loaded_parts",
+    "loaded_files",
     "model_files",
     "model_recipe",
     "published_files",
     "save_copy",
     "verify_files",
-    "verify_parts",
+    "verify_model",
     "version_digits",
-    "write_parts",
+    "write_model_files",
 ]
 
 MANIFEST, CARD = "reranker.json", "README.md"
@@ -75,7 +72,7 @@ WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"
 METRICS, REFERENCE = "metrics.json", "reference.json"
 RELIABILITY, RISK_COVERAGE = "reliability.svg", "risk_coverage.svg"
-# All parts of a model folder except MANIFEST and CARD, with the command that writes them.
+# All files of a model folder except MANIFEST and CARD, with the command that writes them.
 NETWORK = (
     "config.json",
     WEIGHTS,
@@ -88,18 +85,18 @@ NETWORK = (
 CALIBRATED = (CALIBRATOR, COUNTS_FILE, THRESHOLDS, RECIPE)
 # Loading a model reads only the first two.
 EVALUATED = (METRICS, REFERENCE, OUTCOMES_FILE, RELIABILITY, RISK_COVERAGE)
-PARTS = {
+MODEL_FILES = {
     **dict.fromkeys((*NETWORK, *CALIBRATED), "umls-reranker calibrate"),
     **dict.fromkeys(EVALUATED, "umls-reranker evaluate"),
     ONNX: "umls-reranker export",
 }
 
-NEEDED_TO_LOAD = (MANIFEST, "config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATOR, THRESHOLDS, RECIPE)
+LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
 
-def loaded_parts(backend: str) -> tuple[str, ...]:
-    """Names of the parts that a reranker loads with this backend.
+def loaded_files(backend: str) -> tuple[str, ...]:
+    """Names of the files that a reranker loads with this backend.
 
     Raises:
         UserError: the backend is unknown.
@@ -107,59 +104,60 @@ def loaded_parts(backend: str) -> tuple[str, ...]:
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is unknown; choose from {', '.join(BACKENDS)}")
     left_out = {*EVALUATED[2:], *BACKENDS.values()} - {BACKENDS[backend]}
-    return tuple(name for name in PARTS if name not in left_out)
+    return tuple(name for name in MODEL_FILES if name not in left_out)
 
 
-def verify_parts(folder: Path, backend: str | None = None) -> dict[str, Any]:
-    """Check that a model folder is complete and that its parts belong together.
+def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
+    """Check that a model folder is complete and that its files belong together.
 
     Args:
         folder: the model folder.
-        backend: the network to load; that of the other is not read. None: torch, and all other parts that exist.
+        backend: the network to load; that of the other is not read. None: torch, and all other files that exist.
 
     Returns:
         The content of ``reranker.json``.
 
     Raises:
-        UserError: a part is missing, unreadable, of another format, not listed, or different from the listed one; or
+        UserError: a file is missing, unreadable, of another format, not listed, or different from the listed one; or
             the backend is unknown.
     """
-    folder, names = Path(folder), loaded_parts(backend or "torch")
+    folder, checked = Path(folder), set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
-    for name in (*NEEDED_TO_LOAD, BACKENDS[backend or "torch"]):
-        _require(folder, name)
     listed = _read_manifest(folder)["sha256"]
-    for part in (CALIBRATOR, THRESHOLDS):
-        require_format(folder / part, read_json(folder / part), SCHEMA_VERSIONS[part], "calibrate")
+    present = [name for name in MODEL_FILES if (folder / name).is_file()]
     if backend is None:
-        names = (*names, *(name for name in PARTS if name not in names and (folder / name).is_file()))
-    unlisted = next((name for name in names if name not in listed and (folder / name).is_file()), None)
+        checked.update(present)
+    unlisted = next((name for name in present if name in checked and name not in listed), None)
     if unlisted:
         raise UserError(
             f"{folder / unlisted} is no part of this model ({MANIFEST} does not list it); remove it, or take all "
             "parts from one revision"
         )
-    if WEIGHTS in names:
-        _check_header(folder / WEIGHTS)
-    return verify_files(folder, [name for name in names if name in listed])
+    for name in (CALIBRATOR, THRESHOLDS):
+        _require(folder, name)
+        require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
+    # The network may have been left out, or never exported.
+    return verify_files(folder, [BACKENDS[backend or "torch"], *(name for name in listed if name in checked)])
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Check some parts against the manifest; returns the content of ``reranker.json``.
+    """Check some files against the manifest; returns the content of ``reranker.json``.
 
     Raises:
         UserError: one is missing or different from the listed one.
     """
-    _require(folder, MANIFEST)
     info = _read_manifest(folder)
     for name in names:
         _require(folder, name)
         actual = file_sha256(folder / name)
         if actual != info["sha256"].get(name):
+            with (folder / name).open("rb") as stream:
+                if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise UserError(f"{folder / name} is a Git LFS pointer, not the file; run `git lfs pull`")
             raise UserError(
                 f"{folder / name} (sha256 {actual[:12]}) is not the file that {MANIFEST} describes; it was changed or "
-                f"comes from another version, so take all parts from one revision, or run {PARTS[name]} again"
+                f"comes from another version, so take all parts from one revision, or run {MODEL_FILES[name]} again"
             )
     return info
 
@@ -172,7 +170,7 @@ def version_digits(info: Mapping[str, Any]) -> str:
 def model_files(folder: Path) -> list[Path]:
     """The files of a model folder that belong to the model; only these are saved and published."""
     listed = _read_manifest(folder)["sha256"]
-    names = (MANIFEST, CARD, *(name for name in PARTS if name in listed))
+    names = (MANIFEST, CARD, *(name for name in MODEL_FILES if name in listed))
     return sorted(folder / name for name in names if (folder / name).is_file())
 
 
@@ -205,9 +203,9 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder for new versions of some parts or the card; at the end they become part of `folder`.
+    """Yield an empty folder for new versions of some files or the card; at the end they are those of `folder`.
 
-    A complete new folder, with links to the unchanged parts, replaces the old one. A process killed at any moment
+    A complete new folder, with links to the unchanged files, replaces the old one. A process killed at any moment
     leaves one of the two.
     """
     folder = Path(folder).resolve()
@@ -223,8 +221,8 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        given = [path.relative_to(new) for path in new.rglob("*") if path.is_file()]
-        if not all((folder / name).is_file() and filecmp.cmp(new / name, folder / name, False) for name in given):
+        # The manifest tells all files but the card.
+        if any(_content(new / name) not in (None, _content(folder / name)) for name in (MANIFEST, CARD)):
             shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
             replace_folder(new, folder)
     finally:
@@ -232,18 +230,18 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
-    """Write the parts of a model folder to another folder; returns that folder as given.
+    """Write the files of a model folder to another folder; returns that folder as given.
 
-    Files that do not belong to a reranker stay. Parts of a former model are removed.
+    Files that do not belong to a reranker stay. Those of a former model are removed.
 
     Args:
         backend: whose network must be there; a download has only that one.
 
     Raises:
-        UserError: the parts do not belong together, the folder cannot be written, or it holds other files with the
-            names of parts.
+        UserError: the files do not belong together, the folder cannot be written, or it holds other files with the
+            names of a model's.
     """
-    verify_parts(source, backend)
+    verify_model(source, backend)
     files = {path.relative_to(source).as_posix(): path for path in model_files(source)}
     target = Path(expanduser(folder)).resolve()
     if target == source.resolve():
@@ -265,7 +263,7 @@ def save_copy(source: Path, folder: Path, backend: str = "torch") -> Path:
             path.unlink(missing_ok=True)
         # In a clone or a working directory files are moved one by one; the manifest comes last and reveals an
         # incomplete save.
-        for name in sorted(files, key=MANIFEST.__eq__):
+        for name in [*(name for name in files if name != MANIFEST), MANIFEST]:
             (target / name).parent.mkdir(exist_ok=True)
             os.replace(new / name, target / name)
     except OSError as error:
@@ -288,7 +286,7 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
             shutil.copyfile(checkpoint / name, folder / name)
 
 
-def write_parts(
+def write_model_files(
     folder: Path,
     recipe: Recipe,
     template: PairTemplate,
@@ -324,28 +322,22 @@ def write_parts(
     _write_manifest(folder, settings, {})
 
 
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
 def _require(folder: Path, name: str) -> None:
     if not (folder / name).is_file():
-        maker = PARTS.get(name, "umls-reranker calibrate")
+        maker = MODEL_FILES.get(name, "umls-reranker calibrate")
         raise UserError(f"{folder / name} is missing; {maker} writes it")
 
 
-def _check_header(weights: Path) -> None:
-    with weights.open("rb") as stream:
-        if stream.read(8) == b"version ":
-            raise UserError(f"{weights} is a Git LFS pointer, not the weights; run `git lfs pull`")
-    try:
-        with safe_open(weights, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise UserError(f"{weights} is damaged or cut short ({error}); make or download it again") from None
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    _require(folder, MANIFEST)
     info = read_json(folder / MANIFEST)
     require_format(folder / MANIFEST, info, SCHEMA_VERSIONS[MANIFEST], "calibrate")
     listed = info.get("sha256")
-    if not isinstance(listed, dict) or listed.get(MANIFEST) != _own_sha256(info):
+    if not isinstance(listed, dict) or listed.get(MANIFEST) != _sha256_of_the_rest(info):
         raise UserError(
             f"{folder / MANIFEST} was changed after it was written, so nothing here can be trusted; take all parts "
             "from one revision, or run umls-reranker calibrate again"
@@ -353,19 +345,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return info
 
 
-def _own_sha256(info: Mapping[str, Any]) -> str:
+def _sha256_of_the_rest(info: Mapping[str, Any]) -> str:
     """SHA-256 of everything else in ``reranker.json``."""
-    parts = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
-    return json_sha256({**info, "sha256": parts})
+    listed = {name: sha256 for name, sha256 in info["sha256"].items() if name != MANIFEST}
+    return json_sha256({**info, "sha256": listed})
 
 
 def _write_manifest(folder: Path, settings: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Write ``reranker.json`` for the parts in `folder` and other known parts."""
-    found = {name: file_sha256(folder / name) for name in PARTS if (folder / name).is_file()}
-    write_json(folder / MANIFEST, _sealed(settings, {**known, **found}))
+    """Write ``reranker.json`` for the files in `folder` and other known ones."""
+    present = {name: file_sha256(folder / name) for name in MODEL_FILES if (folder / name).is_file()}
+    write_json(folder / MANIFEST, _sealed(settings, {**known, **present}))
 
 
 def _sealed(settings: Mapping[str, Any], sha256: Mapping[str, str]) -> dict[str, Any]:
     info = {**settings, "sha256": dict(sorted(sha256.items()))}
-    info["sha256"][MANIFEST] = _own_sha256(info)
+    info["sha256"][MANIFEST] = _sha256_of_the_rest(info)
     return info

@@ -11,7 +11,6 @@ from os.path import expanduser
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
 from ..core.arguments import USUAL_MARGIN
 from ..core.errors import UserError
@@ -20,7 +19,7 @@ from ..evaluation.comparison import compare
 from ..evaluation.outcomes import OUTCOMES_FILE, Outcomes
 from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
-from .model_folder import CARD, MANIFEST, METRICS, ONNX, PARTS, published_files, verify_files, verify_parts
+from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
 
 __all__ = ["find_outcomes", "publish"]
 
@@ -32,7 +31,6 @@ def publish(
     *,
     private: bool = True,
     token: str | None = None,
-    card: str | None = None,
     margin: float = USUAL_MARGIN,
     force_worse: bool = False,
     dry_run: bool = False,
@@ -43,12 +41,11 @@ def publish(
     the meantime. So a failed upload leaves all earlier versions unchanged, and the same command resumes it.
 
     Args:
-        folder: model folder, checked by `verify_parts`.
+        folder: model folder, checked by `verify_model`.
         repo_id: Hub repo, ``NAMESPACE/NAME``; created if it does not exist.
         tag: name of the version; an existing tag or branch of that name is never changed.
         private: make a new repo private, and refuse to publish to an existing one that is public.
         token: Hub token with write access; None uses the environment or ``hf auth login``.
-        card: text of ``README.md``; None writes it for this repo and tag (`card.folder_card`).
         margin: by how much it may be worse than the version in the repo (`compare`).
         force_worse: publish even if it is worse than that, or not shown to be as good (`_refuse_worse`).
         dry_run: run all checks, also on the Hub, and send nothing.
@@ -61,12 +58,12 @@ def publish(
             or not shown to be as good, or the Hub cannot be reached.
     """
     folder = Path(folder)
-    listed = verify_parts(folder)["sha256"]
+    listed = verify_model(folder)["sha256"]
     # What the manifest lists and torch does not load may be missing.
     verify_files(folder, [name for name in (METRICS, ONNX) if name == METRICS or name in listed])
     _check_names(repo_id, tag)
     contents = published_files(folder)
-    contents[CARD] = (card or folder_card(folder, repo_id, tag)).encode()
+    contents[CARD] = folder_card(folder, repo_id, tag).encode()
     if not signed_in(token):
         raise UserError(f"publishing to {repo_id} needs a token with write access; {SIGN_IN}")
 
@@ -76,7 +73,7 @@ def publish(
         present: list[str] = []
         if head is not None:
             present = api.list_repo_files(repo_id, revision=head)
-            foreign = next((name for name in present if name in PARTS), None)
+            foreign = next((name for name in present if name in MODEL_FILES), None)
             if foreign and MANIFEST not in present:
                 raise UserError(
                     f"{repo_id} holds a {foreign} that is not of a umls_reranker model; choose another repo"
@@ -92,8 +89,8 @@ def publish(
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, content) for name, content in contents.items()
     ]
-    # A plot or vocabulary of an earlier version must not remain next to the new parts.
-    stale = [name for name in present if name in PARTS and name not in contents]
+    # A plot or vocabulary of an earlier version must not remain next to the new files.
+    stale = [name for name in present if name in MODEL_FILES and name not in contents]
     operations += [CommitOperationDelete(name) for name in stale]
 
     message = f"Publish {tag}"
@@ -114,21 +111,15 @@ def _check_names(repo_id: str, tag: str) -> None:
     # A safe subset of git's rules (git-check-ref-format): git would refuse a bad tag only after the upload.
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", tag) or ".." in tag or tag.endswith(".lock"):
         raise UserError(f"tag {tag!r} must be letters, digits, dots, dashes and underscores, e.g. v1.0.0")
-    if tag == "main":
-        raise UserError("tag 'main' is the branch that holds the newest version; choose a name such as v1.0.0")
-    if re.fullmatch(r"[0-9a-f]{5,40}", tag):
-        raise UserError(f"tag {tag!r} looks like a commit; choose a name such as v1.0.0")
+    if tag == "main" or re.fullmatch(r"[0-9a-f]{5,40}", tag):
+        raise UserError(f"tag {tag!r} reads like a branch or a commit; choose a name such as v1.0.0")
 
 
 def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     """Commit at the head of ``main``, or None if the repo does not exist; raises if publishing is not allowed."""
-    try:
-        info = api.model_info(repo_id)
-        refs = api.list_repo_refs(repo_id)
-    except GatedRepoError:
-        raise
-    except RepositoryNotFoundError:
+    if not api.repo_exists(repo_id):
         return None
+    info, refs = api.model_info(repo_id), api.list_repo_refs(repo_id)
     if private and not info.private:
         raise UserError(f"{repo_id} is public but private is true; set private: false to publish there")
     for kind, names in (("tag", refs.tags), ("branch", refs.branches)):
@@ -141,25 +132,25 @@ def _head(api: HfApi, repo_id: str, tag: str, private: bool) -> str | None:
     return next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
 
 
-def find_outcomes(place: str) -> Path:
+def find_outcomes(location: str) -> Path:
     """The answers of a version on its test split: ``outcomes.parquet`` of a run, report or model folder, or of a repo.
 
     Args:
-        place: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
+        location: a folder, the file itself, or a Hub repo as ``NAMESPACE/NAME`` or ``NAMESPACE/NAME@REVISION``.
 
     Raises:
-        UserError: the place does not exist or holds no outcomes.
+        UserError: the location does not exist or holds no outcomes.
     """
-    path = Path(expanduser(place))
-    for found in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
-        if found.is_file():
-            return found
+    path = Path(expanduser(location))
+    for file in (path, path / OUTCOMES_FILE, path / "report" / OUTCOMES_FILE):
+        if file.is_file():
+            return file
     if path.exists():
-        raise UserError(f"{place} holds no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
-    repo_id, _, revision = place.partition("@")
+        raise UserError(f"{location} holds no {OUTCOMES_FILE}; umls-reranker evaluate writes it")
+    repo_id, _, revision = location.partition("@")
     published = _published(repo_id, revision or None)
     if published is None:
-        raise UserError(f"{place} holds no {OUTCOMES_FILE}; it was published without")
+        raise UserError(f"{location} holds no {OUTCOMES_FILE}; it was published without")
     return published
 
 
@@ -190,5 +181,5 @@ def _refuse_worse(folder: Path, repo_id: str, revision: str, margin: float, toke
 
 def _published(repo_id: str, revision: str | None, token: str | None = None) -> Path | None:
     # Not `download`: a local folder may have the name of the repo.
-    found = snapshot(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
-    return found if found.is_file() else None
+    outcomes = snapshot(repo_id, revision, token=token, files=(MANIFEST, OUTCOMES_FILE)) / OUTCOMES_FILE
+    return outcomes if outcomes.is_file() else None

@@ -17,7 +17,7 @@ from ..core.files import read_json, write_json
 from ..core.progress import progress
 from ..data.arrow import write_numbers
 from ..models.bi_encoder import CHUNK
-from .concept_search import open_strings, write_names, write_strings
+from .concept_index import open_strings, write_names, write_strings
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -37,7 +37,7 @@ class NameVectors:
         folder: created by `prepare`; a process needs memory for one shard, and the strings stay on disk.
 
     Attributes:
-        names: folder of the table of names (`concept_search.write_names`).
+        names: folder of the table of names (`concept_index.write_names`).
         identity: the encoder's `BiEncoder.identity`.
         dimension: of a vector.
         concepts: number of concepts that the names belong to.

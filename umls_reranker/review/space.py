@@ -9,7 +9,7 @@ import yaml
 
 from ..core.errors import UserError
 from ..core.version import __version__
-from ..hub.model_folder import published_files, verify_parts
+from ..hub.model_folder import published_files, verify_model
 from .demo import located
 
 __all__ = ["export_space"]
@@ -57,7 +57,7 @@ def export_space(model: str, folder: Path) -> None:
     name, _ = located(model)
     is_local = Path(name).is_dir()
     if is_local:
-        verify_parts(Path(name))
+        verify_model(Path(name))
         for file, content in published_files(Path(name)).items():
             path = folder / "model" / file
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Rerank a file of any size on one machine, in batches that the processes of a launch share.
 
 Of n successive batches, each of n processes ranks one. Then all exchange their results, and the main process writes
-them in order. The output appears when it is complete; nothing else remains.
+them in order. The output appears when it is complete.
 """
 
 from __future__ import annotations

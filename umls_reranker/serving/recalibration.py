@@ -6,8 +6,10 @@ of the documents and measured on the last fifth, for each fifth in turn. The sav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import fit_with_counts
+from ..calibration.fitting import fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
@@ -31,6 +33,7 @@ from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..data.semantic_types import TypeHierarchy
+from ..evaluation.formats import number
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
@@ -48,8 +51,8 @@ from ..hub.model_folder import (
     RISK_COVERAGE,
     WEIGHTS,
     copy_network,
-    loaded_parts,
-    write_parts,
+    loaded_files,
+    write_model_files,
 )
 from ..models.cross_encoder import PairScorer, Scores, score_lists
 from ..models.template import PairTemplate
@@ -59,12 +62,15 @@ from .reranker import UMLSReranker
 __all__ = ["Recalibrated", "SourceModel", "before_and_after", "described", "recalibrate", "save_recalibrated"]
 
 RESAMPLES = 1000
-FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
-    "ECE of candidates": lambda figures: figures["calibration"]["ece"]["value"],
-    "ECE of first candidates": lambda figures: figures["calibration"]["top1_ece"]["value"],
-    "right first candidates (acc@1)": lambda figures: figures["linking"]["reranker"]["acc@1"]["value"],
-    "share in the tier high": lambda figures: figures["tiers"]["high"]["share"]["value"],
-    "precision of the tier high": lambda figures: figures["tiers"]["high"]["precision"]["value"],
+# Name of the lists in reports and calibrator.json.
+SPLIT = "own lists"
+# Keys of figures in ``metrics.json``, by what they are called on the terminal.
+FIGURES = {
+    "ECE of candidates": ("calibration", "ece"),
+    "ECE of first candidates": ("calibration", "top1_ece"),
+    "right first candidates (acc@1)": ("linking", "reranker", "acc@1"),
+    "share in the tier high": ("tiers", "high", "share"),
+    "precision of the tier high": ("tiers", "high", "precision"),
 }
 
 
@@ -94,7 +100,7 @@ class SourceModel:
             UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
                 logit.
         """
-        files = (MANIFEST, *loaded_parts("torch"), *MODEL_PATTERNS)
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
             recipe = load_recipe(folder / RECIPE)
@@ -162,7 +168,7 @@ class Recalibrated:
 
 
 def recalibrate(
-    source: SourceModel, given: LabelledLists, settings: CalibrationArguments, seed: int = 13
+    source: SourceModel, labelled: LabelledLists, settings: CalibrationArguments, seed: int = 13
 ) -> Recalibrated:
     """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure before and after.
 
@@ -174,20 +180,15 @@ def recalibrate(
     Raises:
         UserError: there is too little data.
     """
-    title, shown = "scoring candidates", source.scorer.template.reads
-    scores = score_lists(source.scorer, given.lists, title)
-    kept = best_of_each_concept(given.lists, scores.logits)
-    lists, scores = given.lists.with_candidates(kept), replace(scores, logits=scores.logits[kept])
+    title, network_inputs = "scoring candidates", source.scorer.template.reads
+    logits = score_lists(source.scorer, labelled.lists, title).logits
+    is_best = best_of_each_concept(labelled.lists, logits)
+    lists, logits = labelled.lists.with_candidates(is_best), logits[is_best]
     settings = replace(settings, features=_features(source, lists))
-    network = NetworkLogits(source.scorer, lists, title, {(): scores.logits})
+    network = NetworkLogits(source.scorer, lists, title, {(): logits})
+    folds = document_folds(lists.annotations.documents, seed)
 
-    def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
-        options = settings, source.hierarchy, seed, shown, source.history
-        return fit_with_counts(
-            lists.take(inside), within(inside), source.counts, *options, has_outlook=bool(inside.all())
-        )
-
-    def within(inside: np.ndarray) -> Score:
+    def logits_of(inside: np.ndarray) -> Score:
         rows = np.flatnonzero(inside[lists.owner])
 
         def score(unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
@@ -197,34 +198,37 @@ def recalibrate(
 
         return score
 
-    def held_out() -> Iterator[tuple[np.ndarray, Decisions]]:
-        fold = document_folds(lists.annotations.documents, seed)
-        for number in range(fold.max() + 1):
-            inside = fold == number
-            yield inside, _decide(lists.take(inside), within(inside), fit(~inside)[0], shown)
+    def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
+        options = settings, source.hierarchy, seed, network_inputs, source.history
+        has_outlook = bool(inside.all())
+        return fit_calibration(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
 
     calibration, fitted = fit(np.ones(len(lists), bool))
-    after = _joined(lists, scores, held_out())
+    held_out: dict[int, Decisions] = {}
+    for fold in range(folds.max() + 1):
+        inside = folds == fold
+        held_out[fold] = _decide(lists.take(inside), logits_of(inside), fit(~inside)[0], network_inputs)
+    after = _joined(lists, folds, held_out)
     facts = {
         "source": portable_locator(source.name),
         "is_plain": source.reranker is None,
         "mentions": len(lists),
         "documents": len(set(lists.annotations.documents)),
-        "not_in_list": given.not_in_list,
+        "not_in_list": labelled.not_in_list,
         "scores": list(lists.scores),
-        "repeated_candidates": int((~kept).sum()),
+        "repeated_candidates": int((~is_best).sum()),
     }
-    fitted |= {"split": "own lists", "lists": facts}
+    fitted |= {"split": SPLIT, "lists": facts}
     documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
-    figures = [
-        decided_figures(lists, decided, scores.logits, Outcomes.of(lists, decided), documents, "own lists")
+    figures_after, figures_before = (
+        decided_figures(lists, decided, logits, Outcomes.of(lists, decided), documents, SPLIT)
         for decided in (after, source.decide(lists, network))
-    ]
-    metrics = figures[0] | {"lists": facts, "before": figures[1], "inputs": _certified(calibration)}
+    )
+    metrics = figures_after | {"lists": facts, "before": figures_before, "inputs": _certified(calibration)}
     return Recalibrated(lists, settings, calibration, fitted, after, metrics)
 
 
-def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) -> None:
+def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> None:
     """Write the new model folder atomically; `UMLSReranker.from_pretrained` loads it.
 
     Raises:
@@ -233,67 +237,66 @@ def save_recalibrated(source: SourceModel, found: Recalibrated, folder: Path) ->
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another folder for the new model")
     recipe = source.recipe
-    recipe = replace(recipe, run=replace(recipe.run, run_name=folder.name), calibration=found.settings)
+    recipe = replace(recipe, run=replace(recipe.run, run_name=folder.name), calibration=new.settings)
     dictionary = source.reranker.info.get("dictionary") if source.reranker else None
-    outcomes = Outcomes.of(found.lists, found.after)
-    target = found.calibration.thresholds.target_precision
+    outcomes = Outcomes.of(new.lists, new.after)
+    target = new.calibration.thresholds.target_precision
     documents = outcomes.document.tolist()
-    reference = Reference.fit(outcomes.score, outcomes.types, documents, found.metrics["serving"], target)
+    reference = Reference.fit(outcomes.score, outcomes.types, documents, new.metrics["serving"], target)
+    reliability, risk_coverage = card_charts(new.metrics, target)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with written(folder) as new:
-        new.mkdir()
-        copy_network(source.folder, new)
-        write_json(new / METRICS, found.metrics)
-        write_json(new / REFERENCE, reference.to_dict())
-        for name, chart in zip((RELIABILITY, RISK_COVERAGE), card_charts(found.metrics, target), strict=True):
-            (new / name).write_text(chart, encoding="utf-8")
-        parts = found.calibration, found.fitted
-        write_parts(new, recipe, source.scorer.template, source.scorer.dtype, *parts, dictionary)
-        (new / CARD).write_text(folder_card(new), encoding="utf-8")
+    with written(folder) as partial:
+        partial.mkdir()
+        copy_network(source.folder, partial)
+        write_json(partial / METRICS, new.metrics)
+        write_json(partial / REFERENCE, reference.to_dict())
+        (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
+        (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
+        scorer = source.scorer
+        fit = new.calibration, new.fitted
+        write_model_files(partial, recipe, scorer.template, scorer.dtype, *fit, dictionary)
+        (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
-def described(given: LabelledLists) -> str:
+def described(labelled: LabelledLists) -> str:
     """What was read, as lines of text."""
-    scores = ", ".join(f"{name}_score" for name in given.lists.scores)
+    lists = labelled.lists
+    scores = ", ".join(f"{name}_score" for name in lists.scores)
     lines = [
-        f"{len(given.lists):,} mentions of {len(set(given.lists.annotations.documents)):,} documents; "
-        f"{given.not_in_list:,} without their right concept among the candidates, which counts as wrong",
+        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; "
+        f"{labelled.not_in_list:,} without their right concept among the candidates, which counts as wrong",
         f"scores of candidates: {scores or 'none'}",
     ]
-    if given.unread_keys:
-        lines.append(f"not read of candidates: {', '.join(given.unread_keys)}; a score has to be called NAME_score")
+    if labelled.unread_keys:
+        keys = ", ".join(labelled.unread_keys)
+        lines.append(f"not read of candidates: {keys}; a score has to be called NAME_score")
     return "\n".join(lines)
 
 
-def before_and_after(found: Recalibrated) -> str:
+def before_and_after(new: Recalibrated) -> str:
     """The results for the new model, as lines of text."""
-    facts, full = found.metrics["lists"], found.calibration.models[0]
     lines = []
-    if facts["repeated_candidates"]:
-        lines.append(f"{facts['repeated_candidates']:,} candidates name a concept of their list once more")
-    fusion = full.fusion
+    if repeated := new.metrics["lists"]["repeated_candidates"]:
+        lines.append(f"{repeated:,} candidates name a concept of their list once more")
+    fusion = new.calibration.models[0].fusion
     assert fusion is not None  # features are never empty here
     lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
-    for name in found.lists.scores:
-        low, high = found.calibration.score_ranges[name]
+    for name in new.lists.scores:
+        low, high = new.calibration.score_ranges[name]
         ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
-    logits = found.after.logits
+    logits = new.after.logits
     lines.append(f"scored by the cross-encoder: {np.isfinite(logits).mean():.1%} of {len(logits):,} candidates")
     lines.append(f"{'':<34}{'before':<10}after, on documents held out")
-    for label, read in FIGURES.items():
-        before, after = (_shown(read(figures)) for figures in (found.metrics["before"], found.metrics))
-        lines.append(f"{label:<34}{before:<10}{after}")
-    for model in found.calibration.models:
-        of_inputs = "" if model is full else f" with {model.name}"
+    for label, keys in FIGURES.items():
+        before, after = reduce(getitem, keys, new.metrics["before"]), reduce(getitem, keys, new.metrics)
+        lines.append(f"{label:<34}{number(before, 4):<10}{number(after, 4)}")
+    for index, model in enumerate(new.calibration.models):
+        of_inputs = f" with {model.name}" if index else ""
         lines.append(f"high{of_inputs} from, by all documents: {model.thresholds.certificate}")
-    if note := note_on_certificate(found.fitted["certified_by"]):
+    if note := note_on_certificate(new.fitted["certified_by"]):
         lines.append(note)
     return "\n".join(lines)
-
-
-def _shown(value: float) -> str:
-    return "-" if value != value else f"{value:.4f}"
 
 
 def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
@@ -310,52 +313,44 @@ def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
     return [*usable, *lists.scores]
 
 
-def _joined(lists: CandidateLists, scores: Scores, parts: Iterator[tuple[np.ndarray, Decisions]]) -> Decisions:
-    """Join decisions about parts of the mentions."""
+def _joined(lists: CandidateLists, folds: np.ndarray, held_out: Mapping[int, Decisions]) -> Decisions:
+    """The decisions about all lists from those about each fold, (n,)."""
+    by_mention, by_candidate = np.argsort(folds, kind="stable"), np.argsort(folds[lists.owner], kind="stable")
 
-    def column(kind: type) -> np.ndarray:
-        return np.empty(len(scores.logits), kind)
+    def column(name: str) -> np.ndarray:
+        in_folds = np.concatenate([getattr(decisions, name) for decisions in held_out.values()])
+        joined = np.empty_like(in_folds)
+        joined[by_mention if name == "models" else by_candidate] = in_folds
+        return joined
 
-    joined = Decisions(
-        lists.offsets,
-        logits=column(np.float32),
-        log_odds=column(float),
-        probabilities=column(float),
-        order=column(int),
-        margins=column(float),
-        tiers=column(int),
-        accepted=column(bool),
-        models=np.empty(len(lists), int),
-        truncated=scores.truncated,
-    )
-    for inside, decided in parts:
-        joined.models[inside] = decided.models
-        for name in ("logits", "log_odds", "probabilities", "margins", "tiers", "accepted"):
-            getattr(joined, name)[inside[lists.owner]] = getattr(decided, name)
-    return replace(joined, order=ranking(joined.log_odds, lists.offsets))
+    log_odds = column("log_odds")
+    columns: dict[str, Any] = {
+        name: column(name) for name in ("logits", "probabilities", "margins", "tiers", "accepted", "models")
+    }
+    return Decisions(lists.offsets, log_odds=log_odds, order=ranking(log_odds, lists.offsets), **columns)
 
 
 def _decide(
     lists: CandidateLists,
     score: Score,
     calibration: Calibration,
-    shown: Sequence[str],
+    network_inputs: Sequence[str],
     accept_tier: str = "medium",
 ) -> Decisions:
     """Decide with existing scores as far as there are any."""
-    scores = Scores(logits_as_decided(score, calibration, lists, shown), 0)
-    return rank(lists, scores, calibration, network_inputs=shown, accept_tier=accept_tier)
+    scores = Scores(logits_as_decided(score, calibration, lists, network_inputs), 0)
+    return rank(lists, scores, calibration, network_inputs=network_inputs, accept_tier=accept_tier)
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:
     """Of each set of inputs, whether its tier high is certified, and share and precision on held-out documents."""
-    certificates = {model.name: model.thresholds.certificate for model in calibration.models}
-    return {
-        name: {
-            "certified": found.threshold is not None,
-            "high_confidence_share": {"value": found.share},
-            "high_confidence_precision": {"value": float("nan") if found.precision is None else found.precision},
-        }
-        for name, found in certificates.items()
-        if found is not None
-    }
+    certified = {}
+    for model in calibration.models:
+        if certificate := model.thresholds.certificate:
+            precision = float("nan") if certificate.precision is None else certificate.precision
+            certified[model.name] = {
+                "certified": certificate.threshold is not None,
+                "high_confidence_share": {"value": certificate.share},
+                "high_confidence_precision": {"value": precision},
+            }
+    return certified
