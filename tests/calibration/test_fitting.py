@@ -11,7 +11,7 @@ from list_fixtures import make_lists
 from umls_reranker.calibration import cross_fitting, fitting
 from umls_reranker.calibration.cross_validation import document_folds, sampled_documents
 from umls_reranker.calibration.features import feature_table
-from umls_reranker.calibration.fitting import fit_parts
+from umls_reranker.calibration.fitting import fit_calibration
 from umls_reranker.calibration.fusion import FeatureFusion
 from umls_reranker.calibration.inputs import without
 from umls_reranker.calibration.probabilities import Part
@@ -49,13 +49,14 @@ def lists(n: int = 240, documents: int = 24, seed: int = 0, spread: float = 2.0)
 
 
 TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic_types": [["T121"]]})
+COUNTS = StringCounts.of_split(TRAINING)
 
 
 def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(), **settings):
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     lists, logits = given
     scored = logits if isinstance(logits, dict) else defaultdict(lambda: logits)
-    return fit_parts(lists, lambda unseen, wanted: scored[unseen], TRAINING, settings, HIERARCHY, 13, shown)
+    return fit_calibration(lists, lambda unseen, wanted: scored[unseen], COUNTS, settings, HIERARCHY, 13, shown)
 
 
 def probabilities(calibration, lists, logits, shown=()):
@@ -177,9 +178,8 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
         return np.where(wanted, logits, np.nan).astype(np.float32)
 
     settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
-    columns = ["mention 1"], ["C0"], [["T121"]]
-    options = StringCounts.fit(zip(*columns, strict=True)), settings, HIERARCHY, 13
-    calibration, fitted = fitting.fit_with_counts(given, score, *options)
+    options = COUNTS, settings, HIERARCHY, 13
+    calibration, fitted = fit_calibration(given, score, *options)
     documents = given.annotations.documents
     sample = sampled_documents(documents, 120, 13)
     facts = fitted["scoring"]["all"]
@@ -194,11 +194,11 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
     # changes nothing.
     served = calibration.plan(given).retained
     assert asked[1][served].mean() > 0.95
-    again, _ = fitting.fit_with_counts(given, lambda unseen, wanted: logits, *options)
+    again, _ = fit_calibration(given, lambda unseen, wanted: logits, *options)
     assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
     # A sample that holds too few gold concepts to choose by is all.
     monkeypatch.setattr(fitting, "FEWEST_GOLD", 121)
-    assert fitting.fit_with_counts(given, score, *options)[1]["scoring"]["all"]["mentions_scored_whole"] == 600
+    assert fit_calibration(given, score, *options)[1]["scoring"]["all"]["mentions_scored_whole"] == 600
 
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
