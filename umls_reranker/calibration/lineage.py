@@ -59,8 +59,6 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
     """
     from ..data.type_sets import TypeSets
 
-    from ..data.type_sets import TypeSets
-
     coded = TypeSets.of(mention_types)
     # The last code is that of mentions without types, -1.
     codes = len(coded.sets) + 1
