@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import UserError
 from ..core.files import read_json
-from ..core.lines import Faults, Malformed, each_parsed, shown, start_of
+from ..core.lines import Faults, Malformed, each_parsed, excerpt, start_of
 from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text
 
@@ -95,7 +95,7 @@ def _require_columns(path: Path, schema: pa.Schema) -> None:
 def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:
     identifier = row["document_id"]
     doc_id = "" if identifier is None else str(identifier)
-    where = f"{where}, document {shown(doc_id)}"
+    where = f"{where}, document {excerpt(doc_id)}"
     passages = [
         (span[0], text)
         for passage in as_list(row, "passages")
@@ -128,7 +128,7 @@ def _pieces(owner: Mapping[str, Any]) -> tuple[list[tuple[int, int]], list[str]]
     spans = []
     for span in as_list(owner, "offsets"):
         if not isinstance(span, list) or len(span) != 2:
-            raise Malformed("offsets are not pairs of numbers", f": {shown(repr(span))}")
+            raise Malformed("offsets are not pairs of numbers", f": {excerpt(repr(span))}")
         spans.append((as_offset(span[0]), as_offset(span[1])))
     if not spans or len(spans) != len(texts):
         raise Malformed("text and offsets differ in number", f": {len(texts)} and {len(spans)}")

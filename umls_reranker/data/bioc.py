@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, each_parsed, open_binary, shown, start_of
+from ..core.lines import Faults, Malformed, each_parsed, excerpt, open_binary, start_of
 from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text, stream_objects
 
@@ -55,11 +55,11 @@ class BioC(CorpusReader):
 def _document(line: int, content: Mapping[str, Any], faults: Faults) -> Document:
     identifier = content.get("id")
     doc_id = str(identifier) if type(identifier) is int else as_text(identifier or "", "id of a document").strip()
-    where = f"{line}, document {shown(doc_id)}"
+    where = f"{line}, document {excerpt(doc_id)}"
     passages: list[tuple[int, str]] = []
     annotations: list[tuple[str, Any]] = []
     if "passages" not in content:
-        raise Malformed("document without passages", f": {shown(doc_id)}")
+        raise Malformed("document without passages", f": {excerpt(doc_id)}")
     for passage in as_list(content, "passages"):
         passage = as_object(passage, "passage")
         sentences = [as_object(sentence, "sentence") for sentence in as_list(passage, "sentences")]
