@@ -113,7 +113,7 @@ def write_candidates(
             is_candidate = of_part.rows >= 0
             offsets = pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32())
             columns = {
-                "cuis": pa.array(concepts.cuis[of_part.rows[is_candidate]], pa.string()),
+                "cuis": concepts.cuis_of(of_part.rows[is_candidate]),
                 "names": retriever.index.name_array(of_part.name_ids[is_candidate]).combine_chunks(),
                 "retrieval_scores": pa.array(of_part.scores[is_candidate]),
             }

@@ -276,7 +276,7 @@ class _Task:
         if self.config.feedback_weight != 1.0:
             weights = np.where(self.corrected[mentions], weights * np.float32(self.config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
-            "cui": self.concepts.cuis[rows],
+            "cui": self.concepts.cuis_of(rows),
             "name": names,
             "label": (sources == POSITIVE).astype(np.int8),
             "weight": weights,
