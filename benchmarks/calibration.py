@@ -19,6 +19,7 @@ import numpy as np
 from umls_reranker.calibration.certificate import find_certificate
 from umls_reranker.calibration.logistic import conditional_log_odds, sigmoid
 from umls_reranker.calibration.reliability import brier_decomposition, calibration_report, debiased_ece, ece
+from umls_reranker.calibration.score_maps import Sample
 from umls_reranker.core.sockets import CALIBRATORS
 from umls_reranker.data.semantic_types import TypeHierarchy
 
@@ -76,7 +77,7 @@ def main() -> None:
     inside_lists = {"offsets": offsets, "types": types, "hierarchy": hierarchy}
     for method, kind in CALIBRATORS.items():
         if kind.fits_lists:
-            timed(f"fit {method} inside lists", lambda kind=kind: kind().fit(scores, y, **inside_lists))
+            timed(f"fit {method} inside lists", lambda kind=kind: kind().fit(Sample(scores, y, **inside_lists)))
     timed("certificate by document", lambda: find_certificate(top_p, top_y, document))
 
 

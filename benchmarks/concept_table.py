@@ -154,7 +154,7 @@ def draw_look_ups(folder: Path) -> None:
     rows = random.integers(0, len(table), LOOK_UPS)
     names, offsets = table.names_of(rows)
     chosen = offsets[:-1] + random.integers(0, 1 << 30, LOOK_UPS) % np.diff(offsets)
-    (folder / "cuis.json").write_text(json.dumps(table.cuis[rows].tolist()))
+    (folder / "cuis.json").write_text(json.dumps(table.cuis_of(rows).to_pylist()))
     (folder / "names.json").write_text(json.dumps([names[place].as_py() for place in chosen.tolist()]))
 
 

@@ -116,6 +116,13 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path, bad):
         list(read_predictions(path))
 
 
+def test_the_former_name_of_the_score_is_refused_with_the_new_one(tmp_path):
+    ranked = dict(line()["ranked"][0])
+    ranked["cross_encoder_score"] = ranked.pop("score")
+    with pytest.raises(UserError, match=r"log\.jsonl:1: cross_encoder_score is called score; rename the key"):
+        list(read_predictions(write(tmp_path / "log.jsonl", line(ranked=[ranked]))))
+
+
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "feather"])
 def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
     path = tmp_path / f"log.{ending}"

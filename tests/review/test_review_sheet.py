@@ -53,7 +53,7 @@ def test_every_choice_is_a_line_that_add_feedback_takes(queue, reviewed, tmp_pat
 @pytest.mark.parametrize("choice", ["\ud800", " C1\udfff"])
 def test_a_choice_that_is_no_text_is_refused(queue, reviewed, choice):
     sheet = ReviewSheet(queue, reviewed)
-    with pytest.raises(ValueError, match="half of a surrogate pair"):
+    with pytest.raises(ValueError, match="chosen must be a candidate or a CUI"):
         sheet.choose(0, choice)
     assert sheet.position == 0 and not reviewed.exists()
 

@@ -257,12 +257,16 @@ class _Column:
                 return numbers
         except (TypeError, ValueError, OverflowError):
             pass
-        for position, value in enumerate(values):
-            try:
-                float("nan" if value is None else value)
-            except (TypeError, ValueError, OverflowError):
-                self.refuse(position, TypeError, f"has a {self.key} that is no number: {reprlib.repr(value)}")
-        return np.array([float("nan" if value is None else value) for value in values])
+        position = next(row for row, value in enumerate(values) if not _is_number(value))
+        reason = f"has a {self.key} that is no number: {reprlib.repr(values[position])}"
+        self.refuse(position, TypeError, reason)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return np.array(value, np.float64).ndim == 0
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _pandas_hint(value: Any) -> str:

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.arrays import distinct_numbers
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
 __all__ = ["TypeSets"]
+
+# No name of a type holds it.
+SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,10 @@ class TypeSets:
     @classmethod
     def of_lists(cls, lists: pa.ListArray) -> TypeSets:
         """Of lists of strings without null among them; a null list is not given."""
-        sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-        encoded = lists.flatten().dictionary_encode()
-        names, starts = encoded.indices.to_numpy(zero_copy_only=False), np.cumsum(sizes) - sizes
-        codes = np.zeros(len(lists), np.int64)
-        codes[sizes > 0] = 1 + names[starts[sizes > 0]]
-        for position in range(1, int(sizes.max(initial=0))):
-            # One type after the other makes of each list a number.
-            longer = np.flatnonzero(sizes > position)
-            codes[longer] = (
-                1 + codes.max() + codes[longer] * (len(encoded.dictionary) + 1) + names[starts[longer] + position]
-            )
-            _, codes = distinct_numbers(codes, int(codes.max()) + 1)
-        _, codes = distinct_numbers(codes, int(codes.max(initial=0)) + 1)
-        first = np.empty(int(codes.max(initial=-1)) + 1, np.int64)
-        first[codes[::-1]] = np.arange(len(codes))[::-1]
-        kinds = encoded.dictionary.to_pylist()
-        sets = [tuple(kinds[name] for name in names[starts[row] : starts[row] + sizes[row]]) for row in first.tolist()]
-        return cls(sets, np.where(lists.is_null().to_numpy(zero_copy_only=False), -1, codes))
+        encoded = pc.binary_join(lists, SEPARATOR).dictionary_encode()
+        sets = [tuple(text.split(SEPARATOR)) if text else () for text in encoded.dictionary.to_pylist()]
+        codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
+        return cls(sets, codes.astype(np.int64))
 
     @classmethod
     def missing(cls, rows: int) -> TypeSets:

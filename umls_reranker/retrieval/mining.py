@@ -19,11 +19,11 @@ from ..data.arrow import write_dataset
 from ..data.candidate_lists import CandidateLists
 from ..data.mentions import FEEDBACK_PREFIX
 from ..models.template import PairTemplate
+from .concept_search import distinct_queries
 from .false_negatives import ConceptFilters, SharedNames
 from .mining_report import NEAREST, POSITIVE, SOURCES, MiningReport
 from .nearest_concepts import ListedConcepts, NearestConcepts, SearchedConcepts, ShardedSearch
 from .negatives import MiningConfig, PairSelector, TypePools, random_bits
-from .queries import distinct_queries
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -276,7 +276,7 @@ class _Task:
         if self.config.feedback_weight != 1.0:
             weights = np.where(self.corrected[mentions], weights * np.float32(self.config.feedback_weight), weights)
         return dict(zip(texts.column_names, texts.columns, strict=True)) | {
-            "cui": self.concepts.cuis[rows],
+            "cui": self.concepts.cuis_of(rows),
             "name": names,
             "label": (sources == POSITIVE).astype(np.int8),
             "weight": weights,

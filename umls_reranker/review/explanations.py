@@ -8,9 +8,8 @@ from typing import Any
 
 from ..calibration.lineage import DEFAULT
 from ..calibration.thresholds import TypeThreshold
-from ..data.candidate_lists import CandidateLists
 from ..data.semantic_types import TypeHierarchy
-from ..serving.ranked_candidates import RankedCandidate
+from ..serving.ranked_candidates import RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker
 
 __all__ = ["Explanation", "describe", "explain", "parse_candidates"]
@@ -59,26 +58,17 @@ def explain(
     Raises:
         ValueError: the mention is blank.
     """
-    ranked = reranker.rerank(mention, candidates, list(types) or None, left, right)
-    calibration = reranker.calibration
-    lists = CandidateLists.from_objects(
-        reranker.thresholds.hierarchy,
-        [mention],
-        [candidates],
-        [types or None],
-        [left],
-        [right],
-        scores=calibration.scores,
-    )
-    choice = calibration.choose(lists, reranker.scorer.template.reads)
-    thresholds = calibration.models[choice.models[0]].thresholds
-    inputs = {name: not lacks[0] for name, lacks in choice.missing.items()}
+    lists = reranker.read([mention], [candidates], [list(types) or None], [left], [right])
+    decisions = reranker.rank(lists)
+    (ranked,) = ranked_candidates(lists, decisions, list(candidates), reranker.input_names)
+    inputs = {name: not is_missing[0] for name, is_missing in decisions.missing.items()}
+    missing = [name for name, is_given in inputs.items() if not is_given]
+    thresholds = reranker.calibration.models[decisions.models[0]].thresholds.for_type(list(types))
+    # The first model decides where no fallback model reads what there is, and is certified for all inputs only.
+    if missing and decisions.models[0] == 0:
+        thresholds = replace(thresholds, high=None)
     about = [describe(item.candidate, reranker.thresholds.hierarchy) for item in ranked]
-    missing = [name for name, given in inputs.items() if not given]
-    found = thresholds.for_type(list(types))
-    if not choice.complete[0]:
-        found = replace(found, high=None)
-    reasons = _reasons(ranked, found, missing, reranker.accept_tier, reranker.thresholds.target_precision)
+    reasons = _reasons(ranked, thresholds, missing, reranker.accept_tier, reranker.thresholds.target_precision)
     return Explanation(model, [item.as_row() for item in ranked], about, reasons, inputs)
 
 
@@ -87,8 +77,8 @@ def describe(candidate: Mapping[str, Any] | str, hierarchy: TypeHierarchy) -> li
     if isinstance(candidate, str):
         return []
     preferred, types = candidate.get("preferred_name"), candidate.get("semantic_types") or ()
-    shown = [preferred] if preferred and preferred != candidate["name"] else []
-    return shown + hierarchy.names([types] if isinstance(types, str) else types)
+    other_name = [preferred] if preferred and preferred != candidate["name"] else []
+    return other_name + hierarchy.names([types] if isinstance(types, str) else types)
 
 
 def parse_candidates(text: str) -> list[dict[str, Any]]:
@@ -118,24 +108,26 @@ def _reasons(
 ) -> list[str]:
     if not ranked:
         return ["There is no candidate to choose from."]
-    best, needed = ranked[0], thresholds.accept
+    top, threshold = ranked[0], thresholds.accept
     kind = "any type" if thresholds.accept_level == DEFAULT else "this type"
-    score = best.score
-    if best.accepted:
-        reasons = [f"Its probability, {score:.3f}, is at or above the acceptance threshold of {kind}, {needed:.3f}."]
-    elif score < needed:
-        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of {kind}, {needed:.3f}."]
+    score = top.score
+    if top.accepted:
+        reasons = [
+            f"Its probability, {score:.3f}, is at or above the acceptance threshold of {kind}, {threshold:.3f}."
+        ]
+    elif score < threshold:
+        reasons = [f"The best probability, {score:.3f}, is below the acceptance threshold of {kind}, {threshold:.3f}."]
     else:
-        reasons = [f"The best candidate is in the tier {best.tier}; here only {accept_tier} is answered."]
-    rival = next((item for item in ranked if (item.cui or item.name) != (best.cui or best.name)), None)
+        reasons = [f"The best candidate is in the tier {top.tier}; here only {accept_tier} is answered."]
+    rival = next((item for item in ranked if (item.cui or item.name) != (top.cui or top.name)), None)
     if rival is not None:
-        reasons.append(f"It leads {rival.name} by {best.margin:.3f}.")
-    if best.tier == "high":
+        reasons.append(f"It leads {rival.name} by {top.margin:.3f}.")
+    if top.tier == "high":
         reasons.append(f"It is in the tier high: {100 * target_precision:g}% of such answers are right, as certified.")
     elif thresholds.high is None:
         reasons.append(f"No answer of {kind} from these inputs is in the tier high: it is not certified.")
-    elif best.accepted:
+    elif top.accepted:
         reasons.append(f"The tier high begins at {thresholds.high:.3f}.")
     if missing:
-        reasons.append(f"The model decided by these inputs: {best.inputs}; missing: {', '.join(missing)}.")
+        reasons.append(f"The model decided by these inputs: {top.inputs}; missing: {', '.join(missing)}.")
     return reasons

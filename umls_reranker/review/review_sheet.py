@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from ..core.errors import UserError
 from ..core.files import json_sha256, written
-from ..core.lines import of_characters
 from ..serving.prediction_log import LoggedMention, read_predictions
 from .corrections import chosen_concept
 
@@ -79,7 +78,7 @@ class ReviewSheet:
         Raises:
             ValueError: the choice is blank, or no text, or no concept (`chosen_concept`).
         """
-        if chosen is not None and not (chosen := of_characters(chosen).strip()):
+        if chosen is not None and not (chosen := chosen.strip()):
             raise ValueError("no concept was given; type a CUI, or choose that none is right")
         with self._lock:
             if position != self.position:
@@ -87,8 +86,9 @@ class ReviewSheet:
             if chosen is not None:
                 chosen_concept(self.mentions[position].row["candidates"], chosen)
             row = dict(self.mentions[position].row) | {"chosen": chosen}
+            line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
             with self.reviewed.open("ab") as file:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
             self._take(position, chosen)

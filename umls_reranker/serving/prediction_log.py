@@ -1,8 +1,7 @@
 """Logged predictions: JSON lines written by umls-reranker rerank, or by a service in the same format.
 
-One object per line: ``entity``, ``candidates``, ``ranked`` (best first, each with ``name``, ``cui``, ``score``,
-``margin``, ``logit``, which is null if it was left unscored, ``tier``, ``accepted``, ``inputs``, ``scored``) and, if
-known, ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
+One object per line: ``entity``, ``candidates``, ``ranked`` (`RankedCandidate.as_row` of each, the top candidate first)
+and, if known, ``entity_type``, ``left``, ``right``, ``mention_id``, ``doc_id``.
 """
 
 from __future__ import annotations
@@ -70,38 +69,45 @@ def _predictions(path: Path) -> Iterator[LoggedMention]:
             if not line.strip():
                 continue
             try:
-                found = _logged(read_line(line), number)
+                logged = _logged(read_line(line), number)
             except (ValueError, KeyError, TypeError, AttributeError):
-                raise UserError(
-                    f"{path}:{number}: not a line that umls-reranker rerank wrote, or not all of it"
-                ) from None
-            yield found
+                reason = "not a line that umls-reranker rerank wrote, or not all of it"
+                if b'"cross_encoder_score"' in line:
+                    reason = "cross_encoder_score is called score; rename the key, or rank these mentions again"
+                raise UserError(f"{path}:{number}: {reason}") from None
+            yield logged
 
 
 def _logged(row: dict[str, Any], line: int) -> LoggedMention:
     """Any error means that the row is no prediction."""
-    candidates, ranked, types = row["candidates"], row["ranked"], row.get("entity_type") or []
-    types = [types] if isinstance(types, str) else types
-    if not all(isinstance(items, list) for items in (candidates, ranked, types)):
+    candidates, ranked, types = row["candidates"], row["ranked"], _as_list(row.get("entity_type") or [])
+    if not isinstance(candidates, list) or not isinstance(ranked, list):
         raise TypeError
     texts = [row["entity"], *types, *(row.get(name) or "" for name in ("left", "right", "note", "reason"))]
     for item in (*candidates, *ranked):
         concept_of(item)
         about = {"name": item} if isinstance(item, str) else item
-        kinds = about.get("semantic_types") or []
-        texts += [about["name"], about.get("preferred_name") or "", *([kinds] if isinstance(kinds, str) else kinds)]
+        texts += [about["name"], about.get("preferred_name") or "", *_as_list(about.get("semantic_types") or [])]
     texts += [item.get("inputs", "") for item in ranked]
-    top = None
-    if ranked:
-        top = Top(*(ranked[0][name] for name in Top._fields))
-        logits = [item["logit"] for item in ranked if item.get("logit") is not None]
-        numbers = [top.score, top.margin, *logits, *(item.get("score", 0) for item in ranked)]
-        is_fine = all(type(number) in (int, float) and is_finite(number) for number in numbers)
-        if not (is_fine and 0 <= top.score <= 1 and top.tier in TIERS and type(top.accepted) is bool and candidates):
-            raise ValueError
+    numbers = [item[key] for item in ranked for key in ("score", "margin", "logit") if item.get(key) is not None]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError
+    if not all(type(number) in (int, float) and is_finite(number) for number in numbers):
+        raise ValueError
+    if not ranked:
+        return LoggedMention(row, types, None, line)
+    top = Top(*(ranked[0][name] for name in Top._fields))
+    is_decided = 0 <= top.score <= 1 and top.margin is not None and top.tier in TIERS and type(top.accepted) is bool
+    if not is_decided or not candidates:
+        raise ValueError
     return LoggedMention(row, types, top, line)
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A list as it is, and a text as a list of one."""
+    if not isinstance(value, str | list):
+        raise TypeError
+    return [value] if isinstance(value, str) else value
 
 
 def concept_of(candidate: Mapping[str, Any] | str) -> str:

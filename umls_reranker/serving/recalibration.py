@@ -18,7 +18,7 @@ import numpy as np
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import fit_with_counts
+from ..calibration.fitting import fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
@@ -201,7 +201,7 @@ def recalibrate(
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
         options = settings, source.hierarchy, seed, network_inputs, source.history
         has_outlook = bool(inside.all())
-        return fit_with_counts(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
+        return fit_calibration(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
 
     calibration, fitted = fit(np.ones(len(lists), bool))
     held_out: dict[int, Decisions] = {}

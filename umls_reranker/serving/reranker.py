@@ -182,9 +182,21 @@ class UMLSReranker:
         """
         # Iterators are consumed once but needed twice.
         candidates = [list(items) if isinstance(items, Iterator) else items for items in candidates]
-        hierarchy = self.thresholds.hierarchy
-        lists = CandidateLists.from_objects(
-            hierarchy,
+        lists = self.read(entities, candidates, entity_types, lefts, rights)
+        decisions = self.rank(lists, desc, exhaustive)
+        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
+
+    def read(
+        self,
+        entities: Sequence[str],
+        candidates: Sequence[Sequence[Any]],
+        entity_types: Sequence[str | Sequence[str] | None] | None = None,
+        lefts: Sequence[str] | None = None,
+        rights: Sequence[str] | None = None,
+    ) -> CandidateLists:
+        """What `rank` decides about; arguments and errors are those of `rerank_batch`."""
+        return CandidateLists.from_objects(
+            self.thresholds.hierarchy,
             entities,
             candidates,
             entity_types,
@@ -193,8 +205,6 @@ class UMLSReranker:
             self.scorer.template.candidate_fields,
             self.calibration.scores,
         )
-        decisions = self.rank(lists, desc, exhaustive)
-        return ranked_candidates(lists, decisions, list(chain.from_iterable(candidates)), self.input_names)
 
     def rank(
         self,
@@ -221,22 +231,8 @@ class UMLSReranker:
             exhaustive=self.exhaustive or exhaustive,
         )
         self._warn_of_types(lists.unknown_types)
-        sizes = list_sizes(lists.offsets)
         self._warn_of_missing(lists, decisions)
-        first = decisions.top
-        columns = (decisions.probabilities, decisions.margins, decisions.tiers, decisions.accepted)
-        tops = zip(
-            *(column[first].tolist() if len(column) else [None] * len(first) for column in columns), strict=True
-        )
-        sets = [*lists.types.sets, ()]
-        names, models = self.input_names, decisions.models.tolist()
-        own = map(sets.__getitem__, lists.types.codes.tolist())
-        for types, place, size, number, (score, margin, tier, accepted) in zip(
-            own, first.tolist(), sizes.tolist(), models, tops, strict=True
-        ):
-            top = None if place < 0 else Top(score, margin, TIERS[tier], accepted)
-            self.monitor.record(types, size, top, names[number])
-        self.monitor.add_truncated(decisions.truncated)
+        self._count(lists, decisions)
         return decisions
 
     @property
@@ -281,47 +277,59 @@ class UMLSReranker:
 
         return publish(self.folder, repo_id, tag, private=private, token=token)
 
+    def _count(self, lists: CandidateLists, decisions: Decisions) -> None:
+        """Tell the monitor what was decided about the top candidate of each mention."""
+        sizes, models, names = list_sizes(lists.offsets).tolist(), decisions.models.tolist(), self.input_names
+        for row, (position, types) in enumerate(zip(decisions.top.tolist(), lists.types, strict=True)):
+            top = None
+            if position >= 0:
+                score, margin = float(decisions.probabilities[position]), float(decisions.margins[position])
+                top = Top(score, margin, TIERS[decisions.tiers[position]], bool(decisions.accepted[position]))
+            self.monitor.record(types, sizes[row], top, names[models[row]])
+        self.monitor.add_truncated(decisions.truncated)
+
     def _warn_of_missing(self, lists: CandidateLists, decisions: Decisions) -> None:
         """One warning that names what any of the mentions with candidates came without, and what decided instead."""
-        asked = list_sizes(lists.offsets) > 0
-        bounds = {f"{name}_score": found.bounds for name, found in self.calibration.score_ranges.items()}
-        named = [
-            f"{name} (from {bounds[name][0]:.3g} to {bounds[name][1]:.3g})" if name in bounds else name
-            for name, lacking in decisions.missing.items()
-            if (lacking & asked).any()
-        ]
-        if named:
-            lacking = np.logical_or.reduce([*decisions.missing.values()])
-            models = [self.calibration.models[number] for number in np.unique(decisions.models[asked & lacking])]
+        has_candidates = list_sizes(lists.offsets) > 0
+        bounds = {f"{name}_score": known.bounds for name, known in self.calibration.score_ranges.items()}
+        named = []
+        for name, is_missing in decisions.missing.items():
+            if (is_missing & has_candidates).any():
+                span = " (from {:.3g} to {:.3g})".format(*bounds[name]) if name in bounds else ""
+                named.append(f"{name}{span}")
+        if not named:
+            return
+        lacking = has_candidates & np.logical_or.reduce([*decisions.missing.values()])
+        used = []
+        for number in np.unique(decisions.models[lacking]):
+            model = self.calibration.models[number]
             # The first one decides where there is none without.
-            certified = [model.thresholds.is_certified and model is not self.calibration.models[0] for model in models]
-            used = "; ".join(
-                f"{model.name} ({'certified' if is_certified else 'never in the tier high'})"
-                for model, is_certified in zip(models, certified, strict=True)
-            )
-            warn_caller(
-                f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the "
-                f"models of these inputs: {used}. {self._remedy(lists, decisions)}"
-                "docs/INTEGRATION_GUIDE.md says what counts as given"
-            )
+            is_certified = model.thresholds.is_certified and number > 0
+            used.append(f"{model.name} ({'certified' if is_certified else 'never in the tier high'})")
+        warn_caller(
+            f"mentions or candidates came without what this model reads: {', '.join(named)}; decided by the models of "
+            f"these inputs: {'; '.join(used)}. {self._remedy(lists, decisions)}"
+            "docs/INTEGRATION_GUIDE.md says what counts as given"
+        )
 
     def _remedy(self, lists: CandidateLists, decisions: Decisions) -> str:
         """What to do about scores of our own retrievers that are not of the calibrated index, or only called so."""
         is_other = ~lists.are_of(self.calibration.index_key)[lists.owner]
-        found = {
-            f"{name}_score": is_other & np.isfinite(lists.scores[name])
-            for name in SCORES
-            if name in lists.scores and f"{name}_score" in decisions.missing
-        }
-        names = ", ".join(name for name, candidates in found.items() if candidates.any())
+        names, has_scores = [], np.zeros(len(is_other), bool)
+        for name in SCORES:
+            if name in lists.scores and f"{name}_score" in decisions.missing:
+                not_counted = is_other & np.isfinite(lists.scores[name])
+                has_scores |= not_counted
+                names += [f"{name}_score"] if not_counted.any() else []
         if not names:
             return ""
-        rows = np.unique(lists.owner[np.logical_or.reduce([*found.values()])])
-        if all(lists.index_keys[row] for row in rows.tolist()):
-            return f"{names}: of another index than the model was calibrated with; calibrate on this index. "
+        if all(lists.index_keys[row] for row in np.unique(lists.owner[has_scores]).tolist()):
+            return (
+                f"{', '.join(names)}: of another index than the model was calibrated with; calibrate on this index. "
+            )
         return (
-            f"{names}: counted only in lists of ConceptLinker with the index that the model was calibrated with; name "
-            "a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
+            f"{', '.join(names)}: counted only in lists of ConceptLinker with the index that the model was calibrated "
+            "with; name a score of your own NAME_score, such as sapbert_score, and calibrate the model on your lists: "
             "umls-reranker calibrate MODEL --lists. "
         )
 

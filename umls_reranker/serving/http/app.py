@@ -73,8 +73,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         """Texts by score for the query, best first: a calibrated probability, or raw log-odds, of all texts."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
-        engine.require_few(len(request.texts))
-        with engine.admitted(1):
+        with engine.admitted(1, len(request.texts)):
             await require_fit(request)
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
             (ranked,) = await engine.rank([(request.query, texts, None, "", "", True)])
@@ -101,8 +100,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     @app.post("/rank")
     async def rank(request: RankRequest) -> JSONResponse:
         """Candidates of each mention, best first, with probability, margin, tier and decision."""
-        with engine.admitted(len(request.mentions)):
-            engine.require_few(max(len(one.candidates) for one in request.mentions))
+        with engine.admitted(len(request.mentions), max(len(one.candidates) for one in request.mentions)):
             calls = [
                 (one.mention, [item.model_dump() for item in one.candidates], one.entity_type, one.left, one.right)
                 for one in request.mentions

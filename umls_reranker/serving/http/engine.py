@@ -59,14 +59,19 @@ class Engine:
         self.is_open = True
 
     @contextmanager
-    def admitted(self, mentions: int) -> Iterator[None]:
+    def admitted(self, mentions: int, candidates: int = 0) -> Iterator[None]:
         """Reserve room for the mentions of a request.
 
+        Args:
+            candidates: the most that any of its mentions has.
+
         Raises:
-            Refusal: too many mentions in the request or in progress, or the service is stopping.
+            Refusal: too many of them in the request, or mentions in progress, or the service is stopping.
         """
-        if mentions > self.serving.max_request_mentions:
-            raise _too_many(mentions, self.serving.max_request_mentions)
+        limits = ((mentions, self.serving.max_request_mentions), (candidates, self.serving.max_candidates))
+        for count, most in limits:
+            if count > most:
+                raise Refusal(413, "Validation", f"batch size {count} > maximum allowed batch size {most}")
         if not self.is_open:
             raise Refusal(503, "Unhealthy", "the service is stopping")
         if self.in_flight + mentions > self.serving.max_queue:
@@ -76,11 +81,6 @@ class Engine:
             yield
         finally:
             self.in_flight -= mentions
-
-    def require_few(self, candidates: int) -> None:
-        """Refuse a mention with more candidates than `max_candidates`."""
-        if candidates > self.serving.max_candidates:
-            raise _too_many(candidates, self.serving.max_candidates)
 
     async def rank(self, calls: Sequence[tuple]) -> list[list[RankedCandidate]]:
         """Rank mentions, given as arguments of `UMLSReranker.rerank`, together with those of other requests."""
@@ -110,7 +110,3 @@ class Engine:
         """Accept nothing more, rank the waiting mentions, and stop."""
         self.is_open = False
         self.batcher.close()
-
-
-def _too_many(count: int, most: int) -> Refusal:
-    return Refusal(413, "Validation", f"batch size {count} > maximum allowed batch size {most}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ class ErrorAnswer(BaseModel):
     error_type: str
 
 
-class Refusal(Exception):
+class Refusal(HTTPException):
     """A refused request.
 
     Args:
@@ -43,8 +43,8 @@ class Refusal(Exception):
     """
 
     def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.kind = status, kind
+        super().__init__(status, message)
+        self.kind = kind
 
 
 @contextmanager
@@ -60,17 +60,15 @@ def as_refusal() -> Iterator[None]:
         raise Refusal(424, "Backend", str(error)) from None
 
 
-def error_answer(status: int, kind: str, message: str) -> JSONResponse:
+def error_answer(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in this format; the arguments are those of `Refusal`."""
-    return JSONResponse({"error": message, "error_type": kind}, status)
+    return JSONResponse({"error": message, "error_type": kind}, status, headers)
 
 
 def add_error_answers(app: FastAPI) -> None:
     """Make the application answer every refusal with ``error`` and ``error_type``."""
 
-    async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return error_answer(error.status, error.kind, str(error))
-
+    @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower().rpartition("/")[2]
         if kind.rpartition("+")[2] != "json":
@@ -79,20 +77,13 @@ def add_error_answers(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             return error_answer(400, "Validation", f"the body is no valid JSON: {first['ctx']['error']}")
         # Without what Pydantic calls the alternatives of a field.
-        parts = (str(part) for part in first["loc"][1:] if isinstance(part, int) or part.isidentifier())
-        place = ".".join(parts) or "the body"
-        return error_answer(422, "Validation", f"{place}: {first['msg'].removeprefix('Value error, ')}")
+        location = (str(key) for key in first["loc"][1:] if isinstance(key, int) or key.isidentifier())
+        field = ".".join(location) or "the body"
+        return error_answer(422, "Validation", f"{field}: {first['msg'].removeprefix('Value error, ')}")
 
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        message = CLEARER.get(error.status_code, str(error.detail))
-        answer = error_answer(error.status_code, "Validation", message)
-        answer.headers.update(error.headers or {})
-        return answer
-
-    handlers: dict[type[Exception], Callable] = {
-        Refusal: refused,
-        RequestValidationError: invalid,
-        HTTPException: http_error,
-    }
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, Refusal):
+            return error_answer(error.status_code, error.kind, error.detail)
+        message = CLEARER.get(error.status_code, error.detail)
+        return error_answer(error.status_code, "Validation", message, error.headers)
