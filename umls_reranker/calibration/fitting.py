@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
@@ -212,7 +212,7 @@ def fit_fusion(
         UserError: a feature is unknown, or the candidate lists lack it.
     """
     check_features(names, lists)
-    table = feature_table(lists, counts, names).plus(**{CROSS_ENCODER: logits})
+    table = feature_table(lists, counts, names).plus({CROSS_ENCODER: logits})
     models = [InputModel(fusion=FeatureFusion.fit(names, table, gold))]
     return Calibration(models, counts, _ranges(names, lists), lists.index_keys[0])
 
@@ -330,12 +330,11 @@ class _Fitting:
     def _in_range(self, fitted: np.ndarray) -> FeatureTable:
         """The features, with scores out of the range of the mentions that were fitted on, (n,) bool, as NaN."""
         table, rows = self.crossed.table, fitted[self.lists.owner]
-        scores: Mapping[str, np.ndarray] = {
-            name: ScoreRange.of(column[rows]).inside(column)
-            for name, column in table.candidates.items()
-            if name in self.lists.scores
-        }
-        return table.plus(**scores)
+        scores = {}
+        for name in {*self.lists.scores} & {*table.candidates}:
+            column = table.candidates[name]
+            scores[name] = ScoreRange.of(column[rows]).inside(column)
+        return table.plus(scores)
 
     def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.

@@ -205,7 +205,7 @@ class Part:
         return CalibratedScores(utility, sigmoid(log_odds))
 
     def _with(self, logits: np.ndarray) -> FeatureTable:
-        return self.table.plus(**{CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
+        return self.table.plus({CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
 
 
 class DecidingModels(NamedTuple):
@@ -341,7 +341,7 @@ class Calibration:
         """Features, with scores that do not count as NaN."""
         fusion = self.models[0].fusion
         table = FeatureTable.of(lists, {}, {}) if fusion is None else feature_table(lists, self.counts, fusion.weights)
-        return table.plus(**self._counting(lists))
+        return table.plus(self._counting(lists))
 
     def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         """Scores, (m,), NaN where they are out of range or, of our own retrievers, of another index."""
