@@ -9,7 +9,6 @@ from trigram_encoder import HIERARCHY, make_concepts
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models.template import PairTemplate
-from umls_reranker.training.dataset import REQUIRED_COLUMNS
 from umls_reranker.training.dev_lists import dev_pairs, sample_by_document
 
 # 40 mentions in the first document, 3 in each of the other 20.
@@ -66,7 +65,7 @@ def test_pairs_are_the_lists_as_they_were_retrieved(tmp_path):
     )
     template = PairTemplate(32, 4, mention_types=True)
     pairs = dev_pairs(candidates, mentions, concepts, template, 4, seed=1)
-    assert pairs.column_names == list(REQUIRED_COLUMNS)
+    assert pairs.column_names == ["mention_id", "mention", "left", "right", "name", "label", "weight"]
     shown = template.mention_text("colds", ["T3"], HIERARCHY)
     assert "Infection" in shown
     assert pairs["mention"][:] == [shown, shown, "hearts", "hearts"]

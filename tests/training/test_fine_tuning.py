@@ -149,13 +149,6 @@ def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, t
     assert {ignored.labels.dtype, ignored.weights.dtype} == {np.dtype(np.float32)}
 
 
-def test_pairs_without_a_column_are_refused(tmp_path):
-    with pytest.raises(
-        UserError, match="the pairs lack the columns left, weight; make them with umls-reranker mine_negatives"
-    ):
-        tokenize_pairs(make_pairs(1).remove_columns(["left", "weight"]), None, 1.0, tmp_path)
-
-
 def test_weights_are_brought_to_mean_one():
     pairs = make_pairs(3)
     scale = weight_scale(pairs)
@@ -168,8 +161,7 @@ def test_weights_are_brought_to_mean_one():
     ("weights", "reason"),
     [
         ([], "there are no training pairs"),
-        ([0.0, 0.0], "must be 0 or more, and not all 0"),
-        ([1.0, -1.0], "0 or more"),
+        ([0.0, 0.0], "must not all be 0"),
     ],
 )
 def test_weights_that_cannot_be_scaled_are_refused(weights, reason):
@@ -519,12 +511,6 @@ def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(tmp_path, 
     settings = training(lr_scheduler_type=kind, lr_scheduler_kwargs={"patience": 0})
     arguments = training_arguments(RUN, settings, tmp_path, 100)
     assert arguments.lr_scheduler_kwargs == {"mode": "max", "patience": 0}
-
-
-def test_an_optimizer_of_target_modules_is_tried_before_pairs_are_tokenized(model, tmp_path):
-    with pytest.raises(UserError, match="the training section is invalid: .*galore_torch"):
-        run_training(model, tmp_path, optim="galore_adamw", optim_target_modules=["attention"])
-    assert not (tmp_path / "tokenized-train").exists()
 
 
 def test_a_resumed_run_is_past_its_start(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The weighted loss in float32, without labels for the model; dev metrics and checkpoints by hand."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,13 +147,19 @@ def test_older_checkpoints_go_once_a_newer_one_is_complete(tmp_path):
     for step in (9, 10, 20, 30):
         make_checkpoint(tmp_path, f"checkpoint-{step}", step < 30)
     make_checkpoint(tmp_path, "checkpoint-best", False)
-    (tmp_path / "checkpoint-30" / "trainer_state.json").touch()
     callback.on_save(arguments, state, TrainerControl())
     # The best one stays too.
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-30", "checkpoint-best"}
-    assert (tmp_path / "checkpoint-30" / "complete").read_text() == "trainer_state.json"
-    (tmp_path / "checkpoint-30" / "trainer_state.json").unlink()
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-30")
+
+
+def test_a_checkpoint_that_is_partly_deleted_does_not_count(tmp_path, monkeypatch):
+    arguments, state = SimpleNamespace(output_dir=str(tmp_path)), TrainerState(global_step=30)
+    for step in (10, 20, 30):
+        make_checkpoint(tmp_path, f"checkpoint-{step}", step < 30)
+    monkeypatch.setattr(shutil, "rmtree", lambda folder: None)
+    CheckpointCallback(kept=1).on_save(arguments, state, TrainerControl())
+    assert [path.name for path in sorted(tmp_path.iterdir()) if (path / "complete").exists()] == ["checkpoint-30"]
 
 
 # Throughput

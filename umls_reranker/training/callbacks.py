@@ -42,16 +42,17 @@ class CheckpointCallback(TrainerCallback):
             return
         folder = Path(args.output_dir)
         checkpoint = folder / f"checkpoint-{state.global_step}"
-        names = sorted(path.name for path in checkpoint.iterdir())
-        (checkpoint / COMPLETE).write_text("\n".join(names), encoding="utf-8")
+        (checkpoint / COMPLETE).touch()
         for older in sorted(_numbered_checkpoints(folder), key=_step)[: -self.kept]:
             if _step(older) != state.best_global_step:
+                # First, so that one that is partly deleted does not count.
+                (older / COMPLETE).unlink(missing_ok=True)
                 shutil.rmtree(older)
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint, or None; a partly deleted one does not count."""
-    complete = [path for path in _numbered_checkpoints(folder) if _is_complete(path)]
+    """The newest complete checkpoint, or None."""
+    complete = [path for path in _numbered_checkpoints(folder) if (path / COMPLETE).is_file()]
     return str(max(complete, key=_step)) if complete else None
 
 
@@ -96,13 +97,6 @@ def _numbered_checkpoints(folder: Path) -> list[Path]:
 
 def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def _is_complete(checkpoint: Path) -> bool:
-    marker = checkpoint / COMPLETE
-    if not marker.is_file():
-        return False
-    return all((checkpoint / name).exists() for name in marker.read_text(encoding="utf-8").splitlines())
 
 
 class ThroughputCallback(TrainerCallback):

@@ -24,9 +24,8 @@ from ..data.arrow import open_table
 from ..models.tokens import PairEncoder
 from .collator import RaggedPairs
 
-__all__ = ["REQUIRED_COLUMNS", "TokenizedPairs", "tokenize_pairs", "weight_scale"]
+__all__ = ["TokenizedPairs", "tokenize_pairs", "weight_scale"]
 
-REQUIRED_COLUMNS = ("mention_id", "mention", "left", "right", "name", "label", "weight")
 ROWS_PER_SHARD = 50_000
 
 SCHEMA = pa.schema(
@@ -47,8 +46,8 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
         weights = weights[columns["label"] == label]
     if not len(weights):
         raise UserError("there are no training pairs; see mining_report.json for what was lost")
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise UserError("pair weights must be 0 or more, and not all 0; check the *_weight keys of the recipe")
+    if not weights.sum() > 0:
+        raise UserError("pair weights must not all be 0; check the *_weight keys of the recipe")
     return len(weights) / weights.sum()
 
 
@@ -66,8 +65,7 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
 
     def __init__(self, shards: Sequence[Path]) -> None:
         tables = [open_table(shard.parent, shard.name).combine_chunks() for shard in shards]
-        # A shard is one chunk, unless there are no pairs.
-        lists = [table["input_ids"].combine_chunks() for table in tables]
+        lists = [_only_chunk(table["input_ids"]) for table in tables]
         self._tokens = [column.values.to_numpy() for column in lists]
         self._offsets = [column.offsets.to_numpy() for column in lists]
         self._rows_per_shard = max(1, tables[0].num_rows)
@@ -97,23 +95,22 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
         )
 
 
+def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
 def tokenize_pairs(
     pairs: Dataset, encoder: PairEncoder, scale: float, folder: Path, workers: int | None = None
 ) -> TokenizedPairs:
     """Tokenize pairs into Arrow shards; existing shards are reused.
 
     Args:
-        pairs: the columns of `REQUIRED_COLUMNS`.
+        pairs: with the columns ``mention``, ``left``, ``right``, ``name``, ``label`` and ``weight``.
         encoder: tokenizer and template.
         scale: factor of the weights (`weight_scale`).
         folder: of the shards; it must not hold shards of other pairs.
         workers: number of processes, by default one per core; the result does not depend on it.
     """
-    missing = [column for column in REQUIRED_COLUMNS if column not in pairs.column_names]
-    if missing:
-        raise UserError(
-            f"the pairs lack the columns {', '.join(missing)}; make them with umls-reranker mine_negatives"
-        )
     folder.mkdir(parents=True, exist_ok=True)
     count = max(1, -(-len(pairs) // ROWS_PER_SHARD))
     shards = [folder / f"{number:05}-of-{count:05}.arrow" for number in range(count)]

@@ -38,7 +38,7 @@ def dev_pairs(
         most: pairs, at most.
 
     Returns:
-        The columns of `dataset.REQUIRED_COLUMNS`, mention by mention; all pairs weigh 1.
+        ``mention_id`` and the columns that `dataset.tokenize_pairs` reads, mention by mention; all pairs weigh 1.
 
     Raises:
         UserError: `most` is less than the first list holds.

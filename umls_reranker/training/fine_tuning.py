@@ -193,16 +193,6 @@ def _try_out(arguments: TrainingArguments, steps: int) -> None:
     DataLoader(TensorDataset(weight), **loader_options(arguments))
 
 
-def _try_target_modules(arguments: TrainingArguments, network: PreTrainedModel) -> None:
-    """Set up an optimizer of target modules on a network without weights, so that a wrong value fails early."""
-    with torch.device("meta"):
-        outline = type(network)(network.config)
-    try:
-        Trainer.get_optimizer_cls_and_kwargs(arguments, outline)
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(f"the training section is invalid: {error}") from None
-
-
 def mixed_precision(training: TrainingStageArguments, device: torch.device) -> dict[str, bool]:
     """``bf16`` and ``fp16`` of a recipe on a device.
 
@@ -271,8 +261,6 @@ def fine_tune(
         set_dropout(network, training.dropout)
     if training.frozen_layers is not None:
         freeze_lowest(network, training.frozen_layers)
-    if arguments.optim_target_modules is not None:
-        _try_target_modules(arguments, network)
     encoder = PairEncoder(tokenizer.backend_tokenizer, template)
     with arguments.main_process_first(local=False, desc="tokenizing"):
         train_set = tokenize_pairs(pairs["train"], encoder, scale, folder / "tokenized-train")
