@@ -184,8 +184,7 @@ def systems(reranker, lists, logits, train_mentions, concepts, split):
     from umls_reranker.evaluation.baselines import answer_ranks, baseline_answers
     from umls_reranker.evaluation.linking import gold_ranks
 
-    columns = (train_mentions[name] for name in ("mention", "cui", "semantic_types"))
-    part, counts = lists[split], StringCounts.fit(zip(*columns, strict=True))
+    part, counts = lists[split], StringCounts.of_split(train_mentions)
     pairs = zip(train_mentions["mention"], train_mentions["cui"], strict=True)
     gold = part.annotations.gold
     answers = baseline_answers(part, lambda cui: concepts.names(int(concepts.rows([cui])[0])), pairs)

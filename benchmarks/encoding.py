@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scoring import interleaved
 
-PRECISIONS = ("bfloat16", "float32")
+DTYPES = ("bfloat16", "float32")
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     )
     folder = resolve_model(options.model)
     ours, theirs = {}, {}
-    for dtype in PRECISIONS:
+    for dtype in DTYPES:
         ours[dtype] = BiEncoder.from_pretrained(folder, max_length=options.max_length, device="cpu", dtype=dtype)
         theirs[dtype] = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": dtype})
         theirs[dtype].max_seq_length = options.max_length
@@ -56,7 +56,7 @@ def main() -> None:
     print(f"| texts | precision | encoder | {' | '.join(columns)} |\n|---|---|---|{'---:|' * len(columns)}")
     for title, texts in (("names", names(options)), ("mentions in context", mentions(options))):
         runs = {}
-        for dtype in PRECISIONS:
+        for dtype in DTYPES:
             for budget in options.budgets:
                 name = f"umls_reranker{f', {budget} tokens' if budget else ''}"
                 runs[dtype, name] = partial(ours[dtype].encode, texts, token_budget=budget)
@@ -73,11 +73,11 @@ def report(title: str, count: int, times: dict, vectors: dict) -> None:
     """Rows of the table for one kind of texts."""
     exact = vectors["float32", next(name for dtype, name in times if dtype == "float32")].astype(np.float64)
     for (dtype, name), seconds in times.items():
-        own = next(taken for (kind, _), taken in times.items() if kind == dtype)
-        ratio = f"{min(seconds) / min(own):.2f} ({np.median(np.divide(seconds, own)):.2f})"
-        found = vectors[dtype, name].astype(np.float64)
-        lengths = np.linalg.norm(found, axis=1)
-        off = 1 - (found * exact).sum(axis=1) / (lengths * np.linalg.norm(exact, axis=1))
+        of_ours = next(seconds for (other, _), seconds in times.items() if other == dtype)
+        ratio = f"{min(seconds) / min(of_ours):.2f} ({np.median(np.divide(seconds, of_ours)):.2f})"
+        encoded = vectors[dtype, name].astype(np.float64)
+        lengths = np.linalg.norm(encoded, axis=1)
+        off = 1 - (encoded * exact).sum(axis=1) / (lengths * np.linalg.norm(exact, axis=1))
         speeds = f"{count / min(seconds):,.0f} ({count / np.median(seconds):,.0f})"
         exactness = f"{off.mean():.1e} | {np.abs(lengths - 1).max():.1e}"
         print(f"| {title} | {dtype} | {name} | {speeds} | {ratio} | {exactness} |", flush=True)
@@ -85,15 +85,16 @@ def report(title: str, count: int, times: dict, vectors: dict) -> None:
 
 def names(options) -> list[str]:
     with options.names.open(encoding="utf-8") as lines:
-        found = {fields[14] for fields in (line.split("|") for line in lines) if fields[1] == "ENG"}
-    return random.Random(0).sample(sorted(found), options.texts)
+        rows = (line.split("|") for line in lines)
+        english = {row[14] for row in rows if row[1] == "ENG"}
+    return random.Random(0).sample(sorted(english), options.texts)
 
 
 def mentions(options) -> list[str]:
     from umls_reranker.data.corpus_formats import read_corpus
 
-    found = read_corpus(options.corpus, context_chars=options.context_chars)
-    texts = sorted({f"{mention.left} {mention.text} {mention.right}".strip() for mention in found})
+    mentions = read_corpus(options.corpus, context_chars=options.context_chars)
+    texts = sorted({f"{mention.left} {mention.text} {mention.right}".strip() for mention in mentions})
     return random.Random(0).sample(texts, options.texts // 4)
 
 

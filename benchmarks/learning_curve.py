@@ -42,12 +42,12 @@ def main() -> None:
     template = PairTemplate.from_recipe(recipe.model)
     candidates = load_from_disk(str(run / "candidates"))
     lists = drawn_lists("dev", arguments.most, recipe, candidates, mentions, concepts)
-    columns = [mentions["train"][name] for name in ("mention", "cui", "semantic_types")]
-    counts = StringCounts.fit(zip(*columns, strict=True))
+    counts = StringCounts.of_split(mentions["train"])
     features = recipe.calibration.features or ["cross_encoder"]
     without = accuracy(lists, np.zeros(len(lists.names), np.float32), counts, features, recipe.run.seed, drop=True)
-    own = lists.mentions, lists.annotations.cuis
-    new = [~np.isin(np.array(texts, str), np.array(seen, str)) for texts, seen in zip(own, columns, strict=False)]
+    seen = mentions["train"]["mention"], mentions["train"]["cui"]
+    columns = zip((lists.mentions, lists.annotations.cuis), seen, strict=True)
+    new = [~np.isin(np.array(texts, str), np.array(known, str)) for texts, known in columns]
 
     def alone(first) -> str:
         return " | ".join(f"{in_dictionary(lists, first, among):.3f}" for among in (True, *new))

@@ -180,7 +180,7 @@ def lists(options) -> None:
 
 def latency(options) -> None:
     """One mention with 32 candidates: ours, the network alone, and CrossEncoder.rank."""
-    from umls_reranker.models.tokens import PairBatch
+    from umls_reranker.models.batches import PairBatch
 
     mention, names = next((m, n) for m, n in candidate_lists(options.run, 1_000) if len(n) >= 32)
     names = names[:32]

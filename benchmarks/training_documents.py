@@ -48,11 +48,7 @@ def main() -> None:
     ids = np.array(pool["doc_id"][:])
     order = [*dict.fromkeys(ids.tolist())]
 
-    def counts_of(rows) -> StringCounts:
-        columns = [rows[name][:] for name in ("mention", "cui", "semantic_types")]
-        return StringCounts.fit(zip(*columns, strict=True))
-
-    counts_of_all = counts_of(pool)
+    counts_of_all = StringCounts.of_split(pool)
     header = ["documents", "mentions", "recall@32", "counts of", "acc@1", "new strings", "list log loss", "at 0.95"]
     print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for number in arguments.documents:
@@ -66,7 +62,7 @@ def main() -> None:
             report = write_candidates(mentions["dev"], retriever, concepts, depth, path, str(number))
             lists = CandidateLists.from_run(load_from_disk(str(path)), mentions["dev"], concepts, [])
         new = ~np.isin(np.array(lists.mentions, str), np.array(rows["mention"][:], str))
-        for name, counts in (("these", counts_of(rows)), ("all", counts_of_all)):
+        for name, counts in (("these", StringCounts.of_split(rows)), ("all", counts_of_all)):
             figures = measured(lists, counts, recipe, new)
             recall = report["retrieved"] / report["in_dictionary"]
             cells = [f"{len(order[:number]):,}", f"{len(rows):,}", f"{recall:.3f}", name]

@@ -50,7 +50,7 @@ def lists_parser() -> CommandParser:
 
 def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
-    from umls_reranker.core.sockets import CALIBRATORS, FEATURES
+    from umls_reranker.core.sockets import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.serving.recalibration import (
         SourceModel,
@@ -66,7 +66,7 @@ def calibrate_on_lists(options) -> None:
     if options.output.exists():
         raise UserError(f"{options.output} exists already; choose another folder for the new model")
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
-    lists = read_labelled_lists(options.lists, source.hierarchy, FEATURES)
+    lists = read_labelled_lists(options.lists, source.hierarchy)
     # Before anything is scored, which may take long.
     print(described(lists), flush=True)
     if options.dry_run:

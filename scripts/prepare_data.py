@@ -63,7 +63,6 @@ def make(recipe, run, files, stages, due) -> None:
 
 
 def make_of_lists(recipe, run, files, stages, due) -> None:
-    from umls_reranker.core.sockets import FEATURES
     from umls_reranker.data.concepts import ConceptTable
     from umls_reranker.data.semantic_types import TypeHierarchy
     from umls_reranker.data.sources import ConceptSource, read_concepts, user_lists
@@ -74,7 +73,7 @@ def make_of_lists(recipe, run, files, stages, due) -> None:
         source = read_concepts(recipe.concepts, files, recipe.mentions.on_error)
     elif has_dictionary:
         source = source._replace(hierarchy=ConceptTable.load(run.path / "concepts").hierarchy)
-    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy, FEATURES)
+    lists = user_lists(recipe.mentions, files, recipe.run.seed, source.hierarchy)
     lacking = [field for field in recipe.model.candidate_fields if field not in lists.fields]
     if lacking and not has_dictionary:
         raise UserError(

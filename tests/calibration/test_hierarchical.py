@@ -7,7 +7,7 @@ import pytest
 
 from umls_reranker.calibration.calibrators import BetaCalibrator, HierarchicalBetaCalibrator, PlattCalibrator
 from umls_reranker.calibration.cross_validation import fit_calibrator
-from umls_reranker.calibration.score_maps import Calibrator
+from umls_reranker.calibration.score_maps import Calibrator, Sample
 from umls_reranker.core.errors import UserError
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
 
@@ -31,7 +31,9 @@ def typed(sizes: dict[str, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray,
 
 
 def fit(scores, labels, types, shrinkage=100.0, **kwargs) -> HierarchicalBetaCalibrator:
-    return HierarchicalBetaCalibrator(shrinkage).fit(scores, labels, types=types, hierarchy=HIERARCHY, **kwargs)
+    return HierarchicalBetaCalibrator(shrinkage).fit(
+        Sample(scores, labels, types=types, hierarchy=HIERARCHY, **kwargs)
+    )
 
 
 def composed(calibrator: HierarchicalBetaCalibrator, name: str) -> tuple[float, float]:
@@ -50,8 +52,8 @@ def test_types_with_support_get_their_own_lines():
 def test_without_shrinkage_a_type_is_platt_of_its_own_rows_and_with_much_its_parent():
     scores, labels, types = typed({"T047": 3000, "T121": 500})
     own = np.array([name == "T121" for (name,) in types])
-    root = BetaCalibrator().fit(scores, labels)
-    alone = PlattCalibrator().fit(root.log_odds(scores[own]), labels[own])
+    root = BetaCalibrator().fit(Sample(scores, labels))
+    alone = PlattCalibrator().fit(Sample(root.log_odds(scores[own]), labels[own]))
 
     def line(shrinkage: float) -> tuple[float, float]:
         found = fit(scores, labels, types, shrinkage).line("T121")
@@ -101,7 +103,8 @@ def test_a_type_that_ranks_backwards_keeps_a_rising_map():
 def test_without_types_it_is_beta():
     scores, labels, _ = typed({"T047": 500})
     np.testing.assert_array_equal(
-        HierarchicalBetaCalibrator().fit(scores, labels)(scores), BetaCalibrator().fit(scores, labels)(scores)
+        HierarchicalBetaCalibrator().fit(Sample(scores, labels))(scores),
+        BetaCalibrator().fit(Sample(scores, labels))(scores),
     )
 
 
@@ -153,5 +156,5 @@ def test_damaged_states_are_refused():
 def test_auto_finds_that_types_differ():
     scores, labels, types = typed({"T047": 1500, "T121": 1500})
     documents = np.random.default_rng(0).integers(0, 30, 3000)
-    chosen, _ = fit_calibrator("auto", scores, labels, documents, types=types, hierarchy=HIERARCHY)
+    chosen, _ = fit_calibrator("auto", Sample(scores, labels, None, types, HIERARCHY), documents)
     assert chosen.name.startswith("hierarchical")

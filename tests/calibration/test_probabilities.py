@@ -397,7 +397,7 @@ def test_the_range_is_that_of_the_lists_fitted_on(counts, tmp_path):
 def test_a_calibration_without_the_key_of_its_index_is_refused(counts, tmp_path, key):
     counts.save(tmp_path / "string_counts.safetensors")
     state, thresholds = content(calibration(counts))
-    with pytest.raises(UserError, match=r"index_key.* is missing; run umls-reranker calibrate again"):
+    with pytest.raises(UserError, match=r"index_key.* is missing or damaged .*; run umls-reranker calibrate again"):
         Calibration.load(state | {"index_key": key}, thresholds, tmp_path)
 
 

@@ -189,6 +189,10 @@ BROKEN = [
     (XML.replace("</id>", "</i>"), "c:1: not XML \\(mismatched tag\\)"),
     (XML.replace("UTF-8", "klingon"), "c:1: not XML"),
     (XML.encode().replace(b"cold", b"c\xffld"), "c:1: not XML \\(not well-formed"),
+    (
+        XML.replace("</id>", f"</id>{'<passage>' * 50_000}{'</passage>' * 50_000}"),
+        "c:1: not XML that can be read \\(maximum recursion",
+    ),
     (JSON[:-1], "c:1: not JSON that can be read"),
     (JSON[:-30], "c:1: not JSON that can be read"),
     (f"[{JSON}", "c:1: not JSON that can be read \\(its brackets do not match"),

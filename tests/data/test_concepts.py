@@ -6,17 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
-from hypothesis import given
-from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data import arrow, name_keys
+from umls_reranker.data import arrow
 from umls_reranker.data import concepts as concepts_module
 from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.cuis import cui_number
-from umls_reranker.data.normalization import hash_names, normalize_name
+from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -35,12 +33,16 @@ def table(tmp_path):
     return ConceptTable.load(tmp_path / "concepts")
 
 
+def cuis_of(table):
+    return table.cuis_of(np.arange(len(table))).to_pylist()
+
+
 def test_what_is_written_is_read(table):
     assert len(table) == 3
     assert table.name_counts.sum() == 6
-    assert table.cuis.tolist() == ["C0000001", "C0000003", "C0000020"]
+    assert cuis_of(table) == ["C0000001", "C0000003", "C0000020"]
     assert [
-        Concept(str(table.cuis[row]), *_names(table, row), tuple(table.semantic_types(row)), table.definition(row))
+        Concept(cuis_of(table)[row], *_names(table, row), tuple(table.semantic_types(row)), table.definition(row))
         for row in range(3)
     ] == CONCEPTS
     assert table.names(np.int64(2))[0] == "twenty"
@@ -77,11 +79,9 @@ def test_rows_of_what_is_no_list_of_texts(table, texts):
 
 
 def test_cuis_by_row(table):
-    assert (table.cuis[1], len(table.cuis), list(table.cuis)) == ("C0000003", 3, table.cuis.tolist())
-    assert table.cuis[np.array([[2, 0]])].tolist() == [["C0000020", "C0000001"]]
-    assert table.cuis[1:].tolist() == ["C0000003", "C0000020"]
-    assert pa.array(table.cuis, pa.large_string()).to_pylist() == table.cuis.tolist()
-    assert table.cui_numbers.tolist() == [cui_number(cui) for cui in table.cuis]
+    assert table.cuis_of(np.array([2, 0, 2])).to_pylist() == ["C0000020", "C0000001", "C0000020"]
+    assert table.cuis_of(np.empty(0, dtype=np.int64)).to_pylist() == []
+    assert table.cui_numbers.tolist() == [cui_number(cui) for cui in cuis_of(table)]
 
 
 @pytest.mark.parametrize("step", [1, 2, 10_000])
@@ -112,9 +112,9 @@ NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
 
 @pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
 def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
-    monkeypatch.setattr(name_keys, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
+    monkeypatch.setattr(concepts_module, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
     monkeypatch.setattr(concepts_module, "ROWS_PER_STEP", 3)
-    monkeypatch.setattr(name_keys, "NAMES_PER_STEP", 2)
+    monkeypatch.setattr(concepts_module, "NAMES_PER_STEP", 2)
     write_concepts(HOMONYMS, NO_TYPES, tmp_path, "f")
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
@@ -129,12 +129,6 @@ def test_a_concept_with_more_names_than_a_key_can_number(tmp_path):
     rows, offsets = ConceptTable.load(tmp_path).rows_named([f"Name {number}" for number in range(601)])
     assert rows.tolist() == [1] * 599 + [0, 1]
     assert offsets.tolist() == [*range(600), 601, 601]
-
-
-def test_more_concepts_than_a_key_can_number_are_refused(tmp_path):
-    batch = (pa.array(["a"]), np.array([1 << 28]), np.array([0]))
-    with pytest.raises(UserError, match="more than 268,435,456 concepts"):
-        name_keys.write_name_keys([batch], tmp_path)
 
 
 def test_columns_and_objects_give_the_same_bytes(tmp_path, monkeypatch):
@@ -167,7 +161,7 @@ def test_a_full_disk_is_said_and_the_former_concepts_stay(tmp_path, count, monke
     ):
         write_concepts(many, NO_TYPES, folder, "f")
     assert not stage.partial.exists()
-    assert ConceptTable.load(stage.folder).cuis.tolist() == ["C0000001", "C0000003", "C0000020"]
+    assert cuis_of(ConceptTable.load(stage.folder)) == ["C0000001", "C0000003", "C0000020"]
 
 
 @pytest.mark.parametrize("concepts", [1, 2, 3, 100])
@@ -251,35 +245,3 @@ def test_broken_folders_are_named(tmp_path, table):
         data.write_bytes(content)
         with pytest.raises(UserError, match="concepts is not a concept folder"):
             ConceptTable.load(tmp_path / "concepts")
-
-
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        ("Diabetes-Mellitus,  type II", "diabetes mellitus type ii"),
-        ("  (diabetes) mellitus_type\tII ", "diabetes mellitus type ii"),
-        ("\uff24iabetes", "diabetes"),  # full-width D
-        ("STRASSE", "strasse"),
-        ("Stra\u00dfe", "strasse"),
-        ("Me\u0301nie\u0300re", "m\u00e9ni\u00e8re"),  # combining accents
-        ("M\u00c9NI\u00c8RE", "m\u00e9ni\u00e8re"),
-        ("\u00b5g/\u03bcL", "\u03bcg \u03bcl"),  # micro sign and Greek mu
-        ("++ ", "++"),
-        ("", ""),
-        ("  ", ""),
-    ],
-)
-def test_normalized_names(text, form):
-    assert normalize_name(text) == form
-
-
-@given(st.text())
-def test_normalizing_twice_changes_nothing_and_only_blank_text_is_empty(text):
-    form = normalize_name(text)
-    assert normalize_name(form) == form
-    assert bool(form) == bool(text.strip())
-
-
-@given(st.text(st.characters(codec="ascii")))
-def test_case_never_matters(text):
-    assert normalize_name(text.upper()) == normalize_name(text.lower()) == normalize_name(text)

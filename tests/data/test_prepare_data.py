@@ -178,7 +178,7 @@ def test_types_of_an_ontology_filter_its_concepts(prepare, tmp_path):
     rows = table.type_rows(kind)
     assert 0 < len(rows) < len(table)
     kept = ConceptTable.load(prepare("--concept_types", kind, **keys) / "concepts")
-    assert kept.cuis.tolist() == table.cuis[rows].tolist()
+    assert kept.cui_numbers.tolist() == table.cui_numbers[rows].tolist()
     with pytest.raises(UserError, match=f"concept_types: no concept has a type of X:9; the types are .*{kind}"):
         prepare("--concept_types", "X:9", **keys)
 

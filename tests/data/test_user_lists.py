@@ -19,7 +19,6 @@ from umls_reranker.data.mentions import SPLITS, assign_split
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.data.user_lists import UserLists
 
-RESERVED = ("cross_encoder", "exact_name", "retrieval")
 SHARES = {"train": 0.4, "dev": 0.2, "calibration": 0.2, "test": 0.2}
 NAMES = ("cold", "Common Cold", "cold", "Influenza")
 CUIS = ("c0009443", "C0009443", "C0009264", "C0021400")
@@ -40,7 +39,7 @@ def make_rows(count=24):
 
 def read(path, *, listed=None):
     split_of = listed.get if listed is not None else partial(assign_split, shares=SHARES, seed=3)
-    return UserLists.read(path, TypeHierarchy.built_in(), RESERVED, split_of, listed is not None)
+    return UserLists.read(path, TypeHierarchy.built_in(), split_of, listed is not None)
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from umls_reranker.evaluation.charts import reliability_points, risk_coverage, risk_coverage_chart
+from umls_reranker.evaluation.charts import reliability_points, risk_axes, risk_coverage
 from umls_reranker.evaluation.page import card_charts
 
 
@@ -33,15 +33,21 @@ def test_the_charts_of_the_card_are_files_with_a_legend_of_what_they_show():
         assert float(inner.get("y")) + float(inner.get("height")) == height and float(inner.get("width")) == width
 
 
+def tips(curve, name):
+    """Tooltips and labels of the chart of one system."""
+    points = reliability_points(np.array([0.5]), np.array([1]), ["d"])
+    curves = {"reliability": {"raw": points, "calibrated": points}, "risk_coverage": {name: curve}}
+    root = ElementTree.fromstring(card_charts({"curves": curves}, 0.95)[1])
+    return {element.text for element in root.iter() if element.text}
+
+
 def test_a_curve_of_few_points_shows_what_was_measured():
-    curve = risk_coverage(np.ones(200), np.arange(200) < 110)
-    chart = ElementTree.tostring(risk_coverage_chart("risk", {"retriever alone": curve}, 0.95), encoding="unicode")
-    assert "retriever alone: 100% answered, 55.0% of them right" in chart and ">50 %</text>" in chart
+    drawn = tips(risk_coverage(np.ones(200), np.arange(200) < 110), "retriever")
+    assert {"retriever alone: 100% answered, 55.0% of them right", "50 %"} <= drawn
 
 
 def test_a_point_below_the_chart_still_says_what_was_measured():
-    right = np.arange(2000) % 5 > 0
-    curve = risk_coverage(np.linspace(1, 0, 2000), right)
-    assert curve["precision"][0] == 0.0
-    chart = risk_coverage_chart("risk", {"this model": curve}, 0.95)
-    assert "this model: 0% answered, 0.0% of them right" in [tip.text for tip in chart.iter("title")]
+    curve = risk_coverage(np.linspace(1, 0, 2000), np.arange(2000) % 5 > 0)
+    assert curve["precision"][0] == 0.0 and risk_axes([curve], 0.95).low > 0.5
+    assert risk_axes([curve], 0.95).y(0.0) == risk_axes([curve], 0.95).bottom
+    assert "this model: 0% answered, 0.0% of them right" in tips(curve, "reranker")

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, RobertaConfi
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.models import bi_encoder as encoder_module
-from umls_reranker.models.bi_encoder import BiEncoder, PackedEncoder, PaddedEncoder, QueryTokenizer
+from umls_reranker.models.bi_encoder import BiEncoder, PaddedLayers, QueryTokenizer
 from umls_reranker.models.packed import PackedLayers
 
 TEXTS = ["heart", "a", "heart attack in the morning", "x-ray", "a", ""]
@@ -24,15 +24,14 @@ def folder(tmp_path_factory):
 
 
 def watch(encoder: BiEncoder, look=lambda texts: [len(text) for text in texts]) -> list:
-    """What `look` gives for each batch that the encoder's network will compute; by default lengths of texts."""
-    seen, network = [], type(encoder.network)
+    """What `look` gives for each batch that the encoder will compute; by default lengths of texts."""
+    seen, compute = [], encoder._unit_vectors
 
-    class Watched(network):
-        def __call__(self, texts):
-            seen.append(look(texts))
-            return super().__call__(texts)
+    def watched(ids, batch):
+        seen.append(look([ids[row] for row in batch]))
+        return compute(ids, batch)
 
-    encoder.network.__class__ = Watched
+    encoder._unit_vectors = watched
     return seen
 
 
@@ -40,10 +39,10 @@ def load(folder, **settings) -> BiEncoder:
     return BiEncoder.from_pretrained(str(folder), **{"device": "cpu", "dtype": "float32"} | settings)
 
 
-@pytest.fixture(params=[PackedEncoder, PaddedEncoder])
+@pytest.fixture(params=[PackedLayers, PaddedLayers])
 def kind(request, monkeypatch):
     """Both ways to compute a batch: BERT without padding, and any encoder with."""
-    if request.param is PaddedEncoder:
+    if request.param is PaddedLayers:
         monkeypatch.setattr(PackedLayers, "supports", lambda config: False)
     return request.param
 
@@ -63,7 +62,7 @@ def one_by_one(folder, texts, pooling) -> np.ndarray:
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_vectors_are_those_of_each_text_alone(folder, kind, pooling):
     encoder = load(folder, pooling=pooling)
-    assert type(encoder.network) is kind
+    assert type(encoder.body) is kind
     vectors = encoder.encode(TEXTS, token_budget=24)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, one_by_one(folder, TEXTS, pooling), atol=1e-6)
@@ -75,7 +74,7 @@ def test_an_encoder_saved_with_a_head_is_packed_too(tmp_path, pooling):
     model = BertForMaskedLM(AutoModel.from_pretrained(tmp_path).config)
     model.save_pretrained(tmp_path)
     encoder = load(tmp_path, pooling=pooling)
-    assert isinstance(encoder.network, PackedEncoder)
+    assert isinstance(encoder.body, PackedLayers)
     np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
 
 
@@ -87,7 +86,7 @@ def test_other_kinds_are_left_to_transformers(tmp_path, pooling):
     config = RobertaConfig(**{size: getattr(bert, size) for size in sizes}, pad_token_id=0, type_vocab_size=1)
     RobertaModel(config).save_pretrained(tmp_path)
     encoder = load(tmp_path, pooling=pooling)
-    assert isinstance(encoder.network, PaddedEncoder)
+    assert isinstance(encoder.body, PaddedLayers)
     np.testing.assert_allclose(encoder.encode(TEXTS), one_by_one(tmp_path, TEXTS, pooling), atol=1e-6)
 
 
@@ -98,7 +97,7 @@ def test_weights_that_transformers_has_to_rename_are_left_to_it(folder, tmp_path
     assert legacy.keys() != weights.keys()
     save_file(legacy, tmp_path / "model.safetensors", {"format": "pt"})
     encoder = load(tmp_path)
-    assert isinstance(encoder.network, PaddedEncoder)
+    assert isinstance(encoder.body, PaddedLayers)
     np.testing.assert_allclose(encoder.encode(TEXTS), load(folder).encode(TEXTS), atol=1e-6)
 
 
@@ -110,7 +109,7 @@ def test_mentions_between_added_markers_are_read(tmp_path):
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path)
     encoder = load(tmp_path)
-    assert isinstance(encoder.network, PackedEncoder)
+    assert isinstance(encoder.body, PackedLayers)
     encoder.queries = QueryTokenizer(tokenizer, 64, context_tokens=6, markers=("[M]", "[/M]"))
     mentions, lefts, rights = ["cold", "flu", "x"], ["a bad", "", "no"], ["in may", "", "of it at all"]
     texts = [f"{left} [M] {text} [/M] {right}" for text, left, right in zip(mentions, lefts, rights, strict=True)]
@@ -124,7 +123,7 @@ def test_batches_are_as_long_as_their_tokens_where_nothing_is_padded(folder, kin
     batches = watch(encoder)
     texts = [f"name {'x' * (number % 9)}" for number in range(40)]
     encoder.encode(texts, token_budget=50)
-    sizes = [sum(batch) if kind is PackedEncoder else len(batch) * max(batch) for batch in batches]
+    sizes = [sum(batch) if kind is PackedLayers else len(batch) * max(batch) for batch in batches]
     assert len(sizes) > 5 and 45 < max(sizes) <= 50 and sum(map(len, batches)) == 40
 
 
@@ -176,7 +175,7 @@ def test_bfloat16_without_padding_rounds_no_more_than_transformers(folder, monke
     packed = load(folder, pooling=pooling, dtype="bfloat16")
     monkeypatch.setattr(PackedLayers, "supports", lambda config: False)
     padded = load(folder, pooling=pooling, dtype="bfloat16")
-    assert (type(packed.network), type(padded.network)) == (PackedEncoder, PaddedEncoder)
+    assert (type(packed.body), type(padded.body)) == (PackedLayers, PaddedLayers)
     off, theirs = (1 - (exact * encoder.encode(texts)).sum(axis=1) for encoder in (packed, padded))
     assert 0 < off.mean() < 1.2 * theirs.mean() and off.max() < 1.5 * theirs.max()
 

@@ -222,7 +222,7 @@ def refused(folder):
 def test_corrupt_weights_are_refused(tmp_path, damage):
     weights = tiny_cross_encoder(tmp_path / "model") / "model.safetensors"
     weights.write_bytes(damage(weights.read_bytes()))
-    assert refused(tmp_path / "model").startswith(f"{tmp_path / 'model'}: the weights are corrupt")
+    assert refused(tmp_path / "model").startswith(f"{tmp_path / 'model'} cannot be loaded: the weights are corrupt")
 
 
 def test_a_model_of_two_outputs_is_refused(model, tmp_path):
@@ -237,12 +237,12 @@ def test_a_model_of_two_outputs_is_refused(model, tmp_path):
     [
         ("config.json", {"num_hidden_layers": 3}, "do not belong together (one of them lacks bert.encoder.layer.2."),
         ("config.json", {"num_hidden_layers": 1}, "do not belong together (one of them lacks bert.encoder.layer.1."),
-        ("config.json", {"num_hidden_layers": "two"}, "holds no loadable model: "),
-        ("config.json", {"num_attention_heads": 3}, "holds no loadable model: "),
-        ("config.json", {"num_attention_heads": 0}, "holds no loadable model: "),
-        ("config.json", {"vocab_size": 7, "hidden_act": "relu"}, "holds no loadable model: "),
-        ("tokenizer.json", {"model": None}, "holds no loadable model: "),
-        ("tokenizer.json", {"added_tokens": None}, "holds no loadable model: "),
+        ("config.json", {"num_hidden_layers": "two"}, "cannot be loaded: "),
+        ("config.json", {"num_attention_heads": 3}, "cannot be loaded: "),
+        ("config.json", {"num_attention_heads": 0}, "cannot be loaded: "),
+        ("config.json", {"vocab_size": 7, "hidden_act": "relu"}, "cannot be loaded: "),
+        ("tokenizer.json", {"model": None}, "cannot be loaded: "),
+        ("tokenizer.json", {"added_tokens": None}, "cannot be loaded: "),
     ],
     ids=str,
 )
@@ -253,7 +253,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path, file, change, reason):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    assert refused(tmp_path).startswith(f"{tmp_path} holds no loadable model: ")
+    assert refused(tmp_path).startswith(f"{tmp_path} cannot be loaded: ")
 
 
 def test_pickled_weights_are_not_opened(tmp_path):
@@ -261,4 +261,4 @@ def test_pickled_weights_are_not_opened(tmp_path):
     network = AutoModelForSequenceClassification.from_pretrained(folder)
     torch.save(network.state_dict(), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert "holds no loadable model" in refused(folder)
+    assert "cannot be loaded" in refused(folder)

@@ -87,7 +87,7 @@ def test_search_finds_what_comparing_with_every_name_finds(tmp_path, monkeypatch
             expected = nearest_by_brute_force(concepts, encoder, queries[query], k)
             np.testing.assert_allclose(found.scores[query], [score for _, score in expected], atol=1e-6)
             assert len(set(found.rows[query])) == k
-            np.testing.assert_array_equal(index.concept_rows[found.name_ids[query]], found.rows[query])
+            np.testing.assert_array_equal(index.grouping.rows[found.name_ids[query]], found.rows[query])
             scores = (encoder.encode(index.names(found.name_ids[query])) * queries[query]).sum(axis=1)
             np.testing.assert_allclose(scores, found.scores[query], atol=1e-6)
 
@@ -322,7 +322,7 @@ def test_best_names_are_those_of_the_search(tmp_path, clustered, factory):
     name_ids, scores = index.best_names(queries, np.pad(found.rows, ((0, 0), (0, 1)), constant_values=-1))
     np.testing.assert_allclose(scores[:, :5], found.scores, atol=1e-5)
     assert (name_ids[:, 5] == -1).all() and np.isneginf(scores[:, 5]).all()
-    np.testing.assert_array_equal(index.concept_rows[name_ids[:, :5]], found.rows)
+    np.testing.assert_array_equal(index.grouping.rows[name_ids[:, :5]], found.rows)
     if factory == "Flat":
         np.testing.assert_array_equal(name_ids[:, :5], found.name_ids)
 

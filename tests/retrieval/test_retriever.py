@@ -178,7 +178,7 @@ def counted(searched, tmp_path, monkeypatch):
     count(lexical, "search", lambda texts, k: counts["lexical"].extend(texts))
     count(lexical_index, "_hash_trigrams", lambda texts: counts["tokenized"].extend(texts))
     count(
-        lexical._grouping,
+        lexical.grouping,
         "best",
         lambda rows, *_: counts["pairs"].append(int((rows >= 0).sum())),
     )

@@ -19,7 +19,7 @@ from ..core.sockets import register_calibrator
 from ..data.semantic_types import TypeHierarchy
 from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .logistic import fit_logistic, information
-from .score_maps import Calibrator, Sample, Types, bounded
+from .score_maps import Calibrator, Sample, Types, bounded, finite
 
 __all__ = [
     "BetaCalibrator",
@@ -126,7 +126,7 @@ class BetaCalibrator(Calibrator):
 
 
 class IdentityCalibrator(Calibrator):
-    """The scores unchanged: the fusion is already a fitted choice among a list's candidates and none."""
+    """The scores unchanged: the fusion is already a conditional logit of a list's candidates and none."""
 
     name = "identity"
     help = "the log-odds of the fusion unchanged; without features it fuses the cross-encoder alone"
@@ -196,8 +196,8 @@ class HierarchicalBetaCalibrator(Calibrator):
 
     Fitted from the root down. Each type, ancestor or group has a normal prior around its parent's line, with the
     information of `shrinkage` gold candidates of the parent. So a type with n gold candidates has a weight of about n
-    / (n + shrinkage). A type without right or without wrong candidates, or with equal scores, stays near its parent.
-    Only the root can fail to fit.
+    / (n + shrinkage). A type without correct or without incorrect candidates, or with equal scores, stays near its
+    parent. Only the root can fail to fit.
 
     Args:
         shrinkage: number of gold candidates at which a type's data and its parent's line have equal weight.
@@ -221,34 +221,22 @@ class HierarchicalBetaCalibrator(Calibrator):
         """Whether any type, ancestor or group has its own line."""
         return len(self.lines) > 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """As for every calibrator; the parameters are the root's, the lines by node, and the hierarchy."""
-        parameters = {
-            "root": self.root.to_dict()["parameters"],
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "root": self.root._parameters(),
             "lines": {node: asdict(line) for node, line in self.lines.items()},
             "shrinkage": self.shrinkage,
             "hierarchy": self.hierarchy.to_dict(),
         }
-        return {"method": self.name, "parameters": parameters}
 
-    def _restore(self, parameters: dict[str, Any]) -> None:
-        try:
-            self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
-            self.root._restore(parameters["root"])
-            self.lines = {
-                node: TypeLine(
-                    float(self._finite(line["slope"], node)),
-                    float(self._finite(line["intercept"], node)),
-                    int(line["support"]),
-                )
-                for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
-            }
-            self.shrinkage = float(self._finite(parameters["shrinkage"], "shrinkage"))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(
-                f"calibrator.json: parameters of method '{self.name}' are damaged ({error!r}); run the calibrate "
-                "stage again"
-            ) from None
+    def _restore(self, parameters: Any) -> None:
+        self.hierarchy = TypeHierarchy.from_dict(parameters["hierarchy"])
+        self.root._restore(parameters["root"])
+        self.lines = {
+            node: TypeLine(finite(line["slope"]), finite(line["intercept"]), int(line["support"]))
+            for node, line in {**parameters["lines"], DEFAULT: parameters["lines"][DEFAULT]}.items()
+        }
+        self.shrinkage = finite(parameters["shrinkage"])
 
     def _rises(self) -> bool:
         return self.root._rises() and all(line.slope > 0 for line in self.lines.values())
@@ -268,21 +256,21 @@ class HierarchicalBetaCalibrator(Calibrator):
                     sample.take(members[node][code]), sample.take(members[above][code]), above
                 )
 
-    def _line(self, own: Sample, parent: Sample, parent_node: str) -> TypeLine:
+    def _line(self, sample: Sample, parent: Sample, parent_node: str) -> TypeLine:
         line = self.lines[parent_node]
         mean = np.array([line.slope, line.intercept])
-        most = max(line.slope, MAX_STANDARD_SLOPE / (own.scores.std() or 1.0))
+        most = max(line.slope, MAX_STANDARD_SLOPE / (sample.scores.std() or 1.0))
         share = self.shrinkage / max(parent.labels.sum(), 1.0)
         precision = share * information(_features(parent), mean, parent.offsets)
         slope, intercept = fit_logistic(
-            _features(own),
-            own.labels,
+            _features(sample),
+            sample.labels,
             np.array([LEAST_SLOPE, -np.inf]),
             np.array([most, np.inf]),
-            offsets=own.offsets,
+            offsets=sample.offsets,
             prior=(mean, precision),
         )
-        return TypeLine(float(slope), float(intercept), int(own.labels.sum()))
+        return TypeLine(float(slope), float(intercept), int(sample.labels.sum()))
 
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray:
         scores = self.root.log_odds(scores)
@@ -316,8 +304,8 @@ def _unit_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features / scale, scale
 
 
-def _wrong_order(found: str) -> UserError:
+def _wrong_order(reason: str) -> UserError:
     return UserError(
-        f"the scores do not rank right candidates above wrong ones ({found}); train longer, or check that the labels "
+        f"the scores do not rank right candidates above wrong ones ({reason}); train longer, or check that the labels "
         "and the checkpoint belong together"
     )

@@ -69,9 +69,20 @@ class Certificate:
     outlook: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "; ".join([self._found(), *self._assumptions(), *self._outlook()])
+        notes = [self._result()]
+        if self.most_wrong < 1:
+            notes.append(f"on the assumption that in no document more than {self.most_wrong:.0%} of the tier is wrong")
+        if self.size_ratio > SIMILAR_SIZES:
+            notes.append(
+                f"caution: the largest document has {self.size_ratio:.1f} times the mean of answers; documents of "
+                "one kind and similar sizes certify more"
+            )
+        if self.outlook:
+            shares = [f"{share:.1%} with {name}" for name, share in self.outlook.items()]
+            notes.append(f"estimates for information: {', '.join(shares)}")
+        return "; ".join(notes)
 
-    def _found(self) -> str:
+    def _result(self) -> str:
         if self.threshold is not None:
             return (
                 f"{self.threshold:.3f}; {self.share:.1%} of these mentions, of which {self.precision:.1%} are correct"
@@ -89,21 +100,6 @@ class Certificate:
             odds = "" if self.likely is None else f", and about {self.likely:,} for four in five"
             more = f"an estimate: a second try needs other documents, about {self.even:,} of them for even odds{odds}"
         return f"not certified: {reason}; {more}"
-
-    def _assumptions(self) -> list[str]:
-        said = []
-        if self.most_wrong < 1:
-            said.append(f"on the assumption that in no document more than {self.most_wrong:.0%} of the tier is wrong")
-        if self.size_ratio > SIMILAR_SIZES:
-            said.append(
-                f"caution: the largest document has {self.size_ratio:.1f} times the mean of answers; documents of "
-                "one kind and similar sizes certify more"
-            )
-        return said
-
-    def _outlook(self) -> list[str]:
-        shares = [f"{share:.1%} with {name}" for name, share in self.outlook.items()]
-        return [f"estimates for information: {', '.join(shares)}"] if shares else []
 
 
 def find_certificate(
@@ -133,7 +129,7 @@ def find_certificate(
     search = _Search.of(scores, correct, documents, test)
     test, sizes = search.test, search.widest
     ratio = float(sizes.max() / sizes.mean()) if len(sizes) else 1.0
-    found = Certificate(
+    certificate = Certificate(
         None,
         search.effective,
         test.needed,
@@ -144,7 +140,7 @@ def find_certificate(
     )
     if search.lowest is not None:
         return replace(
-            found,
+            certificate,
             threshold=float(search.thresholds[search.lowest]),
             share=search.accepted / len(scores),
             precision=float(search.observed[search.lowest][1].sum() / search.accepted),
@@ -160,7 +156,7 @@ def find_certificate(
         min((number for number in numbers if number is not None), default=None)
         for numbers in zip(*estimates, strict=True)
     )
-    return replace(found, even=even, likely=likely)
+    return replace(certificate, even=even, likely=likely)
 
 
 def confidence_of(attempt: int, confidence: float) -> float:
@@ -186,7 +182,7 @@ class _Search:
         widest: accepted mentions of documents at the lowest threshold at which the scores expect the target.
         documents: number of all.
         effective: the largest effective number of documents at any threshold.
-        lowest: place of the lowest certified threshold; None if the first test fails.
+        lowest: index of the lowest certified threshold; None if the first test fails.
     """
 
     test: PrecisionTest
@@ -210,8 +206,8 @@ class _Search:
         scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
         index, count = (np.arange(len(scores)), len(scores)) if documents is None else document_index(documents)
         ordered = np.sort(scores[~np.isnan(scores)])
-        _, places = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
-        thresholds = GRID[places]
+        _, positions = np.unique(len(ordered) - np.searchsorted(ordered, GRID), return_index=True)
+        thresholds = GRID[positions]
         expected, observed = (_sums(scores, values, index, count, thresholds) for values in (scores, correct))
         likely = [size for size, total in expected if total.sum() >= test.target * size.sum()]
         widest = likely[-1] if likely else np.empty(0, np.int64)
@@ -237,17 +233,17 @@ def _sums(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each threshold, from the highest down, accepted mentions of each document that has any, and their sums."""
     # The first threshold that a mention reaches; the last number is that of none.
-    first = np.searchsorted(-thresholds, -scores)
-    order = np.argsort(first, kind="stable")
-    ends = np.searchsorted(first[order], np.arange(len(thresholds)), side="right")
-    size, total, found, start = np.zeros(count, np.int64), np.zeros(count), [], 0
+    reached = np.searchsorted(-thresholds, -scores)
+    order = np.argsort(reached, kind="stable")
+    ends = np.searchsorted(reached[order], np.arange(len(thresholds)), side="right")
+    size, total, sums, start = np.zeros(count, np.int64), np.zeros(count), [], 0
     for end in ends.tolist():
         rows = order[start:end]
         size += np.bincount(index[rows], minlength=count)
         total += np.bincount(index[rows], values[rows], minlength=count)
-        found.append((size[size > 0], total[size > 0]))
+        sums.append((size[size > 0], total[size > 0]))
         start = end
-    return found
+    return sums
 
 
 def outlook(
@@ -277,9 +273,9 @@ def outlook(
         accepted, drawn_mentions = 0, 0
         for _ in range(OUTLOOK_DRAWS):
             drawn = [rows[document] for document in rng.integers(0, count, number)]
-            own, places = np.concatenate(drawn), np.repeat(np.arange(number), list(map(len, drawn)))
-            search = _Search.of(scores[own], correct[own], places, test)
-            accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(own)
+            mentions, of_mention = np.concatenate(drawn), np.repeat(np.arange(number), list(map(len, drawn)))
+            search = _Search.of(scores[mentions], correct[mentions], of_mention, test)
+            accepted, drawn_mentions = accepted + search.accepted, drawn_mentions + len(mentions)
         shares[f"{number} documents"] = accepted / drawn_mentions
     return shares
 

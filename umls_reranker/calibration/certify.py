@@ -12,6 +12,7 @@ from ..core.errors import UserError
 from .calibrators import PlattCalibrator
 from .certificate import Certificate, find_certificate, outlook
 from .cross_validation import document_folds
+from .score_maps import Sample
 
 __all__ = ["certify"]
 
@@ -87,11 +88,11 @@ def certify(
     if not new.any():
         raise UserError("all documents are in certified_before; only new ones can certify")
     rows = mapped[new], columns.correct[new], columns.documents[new], target_precision, confidence
-    found = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt)
-    found = replace(found, outlook=outlook(*rows, most_wrong=most_wrong))
-    if unmapped is None or found.threshold is None:
-        return found
-    return replace(found, threshold=unmapped(found.threshold))
+    certificate = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt)
+    certificate = replace(certificate, outlook=outlook(*rows, most_wrong=most_wrong))
+    if unmapped is None or certificate.threshold is None:
+        return certificate
+    return replace(certificate, threshold=unmapped(certificate.threshold))
 
 
 class _Columns(NamedTuple):
@@ -112,7 +113,7 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
         raise UserError(f"{counts}: give one of each for every mention")
-    for row, score in enumerate(columns["scores"]):
+    for row, (score, label, document) in enumerate(zip(*columns.values(), strict=True)):
         if not _is_number(score) or not np.isfinite(score):
             raise UserError(f"row {row}: the score {score!r} is not a number; leave out mentions without an answer")
         if not calibrate and not -ROUNDING <= score <= 1.0 + ROUNDING:
@@ -120,12 +121,11 @@ def _checked(scores: Any, correct: Any, documents: Any, calibrate: bool) -> _Col
                 f"row {row}: the score {score!r} is not a probability; pass calibrate=True to map scores of another "
                 "scale to probabilities"
             )
-    for row, label in enumerate(columns["correct"]):
         if not _is_number(label) or label not in (0, 1):
             raise UserError(f"row {row}: correct is {label!r}; give True or False")
-    missing = next((row for row, name in enumerate(columns["documents"]) if _is_missing(name)), None)
-    if missing is not None:
-        raise UserError(f"row {missing}: the document is missing; give every mention the id of its document")
+        # Of pandas' NA it is not even known whether it equals itself.
+        if document is None or str(document) == "<NA>" or document != document:
+            raise UserError(f"row {row}: the document is missing; give every mention the id of its document")
     count = len(set(columns["documents"]))
     if not count:
         raise UserError("there are no mentions; give the scores of mentions whose answers were judged")
@@ -147,7 +147,7 @@ def _cross_fitted(columns: _Columns) -> tuple[np.ndarray, Callable[[float], floa
 
     def fitted(inside: np.ndarray) -> PlattCalibrator:
         calibrator = PlattCalibrator()
-        calibrator.fit(columns.scores[inside], columns.correct[inside])
+        calibrator.fit(Sample(columns.scores[inside], columns.correct[inside]))
         return calibrator
 
     fold = document_folds(columns.documents, seed=0)
@@ -156,11 +156,6 @@ def _cross_fitted(columns: _Columns) -> tuple[np.ndarray, Callable[[float], floa
         mapped[fold == number] = fitted(fold != number)(columns.scores[fold == number])
     whole = fitted(np.ones(len(fold), bool))
     return mapped, lambda p: float((np.log(p) - np.log1p(-p) - whole.intercept) / whole.slope)
-
-
-def _is_missing(value: object) -> bool:
-    # Of pandas' NA it is not even known whether it equals itself.
-    return value is None or str(value) == "<NA>" or value != value
 
 
 def _is_number(value: object) -> bool:

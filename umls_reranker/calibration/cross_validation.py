@@ -1,4 +1,4 @@
-"""Which calibrator: by name, or the one that predicts held-out documents best."""
+"""Which calibrator: by name, or the one of lowest loss on held-out documents."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..core.sockets import CALIBRATORS
-from ..data.semantic_types import TypeHierarchy
 from .logistic import log_sums
 from .reliability import log_loss
 from .resampling import document_index
-from .score_maps import Calibrator, Sample, Types
+from .score_maps import Calibrator, Sample
 
 __all__ = ["cross_validated_losses", "document_folds", "fit_calibrator", "sampled_documents"]
 
@@ -20,22 +19,13 @@ FOLDS = 5
 
 
 def fit_calibrator(
-    method: str,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    groups: Sequence | np.ndarray | None = None,
-    *,
-    offsets: np.ndarray | None = None,
-    types: Types | None = None,
-    hierarchy: TypeHierarchy | None = None,
-    seed: int = 0,
+    method: str, sample: Sample, groups: Sequence | np.ndarray, seed: int = 0
 ) -> tuple[Calibrator, dict[str, float]]:
     """Fit one method, or with "auto" the one of lowest log-loss in cross-validation by document.
 
     Args:
         method: a key of `CALIBRATORS`, or "auto".
-        scores, labels, offsets, types, hierarchy: as of `Calibrator.fit`.
-        groups: (n,) document of each row; "auto" needs them.
+        groups: (n,) document of each row.
         seed: of the folds.
 
     Returns:
@@ -46,13 +36,9 @@ def fit_calibrator(
     """
     losses = {}
     if method == "auto":
-        if groups is None:
-            raise ValueError("method 'auto' needs the document of each row (groups)")
-        sample = Sample(np.asarray(scores, np.float64), np.asarray(labels, np.float64), offsets, types, hierarchy)
         losses = cross_validated_losses(sample, groups, seed)
         method = min(losses, key=losses.__getitem__)
-    fitted = CALIBRATORS[method]().fit(scores, labels, offsets=offsets, types=types, hierarchy=hierarchy)
-    return fitted, losses
+    return CALIBRATORS[method]().fit(sample), losses
 
 
 def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: int = 0) -> dict[str, float]:
@@ -78,9 +64,7 @@ def cross_validated_losses(sample: Sample, groups: Sequence | np.ndarray, seed: 
         rest, held_out = sample.take(fold != number), sample.take(fold == number)
         for method in methods:
             try:
-                fitted = CALIBRATORS[method]().fit(
-                    rest.scores, rest.labels, offsets=rest.offsets, types=rest.types, hierarchy=rest.hierarchy
-                )
+                fitted = CALIBRATORS[method]().fit(rest)
             except UserError as error:
                 losses[method], failure = np.inf, error
             else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +23,16 @@ from .fusion import FeatureFusion, reads_type
 from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
 from .network_logits import Score, Unseen, unseen_inputs
 from .probabilities import Calibration, DecidingModels, InputModel, Part, ScoringPlan
+from .score_maps import Sample
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from ..core.arguments import CalibrationArguments
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = ["fit_fusion", "fit_parts", "fit_with_counts"]
+__all__ = ["fit_calibration", "fit_fusion"]
 
 # Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
 # reads types, and those that are scored whole to choose the pruning threshold.
@@ -42,15 +41,7 @@ FEWEST_GOLD = 100
 WHOLE_SHARE, FEWEST_WHOLE = 0.2, 2000
 
 
-def fit_parts(
-    lists: AnnotatedLists, score: Score, train_mentions: Dataset, *options: Any
-) -> tuple[Calibration, dict[str, Any]]:
-    """`fit_with_counts` of the strings and concepts of the training split."""
-    columns = (train_mentions[name][:] for name in ("mention", "cui", "semantic_types"))
-    return fit_with_counts(lists, score, StringCounts.fit(zip(*columns, strict=True)), *options)
-
-
-def fit_with_counts(
+def fit_calibration(
     lists: AnnotatedLists,
     score: Score,
     counts: StringCounts,
@@ -221,7 +212,7 @@ def fit_fusion(
         UserError: a feature is unknown, or the candidate lists lack it.
     """
     check_features(names, lists)
-    table = feature_table(lists, counts, names).plus(**{CROSS_ENCODER: logits})
+    table = feature_table(lists, counts, names).plus({CROSS_ENCODER: logits})
     models = [InputModel(fusion=FeatureFusion.fit(names, table, gold))]
     return Calibration(models, counts, _ranges(names, lists), lists.index_keys[0])
 
@@ -230,26 +221,26 @@ def _ranges(names: Sequence[str], lists: CandidateLists) -> dict[str, ScoreRange
     return {name: ScoreRange.of(lists.scores[name]) for name in names if name in lists.scores}
 
 
+@dataclass(frozen=True)
 class _Fittings:
-    """The calibration lists without some inputs or others; those that leave the same features share their fusions."""
+    """The calibration lists, to fit models on without some inputs or others.
 
-    def __init__(
-        self,
-        lists: AnnotatedLists,
-        score: Score,
-        names: Sequence[str],
-        table: FeatureTable,
-        folds: np.ndarray,
-        sample: np.ndarray,
-        exhaustive: bool,
-        hierarchy: TypeHierarchy,
-        seed: int,
-        network_inputs: Sequence[str],
-    ) -> None:
-        self.lists, self.score, self.names, self.table = lists, score, names, table
-        self.folds, self.sample, self.exhaustive = folds, sample, exhaustive
-        self.hierarchy, self.seed, self.network_inputs = hierarchy, seed, network_inputs
-        self._crossed: dict[tuple, CrossFitting] = {}
+    Attributes:
+        table: their features.
+        crossed: fusions by what is left of features, of the network's inputs and of concepts; models share them.
+    """
+
+    lists: AnnotatedLists
+    score: Score
+    names: Sequence[str]
+    table: FeatureTable
+    folds: np.ndarray
+    sample: np.ndarray
+    exhaustive: bool
+    hierarchy: TypeHierarchy
+    seed: int
+    network_inputs: Sequence[str]
+    crossed: dict[tuple, CrossFitting] = field(default_factory=dict)
 
     def without(self, removed: tuple[str, ...]) -> _Fitting:
         """Without some inputs."""
@@ -257,9 +248,9 @@ class _Fittings:
         lists, unseen = without(self.lists, removed), unseen_inputs(removed, self.network_inputs)
         # Without CUIs other candidates count as one concept.
         key = tuple(names), unseen, "cui" in removed
-        if key not in self._crossed:
-            self._crossed[key] = self._cross_fit(lists, names, unseen)
-        return _Fitting(lists, self._crossed[key], self.hierarchy, self.seed, removed, self.network_inputs)
+        if key not in self.crossed:
+            self.crossed[key] = self._cross_fit(lists, names, unseen)
+        return _Fitting(lists, self.crossed[key], self.hierarchy, self.seed, removed, self.network_inputs)
 
     def _cross_fit(self, lists: AnnotatedLists, names: list[str], unseen: Unseen) -> CrossFitting:
         columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
@@ -305,16 +296,11 @@ class _Fitting:
         if model is None:
             raise UserError("too few documents to hold a fold out")
         rows = inside[lists.owner]
-        calibrator, losses = fit_calibrator(
-            method,
-            self.crossed.utilities(left_out),
-            lists.labels[rows],
-            lists.annotations.documents[lists.owner[rows]],
-            offsets=None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside]),
-            types=lists.types.take(lists.owner[rows]),
-            hierarchy=self.hierarchy,
-            seed=self.seed,
-        )
+        offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
+        types = lists.types.take(lists.owner[rows])
+        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.hierarchy)
+        documents = lists.annotations.documents[lists.owner[rows]]
+        calibrator, losses = fit_calibrator(method, sample, documents, self.seed)
         return replace(model, calibrator=calibrator, removed=self.removed), losses
 
     def held_out(self, model: InputModel) -> ScoringPlan:
@@ -344,12 +330,11 @@ class _Fitting:
     def _in_range(self, fitted: np.ndarray) -> FeatureTable:
         """The features, with scores out of the range of the mentions that were fitted on, (n,) bool, as NaN."""
         table, rows = self.crossed.table, fitted[self.lists.owner]
-        scores: Mapping[str, np.ndarray] = {
-            name: ScoreRange.of(column[rows]).inside(column)
-            for name, column in table.candidates.items()
-            if name in self.lists.scores
-        }
-        return table.plus(**scores)
+        scores = {}
+        for name in {*self.lists.scores} & {*table.candidates}:
+            column = table.candidates[name]
+            scores[name] = ScoreRange.of(column[rows]).inside(column)
+        return table.plus(scores)
 
     def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.

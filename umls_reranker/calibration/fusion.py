@@ -114,8 +114,10 @@ class FeatureFusion:
         ridge[np.arange(2 * k + rest - 1), np.arange(2 * k + rest - 1)] += RIDGE
         lower = np.repeat([0.0, -np.inf], [2 * k, rest])
         prior = np.zeros(2 * k + rest), 2 * len(gold) * ridge
-        upper, first = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
-        coefficients = fit_logistic(rows, labels, lower, upper, offsets=offsets, prior=prior, start=first, fixed=fixed)
+        upper, former = np.full(2 * k + rest, np.inf), None if start is None else start._standardized
+        coefficients = fit_logistic(
+            rows, labels, lower, upper, offsets=offsets, prior=prior, start=former, fixed=fixed
+        )
         weights, seen_weights = coefficients[:k] / scale, coefficients[k : 2 * k] / scale
         none_weights = coefficients[2 * k : -1] / list_scale
         # Shifting all candidates of a list by the same amount equals shifting none by the opposite.

@@ -46,12 +46,10 @@ MARGIN = 0.1
 
 def inputs_of(features: Sequence[str]) -> list[str]:
     """What features are made of; one that nobody declares is a score of user-provided lists."""
-    names = [name for feature in features for name in _inputs(feature)]
-    return list(dict.fromkeys(names))
-
-
-def _inputs(feature: str) -> tuple[str, ...]:
-    return FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
+    inputs: list[str] = []
+    for feature in features:
+        inputs += FEATURES[feature].inputs if feature in FEATURES else (f"{feature}_score",)
+    return list(dict.fromkeys(inputs))
 
 
 def fallback_inputs(features: Sequence[str], network_inputs: Sequence[str] = ()) -> list[tuple[str, ...]]:
@@ -86,19 +84,20 @@ def inputs_name(features: Sequence[str], removed: Sequence[str]) -> str:
         removed: one of its results.
     """
     of_mention = {"entity_type": "no type", "context": "no context"}
-    parts = [word for name, word in of_mention.items() if name in removed]
+    words = [word for name, word in of_mention.items() if name in removed]
     if not of_mention.keys() >= {*removed}:
         left = inputs_of([feature for feature in features if {*removed}.isdisjoint(inputs_of([feature]))])
-        parts.insert(0, "names and CUIs" if "cui" in left else "names")
-    return ", ".join(parts) or ALL_INPUTS
+        words.insert(0, "names and CUIs" if "cui" in left else "names")
+    return ", ".join(words) or ALL_INPUTS
 
 
 def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = None) -> Lists:
     """The lists as if some mentions, (n,) bool, or all of them, had come without these inputs."""
-    here = np.ones(len(lists), bool) if mentions is None else mentions
-    if not removed or not here.any():
+    if mentions is None:
+        mentions = np.ones(len(lists), bool)
+    if not removed or not mentions.any():
         return lists
-    rows, changed = here[lists.owner], dict[str, Any]()
+    rows, changed = mentions[lists.owner], dict[str, Any]()
     if "cui" in removed:
         changed["cuis"] = RepeatedTexts(
             [*lists.cuis.texts, None], np.where(rows, len(lists.cuis.texts), lists.cuis.codes)
@@ -109,10 +108,10 @@ def without(lists: Lists, removed: Sequence[str], mentions: np.ndarray | None = 
             changed[f"{name}s"] = pc.if_else(pa.array(rows), pa.scalar(None, pa.string()), column)
     if "context" in removed:
         for side in ("lefts", "rights"):
-            pairs = zip(getattr(lists, side), here.tolist(), strict=True)
+            pairs = zip(getattr(lists, side), mentions.tolist(), strict=True)
             changed[side] = ["" if is_removed else text for text, is_removed in pairs]
     if "entity_type" in removed:
-        changed["types"] = replace(lists.types, codes=np.where(here, -1, lists.types.codes))
+        changed["types"] = replace(lists.types, codes=np.where(mentions, -1, lists.types.codes))
     if "semantic_types" in removed:
         changed["candidate_types"] = replace(
             lists.candidate_types, codes=np.where(rows, -1, lists.candidate_types.codes)
@@ -139,6 +138,14 @@ class ScoreRange(NamedTuple):
         """
         finite = scores[np.isfinite(scores)]
         return cls(float(finite.min()), float(finite.max()))
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> ScoreRange:
+        """Inverse of `_asdict`; an error of any usual kind refuses what is no range."""
+        low, high = float(state["low"]), float(state["high"])
+        if not -np.inf < low <= high < np.inf:
+            raise ValueError(f"{low} to {high} is no range of finite numbers")
+        return cls(low, high)
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -42,6 +42,7 @@ def nearest_row(rows: Mapping[str, Row], types: str | Sequence[str] | None, hier
 
 def nearest_rows(rows: Mapping[str, Row], types: Types, hierarchy: TypeHierarchy) -> tuple[list[Row], np.ndarray]:
     """The rows of n mentions by `nearest_row`: k rows, and (n,) int64, which of them each mention goes by."""
+    # Every ``--help`` that explains calibrators imports this module, and pyarrow takes long.
     from ..data.type_sets import TypeSets
 
     coded = TypeSets.of(types)
@@ -56,7 +57,6 @@ def memberships(mention_types: Types, hierarchy: TypeHierarchy) -> tuple[np.ndar
         ((n_mentions,) int64 code of each mention's types, node -> (n_codes,) bool whether the node is in the lineage
         of any of them), from the root down. Types that the hierarchy does not know count in "default" alone.
     """
-
     from ..data.type_sets import TypeSets
 
     coded = TypeSets.of(mention_types)

@@ -103,14 +103,8 @@ def fit_logistic(
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         utility = features @ theta + fixed
-        if offsets is None:
-            value = np.logaddexp(0.0, utility).sum() - labels @ utility
-            p = sigmoid(utility)
-        else:
-            log_sum = log_sums(utility, offsets)
-            value = log_sum.sum() - labels @ utility
-            p = np.exp(utility - np.repeat(log_sum, np.diff(offsets)))
-        away = theta - mean
+        normalizers, p = _normalized(utility, offsets)
+        value, away = normalizers.sum() - labels @ utility, theta - mean
         pull = precision @ away
         return (value + 0.5 * away @ pull) / total, (features.T @ (p - labels) + pull) / total, p
 
@@ -122,17 +116,17 @@ def fit_logistic(
             curvature = (_information(features, p, offsets) + precision) / total
         step, share = _least_in_box(curvature, gradient, lower - theta, upper - theta), 1.0
         expected = gradient @ step
-        found = loss(theta + step)
-        while found[0] > value + 1e-4 * share * expected + ROUNDING * abs(value) and share > LEAST_SHARE:
+        result = loss(theta + step)
+        while result[0] > value + 1e-4 * share * expected + ROUNDING * abs(value) and share > LEAST_SHARE:
             share /= 2
-            found = loss(theta + share * step)
+            result = loss(theta + share * step)
         if share <= LEAST_SHARE:
             if is_new:
                 break
             curvature = None
             continue
         theta = np.clip(theta + share * step, lower, upper)
-        value, gradient, p = found
+        value, gradient, p = result
         size = share * np.abs(step).max(initial=0.0)
         if size <= ACCURACY or -expected <= ROUNDING**2:
             break
@@ -180,11 +174,15 @@ def _least_in_box(curvature: np.ndarray, gradient: np.ndarray, lower: np.ndarray
 
 def information(features: np.ndarray, theta: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
     """(k, k) Fisher information of all rows at `theta`, for use in a prior; arguments as of `fit_logistic`."""
-    utility = features @ theta
+    return _information(features, _normalized(features @ theta, offsets)[1], offsets)
+
+
+def _normalized(utility: np.ndarray, offsets: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The log of what divides the exponential of each row, or of all rows of a list, and (n,) probabilities."""
     if offsets is None:
-        return _information(features, sigmoid(utility), None)
-    log_sum = log_sums(utility, offsets)
-    return _information(features, np.exp(utility - log_sum[list_owner(offsets)]), offsets)
+        return np.logaddexp(0.0, utility), sigmoid(utility)
+    sums = log_sums(utility, offsets)
+    return sums, np.exp(utility - np.repeat(sums, list_sizes(offsets)))
 
 
 def _information(features: np.ndarray, p: np.ndarray, offsets: np.ndarray | None) -> np.ndarray:

@@ -186,8 +186,8 @@ class PrecisionTest:
         # Where the precision seen is next to the target, the formula divides 0 by 0.
         is_close = w > -0.1
         w, u = np.where(is_close, -1.0, w), np.where(is_close, -1.0, u)
-        found = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
-        p[some] = np.where(is_close, 0.5, found)
+        tail = ndtr(w) + np.exp(-(w**2) / 2) / np.sqrt(2 * np.pi) * (1.0 / w - 1.0 / u)
+        p[some] = np.where(is_close, 0.5, tail)
         return p
 
     def documents_estimate(
@@ -212,16 +212,16 @@ class PrecisionTest:
         shares = rng.gamma([*of_kind, documents - len(size), 0.5], size=(ESTIMATE_DRAWS, len(kinds)))
         shares /= shares.sum(axis=1, keepdims=True)
         counts = np.zeros(shares.shape)
-        found: list[int | None] = [None, None]
+        enough: dict[float, int] = {}
         for former, number in zip(np.append(0, NUMBERS), NUMBERS, strict=False):
             counts += rng.multinomial(number - former, shares)
             passed = np.mean(self.p_values(kinds[:, 0], kinds[:, 1], counts) <= 1.0 - self.confidence)
-            found = [
-                number if has is None and passed >= chance else has for has, chance in zip(found, CHANCES, strict=True)
-            ]
-            if None not in found:
+            for chance in CHANCES:
+                if passed >= chance:
+                    enough.setdefault(chance, int(number))
+            if len(enough) == len(CHANCES):
                 break
-        return DocumentsEstimate(*(None if number is None else int(number) for number in found))
+        return DocumentsEstimate(*map(enough.get, CHANCES))
 
     @property
     def _deficit(self) -> float:

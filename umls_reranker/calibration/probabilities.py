@@ -205,7 +205,7 @@ class Part:
         return CalibratedScores(utility, sigmoid(log_odds))
 
     def _with(self, logits: np.ndarray) -> FeatureTable:
-        return self.table.plus(**{CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
+        return self.table.plus({CROSS_ENCODER: np.where(np.isnan(logits), 0.0, logits)})
 
 
 class DecidingModels(NamedTuple):
@@ -341,7 +341,7 @@ class Calibration:
         """Features, with scores that do not count as NaN."""
         fusion = self.models[0].fusion
         table = FeatureTable.of(lists, {}, {}) if fusion is None else feature_table(lists, self.counts, fusion.weights)
-        return table.plus(**self._counting(lists))
+        return table.plus(self._counting(lists))
 
     def _counting(self, lists: CandidateLists) -> dict[str, np.ndarray]:
         """Scores, (m,), NaN where they are out of range or, of our own retrievers, of another index."""
@@ -368,7 +368,7 @@ class Calibration:
             "certificates": self.history.to_list(),
         }
         if self.score_ranges:
-            state["score_ranges"] = {name: found._asdict() for name, found in self.score_ranges.items()}
+            state["score_ranges"] = {name: score_range._asdict() for name, score_range in self.score_ranges.items()}
         return state
 
     @classmethod
@@ -378,38 +378,24 @@ class Calibration:
         Raises:
             UserError: a part is missing or damaged.
         """
-        ranges, tables = state.get("score_ranges"), load_thresholds(thresholds)
-        scores = tuple(ranges) if isinstance(ranges, Mapping) else ()
+        tables, part = load_thresholds(thresholds), "inputs"
         try:
+            scores = state.get("score_ranges") or {}
             names = [str(entry["name"]) for entry in state["inputs"]]
             if names != list(tables) or not names:
                 raise ValueError(f"thresholds.json is of {', '.join(tables)}")
             models = [InputModel.from_dict(entry, tables[str(entry["name"])], scores) for entry in state["inputs"]]
+            part = "score_ranges, the range of each retriever's scores,"
+            fusion = models[0].fusion
+            weighed = [name for name in fusion.weights if name in SCORES or name not in FEATURES] if fusion else []
+            ranges = {name: ScoreRange.from_dict(scores[name]) for name in weighed}
+            part = "index_key, which index its scores are of,"
+            key = state["index_key"]
+            if not isinstance(key, str) or (not key and {*SCORES} & {*ranges}):
+                raise ValueError(f"{key!r} is no key")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"calibrator.json: inputs is missing or damaged ({error!r}); run umls-reranker calibrate again"
+                f"calibrator.json: {part} is missing or damaged ({error!r}); run umls-reranker calibrate again"
             ) from None
-        fusion, key = models[0].fusion, state.get("index_key")
-        score_ranges = _ranges(ranges, fusion.weights) if fusion else {}
-        if not isinstance(key, str) or (not key and {*SCORES} & {*score_ranges}):
-            raise UserError(
-                "calibrator.json: index_key, which index its scores are of, is missing; run umls-reranker calibrate "
-                "again"
-            )
-        history = CertificateHistory.from_list(state.get("certificates"))
-        return cls(models, StringCounts.load(folder / COUNTS_FILE) if fusion else None, score_ranges, key, history)
-
-
-def _ranges(state: Any, weighed: Iterable[str]) -> dict[str, ScoreRange]:
-    """The ranges in ``calibrator.json`` of the retrieval scores used."""
-    names = [name for name in weighed if name in SCORES or name not in FEATURES]
-    try:
-        ranges = {name: ScoreRange(float(state[name]["low"]), float(state[name]["high"])) for name in names}
-        if not all(np.isfinite(found).all() and found.low <= found.high for found in ranges.values()):
-            raise ValueError("no range of finite numbers")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"calibrator.json: score_ranges, the range of each retriever's scores, is missing or damaged ({error!r}); "
-            "run umls-reranker calibrate again"
-        ) from None
-    return ranges
+        counts = StringCounts.load(folder / COUNTS_FILE) if fusion else None
+        return cls(models, counts, ranges, key, CertificateHistory.from_list(state.get("certificates")))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ from .logistic import fit_logistic, sigmoid
 if TYPE_CHECKING:
     from ..data.type_sets import TypeSets
 
-__all__ = ["Calibrator", "Sample", "Types", "bounded"]
+__all__ = ["Calibrator", "Sample", "Types", "bounded", "finite"]
 
 # Value of an infinite score: far beyond every logit, but small enough for products.
 LARGEST_SCORE = 1e9
@@ -37,10 +37,11 @@ class Sample:
     """Rows to fit on.
 
     Attributes:
-        scores, labels: (n,) float64.
+        scores: (n,) raw log-odds in the number format that serves; inside lists, against "none of these".
+        labels: (n,) 0 or 1; inside lists at most one 1 in each.
         offsets: (lists + 1,) where each list's rows start, or None for independent rows.
-        types: n semantic types (ids or names) of each row's mention, or None.
-        hierarchy: of the types.
+        types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators that
+            use them.
     """
 
     scores: np.ndarray
@@ -49,17 +50,13 @@ class Sample:
     types: Types | None = None
     hierarchy: TypeHierarchy | None = None
 
-    @classmethod
-    def checked(cls, scores: np.ndarray, labels: np.ndarray, *further: Any) -> Sample:
-        """The rows after checks.
+    def checked(self) -> Sample:
+        """The same rows as float64.
 
         Raises:
             UserError: fewer than two rows, a score that is not finite, scores that are all equal, or a single class.
-            ValueError: wrong shapes or labels.
         """
-        scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-        if scores.ndim != 1 or scores.shape != labels.shape:
-            raise ValueError(f"expected arrays of one shape (n,); found {scores.shape}, {labels.shape}")
+        scores, labels = np.asarray(self.scores, dtype=np.float64), np.asarray(self.labels, dtype=np.float64)
         if len(scores) < 2:
             raise UserError(f"calibration needs 2 scored pairs or more, found {len(scores)}; enlarge the split")
         bad = np.count_nonzero(~np.isfinite(scores))
@@ -69,20 +66,17 @@ class Sample:
             )
         if scores.min() == scores.max():
             raise UserError("all logits of the calibration split are equal; the checkpoint has not learned anything")
-        if not np.all((labels == 0) | (labels == 1)):
-            raise ValueError("labels must be 0 or 1")
         for label, what in ((1, "right"), (0, "wrong")):
             if not np.any(labels == label):
                 raise UserError(f"the pairs to calibrate on hold no {what} candidate; enlarge the calibration split")
-        return cls(scores, labels, *further)
+        return replace(self, scores=scores, labels=labels)
 
     def take(self, inside: np.ndarray) -> Sample:
         """The rows where `inside` (n,) is true; whole lists only."""
         offsets, types = self.offsets, self.types
         if offsets is not None:
-            kept = list_offsets(inside)[offsets]
-            # Lists that are left out, and empty lists, whose likelihood is 1 for any map.
-            offsets = np.unique(kept)
+            # Without lists that are left out, and empty lists, whose likelihood is 1 for any map.
+            offsets = np.unique(list_offsets(inside)[offsets])
         if types is not None:
             types = [types[row] for row in np.flatnonzero(inside).tolist()]
         return Sample(self.scores[inside], self.labels[inside], offsets, types, self.hierarchy)
@@ -116,34 +110,18 @@ class Calibrator(ABC):
         """Whether the map depends on the mention's semantic types."""
         return False
 
-    def fit(
-        self,
-        scores: np.ndarray,
-        labels: np.ndarray,
-        *,
-        offsets: np.ndarray | None = None,
-        types: Types | None = None,
-        hierarchy: TypeHierarchy | None = None,
-    ) -> Calibrator:
+    def fit(self, sample: Sample) -> Calibrator:
         """Fit by maximum likelihood in float64.
 
-        Args:
-            scores: (n,) raw log-odds in the precision that serves; inside lists, against "none of these".
-            labels: (n,) 0 or 1; inside lists at most one 1 in each.
-            offsets: (lists + 1,) where each list's rows start; None: independent rows.
-            types, hierarchy: semantic types (ids or names) of each row's mention and their hierarchy, for calibrators
-                that use them.
-
         Raises:
-            UserError: there are fewer than two rows or a single class, a value is not finite, all scores are equal, or
-                scores rank wrong candidates above right ones.
+            UserError: as of `Sample.checked`, or scores rank incorrect candidates above correct ones.
         """
-        if offsets is not None and not self.fits_lists:
+        if sample.offsets is not None and not self.fits_lists:
             raise UserError(
                 f"calibrator: {self.name} works on the cross-encoder's logits alone; set `features: []`, or choose "
                 f"from {', '.join(name for name, kind in CALIBRATORS.items() if kind.fits_lists)}"
             )
-        self._fit(Sample.checked(scores, labels, offsets, types, hierarchy))
+        self._fit(sample.checked())
         return self
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
@@ -154,7 +132,7 @@ class Calibrator(ABC):
         """The map itself: float64, of the shape of `scores`; infinite scores count as +-1e9.
 
         Args:
-            types: as in `fit`; without them, calibrators that use types apply the root's map.
+            types: as of `Sample`; without them, calibrators that use types apply the root's map.
 
         Raises:
             UserError: a score is not a number.
@@ -163,11 +141,7 @@ class Calibrator(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """``{"method": ..., "parameters": {...}}``, JSON numbers only; `from_dict` gives equal outputs back."""
-        values = {name: getattr(self, name) for name in self.parameter_names}
-        return {
-            "method": self.name,
-            "parameters": {k: v.tolist() if isinstance(v, np.ndarray) else float(v) for k, v in values.items()},
-        }
+        return {"method": self.name, "parameters": self._parameters()}
 
     @staticmethod
     def from_dict(state: dict[str, Any]) -> Calibrator:
@@ -183,31 +157,25 @@ class Calibrator(ABC):
                 "the version of umls_reranker that wrote it"
             )
         calibrator: Calibrator = CALIBRATORS[method]()
-        parameters = state.get("parameters") or {}
-        calibrator._restore(parameters if isinstance(parameters, dict) else {})
-        if not calibrator._rises():
+        try:
+            calibrator._restore(state["parameters"])
+            if not calibrator._rises():
+                raise ValueError("they do not make a rising map")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"calibrator.json: the parameters of method '{calibrator.name}' do not make a rising map; run the "
-                "calibrate stage again"
-            )
+                f"calibrator.json: parameters of method '{method}' are damaged ({error}); run the calibrate stage "
+                "again"
+            ) from None
         return calibrator
 
-    def _restore(self, parameters: dict[str, Any]) -> None:
-        for name in self.parameter_names:
-            value = self._finite(parameters.get(name), name)
-            setattr(self, name, value if value.ndim else float(value))
+    def _parameters(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: np.asarray(getattr(self, name)).tolist() for name in self.parameter_names}
 
-    def _finite(self, value: Any, name: str) -> np.ndarray:
-        try:
-            numbers = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            numbers = np.asarray(np.nan)
-        if not np.all(np.isfinite(numbers)):
-            raise UserError(
-                f"calibrator.json: parameters.{name} of method '{self.name}' is missing or no finite number; run "
-                "the calibrate stage again"
-            )
-        return numbers
+    def _restore(self, parameters: Any) -> None:
+        """Inverse of `_parameters`; an error of any usual kind refuses them."""
+        for name in self.parameter_names:
+            setattr(self, name, finite(parameters[name]))
 
     def _rises(self) -> bool:
         """Whether the map never decreases with the current parameters."""
@@ -219,6 +187,14 @@ class Calibrator(ABC):
 
     @abstractmethod
     def _map(self, scores: np.ndarray, types: Types | None) -> np.ndarray: ...
+
+
+def finite(value: Any) -> Any:
+    """A number as a float, numbers as an array; raises `ValueError` or `TypeError` for anything else."""
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{value} is not finite")
+    return numbers if numbers.ndim else float(numbers)
 
 
 def bounded(scores: np.ndarray) -> np.ndarray:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import starmap
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..core.arrays import expand_ranges, list_offsets
 from ..core.errors import UserError
 from ..core.memory import Memory
 from ..data.normalization import normalize_name
 from ..data.semantic_types import UNKNOWN_TYPE
 from ..data.type_sets import TypeSets
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 __all__ = ["PairCounts", "StringCounts"]
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
-# Tables of a string or a concept alone.
-SINGLE = ("strings", "concepts", "typed_concepts")
-# Texts, and pairs of them, whose counts are remembered, about 250 bytes each.
-KEPT_COUNTS = 65_536
-T = TypeVar("T")
+# Hashes of texts, and of pairs of them, that are remembered, about 150 bytes each.
+REMEMBERED_HASHES = 65_536
 
 
 class PairCounts(NamedTuple):
@@ -55,39 +55,41 @@ class StringCounts:
 
     def __init__(self, tables: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self._tables = tables
-        self._singles: Memory[str, bytes] = Memory(
-            lambda texts: _rows(self._find(SINGLE, map(_part, texts))), KEPT_COUNTS
-        )
-        self._uses: Memory[tuple[str, str], bytes] = Memory(
-            lambda pairs: _rows(self._find(("uses",), starmap(_parts, pairs))), KEPT_COUNTS
-        )
-        self._lifts: Memory[tuple[tuple[str, ...], str], bytes] = Memory(
-            lambda pairs: _rows(self._type_lifts(pairs)), KEPT_COUNTS
-        )
 
     @classmethod
     def fit(cls, mentions: Iterable[tuple[str, str, Sequence[str]]]) -> StringCounts:
         """Count (mention text, gold CUI, semantic types) of the training split; `UNKNOWN_TYPE` is none."""
-        counts: dict[str, Counter[bytes]] = {name: Counter() for name in TABLES}
+        counts: dict[str, Counter[str]] = {name: Counter() for name in TABLES}
         distinct = Counter((normalize_name(text), cui, tuple(types)) for text, cui, types in mentions)
         for (text, cui, types), times in distinct.items():
-            string, concept = _part(text), _part(cui)
+            string, concept = _key(text), _key(cui)
             counts["strings"][string] += times
             counts["concepts"][concept] += times
             counts["uses"][string + concept] += times
-            for kind in map(_part, set(types) - {UNKNOWN_TYPE}):
+            for kind in map(_key, set(types) - {UNKNOWN_TYPE}):
                 counts["types"][kind] += times
                 counts["typed_concepts"][concept] += times
                 counts["typed_uses"][kind + concept] += times
-        return cls({name: _sorted(found) for name, found in counts.items()})
+        tables = {}
+        for name, of_keys in counts.items():
+            hashes = _hashes(list(of_keys))
+            order = np.argsort(hashes)
+            tables[name] = hashes[order], np.array(list(of_keys.values()), dtype=np.int64)[order]
+        return cls(tables)
 
-    def plus(self, others: StringCounts) -> StringCounts:
+    @classmethod
+    def of_split(cls, mentions: Dataset) -> StringCounts:
+        """Count the mentions of a training split."""
+        columns = (mentions[name][:] for name in ("mention", "cui", "semantic_types"))
+        return cls.fit(zip(*columns, strict=True))
+
+    def plus(self, other: StringCounts) -> StringCounts:
         """The counts of both together."""
         tables = {}
         for name, columns in self._tables.items():
-            keys, counts = (np.concatenate(pair) for pair in zip(columns, others._tables[name], strict=True))
-            distinct, place = np.unique(keys, return_inverse=True)
-            tables[name] = distinct, np.bincount(place, counts, len(distinct)).astype(np.int64)
+            hashes, counts = (np.concatenate(pair) for pair in zip(columns, other._tables[name], strict=True))
+            distinct, number = np.unique(hashes, return_inverse=True)
+            tables[name] = distinct, np.bincount(number, counts, len(distinct)).astype(np.int64)
         return StringCounts(tables)
 
     def __len__(self) -> int:
@@ -105,31 +107,34 @@ class StringCounts:
             cuis: k concepts, "" for none.
             rows, concepts: (m,) the mention and the concept of each pair.
         """
-        of_strings, _, _ = _remembered(self._singles(forms), len(SINGLE))
-        _, of_concepts, typed = _remembered(self._singles(cuis), len(SINGLE))
+        mention_keys, concept_keys = list(map(_key, forms)), list(map(_key, cuis))
+        of_strings, of_concepts = self._counts("strings", mention_keys), self._counts("concepts", concept_keys)
         # What was not seen alone was not seen together.
-        places = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
-        uses, lifts = np.zeros(len(rows), np.int64), np.zeros(len(rows))
-        uses[places] = _remembered(self._uses(_pairs(forms, rows[places], cuis, concepts[places])))
-        codes = types.codes[rows]
-        places = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
-        lifts[places] = _remembered(self._lifts(_pairs(types.sets, codes[places], cuis, concepts[places])), kind=float)
+        seen = np.flatnonzero((of_strings > 0)[rows] & (of_concepts > 0)[concepts])
+        uses = np.zeros(len(rows), np.int64)
+        uses[seen] = self._counts("uses", _pairs(mention_keys, rows[seen], concept_keys, concepts[seen]))
+        lifts = self._type_lifts(types.sets, types.codes[rows], concept_keys, concepts)
         return PairCounts(of_strings, of_concepts, uses, lifts)
 
-    def _type_lifts(self, pairs: Sequence[tuple[tuple[str, ...], str]]) -> np.ndarray:
-        """(m,) float64, of each pair of a set of types and a concept."""
-        owner = np.repeat(np.arange(len(pairs)), [len(kinds) for kinds, _ in pairs])
-        each = [(kind, cui) for kinds, cui in pairs for kind in kinds]
-        of_kinds, uses = (
-            np.bincount(owner, self._find((table,), parts)[:, 0], len(pairs))
-            for table, parts in (("types", (_part(kind) for kind, _ in each)), ("typed_uses", starmap(_parts, each)))
+    def _type_lifts(
+        self, sets: Sequence[tuple[str, ...]], codes: np.ndarray, concept_keys: Sequence[str], concepts: np.ndarray
+    ) -> np.ndarray:
+        """(m,) float64, of each pair of a set of types, -1 for none, and a concept."""
+        typed, lifts = self._counts("typed_concepts", concept_keys), np.zeros(len(codes))
+        seen = np.flatnonzero((typed > 0)[concepts] & (codes >= 0))
+        starts, kind_keys = (
+            list_offsets([len(kinds) for kinds in sets]),
+            [_key(kind) for kinds in sets for kind in kinds],
         )
+        # Each type of each pair.
+        owner, kinds = expand_ranges(starts[codes[seen]], starts[codes[seen] + 1])
+        typed_uses = self._counts("typed_uses", _pairs(kind_keys, kinds, concept_keys, concepts[seen][owner]))
+        uses = np.bincount(owner, typed_uses, len(seen))
+        of_kinds = np.bincount(owner, self._counts("types", kind_keys)[kinds], len(seen))
         share = of_kinds / max(1, self._tables["types"][1].sum())
-        of_concepts = self._find(("typed_concepts",), (_part(cui) for _, cui in pairs))[:, 0]
-        expected = (of_concepts + PRIOR_TYPED) * share
-        is_known = expected > 0
-        lifts = np.zeros(len(pairs))
-        lifts[is_known] = np.log((uses + PRIOR_TYPED * share)[is_known] / expected[is_known])
+        expected = (typed[concepts[seen]] + PRIOR_TYPED) * share
+        known = expected > 0
+        lifts[seen[known]] = np.log((uses + PRIOR_TYPED * share)[known] / expected[known])
         return lifts
 
     def save(self, path: Path) -> None:
@@ -157,46 +162,32 @@ class StringCounts:
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 
-    def _find(self, tables: Sequence[str], parts: Iterable[bytes]) -> np.ndarray:
-        """Counts of n parts in these tables, (n, tables) int64."""
-        wanted = np.frombuffer(b"".join(_digests(parts)), "<u8")
-        found = np.zeros((len(wanted), len(tables)), np.int64)
-        for place, (hashes, counts) in enumerate(map(self._tables.__getitem__, tables)):
-            if len(hashes):
-                places = hashes.searchsorted(wanted)
-                is_there = hashes.take(places, mode="clip") == wanted
-                found[is_there, place] = counts[places[is_there]]
-        return found
+    def _counts(self, table: str, keys: Sequence[str]) -> np.ndarray:
+        """(n,) int64, counts of n keys."""
+        hashes, counts = self._tables[table]
+        wanted = _hashes(keys)
+        if not len(hashes):
+            return np.zeros(len(wanted), np.int64)
+        positions = hashes.searchsorted(wanted)
+        is_known = hashes.take(positions, mode="clip") == wanted
+        return np.where(is_known, counts.take(positions, mode="clip"), 0)
 
 
-def _rows(values: np.ndarray) -> list[bytes]:
-    return [row.tobytes() for row in values]
-
-
-def _remembered(found: Sequence[bytes], columns: int = 0, kind: type = np.int64) -> np.ndarray:
-    """(n,), or (columns, n), of the bytes of n texts."""
-    values: np.ndarray = np.frombuffer(b"".join(found), kind)
-    return values.reshape(-1, columns).T if columns else values
-
-
-def _pairs(firsts: Sequence[T], rows: np.ndarray, seconds: Sequence[str], others: np.ndarray) -> list[tuple[T, str]]:
-    return list(zip(map(firsts.__getitem__, rows.tolist()), map(seconds.__getitem__, others.tolist()), strict=True))
-
-
-def _part(text: str) -> bytes:
+def _key(text: str) -> str:
     """Of what is hashed. A length before each text keeps ("a", "bc") apart from ("ab", "c")."""
-    return f"{len(text)}:{text}".encode()
+    return f"{len(text)}:{text}"
 
 
-def _parts(first: str, second: str) -> bytes:
-    return _part(first) + _part(second)
+def _pairs(keys: Sequence[str], rows: np.ndarray, others: Sequence[str], other_rows: np.ndarray) -> list[str]:
+    """The keys of pairs of what two keys are of."""
+    return [keys[row] + others[other] for row, other in zip(rows.tolist(), other_rows.tolist(), strict=True)]
 
 
-def _digests(parts: Iterable[bytes]) -> list[bytes]:
-    return [blake2b(part, digest_size=8).digest() for part in parts]
+_digests: Memory[str, bytes] = Memory(
+    lambda keys: [blake2b(key.encode(), digest_size=8).digest() for key in keys], REMEMBERED_HASHES
+)
 
 
-def _sorted(counts: Counter[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    keys = np.frombuffer(b"".join(_digests(counts)), "<u8")
-    order = np.argsort(keys)
-    return keys[order], np.array(list(counts.values()), dtype=np.int64)[order]
+def _hashes(keys: Sequence[str]) -> np.ndarray:
+    """(n,) uint64."""
+    return np.frombuffer(b"".join(_digests(keys)), "<u8")

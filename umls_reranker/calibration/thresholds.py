@@ -71,15 +71,15 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         p: (n,) probabilities. y: (n,) labels 0/1, at least one positive.
     """
     pairs = _Sorted.of(p, y)
-    p, right = pairs.p, np.cumsum(pairs.y, dtype=np.float64)
-    if not right[-1:].any():
+    p, correct = pairs.p, np.cumsum(pairs.y, dtype=np.float64)
+    if not correct[-1:].any():
         raise ValueError("an F1 threshold needs at least one positive pair")
-    f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * right / (np.arange(1.0, len(p) + 1) + right[-1]), -1.0)
-    best = int(np.argmax(f1))
-    below = p[min(best + 1, len(p) - 1)]
-    middle = (p[best] + below) / 2
+    f1 = np.where(np.append(p[1:] < p[:-1], True), 2 * correct / (np.arange(1.0, len(p) + 1) + correct[-1]), -1.0)
+    last = int(np.argmax(f1))
+    below = p[min(last + 1, len(p) - 1)]
+    middle = (p[last] + below) / 2
     # If rounding leaves nothing between the two, the probability itself.
-    return float(middle if middle > below else p[best]), float(f1[best])
+    return float(middle if middle > below else p[last]), float(f1[last])
 
 
 class ThresholdTable:
@@ -88,9 +88,9 @@ class ThresholdTable:
     Args:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
-        target_precision, confidence: the promise of the high-confidence tier.
-        certificate: the basis of this promise; None in a table that was not fitted.
-        contradicted: for information, nodes whose own calibration mentions in the tier contradict the promise: the
+        target_precision, confidence: the guarantee of the high-confidence tier.
+        certificate: the basis of this guarantee; None in a table that was not fitted.
+        contradicted: for information, nodes whose own calibration mentions in the tier contradict the guarantee: the
             certificate's test finds their precision below the target. They stay in the tier, whose certificate is of
             all types together.
     """
@@ -138,7 +138,7 @@ class ThresholdTable:
             pair_p: (n_pairs,) calibrated probabilities of all candidates.
             pair_y: (n_pairs,) 1 for the gold concept.
             pair_mention: (n_pairs,) index into the mentions.
-            top1_p: (n_mentions,) probability of the first candidate; NaN for a mention without candidates.
+            top1_p: (n_mentions,) probability of the top candidate; NaN for a mention without candidates.
             top1_correct: (n_mentions,) whether it is the gold concept.
             mention_types: per mention its semantic types (ids or names); a mention counts in each of them.
             groups: (n_mentions,) document of each mention, for the certificate; by default each mention is its own
@@ -171,24 +171,24 @@ class ThresholdTable:
         for node in members:
             in_pairs, in_tops = members[node][pair_code], members[node][top_code]
             p, y, top_p, correct = pairs.p[in_pairs], pairs.y[in_pairs], tops.p[in_tops], tops.y[in_tops]
-            positives, right = int(y.sum()), top_p[correct == 1]
+            positives, correct_p = int(y.sum()), top_p[correct == 1]
             parent = next(map(rows.get, lineage(node, hierarchy)[1:]), None)
 
-            own, own_f1 = f1_threshold(p, y) if positives else (None, None)
+            optimum, f1 = f1_threshold(p, y) if positives else (None, None)
             if parent is None:
-                if own is None:
+                if optimum is None:
                     raise UserError(
                         "the calibration split's candidate lists hold no gold concept; retrieve more candidates"
                     )
-                accept, accept_level = own, node
-            elif own is None or positives < min_positives:
+                accept, accept_level = optimum, node
+            elif optimum is None or positives < min_positives:
                 accept, accept_level = parent.accept, parent.accept_level
             else:
                 weight = positives / (positives + shrinkage)
-                accept, accept_level = weight * own + (1.0 - weight) * parent.accept, node
+                accept, accept_level = weight * optimum + (1.0 - weight) * parent.accept, node
 
-            if len(right) and (len(right) >= min_mentions or parent is None):
-                low, low_level = float(np.quantile(right, 1.0 - LOW_REACH, method="lower")), node
+            if len(correct_p) and (len(correct_p) >= min_mentions or parent is None):
+                low, low_level = float(np.quantile(correct_p, 1.0 - LOW_REACH, method="lower")), node
             else:
                 low, low_level = (parent.low, parent.low_level) if parent else (accept, node)
 
@@ -196,8 +196,8 @@ class ThresholdTable:
                 accept=accept,
                 high=None,
                 low=min(low, accept),
-                own_accept=own,
-                own_f1=own_f1,
+                own_accept=optimum,
+                own_f1=f1,
                 support_pairs=len(p),
                 support_positives=positives,
                 support_mentions=len(top_p),
@@ -217,7 +217,7 @@ class ThresholdTable:
             in_tier = tops.p >= np.maximum(threshold, accept)
             # The certificate's test with correct and incorrect exchanged.
             test = PrecisionTest(1.0 - target_precision, confidence, certificate.size_power)
-            inside = {node: in_tier & has[top_code] for node, has in members.items() if node != DEFAULT}
+            inside = {node: in_tier & codes[top_code] for node, codes in members.items() if node != DEFAULT}
             contradicted = [
                 node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
             ]
@@ -263,7 +263,7 @@ class ThresholdTable:
 
 
 def thresholds_content(tables: Mapping[str, ThresholdTable]) -> dict[str, Any]:
-    """The content of ``thresholds.json``: the tables of all models by their names, of one promise and hierarchy."""
+    """The content of ``thresholds.json``: the tables of all models by their names, of one guarantee and hierarchy."""
     first = next(iter(tables.values()))
     return {
         "schema_version": SCHEMA_VERSION,
@@ -289,8 +289,8 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
         )
     try:
         hierarchy = TypeHierarchy.from_dict(state["hierarchy"])
-        promise = float(state["target_precision"]), float(state["confidence"])
-        if not all(0.0 < number < 1.0 for number in promise):
+        guarantee = float(state["target_precision"]), float(state["confidence"])
+        if not all(0.0 < number < 1.0 for number in guarantee):
             raise TypeError("target_precision or confidence is no probability")
         tables = {}
         for entry in state["inputs"]:
@@ -300,7 +300,7 @@ def load_thresholds(state: dict[str, Any]) -> dict[str, ThresholdTable]:
                     raise TypeError(f"thresholds of {node} are not in order")
             certificate = None if entry["certificate"] is None else Certificate(**entry["certificate"])
             tables[str(entry["name"])] = ThresholdTable(
-                rows, hierarchy, *promise, certificate, tuple(map(str, entry["contradicted"]))
+                rows, hierarchy, *guarantee, certificate, tuple(map(str, entry["contradicted"]))
             )
         if not tables:
             raise TypeError("inputs is empty")
@@ -326,5 +326,5 @@ class _Sorted:
 
 def _fails(test: PrecisionTest, correct: np.ndarray, documents: np.ndarray) -> bool:
     """Whether so many answers are incorrect that `test` finds their share above its target."""
-    size, right = (np.bincount(documents, weights) for weights in (None, correct))
-    return test.p_value(size[size > 0], (size - right)[size > 0]) <= 1.0 - test.confidence
+    size, incorrect = np.bincount(documents), np.bincount(documents, 1.0 - correct)
+    return test.p_value(size[size > 0], incorrect[size > 0]) <= 1.0 - test.confidence

@@ -27,7 +27,7 @@ __all__ = [
     "open_binary",
     "read_lines",
     "reading",
-    "shown",
+    "excerpt",
     "skipped_lines",
     "start_of",
 ]
@@ -68,10 +68,10 @@ class Faults:
         self.stops = on_error == "stop"
         self.reasons: Counter[str] = Counter()
 
-    def add(self, place: int | str, problem: Malformed, lines: int = 1) -> None:
-        """Report line `place` (from 1), or another place in the file; `lines` lines are skipped because of it."""
+    def add(self, where: int | str, problem: Malformed, lines: int = 1) -> None:
+        """Report a line by its number (from 1), or another place in the file; `lines` are skipped because of it."""
         if self.stops:
-            raise UserError(f"{self.name}:{place}: {problem}; fix it, or skip it with on_error: skip")
+            raise UserError(f"{self.name}:{where}: {problem}; fix it, or skip it with on_error: skip")
         self.reasons[problem.reason] += lines
 
 
@@ -90,7 +90,7 @@ def each_parsed(
 
 def skipped_lines(*faults: Faults) -> dict[str, Any]:
     """``skipped`` and ``reasons`` (the most frequent first) of one or more files, for a report."""
-    reasons = sum((own.reasons for own in faults), Counter())
+    reasons = sum((each.reasons for each in faults), Counter())
     by_count = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return {"skipped": reasons.total(), "reasons": dict(by_count)}
 
@@ -256,6 +256,6 @@ def is_finite(number: float) -> bool:
     return abs(number) <= sys.float_info.max
 
 
-def shown(text: str) -> str:
+def excerpt(text: str) -> str:
     """A piece of the input for messages: short, printable, one line."""
     return ascii(text if len(text) <= 60 else text[:57] + "...")

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, each_parsed, open_binary, shown, start_of
+from ..core.lines import Faults, Malformed, each_parsed, excerpt, open_binary, start_of
 from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text, stream_objects
 
@@ -30,6 +30,8 @@ XML_START = re.compile(rb"<collection[\s>]")
 JSON_START = re.compile(rb'[\[{].*"(?:documents|passages|PubTator3)"', re.DOTALL)
 # Keys of a collection that hold its documents.
 DOCUMENTS = ("documents", "PubTator3")
+# Elements of XML that lists under their plural hold in JSON.
+LISTED = ("passage", "sentence", "annotation", "location")
 
 
 class BioC(CorpusReader):
@@ -53,11 +55,11 @@ class BioC(CorpusReader):
 def _document(line: int, content: Mapping[str, Any], faults: Faults) -> Document:
     identifier = content.get("id")
     doc_id = str(identifier) if type(identifier) is int else as_text(identifier or "", "id of a document").strip()
-    where = f"{line}, document {shown(doc_id)}"
+    where = f"{line}, document {excerpt(doc_id)}"
     passages: list[tuple[int, str]] = []
     annotations: list[tuple[str, Any]] = []
     if "passages" not in content:
-        raise Malformed("document without passages", f": {shown(doc_id)}")
+        raise Malformed("document without passages", f": {excerpt(doc_id)}")
     for passage in as_list(content, "passages"):
         passage = as_object(passage, "passage")
         sentences = [as_object(sentence, "sentence") for sentence in as_list(passage, "sentences")]
@@ -130,7 +132,7 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     def end(name: str) -> None:
         element = builder.end(name)
         if name == "document":
-            whole.append((lines.pop(), _xml_document(element)))
+            whole.append((lines.pop(), {"passages": []} | _as_json(element)))
             collection[0].clear()
 
     parser.StartDoctypeDeclHandler = start_doctype
@@ -148,28 +150,20 @@ def _xml_documents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"{path}:{error.lineno}: not XML ({expat.ErrorString(error.code)}); get the file again"
         ) from None
-    except (LookupError, ValueError) as error:
-        # Of the encoding that the first line declares.
+    except (LookupError, ValueError, RecursionError) as error:
+        # Of the encoding that the first line declares, or of elements nested without end.
         raise UserError(f"{path}:{parser.CurrentLineNumber}: not XML that can be read ({error}); use UTF-8") from None
 
 
-def _xml_document(document: Element) -> dict[str, Any]:
-    return {"id": document.findtext("id"), "passages": [_xml_passage(one) for one in document.iterfind("passage")]}
-
-
-def _xml_passage(passage: Element) -> dict[str, Any]:
-    """A passage, or a sentence."""
-    return {
-        "offset": (passage.findtext("offset") or "").strip(),
-        "text": passage.findtext("text"),
-        "annotations": [_xml_annotation(one) for one in passage.iterfind("annotation")],
-        "sentences": [_xml_passage(one) for one in passage.iterfind("sentence")],
-    }
-
-
-def _xml_annotation(annotation: Element) -> dict[str, Any]:
-    return {
-        "infons": {infon.get("key", ""): infon.text or "" for infon in annotation.iterfind("infon")},
-        "text": annotation.findtext("text"),
-        "locations": [dict(location.attrib) for location in annotation.iterfind("location")],
-    }
+def _as_json(element: Element) -> dict[str, Any]:
+    """An element in the form that JSON has."""
+    content: dict[str, Any] = {**element.attrib, "infons": {}}
+    for child in element:
+        text = child.text or ""
+        if child.tag in LISTED:
+            content.setdefault(f"{child.tag}s", []).append(_as_json(child))
+        elif child.tag == "infon":
+            content["infons"][child.get("key", "")] = text
+        else:
+            content[child.tag] = text.strip() if child.tag == "offset" else text
+    return content

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, read_lines, reading, shown, skipped_lines
+from ..core.lines import Faults, Malformed, excerpt, read_lines, reading, skipped_lines
 from .abbreviations import find_abbreviations
 
 __all__ = [
@@ -195,7 +195,7 @@ class CorpusReader(ABC):
         if counts["without_cui"] and not counts["mentions"]:
             raise UserError(
                 f"{name_files(paths)}: none of {counts['without_cui']:,} annotations has a UMLS CUI, such as C0009443 "
-                f"(the first has {shown(foreign)}); map its concepts to CUIs first"
+                f"(the first has {excerpt(foreign)}); map its concepts to CUIs first"
             )
         return {"format": self.name} | counts | skipped_lines(*all_faults)
 
@@ -266,7 +266,7 @@ def read_pmids(path: str | Path) -> list[str]:
         words = line.decode("utf-8", errors="replace").split()
         if len(words) > 1:
             raise UserError(
-                f"{path}:{number}: expected one document id, found {len(words)} words: {shown(words[0])} ..."
+                f"{path}:{number}: expected one document id, found {len(words)} words: {excerpt(words[0])} ..."
             )
         ids.update(dict.fromkeys(words))
     if not ids:
@@ -283,7 +283,7 @@ def _check(document: Document, seen: set[str]) -> None:
     if not document.doc_id:
         raise Malformed("document without id")
     if document.doc_id in seen:
-        raise Malformed("document given twice", f": {shown(document.doc_id)}")
+        raise Malformed("document given twice", f": {excerpt(document.doc_id)}")
 
 
 def _mention(document: Document, annotation: Annotation, size: int, long_forms: dict[str, str]) -> Mention:
@@ -293,7 +293,7 @@ def _mention(document: Document, annotation: Annotation, size: int, long_forms: 
     text = document.text[start:end]
     if text != annotation.text:
         raise Malformed(
-            "offsets do not match the text", f": {start}-{end} is {shown(text)}, not {shown(annotation.text)}"
+            "offsets do not match the text", f": {start}-{end} is {excerpt(text)}, not {excerpt(annotation.text)}"
         )
     left, right = text_around(document.text, start, end, size)
     text = long_forms.get(text, text)

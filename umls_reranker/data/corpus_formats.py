@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Reading, shown, start_of
+from ..core.lines import Reading, excerpt, start_of
 from .bigbio import BigBio
 from .bioc import BioC
 from .corpus import CorpusReader, Mention
@@ -76,5 +76,5 @@ def _recognize(path: Path) -> CorpusReader:
     for reader in CORPUS_READERS:
         if reader.recognizes(start):
             return reader
-    content = f"begins with {shown(start[:80].decode('utf-8', errors='replace'))}" if start else "holds nothing"
+    content = f"begins with {excerpt(start[:80].decode('utf-8', errors='replace'))}" if start else "holds nothing"
     raise UserError(f"{path} is no corpus in a known format: {describe_formats()}; it {content}")

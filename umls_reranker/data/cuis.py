@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["CuiColumn", "cui_number", "cui_numbers", "cui_strings", "cui_text", "normalize_cui", "rows_of"]
+__all__ = ["cui_number", "cui_numbers", "cui_strings", "cui_text", "normalize_cui", "rows_of"]
 
 CUI_BYTES = 8
 UMLS_CUI = re.compile(r"[Cc]\d+")
@@ -68,35 +67,3 @@ def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Positions of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 if missing."""
     positions = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     return np.where(known[positions] == wanted, positions, -1)
-
-
-class CuiColumn:
-    """CUIs stored as numbers; an index returns a str, a slice or an array of indices an array.
-
-    Args:
-        numbers: `cui_numbers`, (n,).
-    """
-
-    def __init__(self, numbers: np.ndarray) -> None:
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, rows: int) -> str: ...
-
-    @overload
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray: ...
-
-    def __getitem__(self, rows: int | slice | np.ndarray) -> str | np.ndarray:
-        numbers = self._numbers[rows]
-        if not np.ndim(numbers):
-            return cui_text(int(numbers))
-        return np.array(cui_strings(numbers.ravel()).to_pylist(), dtype=str).reshape(numbers.shape)
-
-    def __arrow_array__(self, type: pa.DataType | None = None) -> pa.Array:
-        return cui_strings(self._numbers).cast(type or pa.string())
-
-    def tolist(self) -> list[str]:
-        return cui_strings(self._numbers).to_pylist()

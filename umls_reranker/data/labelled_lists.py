@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import RepeatedTexts, number_distinct
 from ..core.errors import UserError
+from ..core.sockets import FEATURES
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
 from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
@@ -22,6 +23,8 @@ __all__ = ["LabelledLists", "best_of_each_concept", "labelled_batches", "read_la
 
 # With fewer, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
+# Columns of labelled mentions; the last two are optional.
+LABEL_FIELDS = ("doc_id", "cui", "split", "mention_id")
 SUFFIX = "_score"
 BATCH_MENTIONS = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
@@ -38,17 +41,18 @@ class LabelledLists:
         not_in_list: mentions whose gold concept is not among their candidates.
         unread_keys: keys of candidates that nothing reads.
         positions: file and row of each mention, for messages.
-        further: n values of other columns, None where a row has none.
+        splits, mention_ids: n values of the columns ``split`` and ``mention_id``, None where a row has none.
     """
 
     lists: AnnotatedLists
     not_in_list: int
     unread_keys: tuple[str, ...]
     positions: Sequence[RowPosition]
-    further: Mapping[str, Sequence[Any]]
+    splits: Sequence[Any]
+    mention_ids: Sequence[Any]
 
 
-def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collection[str] = ()) -> LabelledLists:
+def read_labelled_lists(path: Path, hierarchy: TypeHierarchy) -> LabelledLists:
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
 
     Raises:
@@ -57,7 +61,7 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, reserved: Collecti
     batches = list(open_mentions(path).batches(BATCH_MENTIONS))
     if not batches:
         raise UserError(f"{path} holds no mentions")
-    labelled = _read(batches, hierarchy, reserved, ())
+    labelled = _read(batches, hierarchy)
     require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
         raise UserError(
@@ -77,18 +81,14 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
         )
 
 
-def labelled_batches(
-    path: Path, hierarchy: TypeHierarchy, reserved: Collection[str] = (), further: Sequence[str] = ()
-) -> Iterator[LabelledLists]:
+def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
     """Read and check a file or a folder of mentions (`open_mentions`), each with ``doc_id`` and ``cui`` too.
 
-    Of candidates, ``NAME_score`` is the score of retriever NAME. Mentions whose gold concept is not in the list stay,
-    without a correct candidate; it is never added.
+    Of candidates, ``NAME_score`` is the score of retriever NAME, which must not be the name of a feature. Mentions
+    whose gold concept is not in the list stay, without a correct candidate; it is never added.
 
     Args:
         hierarchy: resolves the names of semantic types.
-        reserved: names that no retriever may have: those of features, also of our own retrievers.
-        further: other columns to read.
 
     Raises:
         UserError: the file cannot be read, or a row is invalid; names the row and says what to do.
@@ -96,7 +96,7 @@ def labelled_batches(
     former: set[str] | None = None
     is_empty = True
     for batch in open_mentions(path).batches(BATCH_MENTIONS):
-        labelled = _read([batch], hierarchy, reserved, further)
+        labelled = _read([batch], hierarchy)
         is_empty = False
         if len(labelled.lists.names):
             scores = set(labelled.lists.scores)
@@ -111,15 +111,13 @@ def labelled_batches(
         raise UserError(f"{path} holds no mentions")
 
 
-def _read(
-    batches: Sequence[MentionBatch], hierarchy: TypeHierarchy, reserved: Collection[str], further: Sequence[str]
-) -> LabelledLists:
+def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> LabelledLists:
     positions = [batch.position(row) for batch in batches for row in range(len(batch))]
     rows: list[dict[str, Any]] = []
     scores: list[str] = []
     try:
         for batch in batches:
-            rows += batch.rows([*MENTION_FIELDS, "doc_id", "cui", *further])
+            rows += batch.rows([*MENTION_FIELDS, *LABEL_FIELDS])
         keys = _candidate_keys(rows)
         scores = [key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX)]
         lists = CandidateLists.from_rows(hierarchy, rows, scores)
@@ -130,7 +128,7 @@ def _read(
         # Of a column that no candidate list needs.
         raise UserError(f"{batches[0].path}: {error}") from None
     for name in scores:
-        if not name or name in reserved:
+        if not name or name in FEATURES:
             raise UserError(
                 f"{batches[0].path}: no retriever can be called {name!r}; rename {name}{SUFFIX} to NAME{SUFFIX}, "
                 f"such as sapbert{SUFFIX}"
@@ -158,7 +156,8 @@ def _read(
         int((gold < 0).sum()),
         tuple(key for key in keys if key not in CANDIDATE_KEYS and not key.endswith(SUFFIX)),
         positions,
-        {name: [row.get(name) for row in rows] for name in further},
+        [row.get("split") for row in rows],
+        [row.get("mention_id") for row in rows],
     )
 
 

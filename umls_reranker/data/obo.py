@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown, start_of
+from ..core.lines import Faults, Malformed, decode, each_parsed, excerpt, read_lines, start_of
 from .json_stream import as_list, as_object, as_text
 
 __all__ = ["SCOPES", "Ontology", "Term", "read_ontology"]
@@ -183,7 +183,7 @@ def _parse_header(text: str, ontology: Ontology) -> None:
 def _parse_line(text: str, term: Term) -> None:
     match = LINE.fullmatch(text)
     if match is None:
-        raise Malformed("expected `tag: value`", f", found {shown(text)}")
+        raise Malformed("expected `tag: value`", f", found {excerpt(text)}")
     tag, value = match.groups()
     if tag == "id":
         term.id = _first_word(tag, value)
@@ -222,7 +222,7 @@ def _quoted(tag: str, value: str) -> tuple[str, str]:
     """The text in quotes at the start of a value, and the word after it."""
     match = QUOTED.match(value)
     if match is None or not match[1].strip():
-        raise Malformed(f"`{tag}:` without a text in quotes", f", found {shown(value)}")
+        raise Malformed(f"`{tag}:` without a text in quotes", f", found {excerpt(value)}")
     return _unescape(match[1]).strip(), match[2]
 
 
@@ -298,7 +298,7 @@ def _parse_node(node: Any, known: Container[str]) -> Term | None:
     meta = as_object(node.get("meta"), "meta", optional=True)
     uri = as_text(node.get("id") or "", "id")
     if len(uri.split()) > 1:
-        raise Malformed("id is more than a word", f": {shown(uri)}")
+        raise Malformed("id is more than a word", f": {excerpt(uri)}")
     definition = as_object(meta.get("definition"), "definition", optional=True)
     term = Term(
         id=_short(uri.strip()),

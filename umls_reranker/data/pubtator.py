@@ -18,7 +18,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from ..core.lines import Faults, Malformed, decode, each_parsed, read_lines, shown
+from ..core.lines import Faults, Malformed, decode, each_parsed, excerpt, read_lines
 from .corpus import Annotation, CorpusReader, Document, as_cui
 
 __all__ = ["PubTator"]
@@ -43,11 +43,13 @@ class PubTator(CorpusReader):
             try:
                 doc_id, title = _parse_text(line, "t", "title")
                 if len(block) < 2:
-                    raise Malformed("document without the line PMID|a|abstract", f": {shown(doc_id)}")
+                    raise Malformed("document without the line PMID|a|abstract", f": {excerpt(doc_id)}")
                 number, line = block[1]
                 abstract_id, abstract = _parse_text(line, "a", "abstract")
                 if abstract_id != doc_id:
-                    raise Malformed("abstract of another document", f": {shown(abstract_id)} after {shown(doc_id)}")
+                    raise Malformed(
+                        "abstract of another document", f": {excerpt(abstract_id)} after {excerpt(doc_id)}"
+                    )
             except Malformed as problem:
                 faults.add(number, problem, lines=len(block))
                 continue
@@ -68,8 +70,8 @@ def _parse_text(line: bytes, kind: str, noun: str) -> tuple[str, str]:
     if match and match[2] == kind:
         return match[1], match[3]
     if match is None and text.count("\t") >= 3:
-        raise Malformed(f"annotation before its document's {noun}", f": {shown(text)}")
-    raise Malformed(f"expected the line PMID|{kind}|{noun}", f", found {shown(text)}")
+        raise Malformed(f"annotation before its document's {noun}", f": {excerpt(text)}")
+    raise Malformed(f"expected the line PMID|{kind}|{noun}", f", found {excerpt(text)}")
 
 
 def _parse_annotation(document: str, line: bytes) -> Annotation:
@@ -77,17 +79,17 @@ def _parse_annotation(document: str, line: bytes) -> Annotation:
     fields = row.split("\t")
     if len(fields) != 6:
         if TEXT_LINE.fullmatch(row):
-            raise Malformed("no blank line before the next document", f": {shown(row)}")
-        raise Malformed("expected 6 tab-separated fields", f", found {len(fields)}: {shown(row)}")
+            raise Malformed("no blank line before the next document", f": {excerpt(row)}")
+        raise Malformed("expected 6 tab-separated fields", f", found {len(fields)}: {excerpt(row)}")
     doc_id, start, end, text, types_field, identifier = fields
     if doc_id != document:
-        raise Malformed("annotation of another document", f": {shown(doc_id)} inside {shown(document)}")
+        raise Malformed("annotation of another document", f": {excerpt(doc_id)} inside {excerpt(document)}")
     if not (OFFSET.fullmatch(start) and OFFSET.fullmatch(end)):
-        raise Malformed("offsets are not numbers", f": {shown(start)}, {shown(end)}")
+        raise Malformed("offsets are not numbers", f": {excerpt(start)}, {excerpt(end)}")
     cui = as_cui(identifier)
     if not cui:
-        raise Malformed("not a CUI", f": {shown(identifier)}")
+        raise Malformed("not a CUI", f": {excerpt(identifier)}")
     types = tuple(types_field.split(","))
     if not all(types):
-        raise Malformed("empty semantic type", f": {shown(types_field)}")
+        raise Malformed("empty semantic type", f": {excerpt(types_field)}")
     return Annotation(((int(start), int(end)),), text, (cui,), types)

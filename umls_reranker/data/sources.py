@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,15 +222,13 @@ def split_shares(mentions: MentionArguments) -> dict[str, float]:
 def _held_out_shares(mentions: MentionArguments, whole: float, *, has_test: bool = False) -> dict[str, float]:
     """Shares of dev and calibration, and of test, unless test has documents of its own (`has_test`)."""
     shares = {"dev": mentions.dev_share, "calibration": mentions.calibration_share}
-    test = 1.0 - mentions.dev_share - mentions.calibration_share
-    if has_test:
-        # 0.9 and 0.1 leave less than nothing, by rounding.
-        if min(shares.values()) <= 0 or round(test, 9) < 0:
-            raise UserError("dev_share and calibration_share must be above 0 and add up to 1 at most")
-    else:
-        shares["test"] = test
-        if min(shares.values()) <= 0:
-            raise UserError("dev_share and calibration_share must be above 0 and leave a share for the test split")
+    # 0.9 and 0.1 leave less than nothing, by rounding.
+    test = round(1.0 - mentions.dev_share - mentions.calibration_share, 9)
+    if min(shares.values()) <= 0 or test < 0 or not (test or has_test):
+        remedy = "add up to 1 at most" if has_test else "leave a share for the test split"
+        raise UserError(f"dev_share and calibration_share must be above 0 and {remedy}")
+    if not has_test:
+        shares["test"] = 1.0 - mentions.dev_share - mentions.calibration_share
     return {split: whole * share for split, share in shares.items()}
 
 
@@ -239,7 +237,6 @@ def user_lists(
     files: Mapping[str, tuple[Path, ...]],
     seed: int,
     hierarchy: TypeHierarchy,
-    reserved: Collection[str],
 ) -> UserLists:
     """The recipe's ``candidate_lists``, read and checked (`UserLists.read`).
 
@@ -251,7 +248,7 @@ def user_lists(
         split_of: SplitOf = _listed_documents(mentions, files, seed).get
     else:
         split_of = partial(assign_split, shares=split_shares(mentions), seed=seed)
-    return UserLists.read(path, hierarchy, reserved, split_of, listed)
+    return UserLists.read(path, hierarchy, split_of, listed)
 
 
 def _listed_documents(mentions: MentionArguments, files: Mapping[str, tuple[Path, ...]], seed: int) -> dict[str, str]:

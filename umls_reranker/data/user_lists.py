@@ -7,7 +7,7 @@ collects the concepts. `UserLists.write` writes the same datasets as a corpus an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +39,7 @@ class UserLists:
     """The checked content of a recipe's ``candidate_lists``.
 
     Attributes:
-        path, hierarchy, reserved: as for `labelled_lists.labelled_batches`.
+        path, hierarchy: as for `labelled_lists.labelled_batches`.
         splits: document -> its split; other documents are left out.
         scores: retrievers whose scores all candidates have.
         concepts: CUI -> its names, the types of all its candidates, and the first definition in the lists.
@@ -49,7 +49,6 @@ class UserLists:
 
     path: Path
     hierarchy: TypeHierarchy
-    reserved: Collection[str]
     splits: Mapping[str, str]
     scores: tuple[str, ...]
     concepts: Mapping[str, Concept]
@@ -57,14 +56,7 @@ class UserLists:
     report: dict[str, Any]
 
     @classmethod
-    def read(
-        cls,
-        path: Path,
-        hierarchy: TypeHierarchy,
-        reserved: Collection[str],
-        split_of: SplitOf,
-        listed: bool,
-    ) -> UserLists:
+    def read(cls, path: Path, hierarchy: TypeHierarchy, split_of: SplitOf, listed: bool) -> UserLists:
         """Read and check all rows.
 
         Args:
@@ -82,9 +74,9 @@ class UserLists:
         unknown_types: Counter[str] = Counter()
         counts: Counter[str] = Counter()
         unread_keys: dict[str, None] = {}
-        for batch in labelled_batches(path, hierarchy, reserved, ("split", "mention_id")):
+        for batch in labelled_batches(path, hierarchy):
             if splits is None:
-                has_column = any(split is not None for split in batch.further["split"])
+                has_column = any(split is not None for split in batch.splits)
                 if has_column and listed:
                     raise UserError(
                         f"{path} has a column split, and the recipe names lists of documents; keep one of the two"
@@ -121,7 +113,7 @@ class UserLists:
         }
         known_splits = {document: split for document, split in splits.of_documents.items() if split is not None}
         fields = tuple(name for name in FIELDS if name in names.fields)
-        return cls(path, hierarchy, reserved, known_splits, scores, names.concepts(), fields, report)
+        return cls(path, hierarchy, known_splits, scores, names.concepts(), fields, report)
 
     def joined(self, dictionary: Iterable[Concept] = ()) -> Iterator[Concept]:
         """The concepts of a dictionary, with added names from the lists, and then those it lacks."""
@@ -164,7 +156,7 @@ class UserLists:
             split_writers(MENTION_FEATURES, mentions, f"{fingerprint}:{mentions.name}") as mention_writers,
             split_writers(features, candidates, f"{fingerprint}:{candidates.name}") as candidate_writers,
         ):
-            for batch in labelled_batches(self.path, self.hierarchy, self.reserved):
+            for batch in labelled_batches(self.path, self.hierarchy):
                 lists = batch.lists.with_candidates(best_of_each_concept(batch.lists))
                 repeated += len(batch.lists.names) - len(lists.names)
                 numbers = _numbers_in_documents(lists.annotations.documents, seen)
@@ -205,7 +197,7 @@ class DocumentSplits:
         Raises:
             UserError: a row has no split, or an unknown one, or its document is in another.
         """
-        rows = zip(batch.lists.annotations.documents, batch.further["split"], batch.positions, strict=True)
+        rows = zip(batch.lists.annotations.documents, batch.splits, batch.positions, strict=True)
         for document, split, position in rows:
             if split is not None or self._has_column:
                 self._check(document, split, position)
@@ -297,7 +289,7 @@ def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features
 
 
 def _refuse_repeated(batch: LabelledLists, ids: set[tuple[str, str]]) -> None:
-    rows = zip(batch.lists.annotations.documents, batch.further["mention_id"], batch.positions, strict=True)
+    rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
     for document, mention_id, position in rows:
         # Also where a table of floats has no id.
         if mention_id is None or mention_id != mention_id:

@@ -151,14 +151,10 @@ class Outcomes:
             table = pq.read_table(path)
             version = (table.schema.metadata or {}).get(b"schema_version")
             require_format(path, {"schema_version": version and int(version)}, SCHEMA_VERSION, "evaluate")
-            columns = {field.name: table[field.name].cast(field.type) for field in SCHEMA}
+            table = table.select(SCHEMA.names).cast(SCHEMA)
         except FileNotFoundError:
             raise UserError(f"{path} is missing; umls-reranker evaluate writes it") from None
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise UserError(f"{path} is damaged ({error}); run umls-reranker evaluate again") from None
-        return cls(
-            **{
-                name: column.to_pylist() if name == "types" else column.to_numpy(zero_copy_only=False)
-                for name, column in columns.items()
-            }
-        )
+        columns: dict[str, Any] = {name: table[name].to_numpy() for name in SCHEMA.names}
+        return cls(**columns | {"types": table["types"].to_pylist()})

@@ -1,26 +1,20 @@
-"""``report.html``: one file, made from metrics.json, that a browser opens without a network."""
+"""``report.html``, a file that a browser opens without a network, and charts for the card, made from metrics.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from .charts import (
-    TEMPLATES,
-    chart_file,
-    chart_style,
-    histogram_chart,
-    reliability_chart,
-    risk_coverage_chart,
-)
+from .charts import Axes, histogram_axes, marked_points, reliability_axes, risk_axes
 from .figures import figures_of
 from .formats import FORMATS, figure_name
 
 __all__ = ["TEMPLATES", "card_charts", "report_page"]
 
+TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED_TYPES = 15
 
 
@@ -36,29 +30,15 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
     Returns:
         HTML text without external references.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= FORMATS
     curves = report["curves"]
-    of_top = {"after": curves["reliability"]["top1"]}
-    charts = {
-        "risk": risk_coverage_chart("risk", _named(curves["risk_coverage"]), target_precision),
-        "pairs": _reliability(curves),
-        "top": reliability_chart("top", of_top, "best candidates"),
-        "score": histogram_chart("score", curves["score"], "score of the best candidate", {"accepted from": accept}),
-        "margin": histogram_chart("margin", curves["margin"], "margin over the second", {}),
-    }
-    return environment.get_template("report.html").render(
+    return _rendered(
+        "report.html",
         report=report,
         title=title,
-        style=chart_style(),
         target_precision=target_precision,
-        charts={name: tostring(chart, encoding="unicode") for name, chart in charts.items()},
+        accept=accept,
+        risk_curves=_named(curves["risk_coverage"]),
+        pair_curves=_pair_curves(curves),
         slice_figures=figures_of("slices"),
         worst_types=list(report["types"].items())[:LISTED_TYPES],
         subset_figures=[(name, subset["figures"]) for name, subset in report["subsets"].items()],
@@ -75,22 +55,46 @@ def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str
         "perfect calibration": "ideal",
         "95 % of perfectly calibrated models": "noise",
     }
-    reliability = chart_file(_reliability(curves), "How often is a candidate of this probability right?", legend)
+    title = "How often is a candidate of this probability right?"
+    reliability = _chart_file(title, legend, reliability_axes(), curves=_pair_curves(curves), target_precision=None)
     systems = _named(curves["risk_coverage"])
     legend = {}
     for number, (name, curve) in enumerate(systems.items(), start=1):
         if curve["coverage"]:
             name += f": {curve['precision'][-1]:.1%} right of {curve['coverage'][-1]:.0%} answered"
         legend[name] = f"series{number}"
-    risk = risk_coverage_chart("risk", systems, target_precision)
-    return reliability, chart_file(risk, "What answering only the confident mentions buys", legend)
+    title, axes = "What answering only the confident mentions buys", risk_axes(systems.values(), target_precision)
+    return reliability, _chart_file(title, legend, axes, curves=systems, target_precision=target_precision)
 
 
-def _reliability(curves: Mapping[str, Any]) -> Element:
-    points = curves["reliability"]
-    return reliability_chart(
-        "pairs", {"before calibration": points["raw"], "after": points["calibrated"]}, "candidates"
+def _chart_file(title: str, legend: Mapping[str, str], axes: Axes, **content: Any) -> str:
+    """A chart with a title and a legend above it: label -> class of its element."""
+    return _rendered("chart_file.svg", title=title, legend=legend, axes=axes, **content).strip() + "\n"
+
+
+def _rendered(template: str, **content: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= FORMATS
+    environment.globals |= {
+        "zip": zip,
+        "histogram_axes": histogram_axes,
+        "marked_points": marked_points,
+        "reliability_axes": reliability_axes,
+        "risk_axes": risk_axes,
+        "style": (TEMPLATES / "chart.css").read_text(encoding="utf-8"),
+    }
+    return environment.get_template(template).render(content)
+
+
+def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
+    points = curves["reliability"]
+    return {"before calibration": points["raw"], "after": points["calibrated"]}
 
 
 def _named(systems: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.files import read_json
-from ..evaluation.charts import TEMPLATES
 from ..evaluation.figures import read_metrics
 from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
+from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 

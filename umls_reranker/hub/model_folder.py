@@ -10,7 +10,6 @@ It protects against mistakes, not against an attacker, who can also write a mani
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
 import os
@@ -222,10 +221,8 @@ def changing(folder: Path) -> Iterator[Path]:
     try:
         yield new
         _write_manifest(new, info, info["sha256"])
-        changed = [
-            path for path in new.rglob("*") if path.is_file() and not _is_same(path, folder / path.relative_to(new))
-        ]
-        if changed:
+        # The manifest tells all files but the card.
+        if any(_content(new / name) not in (None, _content(folder / name)) for name in (MANIFEST, CARD)):
             shutil.copytree(folder, new, copy_function=keep, dirs_exist_ok=True)
             replace_folder(new, folder)
     finally:
@@ -325,8 +322,8 @@ def write_model_files(
     _write_manifest(folder, settings, {})
 
 
-def _is_same(first: Path, second: Path) -> bool:
-    return second.is_file() and filecmp.cmp(first, second, shallow=False)
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _require(folder: Path, name: str) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 from ..core.arrays import RepeatedTexts
 from ..core.errors import UserError
 from ..core.progress import progress
-from .batching import length_batches, token_batches
+from .batches import PairBatch, divide_by_length
 from .template import PairTemplate
-from .tokens import EncodedPairs, PairBatch, PairEncoder
+from .tokens import EncodedPairs, PairEncoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -140,14 +140,13 @@ class PairScorer:
             lefts, rights: n texts around each mention, used if the template has context.
             desc: title of a progress bar, or what is told how many more pairs are scored; None shows nothing.
         """
-        if any(len(column) != len(mentions) for column in (names, lefts or mentions, rights or mentions)):
-            raise ValueError(f"{len(mentions)} mentions need as many names and contexts")
-        logits, truncated, waiting = np.empty(len(mentions), np.float32), 0, None
+        logits, truncated, chunks = np.empty(len(mentions), np.float32), 0, []
         bar = progress(total=len(mentions), desc=desc, unit=" pairs") if isinstance(desc, str) else None
         scored = desc if callable(desc) else bar and bar.update
         for start in range(0, len(mentions), CHUNK_PAIRS):
-            part = slice(start, start + CHUNK_PAIRS)
-            encoded = self.encoder.encode(mentions[part], names[part], lefts and lefts[part], rights and rights[part])
+            chunk = slice(start, start + CHUNK_PAIRS)
+            contexts = (lefts and lefts[chunk], rights and rights[chunk])
+            encoded = self.encoder.encode(mentions[chunk], names[chunk], *contexts)
             truncated += encoded.truncated
             pairs, rows = encoded.distinct()
             outputs, repeats = [], np.bincount(rows, minlength=len(pairs))
@@ -155,12 +154,13 @@ class PairScorer:
                 outputs.append((batch, output))
                 if scored is not None:
                     scored(int(repeats[batch].sum()))
-            # The GPU is waited for only after the next chunk is sent to it.
-            if waiting is not None:
-                self._collect(logits, *waiting)
-            waiting = (part, rows, outputs)
-        if waiting is not None:
-            self._collect(logits, *waiting)
+            chunks.append((chunk, rows, outputs))
+        # A GPU is waited for only when everything was sent to it.
+        for chunk, rows, outputs in chunks:
+            batches, computed = zip(*outputs, strict=True)
+            of_distinct = np.empty(sum(map(len, batches)), np.float32)
+            of_distinct[np.concatenate(batches)] = self.network.collect(computed)
+            logits[chunk] = of_distinct[rows]
         if bar is not None:
             bar.close()
         if not np.isfinite(logits).all():
@@ -174,23 +174,13 @@ class PairScorer:
             # A few pairs are divided among the cores.
             share = -(-int(lengths.sum()) // threads)
             budget = min(budget, max(share, LEAST_TOKENS))
-        cut = length_batches if self.network.padded else token_batches
-        batches = cut(lengths, budget)
+        batches = divide_by_length(lengths, budget, self.network.padded)
 
         def forward(batch: np.ndarray) -> Any:
             return self.network(PairBatch.of(pairs, batch))
 
         mapper = map if len(batches) == 1 else self.network.map
         yield from zip(batches, mapper(forward, batches), strict=True)
-
-    def _collect(
-        self, logits: np.ndarray, part: slice, rows: np.ndarray, outputs: list[tuple[np.ndarray, Any]]
-    ) -> None:
-        """Store the logits of a chunk; the only place that waits for a GPU."""
-        batches, computed = zip(*outputs, strict=True)
-        distinct = np.empty(sum(map(len, batches)), np.float32)
-        distinct[np.concatenate(batches)] = self.network.collect(computed)
-        logits[part] = distinct[rows]
 
 
 def score_lists(

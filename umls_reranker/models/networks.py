@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from ..core.devices import batch_mapper, resolve_device, resolve_dtype, to_device
 from ..core.errors import UserError
-from .packed import PackedLayers, load_bert
-from .pretrained import load_model, load_pretrained
-from .tokens import PairBatch
+from .batches import PairBatch
+from .packed import PackedLayers, load_packed
+from .pretrained import load_model, load_pretrained, loading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,7 +75,7 @@ class PackedBert(TorchNetwork):
         device, dtype: as for `TorchNetwork`.
 
     Raises:
-        KeyError: a weight is missing.
+        KeyError, TypeError, ValueError: a weight is missing, or the configuration does not fit the weights.
     """
 
     padded = False
@@ -84,22 +84,15 @@ class PackedBert(TorchNetwork):
         self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, dtype: str
     ) -> None:
         super().__init__(device, dtype)
-        self.body = PackedLayers(config, weights, device, dtype, prefix="bert.")
-        dense, head = (
-            tuple(weights[f"{name}.{part}"].to(device) for part in ("weight", "bias"))
-            for name in ("bert.pooler.dense", "classifier")
-        )
-        self.pooler = tuple(tensor.to(self.body.words.dtype) for tensor in dense)
-        self.head = tuple(tensor.float() for tensor in head)
+        if weights["classifier.weight"].shape[0] != 1:
+            raise ValueError("a reranker has one logit")
+        self.body = PackedLayers(config, weights, device, dtype)
 
-    @classmethod
-    def from_folder(cls, folder: Path, device: torch.device, dtype: str) -> PackedBert | None:
-        """Load a network, or None where transformers has to (`load_bert`)."""
+        def linear(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+            return weights[f"{name}.weight"].to(device, dtype), weights[f"{name}.bias"].to(device, dtype)
 
-        def make(config: dict[str, Any], weights: dict[str, Tensor]) -> PackedBert | None:
-            return cls(config, weights, device, dtype) if weights["classifier.weight"].shape[0] == 1 else None
-
-        return load_bert(folder, cls.supports, make)
+        self.pooler = linear("bert.pooler.dense", self.body.words.dtype)
+        self.head = linear("classifier", torch.float32)
 
     @staticmethod
     def supports(config: Mapping[str, Any]) -> bool:
@@ -147,14 +140,14 @@ def load_network(folder: Path, device: str | None, dtype: str | None) -> tuple[T
     Raises:
         UserError: it holds no valid model of one logit.
     """
-    try:
+    with loading(str(folder)):
         tokenizer = load_pretrained(transformers.AutoTokenizer, folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no loadable model: {error}") from None
-    place = resolve_device(device)
-    dtype = resolve_dtype(dtype, place, inference=True)
-    network = PackedBert.from_folder(folder, place, dtype)
-    return network or PaddedModel(load_model(folder), tokenizer, place, dtype), tokenizer.backend_tokenizer
+    resolved_device = resolve_device(device)
+    resolved_dtype = resolve_dtype(dtype, resolved_device, inference=True)
+    network = load_packed(PackedBert, folder, resolved_device, resolved_dtype)
+    if network is None:
+        network = PaddedModel(load_model(folder), tokenizer, resolved_device, resolved_dtype)
+    return network, tokenizer.backend_tokenizer
 
 
 def _keep_last_layer_in_float32(model: PreTrainedModel) -> None:

@@ -14,7 +14,7 @@ from ..core.arguments import BACKENDS
 from ..core.cores import openmp_threads, usable_cores
 from ..core.errors import UserError
 from ..core.files import read_json
-from .tokens import PairBatch
+from .batches import PairBatch
 
 __all__ = ["OnnxNetwork", "load_onnx"]
 
@@ -37,7 +37,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._inputs = [node.name for node in self._session.get_inputs()]
         self._pad_id = pad_id
         self.threads = openmp_threads() or usable_cores()
 

@@ -7,11 +7,11 @@ if only first tokens are requested, without the other rows of the last layer.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -21,11 +21,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..core.devices import to_device
-from .tokens import PackedTexts, TextGroup
+from .batches import PackedTexts, TextGroup
 
-__all__ = ["PackedLayers", "load_bert"]
+__all__ = ["PackedLayers", "load_packed"]
 
-Made = TypeVar("Made")
 # All but cuDNN's, which PyTorch prefers on Hopper: it plans again for each number of texts, for about 30 ms.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -46,36 +45,35 @@ class PackedLayers:
 
     Args:
         config: content of ``config.json``.
-        weights: tensors by their names in `BertModel`, after the prefix.
+        weights: tensors by their names in `BertModel`, or in a model with a head (``bert.`` comes first).
         device: where to compute.
         dtype: of weights and computation: float32, bfloat16 or float16.
-        prefix: of the names, e.g. ``"bert."`` in a model with a head.
+
+    Attributes:
+        dimension: of a token's vector.
+        longest: maximum tokens of a text.
 
     Raises:
         KeyError, TypeError, ValueError: a weight is missing, or the configuration does not fit the weights.
     """
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        weights: Mapping[str, Tensor],
-        device: torch.device,
-        dtype: str,
-        prefix: str = "",
-    ) -> None:
-        torch_dtype = getattr(torch, dtype)
+    padded = False
 
-        def placed(name: str) -> Tensor:
-            return weights[prefix + name].to(device=device, dtype=torch_dtype)
+    def __init__(
+        self, config: Mapping[str, Any], weights: Mapping[str, Tensor], device: torch.device, dtype: str
+    ) -> None:
+        prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
+
+        def loaded(name: str) -> Tensor:
+            return weights[prefix + name].to(device=device, dtype=getattr(torch, dtype))
 
         def both(name: str) -> tuple[Tensor, Tensor]:
-            return placed(f"{name}.weight"), placed(f"{name}.bias")
+            return loaded(f"{name}.weight"), loaded(f"{name}.bias")
 
         def layer(name: str) -> _Layer:
-            parts = (both(f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
-            weights_of_parts, biases = zip(*parts, strict=True)
+            query, key, value = (both(f"{name}.attention.self.{kind}") for kind in ("query", "key", "value"))
             return _Layer(
-                (torch.cat(weights_of_parts), torch.cat(biases)),
+                (torch.cat([query[0], key[0], value[0]]), torch.cat([query[1], key[1], value[1]])),
                 both(f"{name}.attention.output.dense"),
                 both(f"{name}.attention.output.LayerNorm"),
                 both(f"{name}.intermediate.dense"),
@@ -87,13 +85,14 @@ class PackedLayers:
         self._kernels = partial(sdpa_kernel, KERNELS) if device.type == "cuda" else nullcontext
         self.heads = config["num_attention_heads"]
         self.eps = config.get("layer_norm_eps", 1e-12)
-        self.words = placed("embeddings.word_embeddings.weight")
-        self.places = placed("embeddings.position_embeddings.weight")
-        self.types = placed("embeddings.token_type_embeddings.weight")
+        self.words = loaded("embeddings.word_embeddings.weight")
+        self.positions = loaded("embeddings.position_embeddings.weight")
+        self.types = loaded("embeddings.token_type_embeddings.weight")
         self.embedding_norm = both("embeddings.LayerNorm")
+        self.longest, self.dimension = self.positions.shape
         count = config["num_hidden_layers"]
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
-        fits = self.heads > 0 and not self.words.shape[1] % self.heads
+        fits = self.heads > 0 and not self.dimension % self.heads
         if f"{prefix}encoder.layer.{count}.output.dense.weight" in weights or not fits:
             raise ValueError("layers or heads of the configuration are not those of the weights")
 
@@ -113,33 +112,44 @@ class PackedLayers:
         with self._kernels():
             return self._through(self.layers, batch)
 
+    def pooled(self, batch: PackedTexts, pooling: str) -> Tensor:
+        """Vectors of texts, (n, h) float32: the first token's (``cls``) or the sum of all (``mean``)."""
+        if pooling == "cls":
+            return self.first_tokens(batch).float()
+        hidden, sums = self.all_tokens(batch), []
+        for group in batch.groups:
+            tokens = hidden[group.tokens].view(group.texts, group.length, -1)
+            sums.append(tokens.sum(dim=1, dtype=torch.float32))
+        return torch.cat(sums)
+
     def first_tokens(self, batch: PackedTexts) -> Tensor:
         """Vectors of each text's first token, (n, h)."""
-        *others, last = self.layers
+        *lower, last = self.layers
         with self._kernels():
-            hidden = self._through(others, batch)
+            hidden = self._through(lower, batch)
             first = hidden[to_device(batch.offsets[:-1], self.device)]
-            return self._rest(last, self._attention_of_first(last, first, hidden, batch.groups), first)
+            return self._after_attention(last, self._attention_of_first(last, first, hidden, batch.groups), first)
 
     def _through(self, layers: list[_Layer], batch: PackedTexts) -> Tensor:
         hidden = functional.embedding(to_device(batch.ids, self.device), self.words)
-        hidden += functional.embedding(to_device(batch.places, self.device), self.places)
+        hidden += functional.embedding(to_device(batch.positions, self.device), self.positions)
         types = batch.types
         hidden += self.types[0] if types is None else functional.embedding(to_device(types, self.device), self.types)
         hidden = functional.layer_norm(hidden, self.words.shape[1:], *self.embedding_norm, self.eps)
         for layer in layers:
-            hidden = self._rest(layer, self._attention(layer, hidden, batch.groups), hidden)
+            hidden = self._after_attention(layer, self._attention(layer, hidden, batch.groups), hidden)
         return hidden
 
     def _attention(self, layer: _Layer, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
         """Attention output of each token, (t, h)."""
         qkv = functional.linear(hidden, *layer.qkv)
-        seen = hidden.new_empty(hidden.shape)
+        output = hidden.new_empty(hidden.shape)
         for group in groups:
+            by_head = (group.texts, group.length, self.heads, -1)
             # (texts, length, 3, heads, size) -> three of (texts, heads, length, size)
             parts = qkv[group.tokens].view(group.texts, group.length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            seen[group.tokens].view(group.texts, group.length, self.heads, -1).copy_(_attend(*parts).transpose(1, 2))
-        return seen
+            output[group.tokens].view(by_head).copy_(_attend(*parts).transpose(1, 2))
+        return output
 
     def _attention_of_first(self, layer: _Layer, first: Tensor, hidden: Tensor, groups: list[TextGroup]) -> Tensor:
         """Attention output of each text's first token, (n, h)."""
@@ -147,17 +157,17 @@ class PackedLayers:
         weight, bias = layer.qkv
         query = functional.linear(first, weight[:width], bias[:width])
         key_value = functional.linear(hidden, weight[width:], bias[width:])
-        seen = first.new_empty(first.shape)
+        output = first.new_empty(first.shape)
         for group in groups:
             parts = key_value[group.tokens].view(group.texts, group.length, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-            asked = query[group.rows].view(group.texts, self.heads, 1, -1)
-            seen[group.rows].view(group.texts, self.heads, 1, -1).copy_(_attend(asked, *parts))
-        return seen
+            by_head = (group.texts, self.heads, 1, -1)
+            output[group.rows].view(by_head).copy_(_attend(query[group.rows].view(by_head), *parts))
+        return output
 
-    def _rest(self, layer: _Layer, seen: Tensor, hidden: Tensor) -> Tensor:
+    def _after_attention(self, layer: _Layer, attended: Tensor, hidden: Tensor) -> Tensor:
         """The rest of a layer after attention, token by token."""
         width = hidden.shape[1:]
-        hidden = functional.linear(seen, *layer.attention_out).add_(hidden)
+        hidden = functional.linear(attended, *layer.attention_out).add_(hidden)
         hidden = functional.layer_norm(hidden, width, *layer.attention_norm, self.eps)
         inner = functional.gelu(functional.linear(hidden, *layer.up))
         return functional.layer_norm(functional.linear(inner, *layer.down).add_(hidden), width, *layer.norm, self.eps)
@@ -172,18 +182,19 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.matmul(scores.softmax(-1), value)
 
 
-def load_bert(
-    folder: Path,
-    supports: Callable[[dict[str, Any]], bool],
-    make: Callable[[dict[str, Any], dict[str, Tensor]], Made],
-) -> Made | None:
+def load_packed(kind: Any, folder: Path, device: torch.device, dtype: str) -> Any:
     """Build a network from a folder's configuration and weights without transformers, which is slow to import.
+
+    Args:
+        kind: `PackedLayers`, or a class that holds them and is constructed alike.
 
     Returns:
         None if the folder holds no valid model of this kind; transformers may load it, or say why not.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return make(config, load_file(folder / "model.safetensors")) if supports(config) else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError):
+        if not kind.supports(config):
+            return None
+        return kind(config, load_file(folder / "model.safetensors"), device, dtype)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from ..core.errors import UserError
 from ..core.files import read_json
 
-__all__ = ["load_body", "load_model", "load_pretrained", "loading"]
+__all__ = ["load_model", "load_pretrained", "load_weights", "loading"]
 
 
 def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
@@ -54,7 +54,7 @@ def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
 
 @contextmanager
 def loading(model: str) -> Iterator[None]:
-    """Turn what transformers says of a model that a recipe names into a `UserError`."""
+    """Turn what transformers says of a model that cannot be loaded into a `UserError`."""
     try:
         yield
     except SafetensorError as error:
@@ -66,21 +66,28 @@ def loading(model: str) -> Iterator[None]:
         ) from None
 
 
-def load_body(folder: str | Path, **options: Any) -> Any:
-    """The encoder of a folder of safetensors, without a head.
+def load_weights(kind: Any, folder: str | Path, **options: Any) -> Any:
+    """The model of a folder of safetensors.
 
     Args:
-        options: of ``from_pretrained``.
+        kind: an Auto class of transformers.
+        options: further ones of ``from_pretrained``.
 
     Raises:
         UserError: weights and configuration do not fit.
         OSError, ValueError, SafetensorError: it is missing or corrupt.
     """
     options |= {"use_safetensors": True, "output_loading_info": True}
-    model, found = load_pretrained(transformers.AutoModel, folder, **options)
+    model, info = load_pretrained(kind, folder, **options)
     # Many encoders have no pooler, and it is not used.
-    missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
-    _require_all(folder, missing, found["unexpected_keys"])
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    # transformers would draw what is missing at random, and leave further layers out.
+    missing += sorted(key for key in info["unexpected_keys"] if ".layer." in key)
+    if missing:
+        raise UserError(
+            f"{folder}: config.json and the weights do not belong together (one of them lacks {missing[0]}); download "
+            "or make the model again"
+        )
     return model
 
 
@@ -90,24 +97,8 @@ def load_model(folder: Path) -> transformers.PreTrainedModel:
     Raises:
         UserError: it is missing, corrupt, or has more than one logit, or weights and configuration do not fit.
     """
-    options = {"use_safetensors": True, "dtype": "float32", "output_loading_info": True}
-    try:
-        model, found = load_pretrained(transformers.AutoModelForSequenceClassification, folder, **options)
-    except SafetensorError as error:
-        raise UserError(f"{folder}: the weights are corrupt ({error}); download or make the model again") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no loadable model: {error}") from None
-    _require_all(folder, found["missing_keys"], found["unexpected_keys"])
+    with loading(str(folder)):
+        model = load_weights(transformers.AutoModelForSequenceClassification, folder, dtype="float32")
     if model.config.num_labels != 1:
         raise UserError(f"{folder}: the model has {model.config.num_labels} outputs; a reranker has one logit")
     return model.eval()
-
-
-def _require_all(folder: str | Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    """Refuse weights that lack a tensor, which transformers would draw at random, or have further layers."""
-    alone = sorted(missing) + sorted(key for key in unexpected if ".layer." in key)
-    if alone:
-        raise UserError(
-            f"{folder}: config.json and the weights do not belong together (one of them lacks {alone[0]}); download "
-            "or make the model again"
-        )

@@ -101,30 +101,31 @@ class PairTemplate:
         >>> PairTemplate(candidate_fields=("preferred_name",)).candidate_text("cold", "Common Cold")
         'cold ; Common Cold'
         """
-        shown = [name]
+        fields = [name]
         if "preferred_name" in self.candidate_fields and preferred_name:
-            # Imported here, like pyarrow below, because scoring pairs does not need it.
+            # Imported here, because scoring pairs does not need it.
             from ..data.normalization import normalize_name
 
-            shown += [preferred_name] * (normalize_name(preferred_name) != normalize_name(name))
+            if normalize_name(preferred_name) != normalize_name(name):
+                fields.append(preferred_name)
         if "definition" in self.candidate_fields and definition:
-            shown.append(definition[:DEFINITION_CHARS])
-        return SEPARATOR.join(shown)
+            fields.append(definition[:DEFINITION_CHARS])
+        return SEPARATOR.join(fields)
 
     def mention_texts(self, lists: CandidateLists) -> Sequence[str]:
         """`mention_text` of n mentions."""
         if not self.mention_types:
             return lists.mentions
-        own = zip(lists.mentions, lists.types, strict=True)
-        return [self.mention_text(text, types, lists.hierarchy) for text, types in own]
+        mentions = zip(lists.mentions, lists.types, strict=True)
+        return [self.mention_text(mention, types, lists.hierarchy) for mention, types in mentions]
 
     def candidate_texts(self, lists: CandidateLists) -> RepeatedTexts:
         """`candidate_text` of m candidates, computed once for equal ones."""
         if not self.candidate_fields:
             return lists.names
-        shown = (lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
-        given = zip(lists.names.to_list(), *shown, strict=True)
-        return RepeatedTexts(*number_distinct([self.candidate_text(*texts) for texts in given]))
+        columns = (lists.names.to_list(), lists.preferred_names.to_pylist(), lists.definitions.to_pylist())
+        texts = [self.candidate_text(*fields) for fields in zip(*columns, strict=True)]
+        return RepeatedTexts(*number_distinct(texts))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"markers": list(self.markers), "candidate_fields": list(self.candidate_fields)}
@@ -141,8 +142,8 @@ class PairTemplate:
                 index(content["max_length"]),
                 index(content["context_tokens"]),
                 tuple(content["markers"]),
-                tuple(content.get("candidate_fields", ())),
-                content.get("mention_types", False),
+                tuple(content["candidate_fields"]),
+                content["mention_types"],
             )
         except (KeyError, TypeError) as error:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Texts as token ids: a bounded cache of tokenized texts, pairs joined by a template, and batches of them.
+"""Pairs as token ids: a bounded cache of tokenized texts, joined by a template.
 
 Mention and name are tokenized once each, cached, and joined as ids, so a name shared by many mentions costs nothing
 extra.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +23,9 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["EncodedPairs", "PackedTexts", "PairBatch", "PairEncoder", "padded"]
+__all__ = ["EncodedPairs", "PairEncoder"]
 
-KEPT_TEXTS = 262_144
+CACHED_TEXTS = 262_144
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,26 @@ class EncodedPairs:
     Attributes:
         firsts, seconds: distinct first segments (token type 0) and second segments, ids as bytes of int32.
         first_of, second_of: (n,) int64, the segments of each pair.
-        cut: (n,) bool, whether mention or name lost tokens.
+        is_truncated: (n,) bool, whether mention or name lost tokens.
     """
 
     firsts: Sequence[bytes]
     seconds: Sequence[bytes]
     first_of: np.ndarray
     second_of: np.ndarray
-    cut: np.ndarray
+    is_truncated: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.cut)
+        return len(self.is_truncated)
 
     def distinct(self) -> tuple[EncodedPairs, np.ndarray]:
         """The distinct pairs, and the index of each pair among them, (n,) int64."""
-        every = len(self.firsts) * len(self.seconds)
-        keys, numbers = distinct_numbers(self.first_of * len(self.seconds) + self.second_of, every)
-        cut = np.zeros(len(keys), bool)
-        cut[numbers[self.cut]] = True
+        combinations = len(self.firsts) * len(self.seconds)
+        keys, numbers = distinct_numbers(self.first_of * len(self.seconds) + self.second_of, combinations)
+        is_truncated = np.zeros(len(keys), bool)
+        is_truncated[numbers[self.is_truncated]] = True
         first, second = np.divmod(keys, max(1, len(self.seconds)))
-        return EncodedPairs(self.firsts, self.seconds, first, second, cut), numbers
+        return EncodedPairs(self.firsts, self.seconds, first, second, is_truncated), numbers
 
     def take(self, rows: Sequence[int] | np.ndarray | slice) -> np.ndarray:
         """Ids of some pairs, pair after pair, int32."""
@@ -85,7 +85,7 @@ class EncodedPairs:
     @property
     def truncated(self) -> int:
         """Number of pairs whose mention or name lost tokens."""
-        return int(np.count_nonzero(self.cut))
+        return int(np.count_nonzero(self.is_truncated))
 
 
 class PairEncoder:
@@ -94,10 +94,10 @@ class PairEncoder:
     Args:
         tokenizer: of the model, in the tokenizers library; it no longer truncates or pads.
         template: shape of the input.
-        kept_texts: maximum number of mentions and names whose ids are cached, about 250 bytes each.
+        cached_texts: maximum number of mentions and names whose ids are cached, about 250 bytes each.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, kept_texts: int = KEPT_TEXTS) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, cached_texts: int = CACHED_TEXTS) -> None:
         self.tokenizer = tokenizer
         self.template = template
         # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
@@ -113,10 +113,10 @@ class PairEncoder:
         self._markers = [_bytes([token]) for token in markers]
         self._head, self._tail = _bytes(head), _bytes(tail)
         self._middle = _bytes(middle[:first_middle]), _bytes(middle[first_middle:])
-        self._kept = Memory(self.tokenize, kept_texts)
+        self._cached = Memory(self.tokenize, cached_texts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PairEncoder, (self.tokenizer, self.template, self._kept.size)
+        return PairEncoder, (self.tokenizer, self.template, self._cached.size)
 
     def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[bytes]:
         """Ids of each text alone, without special tokens, as bytes of int32.
@@ -126,7 +126,7 @@ class PairEncoder:
         """
         if not texts:
             return []
-        # Do not tokenize many more characters than the kept ids can hold.
+        # Do not tokenize many more characters than the retained ids can hold.
         limit = self.template.max_length * 32
         read = [text[-limit:] if from_end else text[:limit] for text in texts]
         encoded = self.tokenizer.encode_batch_fast(read, add_special_tokens=False)
@@ -146,7 +146,7 @@ class PairEncoder:
             lefts, rights: n texts before and after each mention; ignored if the template has no context.
         """
         columns: list[tuple[Sequence[str], Callable[[Sequence[str]], list[bytes]]]]
-        columns = [(mentions, self._kept), (names, self._kept)]
+        columns = [(mentions, self._cached), (names, self._cached)]
         if self.template.context_tokens:
             empty = [""] * len(mentions)
             # Contexts rarely recur.
@@ -156,37 +156,41 @@ class PairEncoder:
         mention, name, *context = (_Column(texts, tokenize) for texts, tokenize in columns)
         ending, opening = self._middle
         kept_mention, kept_name = mention.lengths, name.lengths
-        cut = kept_mention + kept_name > self._budget
-        if cut.any():
+        is_truncated = kept_mention + kept_name > self._budget
+        if is_truncated.any():
             kept_mention, kept_name = _longest_first(kept_mention, kept_name, self._budget)
         if context:
             left, right = context
-            room = self._budget - kept_mention - kept_name
-            firsts, first_of = number_distinct(self._in_context(mention, kept_mention, left, right, room))
+            left_over = self._budget - kept_mention - kept_name
+            firsts, first_of = number_distinct(self._in_context(mention, kept_mention, left, right, left_over))
         else:
             firsts, first_of = mention.framed(self._head, ending, kept_mention)
         seconds, second_of = name.framed(opening, self._tail, kept_name)
-        return EncodedPairs(firsts, seconds, first_of, second_of, cut)
+        return EncodedPairs(firsts, seconds, first_of, second_of, is_truncated)
 
     def _in_context(
-        self, mention: _Column, kept_mention: np.ndarray, left: _Column, right: _Column, room: np.ndarray
+        self, mention: _Column, kept_mention: np.ndarray, left: _Column, right: _Column, left_over: np.ndarray
     ) -> list[bytes]:
         """First segments with as much context as fits into (n,) tokens."""
         most = self.template.context_tokens
         left_most, right_most = np.minimum(left.lengths, most), np.minimum(right.lengths, most)
-        kept_left = np.minimum(left_most, np.maximum(room // 2, room - right_most))
-        kept_right = np.minimum(right_most, room - kept_left)
-        texts = zip(
-            *(map(column.ids.__getitem__, column.of.tolist()) for column in (left, mention, right)), strict=True
-        )
-        sizes = zip(
-            *((4 * kept).tolist() for kept in (left.lengths - kept_left, kept_mention, kept_right)), strict=True
-        )
+        kept_left = np.minimum(left_most, np.maximum(left_over // 2, left_over - right_most))
+        kept_right = np.minimum(right_most, left_over - kept_left)
         start, end = self._markers
-        return [
-            b"".join((self._head, before[skipped:], start, text[:size], end, after[:following], self._middle[0]))
-            for (before, text, after), (skipped, size, following) in zip(texts, sizes, strict=True)
-        ]
+        columns = (left.of, mention.of, right.of, 4 * (left.lengths - kept_left), 4 * kept_mention, 4 * kept_right)
+        segments = []
+        for before, text, after, skipped, size, following in zip(*(c.tolist() for c in columns), strict=True):
+            segment = (
+                self._head,
+                left.ids[before][skipped:],
+                start,
+                mention.ids[text][:size],
+                end,
+                right.ids[after][:following],
+                self._middle[0],
+            )
+            segments.append(b"".join(segment))
+        return segments
 
 
 class _Column:
@@ -253,114 +257,3 @@ def _longest_first(first: np.ndarray, second: np.ndarray, budget: int) -> tuple[
         np.where(whole, first, np.where(first_is_long, long, short)),
         np.where(whole, second, np.where(first_is_long, short, long)),
     )
-
-
-class TextGroup(NamedTuple):
-    """Neighbouring texts of one length: their rows and tokens."""
-
-    rows: slice
-    tokens: slice
-    length: int
-
-    @property
-    def texts(self) -> int:
-        """How many they are."""
-        return self.rows.stop - self.rows.start
-
-
-@dataclass(frozen=True)
-class PackedTexts:
-    """n texts with t tokens in all, grouped by length.
-
-    Attributes:
-        ids: (t,) int32, text after text.
-        lengths: (n,) int64, tokens of each text.
-    """
-
-    ids: np.ndarray
-    lengths: np.ndarray
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """(n + 1,) int64, where each text starts."""
-        return list_offsets(self.lengths)
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """(t,) int32, place of each token in its text."""
-        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
-
-    @property
-    def types(self) -> np.ndarray | None:
-        """(t,) int32, token types; None where all are 0."""
-        return None
-
-    @cached_property
-    def groups(self) -> list[TextGroup]:
-        """The runs of equal length, in order."""
-        starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
-        groups, token = [], 0
-        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
-            length = int(self.lengths[start])
-            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
-            token = groups[-1].tokens.stop
-        return groups
-
-
-@dataclass(frozen=True)
-class PairBatch(PackedTexts):
-    """n pairs with t tokens in all, longest first.
-
-    Attributes:
-        ids: (t,) int32, pair after pair.
-        lengths: (n,) int64, tokens of each pair.
-        first_lengths: (n,) int64, leading tokens of type 0.
-    """
-
-    first_lengths: np.ndarray
-
-    @classmethod
-    def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
-        """The pairs of these numbers."""
-        return cls(pairs.take(rows), pairs.lengths[rows], pairs.first_lengths[rows])
-
-    @property
-    def types(self) -> np.ndarray:
-        """(t,) int32, 0 in the first segment and 1 in the second."""
-        return (self.places >= np.repeat(self.first_lengths, self.lengths)).astype(np.int32)
-
-    def padded(self, pad_id: int, rows: int | None = None, width: int | None = None) -> dict[str, np.ndarray]:
-        """Inputs of a transformers model by name, (n, longest) int64 each.
-
-        Args:
-            pad_id: id of the padding token.
-            rows, width: pad to so many rows (of one token) and columns.
-        """
-        sizes = np.zeros(rows or len(self.lengths), np.int64)
-        sizes[: len(self.lengths)] = self.lengths
-        input_ids, real = padded(self.ids, sizes, pad_id, width)
-        mask, types = real.astype(np.int64), np.zeros(real.shape, np.int64)
-        # A row without any token would make attention divide nothing by nothing.
-        mask[len(self.lengths) :, 0] = 1
-        types[real] = self.types
-        return {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": types}
-
-
-def padded(
-    tokens: np.ndarray, lengths: np.ndarray, pad_id: int, width: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as rows of one width.
-
-    Args:
-        tokens: (t,) ids, text after text.
-        lengths: (n,) tokens of each text.
-        pad_id: id of the padding token.
-        width: of a row; None: of the longest text.
-
-    Returns:
-        (n, width) int64 ids, and (n, width) bool, False for padding.
-    """
-    real = np.arange(lengths.max(initial=0) if width is None else width) < lengths[:, None]
-    input_ids = np.full(real.shape, pad_id, np.int64)
-    input_ids[real] = tokens
-    return input_ids, real

@@ -12,8 +12,7 @@ from datasets import Features, List, Value
 from ..core.arrays import list_offsets
 from ..core.progress import progress
 from ..data.arrow import write_dataset
-from .concept_search import Candidates
-from .queries import distinct_queries, query_blocks
+from .concept_search import Candidates, distinct_queries, query_blocks
 from .retriever import Retriever
 
 if TYPE_CHECKING:
@@ -23,12 +22,7 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = [
-    "CANDIDATE_FEATURES",
-    "gold_positions",
-    "search_mentions",
-    "write_candidates",
-]
+__all__ = ["CANDIDATE_FEATURES", "gold_positions", "search_mentions", "write_candidates"]
 
 CANDIDATE_FEATURES = Features(
     {
@@ -53,30 +47,30 @@ def search_mentions(mentions: pa.Table, retriever: Retriever, k: int) -> tuple[n
     Returns:
         (n,) int64, the number of each row's query, and the candidates of the queries.
     """
-    inverse, queries = distinct_queries(mentions, retriever.reads_context)
-    parts = []
+    query_of, queries = distinct_queries(mentions, retriever.reads_context)
+    blocks = []
     with progress(total=len(queries), desc="searching mentions", unit=" strings") as bar:
         for start, end in query_blocks(queries, QUERIES) or [(0, 0)]:
-            parts.append(retriever.search_queries(queries.slice(start, end - start), k))
+            blocks.append(retriever.search_queries(queries.slice(start, end - start), k))
             bar.update(end - start)
-    return inverse, Candidates.concatenate(parts)
+    return query_of, Candidates.concatenate(blocks)
 
 
-def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+def gold_positions(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> np.ndarray:
     """The position of each mention's gold concept among its candidates.
 
     Args:
         gold_rows: (n,) concept rows, -1 where the gold concept is not in the dictionary.
         rows: (m, k) candidates of the distinct queries.
-        inverse: (n,) the number of each mention's query.
+        query_of: (n,) the number of each mention's query.
 
     Returns:
         (n,) int32 positions, -1 where it is not among them.
     """
-    positions = np.full(len(inverse), -1, np.int32)
-    for start in range(0, len(inverse), MENTIONS_PER_BATCH):
+    positions = np.full(len(query_of), -1, np.int32)
+    for start in range(0, len(query_of), MENTIONS_PER_BATCH):
         part = slice(start, start + MENTIONS_PER_BATCH)
-        match = (rows[inverse[part]] == gold_rows[part, None]) & (gold_rows[part, None] >= 0)
+        match = (rows[query_of[part]] == gold_rows[part, None]) & (gold_rows[part, None] >= 0)
         positions[part] = np.where(match.any(axis=1), match.argmax(axis=1), -1)
     return positions
 
@@ -107,37 +101,38 @@ def write_candidates(
     """
     retriever.require(concepts)
     table = mentions.select_columns(["mention_id", "mention", "left", "right", "cui"]).with_format("arrow")[:]
-    inverse, found = search_mentions(table, retriever, k)
+    query_of, candidates = search_mentions(table, retriever, k)
     gold_rows = concepts.rows(table["cui"].to_pylist())
-    gold = gold_positions(gold_rows, found.rows, inverse)
+    gold = gold_positions(gold_rows, candidates.rows, query_of)
     mention_ids = table["mention_id"].to_numpy()
 
     def batches() -> Iterator[dict[str, pa.Array]]:
-        for start in range(0, len(inverse), MENTIONS_PER_BATCH):
+        for start in range(0, len(query_of), MENTIONS_PER_BATCH):
             part = slice(start, start + MENTIONS_PER_BATCH)
-            own = found.take(inverse[part])
-            kept = own.rows >= 0
-            offsets = pa.array(list_offsets(kept.sum(axis=1)), pa.int32())
+            of_part = candidates.take(query_of[part])
+            is_candidate = of_part.rows >= 0
+            offsets = pa.array(list_offsets(is_candidate.sum(axis=1)), pa.int32())
             columns = {
-                "cuis": pa.array(concepts.cuis[own.rows[kept]], pa.string()),
-                "names": retriever.index.name_array(own.name_ids[kept]).combine_chunks(),
-                "retrieval_scores": pa.array(own.scores[kept]),
+                "cuis": concepts.cuis_of(of_part.rows[is_candidate]),
+                "names": retriever.index.name_array(of_part.name_ids[is_candidate]).combine_chunks(),
+                "retrieval_scores": pa.array(of_part.scores[is_candidate]),
             }
-            columns |= {f"{name}_scores": pa.array(scores[kept]) for name, scores in own.further.items()}
+            for name, scores in of_part.further.items():
+                columns[f"{name}_scores"] = pa.array(scores[is_candidate])
             lists = {key: pa.ListArray.from_arrays(offsets, values) for key, values in columns.items()}
             yield {"mention_id": pa.array(mention_ids[part]), **lists, "gold": pa.array(gold[part])}
 
-    further = {f"{name}_scores": List(Value("float32")) for name in found.further}
+    further = {f"{name}_scores": List(Value("float32")) for name in candidates.further}
     write_dataset(batches(), Features(CANDIDATE_FEATURES | further), path, fingerprint)
     return {
-        "mentions": len(inverse),
+        "mentions": len(query_of),
         "in_dictionary": int((gold_rows >= 0).sum()),
         "retrieved": int((gold >= 0).sum()),
-        "recall": {name: _recall(gold_rows, rows, inverse) for name, rows in found.lists.items()},
+        "recall": {name: _recall(gold_rows, rows, query_of) for name, rows in candidates.lists.items()},
     }
 
 
-def _recall(gold_rows: np.ndarray, rows: np.ndarray, inverse: np.ndarray) -> dict[str, float]:
+def _recall(gold_rows: np.ndarray, rows: np.ndarray, query_of: np.ndarray) -> dict[str, float]:
     known = gold_rows >= 0
-    ranks = gold_positions(gold_rows[known], rows, inverse[known])
+    ranks = gold_positions(gold_rows[known], rows, query_of[known])
     return {str(k): round(float(((ranks >= 0) & (ranks < k)).sum() / max(1, len(ranks))), 4) for k in RECALL_AT}

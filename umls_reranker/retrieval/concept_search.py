@@ -1,27 +1,17 @@
-"""From nearest strings to nearest concepts: which concepts each distinct name string names."""
+"""Search for concepts: each distinct query once, and from the nearest strings to the concepts that they name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise, repeat
 
 import numpy as np
 import pyarrow as pa
-from datasets import Features, Value
 
 from ..core.arrays import expand_ranges
-from ..core.errors import UserError
-from ..core.files import read_json, require_format
-from ..data.arrow import open_table, write_dataset
 
-if TYPE_CHECKING:
-    from ..data.concepts import ConceptTable
-
-__all__ = ["Candidates", "NameGrouping", "opened_index", "write_names"]
+__all__ = ["Candidates", "NameGrouping", "distinct_queries", "query_blocks"]
 
 # Names asked for per concept: a concept near a query tends to come with several of its names.
 NAMES_PER_CONCEPT = 4
@@ -55,15 +45,15 @@ class Candidates:
         return cls(np.full((n, k), -1, np.int64), np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Candidates]) -> Candidates:
+    def concatenate(cls, groups: Sequence[Candidates]) -> Candidates:
         """The candidates of several groups of queries, one group after the other."""
-        first = parts[0]
-        rows, name_ids, scores = (
-            np.concatenate([getattr(part, key) for part in parts]) for key in ("rows", "name_ids", "scores")
+        return cls(
+            np.concatenate([group.rows for group in groups]),
+            np.concatenate([group.name_ids for group in groups]),
+            np.concatenate([group.scores for group in groups]),
+            {name: np.concatenate([group.further[name] for group in groups]) for name in groups[0].further},
+            {name: np.concatenate([group.lists[name] for group in groups]) for name in groups[0].lists},
         )
-        further = {name: np.concatenate([part.further[name] for part in parts]) for name in first.further}
-        lists = {name: np.concatenate([part.lists[name] for part in parts]) for name in first.lists}
-        return cls(rows, name_ids, scores, further, lists)
 
     def flat(self) -> Candidates:
         """The candidates of all queries one after the other, each array flat; only of one index."""
@@ -78,7 +68,7 @@ class Candidates:
 class NameGrouping:
     """Which concept each name belongs to, and which distinct string it is.
 
-    Held per name: 4 bytes of concept row, 4 of string number, 8 of its place among the names of its string; per
+    Held per name: 4 bytes of concept row, 4 of string number, 8 of its position among the names of its string; per
     concept and per distinct string 8 bytes of offset.
 
     Args:
@@ -115,11 +105,11 @@ class NameGrouping:
             parallel_map: a `map` whose threads call `search`.
             block: queries of one call, at most.
         """
-        found = Candidates.padding(n, k)
+        nearest = Candidates.padding(n, k)
 
         def search_block(queries: np.ndarray, width: int) -> np.ndarray:
             """The queries whose concepts are not certain yet."""
-            return queries[~self._group(queries, *search(queries, width), found)]
+            return queries[~self._group(queries, *search(queries, width), nearest)]
 
         queries, width = np.arange(n), NAMES_PER_CONCEPT * k
         while len(queries):
@@ -127,11 +117,11 @@ class NameGrouping:
             size = max(1, min(block, SEARCH_CELLS // width))
             blocks = [queries[start : start + size] for start in range(0, len(queries), size)]
             queries, width = np.concatenate(list(parallel_map(search_block, blocks, repeat(width)))), width * 4
-        return found
+        return nearest
 
-    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, found: Candidates) -> np.ndarray:
-        """Write the concepts behind (q, width) nearest strings into `found`; say for which queries that is final."""
-        n_concepts, k = len(self.offsets) - 1, found.rows.shape[1]
+    def _group(self, queries: np.ndarray, scores: np.ndarray, strings: np.ndarray, nearest: Candidates) -> np.ndarray:
+        """Write the concepts behind (q, width) nearest strings into `nearest`; say for which queries that is final."""
+        n_concepts, k = len(self.offsets) - 1, nearest.rows.shape[1]
         query, rank = np.nonzero(strings >= 0)
         string = strings[query, rank]
         # One entry per name: a string of m concepts appears m times.
@@ -144,11 +134,11 @@ class NameGrouping:
         order = np.argsort(tie * len(self.rows) + name_ids, kind="stable")
         first = order[np.sort(np.unique((query * n_concepts + rows)[order], return_index=True)[1])]
         query, rows, name_ids, values = query[first], rows[first], name_ids[first], values[first]
-        starts = np.searchsorted(query, np.arange(len(queries)))
-        position = np.arange(len(query)) - starts[query]
-        kept = position < k
-        target = queries[query[kept]], position[kept]
-        found.rows[target], found.name_ids[target], found.scores[target] = rows[kept], name_ids[kept], values[kept]
+        rank = np.arange(len(query)) - np.searchsorted(query, np.arange(len(queries)))[query]
+        is_retained = rank < k
+        target = queries[query[is_retained]], rank[is_retained]
+        nearest.rows[target], nearest.name_ids[target] = rows[is_retained], name_ids[is_retained]
+        nearest.scores[target] = values[is_retained]
         # Strings that were left out score at most as high as the last one given, so what lies above that is certain.
         above = np.bincount(query[values > scores[query, -1]], minlength=len(queries))
         exhausted = (strings[:, -1] < 0) | (strings.shape[1] == self.distinct)
@@ -169,76 +159,54 @@ class NameGrouping:
             -inf.
         """
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
-        query, place = np.nonzero(rows >= 0)
-        starts, stops = self.offsets[rows[query, place]], self.offsets[rows[query, place] + 1]
+        query, rank = np.nonzero(rows >= 0)
+        starts, stops = self.offsets[rows[query, rank]], self.offsets[rows[query, rank] + 1]
         before = np.cumsum(stops - starts) - (stops - starts)
-        cuts = np.flatnonzero(np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows)))
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        edges = np.flatnonzero(np.diff(before // names_at_once, prepend=-1, append=len(rows) * len(self.rows)))
+        for start, stop in pairwise(edges):
             owners, names = expand_ranges(starts[start:stop], stops[start:stop])
             values = score(query[start:stop][owners], self.strings[names])
             best = np.lexsort((names, -values, owners))[np.searchsorted(owners, np.arange(stop - start))]
-            target = query[start:stop], place[start:stop]
+            target = query[start:stop], rank[start:stop]
             name_ids[target], scores[target] = names[best], values[best]
         return name_ids, scores
 
 
-def write_names(
-    concepts: ConceptTable, path: Path, fingerprint: str, form: Callable[[str], str] | None = None
-) -> pa.Array:
-    """Write concept row and string number of every name, and the name unless a form of it is taken.
+def distinct_queries(mentions: pa.Table, reads_context: bool) -> tuple[np.ndarray, pa.Table]:
+    """The distinct queries: strings, or strings with context if context is read.
 
     Args:
-        concepts: the dictionary.
-        path: dataset folder to make.
-        form: what two names count as the same by; by default they must be equal.
+        mentions: n rows with the column ``mention``, and ``left`` and ``right`` if context is read.
 
     Returns:
-        the distinct strings (or forms) in order of number.
+        (n,) int64, the number of each row's query, and the queries: ``mention``, and ``left`` and ``right`` where
+        context is read. Queries of the same string stand together.
     """
-    rows, names = [], []
-    for batch_rows, batch in concepts.iter_names():
-        rows.append(np.asarray(batch_rows, dtype=np.int32))
-        names.append(pa.array(map(form, batch) if form else batch, pa.string()))
-    # A chunked array is encoded against one dictionary.
-    encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
-    columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
-    kinds = {"name": Value("string"), "row": Value("int32"), "string": Value("int32")}
-    write_dataset(
-        (
-            {"name": name, "row": row, "string": code.indices}
-            for row, name, code in zip(rows, names, encoded.chunks, strict=True)
-        ),
-        Features({column: kinds[column] for column in columns}),
-        path,
-        fingerprint,
-    )
-    return encoded.chunks[-1].dictionary
+    columns = ["mention", "left", "right"] if reads_context else ["mention"]
+    numbered = mentions.select(columns).append_column("row", pa.array(np.arange(mentions.num_rows)))
+    groups = numbered.group_by(columns, use_threads=False).aggregate([("row", "list")])
+    group_of = np.empty(mentions.num_rows, np.int64)
+    members = groups["row_list"].combine_chunks()
+    group_of[members.flatten().to_numpy()] = np.repeat(np.arange(len(members)), members.value_lengths().to_numpy())
+    order = np.argsort(_string_numbers(groups), kind="stable")
+    positions = np.empty(len(order), np.int64)
+    positions[order] = np.arange(len(order))
+    return positions[group_of], groups.select(columns).take(pa.array(order))
 
 
-def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
-    """Write strings as a dataset folder, to be mapped into memory by `open_strings`."""
-    write_dataset([{"string": strings}], Features({"string": Value("string")}), path, fingerprint)
+def query_blocks(queries: pa.Table, size: int) -> list[tuple[int, int]]:
+    """First query and end of blocks of about `size` queries; blocks do not share a string.
 
-
-def open_strings(path: Path) -> pa.ChunkedArray:
-    """The strings that `write_strings` wrote."""
-    return open_table(path)["string"]
-
-
-@contextmanager
-def opened_index(file: Path, schema_version: int) -> Iterator[dict[str, Any]]:
-    """Give the description of an index, by which its other files are then opened.
-
-    Raises:
-        UserError: one of them is missing or cannot be read, or the index is of another version.
+    Args:
+        queries: rows of `distinct_queries`, all or some, in their order.
     """
-    description = read_json(file)
-    require_format(file, description, schema_version, "build_index")
-    try:
-        yield description
-    # FAISS raises a RuntimeError, and Arrow a ValueError.
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[-1]
-        raise UserError(
-            f"{file.parent} holds no readable index ({reason}); run umls-reranker build_index again"
-        ) from None
+    numbers = _string_numbers(queries)
+    starts = np.append(np.flatnonzero(np.diff(numbers, prepend=-1)), len(numbers))
+    edges = np.unique(starts[np.searchsorted(starts, np.arange(0, len(numbers), size))])
+    edges = np.unique(np.append(edges, len(numbers))).tolist()
+    return list(pairwise(edges))
+
+
+def _string_numbers(queries: pa.Table) -> np.ndarray:
+    """The number of each query's string, in order of first appearance."""
+    return queries["mention"].combine_chunks().dictionary_encode().indices.to_numpy()

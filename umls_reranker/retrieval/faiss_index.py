@@ -187,27 +187,26 @@ def measure_recall(index: faiss.Index, vectors: NameVectors) -> dict[str, float]
     Returns:
         ``"recall@k"`` -> share of the k nearest names among the k found, for each k of `RECALL_AT` with enough names.
     """
-    asked = vectors.sample(RECALL_QUERIES)
-    queries, depth = vectors.take(asked), min(max(RECALL_AT), len(vectors) - 1)
+    sample = vectors.sample(RECALL_QUERIES)
+    queries, depth = vectors.take(sample), min(max(RECALL_AT), len(vectors) - 1)
     # An index that refines is asked for as many names as when it searches for concepts.
-    _, found = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
-    found = found[:, : depth + 1]
-    exact = np.full(found.shape, -np.inf, np.float32)
-    nearest = np.full((len(asked), 0), -np.inf, np.float32)
-    rows = np.arange(len(asked))
+    _, hits = index.search(queries, min(NAMES_PER_CONCEPT * (depth + 1), len(vectors)))
+    hits = hits[:, : depth + 1]
+    exact = np.full(hits.shape, -np.inf, np.float32)
+    nearest = np.full((len(sample), 0), -np.inf, np.float32)
     with progress(total=len(vectors), desc="comparing with exact search", unit=" names") as bar:
         for start, shard in vectors.shards():
             scores = queries @ shard.T
-            query, rank = np.nonzero((found >= start) & (found < start + len(shard)))
-            exact[query, rank] = scores[query, found[query, rank] - start]
-            own = (asked >= start) & (asked < start + len(shard))
-            scores[rows[own], asked[own] - start] = -np.inf
+            query, rank = np.nonzero((hits >= start) & (hits < start + len(shard)))
+            exact[query, rank] = scores[query, hits[query, rank] - start]
+            in_shard = np.flatnonzero((sample >= start) & (sample < start + len(shard)))
+            scores[in_shard, sample[in_shard] - start] = -np.inf
             merged = np.concatenate([nearest, scores], axis=1)
             nearest = -np.partition(-merged, min(depth, merged.shape[1]) - 1, axis=1)[:, :depth]
             bar.update(len(shard))
     nearest = -np.sort(-nearest, axis=1)
     # The query itself is moved to the end, which is ignored.
-    order = np.argsort(found == asked[:, None], axis=1, kind="stable")
+    order = np.argsort(hits == sample[:, None], axis=1, kind="stable")
     exact = np.take_along_axis(exact, order, axis=1)
     return {
         f"recall@{k}": round(float((exact[:, :k] >= nearest[:, k - 1 : k] - 1e-6).mean()), 4)
@@ -233,6 +232,8 @@ def search_exactly(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np
     faiss.cvar.distance_compute_blas_threshold = min(threshold, 4 * vectors.shape[1])
     _, numbers = faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
     # A matrix product may round equal vectors differently, depending on the other queries; this does not.
-    scores = np.stack([np.einsum("nd,d->n", vectors[own], query) for own, query in zip(numbers, queries, strict=True)])
+    scores = np.stack(
+        [np.einsum("nd,d->n", vectors[nearest], query) for nearest, query in zip(numbers, queries, strict=True)]
+    )
     order = np.lexsort((numbers, -scores))
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(numbers, order, axis=1)

@@ -39,14 +39,14 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
     A trained encoder is identified by its stage's key, so it can be moved with its index. An exported one is loaded
     from the index folder.
     """
-    model, revision = index.encoder, index.encoder_revision
-    source = _exported_encoder(run.run_dir, model, revision)
-    if encoder.encoder_training_steps:
+    model, revision, folder = index.encoder, index.encoder_revision, run.run_dir / ENCODER_FOLDER
+    is_trained = encoder.encoder_training_steps > 0
+    in_folder = is_trained or _is_copy(folder, model, revision)
+    if is_trained:
         model, revision = "trained", RunFolder(run.run_dir).key_of(ENCODER_FOLDER, "train_encoder")
-        source = run.run_dir / ENCODER_FOLDER
     loaded = BiEncoder.from_pretrained(
-        str(source or model),
-        None if source else revision,
+        str(folder) if in_folder else model,
+        None if in_folder else revision,
         pooling=index.encoder_pooling,
         max_length=index.encoder_max_length,
         device=run.device,
@@ -57,14 +57,9 @@ def load_encoder(run: RunArguments, encoder: EncoderArguments, index: IndexArgum
     return loaded
 
 
-def _exported_encoder(folder: Path, model: str, revision: str | None) -> Path | None:
-    """The copy of a bi-encoder in an index folder, or None if there is none of this model and revision."""
-    source = folder / ENCODER_FOLDER / SOURCE_FILE
-    if not source.is_file():
-        return None
-    content = read_json(source)
-    return (
-        source.parent
-        if (content.get("model"), content.get("revision")) == (portable_locator(model), revision)
-        else None
-    )
+def _is_copy(folder: Path, model: str, revision: str | None) -> bool:
+    """Whether an index folder holds a copy of this model and revision."""
+    if not (folder / SOURCE_FILE).is_file():
+        return False
+    source = read_json(folder / SOURCE_FILE)
+    return (source.get("model"), source.get("revision")) == (portable_locator(model), revision)

@@ -13,7 +13,6 @@ keep it where that release's licence allows. It is never published with the mode
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import cast
 
 from ..core.arguments import EncoderArguments, IndexArguments, RunArguments
 from ..core.errors import UserError
-from ..core.files import written
+from ..core.files import link_or_copy, written
 from ..core.progress import progress
 from ..core.retrievers import chosen_retrievers, index_folders
 from ..core.stage_keys import ENCODER_FOLDER, index_key
@@ -32,9 +31,6 @@ from .retrieval_method import IndexSources, RetrievalMethod
 from .retriever import Retriever
 
 __all__ = ["export_index", "index_parts", "load_retriever", "require_one_run"]
-
-# Bytes of a file that are copied between two looks at the clock.
-COPIED_AT_ONCE = 16 * 2**20
 
 
 def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
@@ -76,18 +72,13 @@ def export_index(
     size = sum(file.stat().st_size for file in files if file.is_file())
     with written(target) as partial, progress(total=size, desc="collecting", unit="B") as bar:
 
-        def link_or_copy(source: str, target: str) -> None:
-            try:
-                os.link(source, target)
-                bar.update(os.stat(target).st_size)
-            except OSError:
-                with open(source, "rb") as read, open(target, "wb") as write:
-                    while part := read.read(COPIED_AT_ONCE):
-                        bar.update(write.write(part))
+        def collect(source: str, target: str) -> None:
+            link_or_copy(source, target)
+            bar.update(Path(target).stat().st_size)
 
         ignore = shutil.ignore_patterns(*left_out)
         for name in names:
-            shutil.copytree(run / name, partial / name, ignore=ignore, copy_function=link_or_copy)
+            shutil.copytree(run / name, partial / name, ignore=ignore, copy_function=collect)
         if ENCODER_FOLDER not in names:
             copy_encoder(partial, model, revision)
 

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 from sklearn.preprocessing import normalize
 from sklearn.utils import murmurhash3_32
 
 from ..core.arrays import expand_ranges, list_offsets
 from ..core.cores import openmp_threads, usable_cores
-from ..core.errors import UserError
-from ..core.files import write_json
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..data.normalization import normalize_name, trigrams
-from .concept_search import Candidates, NameGrouping, opened_index, write_names
+from .concept_index import ConceptIndex, write_names
+from .concept_search import Candidates, NameGrouping
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
 __all__ = ["LexicalIndex"]
 
-NAMES_FOLDER, INDEX_FILE = "names", "lexical.json"
-SCHEMA_VERSION = 2
+NAMES_FOLDER = "names"
 TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"
 STRING_STARTS_FILE, STRING_TRIGRAMS_FILE = "string_starts.npy", "string_trigrams.npy"
@@ -46,16 +44,17 @@ QUERIES_PER_BLOCK = 64
 STRINGS_AT_ONCE = 65_536
 
 
-class LexicalIndex:
+class LexicalIndex(ConceptIndex):
     """TF-IDF vectors of the character trigrams of the distinct normalized names, searched with inverted lists.
 
-    The vectors are stored too, so that given names are scored without tokenizing them again.
-
-    All files are memory-mapped. A
-    string takes 16 bytes per trigram, about 300 bytes in total. Created by `build`, opened by `load`.
+    The vectors are stored too, so that given names are scored without tokenizing them again. A string takes 16 bytes
+    per trigram, about 300 bytes in total.
     """
 
-    def __init__(self, path: Path, description: dict) -> None:
+    title, file, schema_version = "the lexical index", "lexical.json", 2
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        super().__init__(path, description)
         self._trigrams, self._idf, self._starts, self._postings, self._weights = (
             np.load(path / file, mmap_mode="r", allow_pickle=False)
             for file in (TRIGRAMS_FILE, WEIGHTS_FILE, STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE)
@@ -66,10 +65,7 @@ class LexicalIndex:
         )
         names = open_table(path / NAMES_FOLDER)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self._grouping = NameGrouping(rows, strings, description["concepts"], len(self._string_starts) - 1)
-
-    def __len__(self) -> int:
-        return len(self._grouping.rows)
+        self.grouping = NameGrouping(rows, strings, description["concepts"], len(self._string_starts) - 1)
 
     @classmethod
     def build(cls, concepts: ConceptTable, path: Path, fingerprint: str = "") -> LexicalIndex:
@@ -82,61 +78,29 @@ class LexicalIndex:
         """
         strings = write_names(concepts, path / NAMES_FOLDER, fingerprint, form=normalize_name)
         counts = np.zeros(HASHES, np.int64)
-        for _, texts in _blocks(strings, "counting trigrams"):
+        for texts in _blocks(strings, "counting trigrams"):
             counts += np.bincount(_hash_trigrams(texts).indices, minlength=HASHES)
         common = max(COMMON_SHARE * len(strings), COMMON_STRINGS)
         trigrams = np.flatnonzero((counts > 0) & (counts <= common)).astype(np.int32)
         idf = (np.log((1 + len(strings)) / (1 + counts[trigrams])) + 1).astype(np.float32)
-        blocks = -(-len(strings) // STRINGS_PER_BLOCK)
-        np.save(path / TRIGRAMS_FILE, trigrams)
-        np.save(path / WEIGHTS_FILE, idf)
-        starts = np.zeros((blocks, len(trigrams) + 1), np.int64)
-        sizes, end = [np.zeros(1, np.int64)], 0
-        files = (
-            *((POSTINGS_FILE, np.int32), (POSTING_WEIGHTS_FILE, np.float32)),
-            *((STRING_TRIGRAMS_FILE, np.int32), (STRING_WEIGHTS_FILE, np.float32)),
-        )
-        with ExitStack() as stack:
-            streams = [stack.enter_context((path / file).open("wb")) for file, _ in files]
-            for stream, (_, kind) in zip(streams, files, strict=True):
-                shape = (int(counts[trigrams].sum()),)
-                header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-            for number, texts in _blocks(strings, "indexing trigrams"):
-                vectors = _weigh(texts, trigrams, idf)
-                lists = vectors.tocsc()
-                starts[number] = end + lists.indptr
-                sizes.append(np.diff(vectors.indptr))
-                columns = (lists.indices, lists.data, vectors.indices, vectors.data)
-                for stream, values, (_, kind) in zip(streams, columns, files, strict=True):
-                    stream.write(values.astype(kind, copy=False).data)
-                end += lists.nnz
-        np.save(path / STARTS_FILE, starts)
-        np.save(path / STRING_STARTS_FILE, np.cumsum(np.concatenate(sizes), dtype=np.int64))
-        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION, "concepts": len(concepts)})
+        blocks = [_weigh(texts, trigrams, idf) for texts in _blocks(strings, "indexing trigrams")]
+        lists = [block.tocsc() for block in blocks]
+        vectors = vstack(blocks, "csr")
+        ends = list_offsets([block.nnz for block in blocks])
+        arrays = {
+            TRIGRAMS_FILE: trigrams,
+            WEIGHTS_FILE: idf,
+            STARTS_FILE: np.stack([end + block.indptr for end, block in zip(ends, lists, strict=False)]),
+            POSTINGS_FILE: np.concatenate([block.indices for block in lists]),
+            POSTING_WEIGHTS_FILE: np.concatenate([block.data for block in lists]),
+            STRING_STARTS_FILE: vectors.indptr.astype(np.int64),
+            STRING_TRIGRAMS_FILE: vectors.indices.astype(np.int32),
+            STRING_WEIGHTS_FILE: vectors.data,
+        }
+        for file, values in arrays.items():
+            np.save(path / file, values)
+        cls.describe(path, len(concepts))
         return cls.load(path)
-
-    @classmethod
-    def load(cls, path: Path) -> LexicalIndex:
-        """Open an index; its files are memory-mapped.
-
-        Raises:
-            UserError: a part is missing or cannot be read.
-        """
-        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
-            return cls(path, description)
-
-    def require(self, concepts: ConceptTable) -> None:
-        """Refuse concepts other than those of the index.
-
-        Raises:
-            UserError: the number of concepts differs.
-        """
-        if len(concepts) != len(self._grouping.offsets) - 1:
-            raise UserError(
-                f"the lexical index was built over {len(self._grouping.offsets) - 1:,} concepts and there are "
-                f"{len(concepts):,} now; run umls-reranker build_index again"
-            )
 
     def search(self, texts: Sequence[str], k: int) -> Candidates:
         """The k concepts nearest to each text, by their best-matching name; ties by concept row, then name id.
@@ -158,7 +122,7 @@ class LexicalIndex:
 
         threads = openmp_threads() or usable_cores()
         with ThreadPoolExecutor(threads) as pool:
-            return self._grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
+            return self.grouping.collect(len(texts), k, search, pool.map, QUERIES_PER_BLOCK)
 
     def score(self, texts: Sequence[str], rows: np.ndarray, owners: np.ndarray | None = None) -> np.ndarray:
         """Cosine of each text and the most similar name of given concepts.
@@ -171,20 +135,20 @@ class LexicalIndex:
         Returns:
             (n, k) float32 TF-IDF cosines, 0 without a common trigram, padded with -inf.
         """
-        asked = self._weigh(texts)
+        vectors = self._weigh(texts)
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
-            distinct, place = np.unique(strings, return_inverse=True)
-            texts = asked[queries if owners is None else owners[queries]]
-            return np.asarray(texts.multiply(self._vectors(distinct)[place]).sum(axis=1), np.float32)
+            distinct, number_of = np.unique(strings, return_inverse=True)
+            query_vectors = vectors[queries if owners is None else owners[queries]]
+            return np.asarray(query_vectors.multiply(self._vectors(distinct)[number_of]).sum(axis=1), np.float32)
 
-        return self._grouping.best(rows, score, STRINGS_AT_ONCE)[1]
+        return self.grouping.best(rows, score, STRINGS_AT_ONCE)[1]
 
     def _vectors(self, strings: np.ndarray) -> csr_array:
         """TF-IDF vectors of names, by number of their string, (n, trigrams)."""
         starts, stops = self._string_starts[strings], self._string_starts[strings + 1]
-        places = expand_ranges(starts, stops)[1]
-        content = self._string_weights[places], self._string_trigrams[places], list_offsets(stops - starts)
+        entries = expand_ranges(starts, stops)[1]
+        content = self._string_weights[entries], self._string_trigrams[entries], list_offsets(stops - starts)
         return csr_array(content, shape=(len(strings), len(self._trigrams)))
 
     def _weigh(self, texts: Sequence[str]) -> csr_array:
@@ -194,17 +158,19 @@ class LexicalIndex:
         """Scores and numbers of the nearest strings of q queries, (q, width), best first, ties by number."""
         n = queries.shape[0]
         scores, strings = np.zeros((n, width), np.float32), np.full((n, width), -1, np.int64)
-        for start, block in self._lists:
+        for first_string, block in self._lists:
             product = queries @ block
-            query, string, values = _above(product, scores[:, -1], width)
-            # Earlier results have smaller numbers and come first among ties.
-            query = np.concatenate([np.repeat(np.arange(n), width), query])
-            values = np.concatenate([scores.ravel(), values])
-            string = np.concatenate([strings.ravel(), string + start])
-            order = np.lexsort((-values, query))
-            starts = np.searchsorted(query[order], np.arange(n))
-            best = order[starts[:, None] + np.arange(width)]
-            scores, strings = values[best], string[best]
+            for query, (start, end) in enumerate(pairwise(product.indptr)):
+                values, numbers = product.data[start:end], product.indices[start:end]
+                above = values > scores[query, -1]
+                values, numbers = values[above], numbers[above]
+                if len(values) > width:
+                    retained = values >= np.partition(values, -width)[-width]
+                    values, numbers = values[retained], numbers[retained]
+                values = np.concatenate([scores[query], values])
+                numbers = np.concatenate([strings[query], first_string + numbers])
+                best = np.lexsort((numbers, -values))[:width]
+                scores[query], strings[query] = values[best], numbers[best]
         return scores, strings
 
     @cached_property
@@ -212,39 +178,20 @@ class LexicalIndex:
         """Number of the first string and the inverted lists, (trigrams, strings), of every block."""
         blocks = []
         for number, starts in enumerate(self._starts):
-            first = number * STRINGS_PER_BLOCK
-            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._string_starts) - 1 - first)
-            part = slice(starts[0], starts[-1])
-            lists = self._weights[part], self._postings[part], (starts - starts[0]).astype(np.int32)
-            blocks.append((first, csr_array(lists, shape=shape)))
+            first_string = number * STRINGS_PER_BLOCK
+            shape = len(self._trigrams), min(STRINGS_PER_BLOCK, len(self._string_starts) - 1 - first_string)
+            entries = slice(starts[0], starts[-1])
+            lists = self._weights[entries], self._postings[entries], (starts - starts[0]).astype(np.int32)
+            blocks.append((first_string, csr_array(lists, shape=shape)))
         return blocks
 
 
-def _above(product: csr_array, floors: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query, string and score of the entries above each query's floor; of each query the best `width`, and ties."""
-    n = product.shape[0]
-    query = np.repeat(np.arange(n), np.diff(product.indptr))
-    kept = product.data > floors[query]
-    query, string, values = query[kept], product.indices[kept], product.data[kept]
-    edges = np.searchsorted(query, np.arange(n + 1))
-    crowded = np.flatnonzero(np.diff(edges) > width)
-    if len(crowded):
-        floors = np.zeros(n, np.float32)
-        for number in crowded:
-            part = values[edges[number] : edges[number + 1]]
-            floors[number] = np.partition(part, len(part) - width)[len(part) - width]
-        kept = values >= floors[query]
-        query, string, values = query[kept], string[kept], values[kept]
-    order = np.lexsort((string, query))
-    return query[order], string[order], values[order]
-
-
-def _blocks(strings: pa.Array, desc: str) -> Iterator[tuple[int, list[str]]]:
-    """Number and strings of every block."""
+def _blocks(strings: pa.Array, desc: str) -> Iterator[list[str]]:
+    """The strings of every block."""
     with progress(total=len(strings), desc=desc, unit=" names") as bar:
-        for number in range(-(-len(strings) // STRINGS_PER_BLOCK)):
-            texts = strings.slice(number * STRINGS_PER_BLOCK, STRINGS_PER_BLOCK).to_pylist()
-            yield number, texts
+        for start in range(0, len(strings), STRINGS_PER_BLOCK):
+            texts = strings.slice(start, STRINGS_PER_BLOCK).to_pylist()
+            yield texts
             bar.update(len(texts))
 
 

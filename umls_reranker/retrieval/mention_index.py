@@ -7,7 +7,7 @@ that they chose for a similar mention. The index holds vectors and concept rows,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,9 @@ import torch
 
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from ..core.files import write_json
-from .concept_search import Candidates, NameGrouping, opened_index
+from .concept_index import ConceptIndex
+from .concept_search import Candidates, NameGrouping, distinct_queries
 from .faiss_index import search_exactly
-from .queries import distinct_queries
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -26,29 +25,25 @@ if TYPE_CHECKING:
 
 __all__ = ["MentionIndex"]
 
-VECTORS_FILE, ROWS_FILE, INDEX_FILE = "vectors.npy", "rows.npy", "mention_index.json"
-SCHEMA_VERSION = 1
+VECTORS_FILE, ROWS_FILE = "vectors.npy", "rows.npy"
 QUERIES_PER_BLOCK = 512
 
 
-class MentionIndex:
-    """Vectors of training mentions, with context if the encoder reads it, and their concepts.
-
-    Search is exact; files are memory-mapped. Created by `build`, opened by `load`.
+class MentionIndex(ConceptIndex):
+    """Vectors of training mentions, with context if the encoder reads it, and their concepts. Search is exact.
 
     Attributes:
         reads_context: whether mentions were, and queries must be, encoded with context.
     """
 
-    def __init__(self, vectors: np.ndarray, rows: np.ndarray, description: dict) -> None:
-        self.reads_context: bool = description["reads_context"]
-        self._description = description
-        self._vectors = vectors
-        self._grouping = NameGrouping(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
+    title, file, schema_version = "the index of training mentions", "mention_index.json", 1
 
-    def __len__(self) -> int:
-        """Number of distinct mentions."""
-        return len(self._grouping.rows)
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        super().__init__(path, description)
+        self.reads_context: bool = description["reads_context"]
+        self._vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+        rows = np.load(path / ROWS_FILE, allow_pickle=False)
+        self.grouping = NameGrouping(rows, np.arange(len(rows), dtype=np.int32), description["concepts"], len(rows))
 
     @classmethod
     def build(cls, mentions: pa.Table, concepts: ConceptTable, encoder: BiEncoder, path: Path) -> MentionIndex:
@@ -69,43 +64,15 @@ class MentionIndex:
                 "retrievers: no training mention has its concept in the dictionary; leave out nearest_mentions"
             )
         reads_context = encoder.queries.context_tokens > 0
-        inverse, queries = distinct_queries(mentions, reads_context)
+        query_of, queries = distinct_queries(mentions, reads_context)
         # Sorted by concept, as `NameGrouping` requires.
-        rows, number = np.unique(np.stack([gold, inverse])[:, gold >= 0], axis=1)
-        texts, *contexts = (column.take(pa.array(number)).to_pylist() for column in queries.columns)
+        rows, query = np.unique(np.stack([gold, query_of])[:, gold >= 0], axis=1)
+        texts, *contexts = (column.take(pa.array(query)).to_pylist() for column in queries.columns)
         vectors = encoder.encode(texts, tuple(contexts) or None, desc="encoding training mentions")
         np.save(path / VECTORS_FILE, vectors)
         np.save(path / ROWS_FILE, rows.astype(np.int32))
-        description = {"encoder": encoder.identity, "concepts": len(concepts), "reads_context": reads_context}
-        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
+        cls.describe(path, len(concepts), encoder=encoder.identity, reads_context=reads_context)
         return cls.load(path)
-
-    @classmethod
-    def load(cls, path: Path) -> MentionIndex:
-        """Open an index.
-
-        Raises:
-            UserError: a part is missing or cannot be read.
-        """
-        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
-            vectors = np.load(path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
-            return cls(vectors, np.load(path / ROWS_FILE, allow_pickle=False), description)
-
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        """Refuse concepts or an encoder other than those of the index.
-
-        Raises:
-            UserError: they differ (named).
-        """
-        for name, built, given in (
-            ("encoder", self._description["encoder"], encoder.identity),
-            ("number of concepts", self._description["concepts"], len(concepts)),
-        ):
-            if built != given:
-                raise UserError(
-                    f"the index of training mentions was built with {name} {built!r}, not {given!r}; "
-                    "run umls-reranker build_index again"
-                )
 
     def search(self, vectors: np.ndarray, k: int) -> Candidates:
         """The k concepts nearest to each vector, by the most similar training mention of each.
@@ -119,4 +86,4 @@ class MentionIndex:
             return search_exactly(self._vectors, vectors[queries], width)
 
         parallel_map = batch_mapper(torch.device("cpu"))
-        return self._grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)
+        return self.grouping.collect(len(vectors), k, search, parallel_map, QUERIES_PER_BLOCK)

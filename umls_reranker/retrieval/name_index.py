@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
@@ -14,54 +14,43 @@ import torch
 
 from ..core.devices import batch_mapper
 from ..core.errors import UserError
-from ..core.files import write_json
 from ..core.stage_keys import EXACT_INDEX
 from ..data.arrow import open_table
-from .concept_search import Candidates, NameGrouping, opened_index
+from .concept_index import ConceptIndex
+from .concept_search import Candidates, NameGrouping
 from .faiss_index import fill, measure_recall, new_index, search_exactly, set_parameters, write
 
 if TYPE_CHECKING:
-    from ..data.concepts import ConceptTable
-    from ..models.bi_encoder import BiEncoder
     from .name_vectors import NameVectors
 
 __all__ = ["NameIndex"]
 
-FAISS_FILE, NAMES_FOLDER, INDEX_FILE = "names.faiss", "names", "index.json"
-SCHEMA_VERSION = 2
+FAISS_FILE, NAMES_FOLDER = "names.faiss", "names"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512
 # Number of names whose vectors are read from the index together.
 NAMES_AT_ONCE = 32_768
 
 
-class NameIndex:
+class NameIndex(ConceptIndex):
     """A FAISS index over the distinct names, and the concepts of each name.
 
-    A name shared by several concepts is stored once, so these concepts tie exactly. Created by `build`, opened by
-    `load`.
+    A name shared by several concepts is stored once, so these concepts tie exactly.
 
     Attributes:
-        identity: the encoder's `BiEncoder.identity`.
-        concept_rows: (n_names,) int32, ascending; name id -> concept row.
         offsets: (n_concepts + 1,) int64; the names of row r have the ids ``offsets[r]`` to ``offsets[r + 1] - 1``.
     """
 
-    def __init__(self, vectors: faiss.Index, names: pa.Table, description: dict) -> None:
-        self.identity = description["encoder"]
+    title, file, schema_version = "the index", "index.json", 2
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        super().__init__(path, description)
+        self._vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
+        names = open_table(path / NAMES_FOLDER)
         rows, strings = names["row"].to_numpy(), names["string"].to_numpy()
-        self._grouping = NameGrouping(rows, strings, description["concepts"], vectors.ntotal)
-        self.concept_rows, self.offsets = rows, self._grouping.offsets
-        self._vectors = vectors
+        self.grouping = NameGrouping(rows, strings, description["concepts"], self._vectors.ntotal)
+        self.offsets = self.grouping.offsets
         self._names = names["name"]
-
-    def __len__(self) -> int:
-        return len(self.concept_rows)
-
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self._vectors.d
 
     @classmethod
     def build(
@@ -92,8 +81,7 @@ class NameIndex:
         # Memory has no room for it next to what is loaded below.
         del index
         shutil.copytree(vectors.names, path / NAMES_FOLDER, dirs_exist_ok=True)
-        description = {"encoder": vectors.identity, "factory": factory, "concepts": vectors.concepts}
-        write_json(path / INDEX_FILE, {"schema_version": SCHEMA_VERSION} | description)
+        cls.describe(path, vectors.concepts, encoder=vectors.identity, factory=factory)
         return cls.load(path, search_parameters)
 
     @classmethod
@@ -107,33 +95,13 @@ class NameIndex:
             UserError: a part is missing or unreadable, FAISS does not know a parameter, or an IVF index lacks
                 ``nprobe``.
         """
-        with opened_index(path / INDEX_FILE, SCHEMA_VERSION) as description:
-            vectors = faiss.read_index(str(path / FAISS_FILE), faiss.IO_FLAG_MMAP_IFC)
-            names = open_table(path / NAMES_FOLDER)
-        set_parameters(vectors, description["factory"], search_parameters)
-        return cls(vectors, names, description)
+        index = super().load(path)
+        set_parameters(index._vectors, index.description["factory"], search_parameters)
+        return index
 
     def measure_recall(self, vectors: NameVectors) -> dict[str, float]:
         """Recall compared with exact search over the names (`faiss_index.measure_recall`)."""
         return measure_recall(self._vectors, vectors)
-
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        """Refuse concepts or an encoder other than those of the index.
-
-        Raises:
-            UserError: they differ (named).
-        """
-        for key, value in self.identity.items():
-            if encoder.identity[key] != value:
-                raise UserError(
-                    f"the index was built with encoder {key} {value!r}, not {encoder.identity[key]!r}; "
-                    "run umls-reranker build_index again"
-                )
-        if len(concepts) != len(self.offsets) - 1:
-            raise UserError(
-                f"the index was built over {len(self.offsets) - 1:,} concepts and there are {len(concepts):,} now; "
-                "run umls-reranker build_index again"
-            )
 
     def names(self, name_ids: np.ndarray) -> list[str]:
         """The strings of names."""
@@ -162,7 +130,7 @@ class NameIndex:
             return self._vectors.search(vectors[queries], width)
 
         block = max(1, min(QUERIES_PER_BLOCK, -(-len(vectors) // torch.get_num_threads())))
-        return self._grouping.collect(len(vectors), k, search, batch_mapper(torch.device("cpu")), block)
+        return self.grouping.collect(len(vectors), k, search, batch_mapper(torch.device("cpu")), block)
 
     def best_names(
         self, vectors: np.ndarray, rows: np.ndarray, owners: np.ndarray | None = None
@@ -185,11 +153,11 @@ class NameIndex:
         """
 
         def score(queries: np.ndarray, strings: np.ndarray) -> np.ndarray:
-            distinct, place = np.unique(strings, return_inverse=True)
-            asked = vectors[queries if owners is None else owners[queries]]
-            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[place], asked)
+            distinct, number_of = np.unique(strings, return_inverse=True)
+            query_vectors = vectors[queries if owners is None else owners[queries]]
+            return np.einsum("nd,nd->n", self._readable.reconstruct_batch(distinct)[number_of], query_vectors)
 
-        return self._grouping.best(rows, score, NAMES_AT_ONCE)
+        return self.grouping.best(rows, score, NAMES_AT_ONCE)
 
     @cached_property
     def _flat(self) -> np.ndarray | None:

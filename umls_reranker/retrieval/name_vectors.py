@@ -17,7 +17,7 @@ from ..core.files import read_json, write_json
 from ..core.progress import progress
 from ..data.arrow import write_numbers
 from ..models.bi_encoder import CHUNK
-from .concept_search import open_strings, write_names, write_strings
+from .concept_index import open_strings, write_names, write_strings
 
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
@@ -37,7 +37,7 @@ class NameVectors:
         folder: created by `prepare`; a process needs memory for one shard, and the strings stay on disk.
 
     Attributes:
-        names: folder of the table of names (`concept_search.write_names`).
+        names: folder of the table of names (`concept_index.write_names`).
         identity: the encoder's `BiEncoder.identity`.
         dimension: of a vector.
         concepts: number of concepts that the names belong to.
@@ -92,10 +92,10 @@ class NameVectors:
             encoder: the bi-encoder, on this process's device.
             process: number of this process, from 0.
         """
-        mine = range(process, len(self._files), processes)
-        total = sum(self._size(number) for number in mine)
+        numbers = range(process, len(self._files), processes)
+        total = sum(self._size(number) for number in numbers)
         with progress(total=total, desc="encoding names", unit=" names") as bar:
-            for number in mine:
+            for number in numbers:
                 if not self._files[number].is_file():
                     texts = self._strings.slice(number * SHARD, SHARD).to_pylist()
                     write_numbers(self._files[number], encoder.encode(texts))
@@ -118,11 +118,11 @@ class NameVectors:
 
     def take(self, names: np.ndarray) -> np.ndarray:
         """Vectors of some names, by ascending number."""
-        parts = [np.empty((0, self.dimension), np.float32)]
+        of_shards = [np.empty((0, self.dimension), np.float32)]
         for start, vectors in self.shards():
             first, last = np.searchsorted(names, [start, start + len(vectors)])
-            parts.append(vectors[names[first:last] - start])
-        return np.concatenate(parts)
+            of_shards.append(vectors[names[first:last] - start])
+        return np.concatenate(of_shards)
 
     def sample(self, size: int) -> np.ndarray:
         """Numbers of `size` names drawn without replacement, ascending; all if there are not more."""

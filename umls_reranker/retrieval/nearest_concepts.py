@@ -17,8 +17,7 @@ from ..core.progress import progress
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.normalization import normalize_name
 from .candidates import gold_positions
-from .concept_search import Candidates
-from .queries import query_blocks
+from .concept_search import Candidates, query_blocks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,7 +122,7 @@ class ShardedSearch:
     float32: 768 bytes per query at k = 64, 115 MB for 150,000 queries.
 
     Args:
-        queries: m rows of `queries.distinct_queries`.
+        queries: m rows of `concept_search.distinct_queries`.
         retriever: finds the candidates that serving will see.
         k: concepts per query.
         folder: of the shards; created if missing.
@@ -167,11 +166,6 @@ class ShardedSearch:
     def _search(self, queries: np.ndarray, k: int) -> Candidates:
         near = self.retriever.search_queries(self.queries.take(pa.array(queries)), k)
         return Candidates(near.rows.astype(np.int32), near.name_ids.astype(np.int32), near.scores)
-
-    def remove_shards(self) -> None:
-        """Remove the files after the pairs are complete."""
-        for file in self._files:
-            file.unlink(missing_ok=True)
 
 
 class SearchedConcepts(NearestConcepts):

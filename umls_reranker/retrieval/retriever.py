@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.arrays import number_distinct
 from .concept_search import Candidates
 from .retrieval_method import Queries, RetrievalMethod
 from .retrievers import Dense
@@ -57,7 +58,7 @@ class Retriever:
             method.require(concepts, self.encoder)
 
     def search_queries(self, queries: pa.Table, k: int) -> Candidates:
-        """`search` of the rows of `queries.distinct_queries`."""
+        """`search` of the rows of `concept_search.distinct_queries`."""
         texts, *contexts = (column.to_pylist() for column in queries.columns)
         return self.search(texts, k, tuple(contexts) or None)
 
@@ -73,51 +74,49 @@ class Retriever:
             texts: n mentions.
             contexts: n left and n right texts, if the retriever reads context.
         """
-        number: dict[str, int] = {}
-        string_of = np.array([number.setdefault(text, len(number)) for text in texts], np.int64)
-        distinct = list(number)
+        distinct, string_of = number_distinct(texts)
         strings = Queries(distinct, None, self.encoder.encode(distinct))
         if len(self.methods) == 1:
-            found = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
-            lists = {Dense.name: found.rows.astype(np.int32)}
-            return Candidates(found.rows[:, :k], found.name_ids[:, :k], found.scores[:, :k], lists=lists)
+            nearest = self.index.search(strings.vectors, max(k, RECALL_DEPTH)).take(string_of)
+            lists = {Dense.name: nearest.rows.astype(np.int32)}
+            return Candidates(nearest.rows[:, :k], nearest.name_ids[:, :k], nearest.scores[:, :k], lists=lists)
         depth = max(2 * k, RECALL_DEPTH)
         in_context = strings
         if self.reads_context:
             in_context = Queries(texts, contexts, self.encoder.encode(texts, contexts))
-        lists = {
-            method.name: method.search(in_context, depth)
-            if method.reads_context
-            else method.search(strings, depth)[string_of]
-            for method in self.methods
-        }
+        lists = {}
+        for method in self.methods:
+            if method.reads_context:
+                lists[method.name] = method.search(in_context, depth)
+            else:
+                lists[method.name] = method.search(strings, depth)[string_of]
         union = fuse(list(lists.values()), depth)
         rows = np.ascontiguousarray(union[:, :k])
         # A string has mostly the same candidates in all texts, so each of its concepts is processed once.
-        place = np.nonzero(rows >= 0)
+        is_candidate = rows >= 0
         stride = rows.max(initial=0) + 1
-        pairs, pair_of = np.unique(string_of[place[0]] * stride + rows[place], return_inverse=True)
+        keys = (string_of[:, None] * stride + rows)[is_candidate]
+        pairs, pair_of = np.unique(keys, return_inverse=True)
         owners, concepts = pairs // stride, (pairs % stride)[:, None]
         name_ids, scores = np.full(rows.shape, -1, np.int64), np.full(rows.shape, -np.inf, np.float32)
-        best = self.index.best_names(strings.vectors, concepts, owners)
-        name_ids[place], scores[place] = (values[pair_of, 0] for values in best)
+        nearest_names, cosines = self.index.best_names(strings.vectors, concepts, owners)
+        name_ids[is_candidate], scores[is_candidate] = nearest_names[pair_of, 0], cosines[pair_of, 0]
+        # Fused ranks choose well and order badly: a retriever of spelling is not as often right as one of meaning.
+        order = np.argsort(-scores, axis=1, kind="stable")
         further = {}
         for method in self.methods:
             if method.score_name in (None, Dense.score_name):
                 continue
             if method.reads_context:
-                further[method.score_name] = method.score(in_context, rows, np.arange(len(rows)))
+                of_method = method.score(in_context, rows, np.arange(len(rows)))
             else:
-                of_method = further[method.score_name] = np.full(rows.shape, -np.inf, np.float32)
-                of_method[place] = method.score(strings, concepts, owners)[pair_of, 0]
-        # Fused ranks choose well and order badly: a retriever of spelling is not as often right as one of meaning.
-        order = np.argsort(-scores, axis=1, kind="stable")
-        rows, name_ids, scores, *others = (
-            np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores, *further.values())
-        )
+                of_method = np.full(rows.shape, -np.inf, np.float32)
+                of_method[is_candidate] = method.score(strings, concepts, owners)[pair_of, 0]
+            further[method.score_name] = np.take_along_axis(of_method, order, axis=1)
+        rows, name_ids, scores = (np.take_along_axis(values, order, axis=1) for values in (rows, name_ids, scores))
         lists["union"] = np.concatenate([rows, union[:, k:]], axis=1)
-        lists = {name: found[:, :RECALL_DEPTH].astype(np.int32) for name, found in lists.items()}
-        return Candidates(rows, name_ids, scores, dict(zip(further, others, strict=True)), lists)
+        lists = {name: ranked[:, :RECALL_DEPTH].astype(np.int32) for name, ranked in lists.items()}
+        return Candidates(rows, name_ids, scores, further, lists)
 
 
 def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
@@ -133,15 +132,15 @@ def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
     [[3, 7, 8, 5]]
     """
     rows = np.concatenate(lists, axis=1)
-    n, width = rows.shape
-    gains = np.concatenate([1 / (RANK_CONSTANT + 1 + np.arange(found.shape[1])) for found in lists])
-    query, place = np.nonzero(rows >= 0)
+    gains = np.concatenate([1 / (RANK_CONSTANT + 1 + np.arange(ranked.shape[1])) for ranked in lists])
+    query, column = np.nonzero(rows >= 0)
     stride = rows.max(initial=0) + 1
-    keys, first, entry = np.unique(query * stride + rows[query, place], return_index=True, return_inverse=True)
-    sums, query, place = np.bincount(entry, gains[place]), query[first], place[first]
-    order = np.lexsort((place, -sums, query))
-    query, position = query[order], np.arange(len(order)) - np.searchsorted(query[order], np.arange(n))[query[order]]
-    fused = np.full((n, k), -1, np.int64)
-    kept = position < k
-    fused[query[kept], position[kept]] = (keys % stride)[order[kept]]
+    keys, first, key_of = np.unique(query * stride + rows[query, column], return_index=True, return_inverse=True)
+    sums, query = np.bincount(key_of, gains[column]), query[first]
+    order = np.lexsort((column[first], -sums, query))
+    query = query[order]
+    rank = np.arange(len(order)) - np.searchsorted(query, np.arange(len(rows)))[query]
+    is_retained = rank < k
+    fused = np.full((len(rows), k), -1, np.int64)
+    fused[query[is_retained], rank[is_retained]] = (keys % stride)[order[is_retained]]
     return fused

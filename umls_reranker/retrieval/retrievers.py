@@ -14,14 +14,23 @@ if TYPE_CHECKING:
     from ..core.recipe import Recipe
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
-    from .lexical_index import LexicalIndex
+    from .concept_index import ConceptIndex
     from .mention_index import MentionIndex
-    from .name_index import NameIndex
 
 __all__ = ["OWN_RETRIEVERS", "Context", "Dense", "Lexical", "NearestMentions"]
 
 
-class Dense(RetrievalMethod):
+class _OfIndex(RetrievalMethod):
+    """A retriever whose index can tell what it was built from."""
+
+    def __init__(self, index: ConceptIndex) -> None:
+        self.index: Any = index
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
+        self.index.require(concepts, encoder)
+
+
+class Dense(_OfIndex):
     """By the vector of the mention. Every candidate's name and cosine come from its index."""
 
     name = "dense"
@@ -30,9 +39,6 @@ class Dense(RetrievalMethod):
     inputs = ("concepts", "encoder", "vectors")
     score_name = "retrieval"
     score_help = "cosine of mention and name in the dense index"
-
-    def __init__(self, index: NameIndex) -> None:
-        self.index = index
 
     @staticmethod
     def settings(recipe: Recipe) -> dict[str, Any]:
@@ -50,9 +56,6 @@ class Dense(RetrievalMethod):
     @classmethod
     def load(cls, sources: IndexSources, path: Path) -> Dense:
         return cls(sources.names)
-
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
         return self.index.search(queries.vectors, k).rows
@@ -80,7 +83,7 @@ class Context(Dense):
             )
 
 
-class Lexical(RetrievalMethod):
+class Lexical(_OfIndex):
     """By character trigrams."""
 
     name = "lexical"
@@ -88,9 +91,6 @@ class Lexical(RetrievalMethod):
     folder = "lexical"
     score_name = "lexical"
     score_help = "cosine of mention and name by character n-grams"
-
-    def __init__(self, index: LexicalIndex) -> None:
-        self.index = index
 
     @staticmethod
     def settings(recipe: Recipe) -> dict[str, Any]:
@@ -108,9 +108,6 @@ class Lexical(RetrievalMethod):
 
         return cls(LexicalIndex.load(path))
 
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        self.index.require(concepts)
-
     def search(self, queries: Queries, k: int) -> np.ndarray:
         return self.index.search(queries.texts, k).rows
 
@@ -118,7 +115,7 @@ class Lexical(RetrievalMethod):
         return self.index.score(queries.texts, rows, owners)
 
 
-class NearestMentions(RetrievalMethod):
+class NearestMentions(_OfIndex):
     """By the vectors of training mentions, in their texts if the encoder reads context."""
 
     name = "nearest_mentions"
@@ -127,7 +124,7 @@ class NearestMentions(RetrievalMethod):
     inputs = ("concepts", "encoder", "mentions")
 
     def __init__(self, index: MentionIndex) -> None:
-        self.index = index
+        super().__init__(index)
         self.reads_context = index.reads_context
 
     @classmethod
@@ -142,9 +139,6 @@ class NearestMentions(RetrievalMethod):
         from .mention_index import MentionIndex
 
         return cls(MentionIndex.load(path))
-
-    def require(self, concepts: ConceptTable, encoder: BiEncoder) -> None:
-        self.index.require(concepts, encoder)
 
     def search(self, queries: Queries, k: int) -> np.ndarray:
         return self.index.search(queries.vectors, k).rows

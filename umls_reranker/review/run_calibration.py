@@ -36,8 +36,9 @@ def calibrate_run(recipe: Recipe) -> None:
 
 def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
     from ..calibration.certificate import note_on_certificate
-    from ..calibration.fitting import fit_parts
+    from ..calibration.fitting import fit_calibration
     from ..calibration.network_logits import NetworkLogits
+    from ..calibration.string_counts import StringCounts
     from ..data.candidate_lists import CandidateLists
     from ..data.concepts import ConceptTable
     from ..data.sources import describe_dictionary
@@ -62,10 +63,10 @@ def _make(recipe: Recipe, run: RunFolder, stage: Stage) -> None:
         copy_network(run.path / "checkpoints" / "checkpoint-best", folder)
         scorer = PairScorer.from_folder(folder, template, recipe.run.device, recipe.run.scoring_dtype)
         network = NetworkLogits(scorer, lists, "scoring calibration candidates")
-        calibration, fitted = fit_parts(
+        calibration, fitted = fit_calibration(
             lists,
             network,
-            mentions["train"],
+            StringCounts.of_split(mentions["train"]),
             recipe.calibration,
             concepts.hierarchy,
             recipe.run.seed,

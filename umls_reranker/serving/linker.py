@@ -254,7 +254,7 @@ class ConceptLinker:
         rows, concept_numbers = np.unique(hits.rows[query, position], return_inverse=True)
         concepts = _rows_of(
             {
-                "cui": self.concepts.cuis[rows].tolist(),
+                "cui": self.concepts.cuis_of(rows).to_pylist(),
                 "preferred_name": self.concepts.column("name", rows).to_pylist(),
                 "definition": map(self.concepts.definition, rows.tolist()),
                 "semantic_types": map(self.concepts.semantic_types, rows.tolist()),

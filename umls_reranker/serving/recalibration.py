@@ -18,7 +18,7 @@ import numpy as np
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
 from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions, rank
-from ..calibration.fitting import fit_with_counts
+from ..calibration.fitting import fit_calibration
 from ..calibration.inputs import inputs_of, lacking
 from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
 from ..calibration.probabilities import Calibration
@@ -201,7 +201,7 @@ def recalibrate(
     def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
         options = settings, source.hierarchy, seed, network_inputs, source.history
         has_outlook = bool(inside.all())
-        return fit_with_counts(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
+        return fit_calibration(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
 
     calibration, fitted = fit(np.ones(len(lists), bool))
     held_out: dict[int, Decisions] = {}
@@ -302,15 +302,16 @@ def before_and_after(new: Recalibrated) -> str:
 def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
     """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
     fusion = source.reranker.calibration.models[0].fusion if source.reranker else None
-    names = [*fusion.weights] if fusion else [n for n, feature in FEATURES.items() if feature.is_of_any_model]
-    usable = [
-        name
-        for name in names
-        if name in FEATURES
-        and name not in SCORES
-        and not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
-    ]
-    return [*usable, *lists.scores]
+    if fusion:
+        # Scores of retrievers come with the lists, or not at all.
+        names = [name for name in fusion.weights if name in FEATURES and name not in SCORES]
+    else:
+        names = [name for name, feature in FEATURES.items() if feature.is_of_any_model]
+
+    def is_usable(name: str) -> bool:
+        return not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
+
+    return [*filter(is_usable, names), *lists.scores]
 
 
 def _joined(lists: CandidateLists, folds: np.ndarray, held_out: Mapping[int, Decisions]) -> Decisions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.tokens import padded
+from ..models.batches import padded
 
 __all__ = ["IGNORED_LABEL", "PairCollator", "RaggedPairs"]
 

@@ -30,10 +30,10 @@ from ..core.devices import resolve_dtype
 from ..core.errors import UserError
 from ..core.fetch import resolve_model
 from ..core.files import write_json
-from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, joined, pooled, require_room
-from ..models.pretrained import load_body, load_pretrained, loading
+from ..models.batches import PackedTexts
+from ..models.bi_encoder import CONTEXT_FILE, QueryTokenizer, load_encoder_body, pooled, require_length
+from ..models.pretrained import load_pretrained, loading
 from ..models.template import MARKERS
-from ..models.tokens import padded
 from ..retrieval.negatives import random_below, random_bits
 from .callbacks import CheckpointCallback, ConsoleCallback, last_complete_checkpoint
 from .fine_tuning import set_dropout
@@ -81,11 +81,12 @@ class QueryNamePairs(Dataset):
         self._kinds = turns[numbers % len(turns)]
         self._mentions = np.full(size, -1)
         for kind in (CONTEXT, MENTION):
-            mine = np.flatnonzero(self._kinds == kind)
-            self._mentions[mine] = known[_epochs(len(mine), len(known), [seed, kind])]
+            of_kind = np.flatnonzero(self._kinds == kind)
+            self._mentions[of_kind] = known[_epochs(len(of_kind), len(known), [seed, kind])]
         self._rows = np.where(self._mentions >= 0, gold[self._mentions], -1)
-        named = np.flatnonzero(self._kinds == SYNONYM)
-        self._rows[named] = synonymous[random_below(random_bits(named, seed, 0), max(1, len(synonymous)))]
+        of_synonyms = np.flatnonzero(self._kinds == SYNONYM)
+        drawn = random_below(random_bits(of_synonyms, seed, 0), max(1, len(synonymous)))
+        self._rows[of_synonyms] = synonymous[drawn]
         counts = concepts.name_counts[self._rows]
         self._names = random_below(random_bits(numbers, seed, 1), counts)
         # A name other than the first: offset by this number, cyclically.
@@ -117,37 +118,34 @@ def _epochs(size: int, known: int, seed: Sequence[int]) -> np.ndarray:
 class QueryCollator:
     """Token ids of a batch of b pairs: b queries, then their b names.
 
-    Names are much shorter than mentions in context, so texts are padded in groups of equal length. Returns ``groups``,
-    each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``place`` (2 b,) int64, where each text is in the
-    groups one after the other; and ``row`` (b,) int64, the concept rows.
+    Names are much shorter than mentions in context, so texts are padded in groups of similar length. Returns
+    ``groups``, each with ``input_ids`` and ``attention_mask`` (n, w) int64; ``position`` (2 b,) int64, where each text
+    is in the groups one after the other; and ``row`` (b,) int64, the concept rows.
     """
 
     tokenizer: QueryTokenizer
     group_size: int = 48
 
     def __call__(self, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        plain = [place for place, pair in enumerate(pairs) if pair["left"] is None]
-        inside = [place for place, pair in enumerate(pairs) if pair["left"] is not None]
-        queries: list[list[int]] = [[]] * len(pairs)
-        for place, ids in zip(plain, self.tokenizer.plain([pairs[i]["query"] for i in plain]), strict=True):
-            queries[place] = ids
-        columns = ([pairs[i][column] for i in inside] for column in ("query", "left", "right"))
-        for place, ids in zip(inside, self.tokenizer.in_context(*columns), strict=True):
-            queries[place] = ids
-        names = self.tokenizer.plain([pair["name"] for pair in pairs])
-        texts = queries + names
+        texts = self._queries(pairs) + self.tokenizer.plain([pair["name"] for pair in pairs])
         order = np.argsort([-len(ids) for ids in texts], kind="stable")
         groups = []
         for start in range(0, len(texts), self.group_size):
-            group = [texts[place] for place in order[start : start + self.group_size]]
-            input_ids, mask = padded(*joined(group), self.tokenizer.pad_token_id)
-            tensors = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
-            groups.append({name: torch.from_numpy(array) for name, array in tensors.items()})
+            group = PackedTexts.join([texts[number] for number in order[start : start + self.group_size]])
+            arrays = group.padded(self.tokenizer.pad_token_id)
+            groups.append({name: torch.from_numpy(array) for name, array in arrays.items()})
         return {
             "groups": groups,
-            "place": torch.from_numpy(np.argsort(order)),
+            "position": torch.from_numpy(np.argsort(order)),
             "row": torch.tensor([pair["row"] for pair in pairs]),
         }
+
+    def _queries(self, pairs: Sequence[dict[str, Any]]) -> list[list[int]]:
+        plain = [pair["query"] for pair in pairs if pair["left"] is None]
+        inside = [pair for pair in pairs if pair["left"] is not None]
+        columns = ([pair[name] for pair in inside] for name in ("query", "left", "right"))
+        ids_plain, ids_inside = iter(self.tokenizer.plain(plain)), iter(self.tokenizer.in_context(*columns))
+        return [next(ids_plain if pair["left"] is None else ids_inside) for pair in pairs]
 
 
 class EncoderTrainer(Trainer):
@@ -171,17 +169,16 @@ class EncoderTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Mean negative log-likelihood of each query's name, nats."""
-        rows = inputs["row"]
-        groups = [
-            pooled(model(**group).last_hidden_state, group["attention_mask"].bool(), self.pooling)
-            for group in inputs["groups"]
-        ]
-        vectors = torch.cat(groups)[inputs["place"]]
+        rows, vectors_of_groups = inputs["row"], []
+        for group in inputs["groups"]:
+            hidden = model(**group).last_hidden_state
+            vectors_of_groups.append(pooled(hidden, group["attention_mask"], self.pooling))
+        vectors = torch.nn.functional.normalize(torch.cat(vectors_of_groups)[inputs["position"]], dim=-1)
         cosines = vectors[: len(rows)] @ vectors[len(rows) :].T / TEMPERATURE
         # Other names of the query's concept are not negatives.
         same = (rows[:, None] == rows[None]).fill_diagonal_(False)
-        own = torch.arange(len(rows), device=rows.device)
-        return torch.nn.functional.cross_entropy(cosines.masked_fill(same, float("-inf")), own)
+        name_of_query = torch.arange(len(rows), device=rows.device)
+        return torch.nn.functional.cross_entropy(cosines.masked_fill(same, float("-inf")), name_of_query)
 
 
 def train_encoder(
@@ -209,12 +206,11 @@ def train_encoder(
     device = training_device(run)
     dtype = resolve_dtype("auto", device)
     source = resolve_model(index.encoder, index.encoder_revision)
-    attention = "eager" if device.type == "cpu" else "sdpa"
     with loading(f"encoder {index.encoder}"):
         tokenizer = load_pretrained(AutoTokenizer, source)
-        model = load_body(source, dtype="float32", attn_implementation=attention)
+        model = load_encoder_body(source, device, "float32")
     longest = getattr(model.config, "max_position_embeddings", sys.maxsize)
-    require_room(index.encoder, index.encoder_max_length, encoder.encoder_context_tokens, longest)
+    require_length(index.encoder, index.encoder_max_length, encoder.encoder_context_tokens, longest)
     if tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}):
         model.resize_token_embeddings(len(tokenizer))
     if encoder.encoder_dropout is not None:

@@ -1,0 +1,166 @@
+"""Batches of token ids: which texts share a forward pass, and the arrays of a batch, packed or padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ..core.arrays import list_offsets
+
+if TYPE_CHECKING:
+    from .tokens import EncodedPairs
+
+__all__ = ["PackedTexts", "PairBatch", "TextGroup", "divide_by_length", "padded"]
+
+
+def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) -> list[np.ndarray]:
+    """Divide texts of similar length into batches under a token budget, longest texts first.
+
+    The longest batch comes first, so a batch that does not fit into memory fails at once. Texts of equal length keep
+    their order, so the batches depend only on the lengths.
+
+    Args:
+        lengths: (n,) token counts.
+        token_budget: maximum tokens per batch. A longer single text gets its own batch.
+        is_padded: whether a batch costs (longest text x texts) instead of its tokens.
+
+    Returns:
+        Row numbers (int64), each row in exactly one batch.
+
+    >>> lengths = np.array([3, 9, 4, 3])
+    >>> [batch.tolist() for batch in divide_by_length(lengths, token_budget=9, is_padded=True)]
+    [[1], [2, 0], [3]]
+    >>> [batch.tolist() for batch in divide_by_length(lengths, token_budget=10, is_padded=False)]
+    [[1], [2, 0, 3]]
+    """
+    order = np.argsort(-lengths, kind="stable")
+    offsets = list_offsets(lengths[order])
+    batches, start = [], 0
+    while start < len(order):
+        if is_padded:
+            end = start + token_budget // max(1, int(lengths[order[start]]))
+        else:
+            end = int(np.searchsorted(offsets, offsets[start] + token_budget, "right")) - 1
+        end = max(start + 1, end)
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+class TextGroup(NamedTuple):
+    """Neighbouring texts of one length: their rows and tokens."""
+
+    rows: slice
+    tokens: slice
+    length: int
+
+    @property
+    def texts(self) -> int:
+        """How many they are."""
+        return self.rows.stop - self.rows.start
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """n texts with t tokens in all, longest first.
+
+    Attributes:
+        ids: (t,) int32, text after text.
+        lengths: (n,) int64, tokens of each text.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def join(cls, texts: Sequence[Sequence[int]]) -> PackedTexts:
+        """The batch of these texts, each a sequence of ids."""
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        return PackedTexts(np.fromiter(chain.from_iterable(texts), np.int32, lengths.sum()), lengths)
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(n + 1,) int64, where each text starts."""
+        return list_offsets(self.lengths)
+
+    @cached_property
+    def positions(self) -> np.ndarray:
+        """(t,) int32, position of each token in its text."""
+        return (np.arange(len(self.ids)) - np.repeat(self.offsets[:-1], self.lengths)).astype(np.int32)
+
+    @property
+    def types(self) -> np.ndarray | None:
+        """(t,) int32, token types; None where all are 0."""
+        return None
+
+    @cached_property
+    def groups(self) -> list[TextGroup]:
+        """The runs of equal length, in order."""
+        starts = np.flatnonzero(np.diff(self.lengths, prepend=-1)).tolist()
+        groups, token = [], 0
+        for start, end in zip(starts, [*starts[1:], len(self.lengths)], strict=True):
+            length = int(self.lengths[start])
+            groups.append(TextGroup(slice(start, end), slice(token, token + length * (end - start)), length))
+            token = groups[-1].tokens.stop
+        return groups
+
+    def padded(self, pad_id: int) -> dict[str, np.ndarray]:
+        """Inputs of a transformers model by name, (n, longest) int64 each.
+
+        Args:
+            pad_id: id of the padding token.
+        """
+        input_ids, is_token = padded(self.ids, self.lengths, pad_id)
+        inputs = {"input_ids": input_ids, "attention_mask": is_token.astype(np.int64)}
+        if self.types is not None:
+            inputs["token_type_ids"] = np.zeros(is_token.shape, np.int64)
+            inputs["token_type_ids"][is_token] = self.types
+        return inputs
+
+
+@dataclass(frozen=True)
+class PairBatch(PackedTexts):
+    """n pairs with t tokens in all, longest first.
+
+    Attributes:
+        ids: (t,) int32, pair after pair.
+        lengths: (n,) int64, tokens of each pair.
+        first_lengths: (n,) int64, leading tokens of type 0.
+    """
+
+    first_lengths: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: EncodedPairs, rows: np.ndarray) -> PairBatch:
+        """The pairs of these numbers."""
+        return cls(pairs.take(rows), pairs.lengths[rows], pairs.first_lengths[rows])
+
+    @property
+    def types(self) -> np.ndarray:
+        """(t,) int32, 0 in the first segment and 1 in the second."""
+        return (self.positions >= np.repeat(self.first_lengths, self.lengths)).astype(np.int32)
+
+
+def padded(
+    tokens: np.ndarray, lengths: np.ndarray, pad_id: int, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Texts as rows of one width.
+
+    Args:
+        tokens: (t,) ids, text after text.
+        lengths: (n,) tokens of each text.
+        pad_id: id of the padding token.
+        width: of a row; None: of the longest text.
+
+    Returns:
+        (n, width) int64 ids, and (n, width) bool, False for padding.
+    """
+    is_token = np.arange(lengths.max(initial=0) if width is None else width) < lengths[:, None]
+    input_ids = np.full(is_token.shape, pad_id, np.int64)
+    input_ids[is_token] = tokens
+    return input_ids, is_token

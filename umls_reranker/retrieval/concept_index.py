@@ -1,0 +1,137 @@
+"""What all indexes have in common: a folder with a description, names of concepts, and what they were built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from datasets import Features, Value
+
+from ..core.errors import UserError
+from ..core.files import read_json, require_format, write_json
+from ..data.arrow import open_table, write_dataset
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ..data.concepts import ConceptTable
+    from ..models.bi_encoder import BiEncoder
+    from .concept_search import NameGrouping
+
+__all__ = ["ConceptIndex", "open_strings", "write_names", "write_strings"]
+
+
+class ConceptIndex:
+    """An index in a folder, opened by `load`. Its files are memory-mapped.
+
+    Args:
+        path: the folder.
+        description: the content of its JSON file: ``concepts``, the number of concepts, and ``encoder``, the
+            `BiEncoder.identity`, if it holds vectors.
+
+    Attributes:
+        title: names it in messages.
+        file, schema_version: of the description.
+        grouping: its names (or mentions) and their concepts.
+    """
+
+    title: ClassVar[str]
+    file: ClassVar[str]
+    schema_version: ClassVar[int]
+    grouping: NameGrouping
+
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.description = description
+
+    def __len__(self) -> int:
+        return len(self.grouping.rows)
+
+    @classmethod
+    def describe(cls, path: Path, concepts: int, **content: Any) -> None:
+        """Write the description, the last file of an index."""
+        write_json(path / cls.file, {"schema_version": cls.schema_version, "concepts": concepts} | content)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Open an index.
+
+        Raises:
+            UserError: a file is missing or cannot be read, or the index is of another version.
+        """
+        description = read_json(path / cls.file)
+        require_format(path / cls.file, description, cls.schema_version, "build_index")
+        try:
+            return cls(path, description)
+        # FAISS raises a RuntimeError, and Arrow a ValueError.
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1]
+            raise UserError(
+                f"{path} holds no readable index ({reason}); run umls-reranker build_index again"
+            ) from None
+
+    def require(self, concepts: ConceptTable, encoder: BiEncoder | None = None) -> None:
+        """Refuse concepts or an encoder other than those of the index.
+
+        Args:
+            encoder: not needed for an index without vectors.
+
+        Raises:
+            UserError: they differ (named).
+        """
+        for key, value in self.description.get("encoder", {}).items():
+            if encoder is not None and encoder.identity[key] != value:
+                raise UserError(
+                    f"{self.title} was built with encoder {key} {value!r}, not {encoder.identity[key]!r}; "
+                    "run umls-reranker build_index again"
+                )
+        if len(concepts) != self.description["concepts"]:
+            raise UserError(
+                f"{self.title} was built over {self.description['concepts']:,} concepts and there are "
+                f"{len(concepts):,} now; run umls-reranker build_index again"
+            )
+
+
+def write_names(
+    concepts: ConceptTable, path: Path, fingerprint: str, form: Callable[[str], str] | None = None
+) -> pa.Array:
+    """Write concept row and string number of every name, and the name unless a form of it is taken.
+
+    Args:
+        concepts: the dictionary.
+        path: dataset folder to make.
+        form: what two names count as the same by; by default they must be equal.
+
+    Returns:
+        the distinct strings (or forms) in order of number.
+    """
+    rows, names = [], []
+    for batch_rows, batch in concepts.iter_names():
+        rows.append(np.asarray(batch_rows, dtype=np.int32))
+        names.append(pa.array(map(form, batch) if form else batch, pa.string()))
+    # A chunked array is encoded against one dictionary.
+    encoded = pa.chunked_array(names, pa.string()).dictionary_encode()
+    columns: Sequence[str] = ("row", "string") if form else ("name", "row", "string")
+    kinds = {"name": Value("string"), "row": Value("int32"), "string": Value("int32")}
+    write_dataset(
+        (
+            {"name": name, "row": row, "string": code.indices}
+            for row, name, code in zip(rows, names, encoded.chunks, strict=True)
+        ),
+        Features({column: kinds[column] for column in columns}),
+        path,
+        fingerprint,
+    )
+    return encoded.chunks[-1].dictionary
+
+
+def write_strings(strings: pa.Array, path: Path, fingerprint: str) -> None:
+    """Write strings as a dataset folder, to be mapped into memory by `open_strings`."""
+    write_dataset([{"string": strings}], Features({"string": Value("string")}), path, fingerprint)
+
+
+def open_strings(path: Path) -> pa.ChunkedArray:
+    """The strings that `write_strings` wrote."""
+    return open_table(path)["string"]
