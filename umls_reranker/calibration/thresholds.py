@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
 from ..data.type_sets import TypeSets
-from .certificate import Certificate, find_certificate, outlook
+from .certificate import Certificate, find_certificate
 from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .precision_test import PrecisionTest
 from .resampling import document_index
@@ -152,7 +152,7 @@ class ThresholdTable:
                 near 0.06, about what types differ by.
 
             target_precision, confidence, attempt: of the certificate (`certify`).
-            has_outlook: whether the certificate says what other numbers of documents would give (`outlook`).
+            has_outlook: whether the certificate says what other numbers of documents would give.
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
         own type's acceptance threshold.
@@ -209,7 +209,7 @@ class ThresholdTable:
         accept = cls(rows, hierarchy).edges(coded)[tops.mention, 1]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
         served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
-        certificate = find_certificate(*served, attempt=attempt)
+        certificate = find_certificate(*served, attempt=attempt, has_outlook=has_outlook)
         contradicted: list[str] = []
         if certificate.threshold is not None:
             threshold = certificate.threshold
@@ -221,8 +221,6 @@ class ThresholdTable:
             contradicted = [
                 node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
             ]
-        if has_outlook and len(tops.p):
-            certificate = replace(certificate, outlook=outlook(*served))
         return cls(rows, hierarchy, target_precision, confidence, certificate, sorted(contradicted))
 
     @classmethod
