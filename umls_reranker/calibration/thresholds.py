@@ -82,10 +82,11 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(middle if middle > below else p[last]), float(f1[last])
 
 
+@dataclass(eq=False)
 class ThresholdTable:
     """Thresholds per semantic type with fallback along the type hierarchy.
 
-    Args:
+    Attributes:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: the guarantee of the high-confidence tier.
@@ -95,21 +96,12 @@ class ThresholdTable:
             all types together.
     """
 
-    def __init__(
-        self,
-        rows: dict[str, TypeThreshold],
-        hierarchy: TypeHierarchy,
-        target_precision: float = 0.95,
-        confidence: float = 0.95,
-        certificate: Certificate | None = None,
-        contradicted: Sequence[str] = (),
-    ) -> None:
-        self.rows = rows
-        self.certificate = certificate
-        self.contradicted = tuple(contradicted)
-        self.hierarchy = hierarchy
-        self.target_precision = target_precision
-        self.confidence = confidence
+    rows: dict[str, TypeThreshold]
+    hierarchy: TypeHierarchy
+    target_precision: float = 0.95
+    confidence: float = 0.95
+    certificate: Certificate | None = None
+    contradicted: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -221,7 +213,7 @@ class ThresholdTable:
             contradicted = [
                 node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
             ]
-        return cls(rows, hierarchy, target_precision, confidence, certificate, sorted(contradicted))
+        return cls(rows, hierarchy, target_precision, confidence, certificate, tuple(sorted(contradicted)))
 
     @classmethod
     def uncertified(cls) -> "ThresholdTable":
