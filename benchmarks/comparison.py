@@ -18,7 +18,8 @@ import numpy as np
 
 from umls_reranker.calibration.resampling import bootstrap_sums, document_sums, jackknife_sums, ratio
 from umls_reranker.evaluation.comparison import CANNOT_TELL, WORSE, figure_difference
-from umls_reranker.evaluation.figures import figures_of, sums_to_f1
+from umls_reranker.evaluation.figures import figures_of
+from umls_reranker.evaluation.linking import sums_to_f1
 
 DOCUMENTS = (10, 20, 40)
 LEVEL = 1.0 - 0.05 / 3

@@ -8,10 +8,10 @@ file system, and copied otherwise. The folder holds names of the release that it
 release's licence allows, never on the Hub.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from umls_reranker.core.arguments import RunArguments
+from umls_reranker.core.arguments import RunArguments, recipe_key
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
@@ -21,7 +21,7 @@ from umls_reranker.core.script import run_script, would_make
 class ExportArguments:
     """Export: the target folder."""
 
-    index_folder: str | None = field(default=None, metadata={"help": "folder to make"})
+    index_folder: str | None = recipe_key(None, "folder to make")
 
 
 def main() -> None:

@@ -46,31 +46,32 @@ def make(recipe, run, stage) -> None:
         "template": PairTemplate.from_recipe(recipe.model),
     }
     # One process owns the run folder; the others leave their share of the search in it.
-    with run.locked(owner=is_owner), stage.writing(recipe.run.overwrite, owner=is_owner) as (folder, summary):
-        state.wait_for_everyone()
+    with run.locked(owner=is_owner):
         if not lists:
             retriever = load_retriever(recipe.run, recipe.encoder, recipe.index)
             retriever.require(concepts)
-            for split in SPLITS:
+        with stage.writing(recipe.run.overwrite, owner=is_owner) as (folder, summary):
+            state.wait_for_everyone()
+            for split in () if lists else SPLITS:
                 share = state.process_index, state.num_processes
                 search_share(mentions[split], retriever, concepts, configs[split], folder / split, *share)
             state.wait_for_everyone()
-        if not is_owner:
-            return
-        work_alone()
-        for split in SPLITS:
-            target = configs[split], folder / split, f"{stage.key}-{split}"
-            if lists:
-                # What is evaluated is what the lists hold.
-                texts["names_missing_gold"] = recipe.concepts.names_dictionary and split == "train"
-                candidates = run.splits("candidates")[split]
-                summary[split] = mine_listed_pairs(mentions[split], candidates, concepts, *target, **texts)
-            else:
-                summary[split] = mine_pairs(mentions[split], retriever, concepts, *target, **texts)
-        # Only now: what is killed while it mines the second split need not search for the first one again.
-        for shard in folder.glob(SEARCHED):
-            shard.unlink()
-        report(folder, summary)
+            if not is_owner:
+                return
+            work_alone()
+            for split in SPLITS:
+                target = configs[split], folder / split, f"{stage.key}-{split}"
+                if lists:
+                    # What is evaluated is what the lists hold.
+                    texts["names_missing_gold"] = recipe.concepts.names_dictionary and split == "train"
+                    candidates = run.splits("candidates")[split]
+                    summary[split] = mine_listed_pairs(mentions[split], candidates, concepts, *target, **texts)
+                else:
+                    summary[split] = mine_pairs(mentions[split], retriever, concepts, *target, **texts)
+            # Only now: what is killed while it mines the second split need not search for the first one again.
+            for shard in folder.glob(SEARCHED):
+                shard.unlink()
+            report(folder, summary)
 
 
 def split_configs(recipe) -> dict:

@@ -10,9 +10,9 @@ good within --margin. Writes checklist.json into the run folder. The exit code i
 is worse than the former version or not shown to be as good.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
-from umls_reranker.core.arguments import EvaluationArguments, RunArguments
+from umls_reranker.core.arguments import EvaluationArguments, RunArguments, recipe_key
 from umls_reranker.core.files import write_json
 from umls_reranker.core.recipe import parse_recipe
 from umls_reranker.core.script import run_script, would_make
@@ -24,12 +24,10 @@ from umls_reranker.core.stages import RunFolder
 class ValidationOptions:
     """Validation: options of this script only."""
 
-    against: str | None = field(
-        default=None,
-        metadata={
-            "help": "former version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub "
-            "repo as NAMESPACE/NAME or NAMESPACE/NAME@REVISION"
-        },
+    against: str | None = recipe_key(
+        None,
+        "former version to compare with: a run, report or model folder, an outcomes.parquet, or a Hub repo as "
+        "NAMESPACE/NAME or NAMESPACE/NAME@REVISION",
     )
 
 

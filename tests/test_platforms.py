@@ -57,7 +57,7 @@ def test_work_is_shared_out_where_the_system_tells_no_affinity(tmp_path, monkeyp
     if not affinity:
         monkeypatch.delattr(os, "sched_getaffinity")
     asked = []
-    monkeypatch.setattr(dataset, "_write_shards", lambda tasks, job, workers: asked.append(workers))
+    monkeypatch.setattr(dataset, "_write_shards", lambda *arguments: asked.append(arguments[-1]))
     monkeypatch.setattr(dataset, "TokenizedPairs", list)
     pairs = type("Pairs", (), {"column_names": dataset.REQUIRED_COLUMNS, "__len__": lambda self: 1})()
     dataset.tokenize_pairs(pairs, None, 1.0, tmp_path)

@@ -52,15 +52,21 @@ TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", shown=(), **settings):
+def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", network_inputs=(), outlook=False, **settings):
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     lists, logits = given
     scored = logits if isinstance(logits, dict) else defaultdict(lambda: logits)
-    return fit_calibration(lists, lambda unseen, wanted: scored[unseen], COUNTS, settings, HIERARCHY, 13, shown)
+    options = COUNTS, settings, HIERARCHY, 13, network_inputs
+    return fit_calibration(lists, lambda unseen, wanted: scored[unseen], *options, has_outlook=outlook)
 
 
-def probabilities(calibration, lists, logits, shown=()):
-    return calibration.plan(lists, shown).scores(logits).probabilities
+def probabilities(calibration, lists, logits, network_inputs=()):
+    return calibration.plan(lists, network_inputs).scores(logits).probabilities
+
+
+def content(table):
+    """What decides, and the certificate without the outlook."""
+    return table.to_dict() | {"certificate": replace(table.certificate, outlook={})}
 
 
 def test_thresholds_rest_on_documents_that_were_not_fitted_on():
@@ -70,8 +76,10 @@ def test_thresholds_rest_on_documents_that_were_not_fitted_on():
     own = probabilities(calibration, *given)
     # The acceptance threshold lies between two probabilities of the folds' fits, not of the one that is served.
     assert 0 < calibration.thresholds.rows["default"].accept < 1
-    again, _ = fit(given)
-    assert again.thresholds.to_dict() == calibration.thresholds.to_dict() and again.to_dict() == calibration.to_dict()
+    again, _ = fit(given, outlook=True)
+    outlooks = [bool(model.thresholds.certificate.outlook) for model in again.models]
+    assert outlooks == [True, False, False] and content(again.thresholds) == content(calibration.thresholds)
+    assert again.to_dict() == calibration.to_dict()
     np.testing.assert_array_equal(probabilities(again, *given), own)
 
 
@@ -114,16 +122,13 @@ def informed(**options) -> tuple[CandidateLists, np.ndarray]:
     return replace(given, scores={"retrieval": logits.astype(np.float64)}), logits
 
 
-def test_a_cut_keeps_to_its_limits(monkeypatch):
+def test_a_pruning_threshold_keeps_to_its_limits(monkeypatch):
     given = informed()
     calibration, _ = fit(given)
     exhaustive, _ = fit(given, exhaustive=True)
     scored = calibration.plan(given[0]).retained
-    assert (
-        calibration.models[0].pruning_threshold == 0.01
-        and scored.mean() < 0.6
-        and exhaustive.models[0].pruning_threshold == 0
-    )
+    thresholds = [each.models[0].pruning_threshold for each in (calibration, exhaustive)]
+    assert thresholds == [0.01, 0] and scored.mean() < 0.6
     # The weights are about those of whole lists.
     whole, served = (found.models[0].fusion for found in (exhaustive, calibration))
     assert served.weights == pytest.approx(whole.weights, rel=0.05)
@@ -163,11 +168,6 @@ def test_no_choice_about_a_fold_depends_on_its_own_labels(monkeypatch):
     np.testing.assert_allclose(*chosen, atol=1e-6)
 
 
-def content(table):
-    """What decides, and the certificate without the outlook, which only the model of all inputs has."""
-    return table.to_dict() | {"certificate": replace(table.certificate, outlook={})}
-
-
 def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_they_are_served(monkeypatch):
     monkeypatch.setattr(fitting, "FEWEST_WHOLE", 100)
     monkeypatch.setattr(fitting, "FEWEST_GOLD", 50)
@@ -179,7 +179,7 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
 
     settings = CalibrationArguments(features=["cross_encoder", "retrieval"], calibrator="platt")
     options = COUNTS, settings, HIERARCHY, 13
-    calibration, fitted = fit_calibration(given, score, *options)
+    calibration, fitted = fit_calibration(given, score, *options, has_outlook=False)
     documents = given.annotations.documents
     sample = sampled_documents(documents, 120, 13)
     facts = fitted["scoring"]["all"]
@@ -194,11 +194,12 @@ def test_lists_are_scored_whole_for_a_sample_of_documents_and_others_as_far_as_t
     # changes nothing.
     served = calibration.plan(given).retained
     assert asked[1][served].mean() > 0.95
-    again, _ = fit_calibration(given, lambda unseen, wanted: logits, *options)
+    again, _ = fit_calibration(given, lambda unseen, wanted: logits, *options, has_outlook=False)
     assert again.to_dict() == calibration.to_dict() and again.thresholds.to_dict() == calibration.thresholds.to_dict()
     # A sample that holds too few gold concepts to choose by is all.
     monkeypatch.setattr(fitting, "FEWEST_GOLD", 121)
-    assert fit_calibration(given, score, *options)[1]["scoring"]["all"]["mentions_scored_whole"] == 600
+    _, fitted = fit_calibration(given, score, *options, has_outlook=False)
+    assert fitted["scoring"]["all"]["mentions_scored_whole"] == 600
 
 
 def test_without_features_that_tell_candidates_apart_or_documents_to_hold_out_all_are_scored():
@@ -255,7 +256,7 @@ def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fall
     ]
     # Without context all of these are alike.
     alike = fits[2].models[1].thresholds, fits[1].models[1].thresholds, tables[0]
-    assert content(alike[0]) == content(alike[1]) == content(alike[2])
+    assert alike[0].to_dict() == alike[1].to_dict() == alike[2].to_dict()
     chosen = fits[1].choose(given, shown)
     assert chosen.complete.all() and set(chosen.models) == {1}
 
@@ -281,7 +282,7 @@ def test_a_fallback_has_weights_thresholds_and_a_certificate_of_its_own():
     given, logits = lists(800, 200)
     noise = np.random.default_rng(3).normal(0, 4, len(logits))
     scored = {(): logits * 3, ("entity_type",): (logits + noise).astype(np.float32)}
-    calibration, _ = fit((given, scored), calibrator="beta", shown=["entity_type"], target_precision=0.6)
+    calibration, _ = fit((given, scored), calibrator="beta", network_inputs=["entity_type"], target_precision=0.6)
     models = {model.name: model for model in calibration.models}
     assert list(models) == ["all", "names", "no type", "names, no type"]
     assert models["no type"].removed == ("entity_type",)
@@ -325,7 +326,7 @@ def test_a_fallback_is_fitted_as_if_the_lists_had_never_had_its_inputs():
     poorest = calibration.models[-1]
     assert poorest.name == "names, no type" and poorest.fusion.to_dict() == bare.models[0].fusion.to_dict()
     assert poorest.calibrator.to_dict() == bare.models[0].calibrator.to_dict()
-    assert content(poorest.thresholds) == content(bare.thresholds)
+    assert poorest.thresholds.to_dict() == bare.thresholds.to_dict()
 
 
 def test_mentions_without_types_have_no_say_in_a_model_that_never_decides_about_them():

@@ -144,12 +144,6 @@ def test_a_feature_against_a_candidate_gets_no_weight():
     assert fit(candidates, lists, offsets, gold).weights["retrieval"] == 0
 
 
-def test_a_feature_that_never_varies_gets_no_weight():
-    candidates, lists, offsets, gold = simulated()
-    fitted = fit(candidates | {"exact_name": np.ones(len(gold) * 4)}, lists, offsets, gold)
-    assert fitted.weights["exact_name"] == pytest.approx(0, abs=1e-3)
-
-
 @pytest.mark.parametrize("bonus", [0.0, 1.5])
 def test_a_better_candidate_never_loses(bonus):
     rng = np.random.default_rng(3)

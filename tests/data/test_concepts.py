@@ -6,17 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from data_fixtures import VOCABULARY, write_rrf, write_semantic_network
-from hypothesis import given
-from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.stages import RunFolder
-from umls_reranker.data import arrow, name_keys
+from umls_reranker.data import arrow
 from umls_reranker.data import concepts as concepts_module
 from umls_reranker.data.columns import CONCEPT_SCHEMA, Concept
 from umls_reranker.data.concepts import ConceptTable, write_concepts
 from umls_reranker.data.cuis import cui_number
-from umls_reranker.data.normalization import hash_names, normalize_name
+from umls_reranker.data.normalization import hash_names
 from umls_reranker.data.release import release_files
 from umls_reranker.data.rrf import read_rrf_concepts
 from umls_reranker.data.semantic_types import TypeHierarchy
@@ -114,9 +112,9 @@ NAMED = [[0, 2], [0], [], [], [], [], [1], [2], [3]]
 
 @pytest.mark.parametrize("mask", [2**64 - 1, 1 << 32, 0])
 def test_rows_of_names_even_where_all_hash_alike(tmp_path, mask, monkeypatch):
-    monkeypatch.setattr(name_keys, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
+    monkeypatch.setattr(concepts_module, "hash_names", lambda names: hash_names(names) & np.uint64(mask))
     monkeypatch.setattr(concepts_module, "ROWS_PER_STEP", 3)
-    monkeypatch.setattr(name_keys, "NAMES_PER_STEP", 2)
+    monkeypatch.setattr(concepts_module, "NAMES_PER_STEP", 2)
     write_concepts(HOMONYMS, NO_TYPES, tmp_path, "f")
     rows, offsets = ConceptTable.load(tmp_path).rows_named(WANTED)
     assert [rows[start:end].tolist() for start, end in pairwise(offsets)] == NAMED
@@ -247,35 +245,3 @@ def test_broken_folders_are_named(tmp_path, table):
         data.write_bytes(content)
         with pytest.raises(UserError, match="concepts is not a concept folder"):
             ConceptTable.load(tmp_path / "concepts")
-
-
-@pytest.mark.parametrize(
-    ("text", "form"),
-    [
-        ("Diabetes-Mellitus,  type II", "diabetes mellitus type ii"),
-        ("  (diabetes) mellitus_type\tII ", "diabetes mellitus type ii"),
-        ("\uff24iabetes", "diabetes"),  # full-width D
-        ("STRASSE", "strasse"),
-        ("Stra\u00dfe", "strasse"),
-        ("Me\u0301nie\u0300re", "m\u00e9ni\u00e8re"),  # combining accents
-        ("M\u00c9NI\u00c8RE", "m\u00e9ni\u00e8re"),
-        ("\u00b5g/\u03bcL", "\u03bcg \u03bcl"),  # micro sign and Greek mu
-        ("++ ", "++"),
-        ("", ""),
-        ("  ", ""),
-    ],
-)
-def test_normalized_names(text, form):
-    assert normalize_name(text) == form
-
-
-@given(st.text())
-def test_normalizing_twice_changes_nothing_and_only_blank_text_is_empty(text):
-    form = normalize_name(text)
-    assert normalize_name(form) == form
-    assert bool(form) == bool(text.strip())
-
-
-@given(st.text(st.characters(codec="ascii")))
-def test_case_never_matters(text):
-    assert normalize_name(text.upper()) == normalize_name(text.lower()) == normalize_name(text)

@@ -26,22 +26,6 @@ def test_names_at_once_are_as_names_one_by_one(names, start):
     assert normalize_names(column.slice(start)).to_pylist() == forms.to_pylist()[start:]
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        (" A_b--C.7 ", "a b c 7"),
-        ("Stra\u00dfe", "strasse"),
-        # Of one sign, and of one whose folded form has to be composed again.
-        ("\u2103", "c"),
-        ("\u0390", "\u0390"),
-        (" + \t -", "+ -"),
-        (" ", ""),
-    ],
-)
-def test_forms_by_hand(name, form):
-    assert normalize_name(name) == form
-
-
 @settings(deadline=None)
 @given(names=NAMES, start=st.integers(0, 5))
 def test_a_hash_depends_on_the_name_alone(names, start):
@@ -82,3 +66,40 @@ HASHES = [
 def test_hashes_are_those_of_every_machine():
     names = ["", "a"]
     assert [f"{value:016x}" for value in hash_names(pa.array(names))] == HASHES
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("Diabetes-Mellitus,  type II", "diabetes mellitus type ii"),
+        ("  (diabetes) mellitus_type\tII ", "diabetes mellitus type ii"),
+        ("\uff24iabetes", "diabetes"),  # full-width D
+        ("STRASSE", "strasse"),
+        ("Stra\u00dfe", "strasse"),
+        ("Me\u0301nie\u0300re", "m\u00e9ni\u00e8re"),  # combining accents
+        ("M\u00c9NI\u00c8RE", "m\u00e9ni\u00e8re"),
+        ("\u00b5g/\u03bcL", "\u03bcg \u03bcl"),  # micro sign and Greek mu
+        ("++ ", "++"),
+        ("", ""),
+        ("  ", ""),
+        (" A_b--C.7 ", "a b c 7"),
+        # Of one sign, and of one whose folded form has to be composed again.
+        ("\u2103", "c"),
+        ("\u0390", "\u0390"),
+        (" + \t -", "+ -"),
+    ],
+)
+def test_normalized_names(text, form):
+    assert normalize_name(text) == form
+
+
+@given(st.text())
+def test_normalizing_twice_changes_nothing_and_only_blank_text_is_empty(text):
+    form = normalize_name(text)
+    assert normalize_name(form) == form
+    assert bool(form) == bool(text.strip())
+
+
+@given(st.text(st.characters(codec="ascii")))
+def test_case_never_matters(text):
+    assert normalize_name(text.upper()) == normalize_name(text.lower()) == normalize_name(text)

@@ -1,14 +1,13 @@
 import gzip
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import relations as relations_module
-from umls_reranker.data.cuis import cui_number, cui_numbers, cui_text
+from umls_reranker.data.cuis import cui_number
 from umls_reranker.data.relations import RELATION_KINDS, Relations, RelationTable, read_relations, write_relations
 
 CUIS = [f"C{number:07d}" for number in range(10, 16)]
@@ -151,16 +150,6 @@ def test_runs_and_parts_give_the_same_table(tmp_path, monkeypatch):
     two = write_relations(pieces, NUMBERS, tmp_path / "two")
     assert one == two
     assert (tmp_path / "one/relations.npy").read_bytes() == (tmp_path / "two/relations.npy").read_bytes()
-
-
-@pytest.mark.parametrize("cuis", [CUIS, ["C1", "C12345678", "", "\u03b2", CUIS[0]]])
-def test_numbers_of_cuis_sort_as_they_do(cuis):
-    numbers = cui_numbers(pa.array(["x", *cuis], pa.large_string())[1:])
-    assert numbers.dtype == np.uint64
-    assert numbers.tolist() == [cui_number(cui) for cui in cuis]
-    assert [cui_text(number) for number in numbers] == [cui if len(cui.encode()) <= 8 else "" for cui in cuis]
-    short = [cui for cui in cuis if len(cui.encode()) <= 8]
-    assert sorted(short) == sorted(short, key=cui_number)
 
 
 TRIPLES = st.tuples(

@@ -73,7 +73,7 @@ def test_pair_report_values_and_intervals(pairs):
     expected = pair_metrics(p, y, threshold=0.3)
     assert list(report) == ["precision", "recall", "f1", "roc_auc"]
     for name, figure in report.items():
-        assert figure["value"] == expected[name] and figure["population"] == "some pairs"
+        assert figure["value"] == pytest.approx(expected[name], abs=1e-12) and figure["population"] == "some pairs"
         assert figure["low"] < figure["value"] < figure["high"]
         assert figure["high"] - figure["low"] < 0.12
     assert report == pair_report(p, y, documents, 0.3, "some pairs")

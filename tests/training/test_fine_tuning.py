@@ -521,14 +521,6 @@ def test_a_schedule_that_follows_the_metric_knows_which_way_is_better(tmp_path, 
     assert arguments.lr_scheduler_kwargs == {"mode": "max", "patience": 0}
 
 
-def test_a_layerwise_optimizer_has_no_head_learning_rate(tmp_path):
-    settings = training(
-        optim="galore_adamw_layerwise", optim_target_modules=["attention"], global_batch_size=8, head_learning_rate=0.1
-    )
-    with pytest.raises(UserError, match="head_learning_rate: optim galore_adamw_layerwise would ignore it; leave it"):
-        training_arguments(RUN, settings, tmp_path, 100)
-
-
 def test_an_optimizer_of_target_modules_is_tried_before_pairs_are_tokenized(model, tmp_path):
     with pytest.raises(UserError, match="the training section is invalid: .*galore_torch"):
         run_training(model, tmp_path, optim="galore_adamw", optim_target_modules=["attention"])

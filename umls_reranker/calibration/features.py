@@ -43,7 +43,7 @@ LIST_FEATURES = {
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
 
-# Sets of trigrams: log2 of their bits, and odd numbers without a pattern to hash by, one for each place of a trigram.
+# Sets of trigrams: log2 of their bits, and odd numbers without a pattern to hash by, one for each character.
 TRIGRAM_BITS = 11
 FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 REMEMBERED_TEXTS = 65_536
@@ -124,7 +124,7 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     """
     lists = sources.lists
     mention_types, candidate_types = lists.types, lists.candidate_types
-    # Each pair of sets once; the first index of both means not given.
+    # Each pair of sets once; index 0 of both means not given.
     width = len(candidate_types.sets) + 1
     codes = (mention_types.codes[lists.owner] + 1) * width + candidate_types.codes + 1
     pairs, pair_of_candidate = distinct_numbers(codes, (len(mention_types.sets) + 1) * width)
@@ -132,14 +132,14 @@ def type_compatibility(sources: FeatureSources) -> np.ndarray:
     for number, pair in enumerate(pairs.tolist()):
         of_mention, of_candidate = divmod(pair, width)
         if of_mention and of_candidate and (kinds := mention_types.sets[of_mention - 1]):
-            others = candidate_types.sets[of_candidate - 1]
-            agrees[number] = not others or _agree(lists.hierarchy, kinds, others)
+            candidate_kinds = candidate_types.sets[of_candidate - 1]
+            agrees[number] = not candidate_kinds or _agree(lists.hierarchy, kinds, candidate_kinds)
     return agrees[pair_of_candidate]
 
 
 @lru_cache(maxsize=65_536)
-def _agree(hierarchy: TypeHierarchy, types: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    return hierarchy.agree(types, others)
+def _agree(hierarchy: TypeHierarchy, kinds: tuple[str, ...], candidate_kinds: tuple[str, ...]) -> bool:
+    return hierarchy.agree(kinds, candidate_kinds)
 
 
 OWN_FEATURES = (
@@ -235,7 +235,7 @@ class FeatureTable:
         """(m,) the list of each candidate."""
         return list_owner(self.offsets)
 
-    def plus(self, **columns: np.ndarray) -> FeatureTable:
+    def plus(self, columns: Mapping[str, np.ndarray]) -> FeatureTable:
         """With further columns of candidates, or others of the same name."""
         return replace(self, candidates={**self.candidates, **columns})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def fit_calibration(
         seed: of the folds of documents.
         network_inputs: what the network reads (`PairTemplate.reads`).
         history: the certificates of the versions that this one comes from.
-        has_outlook: whether the certificate of all inputs has one (`outlook`); a fit that only measures needs none.
+        has_outlook: whether the certificate of all inputs has one; a fit that only measures needs none.
 
     Returns:
         calibration, and what it was fitted on (for ``calibrator.json``).
@@ -212,7 +212,7 @@ def fit_fusion(
         UserError: a feature is unknown, or the candidate lists lack it.
     """
     check_features(names, lists)
-    table = feature_table(lists, counts, names).plus(**{CROSS_ENCODER: logits})
+    table = feature_table(lists, counts, names).plus({CROSS_ENCODER: logits})
     models = [InputModel(fusion=FeatureFusion.fit(names, table, gold))]
     return Calibration(models, counts, _ranges(names, lists), lists.index_keys[0])
 
@@ -250,7 +250,7 @@ class _Fittings:
         key = tuple(names), unseen, "cui" in removed
         if key not in self.crossed:
             self.crossed[key] = self._cross_fit(lists, names, unseen)
-        return _Fitting(lists, self.crossed[key], self.hierarchy, self.seed, removed, self.network_inputs)
+        return _Fitting(self, lists, self.crossed[key], removed)
 
     def _cross_fit(self, lists: AnnotatedLists, names: list[str], unseen: Unseen) -> CrossFitting:
         columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
@@ -275,16 +275,15 @@ class _Fitting:
     """The calibration lists without some inputs, to fit one model on.
 
     Attributes:
+        every: with all inputs.
         lists: without `removed`.
         crossed: fusions of the features that are left.
     """
 
+    every: _Fittings
     lists: AnnotatedLists
     crossed: CrossFitting
-    hierarchy: TypeHierarchy
-    seed: int
     removed: tuple[str, ...]
-    network_inputs: Sequence[str]
 
     def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
         """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
@@ -298,9 +297,9 @@ class _Fitting:
         rows = inside[lists.owner]
         offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
         types = lists.types.take(lists.owner[rows])
-        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.hierarchy)
+        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.every.hierarchy)
         documents = lists.annotations.documents[lists.owner[rows]]
-        calibrator, losses = fit_calibrator(method, sample, documents, self.seed)
+        calibrator, losses = fit_calibrator(method, sample, documents, self.every.seed)
         return replace(model, calibrator=calibrator, removed=self.removed), losses
 
     def held_out(self, model: InputModel) -> ScoringPlan:
@@ -330,14 +329,13 @@ class _Fitting:
     def _in_range(self, fitted: np.ndarray) -> FeatureTable:
         """The features, with scores out of the range of the mentions that were fitted on, (n,) bool, as NaN."""
         table, rows = self.crossed.table, fitted[self.lists.owner]
-        scores: Mapping[str, np.ndarray] = {
-            name: ScoreRange.of(column[rows]).inside(column)
-            for name, column in table.candidates.items()
-            if name in self.lists.scores
-        }
-        return table.plus(**scores)
+        scores = {}
+        for name in {*self.lists.scores} & {*table.candidates}:
+            column = table.candidates[name]
+            scores[name] = ScoreRange.of(column[rows]).inside(column)
+        return table.plus(scores)
 
     def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
         by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
-        return [*model.reads(self.network_inputs), *(["entity_type"] if by_type else [])]
+        return [*model.reads(self.every.network_inputs), *(["entity_type"] if by_type else [])]

@@ -126,8 +126,9 @@ def qualifier_agreement(
         (m,) float64: 0 where they contradict each other, else 1.
     """
     sides, _, numbers = _columns(mentions)[:, owner]
-    _, opposites, others = _columns(names)[:, name_codes]
-    contradicts = (sides & opposites != 0) | ((numbers & ~others != 0) & (others & ~numbers != 0))
+    _, opposites, name_numbers = _columns(names)[:, name_codes]
+    differ = (numbers & ~name_numbers != 0) & (name_numbers & ~numbers != 0)
+    contradicts = (sides & opposites != 0) | differ
     return 1.0 - contradicts
 
 

@@ -42,10 +42,10 @@ def brier_decomposition(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     rate = np.bincount(index, weights=y) / count
     recalibrated = isotonic_regression(rate, sample_weight=count.astype(np.float64))[index]
     base = y.mean()
-    best, uncertainty = float(np.mean((recalibrated - y) ** 2)), float(base * (1 - base))
+    after, uncertainty = float(np.mean((recalibrated - y) ** 2)), float(base * (1 - base))
     return {
-        "miscalibration": float(np.mean((p - y) ** 2)) - best,
-        "discrimination": uncertainty - best,
+        "miscalibration": float(np.mean((p - y) ** 2)) - after,
+        "discrimination": uncertainty - after,
         "uncertainty": uncertainty,
     }
 
@@ -199,8 +199,8 @@ def equal_width(p: np.ndarray, bins: int) -> np.ndarray:
 
 def _equal_mass(p: np.ndarray, bins: int) -> tuple[np.ndarray, int]:
     ordered, bins = np.sort(p), max(1, min(bins, len(p) // 2))
-    cuts = np.unique(ordered[(np.arange(1, bins) * len(p)) // bins])
-    return np.searchsorted(cuts, p, side="right"), len(cuts) + 1
+    edges = np.unique(ordered[(np.arange(1, bins) * len(p)) // bins])
+    return np.searchsorted(edges, p, side="right"), len(edges) + 1
 
 
 def _bin_sums(p: np.ndarray, y: np.ndarray, index: np.ndarray, bins: int) -> np.ndarray:
@@ -223,5 +223,5 @@ def _debiased_gap(cells: np.ndarray, noises: int = 1) -> np.ndarray:
     noise = rate * (1 - rate) / np.maximum(count - 1, 1)
     share = count / count.sum(axis=-1, keepdims=True)
     plain = (share * square).sum(axis=-1)
-    kept = np.maximum(plain - noises * (share * noise).sum(axis=-1), 0.0)
-    return _absolute_gap(cells) * np.sqrt(kept / np.where(plain > 0, plain, 1.0))
+    corrected = np.maximum(plain - noises * (share * noise).sum(axis=-1), 0.0)
+    return _absolute_gap(cells) * np.sqrt(corrected / np.where(plain > 0, plain, 1.0))

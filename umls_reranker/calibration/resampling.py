@@ -109,8 +109,8 @@ def jackknife_sums(
     if documents < 2:
         return float("nan"), float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
-        value, others = statistic(total), np.asarray(statistic(total - sums), dtype=np.float64)
-    error = np.sqrt((documents - 1) / documents * ((others - value) ** 2).sum())
+        value, without_one = statistic(total), np.asarray(statistic(total - sums), dtype=np.float64)
+    error = np.sqrt((documents - 1) / documents * ((without_one - value) ** 2).sum())
     reach = t.ppf((1.0 + confidence) / 2, documents - 1) * error
     return float(value - reach), float(value + reach)
 

@@ -78,9 +78,7 @@ class Recipe:
         return {name: value for section in self._by_section() for name, value in section.items()}
 
     def _by_section(self) -> list[dict[str, Any]]:
-        sections = asdict(self)
-        sections["training"] |= sections["training"].pop("further_fields")
-        return list(sections.values())
+        return list((asdict(self) | {"training": self.training.to_dict()}).values())
 
     def portable(self) -> Recipe:
         """The recipe without details of this machine: only the last part of each path, no passwords in URLs."""

@@ -60,26 +60,18 @@ ENCODER_KEYS = ("encoder", "encoder_revision", "encoder_pooling", "encoder_max_l
 SEARCH_KEYS = ("retrievers", "index_parameters", "neighbors", "max_train_mentions", "seed")
 # Shards of a search in the folder of the pairs.
 SEARCHED = "*/.nearest-*.npz"
-CHECKPOINT_KEYS = (
-    # the model, and what it reads
-    *("model", "model_revision", "start_from_encoder", "max_length", "context_tokens", "mention_types"),
-    "candidate_fields",
-    # loss and data
-    *("loss", "seed", "global_batch_size"),
-    # schedule and optimizer
-    *("learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "warmup_steps", "weight_decay"),
-    # precision
-    *("bf16", "fp16", "tf32"),
-    # how checkpoints are compared
-    *("eval_steps", "metric_for_best_model", "max_dev_pairs"),
-    # what training changes
-    *("frozen_layers", "dropout", "head_learning_rate"),
-)
-# Beginnings of fields of `transformers.TrainingArguments` that say how a result is computed or logged; of those that
-# are no keys, all others decide it.
+# Beginnings of names of training keys that say how a result is computed, kept or logged; all others decide it.
 NOT_DECIDING = (
-    *("dataloader_", "ddp_", "eval_accumulation", "per_device_eval", "full_determinism", "gradient_checkpointing_"),
-    *("torch_", "debug", "disable_tqdm", "include_num_input", "log", "project", "skip_memory", "trackio_"),
+    *(
+        "dataloader_",
+        "ddp_",
+        "eval_accumulation",
+        "full_determinism",
+        "gradient_accumulation",
+        "gradient_checkpointing",
+    ),
+    *("per_device_", "skip_memory", "torch_", "save_total_limit"),
+    *("debug", "disable_tqdm", "include_num_input", "log", "project", "report_to", "trackio_"),
 )
 # They decide which checkpoint is the last, but not its content.
 STOPPING_KEYS = ("early_stopping_patience", "eval_on_start")
@@ -179,19 +171,18 @@ def pairs_stage(recipe: Recipe, run: RunFolder) -> Stage:
 
 def checkpoints_stage(recipe: Recipe, run: RunFolder) -> Stage:
     """``checkpoints``."""
-    values = recipe.to_dict() | {"model": _model(recipe.model.model, recipe)}
+    values = asdict(recipe.model) | recipe.training.to_dict() | {"seed": recipe.run.seed}
+    settings = {name: value for name, value in values.items() if not name.startswith(NOT_DECIDING)}
+    settings["model"] = _model(recipe.model.model, recipe)
     # If the recipe does not set it, the number of processes of this launch decides the result.
-    values["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
-    content = {key: values[key] for key in CHECKPOINT_KEYS}
-    further = recipe.training.further_fields
-    content |= {name: value for name, value in further.items() if not name.startswith(NOT_DECIDING)}
-    settings = content | {key: values[key] for key in STOPPING_KEYS}
+    settings["global_batch_size"] = recipe.training.pairs_per_step(started_processes())
     names = ["pairs", "candidates"]
     _require_encoder(recipe)
     if recipe.model.start_from_encoder:
         names.append("encoder")
     inputs = _made(run, *names)
-    return run.stage("checkpoints", settings, inputs, resumes_with=(*content, *inputs), keeps="checkpoint-*/complete")
+    resumes_with = _without(settings, STOPPING_KEYS) | inputs
+    return run.stage("checkpoints", settings, inputs, resumes_with=resumes_with, keeps="checkpoint-*/complete")
 
 
 def model_stage(recipe: Recipe, run: RunFolder, corrections: str | None) -> Stage:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import typing
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -113,6 +113,11 @@ class TrainingStageArguments:
         """Pairs per optimizer step, over all processes."""
         passes = self.gradient_accumulation_steps or 1
         return self.global_batch_size or self.per_device_train_batch_size * passes * processes
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys and fields by name."""
+        values = asdict(self)
+        return values | values.pop("further_fields")
 
     def trainer_values(self) -> dict[str, Any]:
         """The values of all fields of `transformers.TrainingArguments`, which are set or have a default here."""

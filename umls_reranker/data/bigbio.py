@@ -11,18 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.errors import UserError
-from ..core.files import read_json
 from ..core.lines import Faults, Malformed, each_parsed, excerpt, start_of
 from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = ["BigBio"]
 
@@ -44,18 +39,10 @@ class BigBio(CorpusReader):
 
     def files(self, folder: Path) -> tuple[Path, ...]:
         """Parquet files at any depth, or those of a saved `Dataset` or `DatasetDict`, in the order of their names."""
-        if parquet := sorted(folder.rglob("*.parquet")):
-            return tuple(parquet)
-        states = sorted(folder.rglob("state.json"))
-        try:
-            return tuple(
-                state.parent / file["filename"] for state in states for file in read_json(state)["_data_files"]
-            )
-        except (KeyError, TypeError):
-            raise UserError(f"{folder} is not what `datasets` saves; save the dataset again") from None
+        return tuple(sorted(folder.rglob("*.parquet")) or sorted(folder.rglob("data-*.arrow")))
 
     def documents(self, path: Path, faults: Faults) -> Iterator[Document]:
-        for number, row in enumerate(chain.from_iterable(_batches(path)), start=1):
+        for number, row in enumerate(_rows(path), start=1):
             where = f"row {number}"
             try:
                 yield _document(where, row, faults)
@@ -63,33 +50,29 @@ class BigBio(CorpusReader):
                 faults.add(where, problem)
 
 
-def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     start = start_of(path)
+    file: Any
     try:
-        if start.startswith(PARQUET):
-            with pq.ParquetFile(path) as file:
-                _require_columns(path, file.schema_arrow)
-                for batch in file.iter_batches(ROWS_PER_BATCH, columns=list(COLUMNS)):
-                    yield batch.to_pylist()
-            return
         with pa.memory_map(str(path)) as source:
-            table = (pa.ipc.open_file if start.startswith(ARROW[0]) else pa.ipc.open_stream)(source).read_all()
-            _require_columns(path, table.schema)
-            for batch in table.select(COLUMNS).to_batches(ROWS_PER_BATCH):
-                yield batch.to_pylist()
+            if start.startswith(PARQUET):
+                file = pq.ParquetFile(source)
+                columns = file.schema_arrow.names
+                batches = file.iter_batches(ROWS_PER_BATCH, columns=list(COLUMNS))
+            else:
+                file = (pa.ipc.open_file if start.startswith(ARROW[0]) else pa.ipc.open_stream)(source).read_all()
+                columns = file.column_names
+                batches = file.to_batches(ROWS_PER_BATCH)
+            if missing := [name for name in COLUMNS if name not in columns]:
+                lacking, present = ", ".join(missing), ", ".join(columns)
+                raise UserError(f"{path} lacks the columns {lacking} of the schema bigbio_kb; it has {present}")
+            for batch in batches:
+                yield from batch.select(COLUMNS).to_pylist()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); get the file again") from None
-
-
-def _require_columns(path: Path, schema: pa.Schema) -> None:
-    missing = [name for name in COLUMNS if name not in schema.names]
-    if missing:
-        raise UserError(
-            f"{path} lacks the columns {', '.join(missing)} of the schema bigbio_kb; it has {', '.join(schema.names)}"
-        )
 
 
 def _document(where: str, row: Mapping[str, Any], faults: Faults) -> Document:

@@ -1,7 +1,14 @@
-"""The dictionary: `ConceptTable`, a memory-mapped Arrow table of concepts sorted by CUI, and its types."""
+"""The dictionary: `ConceptTable`, a memory-mapped Arrow table of concepts sorted by CUI, their names, and its types.
+
+A concept is found by name with a sorted file of keys, one for each normalized name. A key is one 64-bit number: the
+upper 28 bits of `hash_names` of the name, the concept's row in 28 bits, and the name's position among the concept's
+names in 8. The same concepts give the same file on every machine. Different names may have the same hash, so the names
+themselves are compared; among eight million names, one search in 34 finds a wrong match.
+"""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -13,20 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.arrays import expand_ranges, list_offsets
+from ..core.cores import map_in_order
 from ..core.errors import UserError
 from ..core.files import read_json, write_json
-from .arrow import (
-    ROWS_PER_BATCH,
-    DatasetWriter,
-    MappedTable,
-    map_numbers,
-    open_table,
-    write_numbers,
-)
+from .arrow import ROWS_PER_BATCH, DatasetWriter, MappedTable, leave_pages, map_numbers, open_table, write_numbers
 from .columns import CONCEPT_SCHEMA, Concept, ConceptColumns
 from .cuis import CUI_BYTES, cui_numbers, cui_strings, cui_text, rows_of
-from .name_keys import LAST_POSITION, NameKeys, write_name_keys
-from .normalization import normalize_names
+from .normalization import hash_names, normalize_names
 from .semantic_types import TypeHierarchy
 
 __all__ = ["ConceptTable", "write_concepts"]
@@ -35,6 +35,13 @@ CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
 # In a table of millions, the pages of this many concepts take about 25 MB.
 ROWS_PER_STEP = 5_000
+KEYS_FILE = "name_keys_xxh3.npy"
+NAMES_PER_STEP = 5_000
+POSITION_BITS, ROW_BITS = 8, 28
+HASH_SHIFT = np.uint64(ROW_BITS + POSITION_BITS)
+LOWER_BITS = np.uint64((1 << (ROW_BITS + POSITION_BITS)) - 1)
+LAST_POSITION = (1 << POSITION_BITS) - 1
+"""Represents itself and all later positions."""
 
 
 def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: Path, fingerprint: str) -> int:
@@ -64,7 +71,7 @@ def write_concepts(concepts: Iterable[Concept], hierarchy: TypeHierarchy, path: 
     if len(repeated):
         raise UserError(f"concept {cui_text(repeated[0])} comes twice; merge its names into one concept")
     write_numbers(path / CUIS_FILE, by_row)
-    write_name_keys(open_table(path), path)
+    _write_name_keys(open_table(path), path)
     write_json(path / HIERARCHY_FILE, hierarchy.to_dict())
     return writer.rows
 
@@ -92,6 +99,27 @@ def _numbers(cuis: pa.Array) -> np.ndarray:
     return numbers
 
 
+def _write_name_keys(concepts: pa.Table, folder: Path) -> None:
+    """Write the keys of all names of a concept table into its folder."""
+    batches = concepts.to_batches()
+    first_rows = list_offsets([batch.num_rows for batch in batches])
+
+    def keys_of(number: int) -> np.ndarray:
+        preferred, synonyms = batches[number]["name"], batches[number]["synonyms"]
+        owners = pc.list_parent_indices(synonyms).to_numpy()
+        rows = first_rows[number] + np.concatenate([np.arange(len(preferred)), owners])
+        positions = np.concatenate(
+            [np.zeros(len(preferred), np.int64), 1 + np.arange(len(owners)) - synonyms.offsets.to_numpy()[owners]]
+        )
+        low = rows << POSITION_BITS | np.minimum(positions, LAST_POSITION)
+        names = pa.concat_arrays([preferred, pc.list_flatten(synonyms)])
+        return (hash_names(normalize_names(names)) >> HASH_SHIFT << HASH_SHIFT) | low.astype(np.uint64)
+
+    keys = np.concatenate([np.empty(0, dtype=np.uint64), *map_in_order(keys_of, range(len(batches)))])
+    keys.sort()
+    write_numbers(folder / KEYS_FILE, keys)
+
+
 class ConceptTable:
     """Concepts by row number (sorted by CUI), memory-mapped: opening reads no names.
 
@@ -104,7 +132,7 @@ class ConceptTable:
     """
 
     def __init__(
-        self, mapped: MappedTable, hierarchy: TypeHierarchy, cui_numbers: np.ndarray, name_keys: NameKeys
+        self, mapped: MappedTable, hierarchy: TypeHierarchy, cui_numbers: np.ndarray, name_keys: np.memmap
     ) -> None:
         self.hierarchy = hierarchy
         self.cui_numbers = cui_numbers
@@ -134,7 +162,7 @@ class ConceptTable:
         if len(cui_numbers) != mapped.table.num_rows:
             raise UserError(f"{path / CUIS_FILE} is not of the same concepts; run umls-reranker prepare_data again")
         hierarchy = TypeHierarchy.from_dict(read_json(path / HIERARCHY_FILE))
-        return cls(mapped, hierarchy, cui_numbers, NameKeys.load(path))
+        return cls(mapped, hierarchy, cui_numbers, map_numbers(path / KEYS_FILE))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -164,7 +192,7 @@ class ConceptTable:
             rows and offsets: the concepts of name i are ``rows[offsets[i] : offsets[i + 1]]``, ascending, int64.
         """
         forms = normalize_names(_texts("names", names, pa.string()))
-        indices, rows, positions = self._name_keys.search(forms)
+        indices, rows, positions = self._search(forms)
         # Names with the same hash may differ, so compare the names themselves: the one at its position, or all from
         # the last position on that a key can hold.
         names_of_hits, offsets = self.names_of(rows)
@@ -178,6 +206,35 @@ class ConceptTable:
         is_new = np.ones(len(rows), dtype=bool)
         is_new[1:] = (indices[1:] != indices[:-1]) | (rows[1:] != rows[:-1])
         return rows[is_new], list_offsets(np.bincount(indices[is_new], minlength=len(forms)))
+
+    def _search(self, forms: pa.StringArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Concepts that may have a name of each normalized form.
+
+        Args:
+            forms: (n,) string, `normalize_names` of the names looked for.
+
+        Returns:
+            for each match the index of the form, the concept's row and the name's position, all (m,), int64; sorted by
+            index, then by row, with repetitions.
+        """
+        all_keys = self._name_keys.view(np.ndarray)
+        # NumPy's annotations lack that the base of a memmap is its mapping.
+        pages: mmap.mmap = self._name_keys.base  # type: ignore[assignment]
+        hashes = hash_names(forms) >> HASH_SHIFT << HASH_SHIFT
+        order = np.argsort(hashes, kind="stable")
+        indices, keys = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint64)]
+        # In order of the keys, so that pages are read once and released.
+        for step in np.split(order, range(NAMES_PER_STEP, len(order), NAMES_PER_STEP)):
+            starts = np.searchsorted(all_keys, hashes[step])
+            ends = np.searchsorted(all_keys, hashes[step] | LOWER_BITS, side="right")
+            owners, hits = expand_ranges(starts, ends)
+            indices.append(step[owners])
+            keys.append(all_keys[hits])
+            leave_pages(pages)
+        index = np.concatenate(indices)
+        by_index = np.argsort(index, kind="stable")
+        low = (np.concatenate(keys)[by_index] & LOWER_BITS).astype(np.int64)
+        return index[by_index], low >> POSITION_BITS, low & LAST_POSITION
 
     def column(self, name: str, rows: np.ndarray) -> pa.Array:
         """A column of `CONCEPT_SCHEMA` at `rows`, (n,); null for -1."""

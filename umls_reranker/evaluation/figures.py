@@ -19,7 +19,7 @@ from ..calibration.reliability import calibration_report
 from ..calibration.resampling import ratio
 from ..core.files import read_json, require_format
 from ..data.semantic_types import TypeHierarchy
-from .linking import Documents
+from .linking import Documents, sums_to_f1
 from .outcomes import Outcomes
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "read_metrics",
     "register",
     "slice_figures",
-    "sums_to_f1",
     "type_slices",
 ]
 
@@ -44,12 +43,6 @@ SCHEMA_VERSION = 2
 SMALLEST_SLICE = 50
 WITHOUT_TYPE = "without type"
 SERVING, SLICES, COMPARISON = "serving", "slices", "comparison"
-
-
-def sums_to_f1(sums: np.ndarray) -> np.ndarray:
-    """F1 of (..., 3) true positives, predicted and actual positives."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
 
 
 @dataclass(frozen=True)
@@ -278,9 +271,7 @@ def answering_metrics(outcomes: Outcomes, documents: Documents) -> dict[str, dic
     report: dict[str, dict[str, Any]] = {}
     for name, (true_positives, predicted, actual) in views.items():
         report[name] = {
-            "precision": documents.measure([true_positives, predicted]),
-            "recall": documents.measure([true_positives, actual]),
-            "f1": documents.measure([true_positives, predicted, actual], sums_to_f1),
+            **documents.precision_recall_f1(true_positives, predicted, actual),
             "true_positives": int(true_positives.sum()),
             "predicted": int(predicted.sum()),
             "actual": int(actual.sum()),

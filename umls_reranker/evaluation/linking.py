@@ -16,7 +16,15 @@ from ..calibration.resampling import bootstrap_sums, document_index, document_su
 from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 
-__all__ = ["Documents", "Measure", "coverage_at_precision", "gold_ranks", "linking_metrics", "tier_metrics"]
+__all__ = [
+    "Documents",
+    "Measure",
+    "coverage_at_precision",
+    "gold_ranks",
+    "linking_metrics",
+    "sums_to_f1",
+    "tier_metrics",
+]
 
 Measure = dict[str, float]
 
@@ -49,6 +57,16 @@ class Documents:
         """`interval` of the sums of k columns (n,); by default their ratio."""
         return self.interval(document_sums(self.index, self.count, columns), statistic)
 
+    def precision_recall_f1(
+        self, true_positives: np.ndarray, predicted: np.ndarray, actual: np.ndarray
+    ) -> dict[str, Measure]:
+        """``precision``, ``recall`` and ``f1`` of (n,) bool columns; NaN without a denominator."""
+        return {
+            "precision": self.measure([true_positives, predicted]),
+            "recall": self.measure([true_positives, actual]),
+            "f1": self.measure([true_positives, predicted, actual], sums_to_f1),
+        }
+
     def interval(self, sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
         """A statistic of per-document sums (documents, k) as ``{"value", "low", "high"}``, 95 % by document.
 
@@ -65,6 +83,12 @@ class Documents:
             least = 0.025 ** (1.0 / np.count_nonzero(sums[:, 1]))
             low, high = (least, 1.0) if value else (0.0, 1.0 - least)
         return {"value": value, "low": low, "high": high}
+
+
+def sums_to_f1(sums: np.ndarray) -> np.ndarray:
+    """F1 of (..., 3) true positives, predicted and actual positives."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
 
 
 def gold_ranks(scores: np.ndarray, offsets: np.ndarray, gold: np.ndarray) -> np.ndarray:

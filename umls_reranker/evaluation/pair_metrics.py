@@ -54,16 +54,13 @@ class PairMetrics(evaluate.Metric):
         return "" if self.keep_in_memory else super()._build_data_dir()
 
     def _compute(self, predictions: Sequence, references: Sequence, threshold: float = 0.5) -> dict[str, float]:
+        from sklearn.metrics import precision_recall_fscore_support
+
         p, y = np.asarray(predictions), np.asarray(references)
-        precision, recall, f1 = _decision_metrics(_decisions(p, y, threshold).sum(axis=1))
-        return {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "roc_auc": roc_auc(p, y),
-            "ece": ece(p, y),
-            "brier": brier(p, y),
-        }
+        options: dict[str, Any] = {"average": "binary", "zero_division": 0}
+        precision, recall, f1, _ = precision_recall_fscore_support(y, p >= threshold, **options)
+        decided = {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+        return decided | {"roc_auc": roc_auc(p, y), "ece": ece(p, y), "brier": brier(p, y)}
 
 
 def pair_report(
@@ -80,20 +77,13 @@ def pair_report(
         population: what the pairs are, in words.
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    y = np.asarray(labels)
-    decisions = document_sums(documents.index, documents.count, list(_decisions(p, y, threshold)))
-    report = {}
-    for position, name in enumerate(("precision", "recall", "f1")):
-
-        def metric(sums: np.ndarray, position: int = position) -> np.ndarray:
-            return _decision_metrics(np.moveaxis(sums, -1, 0))[position]
-
-        report[name] = documents.interval(decisions, metric)
+    accepted, positive = p >= threshold, np.asarray(labels) == 1
+    report = documents.precision_recall_f1(accepted & positive, accepted, positive)
     cuts = np.unique(np.quantile(p, np.linspace(0, 1, AUC_BINS + 1)[1:-1]))
     cell = np.searchsorted(cuts, p, side="right")
-    histogram = document_sums(documents.index, documents.count, [y == 1, y == 0], cell, len(cuts) + 1)
+    histogram = document_sums(documents.index, documents.count, [positive, ~positive], cell, len(cuts) + 1)
     binned = documents.interval(histogram.reshape(documents.count, -1), _binned_auc)
-    report["roc_auc"] = binned | {"value": roc_auc(p, y)}
+    report["roc_auc"] = binned | {"value": roc_auc(p, positive)}
     return {name: {**figure, "population": population} for name, figure in report.items()}
 
 
@@ -102,22 +92,6 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(labels, scores)) if len(np.unique(labels)) == 2 else float("nan")
-
-
-def _decisions(p: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
-    """(3, n): true positives, false positives, false negatives, one row of 0/1 each."""
-    accepted, positive = p >= threshold, y == 1
-    return np.stack([accepted & positive, accepted & ~positive, ~accepted & positive]).astype(np.float64)
-
-
-def _decision_metrics(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of counts (3, ...), 0 where undefined."""
-    tp, fp, fn = sums
-    return _ratio(tp, tp + fp), _ratio(tp, tp + fn), _ratio(tp, tp + (fp + fn) / 2)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.where(denominator > 0, numerator / np.where(denominator > 0, denominator, 1.0), 0.0)
 
 
 def _binned_auc(sums: np.ndarray) -> np.ndarray:

@@ -302,15 +302,16 @@ def before_and_after(new: Recalibrated) -> str:
 def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
     """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
     fusion = source.reranker.calibration.models[0].fusion if source.reranker else None
-    names = [*fusion.weights] if fusion else [n for n, feature in FEATURES.items() if feature.is_of_any_model]
-    usable = [
-        name
-        for name in names
-        if name in FEATURES
-        and name not in SCORES
-        and not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
-    ]
-    return [*usable, *lists.scores]
+    if fusion:
+        # Scores of retrievers come with the lists, or not at all.
+        names = [name for name in fusion.weights if name in FEATURES and name not in SCORES]
+    else:
+        names = [name for name, feature in FEATURES.items() if feature.is_of_any_model]
+
+    def is_usable(name: str) -> bool:
+        return not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
+
+    return [*filter(is_usable, names), *lists.scores]
 
 
 def _joined(lists: CandidateLists, folds: np.ndarray, held_out: Mapping[int, Decisions]) -> Decisions:

@@ -147,10 +147,10 @@ class ConsoleCallback(TrainerCallback):
         self._speed = logs.get("pairs_per_second", self._speed)
         if self._bar is None or "eval_f1" not in logs:
             return
-        shown = {"F1": "f1", "ROC-AUC": "roc_auc", "acc@1": "acc@1", "ECE": "ece"}
-        dev = "  ".join(f"{title} {logs[f'eval_{name}']:.4f}" for title, name in shown.items())
-        place = f"step {state.global_step}/{state.max_steps}"
-        line = f"{place}  loss {self._loss:.4f}  {self._speed:,.0f} pairs/s  dev {dev}"
+        metrics = {"F1": "f1", "ROC-AUC": "roc_auc", "acc@1": "acc@1", "ECE": "ece"}
+        dev = "  ".join(f"{title} {logs[f'eval_{name}']:.4f}" for title, name in metrics.items())
+        step = f"step {state.global_step}/{state.max_steps}"
+        line = f"{step}  loss {self._loss:.4f}  {self._speed:,.0f} pairs/s  dev {dev}"
         self._bar.write(line, file=sys.stderr)
 
     def on_train_end(self, args, state, control, **kwargs) -> None:

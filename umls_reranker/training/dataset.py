@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,11 +32,6 @@ ROWS_PER_SHARD = 50_000
 SCHEMA = pa.schema(
     {"input_ids": pa.list_(pa.int32()), "first_length": pa.int16(), "labels": pa.float32(), "weight": pa.float32()}
 )
-
-# Pairs, encoder and factor of the weights.
-Job: TypeAlias = tuple[Dataset, PairEncoder, float]
-# Work of a worker of `tokenize_pairs`.
-_job: Job
 
 
 def weight_scale(pairs: Dataset, label: float | None = None) -> float:
@@ -71,7 +66,8 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
 
     def __init__(self, shards: Sequence[Path]) -> None:
         tables = [open_table(shard.parent, shard.name).combine_chunks() for shard in shards]
-        lists = [_only_chunk(table["input_ids"]) for table in tables]
+        # A shard is one chunk, unless there are no pairs.
+        lists = [table["input_ids"].combine_chunks() for table in tables]
         self._tokens = [column.values.to_numpy() for column in lists]
         self._offsets = [column.offsets.to_numpy() for column in lists]
         self._rows_per_shard = max(1, tables[0].num_rows)
@@ -87,20 +83,18 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
 
     def __getitems__(self, rows: Sequence[int]) -> RaggedPairs:
         numbers = np.asarray(rows, np.int64)
-        places = zip(*np.divmod(numbers, self._rows_per_shard), strict=True)
-        spans = ((shard, self._offsets[shard][row : row + 2]) for shard, row in places)
+        tokens = []
+        for shard, row in zip(*np.divmod(numbers, self._rows_per_shard), strict=True):
+            start, end = self._offsets[shard][row : row + 2]
+            tokens.append(self._tokens[shard][start:end])
         return RaggedPairs(
-            tokens=np.concatenate([self._tokens[shard][start:end] for shard, (start, end) in spans]),
+            tokens=np.concatenate(tokens),
             lengths=self.lengths[numbers],
             first_lengths=self._first_lengths[numbers],
             labels=self._labels[numbers],
             weights=self._weights[numbers],
             rows=numbers,
         )
-
-
-def _only_chunk(column: pa.ChunkedArray) -> pa.ListArray:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def tokenize_pairs(
@@ -123,27 +117,32 @@ def tokenize_pairs(
     folder.mkdir(parents=True, exist_ok=True)
     count = max(1, -(-len(pairs) // ROWS_PER_SHARD))
     shards = [folder / f"{number:05}-of-{count:05}.arrow" for number in range(count)]
-    spans = [slice(start, start + ROWS_PER_SHARD) for start in range(0, count * ROWS_PER_SHARD, ROWS_PER_SHARD)]
-    tasks = [(span, shard) for span, shard in zip(spans, shards, strict=True) if not shard.exists()]
-    if tasks:
+    unwritten = [number for number, shard in enumerate(shards) if not shard.exists()]
+    if unwritten:
         for leftover in folder.glob(".*.partial"):
             leftover.unlink(missing_ok=True)
-        _write_shards(tasks, (pairs, encoder, scale), workers or usable_cores())
+        _write_shards(shards, unwritten, pairs, encoder, scale, workers or usable_cores())
     return TokenizedPairs(shards)
 
 
-def _write_shards(tasks: list[tuple[slice, Path]], job: Job, workers: int) -> None:
-    with progress(total=len(tasks), desc=f"tokenizing {tasks[0][1].parent.name}", unit=" shards") as bar:
+def _write_shards(
+    shards: list[Path], unwritten: list[int], pairs: Dataset, encoder: PairEncoder, scale: float, workers: int
+) -> None:
+    tasks = []
+    for number in unwritten:
+        span = slice(number * ROWS_PER_SHARD, (number + 1) * ROWS_PER_SHARD)
+        tasks.append(partial(_write_shard, shards[number], pairs, span, encoder, scale))
+    with progress(total=len(tasks), desc=f"tokenizing {shards[0].parent.name}", unit=" shards") as bar:
         if len(tasks) == 1 or workers == 1:
             for task in tasks:
-                _write_shard(*task, job)
+                task()
                 bar.update()
             return
         # A forked child would inherit locks of torch's and the tokenizer's threads.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker, (job,))
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), context, _start_worker)
         try:
-            for done in as_completed([pool.submit(_write_shard_in_worker, *task) for task in tasks]):
+            for done in as_completed([pool.submit(task) for task in tasks]):
                 done.result()
                 bar.update()
         finally:
@@ -151,21 +150,14 @@ def _write_shards(tasks: list[tuple[slice, Path]], job: Job, workers: int) -> No
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(job: Job) -> None:
-    global _job
-    _job = job
+def _start_worker() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Ctrl-C reaches every process of the terminal; the parent decides what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 
 
-def _write_shard_in_worker(span: slice, shard: Path) -> None:
-    _write_shard(span, shard, _job)
-
-
-def _write_shard(span: slice, shard: Path, job: Job) -> None:
-    pairs, encoder, scale = job
+def _write_shard(shard: Path, pairs: Dataset, span: slice, encoder: PairEncoder, scale: float) -> None:
     rows = pairs.with_format("arrow")[span]
     columns = ["mention", "name", *(("left", "right") if encoder.template.context_tokens else ())]
     encoded = encoder.encode(*(rows[column].to_pylist() for column in columns))
@@ -178,5 +170,5 @@ def _write_shard(span: slice, shard: Path, job: Job) -> None:
         ],
         schema=SCHEMA,
     ).combine_chunks()
-    with written(shard, shared=True) as partial, pa.ipc.new_stream(partial, SCHEMA) as writer:
+    with written(shard, shared=True) as file, pa.ipc.new_stream(file, SCHEMA) as writer:
         writer.write_table(table)

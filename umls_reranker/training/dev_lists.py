@@ -12,7 +12,6 @@ from ..calibration.logistic import sigmoid
 from ..core.errors import UserError
 from ..data.candidate_lists import CandidateLists
 from ..evaluation.pair_metrics import PairMetrics
-from .dataset import REQUIRED_COLUMNS
 from .trainer import LABEL_NAMES
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def dev_pairs(
 ) -> Dataset:
     """The pairs of all candidates of a sample of dev mentions, drawn by `sample_by_document`.
 
-    A mention whose gold concept is not in its list has only wrong pairs.
+    A mention whose gold concept is not in its list has only incorrect pairs.
 
     Args:
         candidates: lists of the dev split, from `retrieval.candidates.write_candidates`.
@@ -39,7 +38,7 @@ def dev_pairs(
         most: pairs, at most.
 
     Returns:
-        The columns of `REQUIRED_COLUMNS`, mention by mention; all pairs weigh 1.
+        The columns of `dataset.REQUIRED_COLUMNS`, mention by mention; all pairs weigh 1.
 
     Raises:
         UserError: `most` is less than the first list holds.
@@ -49,12 +48,18 @@ def dev_pairs(
     mentions = mentions.select(rows)
     lists = CandidateLists.from_run(candidates.select(rows), mentions, concepts, template.candidate_fields)
     ids, lefts, rights = (mentions[name][:] for name in ("mention_id", "left", "right"))
-    own = lists.owner.tolist()
-    texts = ([column[row] for row in own] for column in (ids, template.mention_texts(lists), lefts, rights))
-    labels = lists.labels.astype(np.int8)
-    names = template.candidate_texts(lists).to_list()
-    columns = (*texts, names, labels, np.ones(len(labels), np.float32))
-    return Dataset.from_dict(dict(zip(REQUIRED_COLUMNS, columns, strict=True)))
+    mention_texts, owner = template.mention_texts(lists), lists.owner.tolist()
+    return Dataset.from_dict(
+        {
+            "mention_id": [ids[mention] for mention in owner],
+            "mention": [mention_texts[mention] for mention in owner],
+            "left": [lefts[mention] for mention in owner],
+            "right": [rights[mention] for mention in owner],
+            "name": template.candidate_texts(lists).to_list(),
+            "label": lists.labels.astype(np.int8),
+            "weight": np.ones(len(owner), np.float32),
+        }
+    )
 
 
 def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -81,10 +86,10 @@ def sample_by_document(documents: Sequence[str], sizes: np.ndarray, most: int, s
     before = np.empty(len(drawn), np.int64)
     before[grouped] = np.arange(len(drawn)) - starts
     drawn = drawn[np.argsort(before, kind="stable")]
-    kept = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
-    if not kept:
+    count = int(np.searchsorted(np.cumsum(np.asarray(sizes)[drawn]), most, side="right"))
+    if not count:
         raise UserError(f"max_dev_pairs: {most} is less than one candidate list of the dev split; use more")
-    return np.sort(drawn[:kept])
+    return np.sort(drawn[:count])
 
 
 def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -119,15 +124,14 @@ def dev_metrics(mention_ids: np.ndarray) -> Callable[[EvalPrediction], dict[str,
 
 def _list_metrics(logits: np.ndarray, labels: np.ndarray, mentions: np.ndarray) -> dict[str, float]:
     groups, group_of = np.unique(mentions, return_inverse=True)
-    best = {label: np.full(len(groups), -np.inf) for label in (0, 1)}
-    for label, scores in best.items():
-        chosen = labels == label
-        np.maximum.at(scores, group_of[chosen], logits[chosen])
-    top = np.maximum(best[0], best[1])
+    highest = {label: np.full(len(groups), -np.inf) for label in (0, 1)}
+    for label, values in highest.items():
+        np.maximum.at(values, group_of[labels == label], logits[labels == label])
+    top = np.maximum(highest[0], highest[1])
     normalizers = top + np.log(np.bincount(group_of, np.exp(logits - top[group_of])))
     losses = (normalizers[group_of] - logits)[labels == 1]
     # A tie does not count: serving could rank either first.
     return {
-        "acc@1": float((best[1] > best[0]).mean()),
+        "acc@1": float((highest[1] > highest[0]).mean()),
         "list_loss": float(losses.mean()) if len(losses) else float("nan"),
     }

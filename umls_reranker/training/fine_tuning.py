@@ -123,9 +123,6 @@ def training_arguments(
     Raises:
         UserError: a value is incompatible with others or with this machine.
     """
-    optim = training.further_fields.get("optim", "")
-    if training.head_learning_rate is not None and optim.endswith("layerwise"):
-        raise UserError(f"head_learning_rate: optim {optim} would ignore it; leave it out, or use another optim")
     device = training_device(run)
     batch, passes = _batch(training, PartialState().num_processes)
     steps = training.max_steps

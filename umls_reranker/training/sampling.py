@@ -155,8 +155,8 @@ class GlobalBatches(Sampler[Pass]):
             part = order[start : min(start + pool, complete)]
             part[:] = part[np.argsort(self._lengths[part], kind="stable")]
         batches = order[:complete].reshape(-1, self.batch_size)
-        for place in self.sampler.generator(1).permutation(len(batches)):
-            yield batches[place]
+        for number in self.sampler.generator(1).permutation(len(batches)):
+            yield batches[number]
         if complete < len(order):
             rest = order[complete:]
             yield rest[np.argsort(self._lengths[rest], kind="stable")]
