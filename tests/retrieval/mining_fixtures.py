@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from datasets import Dataset, load_from_disk
 from trigram_encoder import TrigramEncoder, build_index, make_concepts
 
 from umls_reranker.data.normalization import normalize_name
-from umls_reranker.retrieval.mining import mine_pairs
+from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.negatives import MiningConfig
 from umls_reranker.retrieval.retriever import Retriever
 from umls_reranker.retrieval.retrievers import Dense
@@ -41,11 +42,13 @@ class Setup:
         self.searched = Retriever([Dense(self.index)], self.encoder), self.concepts
         self.runs = 0
 
-    def mine(self, mentions: Dataset, config: MiningConfig | None = None, **settings):
+    def mine(self, mentions: Dataset, config: MiningConfig | None = None, chunk: int = 8_192, **settings):
         """Pairs as a dataset, the report, and the files."""
         self.runs += 1
         out = self.path / f"pairs-{self.runs}"
-        report = mine_pairs(mentions, *self.searched, config or MiningConfig(), out, "print", **settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
+            report = mining.mine_pairs(mentions, *self.searched, config or MiningConfig(), out, "print", **settings)
         return load_from_disk(str(out)), report, {file.name: file.read_bytes() for file in out.iterdir()}
 
     def forms(self, cui: str) -> set[str]:

@@ -6,6 +6,7 @@ from datasets import ClassLabel, Dataset, load_from_disk
 from mining_fixtures import Relations, make_mentions
 from trigram_encoder import make_concepts
 
+from umls_reranker.retrieval import mining
 from umls_reranker.retrieval.mining import PAIR_FEATURES, mine_listed_pairs
 from umls_reranker.retrieval.mining_report import SOURCES
 from umls_reranker.retrieval.negatives import MiningConfig
@@ -47,8 +48,10 @@ def mine(tmp_path, concepts, *, names_missing_gold=False, relations=None, chunk=
         }
     )
     config = MiningConfig(**NOTHING_DRAWN | settings)
-    options = {"names_missing_gold": names_missing_gold, "relations": relations, "chunk": chunk}
-    report = mine_listed_pairs(mentions, candidates, concepts, config, tmp_path / "pairs", "print", **options)
+    options = {"names_missing_gold": names_missing_gold, "relations": relations}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mining, "MENTIONS_AT_ONCE", chunk)
+        report = mine_listed_pairs(mentions, candidates, concepts, config, tmp_path / "pairs", "print", **options)
     kinds: ClassLabel = PAIR_FEATURES["source"]
     rows = [
         (row["mention"], row["cui"], row["name"], kinds.int2str(row["source"]), row["label"])

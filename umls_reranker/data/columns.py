@@ -13,7 +13,7 @@ from ..core.arrays import list_offsets
 from ..core.cores import map_in_order
 from .cuis import cui_strings
 
-__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "distinct", "first_of_each", "ordered"]
+__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "first_of_each", "ordered"]
 
 CONCEPT_SCHEMA = pa.schema(
     {
@@ -80,15 +80,6 @@ def first_of_each(*keys: np.ndarray) -> np.ndarray:
     first = np.ones(len(order), dtype=bool)
     first[order[1:][again]] = False
     return first
-
-
-def distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct `numbers`, ascending, and the index of each among them, as in `np.unique`."""
-    if (numbers[1:] < numbers[:-1]).any():
-        return np.unique(numbers, return_inverse=True)
-    new = np.ones(len(numbers), dtype=bool)
-    new[1:] = numbers[1:] != numbers[:-1]
-    return numbers[new], np.cumsum(new) - 1
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ PAIR_FEATURES = Features(
 )
 # Distinguishes the draw of mentions without types from the draws of negatives.
 TYPELESS = len(SOURCES)
+# Mentions whose pairs are selected together; does not affect the result.
+MENTIONS_AT_ONCE = 8_192
 
 
 def search_share(
@@ -80,7 +82,6 @@ def mine_pairs(
     *,
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
-    chunk: int = 8_192,
 ) -> dict[str, Any]:
     """Write the pairs of every mention whose gold concept is in the dictionary.
 
@@ -99,7 +100,6 @@ def mine_pairs(
         fingerprint: of everything the pairs depend on.
         relations: which concepts are related; None if unknown.
         template: forms the texts that the model reads as ``mention`` and ``name``; by default only these.
-        chunk: mentions processed at once; does not affect the result.
 
     Returns:
         A JSON-able report: pairs per source, drops per filter, missing pairs, cosines, examples.
@@ -110,7 +110,7 @@ def mine_pairs(
     task = _Task(mentions, concepts, config)
     query_of, search = _search(task, retriever, path)
     near = SearchedConcepts(search, query_of, task.gold)
-    return _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
+    return _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate())
 
 
 def mine_listed_pairs(
@@ -124,7 +124,6 @@ def mine_listed_pairs(
     names_missing_gold: bool,
     relations: RelationTable | None = None,
     template: PairTemplate | None = None,
-    chunk: int = 8_192,
 ) -> dict[str, Any]:
     """`mine_pairs` with the nearest concepts from user-provided candidate lists, in their order.
 
@@ -140,7 +139,7 @@ def mine_listed_pairs(
     gold = candidates.with_format("arrow")[:]["gold"].to_numpy()
     task = _Task(mentions, concepts, config, None if names_missing_gold else gold >= 0)
     near = ListedConcepts(candidates, concepts, task.table["mention"], task.gold, task.kept)
-    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate(), chunk)
+    report = _write_pairs(task, near, path, fingerprint, relations, template or PairTemplate())
     return report | {"gold_concept_not_in_list": task.left_out}
 
 
@@ -158,7 +157,6 @@ def _write_pairs(
     fingerprint: str,
     relations: RelationTable | None,
     template: PairTemplate,
-    chunk: int,
 ) -> dict[str, Any]:
     concepts, config = task.concepts, task.config
     pools = TypePools(concepts, task.gold, task.table["semantic_types"])
@@ -166,7 +164,7 @@ def _write_pairs(
     selector, report = PairSelector(config, near.names.offsets, filters, pools), MiningReport(len(task.gold))
 
     def chunks(mentions: np.ndarray) -> list[np.ndarray]:
-        return [mentions[start : start + chunk] for start in range(0, len(mentions), chunk)]
+        return [mentions[start : start + MENTIONS_AT_ONCE] for start in range(0, len(mentions), MENTIONS_AT_ONCE)]
 
     def has_enough(mentions: np.ndarray) -> np.ndarray:
         enough = [selector.has_enough(task.gold[part], near.take(part)) for part in chunks(mentions)]

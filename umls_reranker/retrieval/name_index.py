@@ -52,11 +52,6 @@ class NameIndex(ConceptIndex):
         self.offsets = self.grouping.offsets
         self._names = names["name"]
 
-    @property
-    def dimension(self) -> int:
-        """Length of a vector."""
-        return self._vectors.d
-
     @classmethod
     def build(
         cls,

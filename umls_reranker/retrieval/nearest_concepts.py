@@ -167,11 +167,6 @@ class ShardedSearch:
         near = self.retriever.search_queries(self.queries.take(pa.array(queries)), k)
         return Candidates(near.rows.astype(np.int32), near.name_ids.astype(np.int32), near.scores)
 
-    def remove_shards(self) -> None:
-        """Remove the files after the pairs are complete."""
-        for file in self._files:
-            file.unlink(missing_ok=True)
-
 
 class SearchedConcepts(NearestConcepts):
     """Concepts that the retriever found.
