@@ -8,6 +8,7 @@ probability. Loading and applying need only numpy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
