@@ -62,8 +62,7 @@ def served(options) -> dict:
     from umls_reranker.core.files import is_recipe
     from umls_reranker.core.recipe import load_recipe
 
-    settings = {"model": options.model, "revision": None, "device": None, "dtype": None}
-    settings |= {"backend": "torch", "token_budget": None, "accept_tier": "medium"}
+    settings = {"model": options.model, "device": None}
     if is_recipe(options.model):
         recipe = load_recipe(options.model)
         run, serving = recipe.run, recipe.serving
@@ -78,10 +77,8 @@ def served(options) -> dict:
             "token_budget": serving.token_budget,
             "accept_tier": serving.accept_tier,
         }
-    for name in settings:
-        if name != "model" and getattr(options, name) is not None:
-            settings[name] = getattr(options, name)
-    return settings
+    names = ("revision", "device", "dtype", "backend", "token_budget", "accept_tier")
+    return settings | {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 if __name__ == "__main__":

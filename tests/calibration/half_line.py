@@ -1,16 +1,17 @@
 """A calibrator that is not part of the package, in one file."""
 
+from dataclasses import dataclass
+
 from umls_reranker.calibration.score_maps import Calibrator
 from umls_reranker.core.sockets import register_calibrator
 
 
+@dataclass(eq=False)
 class HalfLine(Calibrator):
     name = "half_line"
     help = "half of the log-odds, and an intercept"
-    parameter_names = ("intercept",)
 
-    def __init__(self, intercept=0.0):
-        self.intercept = intercept
+    intercept: float = 0.0
 
     def _fit(self, sample):
         self.intercept = float(sample.labels.mean())

@@ -6,7 +6,7 @@ import pytest
 from outcome_fixtures import make_outcomes
 
 from umls_reranker import UserError, certify
-from umls_reranker.calibration.certificate import GRID, confidence_of, find_certificate, outlook
+from umls_reranker.calibration.certificate import GRID, confidence_of, find_certificate
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "certificate.py"
 
@@ -235,11 +235,13 @@ def test_the_outlook_is_what_more_documents_and_a_lower_confidence_would_give():
     rng = np.random.default_rng(0)
     scores, documents = rng.beta(2, 0.9, 4000), np.arange(4000) // 20
     correct = rng.random(4000) < scores
-    shares = outlook(scores, correct, documents)
+    shares = find_certificate(scores, correct, documents, has_outlook=True).outlook
     assert list(shares) == ["confidence 0.90", "200 documents", "400 documents", "800 documents"]
     assert shares["200 documents"] < shares["400 documents"] < shares["800 documents"]
     assert shares["confidence 0.90"] == find_certificate(scores, correct, documents, confidence=0.9).share
-    assert "confidence 0.90" not in outlook(scores, correct, documents, confidence=0.9)
+    assert (
+        "confidence 0.90" not in find_certificate(scores, correct, documents, confidence=0.9, has_outlook=True).outlook
+    )
     names = documents + 1000
     found = certify(scores, correct, names)
     assert found.outlook == shares and f"; estimates for information: {shares['confidence 0.90']:.1%}" in str(found)

@@ -60,7 +60,7 @@ def of(*fusions, counts=None, calibrator=None, **options) -> Calibration:
     for fusion in fusions:
         gone = set(inputs_of(first.weights)) - set(inputs_of(fusion.weights))
         models.append(InputModel(calibrator or IdentityCalibrator(), fusion, removed=tuple(sorted(gone))))
-    return Calibration(models, counts, **options)
+    return Calibration(models, counts or StringCounts.fit([]), **options)
 
 
 def decide(calibration, lists, logits=LOGITS, shown=()):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umls_reranker.core.arrays import expand_ranges
-from umls_reranker.data.columns import Lists, distinct, first_of_each, ordered
+from umls_reranker.data.columns import Lists, first_of_each, ordered
 
 SMALL, HUGE = st.integers(0, 3), st.integers(0, 2**40)
 KEYS = st.one_of(st.lists(st.tuples(SMALL, SMALL)), st.lists(st.tuples(HUGE, HUGE)))
@@ -16,15 +16,6 @@ def test_rows_in_order_of_their_keys(rows):
     assert ordered(*keys).tolist() == sorted(range(len(rows)), key=lambda place: rows[place])
     expected = [row not in rows[:place] for place, row in enumerate(rows)]
     assert first_of_each(*keys).tolist() == expected
-
-
-@given(st.lists(SMALL, min_size=1), st.booleans())
-def test_distinct_is_unique(numbers, is_sorted):
-    numbers = np.array(sorted(numbers) if is_sorted else numbers, dtype=np.uint64)
-    values, places = distinct(numbers)
-    expected, inverse = np.unique(numbers, return_inverse=True)
-    assert values.tolist() == expected.tolist()
-    assert places.tolist() == inverse.tolist()
 
 
 def test_ranges():

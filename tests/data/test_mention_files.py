@@ -111,7 +111,7 @@ def test_files_of_a_folder_have_the_same_columns(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "in.csv", "empty", "mixed", "broken.parquet", "broken.arrow"])
-def test_other_files_are_refused(tmp_path, name):
+def test_other_files_are_refused(tmp_path, capfd, name):
     (tmp_path / "in.csv").touch()
     (tmp_path / "empty").mkdir()
     write(tmp_path / "mixed", "jsonl")
@@ -120,6 +120,7 @@ def test_other_files_are_refused(tmp_path, name):
         (tmp_path / broken).write_bytes(b"PAR1 and nothing else")
     with pytest.raises(UserError, match=name):
         open_mentions(tmp_path / name)
+    assert not any(capfd.readouterr())
 
 
 def test_a_file_whose_rows_are_damaged_is_named(tmp_path):

@@ -194,7 +194,6 @@ def test_identity_names_what_decides_the_vectors(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pooling": "max"}, "encoder_pooling: 'max' is unknown; use mean or cls"),
         ({"max_length": 129}, "reads at most 128 tokens"),
         ({"dtype": "int8"}, "encoder_dtype"),
     ],

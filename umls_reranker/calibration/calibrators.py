@@ -9,7 +9,7 @@ probability. Loading and applying need only numpy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ TEMPERATURE_BOUNDS = (0.05, 20.0)
 LEAST_SLOPE = 0.05
 
 
+@dataclass(eq=False)
 class PlattCalibrator(Calibrator):
     """``slope * score + intercept`` (Platt 1999), slope > 0.
 
@@ -47,11 +48,9 @@ class PlattCalibrator(Calibrator):
 
     name = "platt"
     help = "a slope and an intercept"
-    parameter_names = ("slope", "intercept")
 
-    def __init__(self, slope: float = 1.0, intercept: float = 0.0) -> None:
-        self.slope = slope
-        self.intercept = intercept
+    slope: float = 1.0
+    intercept: float = 0.0
 
     def _fit(self, sample: Sample) -> None:
         center, scale = sample.scores.mean(), sample.scores.std()
@@ -66,6 +65,7 @@ class PlattCalibrator(Calibrator):
         return self.slope * scores + self.intercept
 
 
+@dataclass(eq=False)
 class TemperatureCalibrator(Calibrator):
     """``score / temperature`` (Guo et al. 2017), temperature bounded to [0.05, 20].
 
@@ -74,10 +74,8 @@ class TemperatureCalibrator(Calibrator):
 
     name = "temperature"
     help = "one slope"
-    parameter_names = ("temperature",)
 
-    def __init__(self, temperature: float = 1.0) -> None:
-        self.temperature = temperature
+    temperature: float = 1.0
 
     def _fit(self, sample: Sample) -> None:
         low, high = TEMPERATURE_BOUNDS
@@ -88,6 +86,7 @@ class TemperatureCalibrator(Calibrator):
         return scores / self.temperature
 
 
+@dataclass(eq=False)
 class BetaCalibrator(Calibrator):
     """``a * ln s - b * ln(1 - s) + c`` with ``s = sigmoid(score)``, a, b >= 0 (Kull et al. 2017).
 
@@ -96,12 +95,10 @@ class BetaCalibrator(Calibrator):
 
     name = "beta"
     help = "two slopes, for scores above and below even odds, and an intercept"
-    parameter_names = ("a", "b", "c")
 
-    def __init__(self, a: float = 1.0, b: float = 1.0, c: float = 0.0) -> None:
-        self.a = a
-        self.b = b
-        self.c = c
+    a: float = 1.0
+    b: float = 1.0
+    c: float = 0.0
 
     def _fit(self, sample: Sample) -> None:
         features, scale = _unit_scale(np.column_stack(self._features(sample.scores)))
@@ -125,6 +122,7 @@ class BetaCalibrator(Calibrator):
         return -np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores)
 
 
+@dataclass(eq=False)
 class IdentityCalibrator(Calibrator):
     """The scores unchanged: the fusion is already a conditional logit of a list's candidates and none."""
 
@@ -139,6 +137,7 @@ class IdentityCalibrator(Calibrator):
         return scores
 
 
+@dataclass(eq=False)
 class IsotonicCalibrator(Calibrator):
     """Non-decreasing, piecewise linear between knots (Zadrozny & Elkan 2002), constant beyond the first and the last.
 
@@ -147,12 +146,10 @@ class IsotonicCalibrator(Calibrator):
 
     name = "isotonic"
     help = "steps; without features only"
-    parameter_names = ("x", "y")
     fits_lists = False
 
-    def __init__(self, x: Sequence[float] = (0.0,), y: Sequence[float] = (0.5,)) -> None:
-        self.x = np.asarray(x, dtype=np.float64)
-        self.y = np.asarray(y, dtype=np.float64)
+    x: np.ndarray | Sequence[float] = (0.0,)
+    y: np.ndarray | Sequence[float] = (0.5,)
 
     def __call__(self, scores: np.ndarray, types: Types | None = None) -> np.ndarray:
         """Calibrated probabilities; 0 and 1 do not change."""
@@ -163,8 +160,7 @@ class IsotonicCalibrator(Calibrator):
 
         regression = IsotonicRegression(y_min=0.0, y_max=1.0, increasing=True, out_of_bounds="clip")
         regression.fit(sample.scores, sample.labels)
-        self.x = np.asarray(regression.X_thresholds_, dtype=np.float64)
-        self.y = np.asarray(regression.y_thresholds_, dtype=np.float64)
+        self.x, self.y = regression.X_thresholds_, regression.y_thresholds_
         if self.y[0] == self.y[-1]:
             raise _wrong_order("isotonic regression is flat")
 
@@ -191,6 +187,7 @@ class TypeLine:
     support: int
 
 
+@dataclass(eq=False)
 class HierarchicalBetaCalibrator(Calibrator):
     """Beta calibration (the root), followed by a line with slope and intercept per semantic type.
 
@@ -199,18 +196,17 @@ class HierarchicalBetaCalibrator(Calibrator):
     / (n + shrinkage). A type without correct or without incorrect candidates, or with equal scores, stays near its
     parent. Only the root can fail to fit.
 
-    Args:
+    Attributes:
         shrinkage: number of gold candidates at which a type's data and its parent's line have equal weight.
     """
 
     name = "hierarchical_beta"
     help = "beta, then a line per semantic type"
 
-    def __init__(self, shrinkage: float = 1000.0) -> None:
-        self.hierarchy = TypeHierarchy([])
-        self.shrinkage = shrinkage
-        self.root = BetaCalibrator()
-        self.lines = {DEFAULT: TypeLine(1.0, 0.0, 0)}
+    shrinkage: float = 1000.0
+    hierarchy: TypeHierarchy = field(default_factory=lambda: TypeHierarchy([]))
+    root: BetaCalibrator = field(default_factory=BetaCalibrator)
+    lines: dict[str, TypeLine] = field(default_factory=lambda: {DEFAULT: TypeLine(1.0, 0.0, 0)})
 
     def line(self, types: str | list[str] | tuple[str, ...] | None) -> TypeLine:
         """The line of a type (id or name) or of its nearest ancestor; for several types, the first known."""

@@ -20,7 +20,6 @@ __all__ = [
     "confidence_of",
     "find_certificate",
     "note_on_certificate",
-    "outlook",
 ]
 
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
@@ -111,6 +110,7 @@ def find_certificate(
     *,
     most_wrong: float = 1.0,
     attempt: int = 1,
+    has_outlook: bool = False,
 ) -> Certificate:
     """Find the lowest score threshold with certified precision.
 
@@ -124,7 +124,14 @@ def find_certificate(
         correct: (n,) whether the answer is correct.
         documents: (n,) document of each mention; by default each mention is its own document.
         most_wrong, attempt: as of `certify`.
+        has_outlook: whether to estimate `Certificate.outlook`. What it shows must not decide about confidence or
+            documents of the certificate itself.
     """
+    shares = {}
+    if has_outlook and len(scores) and documents is not None:
+        shares = _outlook(
+            scores, correct, documents, PrecisionTest(target_precision, confidence, most_wrong=most_wrong)
+        )
     test = PrecisionTest(target_precision, confidence_of(attempt, confidence), most_wrong=most_wrong)
     search = _Search.of(scores, correct, documents, test)
     test, sizes = search.test, search.widest
@@ -137,6 +144,7 @@ def find_certificate(
         size_ratio=ratio,
         most_wrong=most_wrong,
         attempt=attempt,
+        outlook=shares,
     )
     if search.lowest is not None:
         return replace(
@@ -246,29 +254,17 @@ def _sums(
     return sums
 
 
-def outlook(
-    scores: np.ndarray,
-    correct: np.ndarray,
-    documents: Sequence | np.ndarray,
-    target_precision: float = 0.95,
-    confidence: float = 0.95,
-    *,
-    most_wrong: float = 1.0,
-    seed: int = 0,
+def _outlook(
+    scores: np.ndarray, correct: np.ndarray, documents: Sequence | np.ndarray, test: PrecisionTest
 ) -> dict[str, float]:
-    """Shares that would be certified at a lower confidence, and with other numbers of documents drawn from these.
-
-    For information (`Certificate.outlook`): what it shows must not decide about confidence or documents of the
-    certificate itself. Arguments are those of `find_certificate`.
-    """
+    """Shares that would be certified at a lower confidence, and with other numbers of documents drawn from these."""
     index, count = document_index(documents)
     order = np.argsort(index, kind="stable")
-    rows = np.split(order, np.cumsum(np.bincount(index, minlength=count))[:-1])
-    test, shares = PrecisionTest(target_precision, confidence, most_wrong=most_wrong), dict[str, float]()
-    if confidence > OTHER_CONFIDENCE:
+    rows, shares = np.split(order, np.cumsum(np.bincount(index, minlength=count))[:-1]), dict[str, float]()
+    if test.confidence > OTHER_CONFIDENCE:
         search = _Search.of(scores, correct, index, replace(test, confidence=OTHER_CONFIDENCE))
         shares[f"confidence {OTHER_CONFIDENCE:.2f}"] = search.accepted / len(scores)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for number in OUTLOOK_DOCUMENTS:
         accepted, drawn_mentions = 0, 0
         for _ in range(OUTLOOK_DRAWS):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from .calibrators import PlattCalibrator
-from .certificate import Certificate, find_certificate, outlook
+from .certificate import Certificate, find_certificate
 from .cross_validation import document_folds
 from .score_maps import Sample
 
@@ -88,8 +88,7 @@ def certify(
     if not new.any():
         raise UserError("all documents are in certified_before; only new ones can certify")
     rows = mapped[new], columns.correct[new], columns.documents[new], target_precision, confidence
-    certificate = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt)
-    certificate = replace(certificate, outlook=outlook(*rows, most_wrong=most_wrong))
+    certificate = find_certificate(*rows, most_wrong=most_wrong, attempt=attempt, has_outlook=True)
     if unmapped is None or certificate.threshold is None:
         return certificate
     return replace(certificate, threshold=unmapped(certificate.threshold))

@@ -77,7 +77,7 @@ def fit_calibration(
         seed: of the folds of documents.
         network_inputs: what the network reads (`PairTemplate.reads`).
         history: the certificates of the versions that this one comes from.
-        has_outlook: whether the certificate of all inputs has one (`outlook`); a fit that only measures needs none.
+        has_outlook: whether the certificate of all inputs has one; a fit that only measures needs none.
 
     Returns:
         calibration, and what it was fitted on (for ``calibrator.json``).
@@ -250,7 +250,7 @@ class _Fittings:
         key = tuple(names), unseen, "cui" in removed
         if key not in self.crossed:
             self.crossed[key] = self._cross_fit(lists, names, unseen)
-        return _Fitting(lists, self.crossed[key], self.hierarchy, self.seed, removed, self.network_inputs)
+        return _Fitting(self, lists, self.crossed[key], removed)
 
     def _cross_fit(self, lists: AnnotatedLists, names: list[str], unseen: Unseen) -> CrossFitting:
         columns = {name: self.table.candidates[name] for name in names if name != CROSS_ENCODER}
@@ -275,16 +275,15 @@ class _Fitting:
     """The calibration lists without some inputs, to fit one model on.
 
     Attributes:
+        every: with all inputs.
         lists: without `removed`.
         crossed: fusions of the features that are left.
     """
 
+    every: _Fittings
     lists: AnnotatedLists
     crossed: CrossFitting
-    hierarchy: TypeHierarchy
-    seed: int
     removed: tuple[str, ...]
-    network_inputs: Sequence[str]
 
     def model(self, left_out: LeftOut, method: str) -> tuple[InputModel, dict[str, float]]:
         """Fusion and calibrator of the mentions outside some folds, and what `fit_calibrator` returns with it.
@@ -298,9 +297,9 @@ class _Fitting:
         rows = inside[lists.owner]
         offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
         types = lists.types.take(lists.owner[rows])
-        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.hierarchy)
+        sample = Sample(self.crossed.utilities(left_out), lists.labels[rows], offsets, types, self.every.hierarchy)
         documents = lists.annotations.documents[lists.owner[rows]]
-        calibrator, losses = fit_calibrator(method, sample, documents, self.seed)
+        calibrator, losses = fit_calibrator(method, sample, documents, self.every.seed)
         return replace(model, calibrator=calibrator, removed=self.removed), losses
 
     def held_out(self, model: InputModel) -> ScoringPlan:
@@ -339,4 +338,4 @@ class _Fitting:
     def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
         by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
-        return [*model.reads(self.network_inputs), *(["entity_type"] if by_type else [])]
+        return [*model.reads(self.every.network_inputs), *(["entity_type"] if by_type else [])]

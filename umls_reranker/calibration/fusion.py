@@ -20,6 +20,7 @@ weights are stored as readable JSON.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ SLOPES = (0.05, 20.0)
 LARGEST_BONUS = 30.0
 
 
+@dataclass(eq=False)
 class FeatureFusion:
     """Fitted weights; created by `fit` or `from_dict`.
 
@@ -52,21 +54,16 @@ class FeatureFusion:
         bonus: added to the utility of the top candidate of each list, and of candidates equal to it.
     """
 
-    def __init__(
-        self,
-        weights: dict[str, float],
-        none_weights: dict[str, float],
-        none_intercept: float,
-        seen_weights: dict[str, float] | None = None,
-        bonus: float = 0.0,
-    ) -> None:
-        self.weights = weights
-        self.seen_weights = weights if seen_weights is None else seen_weights
-        self.none_weights = none_weights
-        self.none_intercept = none_intercept
-        self.bonus = bonus
-        # Coefficients of the standardized features, where it was fitted here.
-        self._standardized: np.ndarray | None = None
+    weights: dict[str, float]
+    none_weights: dict[str, float]
+    none_intercept: float
+    seen_weights: dict[str, float] = field(default_factory=dict)
+    bonus: float = 0.0
+    # Coefficients of the standardized features, where it was fitted here.
+    _standardized: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.seen_weights = self.seen_weights or self.weights
 
     @classmethod
     def fit(
@@ -130,9 +127,7 @@ class FeatureFusion:
         unseen, seen_set, of_none = (
             {name: bonus.slope * weight for name, weight in column.items()} for column in (*sets, of_none)
         )
-        fitted = cls(unseen, of_none, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus)
-        fitted._standardized = coefficients
-        return fitted
+        return cls(unseen, of_none, bonus.slope * intercept - bonus.shift, seen_set, bonus.bonus, coefficients)
 
     @property
     def read(self) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -22,38 +23,34 @@ Unseen: TypeAlias = tuple[str, ...]
 Score: TypeAlias = Callable[[Unseen, np.ndarray], np.ndarray]
 
 
+@dataclass(eq=False)
 class NetworkLogits:
     """What the network says about candidates of lists; each is scored once for each different input of the network.
 
-    Args:
+    Attributes:
         scorer: of the network.
         lists: n mentions with m candidates.
         desc: title of the progress bars.
-        known: logits that were scored before, (m,).
-
-    Attributes:
+        known: logits that were scored so far, (m,).
         truncated: number of pairs scored here whose mention or name was cut to the model's length.
     """
 
-    def __init__(
-        self, scorer: PairScorer, lists: CandidateLists, desc: str, known: Mapping[Unseen, np.ndarray] | None = None
-    ) -> None:
-        self.scorer = scorer
-        self.lists = lists
-        self.desc = desc
-        self.truncated = 0
-        self._known = dict(known or {})
+    scorer: PairScorer
+    lists: CandidateLists
+    desc: str
+    known: dict[Unseen, np.ndarray] = field(default_factory=dict)
+    truncated: int = 0
 
     def __call__(self, unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
         """(m,) float32 logits of lists without some inputs; NaN where neither now nor before any were `wanted`."""
         nothing = np.full(len(self.lists.owner), np.nan, np.float32)
-        logits = self._known.get(unseen, nothing)
+        logits = self.known.get(unseen, nothing)
         new = wanted & np.isnan(logits)
         if new.any():
             desc = f"{self.desc} without {' and '.join(unseen)}" if unseen else self.desc
             scores = score_lists(self.scorer, without(self.lists, unseen), desc, new)
             self.truncated += scores.truncated
-            self._known[unseen] = logits = np.where(new, scores.logits, logits)
+            self.known[unseen] = logits = np.where(new, scores.logits, logits)
         return logits
 
 

@@ -266,10 +266,11 @@ class ScoringPlan:
         return 3 - (probabilities[:, None] >= edges[self.lists.owner]).sum(axis=1)
 
 
+@dataclass(eq=False)
 class Calibration:
     """Turns logits and candidate lists into decisions.
 
-    Args:
+    Attributes:
         models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
         counts: of the training split; needed with fusions, empty without.
         score_ranges: of the retrieval scores used, by name; scores outside count as missing.
@@ -278,19 +279,11 @@ class Calibration:
         history: of its certificates; what decides does not read it.
     """
 
-    def __init__(
-        self,
-        models: Sequence[InputModel] = (),
-        counts: StringCounts | None = None,
-        score_ranges: Mapping[str, ScoreRange] | None = None,
-        index_key: str = "",
-        history: CertificateHistory = NO_CERTIFICATES,
-    ) -> None:
-        self.models = list(models) or [InputModel()]
-        self.counts = StringCounts.fit([]) if counts is None else counts
-        self.score_ranges = dict(score_ranges or {})
-        self.index_key = index_key
-        self.history = history
+    models: Sequence[InputModel] = (InputModel(),)
+    counts: StringCounts = field(default_factory=lambda: StringCounts.fit([]))
+    score_ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
+    index_key: str = ""
+    history: CertificateHistory = NO_CERTIFICATES
 
     @property
     def thresholds(self) -> ThresholdTable:
@@ -397,5 +390,5 @@ class Calibration:
             raise UserError(
                 f"calibrator.json: {part} is missing or damaged ({error!r}); run umls-reranker calibrate again"
             ) from None
-        counts = StringCounts.load(folder / COUNTS_FILE) if fusion else None
+        counts = StringCounts.load(folder / COUNTS_FILE) if fusion else StringCounts.fit([])
         return cls(models, counts, ranges, key, CertificateHistory.from_list(state.get("certificates")))

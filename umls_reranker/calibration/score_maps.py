@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -88,20 +88,21 @@ class Sample:
         return fit_logistic(features, self.labels, np.array(lower), np.array(upper), offsets=self.offsets, start=start)
 
 
+@dataclass(eq=False)
 class Calibrator(ABC):
     """Base of all calibrators: `fit`, call, `to_dict` and `from_dict`.
+
+    Fields of the dataclasses are their parameters, numbers or arrays, which are stored in JSON.
 
     Attributes:
         name: in recipes and JSON.
         help: one line about it.
-        parameter_names: attributes that are stored in JSON, numbers or arrays of them.
         fits_lists: whether it can be fitted and applied inside lists, on the log-odds of a fusion.
         fits_logits: whether it can on logits of candidates judged alone.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
-    parameter_names: ClassVar[tuple[str, ...]] = ()
     fits_lists: ClassVar[bool] = True
     fits_logits: ClassVar[bool] = True
 
@@ -170,12 +171,12 @@ class Calibrator(ABC):
 
     def _parameters(self) -> dict[str, Any]:
         """For JSON."""
-        return {name: np.asarray(getattr(self, name)).tolist() for name in self.parameter_names}
+        return {parameter.name: np.asarray(getattr(self, parameter.name)).tolist() for parameter in fields(self)}
 
     def _restore(self, parameters: Any) -> None:
         """Inverse of `_parameters`; an error of any usual kind refuses them."""
-        for name in self.parameter_names:
-            setattr(self, name, finite(parameters[name]))
+        for parameter in fields(self):
+            setattr(self, parameter.name, finite(parameters[parameter.name]))
 
     def _rises(self) -> bool:
         """Whether the map never decreases with the current parameters."""

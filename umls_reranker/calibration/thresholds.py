@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..data.semantic_types import TypeHierarchy
 from ..data.type_sets import TypeSets
-from .certificate import Certificate, find_certificate, outlook
+from .certificate import Certificate, find_certificate
 from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .precision_test import PrecisionTest
 from .resampling import document_index
@@ -82,10 +82,11 @@ def f1_threshold(p: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return float(middle if middle > below else p[last]), float(f1[last])
 
 
+@dataclass(eq=False)
 class ThresholdTable:
     """Thresholds per semantic type with fallback along the type hierarchy.
 
-    Args:
+    Attributes:
         rows: node id -> `TypeThreshold`; must hold "default".
         hierarchy: resolves type names and gives each type's ancestors.
         target_precision, confidence: the guarantee of the high-confidence tier.
@@ -95,21 +96,12 @@ class ThresholdTable:
             all types together.
     """
 
-    def __init__(
-        self,
-        rows: dict[str, TypeThreshold],
-        hierarchy: TypeHierarchy,
-        target_precision: float = 0.95,
-        confidence: float = 0.95,
-        certificate: Certificate | None = None,
-        contradicted: Sequence[str] = (),
-    ) -> None:
-        self.rows = rows
-        self.certificate = certificate
-        self.contradicted = tuple(contradicted)
-        self.hierarchy = hierarchy
-        self.target_precision = target_precision
-        self.confidence = confidence
+    rows: dict[str, TypeThreshold]
+    hierarchy: TypeHierarchy
+    target_precision: float = 0.95
+    confidence: float = 0.95
+    certificate: Certificate | None = None
+    contradicted: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -152,7 +144,7 @@ class ThresholdTable:
                 near 0.06, about what types differ by.
 
             target_precision, confidence, attempt: of the certificate (`certify`).
-            has_outlook: whether the certificate says what other numbers of documents would give (`outlook`).
+            has_outlook: whether the certificate says what other numbers of documents would give.
 
         The tier that is certified is the one that is served: the mentions of all types together, each at or above its
         own type's acceptance threshold.
@@ -209,7 +201,7 @@ class ThresholdTable:
         accept = cls(rows, hierarchy).edges(coded)[tops.mention, 1]
         documents = tops.mention if groups is None else document_index(groups)[0][tops.mention]
         served = np.where(tops.p >= accept, tops.p, np.nan), tops.y, documents, target_precision, confidence
-        certificate = find_certificate(*served, attempt=attempt)
+        certificate = find_certificate(*served, attempt=attempt, has_outlook=has_outlook)
         contradicted: list[str] = []
         if certificate.threshold is not None:
             threshold = certificate.threshold
@@ -221,9 +213,7 @@ class ThresholdTable:
             contradicted = [
                 node for node, rows_of in inside.items() if _fails(test, tops.y[rows_of], documents[rows_of])
             ]
-        if has_outlook and len(tops.p):
-            certificate = replace(certificate, outlook=outlook(*served))
-        return cls(rows, hierarchy, target_precision, confidence, certificate, sorted(contradicted))
+        return cls(rows, hierarchy, target_precision, confidence, certificate, tuple(sorted(contradicted)))
 
     @classmethod
     def uncertified(cls) -> "ThresholdTable":

@@ -64,9 +64,6 @@ class DatasetWriter:
     def write(self, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
         """Add rows, given as columns of equal length (lists, NumPy or Arrow arrays) for every feature."""
         table = pa.table([_to_arrow(columns[field.name], field.type) for field in self._schema], schema=self._schema)
-        if not self._waiting_rows and table.num_rows == ROWS_PER_BATCH and _is_compact(table):
-            self._write_batch(table)
-            return
         self._waiting.append(table)
         self._waiting_rows += table.num_rows
         if self._waiting_rows >= ROWS_PER_BATCH:
@@ -77,14 +74,11 @@ class DatasetWriter:
         end = table.num_rows - table.num_rows % ROWS_PER_BATCH if whole_batches else table.num_rows
         for start in range(0, end, ROWS_PER_BATCH):
             # A slice would be written with bytes of later rows in its padding; take() copies only the rows.
-            places = np.arange(start, min(start + ROWS_PER_BATCH, end))
-            self._write_batch(table.take(pa.array(places)).combine_chunks())
+            rows = np.arange(start, min(start + ROWS_PER_BATCH, end))
+            self._writer.write_table(table.take(pa.array(rows)).combine_chunks(), max_chunksize=ROWS_PER_BATCH)
         self._waiting = [table.slice(end)]
         self._waiting_rows = table.num_rows - end
-
-    def _write_batch(self, table: pa.Table) -> None:
-        self._writer.write_table(table, max_chunksize=ROWS_PER_BATCH)
-        self.rows += table.num_rows
+        self.rows += end
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -206,11 +200,6 @@ def leave_pages(pages: mmap.mmap) -> None:
     """Release the pages read from a read-only mapping; they are mapped again when needed."""
     if hasattr(mmap, "MADV_DONTNEED"):
         pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _is_compact(table: pa.Table) -> bool:
-    """Whether the table is one batch in buffers of its own."""
-    return all(c.num_chunks == 1 for c in table.columns) and table.nbytes == table.get_total_buffer_size()
 
 
 def _to_arrow(values: Any, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

@@ -149,27 +149,11 @@ class CandidateLists:
         lefts, rights = mention_texts("left", lefts), mention_texts("right", rights)
         resolved_types, unknown_types = mention_types(types).resolved(hierarchy)
         offsets, items = flat_candidates(candidates)
-        columns = candidate_columns(items, offsets, fields, scores)
-        candidate_types, _ = columns.types.resolved(hierarchy)
+        columns = candidate_columns(items, offsets, hierarchy, fields, scores)
         index_keys = [""] * count
         if not isinstance(candidates, pa.Array):
             index_keys = [items.index_key if isinstance(items, RetrievedList) else "" for items in candidates]
-        return cls(
-            mentions,
-            lefts,
-            rights,
-            resolved_types,
-            offsets,
-            columns.names,
-            columns.cuis,
-            columns.preferred_names,
-            columns.definitions,
-            candidate_types,
-            columns.scores,
-            hierarchy,
-            index_keys,
-            unknown_types,
-        )
+        return cls(mentions, lefts, rights, resolved_types, offsets, *columns, hierarchy, index_keys, unknown_types)
 
     @classmethod
     def from_rows(

@@ -13,7 +13,7 @@ from ..core.arrays import list_offsets
 from ..core.cores import map_in_order
 from .cuis import cui_strings
 
-__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "distinct", "first_of_each", "ordered"]
+__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "first_of_each", "ordered"]
 
 CONCEPT_SCHEMA = pa.schema(
     {
@@ -54,19 +54,19 @@ def ordered(*keys: np.ndarray) -> np.ndarray:
     size = len(keys[0])
     if len(keys) == 1 and (keys[0][1:] >= keys[0][:-1]).all():
         return np.arange(size)
-    place_bits = size.bit_length()
+    position_bits = size.bit_length()
     bits = [int(key.max(initial=0)).bit_length() for key in keys]
-    if sum(bits) + place_bits > 64:
+    if sum(bits) + position_bits > 64:
         return np.lexsort(keys[::-1])
     # All keys and the position in one number: sorting these takes a sixth of the time of lexsort.
     packed = np.zeros(size, dtype=np.uint64)
     for key, width in zip(keys, bits, strict=True):
         packed <<= np.uint64(width)
         packed |= key.astype(np.uint64)
-    packed <<= np.uint64(place_bits)
+    packed <<= np.uint64(position_bits)
     packed |= np.arange(size, dtype=np.uint64)
     packed.sort()
-    packed &= np.uint64((1 << place_bits) - 1)
+    packed &= np.uint64((1 << position_bits) - 1)
     return packed.view(np.int64)
 
 
@@ -82,27 +82,18 @@ def first_of_each(*keys: np.ndarray) -> np.ndarray:
     return first
 
 
-def distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct `numbers`, ascending, and the index of each among them, as in `np.unique`."""
-    if (numbers[1:] < numbers[:-1]).any():
-        return np.unique(numbers, return_inverse=True)
-    new = np.ones(len(numbers), dtype=bool)
-    new[1:] = numbers[1:] != numbers[:-1]
-    return numbers[new], np.cumsum(new) - 1
-
-
 @dataclass(frozen=True)
 class Lists:
-    """A list of strings for each concept: those of concept i are ``values[places[starts[i] : starts[i + 1]]]``.
+    """A list of strings for each concept: those of concept i are ``values[positions[starts[i] : starts[i + 1]]]``.
 
     Attributes:
         values: strings, in any order.
-        places: in `values`, (m,).
+        positions: in `values`, (m,).
         starts: (n + 1,), int64.
     """
 
     values: pa.Array
-    places: np.ndarray
+    positions: np.ndarray
     starts: np.ndarray
 
     @classmethod
@@ -111,9 +102,9 @@ class Lists:
         return cls(pa.array([], pa.large_string()), np.empty(0, dtype=np.int64), np.zeros(size + 1, dtype=np.int64))
 
     @classmethod
-    def grouped(cls, values: pa.Array, places: np.ndarray, concepts: np.ndarray, size: int) -> Lists:
-        """From the ascending concept of each of `places`; there are `size` concepts."""
-        return cls(values, places, list_offsets(np.bincount(concepts, minlength=size)))
+    def grouped(cls, values: pa.Array, positions: np.ndarray, concepts: np.ndarray, size: int) -> Lists:
+        """From the ascending concept of each of `positions`; there are `size` concepts."""
+        return cls(values, positions, list_offsets(np.bincount(concepts, minlength=size)))
 
     def sizes(self) -> np.ndarray:
         """Number of strings of each concept, (n,), int64."""
@@ -122,17 +113,17 @@ class Lists:
     def kept(self, concepts: np.ndarray) -> Lists:
         """The lists of some concepts, given as (n,) bool."""
         sizes = self.sizes()
-        return Lists(self.values, self.places[np.repeat(concepts, sizes)], list_offsets(sizes[concepts]))
+        return Lists(self.values, self.positions[np.repeat(concepts, sizes)], list_offsets(sizes[concepts]))
 
     def any_of(self, wanted: Sequence[str]) -> np.ndarray:
         """Whether each concept has one of the `wanted` strings, (n,), bool."""
-        hits = pc.is_in(self.values, pa.array(wanted, self.values.type)).to_numpy(zero_copy_only=False)[self.places]
+        hits = pc.is_in(self.values, pa.array(wanted, self.values.type)).to_numpy(zero_copy_only=False)[self.positions]
         return np.diff(list_offsets(hits)[self.starts]) > 0
 
     def slice(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """The places of concepts `first` to `last`, and where those of each start, (last - first + 1,)."""
+        """The positions of concepts `first` to `last`, and where those of each start, (last - first + 1,)."""
         start, end = self.starts[first], self.starts[last]
-        return self.places[start:end], self.starts[first : last + 1] - start
+        return self.positions[start:end], self.starts[first : last + 1] - start
 
 
 @dataclass(frozen=True)
@@ -169,9 +160,9 @@ class ConceptColumns:
         return map_in_order(lambda first: self._batch(first, min(first + size, len(self))), range(0, len(self), size))
 
     def _batch(self, first: int, last: int) -> pa.RecordBatch:
-        places, starts = self.names.slice(first, last)
-        preferred = places[starts[:-1]]
-        synonyms = np.delete(places, starts[:-1])
+        positions, starts = self.names.slice(first, last)
+        preferred = positions[starts[:-1]]
+        synonyms = np.delete(positions, starts[:-1])
         glosses, gloss_starts = self.definitions.slice(first, last)
         has_gloss = np.diff(gloss_starts) > 0
         gloss = np.zeros(last - first, dtype=np.int64)
@@ -187,8 +178,8 @@ class ConceptColumns:
         return pa.record_batch(columns, schema=CONCEPT_SCHEMA)
 
 
-def _strings(values: pa.Array, places: np.ndarray, is_null: np.ndarray | None = None) -> pa.StringArray:
-    return values.take(pa.array(places, mask=is_null)).cast(pa.string())
+def _strings(values: pa.Array, positions: np.ndarray, is_null: np.ndarray | None = None) -> pa.StringArray:
+    return values.take(pa.array(positions, mask=is_null)).cast(pa.string())
 
 
 def _lists(starts: np.ndarray, values: pa.StringArray) -> pa.ListArray:

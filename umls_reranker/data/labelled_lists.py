@@ -224,10 +224,9 @@ def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -
 
 def _gold_positions(lists: CandidateLists, gold_cuis: Sequence[str]) -> np.ndarray:
     """(n,) int64, the first candidate of each list with the gold concept, or -1."""
-    numbers = {text: number for number, text in enumerate(dict.fromkeys((*lists.cuis.texts, *gold_cuis)))}
-    candidate_numbers = np.array([numbers[text] for text in lists.cuis.texts], np.int64)[lists.cuis.codes]
-    gold_numbers = np.array([numbers[text] for text in gold_cuis], np.int64)[lists.owner]
-    correct = np.flatnonzero(candidate_numbers == gold_numbers)[::-1]
+    is_gold = np.array(lists.cuis.to_list(), object) == np.array(gold_cuis, object)[lists.owner]
+    # The first one is assigned last.
+    correct = np.flatnonzero(is_gold)[::-1]
     gold = np.full(len(lists), -1, np.int64)
     gold[lists.owner[correct]] = correct - lists.offsets[:-1][lists.owner[correct]]
     return gold

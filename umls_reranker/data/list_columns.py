@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..core.arrays import RepeatedTexts, list_offsets, number_distinct
+from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
 
 __all__ = [
@@ -47,13 +48,13 @@ ITEMS_AT_ONCE = 128
 
 
 class CandidateColumns(NamedTuple):
-    """The values of m candidates; the attributes are those of `CandidateLists`, but for unresolved types."""
+    """The values of m candidates; attributes and their order are those of `CandidateLists`."""
 
     names: RepeatedTexts
     cuis: RepeatedTexts
     preferred_names: pa.StringArray
     definitions: pa.StringArray
-    types: TypeSets
+    candidate_types: TypeSets
     scores: dict[str, np.ndarray]
 
 
@@ -113,14 +114,18 @@ def flat_candidates(candidates: Sequence[Collection[Any]] | pa.Array) -> tuple[n
 
 
 def candidate_columns(
-    items: list[Any] | pa.Array, offsets: np.ndarray, fields: Sequence[str], scores: Iterable[str]
+    items: list[Any] | pa.Array,
+    offsets: np.ndarray,
+    hierarchy: TypeHierarchy,
+    fields: Sequence[str],
+    scores: Iterable[str],
 ) -> CandidateColumns:
     """The values of m candidates of n mentions.
 
     Args:
         items: names, mappings or objects; in Arrow, texts or structs.
         offsets: (n + 1,) where each mention's candidates start.
-        fields, scores: as for `CandidateLists.from_objects`.
+        hierarchy, fields, scores: as for `CandidateLists.from_objects`.
 
     Raises:
         TypeError, ValueError: a value is of the wrong kind; names the candidate, and its mention if there are several.
@@ -141,6 +146,7 @@ def candidate_columns(
         position = int(np.flatnonzero(np.isin(names.codes, blank))[0])
         column("name").refuse(position, ValueError, "has a blank name; leave out candidates without text")
     cuis = encoded_texts(column("cui").texts(values("cui"), may_lack=True))
+    types, _ = column("semantic_types").types(values("semantic_types")).resolved(hierarchy)
     displayed = {}
     for key in FIELDS:
         texts = column(key).texts(values(key), may_lack=True)
@@ -150,7 +156,7 @@ def candidate_columns(
         cuis,
         displayed["preferred_name"],
         displayed["definition"],
-        column("semantic_types").types(values("semantic_types")),
+        types,
         {name: column(key).numbers(values(key)) for name, key in score_keys.items()},
     )
 

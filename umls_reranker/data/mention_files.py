@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -202,6 +203,8 @@ def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
         return IterableDataset.from_generator(
             _read_lines, features=Features({LINE: Value("binary")}), gen_kwargs={"path": path}
         )
+    # `datasets` logs what it raises, too.
+    logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     kind = FORMATS[path.suffix]
     options = {"batch_size": batch_rows} if kind == "parquet" else {}
     return load_dataset(kind, data_files=glob.escape(str(path)), split="train", streaming=True, **options)

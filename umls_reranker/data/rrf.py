@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ..core.errors import UserError
 from ..core.lines import Faults, name_source, skipped_lines
-from .columns import ConceptColumns, Lists, distinct, first_of_each, ordered
+from .columns import ConceptColumns, Lists, first_of_each, ordered
 from .cuis import cui_numbers, rows_of
 from .rrf_tables import TABLES, positions_in, read_columns
 from .semantic_types import TypeHierarchy
@@ -161,7 +161,7 @@ def _read_names(
 
     def convert(block: pa.RecordBatch) -> tuple[int, Dropped, _Names]:
         passing, dropped = _filtered(block, filters)
-        cuis, concepts = distinct(cui_numbers(passing["CUI"]))
+        cuis, concepts = np.unique(cui_numbers(passing["CUI"]), return_inverse=True)
         ranks = _ranks(passing, languages)
         texts = passing["STR"].dictionary_encode()
         codes = texts.indices.to_numpy()
@@ -201,7 +201,7 @@ def _ranks(names: pa.RecordBatch, languages: Sequence[str]) -> np.ndarray:
 
 def _merge(blocks: Sequence[_Names]) -> tuple[np.ndarray, Lists]:
     """Sort the concepts of all blocks, and merge concepts that several blocks share."""
-    cuis, groups = distinct(np.concatenate([block.cuis for block in blocks]))
+    cuis, groups = np.unique(np.concatenate([block.cuis for block in blocks]), return_inverse=True)
     concepts = np.repeat(groups.astype(np.int32), np.concatenate([block.sizes for block in blocks]))
     texts = pa.concat_arrays([block.texts for block in blocks])
     order = ordered(concepts, np.concatenate([block.ranks for block in blocks]))

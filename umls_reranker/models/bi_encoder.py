@@ -41,8 +41,6 @@ __all__ = [
     "require_length",
 ]
 
-POOLINGS = ("mean", "cls")
-
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because the last bits of an
 # index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}
@@ -154,8 +152,6 @@ class BiEncoder:
         Raises:
             UserError: the model cannot be found, reached or loaded, or a setting is invalid.
         """
-        if pooling not in POOLINGS:
-            raise UserError(f"encoder_pooling: {pooling!r} is unknown; use {' or '.join(POOLINGS)}")
         resolved_device = resolve_device(device)
         resolved_dtype = resolve_dtype(dtype, resolved_device, key="encoder_dtype")
         folder = Path(resolve_model(model, revision))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from ..data.candidate_lists import CandidateLists
+    from .networks import TorchNetwork
+    from .onnx_network import OnnxNetwork
 
-__all__ = ["Network", "PairScorer", "Scores", "score_lists"]
+__all__ = ["PairScorer", "Scores", "score_lists"]
 
 CHUNK_PAIRS = 65_536
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
@@ -42,35 +44,6 @@ class Scores:
     truncated: int
 
 
-class Network(Protocol):
-    """Maps batches of pairs to logits; safe to call from several threads.
-
-    Attributes:
-        backend: torch or onnx.
-        dtype: float32, bfloat16 or float16.
-        padded: whether a batch costs (longest pair x pairs) instead of its tokens.
-        token_budget: usual tokens per forward pass, padding included.
-        threads: how many batches `map` computes at a time.
-    """
-
-    backend: str
-    dtype: str
-    padded: bool
-    token_budget: int
-
-    @property
-    def threads(self) -> int: ...
-
-    def __call__(self, batch: PairBatch) -> Any:
-        """Logits, (n,) float32, an array of the backend; a GPU computes them asynchronously."""
-
-    def map(self, forward: Callable[[np.ndarray], Any], batches: Sequence[np.ndarray]) -> Iterable[Any]:
-        """What `forward` gives for each batch, in order, several at a time."""
-
-    def collect(self, outputs: Sequence[Any]) -> np.ndarray:
-        """The logits of several batches, in order; waits for a GPU."""
-
-
 class PairScorer:
     """Scores pairs with a network of one logit; safe to use from several threads.
 
@@ -83,7 +56,9 @@ class PairScorer:
         UserError: the budget is no whole number, or below 1.
     """
 
-    def __init__(self, network: Network, encoder: PairEncoder, token_budget: int | None = None) -> None:
+    def __init__(
+        self, network: TorchNetwork | OnnxNetwork, encoder: PairEncoder, token_budget: int | None = None
+    ) -> None:
         self.network = network
         self.encoder = encoder
         self.token_budget = network.token_budget if token_budget is None else token_budget
@@ -210,7 +185,9 @@ def score_lists(
     )
 
 
-def _load(folder: Path, device: str | None, dtype: str | None, backend: str) -> tuple[Network, Tokenizer]:
+def _load(
+    folder: Path, device: str | None, dtype: str | None, backend: str
+) -> tuple[TorchNetwork | OnnxNetwork, Tokenizer]:
     # Each backend is imported only where it serves: the other one may not be installed.
     try:
         if backend == "onnx":

@@ -30,12 +30,16 @@ TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 
 
 class TorchNetwork(ABC):
-    """A `Network` in PyTorch.
+    """Maps batches of pairs to logits in PyTorch; safe to call from several threads. `OnnxNetwork` is its like.
 
     Args:
         device: where to compute.
         dtype: of everything but the last layer, which always computes in float32: logits near 5 would otherwise
             come in steps of 0.03 and tie candidates that differ.
+
+    Attributes:
+        padded: whether a batch costs (longest pair x pairs) instead of its tokens.
+        token_budget: usual tokens per forward pass, padding included.
     """
 
     backend = "torch"
@@ -46,17 +50,21 @@ class TorchNetwork(ABC):
         self.token_budget = TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cuda"])
 
     @abstractmethod
-    def __call__(self, batch: PairBatch) -> Tensor: ...
+    def __call__(self, batch: PairBatch) -> Tensor:
+        """Logits, (n,) float32, on the device; a GPU computes them asynchronously."""
 
     @property
     def threads(self) -> int:
+        """How many batches `map` computes at a time."""
         return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     def map(self, forward: Callable[[np.ndarray], Tensor], batches: Sequence[np.ndarray]) -> Iterable[Tensor]:
+        """What `forward` gives for each batch, in order, several at a time."""
         # Asked for anew: a process forked from where the network was loaded has none of its threads.
         return batch_mapper(self.device)(forward, batches)
 
     def collect(self, outputs: Sequence[Tensor]) -> np.ndarray:
+        """The logits of several batches, in order; waits for a GPU."""
         return torch.cat(list(outputs)).cpu().numpy()
 
 

@@ -20,7 +20,7 @@ __all__ = ["OnnxNetwork", "load_onnx"]
 
 
 class OnnxNetwork:
-    """A `Network` in float32: each batch is computed by one thread, so that batches share the cores.
+    """As `TorchNetwork`, in float32: each batch is computed by one thread, so that batches share the cores.
 
     Args:
         file: its graph, which names its inputs.

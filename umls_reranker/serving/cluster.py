@@ -71,10 +71,10 @@ class RerankPartitions:
         reranker = _load(self.model, **self.options)
         for frame in frames:
             _refuse_ranked(frame)
-            given = [name for name in MENTION_FIELDS if name in frame]
+            mention_columns = [name for name in MENTION_FIELDS if name in frame]
             # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
-            table = pa.Table.from_pandas(frame[given].assign(candidates=lists), preserve_index=False)
+            table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
 
 

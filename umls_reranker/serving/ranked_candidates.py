@@ -92,7 +92,7 @@ def ranked_candidates(
         candidates: the m objects that the lists were made from.
         input_names: of the models that decide (`UMLSReranker.input_names`).
     """
-    objects = [candidates[row] for row in decisions.order.tolist()]
+    objects = list(map(candidates.__getitem__, decisions.order.tolist()))
     columns = [_values(column) for column in _columns(lists, decisions, input_names).values()]
     # As `RankedCandidate._make`, without a call of Python for each.
     ranked = list(map(tuple.__new__, repeat(RankedCandidate), zip(objects, *columns, strict=True)))

@@ -283,8 +283,12 @@ class UMLSReranker:
         for row, (position, types) in enumerate(zip(decisions.top.tolist(), lists.types, strict=True)):
             top = None
             if position >= 0:
-                score, margin = float(decisions.probabilities[position]), float(decisions.margins[position])
-                top = Top(score, margin, TIERS[decisions.tiers[position]], bool(decisions.accepted[position]))
+                top = Top(
+                    decisions.probabilities.item(position),
+                    decisions.margins.item(position),
+                    TIERS[decisions.tiers.item(position)],
+                    decisions.accepted.item(position),
+                )
             self.monitor.record(types, sizes[row], top, names[models[row]])
         self.monitor.add_truncated(decisions.truncated)
 
