@@ -21,16 +21,6 @@ from .lineage import DEFAULT, lineage, memberships, nearest_row, nearest_rows
 from .logistic import fit_logistic, information
 from .score_maps import Calibrator, Sample, Types, bounded, finite
 
-__all__ = [
-    "BetaCalibrator",
-    "HierarchicalBetaCalibrator",
-    "IsotonicCalibrator",
-    "IdentityCalibrator",
-    "PlattCalibrator",
-    "TemperatureCalibrator",
-    "TypeLine",
-]
-
 # Slopes are bounded in units of the scores' standard deviation: perfectly separable data would drive them to infinity.
 MAX_STANDARD_SLOPE = 30.0
 TEMPERATURE_BOUNDS = (0.05, 20.0)

@@ -13,15 +13,6 @@ from ..core.errors import UserError
 from .precision_test import PrecisionTest
 from .resampling import document_index
 
-__all__ = [
-    "NO_CERTIFICATES",
-    "Certificate",
-    "CertificateHistory",
-    "confidence_of",
-    "find_certificate",
-    "note_on_certificate",
-]
-
 # Thresholds to test, fixed in advance: log-odds from 9.2 to 0 in steps of 0.05, that is 0.9999 to 0.5.
 GRID = np.round(1.0 / (1.0 + np.exp(-0.05 * np.arange(184, -1, -1))), 6)
 # Targets for which a sequence may start where that of a lower target starts.

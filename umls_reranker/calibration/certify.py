@@ -14,8 +14,6 @@ from .certificate import Certificate, find_certificate
 from .cross_validation import document_folds
 from .score_maps import Sample
 
-__all__ = ["certify"]
-
 # By which a probability may leave [0, 1] through rounding: a cosine of 1 is often 1.0000001.
 ROUNDING = 1e-5
 

@@ -21,8 +21,6 @@ from .fusion import FeatureFusion
 from .logistic import log_sums
 from .probabilities import InputModel, Part
 
-__all__ = ["CrossFitting", "LeftOut"]
-
 # What a threshold on the probability without the cross-encoder may be, and what it has to keep of scoring all: the
 # share of mentions with the same top candidate; acc@1 but for this much; and the mean log loss of a list but for these
 # nats, which is what one calibrator is better than another.

@@ -13,8 +13,6 @@ from .reliability import log_loss
 from .resampling import document_index
 from .score_maps import Calibrator, Sample
 
-__all__ = ["cross_validated_losses", "document_folds", "fit_calibrator", "sampled_documents"]
-
 FOLDS = 5
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..models.cross_encoder import Scores
     from .probabilities import Calibration
 
-__all__ = ["Decisions", "margins", "rank"]
-
 
 @dataclass(frozen=True)
 class Decisions:

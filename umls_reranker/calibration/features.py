@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from ..data.type_sets import TypeSets
     from .string_counts import PairCounts, StringCounts
 
-__all__ = [
-    "FeatureSources",
-    "FeatureTable",
-    "check_features",
-    "LIST_FEATURES",
-    "default_features",
-    "feature_table",
-    "shared_trigrams",
-    "type_compatibility",
-]
-
 LIST_FEATURES = {
     "string_count": "log(1 + training mentions with this string)",
     "seen_string": "1 where this string was seen in training",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import AnnotatedLists, CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = ["fit_calibration", "fit_fusion"]
-
 # Gold concepts that some of the lists must hold to be fitted on without the others: those with types for a model that
 # reads types, and those that are scored whole to choose the pruning threshold.
 FEWEST_GOLD = 100

@@ -30,8 +30,6 @@ from ..core.sockets import FEATURES
 from .features import LIST_FEATURES, FeatureTable
 from .logistic import conditional_log_odds, fit_logistic, top_candidates
 
-__all__ = ["FeatureFusion", "reads_type"]
-
 SEEN = "seen_string"
 # Ridge of the standardized weights; keeps a constant feature at weight 0.
 RIDGE = 1e-5

@@ -25,17 +25,6 @@ from ..core.sockets import FEATURES
 from ..data.candidate_lists import CandidateLists
 from ..data.list_columns import FIELDS, encoded_texts
 
-__all__ = [
-    "ALL_INPUTS",
-    "ScoreRange",
-    "fallback_inputs",
-    "inputs_name",
-    "inputs_of",
-    "lacking",
-    "lists_with_any",
-    "without",
-]
-
 Lists = TypeVar("Lists", bound=CandidateLists)
 
 # Name of the model that reads everything.

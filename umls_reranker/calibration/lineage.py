@@ -10,8 +10,6 @@ import numpy as np
 from ..data.semantic_types import GROUP_PREFIX, TypeHierarchy
 from .score_maps import Types
 
-__all__ = ["DEFAULT", "lineage", "memberships", "nearest_row", "nearest_rows"]
-
 DEFAULT = "default"
 Row = TypeVar("Row")
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from ..core.arrays import list_owner, list_sizes
 
-__all__ = ["conditional_log_odds", "fit_logistic", "information", "log_sums", "sigmoid", "top_candidates"]
-
 MOST_STEPS = 200
 # Largest change of a coefficient in the last step, least share of a step, what sums are off by, and what is added to
 # the diagonal of curvatures as a share of the largest.

@@ -15,8 +15,6 @@ from .inputs import without
 if TYPE_CHECKING:
     from .probabilities import Calibration
 
-__all__ = ["NetworkLogits", "Score", "Unseen", "logits_as_decided", "unseen_inputs"]
-
 # Inputs that the network reads and did not see, in the order of its template; none of whole lists.
 Unseen: TypeAlias = tuple[str, ...]
 # Gives the logits of candidates, (m,), at least of those in (m,) bool, as the network sees them without some inputs.

@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["DocumentsEstimate", "PrecisionTest", "clopper_pearson_lower"]
-
 # Weights of the added document's size are sizes to one of these powers; the last one is the largest size.
 SIZE_POWERS = (0.5, 1.0, 1.5, 2.0, 3.0, float("inf"))
 # How often the largest documents may be wholly wrong. With more, hardly any power is enough where they are few.

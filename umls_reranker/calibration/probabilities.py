@@ -33,8 +33,6 @@ from .score_maps import Calibrator
 from .string_counts import StringCounts
 from .thresholds import ThresholdTable, load_thresholds
 
-__all__ = ["COUNTS_FILE", "CalibratedScores", "Calibration", "DecidingModels", "InputModel", "Part", "ScoringPlan"]
-
 COUNTS_FILE = "string_counts.safetensors"
 
 

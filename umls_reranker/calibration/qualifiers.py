@@ -13,8 +13,6 @@ import numpy as np
 
 from ..core.memory import Memory
 
-__all__ = ["qualifier_agreement", "qualifiers_of"]
-
 # One pair of opposites a line; words that end in "-" are prefixes.
 OPPOSITES = """
 increased increase elevated elevation high higher raised excess excessive hyper- | decreased decrease reduced reduction

@@ -9,17 +9,6 @@ import numpy as np
 
 from .resampling import bootstrap_by_document, bootstrap_sums, document_index, document_sums, random_signs
 
-__all__ = [
-    "brier",
-    "brier_decomposition",
-    "calibration_report",
-    "debiased_ece",
-    "ece",
-    "equal_width",
-    "log_loss",
-    "reliability_curve",
-]
-
 
 def brier(p: np.ndarray, y: np.ndarray) -> float:
     """Mean squared distance between probability and label (Brier 1950), in [0, 1]."""

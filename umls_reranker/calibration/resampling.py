@@ -8,16 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = [
-    "bootstrap_by_document",
-    "bootstrap_sums",
-    "document_index",
-    "document_sums",
-    "jackknife_sums",
-    "ratio",
-    "random_signs",
-]
-
 
 def document_index(groups: Sequence | np.ndarray) -> tuple[np.ndarray, int]:
     """Documents as integers: ((n,) int64 index of each row's document, number of documents)."""

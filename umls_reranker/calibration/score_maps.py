@@ -24,8 +24,6 @@ from .logistic import fit_logistic, sigmoid
 if TYPE_CHECKING:
     from ..data.type_sets import TypeSets
 
-__all__ = ["Calibrator", "Sample", "Types", "bounded", "finite"]
-
 # Value of an infinite score: far beyond every logit, but small enough for products.
 LARGEST_SCORE = 1e9
 

@@ -20,8 +20,6 @@ from ..data.type_sets import TypeSets
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["PairCounts", "StringCounts"]
-
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0

@@ -26,8 +26,6 @@ from .precision_test import PrecisionTest
 from .resampling import document_index
 from .score_maps import Types
 
-__all__ = ["TIERS", "ThresholdTable", "TypeThreshold", "f1_threshold", "load_thresholds", "thresholds_content"]
-
 SCHEMA_VERSION = 4
 TIERS = ("high", "medium", "low", "reject")
 LOW_REACH = 0.99

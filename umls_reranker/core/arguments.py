@@ -18,22 +18,6 @@ from typing import Any
 from .retrievers import RETRIEVERS
 from .sockets import AUTO, CALIBRATORS, FEATURES
 
-__all__ = [
-    "CalibrationArguments",
-    "ConceptArguments",
-    "EncoderArguments",
-    "EvaluationArguments",
-    "IndexArguments",
-    "MentionArguments",
-    "MiningArguments",
-    "ModelArguments",
-    "MonitoringArguments",
-    "PublishArguments",
-    "RunArguments",
-    "ServingArguments",
-    "recipe_key",
-]
-
 # Backend -> the file of its network in a model folder; Optimum and sentence-transformers look for ONNX there, too.
 BACKENDS = {"torch": "model.safetensors", "onnx": "onnx/model.onnx"}
 # By how much a new version may be worse than the former and count as as good.

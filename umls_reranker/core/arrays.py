@@ -9,19 +9,6 @@ from typing import Any, overload
 
 import numpy as np
 
-__all__ = [
-    "RepeatedTexts",
-    "best_candidates",
-    "distinct_numbers",
-    "expand_ranges",
-    "firsts",
-    "list_offsets",
-    "list_owner",
-    "list_sizes",
-    "number_distinct",
-    "ranking",
-]
-
 
 def list_offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """(n + 1,) int64 offsets of lists with these lengths."""

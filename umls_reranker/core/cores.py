@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["map_in_order", "openmp_threads", "started_processes", "usable_cores"]
-
 MOST_THREADS = 8
 
 Item = TypeVar("Item")

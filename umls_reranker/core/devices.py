@@ -15,16 +15,6 @@ from accelerate import PartialState
 from .cores import openmp_threads, started_processes
 from .errors import UserError
 
-__all__ = [
-    "batch_mapper",
-    "resolve_device",
-    "resolve_dtype",
-    "sharing_processes",
-    "to_device",
-    "work_alone",
-    "worker_pool",
-]
-
 
 def resolve_device(device: str | None = "auto") -> torch.device:
     """``auto`` (or None) is the first GPU if there is one, else the CPU.

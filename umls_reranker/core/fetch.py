@@ -39,8 +39,6 @@ from .lines import read_lines
 from .progress import progress
 from .version import __version__
 
-__all__ = ["SIGN_IN", "fetch", "hub_calls", "resolve_model", "signed_in", "without_password"]
-
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hf://"
 # As fsspec and `datasets` write it; the names of some revisions have slashes.

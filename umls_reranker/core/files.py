@@ -22,31 +22,6 @@ from filelock import FileLock, Timeout
 from .errors import UserError
 from .version import __version__
 
-__all__ = [
-    "MODEL_PATTERNS",
-    "file_sha256",
-    "find_recipe",
-    "fingerprint_path",
-    "hold",
-    "is_recipe",
-    "json_sha256",
-    "link_or_copy",
-    "model_sha256",
-    "naming_full_disk",
-    "partial_path",
-    "read_json",
-    "remembered",
-    "replace_folder",
-    "require_another",
-    "require_format",
-    "shipped",
-    "shipped_configs",
-    "shipped_recipes",
-    "strict",
-    "write_json",
-    "written",
-]
-
 CHUNK_BYTES = 1 << 20
 # Weights at the top of the repo and in safetensors only; nothing that could run code.
 MODEL_PATTERNS = (

@@ -23,16 +23,6 @@ from .errors import UserError
 from .files import shipped_configs
 from .script import CommandParser
 
-__all__ = [
-    "LAUNCHED",
-    "begin",
-    "end_with_parent",
-    "launch_options",
-    "launched_processes",
-    "shell_code",
-    "start",
-]
-
 # Scripts that can share their work among processes.
 LAUNCHED = ("build_index", "mine_negatives", "train", "rerank")
 # Options of `accelerate launch` that commands accept, and their types.

@@ -15,23 +15,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from .errors import UserError
 
-__all__ = [
-    "Faults",
-    "Malformed",
-    "Reading",
-    "decode",
-    "each_parsed",
-    "is_finite",
-    "name_source",
-    "of_characters",
-    "open_binary",
-    "read_lines",
-    "reading",
-    "excerpt",
-    "skipped_lines",
-    "start_of",
-]
-
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 START_BYTES = 1 << 16

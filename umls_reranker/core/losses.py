@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["GOLD_LABEL", "LOSSES", "Loss", "bce", "listwise", "register"]
-
 GOLD_LABEL = 1.0
 
 

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["LONGEST", "Memory"]
-
 # Longer texts are made anew each time: requests bring them, so they would bound the memory by number alone.
 LONGEST = 256
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-__all__ = ["StageLines", "progress"]
-
 SECONDS_BETWEEN_LINES = 30.0
 
 

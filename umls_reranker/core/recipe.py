@@ -39,8 +39,6 @@ from .script import CommandParser
 from .sockets import FEATURES
 from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
 
-__all__ = ["KEYS", "SECTIONS", "Recipe", "add_keys", "keys_of", "load_recipe", "parse_recipe", "portable_locator"]
-
 TRAINER_DOCS = "https://huggingface.co/docs/transformers/main_classes/trainer"
 
 

@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 
 from .sockets import Feature, register_feature
 
-__all__ = ["RETRIEVERS", "SCORES", "RetrieverDeclaration", "chosen_retrievers", "index_folders", "register"]
-
 # What an index can be built from.
 INPUTS = ("concepts", "mentions", "encoder", "vectors")
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from .arguments import RunArguments
 
-__all__ = ["CommandParser", "leave_process_group", "run_script", "should_run", "table_console", "would_make"]
-
 
 class CommandParser(argparse.ArgumentParser):
     """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are one line.

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["AUTO", "CALIBRATORS", "FEATURES", "Feature", "Registry", "register_calibrator", "register_feature"]
-
 # What a feature can be made of, as `calibration.inputs` names it, besides scores and the candidate's name.
 INPUTS = ("entity_type", "context", "cui", "semantic_types")
 CROSS_ENCODER = "cross_encoder"

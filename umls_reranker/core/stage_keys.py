@@ -20,23 +20,6 @@ from .recipe import Recipe
 from .retrievers import chosen_retrievers, index_folders
 from .stages import PlannedRun, RunFolder, Stage, read_manifest
 
-__all__ = [
-    "ENCODER_FOLDER",
-    "EXACT_INDEX",
-    "SEARCHED",
-    "checkpoints_stage",
-    "encoder_stage",
-    "index_key",
-    "index_stages",
-    "key_of_lists",
-    "model_stage",
-    "needs_vectors",
-    "pairs_stage",
-    "planned_stages",
-    "prepared_stages",
-    "report_stage",
-]
-
 ENCODER_FOLDER = "encoder"
 # FAISS factory string of the exact index, which stores the vectors unchanged.
 EXACT_INDEX = "Flat"

@@ -37,8 +37,6 @@ from .version import __version__
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["LINEAGE", "PlannedRun", "RunFolder", "Stage", "read_manifest"]
-
 STAGE_MANIFEST = "manifest.json"
 # Written first: what the folder is made with, for a run that finds it incomplete.
 RESUME_FILE = "resume.json"

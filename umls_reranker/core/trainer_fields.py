@@ -15,8 +15,6 @@ from typing import Any
 from .arguments import recipe_key
 from .losses import LOSSES
 
-__all__ = ["RESERVED", "TrainingStageArguments", "trainer_fields"]
-
 TRAINER = "Training: fields of transformers.TrainingArguments"
 _trainer = partial(recipe_key, group=TRAINER)
 

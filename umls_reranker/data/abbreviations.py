@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["find_abbreviations"]
-
 PARENTHESES = re.compile(r"[(\[]([^()\[\]]{1,200})[)\]]")
 # What ends a clause, before which no long form starts.
 CLAUSE_END = re.compile(r"[.;:!?](?=\s)|[()\[\]]")

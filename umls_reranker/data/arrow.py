@@ -23,19 +23,6 @@ from ..core.files import partial_path, written
 if TYPE_CHECKING:
     from datasets import Features
 
-__all__ = [
-    "DATA_FILE",
-    "ROWS_PER_BATCH",
-    "DatasetWriter",
-    "MappedTable",
-    "leave_pages",
-    "map_numbers",
-    "open_table",
-    "write_dataset",
-    "write_dataset_dict_index",
-    "write_numbers",
-]
-
 DATA_FILE = "data-00000-of-00001.arrow"
 ROWS_PER_BATCH = 10_000
 

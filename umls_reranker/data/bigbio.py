@@ -19,8 +19,6 @@ from ..core.lines import Faults, Malformed, each_parsed, excerpt, start_of
 from .corpus import Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text
 
-__all__ = ["BigBio"]
-
 COLUMNS = ("document_id", "passages", "entities")
 ROWS_PER_BATCH = 64
 PARQUET = b"PAR1"

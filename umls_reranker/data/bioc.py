@@ -23,8 +23,6 @@ from ..core.lines import Faults, Malformed, each_parsed, excerpt, open_binary, s
 from .corpus import SEPARATORS, Annotation, CorpusReader, Document, as_cui, join_passages, type_ids
 from .json_stream import as_list, as_object, as_offset, as_text, stream_objects
 
-__all__ = ["BioC"]
-
 CHUNK_BYTES = 1 << 16
 XML_START = re.compile(rb"<collection[\s>]")
 JSON_START = re.compile(rb'[\[{].*"(?:documents|passages|PubTator3)"', re.DOTALL)

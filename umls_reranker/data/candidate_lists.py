@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from .concepts import ConceptTable
 
-__all__ = ["SCORES_SUFFIX", "AnnotatedLists", "Annotations", "CandidateLists", "RetrievedList"]
-
 # Suffix of the score columns of candidates in a run: a list of scores per mention.
 SCORES_SUFFIX = "_scores"
 

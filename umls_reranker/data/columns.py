@@ -13,8 +13,6 @@ from ..core.arrays import list_offsets
 from ..core.cores import map_in_order
 from .cuis import cui_strings
 
-__all__ = ["CONCEPT_SCHEMA", "Concept", "ConceptColumns", "Lists", "first_of_each", "ordered"]
-
 CONCEPT_SCHEMA = pa.schema(
     {
         "cui": pa.string(),

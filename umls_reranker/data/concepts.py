@@ -29,8 +29,6 @@ from .cuis import CUI_BYTES, cui_numbers, cui_strings, cui_text, rows_of
 from .normalization import hash_names, normalize_names
 from .semantic_types import TypeHierarchy
 
-__all__ = ["ConceptTable", "write_concepts"]
-
 CUIS_FILE = "cui_numbers.npy"
 HIERARCHY_FILE = "semantic_types.json"
 # In a table of millions, the pages of this many concepts take about 25 MB.

@@ -18,19 +18,6 @@ from ..core.errors import UserError
 from ..core.lines import Faults, Malformed, excerpt, read_lines, reading, skipped_lines
 from .abbreviations import find_abbreviations
 
-__all__ = [
-    "Annotation",
-    "CorpusReader",
-    "Document",
-    "Mention",
-    "as_cui",
-    "join_passages",
-    "name_files",
-    "read_pmids",
-    "text_around",
-    "type_ids",
-]
-
 CUI = re.compile(r"(?:UMLS:)?(C[0-9]{7})")
 # UnknownType is MedMentions' word for a concept without a type.
 TYPE = re.compile(r"T[0-9]{3}|UnknownType")

@@ -13,8 +13,6 @@ from .bioc import BioC
 from .corpus import CorpusReader, Mention
 from .pubtator import PubTator
 
-__all__ = ["CORPUS_READERS", "corpus_files", "describe_formats", "read_corpus", "reader_of", "register"]
-
 CORPUS_READERS: list[CorpusReader] = [PubTator(), BioC(), BigBio()]
 
 

@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["cui_number", "cui_numbers", "cui_strings", "cui_text", "normalize_cui", "rows_of"]
-
 CUI_BYTES = 8
 UMLS_CUI = re.compile(r"[Cc]\d+")
 

@@ -16,8 +16,6 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.lines import Malformed, excerpt, of_characters, open_binary
 
-__all__ = ["as_list", "as_object", "as_offset", "as_text", "stream_objects"]
-
 CHUNK_BYTES = 1 << 20
 LONGEST_OBJECT = 64 << 20
 # A value whose end was not read yet is an error close to the end of what was read: in half a word, number or escape.

@@ -19,8 +19,6 @@ from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
 from .mention_files import MentionBatch, RowPosition, open_mentions
 from .semantic_types import TypeHierarchy
 
-__all__ = ["LabelledLists", "best_of_each_concept", "labelled_batches", "read_labelled_lists", "require_documents"]
-
 # With fewer, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
 # Columns of labelled mentions; the last two are optional.

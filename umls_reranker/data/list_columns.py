@@ -17,23 +17,6 @@ from ..core.arrays import RepeatedTexts, list_offsets, number_distinct
 from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
 
-__all__ = [
-    "CANDIDATE_KEYS",
-    "FIELDS",
-    "MENTION_FIELDS",
-    "CandidateColumns",
-    "as_arrow",
-    "candidate_columns",
-    "encoded_texts",
-    "flat_candidates",
-    "mention_texts",
-    "mention_types",
-    "objects",
-    "require_lists",
-    "table_rows",
-    "whole",
-]
-
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
 # Of a mention, columns that a call of rerank takes.

@@ -26,17 +26,6 @@ from .semantic_types import TypeHierarchy
 if TYPE_CHECKING:
     from datasets import Features, IterableDataset
 
-__all__ = [
-    "FORMATS",
-    "RANKED",
-    "RERANKED",
-    "MentionBatch",
-    "MentionFiles",
-    "RowPosition",
-    "open_mentions",
-    "read_line",
-]
-
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")

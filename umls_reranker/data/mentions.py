@@ -16,16 +16,6 @@ from .columns import Concept
 from .corpus import Mention
 from .normalization import normalize_name
 
-__all__ = [
-    "FEEDBACK_PREFIX",
-    "MENTION_FEATURES",
-    "SPLITS",
-    "assign_split",
-    "hold_out_synonyms",
-    "split_writers",
-    "write_mentions",
-]
-
 SPLITS = ("train", "dev", "calibration", "test")
 BATCH_ROWS = 1_000
 # Prefix of the document ids of mentions from reviewers' corrections.

@@ -13,8 +13,6 @@ from xxhash import xxh3_64_intdigest
 
 from ..core.memory import Memory
 
-__all__ = ["hash_names", "normalize_name", "normalize_names", "normalize_texts", "trigrams"]
-
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 # Characters of a word that are composed at once: the time for a run of combining marks grows with its square.
 PIECE = 256

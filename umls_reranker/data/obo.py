@@ -23,8 +23,6 @@ from ..core.errors import UserError
 from ..core.lines import Faults, Malformed, decode, each_parsed, excerpt, read_lines, start_of
 from .json_stream import as_list, as_object, as_text
 
-__all__ = ["SCOPES", "Ontology", "Term", "read_ontology"]
-
 SCOPES = ("EXACT", "NARROW", "BROAD", "RELATED")
 CROSS_REFERENCE = re.compile(r"(?:UMLS|UMLS_CUI):(\S*)")
 UMLS_ENTITY = re.compile(r"(?:UMLS|UMLS_CUI):(\S+)|https?://\S*umls\S*/(C[0-9]{7})", re.IGNORECASE)

@@ -18,8 +18,6 @@ from .columns import Concept
 from .obo import SCOPES, Term, read_ontology
 from .semantic_types import SemanticType, TypeHierarchy
 
-__all__ = ["OntologyConcepts", "read_obo_concepts"]
-
 COUNTS = ("obsolete", "without_cui", "merged_terms", "extra_cross_references", "not_a_cui", "dropped_synonyms")
 CUI = re.compile(r"C[0-9]{7}")
 

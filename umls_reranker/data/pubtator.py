@@ -21,8 +21,6 @@ from pathlib import Path
 from ..core.lines import Faults, Malformed, decode, each_parsed, excerpt, read_lines
 from .corpus import Annotation, CorpusReader, Document, as_cui
 
-__all__ = ["PubTator"]
-
 TEXT_LINE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 START = re.compile(rb"^[^|\t\r\n]+\|[ta]\|", re.MULTILINE)
 OFFSET = re.compile(r"[0-9]{1,9}")

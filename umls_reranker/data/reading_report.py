@@ -12,8 +12,6 @@ from .arrow import open_table
 from .concepts import ConceptTable
 from .mentions import SPLITS
 
-__all__ = ["known_mentions", "reading_table"]
-
 # Counts of the readers that are shown if they are not 0: key -> title.
 CONCEPT_COUNTS = {
     "names_read": "names read",

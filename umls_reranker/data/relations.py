@@ -18,8 +18,6 @@ from .arrow import map_numbers, write_numbers
 from .cuis import cui_numbers, rows_of
 from .rrf_tables import TABLES, positions_in, read_columns
 
-__all__ = ["RELATION_KINDS", "RelationTable", "Relations", "read_relations", "write_relations"]
-
 RELATIONS_FILE = "relations.npy"
 RELATION_KINDS = ("SY", "PAR", "CHD", "RB", "RN", "SIB")
 """Kinds of relation, the closest first; a kind's number is its position here."""

@@ -16,8 +16,6 @@ from ..core.errors import UserError
 from ..core.lines import Faults, read_lines, skipped_lines
 from .rrf_tables import TABLES, read_columns
 
-__all__ = ["find_release_file", "read_release", "release_files"]
-
 RELEASE_NAME = re.compile(r"[0-9]{4}[A-Z]{2}")
 PART = re.compile(r"\.([a-z]{2})(?:\.gz)?")
 PART_NAMES = [first + second for first in ascii_lowercase for second in ascii_lowercase]

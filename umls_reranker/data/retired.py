@@ -21,8 +21,6 @@ from .corpus import Mention
 from .cuis import cui_number, cui_numbers, cui_text
 from .rrf_tables import TABLES, positions_in, read_columns
 
-__all__ = ["RetiredCuis", "map_retired"]
-
 KINDS = ("SY", "RB", "RN", "RO", "DEL", "SUBX")
 SYNONYM = 0
 

@@ -18,8 +18,6 @@ from .cuis import cui_numbers, rows_of
 from .rrf_tables import TABLES, positions_in, read_columns
 from .semantic_types import TypeHierarchy
 
-__all__ = ["few", "read_rrf_concepts"]
-
 
 def read_rrf_concepts(
     files: Mapping[str, tuple[Path, ...]],

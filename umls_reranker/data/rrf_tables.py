@@ -22,8 +22,6 @@ from ..core.lines import BYTE_ORDER_MARK, Faults, Malformed, decode, open_binary
 from ..core.progress import progress
 from .cuis import CUI_BYTES
 
-__all__ = ["TABLES", "RrfTable", "positions_in", "read_columns"]
-
 # Smaller blocks cost more calls; larger ones allocate memory from the system for each block.
 BLOCK_BYTES = 1 << 20
 LONGEST_LINE = 64 << 20

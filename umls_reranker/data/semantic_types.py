@@ -15,8 +15,6 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from ..core.lines import Malformed, decode, read_lines
 
-__all__ = ["UNKNOWN_TYPE", "SemanticType", "TypeHierarchy"]
-
 UNKNOWN_TYPE = "UnknownType"
 """What MedMentions writes where a concept has no type."""
 

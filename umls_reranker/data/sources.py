@@ -26,17 +26,6 @@ from .rrf import few, read_rrf_concepts
 from .semantic_types import TypeHierarchy
 from .user_lists import SplitOf, UserLists
 
-__all__ = [
-    "CONTENT_CHECKS",
-    "corpus_mentions",
-    "describe_dictionary",
-    "fingerprints",
-    "input_files",
-    "read_concepts",
-    "split_shares",
-    "user_lists",
-]
-
 # Recipe key -> what refuses a download that is something else (`fetch.fetch`); malformed lines are for the reader.
 CONTENT_CHECKS: dict[str, Callable[[Path], object]] = {
     "obo": lambda path: read_ontology(path, Faults(path, "skip")),

@@ -14,8 +14,6 @@ import pyarrow.compute as pc
 
 from .semantic_types import UNKNOWN_TYPE, TypeHierarchy
 
-__all__ = ["TypeSets"]
-
 # No name of a type holds it.
 SEPARATOR = "\x1f"
 

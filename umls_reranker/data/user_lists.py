@@ -28,8 +28,6 @@ from .mentions import MENTION_FEATURES, SPLITS, split_writers
 if TYPE_CHECKING:
     from .semantic_types import TypeHierarchy
 
-__all__ = ["SplitOf", "UserLists"]
-
 # The split of a document, or None if no list of documents has it.
 SplitOf = Callable[[str], str | None]
 

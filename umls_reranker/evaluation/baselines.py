@@ -18,8 +18,6 @@ from ..data.normalization import normalize_name
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
 
-__all__ = ["answer_ranks", "baseline_answers", "exact_match", "most_frequent_cuis", "notes_on_lists"]
-
 Answers = list[str | None]
 
 

@@ -14,17 +14,6 @@ import numpy as np
 from ..calibration.reliability import equal_width, reliability_curve
 from ..calibration.resampling import document_index, document_sums
 
-__all__ = [
-    "BINS",
-    "histogram",
-    "histogram_axes",
-    "marked_points",
-    "reliability_axes",
-    "reliability_points",
-    "risk_axes",
-    "risk_coverage",
-]
-
 BINS = 15
 HISTOGRAM_BINS = 20
 # Maximum number of points of a risk-coverage curve: more cannot be seen.

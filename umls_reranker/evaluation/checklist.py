@@ -10,19 +10,6 @@ from typing import Any
 from ..core.errors import UserError
 from .formats import interval, markdown_table, number
 
-__all__ = [
-    "FAIL",
-    "PASS",
-    "Check",
-    "Measured",
-    "Target",
-    "check_targets",
-    "format_table",
-    "measured_figures",
-    "parse_targets",
-    "result_of",
-]
-
 PASS, FAIL, CANNOT_TELL = "PASS", "FAIL", "CANNOT TELL"
 # Mentions below which an interval that holds both sides of a target decides nothing.
 SMALL_SUPPORT = 1_000

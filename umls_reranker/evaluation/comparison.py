@@ -19,8 +19,6 @@ from .figures import Figure, figures_of
 from .formats import markdown_table
 from .outcomes import Outcomes
 
-__all__ = ["compare", "figure_difference"]
-
 BETTER, NOT_INFERIOR, CANNOT_TELL, WORSE = "better", "not inferior", "cannot tell", "worse"
 # Two versions must share a minimum part of each one's mentions, because a few common mentions prove nothing, and a
 # minimum number of documents, below which the interval does not keep its confidence.

@@ -22,21 +22,6 @@ from ..data.semantic_types import TypeHierarchy
 from .linking import Documents, sums_to_f1
 from .outcomes import Outcomes
 
-__all__ = [
-    "FIGURES",
-    "SCHEMA_VERSION",
-    "SMALLEST_SLICE",
-    "Figure",
-    "answering_metrics",
-    "figures_of",
-    "group_slices",
-    "measure_figures",
-    "read_metrics",
-    "register",
-    "slice_figures",
-    "type_slices",
-]
-
 # Of ``metrics.json``.
 SCHEMA_VERSION = 2
 # With fewer mentions, a type is not listed and no calibration figure is given.

@@ -8,8 +8,6 @@ from typing import Any, TypeGuard
 
 from . import figures
 
-__all__ = ["FORMATS", "figure_name", "inputs_label", "is_there", "markdown_table", "number", "with_interval"]
-
 # Readable names for figures and systems of ``metrics.json`` that are no `Figure`.
 NAMES = {
     "f1": "F1",

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..data.semantic_types import TypeHierarchy
     from ..data.type_sets import TypeSets
 
-__all__ = ["LEVELS", "incorrect_type_figures", "missing_input_figures", "replaced_types"]
-
 # Shares of typed mentions that get an incorrect type.
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 

@@ -16,16 +16,6 @@ from ..calibration.resampling import bootstrap_sums, document_index, document_su
 from ..calibration.thresholds import TIERS
 from ..core.arrays import ranking
 
-__all__ = [
-    "Documents",
-    "Measure",
-    "coverage_at_precision",
-    "gold_ranks",
-    "linking_metrics",
-    "sums_to_f1",
-    "tier_metrics",
-]
-
 Measure = dict[str, float]
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["near_misses"]
-
 SHARED_NAME = "shared_name"
 
 

@@ -22,8 +22,6 @@ from ..core.files import require_format, written
 from ..data.candidate_lists import AnnotatedLists
 from .linking import gold_ranks
 
-__all__ = ["OUTCOMES_FILE", "Outcomes"]
-
 OUTCOMES_FILE = "outcomes.parquet"
 SCHEMA_VERSION = 1
 SCHEMA = pa.schema(

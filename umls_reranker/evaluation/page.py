@@ -12,8 +12,6 @@ from .charts import Axes, histogram_axes, marked_points, reliability_axes, risk_
 from .figures import figures_of
 from .formats import FORMATS, figure_name
 
-__all__ = ["TEMPLATES", "card_charts", "report_page"]
-
 TEMPLATES = Path(__file__).parent.parent / "templates"
 LISTED_TYPES = 15
 

@@ -16,8 +16,6 @@ from ..calibration.reliability import brier, ece
 from ..calibration.resampling import document_sums
 from .linking import Documents
 
-__all__ = ["PairMetrics", "pair_report", "roc_auc"]
-
 # Scores are cut into this many equal-mass bins for the interval of ROC-AUC (not for its value).
 AUC_BINS = 500
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["build_report", "decided_figures", "pair_logits"]
-
 COVERAGE_PRECISIONS = (0.95, 0.90)
 
 

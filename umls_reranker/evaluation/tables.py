@@ -10,8 +10,6 @@ from rich.text import Text
 
 from .formats import figure_name, number, percent, recall_in_list, with_interval
 
-__all__ = ["examples_table", "figures_table", "linking_table"]
-
 EXAMPLE_CANDIDATES = 3
 
 

@@ -20,8 +20,6 @@ from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
 from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
 
-__all__ = ["folder_card", "model_card"]
-
 # Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
     "linking": ("text-ranking", "Concept reranking", ("acc@1", "mrr", "recall@5")),

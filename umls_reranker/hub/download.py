@@ -15,8 +15,6 @@ from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_files
 
-__all__ = ["REPO_ID", "download", "hub_api", "snapshot"]
-
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 

@@ -22,8 +22,6 @@ from .model_folder import ONNX, changing, verify_model
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
 
-__all__ = ["export_onnx"]
-
 # Calibrator, thresholds and certificate hold for both backends while logits differ by no more than rounding.
 MOST_APART = 1e-4
 # Mentions whose candidates are compared.

@@ -39,34 +39,6 @@ from ..core.version import __version__
 from ..evaluation.outcomes import OUTCOMES_FILE
 from ..models.template import PairTemplate
 
-__all__ = [
-    "CALIBRATOR",
-    "CARD",
-    "EVALUATED",
-    "MANIFEST",
-    "METRICS",
-    "NETWORK",
-    "ONNX",
-    "MODEL_FILES",
-    "RECIPE",
-    "REFERENCE",
-    "RELIABILITY",
-    "RISK_COVERAGE",
-    "THRESHOLDS",
-    "WEIGHTS",
-    "changing",
-    "copy_network",
-    "loaded_files",
-    "model_files",
-    "model_recipe",
-    "published_files",
-    "save_copy",
-    "verify_files",
-    "verify_model",
-    "version_digits",
-    "write_model_files",
-]
-
 MANIFEST, CARD = "reranker.json", "README.md"
 WEIGHTS, ONNX = BACKENDS["torch"], BACKENDS["onnx"]
 CALIBRATOR, THRESHOLDS, RECIPE = "calibrator.json", "thresholds.json", "recipe.yaml"

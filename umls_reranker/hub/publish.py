@@ -21,8 +21,6 @@ from .card import folder_card
 from .download import REPO_ID, hub_api, snapshot
 from .model_folder import CARD, MANIFEST, METRICS, MODEL_FILES, ONNX, published_files, verify_files, verify_model
 
-__all__ = ["find_outcomes", "publish"]
-
 
 def publish(
     folder: Path,

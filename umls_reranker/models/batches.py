@@ -15,8 +15,6 @@ from ..core.arrays import list_offsets
 if TYPE_CHECKING:
     from .tokens import EncodedPairs
 
-__all__ = ["PackedTexts", "PairBatch", "TextGroup", "divide_by_length", "padded"]
-
 
 def divide_by_length(lengths: np.ndarray, token_budget: int, is_padded: bool) -> list[np.ndarray]:
     """Divide texts of similar length into batches under a token budget, longest texts first.

@@ -31,16 +31,6 @@ from .template import MARKERS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = [
-    "CONTEXT_FILE",
-    "BiEncoder",
-    "PaddedLayers",
-    "QueryTokenizer",
-    "load_encoder_body",
-    "pooled",
-    "require_length",
-]
-
 # Tokens per forward pass: small batches fit a CPU's cache, a GPU needs many rows. Fixed, because the last bits of an
 # index depend on it.
 TOKEN_BUDGET = {"cpu": 2_048, "cuda": 65_536}

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .networks import TorchNetwork
     from .onnx_network import OnnxNetwork
 
-__all__ = ["PairScorer", "Scores", "score_lists"]
-
 CHUNK_PAIRS = 65_536
 # For fewer tokens, the overhead of a forward pass on a CPU exceeds the gain of a second core.
 LEAST_TOKENS = 64

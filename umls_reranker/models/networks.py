@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["PackedBert", "PaddedModel", "input_names", "load_network"]
-
 # Small batches fit a CPU's cache; a GPU needs many rows.
 TOKEN_BUDGET = {"cpu": 1_024, "cuda": 65_536}
 

@@ -16,8 +16,6 @@ from ..core.errors import UserError
 from ..core.files import read_json
 from .batches import PairBatch
 
-__all__ = ["OnnxNetwork", "load_onnx"]
-
 
 class OnnxNetwork:
     """As `TorchNetwork`, in float32: each batch is computed by one thread, so that batches share the cores.

@@ -23,8 +23,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..core.devices import to_device
 from .batches import PackedTexts, TextGroup
 
-__all__ = ["PackedLayers", "load_packed"]
-
 # All but cuDNN's, which PyTorch prefers on Hopper: it plans again for each number of texts, for about 30 ms.
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 

@@ -13,8 +13,6 @@ from safetensors import SafetensorError
 from ..core.errors import UserError
 from ..core.files import read_json
 
-__all__ = ["load_model", "load_pretrained", "load_weights", "loading"]
-
 
 def load_pretrained(kind: Any, folder: str | Path, **options: Any) -> Any:
     """``kind.from_pretrained`` of a local folder, without the Hub and without code from the folder.

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
     from ..data.semantic_types import TypeHierarchy
 
-__all__ = ["MARKERS", "PairTemplate"]
-
 # Words in BERT's vocabulary that no text uses.
 MARKERS = ("[unused1]", "[unused2]")
 # Separates the fields of a mention or a candidate.

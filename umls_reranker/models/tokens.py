@@ -23,8 +23,6 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["EncodedPairs", "PairEncoder"]
-
 CACHED_TEXTS = 262_144
 
 

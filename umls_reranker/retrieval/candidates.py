@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = ["CANDIDATE_FEATURES", "gold_positions", "search_mentions", "write_candidates"]
-
 CANDIDATE_FEATURES = Features(
     {
         "mention_id": Value("int64"),

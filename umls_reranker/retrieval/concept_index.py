@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
     from .concept_search import NameGrouping
 
-__all__ = ["ConceptIndex", "open_strings", "write_names", "write_strings"]
-
 
 class ConceptIndex:
     """An index in a folder, opened by `load`. Its files are memory-mapped.

@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from ..core.arrays import expand_ranges
 
-__all__ = ["Candidates", "NameGrouping", "distinct_queries", "query_blocks"]
-
 # Names asked for per concept: a concept near a query tends to come with several of its names.
 NAMES_PER_CONCEPT = 4
 # The most results (queries x strings) that one thread holds, some 100 bytes each.

@@ -18,17 +18,6 @@ from .concept_search import NAMES_PER_CONCEPT
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
-__all__ = [
-    "fill",
-    "measure_recall",
-    "new_index",
-    "read_ahead",
-    "search_exactly",
-    "set_parameters",
-    "training_size",
-    "write",
-]
-
 # Default number of names to train a clustering or quantizing index on: in total, or per cluster.
 TRAINING_SAMPLE, SAMPLE_PER_CLUSTER = 262_144, 64
 NPROBE = re.compile(r"(^|,)nprobe=\+?0*[1-9]")

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..data.relations import RelationTable
 
-__all__ = ["FILTERS", "ConceptFilters", "SharedNames"]
-
 FILTERS = ("gold_concept", "shared_name", "related", "chosen")
 """Why a concept is dropped, in the order in which it is asked; "chosen" is one that the mention has already."""
 

@@ -13,8 +13,6 @@ from ..core.stage_keys import ENCODER_FOLDER
 from ..core.stages import RunFolder
 from ..models.bi_encoder import BiEncoder
 
-__all__ = ["copy_encoder", "load_encoder"]
-
 SOURCE_FILE = "source.json"
 
 

@@ -30,8 +30,6 @@ from .index_encoder import copy_encoder
 from .retrieval_method import IndexSources, RetrievalMethod
 from .retriever import Retriever
 
-__all__ = ["export_index", "index_parts", "load_retriever", "require_one_run"]
-
 
 def index_parts(retrievers: Iterable[str], trained: bool) -> list[str]:
     """Folders of a run that a deployment needs.

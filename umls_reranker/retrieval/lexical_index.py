@@ -26,8 +26,6 @@ from .concept_search import Candidates, NameGrouping
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = ["LexicalIndex"]
-
 NAMES_FOLDER = "names"
 TRIGRAMS_FILE, WEIGHTS_FILE = "trigrams.npy", "trigram_weights.npy"
 STARTS_FILE, POSTINGS_FILE, POSTING_WEIGHTS_FILE = "starts.npy", "postings.npy", "posting_weights.npy"

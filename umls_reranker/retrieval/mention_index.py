@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
 
-__all__ = ["MentionIndex"]
-
 VECTORS_FILE, ROWS_FILE = "vectors.npy", "rows.npy"
 QUERIES_PER_BLOCK = 512
 

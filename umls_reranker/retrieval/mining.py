@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from ..data.relations import RelationTable
     from .retriever import Retriever
 
-__all__ = ["PAIR_FEATURES", "mine_listed_pairs", "mine_pairs", "search_share"]
-
 PAIR_FEATURES = Features(
     {
         "mention_id": Value("int64"),

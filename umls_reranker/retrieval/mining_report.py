@@ -17,8 +17,6 @@ from .false_negatives import FILTERS
 if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
 
-__all__ = ["SOURCES", "MiningReport", "mining_examples", "mining_table"]
-
 SOURCES = ("positive", "nearest", "type", "random")
 POSITIVE, NEAREST, TYPE, RANDOM = range(len(SOURCES))
 # Of each source, chosen evenly from a sample of the mentions.

@@ -23,8 +23,6 @@ from .faiss_index import fill, measure_recall, new_index, search_exactly, set_pa
 if TYPE_CHECKING:
     from .name_vectors import NameVectors
 
-__all__ = ["NameIndex"]
-
 FAISS_FILE, NAMES_FOLDER = "names.faiss", "names"
 # Number of queries that a thread searches at a time.
 QUERIES_PER_BLOCK = 512

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
 
-__all__ = ["NameVectors"]
-
 NAMES_FOLDER, STRINGS_FOLDER, VECTORS_FILE = "names", "strings", "vectors.json"
 # A multiple of the encoder's chunk, so that the end of a shard changes nothing: 25 MB at 384 dimensions.
 SHARD = CHUNK

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
     from .retriever import Retriever
 
-__all__ = ["GoldConcepts", "ListedConcepts", "Names", "NearestConcepts", "SearchedConcepts", "ShardedSearch"]
-
 # Queries per shard: enough to use a CPU or GPU well, few enough to divide evenly.
 SHARD = 4_096
 # If the filters leave too few concepts, twice and then four times as many are searched.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .mining_report import MiningReport
     from .nearest_concepts import GoldConcepts
 
-__all__ = ["MiningConfig", "PairSelector", "SelectedPairs", "TypePools", "random_below", "random_bits"]
-
 # Maximum draws per negative; only reached with very small dictionaries or types.
 ATTEMPTS = 32
 

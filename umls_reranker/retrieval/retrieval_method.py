@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..models.bi_encoder import BiEncoder
     from .name_index import NameIndex
 
-__all__ = ["IndexSources", "Queries", "RetrievalMethod"]
-
 
 class Queries(NamedTuple):
     """n distinct mentions to search for: strings, or mentions in their text if the retriever reads context.

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..models.bi_encoder import BiEncoder
 
-__all__ = ["Retriever", "fuse"]
-
 # Ranks at which recall is measured; each retriever returns at least as many concepts.
 RECALL_DEPTH = 64
 # Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms Condorcet and individual rank learning

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from .concept_index import ConceptIndex
     from .mention_index import MentionIndex
 
-__all__ = ["OWN_RETRIEVERS", "Context", "Dense", "Lexical", "NearestMentions"]
-
 
 class _OfIndex(RetrievalMethod):
     """A retriever whose index can tell what it was built from."""

@@ -34,17 +34,6 @@ from .review_queue import RANDOM
 if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
 
-__all__ = [
-    "FEEDBACK_FEATURES",
-    "RandomSample",
-    "add_feedback",
-    "calibration_rows",
-    "chosen_concept",
-    "is_correct",
-    "load_feedback",
-    "training_mentions",
-]
-
 UMLS_CUI = re.compile(r"C\d{7}")
 # An id of any vocabulary, such as HP:0000001; words such as "none" are no concepts.
 CONCEPT_ID = re.compile(r"(?=\S*\d)\S+")

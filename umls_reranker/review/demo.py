@@ -33,8 +33,6 @@ from .explanations import describe, explain, parse_candidates
 from .review_queue import judge_of, select_for_review, write_queue
 from .review_sheet import ReviewSheet
 
-__all__ = ["Demo", "act", "located", "make_queue", "recalibrate", "review_html"]
-
 # Numbers of mentions of a run's dev split that are ranked, and that are selected for review.
 RANKED, PICKED = 100, 30
 

@@ -21,8 +21,6 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-__all__ = ["build_page", "launch"]
-
 EXAMPLES = [
     ["Muscle weakness and short stature were noted at birth; seizures began at the age of two.", "short stature"],
     ["She has had recurrent nosebleeds and easy bruising since childhood.", "nosebleeds"],

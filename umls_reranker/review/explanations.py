@@ -12,8 +12,6 @@ from ..data.semantic_types import TypeHierarchy
 from ..serving.ranked_candidates import RankedCandidate, ranked_candidates
 from ..serving.reranker import UMLSReranker
 
-__all__ = ["Explanation", "describe", "explain", "parse_candidates"]
-
 
 @dataclass(frozen=True)
 class Explanation:

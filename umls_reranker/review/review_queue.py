@@ -20,8 +20,6 @@ from ..hub.model_folder import REFERENCE, THRESHOLDS, verify_files
 from ..serving.monitoring.reference import Reference
 from ..serving.prediction_log import LoggedMention, concept_of
 
-__all__ = ["RANDOM", "Reasons", "judge_of", "reasons_of", "select_for_review", "write_queue"]
-
 RANDOM = "random draw"
 # Distance from the threshold in log-odds at which the value of a label falls to 1 / e.
 NEAR = 0.7

@@ -15,8 +15,6 @@ from ..core.files import json_sha256, written
 from ..serving.prediction_log import LoggedMention, read_predictions
 from .corrections import chosen_concept
 
-__all__ = ["ReviewSheet"]
-
 
 class Step(NamedTuple):
     """A choice, or a skip, for the mention at a position of the queue."""

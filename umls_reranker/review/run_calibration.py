@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..core.recipe import Recipe
     from ..data.concepts import ConceptTable
 
-__all__ = ["calibrate_run"]
-
 
 def calibrate_run(recipe: Recipe) -> None:
     """Make the stage, unless it is up to date, and print what was fitted."""

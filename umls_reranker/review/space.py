@@ -12,8 +12,6 @@ from ..core.version import __version__
 from ..hub.model_folder import published_files, verify_model
 from .demo import located
 
-__all__ = ["export_space"]
-
 APP = '''\
 """The page to try a reranker; umls-reranker demo --export_space wrote it."""
 

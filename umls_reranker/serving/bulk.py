@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
     from .reranker import UMLSReranker
 
-__all__ = ["BulkCounts", "BulkJob"]
-
 # Number of invalid rows that are named when all are left out.
 NAMED_ROWS = 20
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .reranker import UMLSReranker
 
-__all__ = ["RANKED_SCHEMA", "RerankBatches", "RerankPartitions"]
-
 SPARK_NAMES = {pa.int64(): "long", pa.bool_(): "boolean"}
 # Type of the column `ranked` in Spark's notation.
 RANKED_SCHEMA = "array<struct<{}>>".format(

@@ -26,8 +26,6 @@ from .reranker import UMLSReranker
 if TYPE_CHECKING:
     from ..retrieval.retriever import Retriever
 
-__all__ = ["ConceptLinker", "LinkedConcept", "MentionQueries"]
-
 
 class LinkedConcept(RankedCandidate):
     """A concept that a mention may refer to: a `RankedCandidate` of `ConceptLinker.candidates`.

@@ -18,8 +18,6 @@ from ..data.cuis import normalize_cui
 from ..data.mention_files import FORMATS, read_line
 from .monitoring.figures import Top
 
-__all__ = ["LoggedMention", "concept_of", "read_predictions"]
-
 
 @dataclass(frozen=True, slots=True)
 class LoggedMention:

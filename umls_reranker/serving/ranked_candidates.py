@@ -19,8 +19,6 @@ from ..core.arrays import RepeatedTexts
 from ..data.candidate_lists import CandidateLists
 from ..data.list_columns import as_arrow
 
-__all__ = ["RANKED_FIELDS", "RANKED_TYPE", "RankedCandidate", "ranked_candidates", "ranked_column"]
-
 # In Arrow; a mention has a list of these, its top candidate first.
 RANKED_TYPE = pa.struct(
     {

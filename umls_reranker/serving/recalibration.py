@@ -59,8 +59,6 @@ from ..models.template import PairTemplate
 from .monitoring.reference import Reference
 from .reranker import UMLSReranker
 
-__all__ = ["Recalibrated", "SourceModel", "before_and_after", "described", "recalibrate", "save_recalibrated"]
-
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "own lists"

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from .reranker import UMLSReranker
 
-__all__ = ["replay_checks"]
-
 REPLAYED_MENTIONS = 200
 REPLAYED_SINGLY = 20
 # Batches differ in padding, so bfloat16 rounds differently.

@@ -26,8 +26,6 @@ from .monitoring.figures import Top
 from .monitoring.monitor import Monitor
 from .ranked_candidates import RankedCandidate, ranked_candidates
 
-__all__ = ["UMLSReranker"]
-
 # Number of unknown types that a warning names.
 NAMED_TYPES = 3
 # Maximum number of different warnings about unknown types per instance.

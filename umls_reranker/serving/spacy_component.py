@@ -17,8 +17,6 @@ from spacy.util import minibatch
 from ..core.errors import UserError
 from .linker import ConceptLinker
 
-__all__ = ["make_component"]
-
 
 class EntityLinks:
     """Links the entities of Docs.

@@ -14,15 +14,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..core.progress import progress
 
-__all__ = [
-    "CheckpointCallback",
-    "ConsoleCallback",
-    "EarlyStopping",
-    "ThroughputCallback",
-    "ended_state",
-    "last_complete_checkpoint",
-]
-
 COMPLETE = "complete"
 
 

@@ -9,8 +9,6 @@ import torch
 
 from ..models.batches import padded
 
-__all__ = ["IGNORED_LABEL", "PairCollator", "RaggedPairs"]
-
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
 

@@ -24,8 +24,6 @@ from ..data.arrow import open_table
 from ..models.tokens import PairEncoder
 from .collator import RaggedPairs
 
-__all__ = ["TokenizedPairs", "tokenize_pairs", "weight_scale"]
-
 ROWS_PER_SHARD = 50_000
 
 SCHEMA = pa.schema(

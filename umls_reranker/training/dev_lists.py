@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..data.concepts import ConceptTable
     from ..models.template import PairTemplate
 
-__all__ = ["dev_metrics", "dev_pairs", "sample_by_document"]
-
 
 def dev_pairs(
     candidates: Dataset, mentions: Dataset, concepts: ConceptTable, template: PairTemplate, most: int, seed: int

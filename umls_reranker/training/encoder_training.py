@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     from ..data.concepts import ConceptTable
 
-__all__ = ["EncoderTrainer", "QueryCollator", "QueryNamePairs", "train_encoder"]
-
 # Kinds of queries, in the order in which they alternate.
 CONTEXT, MENTION, SYNONYM = range(3)
 TURNS = np.array([CONTEXT, MENTION, CONTEXT, SYNONYM, CONTEXT])

@@ -51,8 +51,6 @@ from .processes import training_device
 from .sampling import MentionLists
 from .trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer, loader_options
 
-__all__ = ["fine_tune", "freeze_lowest", "load_base_model", "mixed_precision", "set_dropout", "training_arguments"]
-
 # Names in accelerate, whose launch configuration can also set a precision.
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

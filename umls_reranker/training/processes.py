@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ..core.arguments import RunArguments
 
-__all__ = ["require_one_process", "training_device"]
-
 
 def training_device(run: RunArguments) -> torch.device:
     """The device to train on.

@@ -16,13 +16,6 @@ from torch.utils.data import Sampler
 
 from ..core.arrays import expand_ranges
 
-__all__ = [
-    "EpochOrder",
-    "GlobalBatches",
-    "MentionLists",
-    "Pass",
-]
-
 # Rows of this many batches are sorted by length together: more would reduce padding, but also randomness.
 SORTED_BATCHES = 100
 

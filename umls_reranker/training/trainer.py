@@ -20,8 +20,6 @@ from .sampling import EpochOrder, GlobalBatches, MentionLists, Pass
 if TYPE_CHECKING:
     from .dataset import TokenizedPairs
 
-__all__ = ["LABEL_NAMES", "OneGpuArguments", "RerankerTrainer", "TrainingPasses", "loader_options"]
-
 LABEL_NAMES = ["labels", "weight", "row"]
 
 

@@ -30,8 +30,6 @@ from .requests import LinkRequest, RankRequest, RerankRequest
 if TYPE_CHECKING:
     from ..linker import ConceptLinker
 
-__all__ = ["create_app", "served_version"]
-
 
 def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: ConceptLinker | None = None) -> FastAPI:
     """The service, for one process; on shutdown, admitted requests are answered first.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     # A service that does not link needs neither indexes nor encoder.
     from ..linker import ConceptLinker, LinkedConcept
 
-__all__ = ["Engine"]
-
 # A lone request waits this long for others to share its batch; under load batches fill sooner.
 BATCH_DEADLINE_MS = 2.0
 

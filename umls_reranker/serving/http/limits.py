@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MAX_BODY_BYTES", "READ_SECONDS", "BodyLimit", "http_protocol"]
-
 MAX_BODY_BYTES = 2_000_000
 # For the headers of a request to arrive, and again for its body.
 READ_SECONDS = 30.0

@@ -14,8 +14,6 @@ from .refusals import error_answer
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ServiceMetrics", "Watch"]
-
 # Seconds; a cross-encoder on a CPU takes about 10 ms per mention.
 BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 from ..ranked_candidates import RankedCandidate
 from ..reranker import UMLSReranker
 
-__all__ = ["MicroBatcher", "QueueFull"]
-
 # The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order; the last by name.
 SIGNATURE = inspect.signature(UMLSReranker.rerank)
 

@@ -17,8 +17,6 @@ from .micro_batching import QueueFull
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-__all__ = ["ErrorAnswer", "Refusal", "add_error_answers", "as_refusal", "error_answer"]
-
 # In place of "There was an error parsing the body" and "Not Found".
 CLEARER = {
     400: "the body cannot be read; send JSON in UTF-8, neither compressed nor deeply nested",

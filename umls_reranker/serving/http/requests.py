@@ -8,8 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from ...core.lines import is_finite, of_characters
 
-__all__ = ["LinkRequest", "RankRequest", "RerankRequest"]
-
 
 def _not_blank(text: str) -> str:
     if not text.strip():

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 from ...calibration.thresholds import TIERS
 
-__all__ = ["FiguresByType", "Top"]
-
 # Maximum number of types counted separately; further types share one entry, so memory stays bounded.
 MOST_TYPES = 256
 OTHER_TYPES = "other types"

@@ -12,8 +12,6 @@ from ...calibration.precision_test import clopper_pearson_lower
 from ...calibration.reliability import calibration_report
 from ...calibration.thresholds import TIERS
 
-__all__ = ["LabelledAnswers", "labelled_report", "level_of_look"]
-
 ENDS = ("value", "low", "high")
 
 # Number of latest labels to keep.

@@ -23,8 +23,6 @@ from .reference import NO_CANDIDATES, SMALLEST_PSI, Drift, Reference
 if TYPE_CHECKING:
     from ..ranked_candidates import RankedCandidate
 
-__all__ = ["LogFile", "Monitor"]
-
 # Number of slices of a sliding window; the oldest leaves when a new one begins.
 SLICES = 20
 LATEST_ALARMS = 100

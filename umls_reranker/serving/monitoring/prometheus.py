@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-__all__ = ["MonitorCollector", "metrics_text", "serve_metrics"]
-
 PREFIX = "umls_reranker"
 WINDOWED = {
     "high_confidence_share": "share of mentions in the high tier",

@@ -16,8 +16,6 @@ from ...calibration.resampling import document_index, document_sums
 from ...core.errors import UserError
 from ...core.files import read_json, require_format
 
-__all__ = ["NO_CANDIDATES", "SMALLEST_PSI", "Distribution", "Drift", "Reference", "chi_square_tail"]
-
 SCHEMA_VERSION = 1
 SCORE_CELLS = 10
 # Types with a smaller share of the mentions are pooled.
