@@ -135,6 +135,8 @@ def test_a_date_that_python_lacks_is_refused_with_its_column(key):
         ({"name": "a", "cui": 7}, "candidate 1 has a cui that is no text: 7"),
         ({"name": "a", "definition": b"d"}, "candidate 1 has a definition that is no text"),
         ({"name": "a", "lexical_score": "x"}, "candidate 1 has a lexical_score that is no number: 'x'"),
+        ({"name": "a", "lexical_score": "0.93"}, "candidate 1 has a lexical_score that is no number: '0.93'; give"),
+        ({"name": "a", "lexical_score": b"1"}, "candidate 1 has a lexical_score that is no number: b'1'; give"),
         ({"name": "a", "lexical_score": [1.0]}, "candidate 1 has a lexical_score that is no number"),
         ({"name": "a", "semantic_types": [["T1"]]}, "candidate 1 has semantic_types that are no list of texts"),
         ({"name": "a", "semantic_types": 3}, "candidate 1 has semantic_types that are no list of texts: 3"),
@@ -162,7 +164,7 @@ def test_half_of_a_surrogate_pair_is_refused(change, more):
 
 
 def test_numbers_of_any_kind_are_scores():
-    scores = [None, 1, "2.5", np.float32(3.0), True]
+    scores = [None, 1, 2.5, np.float32(3.0), True]
     found = make_lists(["m"], [[{"name": "a", "context_score": score} for score in scores]]).scores["context"]
     np.testing.assert_array_equal(found, [np.nan, 1, 2.5, 3, 1])
 
@@ -225,10 +227,10 @@ def test_scores_of_a_pipelines_own_retrievers_are_read_where_they_are_asked_for(
     for given in (CandidateLists.from_rows, CandidateLists.from_table):
         made = given(HIERARCHY, rows if given == CandidateLists.from_rows else pa.Table.from_pylist(rows), ["bm25"])
         assert {name: column.tolist() for name, column in made.scores.items()} == {"bm25": [7.0]}
-    with pytest.raises(TypeError, match="candidate 0 has a bm25_score that is no number: 'x'"):
-        CandidateLists.from_rows(
-            HIERARCHY, [{"entity": "a", "candidates": [{"name": "b", "bm25_score": "x"}]}], ["bm25"]
-        )
+    rows[0]["candidates"][0]["bm25_score"] = "7"
+    for given in (CandidateLists.from_rows, CandidateLists.from_table):
+        with pytest.raises(TypeError, match="candidate 0 has a bm25_score that is no number: '7'"):
+            given(HIERARCHY, rows if given == CandidateLists.from_rows else pa.Table.from_pylist(rows), ["bm25"])
 
 
 def test_some_candidates_of_the_same_mentions():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,22 +72,51 @@ def test_positions_name_file_and_row(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"[]", b'{"entity": "a"}', b"", b'"entity candidates"', b"\xff", b"[" * 100_000, b"1" * 5_000]
+    ("line", "reason"),
+    [
+        (b"{", r"^not JSON \(Expecting property name .* at character 2\); write one object a line$"),
+        (b"", r"^not JSON \(Expecting value at character 1\)"),
+        (b"[" * 100_000, r"^not JSON \(maximum recursion"),
+        (b"1" * 5_000, r"^not JSON \(.*digits"),
+        (b"\xff", r"^not UTF-8 \(byte 0xff at column 1\)"),
+        (b"[]", r"^JSON, but not an object; write \{.entity"),
+        (b'"entity candidates"', r"^JSON, but not an object"),
+        (b'{"candidates": []}', r"^lacks entity \(or mention\), the text that the candidates are for$"),
+        (b'{"entity": "a"}', "^lacks candidates, the list to rank$"),
+        (b'{"entity": "a", "mention": "b", "candidates": []}', "^has entity and mention, which differ; keep one"),
+    ],
 )
-def test_a_line_that_is_no_mention_is_an_error_in_its_place(tmp_path, line):
+def test_a_line_that_is_no_mention_is_an_error_in_its_place(tmp_path, line, reason):
     path = tmp_path / "in.jsonl"
     path.write_bytes(b"%s\n%s\n%s" % (good := json.dumps(ROWS[0]).encode(), line, good))
     (batch,) = open_mentions(path).batches(10)
     (fault,) = batch.faults(TypeHierarchy.built_in())
-    assert fault[0] == 1 and "expected a JSON object" in fault[1]
+    assert fault[0] == 1 and re.search(reason, fault[1])
     valid = batch.without([1])
     assert valid.lines() == [batch.lines()[0], batch.lines()[2]] and len(valid.rows()) == 2
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_the_text_may_be_called_mention(tmp_path, kind, both):
+    rows = [{"mention": row["entity"], **(row if both else {"candidates": row["candidates"]})} for row in ROWS[1:9]]
+    (batch,) = open_mentions(write(tmp_path / "in", kind, rows)).batches(10)
+    assert batch.lists(TypeHierarchy.built_in()).mentions == [row["entity"] for row in ROWS[1:9]]
+    assert [row["entity"] for row in batch.rows(["entity"])] == [row["entity"] for row in ROWS[1:9]]
+
+
+def test_a_table_whose_entity_and_mention_differ_names_the_row(tmp_path):
+    rows = [row | {"mention": row["entity"]} for row in ROWS[:4]]
+    rows[2]["mention"] = "other"
+    (batch,) = open_mentions(write(tmp_path / "in", "parquet", rows)).batches(10)
+    faults = list(batch.faults(TypeHierarchy.built_in()))
+    assert faults == [(2, "has entity and mention, which differ; keep one of them")]
+
+
 def test_missing_columns_are_named(tmp_path):
-    path = write(tmp_path / "in", "parquet", [{"entity": "a", "names": ["b"]}])
-    with pytest.raises(UserError, match="the columns candidates are missing"):
-        open_mentions(path)
+    for name, missing in (("entity", "candidates"), ("text", r"entity \(or mention\), candidates")):
+        path = write(tmp_path / "in", "parquet", [{name: "a", "names": ["b"]}])
+        with pytest.raises(UserError, match=f"the columns {missing} are missing"):
+            open_mentions(path)
 
 
 @pytest.mark.parametrize("name", ["entity", "note"])

@@ -157,7 +157,7 @@ def in_two_splits(rows):
     [
         (lambda rows: rows[3].pop("doc_id"), ":4: doc_id is missing; give every mention the id of its document"),
         (lambda rows: rows[3].pop("cui"), ":4: cui, the mention's right concept, is missing; leave out mentions"),
-        (lambda rows: rows[3].pop("candidates"), ":4: expected a JSON object with .entity. and .candidates."),
+        (lambda rows: rows[3].pop("candidates"), ":4: lacks candidates, the list to rank"),
         (lambda rows: rows[3].update(cui="the cold"), ":4: cui is 'the cold', which is no CUI; write it as"),
         (lambda rows: rows[3].update(cui="C12"), ":4: cui is 'C12', which is no CUI; write it as C0009443"),
         (lambda rows: rows[3]["candidates"][1].update(cui="C12"), ":4: candidate 1 has the cui 'C12', which is no"),
@@ -188,7 +188,7 @@ def in_two_splits(rows):
         (lambda rows: [row.update(mention_id=n % 23) for n, row in enumerate(rows)], None),
         (
             lambda rows: [row.update(mention_id=n // 2) for n, row in enumerate(rows)],
-            ":2: mention_id 0 of document d0 was there before; give each mention once",
+            ":2: mention_id 0 of document d0 is that of .*own.jsonl:1 too; give each mention once",
         ),
         (lambda rows: rows.clear(), "own.jsonl holds no mentions"),
     ],

@@ -233,8 +233,8 @@ def test_a_file_of_mentions_that_cannot_be_read(scripts, finished, tmp_path):
     model, output = finished.folder / "model", tmp_path / "output.jsonl"
     good = json.dumps({"entity": "cold", "candidates": ["common cold"]})
     for line, reason in [
-        ("cold\tcommon cold", "mentions.jsonl:2: expected a JSON object"),
-        ('{"entity": "cold"}', "mentions.jsonl:2: expected a JSON object"),
+        ("cold\tcommon cold", "mentions.jsonl:2: not JSON"),
+        ('{"entity": "cold"}', "mentions.jsonl:2: lacks candidates"),
         ('{"entity": "", "candidates": ["x"]}', "mentions.jsonl:2: entity is blank"),
         ('{"entity": "cold", "candidates": [7]}', "mentions.jsonl:2: candidate 0"),
     ]:

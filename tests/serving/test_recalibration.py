@@ -21,6 +21,7 @@ from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob
+from umls_reranker.serving.recalibration import described
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
 WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
@@ -114,6 +115,16 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
     assert ":4: cui" in refused(monkeypatch, tmp_path, cross_encoder, lists, "--dry_run")
 
 
+def test_rows_that_equal_an_earlier_one_are_named_unless_their_ids_differ(tmp_path):
+    rows = make_rows(60, 20)
+    rows += [rows[3], rows[7], rows[3] | {"doc_id": "d0"}, rows[3] | {"left": "again "}]
+    rows += [rows[4] | {"mention_id": number} for number in range(2)]
+    labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
+    line = described(labelled).splitlines()[-1]
+    path = tmp_path / "own.jsonl"
+    assert line.startswith(f"rows that equal an earlier one of their document: 2 (first: {path}:61, as {path}:4); ")
+
+
 def test_an_unknown_option_names_the_help_of_this_form(tmp_path, monkeypatch, cross_encoder):
     said = refused(monkeypatch, tmp_path, cross_encoder, tmp_path / "own.jsonl", "--fast")
     assert said.endswith("see umls-reranker calibrate MODEL --lists FILE --help")
@@ -152,6 +163,10 @@ def changed(change):
         (
             lambda rows: [row.update(cui="C9999999") for row in rows],
             r"no list holds its mention's cui .*one vocabulary",
+        ),
+        (
+            lambda rows: [row.update(mention_id=n // 40) for n, row in enumerate(rows)],
+            r":21: mention_id 0 of document d0 is that of .*own.jsonl:1 too; give each mention once",
         ),
         (lambda rows: rows.clear(), r"holds no mentions"),
     ],

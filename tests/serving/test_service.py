@@ -401,7 +401,7 @@ def test_a_row_of_a_file_is_a_mention(reranker):
     [
         ({}, "mentions.0.mention: Field required"),
         ({"entity": " "}, "mentions.0.entity: is blank"),
-        ({"mention": "cold", "entity": "Disease"}, "mentions.0: mention and entity are two words for its text, and d"),
+        ({"mention": "cold", "entity": "Disease"}, "mentions.0: has entity and mention, which differ; keep"),
     ],
 )
 def test_a_mention_has_one_text(reranker, texts, reason):

@@ -54,12 +54,14 @@ def read_labelled_lists(path: Path, hierarchy: TypeHierarchy) -> LabelledLists:
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
 
     Raises:
-        UserError: also if there are too few documents, or no gold concept is in its list.
+        UserError: also if a mention_id comes twice in a document, there are too few documents, or no gold concept is
+            in its list.
     """
     batches = list(open_mentions(path).batches(BATCH_MENTIONS))
     if not batches:
         raise UserError(f"{path} holds no mentions")
     labelled = _read(batches, hierarchy)
+    refuse_repeated_ids(labelled, {})
     require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
         raise UserError(
@@ -77,6 +79,47 @@ def require_documents(path: Path, documents: Collection[str]) -> None:
             f"{path}: all mentions are of {count} document{'s' * (count > 1)}; a model is fitted on some documents "
             f"and measured on others, so give {FEWEST_DOCUMENTS} or more, and each mention the doc_id of its own"
         )
+
+
+def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], RowPosition]) -> None:
+    """Refuse a mention_id that comes twice in a document.
+
+    Args:
+        first_rows: (document, mention_id) -> its row in the batches before; it is updated.
+    """
+    rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
+    for document, mention_id, position in rows:
+        if not _is_id(mention_id):
+            continue
+        first_row = first_rows.setdefault((document, str(mention_id)), position)
+        if first_row != position:
+            raise UserError(
+                f"{position}: mention_id {mention_id!r} of document {document} is that of {first_row} too; give each "
+                "mention once, and an id of its own or none"
+            )
+
+
+def repeated_rows(labelled: LabelledLists) -> list[tuple[RowPosition, RowPosition]]:
+    """Each mention without mention_id that equals an earlier one of its document, candidates included, and that one.
+
+    Both may be real where the text is short or left out, so they are not refused.
+    """
+    lists, annotations = labelled.lists, labelled.lists.annotations
+    candidates = list(zip(lists.cuis.to_list(), lists.names.to_list(), strict=True))
+    first_rows: dict[Any, RowPosition] = {}
+    repeated = []
+    for row, position in enumerate(labelled.positions):
+        if _is_id(labelled.mention_ids[row]):
+            continue
+        content = (
+            (annotations.documents[row], annotations.cuis[row]),
+            (lists.mentions[row], lists.lefts[row], lists.rights[row]),
+            tuple(candidates[lists.offsets[row] : lists.offsets[row + 1]]),
+        )
+        first_row = first_rows.setdefault(content, position)
+        if first_row != position:
+            repeated.append((position, first_row))
+    return repeated
 
 
 def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledLists]:
@@ -168,6 +211,11 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
     is_best = np.zeros(len(order), bool)
     is_best[order[np.unique(lists.concepts[order], return_index=True)[1]]] = True
     return is_best
+
+
+def _is_id(mention_id: Any) -> bool:
+    """Whether a row has one; a table of floats has NaN where it has none."""
+    return mention_id is not None and mention_id == mention_id
 
 
 def _candidate_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:

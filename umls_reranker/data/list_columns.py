@@ -19,10 +19,12 @@ from .type_sets import TypeSets
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
-# Of a mention, columns that a call of rerank takes.
+# Of a mention, columns that a call of rerank takes; in files, ``mention`` is another name of ``entity``.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
 # Keys of a candidate that are not scores.
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
+
+TEXTS = (str, bytes)
 
 # Up to this many are deduplicated faster in Python than in Arrow.
 FEW_TEXTS = 256
@@ -237,21 +239,27 @@ class _Column:
         """The values, which are numbers or None, as float64 with NaN for None."""
         if isinstance(values, pa.Array):
             try:
-                return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+                # A cast would read texts as numbers.
+                if _is_numeric(values.type):
+                    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                values = objects(self.key, values)
+                pass
+            values = objects(self.key, values)
         try:
             numbers = np.array(values, np.float64)
-            if numbers.ndim == 1:
+            # NumPy reads texts as numbers.
+            if numbers.ndim == 1 and not any(issubclass(kind, TEXTS) for kind in set(map(type, values))):
                 return numbers
         except (TypeError, ValueError, OverflowError):
             pass
         position = next(row for row, value in enumerate(values) if not _is_number(value))
-        reason = f"has a {self.key} that is no number: {reprlib.repr(values[position])}"
+        reason = f"has a {self.key} that is no number: {reprlib.repr(values[position])}; give a number, or none"
         self.refuse(position, TypeError, reason)
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, TEXTS):
+        return False
     try:
         return np.array(value, np.float64).ndim == 0
     except (TypeError, ValueError, OverflowError):
@@ -323,6 +331,11 @@ def objects(
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    kinds = pa.types
+    return any(test(kind) for test in (kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_boolean))
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.lines import of_characters
+from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, of_characters
 from ..core.retrievers import SCORES
 from .candidate_lists import CandidateLists
-from .list_columns import MENTION_FIELDS, table_rows
+from .list_columns import objects, table_rows
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # The column that ranking adds.
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
+DIFFERENT = "has entity and mention, which differ; keep one of them"
 # The only column of batches of JSON Lines.
 LINE = "line"
 
@@ -75,7 +76,8 @@ class MentionBatch:
         """The rows as Python objects.
 
         Args:
-            columns: those to read of a table, as far as it has them; None reads all.
+            columns: those to read of a table, as far as it has them, ``mention`` as ``entity``; None reads all, under
+                their own names.
 
         Raises:
             ValueError: a line is no mention, or a column holds values that Python lacks.
@@ -84,6 +86,7 @@ class MentionBatch:
             return [_mention(line) for line in self.lines()]
         table = self.table
         if columns is not None:
+            table = _with_entity(table)
             table = table.select([name for name in columns if name in table.column_names])
         return table_rows(table, "{name}, {kind}, cannot be read ({error}); give it as text, or leave it out")
 
@@ -98,7 +101,7 @@ class MentionBatch:
         """
         if _is_jsonl(self.path):
             return CandidateLists.from_rows(hierarchy, self.rows(), scores)
-        return CandidateLists.from_table(hierarchy, self.table, scores)
+        return CandidateLists.from_table(hierarchy, _with_entity(self.table), scores)
 
     def faults(self, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> Iterator[tuple[int, str]]:
         """Each row that cannot be ranked, and why."""
@@ -176,7 +179,9 @@ def _features(paths: Sequence[Path]) -> Features:
             raise UserError(
                 f"{path} has other columns or types than {paths[0]}; give the files of a folder one schema"
             )
-    missing = [name for name in MENTION_FIELDS[:2] if name not in features]
+    missing = [] if {"entity", "mention"} & set(features) else ["entity (or mention)"]
+    if "candidates" not in features:
+        missing.append("candidates")
     if missing:
         raise UserError(f"{paths[0]}: the columns {', '.join(missing)} are missing")
     if RANKED in features:
@@ -226,18 +231,44 @@ def _mention(line: bytes) -> dict[str, Any]:
 
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line, which has ``entity`` and ``candidates``.
+    """The JSON object of a line, with ``candidates`` and ``entity``; what was under ``mention`` is ``entity`` too.
 
     Raises:
         ValueError: the line is something else, or a text holds half of a surrogate pair.
     """
     try:
-        text = line.decode("utf-8-sig")
+        text = decode(line.removeprefix(BYTE_ORDER_MARK).rstrip(b"\r\n"))
         row = json.loads(text)
-        row["entity"], row["candidates"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError('expected a JSON object with "entity" and "candidates", in UTF-8') from None
+    except Malformed as problem:
+        raise ValueError(str(problem)) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1}); write one object a line") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error}); write one object a line") from None
+    if not isinstance(row, dict):
+        raise ValueError('JSON, but not an object; write {"entity": "cold", "candidates": ["Common Cold"]}')
+    if "entity" not in row and "mention" not in row:
+        raise ValueError("lacks entity (or mention), the text that the candidates are for")
+    if "candidates" not in row:
+        raise ValueError("lacks candidates, the list to rank")
+    if row.setdefault("entity", row.get("mention")) != row.get("mention", row["entity"]):
+        raise ValueError(DIFFERENT)
     # Only an escape can encode half of a surrogate pair.
     if "\\u" in text:
         of_characters(json.dumps(row, ensure_ascii=False))
     return row
+
+
+def _with_entity(table: pa.Table) -> pa.Table:
+    """A table whose texts may be in the column ``mention``, with them in ``entity``.
+
+    Raises:
+        ValueError: it has both, and they differ.
+    """
+    if "mention" not in table.column_names:
+        return table
+    if "entity" not in table.column_names:
+        return table.rename_columns({"mention": "entity"})
+    if objects("entity", table["entity"]) != objects("mention", table["mention"]):
+        raise ValueError(DIFFERENT)
+    return table

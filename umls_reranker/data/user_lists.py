@@ -20,7 +20,13 @@ from ..core.errors import UserError
 from .candidate_lists import AnnotatedLists
 from .columns import Concept
 from .cuis import CUI_BYTES
-from .labelled_lists import LabelledLists, best_of_each_concept, labelled_batches, require_documents
+from .labelled_lists import (
+    LabelledLists,
+    best_of_each_concept,
+    labelled_batches,
+    refuse_repeated_ids,
+    require_documents,
+)
 from .list_columns import FIELDS, as_arrow
 from .mention_files import RowPosition
 from .mentions import MENTION_FEATURES, SPLITS, split_writers
@@ -66,7 +72,7 @@ class UserLists:
                 two, a mention comes twice, or there are too few documents.
         """
         splits: DocumentSplits | None = None
-        ids: set[tuple[str, str]] = set()
+        first_rows: dict[tuple[str, str], RowPosition] = {}
         names = CollectedNames()
         scores: tuple[str, ...] = ()
         unknown_types: Counter[str] = Counter()
@@ -81,7 +87,7 @@ class UserLists:
                     )
                 splits = DocumentSplits(split_of, has_column)
             splits.add(batch)
-            _refuse_repeated(batch, ids)
+            refuse_repeated_ids(batch, first_rows)
             _refuse_long_ids(batch)
             names.add(batch.lists)
             scores = scores or tuple(batch.lists.scores)
@@ -284,21 +290,6 @@ def _candidate_features(scores: Iterable[str], has_dictionary: bool) -> Features
         "gold": Value("int32"),
     }
     return Features(columns if has_dictionary else columns | {"in_dictionary": Value("bool")})
-
-
-def _refuse_repeated(batch: LabelledLists, ids: set[tuple[str, str]]) -> None:
-    rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
-    for document, mention_id, position in rows:
-        # Also where a table of floats has no id.
-        if mention_id is None or mention_id != mention_id:
-            continue
-        key = document, str(mention_id)
-        if key in ids:
-            raise UserError(
-                f"{position}: mention_id {mention_id!r} of document {document} was there before; give each mention "
-                "once, and an id of its own or none"
-            )
-        ids.add(key)
 
 
 def _refuse_long_ids(batch: LabelledLists) -> None:

@@ -31,7 +31,7 @@ from ..core.recipe import Recipe, load_recipe, portable_locator
 from ..core.retrievers import SCORES
 from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
-from ..data.labelled_lists import LabelledLists, best_of_each_concept
+from ..data.labelled_lists import LabelledLists, best_of_each_concept, repeated_rows
 from ..data.semantic_types import TypeHierarchy
 from ..evaluation.formats import number
 from ..evaluation.linking import Documents
@@ -268,6 +268,12 @@ def described(labelled: LabelledLists) -> str:
     if labelled.unread_keys:
         keys = ", ".join(labelled.unread_keys)
         lines.append(f"not read of candidates: {keys}; a score has to be called NAME_score")
+    if repeated := repeated_rows(labelled):
+        row, first_row = repeated[0]
+        lines.append(
+            f"rows that equal an earlier one of their document: {len(repeated):,} (first: {row}, as {first_row}); "
+            "leave them out unless they are mentions of their own"
+        )
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...core.lines import is_finite, of_characters
+from ...data.mention_files import DIFFERENT
 
 
 def _not_blank(text: str) -> str:
@@ -81,7 +82,7 @@ class _Mention(_Body):
     @classmethod
     def _has_one_text(cls, body: Any) -> Any:
         if isinstance(body, dict) and {"mention", "entity"} <= body.keys() and body["mention"] != body["entity"]:
-            raise ValueError("mention and entity are two words for its text, and differ; leave one out")
+            raise ValueError(DIFFERENT)
         return body
 
 
