@@ -263,18 +263,18 @@ class MiningArguments:
     random_negatives: int = recipe_key(2, "random concepts", least=0)
     cosine_floor: float = recipe_key(
         0.85,
-        "cosine that a semantic negative should reach; if there are too few, the nearest ones below it are used "
+        "cosine that a nearest negative should reach; if there are too few, the nearest ones below it are used "
         "and counted",
         rare=True,
     )
     neighbors: int = recipe_key(
         64,
-        "concepts searched per mention when mining; twice and four times as many if the guards leave too few",
+        "concepts searched per mention when mining; twice and four times as many if the filters leave too few",
         least=1,
         rare=True,
     )
     positive_weight: float = recipe_key(1.0, "weight of a positive pair in the loss", least=0, rare=True)
-    hard_negative_weight: float = recipe_key(1.5, "weight of a semantic negative", least=0, rare=True)
+    hard_negative_weight: float = recipe_key(1.5, "weight of a nearest negative", least=0, rare=True)
     feedback_weight: float = recipe_key(
         1.0, "multiplier for these weights, for pairs of corrections (`feedback`)", least=0, rare=True
     )
