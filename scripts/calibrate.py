@@ -10,7 +10,9 @@ weights, the counts of the training split's strings, thresholds.json, and recipe
 The second form needs no run. MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id. The
 lists are a few hundred mentions of your own pipeline, in the format of umls-reranker rerank (JSON Lines, Parquet,
 Arrow), each with doc_id and cui, its right concept. Scores of your retrievers are features too; name them NAME_score
-in the candidates. The command compares the model before, and after on documents that it was not fitted on.
+in the candidates. CSV and TSV have one row a candidate: mention_id, doc_id, mention, cui, name, score (read as
+list_score) or NAME_score, and gold (1 in the row of the right concept, else 0) or gold_cui. The command compares the
+model before, and after on documents that it was not fitted on.
 umls-reranker calibrate MODEL --lists FILE --help lists the options of this form.
 """
 
@@ -39,7 +41,9 @@ def lists_parser() -> CommandParser:
     # Errors point at the help of this form.
     parser.prog += " MODEL --lists FILE"
     parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier with one logit")
-    parser.add_argument("--lists", type=Path, required=True, help="file or folder: .jsonl, .parquet, .arrow")
+    parser.add_argument(
+        "--lists", type=Path, required=True, help="file or folder: .jsonl, .csv, .tsv, .parquet, .arrow"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
