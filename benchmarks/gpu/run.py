@@ -42,7 +42,7 @@ from umls_reranker.models.pretrained import load_pretrained
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.models.tokens import EncodedPairs, PairEncoder
 from umls_reranker.training.callbacks import CheckpointCallback, last_complete_checkpoint
-from umls_reranker.training.collator import PairCollator, RaggedPairs
+from umls_reranker.training.collator import LabelledPairs, PairCollator
 from umls_reranker.training.trainer import LABEL_NAMES, OneGpuArguments, RerankerTrainer
 
 transformers.utils.logging.disable_progress_bar()
@@ -244,9 +244,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitems__(self, rows: list[int]) -> RaggedPairs:
+    def __getitems__(self, rows: list[int]) -> LabelledPairs:
         columns = (self.lengths, self.first_lengths, self.labels, self.weights)
-        return RaggedPairs(self.encoded.take(rows), *(column[rows] for column in columns), np.array(rows))
+        return LabelledPairs(self.encoded.take(rows), *(column[rows] for column in columns), np.array(rows))
 
 
 class Watch(TrainerCallback):

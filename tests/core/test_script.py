@@ -54,12 +54,21 @@ def test_what_the_user_can_mend_is_one_line(capsys, error, line):
     assert run(main, capsys) == (130 if isinstance(error, KeyboardInterrupt) else 2, line)
 
 
-def test_a_bug_keeps_its_traceback():
+@pytest.mark.parametrize("error", [ZeroDivisionError, ValueError])
+def test_a_bug_keeps_its_traceback(error):
     def main():
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(error):
         run_script(main)
+
+
+@pytest.mark.parametrize("use", [Path.mkdir, os.stat, subprocess.run])
+def test_a_path_that_holds_a_nul_is_one_line(tmp_path, capsys, use):
+    assert run(lambda: use(tmp_path / "a\0b"), capsys) == (
+        2,
+        "error: a path or argument holds the character NUL (\\0)\n",
+    )
 
 
 @pytest.mark.parametrize("size", [1, 1_000_000], ids=["at the end", "while it prints"])

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from umls_reranker.training.collator import PairCollator, RaggedPairs
+from umls_reranker.training.collator import LabelledPairs, PairCollator
 
-PAIRS = RaggedPairs(
-    tokens=np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32),
+PAIRS = LabelledPairs(
+    ids=np.array([2, 7, 3, 8, 3, 2, 7, 3], np.int32),
     lengths=np.array([5, 3], np.int16),
     first_lengths=np.array([3, 3], np.int16),
     labels=np.array([1.0, 0.0], np.float32),
     weights=np.array([1.5, 0.5], np.float32),
     rows=np.array([4, 2]),
 )
-SHORT = RaggedPairs(
-    PAIRS.tokens[5:], PAIRS.lengths[1:], PAIRS.first_lengths[1:], PAIRS.labels[1:], PAIRS.weights[1:], PAIRS.rows[1:]
+SHORT = LabelledPairs(
+    PAIRS.ids[5:], PAIRS.lengths[1:], PAIRS.first_lengths[1:], PAIRS.labels[1:], PAIRS.weights[1:], PAIRS.rows[1:]
 )
 
 

@@ -71,7 +71,7 @@ def encoder(model):
 def assert_tokenized(rows, pairs, encoder, scale):
     expected = encoder.encode(pairs["mention"][:], pairs["name"][:], pairs["left"][:], pairs["right"][:])
     read = rows.__getitems__(range(len(pairs)))
-    assert read.tokens.tolist() == expected.ids.tolist()
+    assert read.ids.tolist() == expected.ids.tolist()
     assert read.lengths.tolist() == rows.lengths.tolist() == expected.lengths.tolist()
     assert read.first_lengths.tolist() == expected.first_lengths.tolist()
     assert read.labels.tolist() == pairs["label"][:] and read.rows.tolist() == list(range(len(pairs)))
@@ -136,7 +136,7 @@ def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, t
     monkeypatch.setattr(dataset, "ROWS_PER_SHARD", 3)
     rows = tokenize_pairs(make_pairs(2), encoder, 1.0, tmp_path, workers=1)
     read, parts = rows.__getitems__([7, 0, 4, 4]), [rows[row] for row in (7, 0, 4, 4)]
-    assert read.tokens.tolist() == np.concatenate([part.tokens for part in parts]).tolist()
+    assert read.ids.tolist() == np.concatenate([part.ids for part in parts]).tolist()
     assert read.rows.tolist() == [7, 0, 4, 4] and read.lengths.tolist() == [int(part.lengths[0]) for part in parts]
     assert read.labels.tolist() == [0.0, 1.0, 1.0, 1.0] and read.weights.tolist() == [1.5, 5.0, 5.0, 5.0]
     passes = TrainingPasses(rows)
@@ -145,7 +145,7 @@ def test_rows_are_read_in_any_order_and_those_of_a_pass_may_not_count(encoder, t
         [-100.0],
         [0.0],
     )
-    assert ignored.tokens.tolist() == counted.tokens.tolist() and ignored.rows.tolist() == [4]
+    assert ignored.ids.tolist() == counted.ids.tolist() and ignored.rows.tolist() == [4]
     assert {ignored.labels.dtype, ignored.weights.dtype} == {np.dtype(np.float32)}
 
 

@@ -74,6 +74,11 @@ def run_script(main: Callable[[], int | None]) -> None:
     except OSError as error:
         # A full disk or a missing permission: the operating system's message names the file.
         message = str(error)
+    except ValueError as error:
+        # Python's own words, wherever such a path is used.
+        if "embedded null" not in str(error):
+            raise
+        message = "a path or argument holds the character NUL (\\0)"
     except KeyboardInterrupt:
         print("\nstopped; finished stages are kept, run the same command again to resume", file=sys.stderr)
         sys.exit(130)

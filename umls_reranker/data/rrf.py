@@ -38,7 +38,6 @@ def read_rrf_concepts(
     `sources`.
 
     Each file is read once, by one thread per core. Memory holds the names that pass the filters, as Arrow columns.
-    benchmarks/concept_table.py measures time and memory.
 
     Args:
         files: ``MRCONSO``, ``MRSTY`` and, when wanted, ``MRDEF``, as `release_files` gives them.

@@ -107,13 +107,17 @@ class PackedTexts:
             token = groups[-1].tokens.stop
         return groups
 
-    def padded(self, pad_id: int) -> dict[str, np.ndarray]:
-        """Inputs of a transformers model by name, (n, longest) int64 each.
+    def padded(self, pad_id: int, multiple: int = 1) -> dict[str, np.ndarray]:
+        """Inputs of a transformers model by name, (n, w) int64 each.
 
         Args:
             pad_id: id of the padding token.
+            multiple: w is the length of the longest text, rounded up to this.
         """
-        input_ids, is_token = padded(self.ids, self.lengths, pad_id)
+        width = -(-int(self.lengths.max(initial=0)) // multiple) * multiple
+        is_token = np.arange(width) < self.lengths[:, None]
+        input_ids = np.full(is_token.shape, pad_id, np.int64)
+        input_ids[is_token] = self.ids
         inputs = {"input_ids": input_ids, "attention_mask": is_token.astype(np.int64)}
         if self.types is not None:
             inputs["token_type_ids"] = np.zeros(is_token.shape, np.int64)
@@ -142,23 +146,3 @@ class PairBatch(PackedTexts):
     def types(self) -> np.ndarray:
         """(t,) int32, 0 in the first segment and 1 in the second."""
         return (self.positions >= np.repeat(self.first_lengths, self.lengths)).astype(np.int32)
-
-
-def padded(
-    tokens: np.ndarray, lengths: np.ndarray, pad_id: int, width: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as rows of one width.
-
-    Args:
-        tokens: (t,) ids, text after text.
-        lengths: (n,) tokens of each text.
-        pad_id: id of the padding token.
-        width: of a row; None: of the longest text.
-
-    Returns:
-        (n, width) int64 ids, and (n, width) bool, False for padding.
-    """
-    is_token = np.arange(lengths.max(initial=0) if width is None else width) < lengths[:, None]
-    input_ids = np.full(is_token.shape, pad_id, np.int64)
-    input_ids[is_token] = tokens
-    return input_ids, is_token

@@ -7,28 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..models.batches import padded
+from ..models.batches import PairBatch
 
 # The Trainer does not count rows with this label.
 IGNORED_LABEL = -100.0
 
 
-@dataclass
-class RaggedPairs:
-    """b tokenized pairs without padding.
+@dataclass(frozen=True)
+class LabelledPairs(PairBatch):
+    """A `PairBatch` of b pairs in any order, with what a loss reads.
 
     Attributes:
-        tokens: int32, the ids of all pairs, one after the other.
-        lengths: (b,) int, tokens of each pair.
-        first_lengths: (b,) int, leading tokens of type 0.
         labels: (b,) float32, 1.0 for the gold concept, `IGNORED_LABEL` for a row that does not count.
         weights: (b,) float32.
         rows: (b,) int64, number of the pair in its dataset.
     """
 
-    tokens: np.ndarray
-    lengths: np.ndarray
-    first_lengths: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
     rows: np.ndarray
@@ -52,11 +46,9 @@ class PairCollator:
     token_types: bool = True
     pad_to_multiple_of: int = 8
 
-    def __call__(self, pairs: RaggedPairs) -> dict[str, torch.Tensor]:
-        width = -(-int(pairs.lengths.max()) // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        input_ids, real = padded(pairs.tokens, pairs.lengths, self.pad_token_id, width)
-        batch = {"input_ids": input_ids, "attention_mask": real.astype(np.int64)}
-        if self.token_types:
-            batch["token_type_ids"] = (real & (np.arange(width) >= pairs.first_lengths[:, None])).astype(np.int64)
+    def __call__(self, pairs: LabelledPairs) -> dict[str, torch.Tensor]:
+        batch = pairs.padded(self.pad_token_id, self.pad_to_multiple_of)
+        if not self.token_types:
+            del batch["token_type_ids"]
         batch |= {"labels": pairs.labels, "weight": pairs.weights, "row": pairs.rows}
         return {name: torch.from_numpy(values) for name, values in batch.items()}

@@ -22,7 +22,7 @@ from ..core.launch import end_with_parent
 from ..core.progress import progress
 from ..data.arrow import open_table
 from ..models.tokens import PairEncoder
-from .collator import RaggedPairs
+from .collator import LabelledPairs
 
 ROWS_PER_SHARD = 50_000
 
@@ -49,7 +49,7 @@ def weight_scale(pairs: Dataset, label: float | None = None) -> float:
     return len(weights) / weights.sum()
 
 
-class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
+class TokenizedPairs(torch.utils.data.Dataset[LabelledPairs]):
     """The pairs written by `tokenize_pairs`; a map-style dataset for `torch.utils.data.DataLoader`.
 
     Token ids stay on disk until they are read; memory holds 16 bytes per pair.
@@ -74,17 +74,17 @@ class TokenizedPairs(torch.utils.data.Dataset[RaggedPairs]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, row: int) -> RaggedPairs:
+    def __getitem__(self, row: int) -> LabelledPairs:
         return self.__getitems__([row])
 
-    def __getitems__(self, rows: Sequence[int]) -> RaggedPairs:
+    def __getitems__(self, rows: Sequence[int]) -> LabelledPairs:
         numbers = np.asarray(rows, np.int64)
         tokens = []
         for shard, row in zip(*np.divmod(numbers, self._rows_per_shard), strict=True):
             start, end = self._offsets[shard][row : row + 2]
             tokens.append(self._tokens[shard][start:end])
-        return RaggedPairs(
-            tokens=np.concatenate(tokens),
+        return LabelledPairs(
+            ids=np.concatenate(tokens),
             lengths=self.lengths[numbers],
             first_lengths=self._first_lengths[numbers],
             labels=self._labels[numbers],

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from ..core.losses import GOLD_LABEL, LOSSES, Loss, bce
-from .collator import IGNORED_LABEL, RaggedPairs
+from .collator import IGNORED_LABEL, LabelledPairs
 from .sampling import EpochOrder, GlobalBatches, MentionLists, Pass
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class OneGpuArguments(TrainingArguments):
         return min(super().n_gpu, 1)
 
 
-class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
+class TrainingPasses(torch.utils.data.Dataset[LabelledPairs]):
     """The pairs of each `Pass`, for a `DataLoader` with `GlobalBatches`; pairs that do not count have weight 0."""
 
     def __init__(self, pairs: TokenizedPairs) -> None:
@@ -42,7 +42,7 @@ class TrainingPasses(torch.utils.data.Dataset[RaggedPairs]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitems__(self, drawn: Pass) -> RaggedPairs:
+    def __getitems__(self, drawn: Pass) -> LabelledPairs:
         pairs = self.pairs.__getitems__(drawn.rows)
         if drawn.counts:
             return pairs
