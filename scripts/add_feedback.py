@@ -23,9 +23,11 @@ def main() -> None:
     from umls_reranker.review.corrections import add_feedback
 
     counts = add_feedback(options.corrections, options.reviewed)
+    changed = f", {counts['changed']:,} of these with another choice than before" if counts["changed"] else ""
     print(
-        f"{counts['added']:,} added, {counts['replaced']:,} replaced, {counts['changed']:,} of these with another "
-        f"concept; {counts['unreviewed']:,} lines without a choice; now {counts['corrections']:,} corrections"
+        f"{counts['added']:,} added, {counts['replaced']:,} replaced{changed}; {counts['differing']:,} of "
+        f"{counts['added'] + counts['replaced']:,} choices differ from the model's answer; "
+        f"{counts['unreviewed']:,} lines without a choice; now {counts['corrections']:,} corrections"
     )
     if counts["unreviewed_of_sample"]:
         print(

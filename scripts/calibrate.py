@@ -26,6 +26,13 @@ from umls_reranker.review.run_calibration import calibrate_run
 
 # Keys of a recipe that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
+LISTS_HELP = (
+    "your own labelled lists, to calibrate on: a file or folder of .jsonl, .parquet or .arrow, or of .csv or .tsv "
+    "with one row a candidate (mention_id, doc_id, mention, cui, name, score, gold); else a row is a mention "
+    "with its candidates, best first, its document and its gold concept, also if that is not in the list: "
+    '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
+    '"doc_id": "d1", "cui": "C0009443"}'
+)
 
 
 def main() -> None:
@@ -41,9 +48,7 @@ def lists_parser() -> CommandParser:
     # Errors point at the help of this form.
     parser.prog += " MODEL --lists FILE"
     parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier with one logit")
-    parser.add_argument(
-        "--lists", type=Path, required=True, help="file or folder: .jsonl, .csv, .tsv, .parquet, .arrow"
-    )
+    parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")

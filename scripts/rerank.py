@@ -37,6 +37,7 @@ def make_parser() -> CommandParser:
         default="raise",
         help="rows that cannot be ranked: raise (default) stops before any scoring; skip leaves them out",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     return parser
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.serving.bulk import BulkJob
 
-    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error)
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error, overwrite=options.overwrite)
     settings = served(options)
     processes = sharing_processes(settings["device"])
     if processes.num_processes > 1:

@@ -19,6 +19,11 @@ from umls_reranker.core.script import run_script, would_make
 from umls_reranker.core.stage_keys import key_of_lists
 from umls_reranker.core.stages import RunFolder
 
+REPLAYED_MENTIONS = 200
+REPLAYED_SINGLY = 20
+# Batches differ in padding, so bfloat16 rounds differently.
+LARGEST_GAP = 0.02
+
 
 @dataclass
 class ValidationOptions:
@@ -42,7 +47,6 @@ def main() -> int:
     from umls_reranker.evaluation.outcomes import OUTCOMES_FILE, Outcomes
     from umls_reranker.hub.model_folder import METRICS, verify_files
     from umls_reranker.hub.publish import find_outcomes
-    from umls_reranker.serving.replay import replay_checks
     from umls_reranker.serving.reranker import UMLSReranker
 
     targets = parse_targets(recipe.evaluation.targets)
@@ -81,6 +85,46 @@ def main() -> int:
     if comparison:
         print(f"\n{comparison.table()}\n\ncompared with {options.against}: {comparison.sentence()}")
     return 1 if failed or (comparison and not comparison.passes) else 0
+
+
+def replay_checks(reranker, mentions, candidates, concepts, index_key):
+    """Replay test mentions as a service does: one at a time, and in one batch.
+
+    Every candidate is returned with a probability, in order, and with the same score alone as in a batch.
+
+    Args:
+        reranker: loaded as by a user.
+        mentions, candidates: of one split, n rows each.
+        concepts: of the candidates.
+        index_key: `core.stage_keys.key_of_lists` of the run.
+
+    Returns:
+        the checks, as of `check_targets`.
+    """
+    import numpy as np
+
+    from umls_reranker.data.candidate_lists import CandidateLists
+    from umls_reranker.evaluation.checklist import Measured, check_targets
+
+    rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
+    fields = reranker.scorer.template.candidate_fields
+    lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields, index_key)
+    batch = reranker.rank(lists, "replaying test mentions")
+    count = min(len(lists), REPLAYED_SINGLY)
+    single = [reranker.rank(lists.take(np.array([row]))).probabilities for row in range(count)]
+    gap = float(np.abs(np.concatenate(single) - batch.probabilities[: lists.offsets[count]]).max(initial=0.0))
+    ranked = batch.probabilities[batch.order]
+    whole = np.array_equal(np.sort(batch.order), np.arange(len(lists.names)))
+    in_range = ((ranked >= 0.0) & (ranked <= 1.0)).all()
+    ordered = (np.diff(ranked) <= 0)[np.diff(lists.owner) == 0].all()
+    sound = Measured(float(whole and in_range and ordered), population=f"{len(lists)} replayed test mentions")
+    targets = {
+        "every_candidate_ranked_with_probability": ">= 1",
+        "largest_score_gap_single_vs_batch": f"<= {LARGEST_GAP}",
+    }
+    return check_targets(
+        targets, dict(zip(targets, (sound, Measured(gap, population=f"{count} of them")), strict=True))
+    )
 
 
 if __name__ == "__main__":

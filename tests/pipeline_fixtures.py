@@ -64,7 +64,6 @@ PRELOADED = (
     "umls_reranker.retrieval.index_folder",
     "umls_reranker.retrieval.mining",
     "umls_reranker.review.corrections",
-    "umls_reranker.serving.replay",
     "umls_reranker.training.fine_tuning",
 )
 

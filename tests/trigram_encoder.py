@@ -51,8 +51,15 @@ def make_concepts(path: Path, concepts: dict[str, tuple[str, list[str]]]) -> Con
     return ConceptTable.load(path)
 
 
+def encode_names(concepts: ConceptTable, encoder: TrigramEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
+    """Write and encode the names as one process."""
+    vectors = NameVectors.prepare(concepts, encoder, folder, fingerprint)
+    vectors.encode_share(encoder, 0, 1)
+    return vectors
+
+
 def build_index(concepts: ConceptTable, encoder: TrigramEncoder, path: Path, **settings) -> NameIndex:
     """Encode the names next to `path`, and write a `NameIndex` with these settings into it."""
     path.mkdir(exist_ok=True)
-    vectors = NameVectors.build(concepts, encoder, path.with_name(f"{path.name}-vectors"))
+    vectors = encode_names(concepts, encoder, path.with_name(f"{path.name}-vectors"))
     return NameIndex.build(vectors, path, **settings)

@@ -35,6 +35,10 @@ COMMANDS = [name for names in GROUPS.values() for name in names]
 QUICKSTART = "quickstart"  # the recipe of this name, without a script of its own
 QUICKSTART_SUMMARY = "Run the recipe quickstart: the full pipeline on open data, on a CPU."
 USAGE = "usage: umls-reranker COMMAND ...\n       umls-reranker COMMAND --help"
+OWN_LISTS = """\
+Calibrate your own lists, candidates and scores of any pipeline, without a run:
+  umls-reranker calibrate MODEL --lists FILE --output FOLDER
+"""
 FIRST_STEPS = """\
 First steps, on open data and a CPU:
 
@@ -86,7 +90,7 @@ def dispatch() -> int:
 def overview() -> str:
     """The subcommands with the first line of each script, and the first steps."""
     width = max(map(len, COMMANDS)) + 4
-    lines = [USAGE, ""]
+    lines = [USAGE, "", OWN_LISTS]
     for group, names in GROUPS.items():
         lines.append(f"{group}:")
         for name in names:

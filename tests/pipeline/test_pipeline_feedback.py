@@ -64,7 +64,11 @@ def corrections(scripts, finished, predictions):
     reviewed = [row | {"chosen": row["gold"]} for row in picked[:-1]] + picked[-1:]
     outcome = scripts.run("add_feedback", folder / "corrections", write(folder / "reviewed.jsonl", reviewed))
     assert outcome.code == 0, outcome.err
-    assert outcome.out.startswith(f"{len(picked) - 1} added, 0 replaced") and "1 lines without a choice" in outcome.out
+    choices, differing = len(picked) - 1, sum(row["chosen"] != row["ranked"][0]["cui"] for row in reviewed[:-1])
+    assert outcome.out.startswith(
+        f"{choices} added, 0 replaced; {differing} of {choices} choices differ from the model's answer; "
+        "1 lines without a choice"
+    )
     return folder / "corrections"
 
 

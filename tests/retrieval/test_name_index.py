@@ -2,7 +2,7 @@ import faiss
 import numpy as np
 import pytest
 from pipeline_fixtures import contents
-from trigram_encoder import TrigramEncoder, build_index, make_concepts
+from trigram_encoder import TrigramEncoder, build_index, encode_names, make_concepts
 
 from umls_reranker.core.arrays import expand_ranges
 from umls_reranker.core.errors import UserError
@@ -288,7 +288,7 @@ def test_recall_counts_shard_by_shard(tmp_path, clustered, monkeypatch):
 
 
 def test_search_parameters_do_not_change_the_index(tmp_path, clustered):
-    vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
+    vectors = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors")
     for parameters in ("nprobe=1", "nprobe=8"):
         (tmp_path / parameters).mkdir()
         NameIndex.build(vectors, tmp_path / parameters, "IVF8,Flat", parameters)
@@ -304,7 +304,7 @@ def test_an_index_that_would_search_no_cluster_is_refused(parameters):
 
 
 def test_a_shard_of_vectors_that_is_missing_is_named(tmp_path, clustered):
-    vectors = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors")
+    vectors = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors")
     next((tmp_path / "vectors").glob("*.npy")).unlink()
     with pytest.raises(UserError, match=r"00000-of-00001.npy cannot be read .*build_index with --overwrite"):
         NameIndex.build(vectors, tmp_path)
@@ -341,7 +341,7 @@ def test_a_query_finds_the_same_whoever_is_searched_with_it(tmp_path, clustered)
 @pytest.mark.parametrize("factory", ["SQfp16", "HNSW8,SQfp16", FAST])
 def test_vectors_do_not_move_while_an_index_is_filled(tmp_path, clustered, monkeypatch, factory):
     monkeypatch.setattr(name_vectors, "SHARD", 17)
-    vectors, places = NameVectors.build(clustered, TrigramEncoder(), tmp_path / "vectors"), []
+    vectors, places = encode_names(clustered, TrigramEncoder(), tmp_path / "vectors"), []
     index = faiss_module.new_index(vectors.dimension, factory, "nprobe=4" * ("IVF" in factory))
     holder = next((getattr(index, name) for name in ("storage", "refine_index") if hasattr(index, name)), index)
     codes, add = faiss.downcast_index(holder).codes, index.add

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pipeline_fixtures import contents
 from tiny_models import tiny_encoder
-from trigram_encoder import TrigramEncoder, make_concepts
+from trigram_encoder import TrigramEncoder, encode_names, make_concepts
 
 from umls_reranker.data.concepts import ConceptTable
 from umls_reranker.models.bi_encoder import CHUNK, BiEncoder
@@ -45,7 +45,7 @@ def concepts(tmp_path, monkeypatch):
 
 
 def build(path, concepts, encoder=None, fingerprint=""):
-    return NameVectors.build(concepts, encoder or TrigramEncoder(), path, fingerprint)
+    return encode_names(concepts, encoder or TrigramEncoder(), path, fingerprint)
 
 
 def test_a_shard_is_what_the_encoder_computes_together():

@@ -149,6 +149,7 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
         "added": 1,
         "replaced": 0,
         "changed": 0,
+        "differing": 1,
         "unreviewed": 2,
         "unreviewed_of_sample": 1,
         "corrections": 1,
@@ -195,6 +196,15 @@ def test_an_id_without_a_document_is_that_of_its_text_only(tmp_path):
     others = line("cold", mention_id=1, chosen=None), line("cold", mention_id=0, entity_type="T121", chosen=None)
     counts = add(tmp_path, line("flu", mention_id=0, chosen=None), line("cold", mention_id=0, chosen=None), *others)
     assert [counts[name] for name in ("added", "replaced", "changed", "corrections")] == [3, 1, 1, 4]
+
+
+def test_choices_that_differ_from_the_top_candidate_are_counted(tmp_path):
+    same = line("flu", chosen="c0009443")
+    no_answer = line("fever", candidates=[], ranked=[], chosen=None)
+    counts = add(tmp_path, same, no_answer, line(chosen="C0009264"), line("chill", chosen=None), line("unreviewed"))
+    assert (counts["added"], counts["changed"], counts["differing"]) == (4, 0, 2)
+    counts = add(tmp_path, line(chosen="C0009443"), line("flu", chosen=None))
+    assert (counts["replaced"], counts["changed"], counts["differing"]) == (2, 2, 1)
 
 
 def test_one_text_in_two_documents_is_two_mentions(tmp_path):

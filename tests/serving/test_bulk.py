@@ -151,7 +151,7 @@ def test_an_output_is_whole_or_as_it_was(tmp_path, reranker, rows, monkeypatch):
     rank, calls = reranker.rank, iter(range(2))
     monkeypatch.setattr(reranker, "rank", lambda *options: rank(*options) if next(calls) is not None else None)
     with pytest.raises(StopIteration):
-        BulkJob(source, target, 8).run(reranker, ALONE)
+        BulkJob(source, target, 8, overwrite=True).run(reranker, ALONE)
     assert target.read_text() == "as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
@@ -411,7 +411,7 @@ def test_an_output_that_is_the_input_is_refused(tmp_path, rows, name):
     (tmp_path / "link.jsonl").symlink_to(source)
     before = source.read_bytes()
     with pytest.raises(UserError, match=f"{name} is the input too"):
-        BulkJob(source, tmp_path / name, 2, on_error="skip")
+        BulkJob(source, tmp_path / name, 2, on_error="skip", overwrite=True)
     assert source.read_bytes() == before
 
 
@@ -437,10 +437,14 @@ def test_the_script_takes_a_recipe_that_names_the_model(scripts, tmp_path, model
     assert ended.code == 0, ended.err
     assert ended.out == f"37 mentions in {target}, 0 left out\n"
     same(read(target), expected)
-    target.unlink()
-    assert scripts.run("rerank", recipe.parent, source, target).code == 0
-    recipe.write_text("run_name: other\n")
+    target.write_text("as it was")
     ended = scripts.run("rerank", recipe, source, target)
+    message = f"error: {target} exists already; choose another output, or replace it with --overwrite"
+    assert (ended.code, ended.errors, target.read_text()) == (2, [message], "as it was")
+    assert scripts.run("rerank", recipe.parent, source, target, "--overwrite").code == 0
+    same(read(target), expected)
+    recipe.write_text("run_name: other\n")
+    ended = scripts.run("rerank", recipe, source, target, "--overwrite")
     assert (ended.code, ended.err.split()[:4]) == (2, ["error:", str(recipe), "names", "no"])
 
 

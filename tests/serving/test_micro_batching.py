@@ -7,6 +7,7 @@ import pytest
 from tiny_reranker import tiny_reranker
 
 from umls_reranker import UMLSReranker
+from umls_reranker.serving.http import micro_batching
 from umls_reranker.serving.http.micro_batching import MicroBatcher, QueueFull
 
 LONG = 60_000
@@ -68,18 +69,20 @@ def test_arguments_are_those_of_rerank_by_name_too():
             batcher.rerank("m", ["a"], lefts="l")
 
 
-@pytest.mark.parametrize("limits", [{"max_mentions": 2}, {"max_pairs": 6}])
-def test_a_full_batch_does_not_wait_for_the_deadline(limits):
+@pytest.mark.parametrize(("mentions", "pairs"), [(2, 100), (100, 6)])
+def test_a_full_batch_does_not_wait_for_the_deadline(monkeypatch, mentions, pairs):
+    monkeypatch.setattr(micro_batching, "MAX_PAIRS", pairs)
     recorder = Recorder()
-    with MicroBatcher(recorder, deadline_ms=LONG, **limits) as batcher:
+    with MicroBatcher(recorder, deadline_ms=LONG, max_mentions=mentions) as batcher:
         futures = [batcher.submit(name, ["a", "b", "c"]) for name in "mnop"]
         assert [future.result(30)[0] for future in futures] == list("mnop")
     assert recorder.batches == [["m", "n"], ["o", "p"]]
 
 
-def test_a_list_over_the_limit_of_pairs_is_a_batch_of_its_own():
+def test_a_list_over_the_limit_of_pairs_is_a_batch_of_its_own(monkeypatch):
+    monkeypatch.setattr(micro_batching, "MAX_PAIRS", 3)
     recorder = Recorder(held=True)
-    with MicroBatcher(recorder, deadline_ms=0, max_pairs=3) as batcher:
+    with MicroBatcher(recorder, deadline_ms=0) as batcher:
         hold_first(recorder, batcher)
         for name, pairs in (("small", 1), ("huge", 9), ("two", 2), ("one", 1), ("last", 1)):
             batcher.submit(name, ["a"] * pairs)
@@ -157,7 +160,7 @@ def test_closing_finishes_what_waits_and_refuses_the_rest():
     batcher.close()
 
 
-@pytest.mark.parametrize("limits", [{"deadline_ms": -1}, {"queue_size": 0}, {"max_mentions": 0}, {"max_pairs": 0}])
+@pytest.mark.parametrize("limits", [{"deadline_ms": -1}, {"queue_size": 0}, {"max_mentions": 0}])
 def test_senseless_limits_are_refused(limits):
     with pytest.raises(ValueError, match="at least"):
         MicroBatcher(Recorder(), **limits)

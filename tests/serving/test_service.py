@@ -174,7 +174,7 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
         (b'"bm25_score": NaN', "mentions.0.candidates.0: bm25_score is no finite number"),
         (b'"bm25_score": [1]', "mentions.0.candidates.0: bm25_score is no finite number"),
         (b'"retrieval_score": "1"', "mentions.0.candidates.0: retrieval_score is no finite number"),
-        (b'"semantic_types": 7', "mentions.0.candidates.0.semantic_types: Input should be a valid list"),
+        (b'"semantic_types": 7', "mentions.0.candidates.0.semantic_types: Input should be a valid string"),
         (b'"rank": 1}], "entity_type": 7, "more": [{', "mentions.0.entity_type: Input should be a valid string"),
     ],
 )
@@ -386,6 +386,31 @@ def test_rank_gives_the_decision_of_the_reranker(reranker):
         ]
 
 
+def test_a_row_of_a_file_is_a_mention(reranker):
+    candidates = [{"name": name, "semantic_types": "T047"} for name in NAMES]
+    row = {"entity": "cold", "candidates": candidates, "entity_type": None, "left": None, "right": None, "doc_id": 1}
+    mention = {"mention": "cold", "candidates": candidates}
+    for path, linker in (("/rank", None), ("/link", OneConcept(reranker))):
+        answers = ask(reranker, *[(path, {"mentions": [one]}) for one in (row, mention, row | mention)], linker=linker)
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert answers[0].json() == answers[1].json() == answers[2].json()
+
+
+@pytest.mark.parametrize(
+    ("texts", "reason"),
+    [
+        ({}, "mentions.0.mention: Field required"),
+        ({"entity": " "}, "mentions.0.entity: is blank"),
+        ({"mention": "cold", "entity": "Disease"}, "mentions.0: has entity and mention, which differ; keep"),
+    ],
+)
+def test_a_mention_has_one_text(reranker, texts, reason):
+    answers = ask(reranker, *[(path, {"mentions": [texts | {"candidates": []}]}) for path in ("/rank", "/link")])
+    for answer in answers:
+        status, _, message = refused(answer)
+        assert status == 422 and message.startswith(reason)
+
+
 def test_link_answers_for_each_mention(reranker):
     request = {
         "document": "A cold, a fever.",
@@ -430,7 +455,6 @@ def test_nothing_a_request_says_is_loaded(reranker):
         {"name": "a", "bm25_score": "high"},
         b'{"name": "a", "bm25_score": NaN}',
         {"cui": "C1"},
-        "a",
     ],
 )
 def test_candidates_that_will_not_do_are_named(reranker, candidate):
@@ -438,6 +462,12 @@ def test_candidates_that_will_not_do_are_named(reranker, candidate):
     body = b'{"mentions": [{"mention": "cold", "candidates": [' + text + b"]}]}"
     status, _, message = refused(ask(reranker, ("/rank", body)))
     assert status == 422 and message.startswith("mentions.0.candidates.0")
+
+
+def test_a_plain_string_is_told_to_be_an_object(reranker):
+    mention = {"mention": "cold", "candidates": [CONCEPTS[0], "flu"]}
+    message = 'mentions.0.candidates.1: is a plain string; write an object, {"name": "..."}'
+    assert refused(ask(reranker, ("/rank", {"mentions": [mention]}))) == (422, "Validation", message)
 
 
 # Load

@@ -69,7 +69,7 @@ class PrecisionTest:
     size_power: float = SIZE_POWERS[0]
     most_wrong: float = 1.0
 
-    def for_sizes(self, size: np.ndarray, seed: int = 0) -> PrecisionTest:
+    def for_sizes(self, size: np.ndarray) -> PrecisionTest:
         """The same test with the smallest power that keeps its level for documents of these sizes.
 
         Documents are drawn from those seen. Each of the largest is wrong as a whole with one chance, at most
@@ -79,12 +79,11 @@ class PrecisionTest:
 
         Args:
             size: (documents,) accepted mentions, at least one.
-            seed: of the draws.
         """
         kinds, kind = np.unique(size, return_inverse=True)
         if len(kinds) < 2:
             return replace(self, size_power=SIZE_POWERS[0])
-        rng, documents, of_kind = np.random.default_rng(seed), len(size), np.bincount(kind)
+        rng, documents, of_kind = np.random.default_rng(0), len(size), np.bincount(kind)
         counts = rng.multinomial(documents, of_kind / documents, size=POWER_DRAWS)
         # Chance by the number of largest documents; the fewest that may be wrong often enough, and more of them.
         chance = (1.0 - self.target) * size.sum() / (self.most_wrong * np.cumsum(np.sort(size)[::-1]))

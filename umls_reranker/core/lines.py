@@ -207,14 +207,14 @@ def read_lines(path: Path | Sequence[Path]) -> Iterator[tuple[int, bytes]]:
             yield number, line.rstrip(b"\r\n")
 
 
-def start_of(path: Path, size: int = START_BYTES) -> bytes:
+def start_of(path: Path) -> bytes:
     """The first bytes of a file, unpacked and without a byte order mark.
 
     Raises:
         UserError: as `open_binary`.
     """
     with open_binary(path) as stream:
-        return stream.read(size).removeprefix(BYTE_ORDER_MARK)
+        return stream.read(START_BYTES).removeprefix(BYTE_ORDER_MARK)
 
 
 def decode(line: bytes) -> str:

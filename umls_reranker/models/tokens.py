@@ -23,6 +23,7 @@ from .template import PairTemplate
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# Mentions and names whose ids are cached, about 250 bytes each.
 CACHED_TEXTS = 262_144
 
 
@@ -92,10 +93,9 @@ class PairEncoder:
     Args:
         tokenizer: of the model, in the tokenizers library; it no longer truncates or pads.
         template: shape of the input.
-        cached_texts: maximum number of mentions and names whose ids are cached, about 250 bytes each.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, cached_texts: int = CACHED_TEXTS) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate) -> None:
         self.tokenizer = tokenizer
         self.template = template
         # Without truncation and padding, calls set nothing, so threads can share the tokenizer.
@@ -111,10 +111,10 @@ class PairEncoder:
         self._markers = [_bytes([token]) for token in markers]
         self._head, self._tail = _bytes(head), _bytes(tail)
         self._middle = _bytes(middle[:first_middle]), _bytes(middle[first_middle:])
-        self._cached = Memory(self.tokenize, cached_texts)
+        self._cached = Memory(self.tokenize, CACHED_TEXTS)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PairEncoder, (self.tokenizer, self.template, self._cached.size)
+        return PairEncoder, (self.tokenizer, self.template)
 
     def tokenize(self, texts: Sequence[str], *, from_end: bool = False) -> list[bytes]:
         """Ids of each text alone, without special tokens, as bytes of int32.

@@ -73,13 +73,6 @@ class NameVectors:
             write_json(folder / VECTORS_FILE, {"schema_version": 1} | description)
         return cls(folder)
 
-    @classmethod
-    def build(cls, concepts: ConceptTable, encoder: BiEncoder, folder: Path, fingerprint: str = "") -> NameVectors:
-        """Write and encode the names in this process only; arguments as for `prepare`."""
-        vectors = cls.prepare(concepts, encoder, folder, fingerprint)
-        vectors.encode_share(encoder, 0, 1)
-        return vectors
-
     def __len__(self) -> int:
         return len(self._strings)
 

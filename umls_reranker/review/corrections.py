@@ -77,8 +77,9 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
         reviewed: JSON Lines files, the oldest first.
 
     Returns:
-        Counts: ``added``, ``replaced``, of these ``changed`` (another concept than before), ``unreviewed`` lines, of
-        these ``unreviewed_of_sample`` (drawn at random), and ``corrections`` in all.
+        Counts: ``added``, ``replaced``, of these ``changed`` (another choice than in the former review), of both
+        ``differing`` (another choice than the model's top candidate), ``unreviewed`` lines, of these
+        ``unreviewed_of_sample`` (drawn at random), and ``corrections`` in all.
 
     Raises:
         UserError: a file or line is not a reviewed prediction (names the line), or another process is adding to it.
@@ -93,7 +94,8 @@ def add_feedback(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
 
 def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
     rows = {row["key"]: row for row in (load_feedback(folder) if folder.exists() else ())}
-    counts = dict.fromkeys(("added", "replaced", "changed", "unreviewed", "unreviewed_of_sample"), 0)
+    names = ("added", "replaced", "changed", "differing", "unreviewed", "unreviewed_of_sample")
+    counts = dict.fromkeys(names, 0)
     for path in reviewed:
         for logged in read_predictions(path):
             if "chosen" not in logged.row:
@@ -104,6 +106,7 @@ def _add(folder: Path, reviewed: Sequence[Path]) -> dict[str, int]:
             former = rows.pop(row["key"], None)
             counts["added" if former is None else "replaced"] += 1
             counts["changed"] += former is not None and former["chosen"] != row["chosen"]
+            counts["differing"] += row["chosen"] != row["answer"]
             is_same = former is not None and all(former[name] == row[name] for name in ANSWER)
             if is_same and former["reason"] == RANDOM:
                 # Without the doubtful ones, which are selected again, the rest would look too good.

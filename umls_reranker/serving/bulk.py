@@ -65,13 +65,22 @@ class BulkJob:
         batch_rows: mentions that are ranked at once.
         on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
+        overwrite: replace an output that exists.
 
     Raises:
-        UserError: the format of input or output is not supported, the output is the input or a folder, or the input
-            lacks the columns of mentions.
+        UserError: the format of input or output is not supported, the output is the input or a folder, or exists, or
+            the input lacks the columns of mentions.
     """
 
-    def __init__(self, source: Path, target: Path, batch_rows: int = 1024, on_error: str = "raise") -> None:
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        batch_rows: int = 1024,
+        on_error: str = "raise",
+        *,
+        overwrite: bool = False,
+    ) -> None:
         if batch_rows < 1:
             raise UserError("batch_mentions must be at least 1")
         if on_error not in ("raise", "skip"):
@@ -84,6 +93,8 @@ class BulkJob:
         if target.is_dir():
             raise UserError(f"{target} is a folder; the output is one file")
         require_another(target, self._mentions.paths)
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} exists already; choose another output, or replace it with --overwrite")
         if self._kind != "jsonl" and self._mentions.features is None:
             raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output is .jsonl")
 

@@ -17,6 +17,9 @@ from ..reranker import UMLSReranker
 # The values of a mention; `UMLSReranker.rerank_batch` takes columns of them, in this order; the last by name.
 SIGNATURE = inspect.signature(UMLSReranker.rerank)
 
+# Candidates of a batch, except for a single mention's list; limits the time of a batch.
+MAX_PAIRS = 2048
+
 
 class QueueFull(RuntimeError):
     """The queue is full; try again later."""
@@ -35,7 +38,6 @@ class MicroBatcher:
             already wait.
         queue_size: maximum waiting mentions; memory stays bounded under any load.
         max_mentions: maximum mentions per batch.
-        max_pairs: maximum candidates per batch, except for a single mention's list; limits the time of a batch.
         block: if the queue is full, wait instead of raising `QueueFull`.
 
     >>> with MicroBatcher(UMLSReranker.from_pretrained("runs/quickstart/model"), deadline_ms=2) as batcher:
@@ -51,16 +53,14 @@ class MicroBatcher:
         deadline_ms: float = 5.0,
         queue_size: int = 1024,
         max_mentions: int = 64,
-        max_pairs: int = 2048,
         block: bool = False,
     ) -> None:
-        if deadline_ms < 0 or min(queue_size, max_mentions, max_pairs) < 1:
-            raise ValueError("deadline_ms must be at least 0; queue_size, max_mentions and max_pairs at least 1")
+        if deadline_ms < 0 or min(queue_size, max_mentions) < 1:
+            raise ValueError("deadline_ms must be at least 0; queue_size and max_mentions at least 1")
         self.reranker = reranker
         self.deadline = deadline_ms / 1000
         self.queue_size = queue_size
         self.max_mentions = max_mentions
-        self.max_pairs = max_pairs
         self.block = block
         self._queue: deque[_Waiting] = deque()
         self._pairs = 0
@@ -141,7 +141,7 @@ class MicroBatcher:
             pairs = 0
             while self._queue and len(batch) < self.max_mentions:
                 pairs += self._queue[0].pairs
-                if batch and pairs > self.max_pairs:
+                if batch and pairs > MAX_PAIRS:
                     break
                 batch.append(self._queue.popleft())
                 self._pairs -= batch[-1].pairs
@@ -149,7 +149,7 @@ class MicroBatcher:
             return batch
 
     def _is_full(self) -> bool:
-        return len(self._queue) >= self.max_mentions or self._pairs >= self.max_pairs
+        return len(self._queue) >= self.max_mentions or self._pairs >= MAX_PAIRS
 
     def _finish(self, batch: list[_Waiting]) -> bool:
         """Rank a batch and deliver the results; an error affects only its mention."""

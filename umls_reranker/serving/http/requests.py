@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...core.lines import is_finite, of_characters
+from ...data.mention_files import DIFFERENT
 
 
 def _not_blank(text: str) -> str:
@@ -15,8 +16,14 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _blank_for_null(text: Any) -> Any:
+    return "" if text is None else text
+
+
 Text = Annotated[str, AfterValidator(of_characters)]
 NotBlank = Annotated[Text, AfterValidator(_not_blank)]
+# Rows of tables have null where there is no context.
+Context = Annotated[Text, BeforeValidator(_blank_for_null)]
 Types = Text | list[Text] | None
 
 
@@ -45,7 +52,14 @@ class Candidate(_Body):
     cui: Text | None = None
     preferred_name: Text | None = None
     definition: Text | None = None
-    semantic_types: list[Text] | None = None
+    semantic_types: Types = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_string(cls, candidate: Any) -> Any:
+        if isinstance(candidate, str):
+            raise ValueError('is a plain string; write an object, {"name": "..."}')
+        return candidate
 
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
@@ -56,14 +70,26 @@ class Candidate(_Body):
         return self
 
 
-class RankedMention(_Body):
+class _Mention(_Body):
+    """A mention in its context; its text is ``mention`` or, as in rows of files, ``entity``."""
+
+    mention: NotBlank = Field(validation_alias=AliasChoices("mention", "entity"), description="its text; or `entity`")
+    entity_type: Types = None
+    left: Context = ""
+    right: Context = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_text(cls, body: Any) -> Any:
+        if isinstance(body, dict) and {"mention", "entity"} <= body.keys() and body["mention"] != body["entity"]:
+            raise ValueError(DIFFERENT)
+        return body
+
+
+class RankedMention(_Mention):
     """A mention with its candidates."""
 
-    mention: NotBlank
     candidates: list[Candidate]
-    entity_type: Types = None
-    left: Text = ""
-    right: Text = ""
 
 
 class RankRequest(_Body):
@@ -72,14 +98,10 @@ class RankRequest(_Body):
     mentions: list[RankedMention] = Field(min_length=1)
 
 
-class LinkedMention(_Body):
+class LinkedMention(_Mention):
     """A mention to link; `start` is its offset in the document, in characters."""
 
-    mention: NotBlank
     start: int | None = Field(default=None, ge=0)
-    entity_type: Types = None
-    left: Text = ""
-    right: Text = ""
 
 
 class LinkRequest(_Body):
