@@ -10,7 +10,9 @@ weights, the counts of the training split's strings, thresholds.json, and recipe
 The second form needs no run. MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id. The
 lists are a few hundred mentions of your own pipeline, in the format of umls-reranker rerank (JSON Lines, Parquet,
 Arrow), each with doc_id and cui, its right concept. Scores of your retrievers are features too; name them NAME_score
-in the candidates. The command compares the model before, and after on documents that it was not fitted on.
+in the candidates. CSV and TSV have one row a candidate: mention_id, doc_id, mention, cui, name, score (read as
+list_score) or NAME_score, and gold (1 in the row of the right concept, else 0) or gold_cui. The command compares the
+model before, and after on documents that it was not fitted on.
 umls-reranker calibrate MODEL --lists FILE --help lists the options of this form.
 """
 
@@ -25,7 +27,8 @@ from umls_reranker.review.run_calibration import calibrate_run
 # Keys of a recipe that are options of the second form too.
 FITTING_KEYS = ("calibrator", "target_precision", "confidence", "exhaustive")
 LISTS_HELP = (
-    "your own labelled lists, to calibrate on: a file or folder of .jsonl, .parquet or .arrow; a row is a mention "
+    "your own labelled lists, to calibrate on: a file or folder of .jsonl, .parquet or .arrow, or of .csv or .tsv "
+    "with one row a candidate (mention_id, doc_id, mention, cui, name, score, gold); else a row is a mention "
     "with its candidates, best first, its document and its gold concept, also if that is not in the list: "
     '{"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443", "NAME_score": 0.9}], '
     '"doc_id": "d1", "cui": "C0009443"}'

@@ -1,13 +1,14 @@
 #!/usr/bin/env python
-"""Rerank mentions and their candidates from a JSON Lines, Parquet or Arrow file of any size.
+"""Rerank mentions and their candidates from a JSON Lines, CSV, TSV, Parquet or Arrow file of any size.
 
     umls-reranker rerank MODEL input.jsonl output.jsonl
     umls-reranker rerank MODEL input.parquet output.parquet --accelerate_config multi_gpu_fp16
 
 One line (or row) per mention: {"entity": "cold", "candidates": [{"name": "Common Cold", "cui": "C0009443"}, "Cold"],
-"entity_type": "T047", "left": "", "right": ""}; the last three are optional. MODEL is a folder, a Hub id, or a recipe
-that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output line repeats
-the input line and adds "ranked". The output appears only when it is complete.
+"entity_type": "T047", "left": "", "right": ""}; the last three are optional. CSV and TSV have one row a candidate
+(mention_id, mention, cui, name, score) and become JSON Lines with one line per mention. MODEL is a folder, a Hub id,
+or a recipe that names one (umls-reranker recipes copy production). The input may be a folder of files. Each output
+line repeats the input line and adds "ranked". The output appears only when it is complete.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from umls_reranker.core.script import CommandParser, run_script
 def make_parser() -> CommandParser:
     parser = CommandParser(__doc__)
     parser.add_argument("model", help="folder or Hub id of the reranker, or a recipe that names it")
-    parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .parquet, .arrow")
+    parser.add_argument("input", type=Path, help="file or folder of mentions: .jsonl, .csv, .tsv, .parquet, .arrow")
     parser.add_argument("output", type=Path, help="file to write; its ending sets the format")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
     parser.add_argument("--device", help="cpu, cuda, ... (default: the recipe's, or a GPU if there is one)")

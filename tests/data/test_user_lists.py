@@ -14,7 +14,7 @@ from list_fixtures import make_lists, write_lists
 from umls_reranker.core.errors import UserError
 from umls_reranker.data import labelled_lists
 from umls_reranker.data.columns import Concept
-from umls_reranker.data.labelled_lists import best_of_each_concept, require_documents
+from umls_reranker.data.labelled_lists import best_of_each_concept, read_labelled_lists, require_documents
 from umls_reranker.data.mentions import SPLITS, assign_split
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.data.user_lists import UserLists
@@ -204,6 +204,40 @@ def test_lists_that_will_not_do_are_one_sentence(tmp_path, monkeypatch, change, 
     with pytest.raises(UserError) as found:
         read(path)
     assert re.search(reason, str(found.value)) and "\n" not in str(found.value)
+
+
+def labelled(path, scores):
+    """The lists of a file in which the scores, (24, 10), are those of its candidates."""
+    rows = make_rows(len(scores))
+    for row, of_mention in zip(rows, scores, strict=True):
+        row["candidates"] = [{"name": "n", "cui": row["cui"], "my_score": float(score)} for score in of_mention]
+    return read_labelled_lists(write_lists(path, rows), TypeHierarchy.built_in())
+
+
+@pytest.mark.parametrize("score", [1e12, -1e12])
+@pytest.mark.parametrize("usual", [0.0, 1.0])
+def test_a_score_of_another_order_of_magnitude_is_refused_with_row_and_candidate(tmp_path, score, usual):
+    scores = usual * np.random.default_rng(3).random((24, 10))
+    scores[5, 2], scores[7, 1] = score, 2e12
+    with pytest.raises(UserError, match=r"own\.jsonl:6: candidate 2 has the my_score -?1e\+12, and nearly all others"):
+        labelled(tmp_path / "own.jsonl", scores)
+
+
+@pytest.mark.parametrize(
+    "of_logits",
+    [
+        np.array,
+        np.exp,
+        lambda logits: np.exp(20 * logits) / np.exp(20 * logits).sum(1, keepdims=True),
+        lambda logits: np.maximum(10 * logits, 0) ** 2,
+        lambda logits: 1e9 * (logits > 2),
+        lambda logits: np.round(np.exp(3 * logits)),
+    ],
+    ids=["logits", "odds", "softmax", "bm25", "flags", "counts"],
+)
+def test_no_honest_score_is_an_outlier(tmp_path, of_logits):
+    scores = of_logits(3 * np.random.default_rng(3).standard_normal((24, 10)))
+    np.testing.assert_array_equal(labelled(tmp_path / "own.jsonl", scores).lists.scores["my"], scores.ravel())
 
 
 def test_a_column_split_next_to_lists_of_documents_is_refused(tmp_path):

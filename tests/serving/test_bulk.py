@@ -104,6 +104,25 @@ def test_rows_come_out_in_order_with_their_ranking(tmp_path, reranker, rows, exp
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source, target])
 
 
+def test_rows_of_candidates_become_lines_of_mentions(tmp_path, reranker, rows, expected):
+    lines = ["mention_id,mention,entity_type,name,cui"]
+    for row in rows:
+        about = f"{row['id']},{row['entity']},{row['entity_type'] or ''}"
+        lines += [f"{about},{item['name']},{item['cui']}" for item in row["candidates"] or [{"name": "", "cui": ""}]]
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("\n".join(lines))
+    assert BulkJob(source, target, batch_rows=3).run(reranker, ALONE) == (37, 0)
+    found = read(target)
+    for one, other in zip(found, expected, strict=True):
+        assert one["mention_id"] == str(other["id"]) and one["entity"] == other["entity"]
+        assert [item["name"] for item in one["ranked"]] == [item["name"] for item in other["ranked"]]
+        scores = [item["score"] for item in other["ranked"]]
+        assert [item["score"] for item in one["ranked"]] == pytest.approx(scores, abs=1e-4)
+    for name in ("out.csv", "out.parquet"):
+        with pytest.raises(UserError, match=r"must end in one of .jsonl, .parquet|CSV and TSV have no column types"):
+            BulkJob(source, tmp_path / name)
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_an_unscored_candidate_has_the_logit_null(tmp_path, reranker, monkeypatch, ending):
     monkeypatch.setattr(reranker, "calibration", with_cut())

@@ -156,10 +156,10 @@ class MentionArguments:
     candidate_lists: str | None = recipe_key(
         None,
         "instead of corpus, index and retrieval: file or folder of mentions with candidates from your own pipeline "
-        "(.jsonl, .parquet, .arrow), in the format of umls-reranker rerank, best candidates first; each mention has "
-        "doc_id, cui (the right concept) and, unless train_documents or the shares decide it, split (train, dev, "
-        "calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, or obo with "
-        "concept_source: obo) is optional",
+        "(.jsonl, .csv, .tsv, .parquet, .arrow), in the format of umls-reranker rerank, best candidates first; each "
+        "mention has doc_id, cui (the right concept) and, unless train_documents or the shares decide it, split "
+        "(train, dev, calibration, test); scores of candidates are named NAME_score; a dictionary (umls_dir, or obo "
+        "with concept_source: obo) is optional",
     )
     corpus: str | list[str] | None = recipe_key(
         None,

@@ -24,6 +24,9 @@ FEWEST_DOCUMENTS = 10
 # Columns of labelled mentions; the last two are optional.
 LABEL_FIELDS = ("doc_id", "cui", "split", "mention_id")
 SUFFIX = "_score"
+# How many times as large as nearly all others an outlier is; of fewer scores, none is one.
+OUTLIER_RATIO = 1e6
+FEWEST_SCORES = 50
 BATCH_MENTIONS = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
 CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
@@ -180,6 +183,7 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
     cuis, codes = number_distinct([normalize_cui(text) for text in lists.cuis.texts])
     has_scores = {name: column for name, column in lists.scores.items() if not np.isnan(column).all()}
     lists = replace(lists, cuis=RepeatedTexts(cuis, codes[lists.cuis.codes]), scores=has_scores)
+    _refuse_outliers(lists, positions)
     gold = _gold_positions(lists, gold_cuis)
     # Offsets only distinguish the mentions of a document.
     starts = np.arange(len(lists))
@@ -265,6 +269,29 @@ def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -
                 ~np.isfinite(column),
                 f"has no {name}{SUFFIX} (or none that is finite), as others have",
                 "give all candidates one, the retriever's lowest where it did not find them, or none",
+            )
+
+
+def _refuse_outliers(lists: CandidateLists, positions: Sequence[RowPosition]) -> None:
+    """Refuse a score whose size is above a million, and a million times that of nearly all others.
+
+    Nearly all are all but the thousandth of the largest size, and all but three at least. An honest score is never
+    refused: cosines and probabilities are too small, however few of them are not near 0, and the sizes of logits,
+    odds, BM25 and counts have no such gap below the few largest.
+    """
+    for name, column in lists.scores.items():
+        sizes = np.abs(column)
+        if len(sizes) < FEWEST_SCORES:
+            continue
+        rank = max(len(sizes) // 1000, 3)
+        usual = np.partition(sizes, -1 - rank)[-1 - rank]
+        is_outlier = sizes > OUTLIER_RATIO * max(usual, 1.0)
+        if is_outlier.any():
+            candidate = int(is_outlier.argmax())
+            row = int(lists.owner[candidate])
+            raise UserError(
+                f"{positions[row]}: candidate {candidate - lists.offsets[row]} has the {name}{SUFFIX} "
+                f"{column[candidate]:.4g}, and nearly all others have at most {usual:.4g} (without sign); correct it"
             )
 
 

@@ -1,6 +1,7 @@
-"""Files of mentions with their candidates, JSON Lines, Parquet or Arrow, read in batches by `datasets`.
+"""Files of mentions with their candidates, JSON Lines, CSV, Parquet or Arrow, read in batches by `datasets`.
 
-JSON Lines are read as lines, not as columns: an absent key stays absent, and a line can be written as it was.
+JSON Lines are read as lines, not as columns: an absent key stays absent, and a line can be written as it was. CSV and
+TSV, with one row a candidate, are read as the lines of JSON that hold the same.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..core.errors import UserError
 from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, of_characters
 from ..core.retrievers import SCORES
 from .candidate_lists import CandidateLists
+from .candidate_rows import check_header, read_candidate_rows
 from .list_columns import objects, table_rows
 from .semantic_types import TypeHierarchy
 
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
     from datasets import Features, IterableDataset
 
 # By ending of the name; .arrow and .feather are Arrow's IPC format, as a file or a stream.
-FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+OUTPUT_FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+FORMATS = OUTPUT_FORMATS | {".csv": "csv", ".tsv": "csv"}
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # The column that ranking adds.
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
 DIFFERENT = "has entity and mention, which differ; keep one of them"
-# The only column of batches of JSON Lines.
-LINE = "line"
+# The columns of batches of JSON Lines and CSV: a line of JSON, and the number of the line that it starts in.
+LINE, NUMBER = "line", "number"
 
 
 class RowPosition(NamedTuple):
@@ -44,7 +47,7 @@ class RowPosition(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        return f"{self.path}{':' if _is_jsonl(self.path) else ', row '}{self.number}"
+        return f"{self.path}{':' if _has_lines(self.path) else ', row '}{self.number}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class MentionBatch:
     Attributes:
         path: the file.
         start: number of the file's rows before these.
-        table: the rows; of JSON Lines, the lines as bytes.
+        table: the rows; of JSON Lines and CSV, lines of JSON as bytes, and their numbers.
     """
 
     path: Path
@@ -66,10 +69,11 @@ class MentionBatch:
 
     def position(self, row: int) -> RowPosition:
         """Where a row of the batch is."""
-        return RowPosition(self.path, self.start + row + 1)
+        number = self.table[NUMBER][row].as_py() if _has_lines(self.path) else self.start + row + 1
+        return RowPosition(self.path, number)
 
     def lines(self) -> list[bytes]:
-        """The rows of JSON Lines as they are in the file."""
+        """The rows of JSON Lines as they are in the file; those of CSV as lines of JSON."""
         return self.table[LINE].to_pylist()
 
     def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -82,7 +86,7 @@ class MentionBatch:
         Raises:
             ValueError: a line is no mention, or a column holds values that Python lacks.
         """
-        if _is_jsonl(self.path):
+        if _has_lines(self.path):
             return [_mention(line) for line in self.lines()]
         table = self.table
         if columns is not None:
@@ -99,7 +103,7 @@ class MentionBatch:
         Raises:
             TypeError, ValueError: a row cannot be read, or not be ranked (`CandidateLists.from_objects`).
         """
-        if _is_jsonl(self.path):
+        if _has_lines(self.path):
             return CandidateLists.from_rows(hierarchy, self.rows(), scores)
         return CandidateLists.from_table(hierarchy, _with_entity(self.table), scores)
 
@@ -124,7 +128,7 @@ class MentionFiles:
 
     Attributes:
         paths: the files, of one format.
-        features: columns and types of tables; None of JSON Lines.
+        features: columns and types of tables; None of JSON Lines and CSV.
     """
 
     paths: Sequence[Path]
@@ -165,7 +169,13 @@ def open_mentions(path: Path) -> MentionFiles:
     files = [file for file in content if file.suffix in FORMATS]
     if len({FORMATS[file.suffix] for file in files}) != 1:
         raise UserError(f"{path} is of no known kind, or a folder of several; give mentions as {', '.join(FORMATS)}")
-    return MentionFiles(files, None if _is_jsonl(files[0]) else _features(files))
+    for file in files:
+        if FORMATS[file.suffix] == "csv":
+            with _naming(file):
+                has_ranked = RANKED in check_header(file)
+            if has_ranked:
+                raise UserError(f"{file} {RERANKED}")
+    return MentionFiles(files, None if _has_lines(files[0]) else _features(files))
 
 
 def _features(paths: Sequence[Path]) -> Features:
@@ -193,10 +203,9 @@ def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
     """The rows of a file; of Parquet, at most `batch_rows` are read at once."""
     from datasets import Features, IterableDataset, Value, load_dataset
 
-    if _is_jsonl(path):
-        return IterableDataset.from_generator(
-            _read_lines, features=Features({LINE: Value("binary")}), gen_kwargs={"path": path}
-        )
+    if _has_lines(path):
+        features = Features({LINE: Value("binary"), NUMBER: Value("int64")})
+        return IterableDataset.from_generator(_read_lines, features=features, gen_kwargs={"path": path})
     # `datasets` logs what it raises, too.
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)
     kind = FORMATS[path.suffix]
@@ -204,10 +213,14 @@ def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
     return load_dataset(kind, data_files=glob.escape(str(path)), split="train", streaming=True, **options)
 
 
-def _read_lines(path: Path) -> Iterator[dict[str, bytes]]:
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if FORMATS[path.suffix] == "csv":
+        for number, mention in read_candidate_rows(path):
+            yield {LINE: json.dumps(mention, ensure_ascii=False).encode(), NUMBER: number}
+        return
     with path.open("rb") as stream:
-        for line in stream:
-            yield {LINE: line}
+        for number, line in enumerate(stream, start=1):
+            yield {LINE: line, NUMBER: number}
 
 
 @contextmanager
@@ -219,8 +232,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read as {FORMATS[path.suffix]} ({error}); is it whole?") from None
 
 
-def _is_jsonl(path: Path) -> bool:
-    return FORMATS[path.suffix] == "jsonl"
+def _has_lines(path: Path) -> bool:
+    return FORMATS[path.suffix] in ("jsonl", "csv")
 
 
 def _mention(line: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from ..core.errors import UserError
 from ..core.files import naming_full_disk, require_another, strict, written
 from ..core.progress import progress
-from ..data.mention_files import FORMATS, RANKED, MentionBatch, RowPosition, open_mentions
+from ..data.mention_files import OUTPUT_FORMATS, RANKED, MentionBatch, RowPosition, open_mentions
 from .ranked_candidates import RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class BulkJob:
 
     Args:
         source: mentions with their candidates (`mention_files.open_mentions`).
-        target: file to write; its ending sets the format (JSON Lines stays JSON Lines).
+        target: file to write; its ending sets the format (of JSON Lines and CSV, JSON Lines).
         batch_rows: mentions that are ranked at once.
         on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
@@ -87,16 +87,16 @@ class BulkJob:
             raise UserError(f"on_error: {on_error!r} is unknown; choose raise or skip")
         self._mentions = open_mentions(source)
         self._target, self._batch_rows, self._on_error = target, batch_rows, on_error
-        self._kind = FORMATS.get(target.suffix)
+        self._kind = OUTPUT_FORMATS.get(target.suffix)
         if self._kind is None:
-            raise UserError(f"{target}: the output's name must end in one of {', '.join(FORMATS)}")
+            raise UserError(f"{target}: the output's name must end in one of {', '.join(OUTPUT_FORMATS)}")
         if target.is_dir():
             raise UserError(f"{target} is a folder; the output is one file")
         require_another(target, self._mentions.paths)
         if target.exists() and not overwrite:
             raise UserError(f"{target} exists already; choose another output, or replace it with --overwrite")
         if self._kind != "jsonl" and self._mentions.features is None:
-            raise UserError(f"{target}: JSON Lines have no column types, so their output is .jsonl too")
+            raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output is .jsonl")
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> BulkCounts:
         """Check all rows, then rank them and write the output.
