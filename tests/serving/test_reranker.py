@@ -83,8 +83,8 @@ def test_a_template_that_shows_types_reads_their_names():
     scorer = GivenScores({"flu": 0.0}, PairTemplate(mention_types=True))
     reranker = UMLSReranker(scorer, Calibration([InputModel(thresholds=fit_thresholds())]), None, {})
     type_id = next(iter(reranker.thresholds.hierarchy))
-    for given in (type_id, "UnknownType", None):
-        reranker.rerank("cold", ["flu"], given)
+    for entity_type in (type_id, "UnknownType", None):
+        reranker.rerank("cold", ["flu"], entity_type)
     name = reranker.thresholds.hierarchy.name(type_id)
     assert [call[0][0] for call in scorer.calls] == [f"cold ; {name}", "cold", "cold"]
 
@@ -166,8 +166,8 @@ def test_a_candidate_that_cannot_win_has_no_logit_and_each_result_says_how_many_
     assert ranked[1].score == pytest.approx(1 / (2 + np.exp(10.0)))
     whole = [("cold", 1.0, 2), ("flu", 2.0, 2)]
     assert answers(reranker.rerank("cold", names, exhaustive=True)) == whole
-    found = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
-    assert list(map(answers, found)) == [answers(ranked), whole]
+    batch = reranker.rerank_batch(["cold"] * 2, [names] * 2, exhaustive=[False, True])
+    assert list(map(answers, batch)) == [answers(ranked), whole]
     assert answers(UMLSReranker(scorer, with_cut(), None, {}, exhaustive=True).rerank("cold", names)) == whole
 
 
@@ -182,15 +182,15 @@ def test_only_rank_one_is_accepted_and_only_at_the_threshold():
 def test_a_deployment_may_accept_the_high_tier_alone(folder):
     row = fit_thresholds().for_type()
     between, above = (row.accept + row.high) / 2, row.high + 1e-6
-    found = {}
+    outcomes = {}
     for tier in ("medium", "high"):
         for score in (between, above):
             reranker = probabilities(a=score)
             reranker.accept_tier = tier
             best = reranker.rerank("mention", ["a"])[0]
-            found[tier, score] = (best.tier, best.accepted)
-    assert found["medium", between] == ("medium", True) and found["high", between] == ("medium", False)
-    assert found["medium", above] == found["high", above] == ("high", True)
+            outcomes[tier, score] = (best.tier, best.accepted)
+    assert outcomes["medium", between] == ("medium", True) and outcomes["high", between] == ("medium", False)
+    assert outcomes["medium", above] == outcomes["high", above] == ("high", True)
     with pytest.raises(UserError, match="accept_tier: 'low' is unknown; choose from high, medium"):
         UMLSReranker.from_pretrained(folder, accept_tier="low")
 
@@ -314,12 +314,12 @@ def test_candidates_that_are_no_list_are_refused(reranker, items):
         reranker.rerank("m", items)
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("position", range(5))
 @pytest.mark.parametrize("column", ["m", iter("m")])
-def test_a_column_that_is_no_list_is_refused(reranker, place, column):
+def test_a_column_that_is_no_list_is_refused(reranker, position, column):
     columns = [["m"], [["a"]], ["T047"], [""], [""]]
-    columns[place] = column
-    name = ("entities", "candidates", "entity_types", "lefts", "rights")[place]
+    columns[position] = column
+    name = ("entities", "candidates", "entity_types", "lefts", "rights")[position]
     if name == "candidates":
         name, column = "candidates are a", "m"
     with pytest.raises(TypeError, match=f"^{name}.* {type(column).__name__}"):
@@ -331,12 +331,12 @@ def test_as_many_values_of_exhaustive_as_mentions(reranker):
         reranker.rerank_batch(["m", "n"], [["a"], ["b"]], exhaustive=[True])
 
 
-@pytest.mark.parametrize("wrong", ["no", None, 1, ["no"]])
-def test_exhaustive_is_true_or_false(folder, reranker, wrong):
+@pytest.mark.parametrize("value", ["no", None, 1, ["no"]])
+def test_exhaustive_is_true_or_false(folder, reranker, value):
     with pytest.raises(TypeError, match="^exhaustive: .* is neither True nor False"):
-        reranker.rerank("m", ["a"], exhaustive=wrong)
+        reranker.rerank("m", ["a"], exhaustive=value)
     with pytest.raises(UserError, match="^exhaustive: .* is neither True nor False$"):
-        UMLSReranker.from_pretrained(folder, exhaustive=wrong)
+        UMLSReranker.from_pretrained(folder, exhaustive=value)
 
 
 @pytest.mark.parametrize("score", [float("nan"), -0.1, 1.1, float("inf")])
@@ -391,6 +391,24 @@ def test_what_must_be_text_and_is_not_is_named_with_its_place(reranker, key, val
 def test_types_and_scores_of_the_wrong_kind_are_named_with_their_place(reranker, item, message):
     with pytest.raises(TypeError, match=message):
         reranker.rerank("m", [{"name": "a"} | item])
+
+
+@pytest.mark.parametrize("candidates", [["cold", ""], [{"name": "cold"}, {"name": " \n"}]])
+def test_a_candidate_with_a_blank_name_is_refused(candidates):
+    reranker = probabilities(cold=0.9)
+    with pytest.raises(ValueError, match="^candidate 1 has a blank name; leave out"):
+        reranker.rerank("cold", candidates)
+    table = pa.table({"entity": ["flu", "cold"], "candidates": [["cold"], ["cold", " "]]})
+    with pytest.raises(ValueError, match="^mention 1: candidate 1 has a blank name"):
+        CandidateLists.from_table(reranker.thresholds.hierarchy, table)
+
+
+def test_a_missing_text_of_pandas_is_refused_with_the_way_to_none():
+    reranker, nan = probabilities(cold=0.9), float("nan")
+    with pytest.raises(TypeError, match=r"cui that is no text: nan; .*; pandas gives None by frame\.astype\(object\)"):
+        reranker.rerank("cold", [{"name": "cold", "cui": nan}])
+    with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; pandas gives None by"):
+        reranker.rerank("cold", ["cold"], nan)
 
 
 def test_texts_over_the_limit_are_counted(reranker):
@@ -450,13 +468,13 @@ DECIDES = {"retrieval_score": "names and CUIs", "definition": "names and CUIs, n
 
 
 @pytest.mark.parametrize("key", DECIDES)
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, place):
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_mention_is_high_only_by_the_certificate_of_what_decided_it(key, position):
     candidates = [FULL, FULL | {"cui": "C2", "retrieval_score": 0.0}]
-    candidates[place] = {name: value for name, value in candidates[place].items() if name != key}
+    candidates[position] = {name: value for name, value in candidates[position].items() if name != key}
     reranker = reading_everything()
-    shown = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
-    with pytest.warns(UserWarning, match=f"came without what this model reads: {re.escape(shown)}; ") as caught:
+    named_input = "retrieval_score (from -0.1 to 1.1)" if key == "retrieval_score" else key
+    with pytest.warns(UserWarning, match=f"came without what this model reads: {re.escape(named_input)}; ") as caught:
         best = reranker.rerank("cold", candidates, DISEASE, "a ", "")[0]
     assert best.inputs == DECIDES[key] and best.inputs in str(caught[0].message)
     assert best.tier == ("high" if key == "definition" else "medium") and best.accepted
@@ -522,22 +540,22 @@ OURS = (
 
 def test_a_score_under_the_name_of_ours_counts_only_from_the_calibrated_index():
     # A cosine of another encoder is as good as ours by its range.
-    reranker, given = reading_everything("ours"), [FULL, FULL | {"name": "flu", "cui": "C2"}]
-    best = reranker.rerank("cold", RetrievedList(given, "ours"), DISEASE, "a ", "")[0]
+    reranker, candidates = reading_everything("ours"), [FULL, FULL | {"name": "flu", "cui": "C2"}]
+    best = reranker.rerank("cold", RetrievedList(candidates, "ours"), DISEASE, "a ", "")[0]
     assert (best.inputs, best.tier) == ("all", "high")
-    without = [{key: value for key, value in item.items() if key != "retrieval_score"} for item in given]
+    without = [{key: value for key, value in item.items() if key != "retrieval_score"} for item in candidates]
     with pytest.warns(UserWarning) as caught:
         bare = reranker.rerank("cold", without, DISEASE, "a ", "")
     assert OURS not in str(caught[0].message)
-    objects = [SimpleNamespace(**item) for item in given]
+    objects = [SimpleNamespace(**item) for item in candidates]
     other = "retrieval_score: of another index than the model was calibrated with; calibrate on this index. "
-    told = [(given, OURS), (objects, OURS), ([*RetrievedList(given, "ours")], OURS)]
-    for items, remedy in (*told, (RetrievedList(given, "another"), other)):
+    remedies = [(candidates, OURS), (objects, OURS), ([*RetrievedList(candidates, "ours")], OURS)]
+    for items, remedy in (*remedies, (RetrievedList(candidates, "another"), other)):
         with pytest.warns(UserWarning) as caught:
-            found = reranker.rerank("cold", items, DISEASE, "a ", "")
-        assert [item[1:] for item in found] == [item[1:] for item in bare] and found[0].inputs == "names and CUIs"
+            ranked = reranker.rerank("cold", items, DISEASE, "a ", "")
+        assert [item[1:] for item in ranked] == [item[1:] for item in bare] and ranked[0].inputs == "names and CUIs"
         assert len(caught) == 1 and "retrieval_score (from -0.1 to 1.1); decided" in str(caught[0].message)
-        assert remedy in str(caught[0].message) and found[0].tier == "medium"
+        assert remedy in str(caught[0].message) and ranked[0].tier == "medium"
 
 
 def test_a_key_in_the_data_is_no_index(tmp_path):
@@ -589,10 +607,10 @@ def test_evaluation_and_serving_find_the_same_missing(tmp_path):
     concepts.hierarchy = reranker.thresholds.hierarchy
     lists = CandidateLists.from_run(candidates, mentions, concepts, READ_ALL.candidate_fields)
     evaluated = reranker.calibration.choose(lists, READ_ALL.reads).missing
-    for number, given in enumerate(given_candidates(lists)):
+    for number, items in enumerate(given_candidates(lists)):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            reranker.rerank("a", given, DISEASE, mentions[number]["left"], "")
+            reranker.rerank("a", items, DISEASE, mentions[number]["left"], "")
         expected = [name for name, lacking in evaluated.items() if lacking[number]]
         said = " ".join(str(warning.message) for warning in caught)
         assert [name for name in evaluated if f" {name}" in said.split(";")[0]] == expected
@@ -740,24 +758,6 @@ def test_publishing_hands_over_the_folder(folder, reranker, monkeypatch):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         UMLSReranker.from_pretrained(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("candidates", [["cold", ""], [{"name": "cold"}, {"name": " \n"}]])
-def test_a_candidate_with_a_blank_name_is_refused(candidates):
-    reranker = probabilities(cold=0.9)
-    with pytest.raises(ValueError, match="^candidate 1 has a blank name; leave out"):
-        reranker.rerank("cold", candidates)
-    table = pa.table({"entity": ["flu", "cold"], "candidates": [["cold"], ["cold", " "]]})
-    with pytest.raises(ValueError, match="^mention 1: candidate 1 has a blank name"):
-        CandidateLists.from_table(reranker.thresholds.hierarchy, table)
-
-
-def test_a_missing_text_of_pandas_is_refused_with_the_way_to_none():
-    reranker, nan = probabilities(cold=0.9), float("nan")
-    with pytest.raises(TypeError, match=r"cui that is no text: nan; .*; pandas gives None by frame\.astype\(object\)"):
-        reranker.rerank("cold", [{"name": "cold", "cui": nan}])
-    with pytest.raises(TypeError, match=r"entity_type must be .*, not nan; pandas gives None by"):
-        reranker.rerank("cold", ["cold"], nan)
 
 
 def test_a_folder_that_holds_no_model_itself_is_told_apart(tmp_path):

@@ -251,8 +251,8 @@ class ListedConcepts(NearestConcepts):
         name_ids, cosines = np.empty(len(gold), np.int64), np.full(len(gold), np.nan, np.float32)
         positions = table["gold"].to_numpy()[list_of]
         is_listed = positions >= 0
-        shown = listed.take(self._starts[list_of[is_listed]] + positions[is_listed])
-        name_ids[is_listed], cosines[is_listed] = shown.name_ids, shown.scores
+        in_lists = listed.take(self._starts[list_of[is_listed]] + positions[is_listed])
+        name_ids[is_listed], cosines[is_listed] = in_lists.name_ids, in_lists.scores
         missing = np.flatnonzero(~is_listed)
         self.missing_gold = len(missing)
         # A concept that is not listed is shown with its name most similar to the mention.
