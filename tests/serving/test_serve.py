@@ -68,8 +68,17 @@ def recipe(finished, tmp_path_factory):
     return path
 
 
-def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe):
-    service = Service(recipe, batch_mentions=12)
+@pytest.fixture
+def long_deadline(tmp_path):
+    """A folder whose presence on the path lets batches wait ten seconds for more mentions."""
+    code = "from umls_reranker.serving.http import engine\nengine.BATCH_DEADLINE_MS = 10_000\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return tmp_path
+
+
+def test_concurrent_clients_are_answered_and_a_stop_answers_what_is_in_flight(finished, recipe, long_deadline):
+    # A batch is taken when it is full, or after ten seconds.
+    service = Service(recipe, long_deadline, batch_mentions=12)
     try:
         linker = ConceptLinker.from_run(finished.folder, device="cpu", dtype="float32")
         queries = [f"cold {number}" for number in range(12)]
