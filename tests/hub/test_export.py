@@ -140,6 +140,8 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    # The tokenizer's threads do not survive a fork, wherever an earlier test turned them on.
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=60).scorer
     assert scorer.network.threads == 3
     expected = score_lists(scorer, lists).logits
