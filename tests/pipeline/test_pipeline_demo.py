@@ -28,8 +28,8 @@ def test_a_run_is_tried_reviewed_and_recalibrated(finished, tmp_path):
     sheet = ReviewSheet(queue, tmp_path / "reviewed.jsonl")
     with pytest.raises(UserError, match="nothing is reviewed yet"):
         recalibrate(demo, demo.run, sheet)
-    while sheet.place is not None:
-        act(sheet, sheet.place, "0" if sheet.mentions[sheet.place].row["ranked"] else "none")
+    while sheet.position is not None:
+        act(sheet, sheet.position, "0" if sheet.mentions[sheet.position].row["ranked"] else "none")
     before = contents(finished.folder)
     compared = recalibrate(demo, demo.run, sheet)
     assert contents(finished.folder) == before
