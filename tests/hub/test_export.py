@@ -1,12 +1,12 @@
 """The network in ONNX: its logits are those of PyTorch, else it is refused; it is checked like every part."""
 
-import multiprocessing
 import os
 import sys
 
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from list_fixtures import make_lists
 from tiny_reranker import tiny_reranker
 
@@ -140,8 +140,6 @@ def test_weights_of_pytorch_need_not_be_there_for_onnx(folder, copy, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    # The tokenizer's threads do not survive a fork, wherever an earlier test turned them on.
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     scorer = UMLSReranker.from_pretrained(folder, backend="onnx", token_budget=60).scorer
     assert scorer.network.threads == 3
     expected = score_lists(scorer, lists).logits
@@ -149,12 +147,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(folder, lists, monkeypa
     def work():
         np.testing.assert_allclose(score_lists(scorer, lists).logits, expected, rtol=0, atol=1e-4)
 
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(60)
-    child.kill()
-    child.join()
-    assert child.exitcode == 0
+    run_forked(work)
 
 
 def test_a_model_calibrated_in_another_precision_is_exported_with_a_warning(copy, lists, monkeypatch):

@@ -1,7 +1,6 @@
 """The scoring engine against one plain forward pass per pair."""
 
 import json
-import multiprocessing
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from forked import run_forked
 from tiny_models import tiny_cross_encoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -179,12 +179,7 @@ def test_a_forked_process_scores_with_threads_of_its_own(model, pairs, expected,
         def work():
             np.testing.assert_allclose(scorer.score(*pairs).logits, expected, rtol=0, atol=1e-4)
 
-        child = multiprocessing.get_context("fork").Process(target=work)
-        child.start()
-        child.join(60)
-        child.kill()
-        child.join()
-        assert child.exitcode == 0
+        run_forked(work)
     finally:
         devices._pool.shutdown()
         torch.set_num_threads(before)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .sockets import Registry
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,7 +60,8 @@ def listwise(logits: Tensor, labels: Tensor, weights: Tensor, lists: Tensor | No
     return torch.where(labels == GOLD_LABEL, weights * (normalizers - logits), 0.0)
 
 
-LOSSES = {"bce": Loss(bce), "listwise": Loss(listwise, of_lists=True)}
+LOSSES: Registry[Loss] = Registry("loss")
+LOSSES.update(bce=Loss(bce), listwise=Loss(listwise, of_lists=True))
 
 
 def register(name: str, loss: Loss) -> None:
@@ -67,6 +70,4 @@ def register(name: str, loss: Loss) -> None:
     Raises:
         ValueError: the name is taken.
     """
-    if name in LOSSES:
-        raise ValueError(f"there is a loss {name!r} already")
     LOSSES[name] = loss

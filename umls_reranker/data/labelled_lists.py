@@ -250,25 +250,21 @@ def _gold_cui(cui: Any, position: RowPosition) -> str:
 
 def _check_candidates(lists: CandidateLists, positions: Sequence[RowPosition]) -> None:
     """Refuse candidates without a CUI, and scores that only some have."""
-
-    def refuse(is_wrong: np.ndarray, reason: str, remedy: str) -> None:
-        if is_wrong.any():
-            candidate = int(is_wrong.argmax())
-            row = int(lists.owner[candidate])
-            raise UserError(f"{positions[row]}: candidate {candidate - lists.offsets[row]} {reason}; {remedy}")
-
     codes, texts = lists.cuis.codes, lists.cuis.texts
     is_missing = np.array([not (text and text.strip()) for text in texts], bool)[codes]
-    refuse(is_missing, "has no cui", "give each candidate the CUI of its concept, by which the right one is found")
+    remedy = "give each candidate the CUI of its concept, by which the right one is found"
+    _refuse_first(is_missing, lists, positions, f"has no cui; {remedy}")
     is_other = np.array([not CUI.fullmatch(text.strip()) for text in texts], bool)[codes]
     example = repr(lists.cuis[int(is_other.argmax())]) if len(codes) else ""
-    refuse(is_other, f"has the cui {example}, which is no CUI", "write it as C0009443")
+    _refuse_first(is_other, lists, positions, f"has the cui {example}, which is no CUI; write it as C0009443")
     for name, column in lists.scores.items():
         if not np.isnan(column).all():
-            refuse(
+            _refuse_first(
                 ~np.isfinite(column),
-                f"has no {name}{SUFFIX} (or none that is finite), as others have",
-                "give all candidates one, the retriever's lowest where it did not find them, or none",
+                lists,
+                positions,
+                f"has no {name}{SUFFIX} (or none that is finite), as others have; give all candidates one, the "
+                "retriever's lowest where it did not find them, or none",
             )
 
 
@@ -286,13 +282,24 @@ def _refuse_outliers(lists: CandidateLists, positions: Sequence[RowPosition]) ->
         rank = max(len(sizes) // 1000, 3)
         usual = np.partition(sizes, -1 - rank)[-1 - rank]
         is_outlier = sizes > OUTLIER_RATIO * max(usual, 1.0)
-        if is_outlier.any():
-            candidate = int(is_outlier.argmax())
-            row = int(lists.owner[candidate])
-            raise UserError(
-                f"{positions[row]}: candidate {candidate - lists.offsets[row]} has the {name}{SUFFIX} "
-                f"{column[candidate]:.4g}, and nearly all others have at most {usual:.4g} (without sign); correct it"
-            )
+        outlier = column[int(is_outlier.argmax())]
+        _refuse_first(
+            is_outlier,
+            lists,
+            positions,
+            f"has the {name}{SUFFIX} {outlier:.4g}, and nearly all others have at most {usual:.4g} (without sign); "
+            "correct it",
+        )
+
+
+def _refuse_first(
+    is_refused: np.ndarray, lists: CandidateLists, positions: Sequence[RowPosition], reason: str
+) -> None:
+    """UserError with the reason for the first of the candidates, (m,) bool, if there is any."""
+    if is_refused.any():
+        candidate = int(is_refused.argmax())
+        row = int(lists.owner[candidate])
+        raise UserError(f"{positions[row]}: candidate {candidate - lists.offsets[row]} {reason}")
 
 
 def _gold_positions(lists: CandidateLists, gold_cuis: Sequence[str]) -> np.ndarray:

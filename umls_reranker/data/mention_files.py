@@ -266,8 +266,8 @@ def read_line(line: bytes) -> dict[str, Any]:
         raise ValueError("lacks candidates, the list to rank")
     if row.setdefault("entity", row.get("mention")) != row.get("mention", row["entity"]):
         raise ValueError(DIFFERENT)
-    # Only an escape can encode half of a surrogate pair.
-    if "\\u" in text:
+    # Only an escape can encode half of a surrogate pair, and all of these begin with a D.
+    if "\\ud" in text or "\\uD" in text:
         of_characters(json.dumps(row, ensure_ascii=False))
     return row
 

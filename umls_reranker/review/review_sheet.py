@@ -105,7 +105,7 @@ class ReviewSheet:
                 return
             position, is_choice = self._steps.pop()
             if is_choice:
-                self._write(self._lines()[:-1])
+                self._write(_lines(self.reviewed.read_bytes())[:-1])
                 del self.chosen[position]
             else:
                 self._open.remove(position)
@@ -116,17 +116,16 @@ class ReviewSheet:
         self._steps.append(Step(position, is_choice=True))
         self.chosen[position] = chosen
 
-    def _lines(self) -> list[bytes]:
-        """Lines of the file of choices, without blank ones."""
-        return [line for line in self.reviewed.read_bytes().split(b"\n") if line.strip()]
-
     def _write(self, lines: Sequence[bytes]) -> None:
-        with written(self.reviewed) as partial:
-            partial.write_bytes(b"".join(line + b"\n" for line in lines))
+        with written(self.reviewed) as partial, partial.open("wb") as file:
+            file.writelines(line + b"\n" for line in lines)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _resume(self) -> None:
-        lines = self._lines()
-        if lines and not self.reviewed.read_bytes().endswith(b"\n"):
+        content = self.reviewed.read_bytes()
+        lines = _lines(content)
+        if lines and not content.endswith(b"\n"):
             try:
                 json.loads(lines[-1])
             except ValueError:
@@ -141,6 +140,11 @@ class ReviewSheet:
                 self._steps.clear()
                 continue
             self._take(position, logged.row["chosen"])
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Lines of the file of choices, without blank ones."""
+    return [line for line in content.split(b"\n") if line.strip()]
 
 
 def _identity(row: Mapping[str, Any]) -> str:
