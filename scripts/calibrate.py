@@ -61,13 +61,8 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.sockets import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
-    from umls_reranker.serving.recalibration import (
-        SourceModel,
-        before_and_after,
-        described,
-        recalibrate,
-        save_recalibrated,
-    )
+    from umls_reranker.serving.recalibration import before_and_after, described, recalibrate, save_recalibrated
+    from umls_reranker.serving.source_model import SourceModel
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
     if options.calibrator not in methods:

@@ -6,7 +6,7 @@ of the documents and measured on the last fifth, for each fifth in turn. The sav
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
@@ -15,49 +15,40 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory, note_on_certificate
+from ..calibration.certificate import note_on_certificate
 from ..calibration.cross_validation import document_folds
-from ..calibration.decisions import Decisions, rank
+from ..calibration.decisions import Decisions
 from ..calibration.fitting import fit_calibration
 from ..calibration.inputs import inputs_of, lacking
-from ..calibration.network_logits import NetworkLogits, Score, Unseen, logits_as_decided
+from ..calibration.network_logits import NetworkLogits, Score, Unseen
 from ..calibration.probabilities import Calibration
-from ..calibration.string_counts import StringCounts
 from ..core.arguments import CalibrationArguments
 from ..core.arrays import ranking
 from ..core.errors import UserError
-from ..core.files import MODEL_PATTERNS, read_json, write_json, written
-from ..core.recipe import Recipe, load_recipe, portable_locator
+from ..core.files import write_json, written
+from ..core.recipe import portable_locator
 from ..core.retrievers import SCORES
 from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept, repeated_rows
-from ..data.semantic_types import TypeHierarchy
 from ..evaluation.formats import number
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import decided_figures
 from ..hub.card import folder_card
-from ..hub.download import download
 from ..hub.model_folder import (
-    CALIBRATOR,
     CARD,
-    MANIFEST,
     METRICS,
-    RECIPE,
     REFERENCE,
     RELIABILITY,
     RISK_COVERAGE,
-    WEIGHTS,
     copy_network,
-    loaded_files,
     write_model_files,
 )
-from ..models.cross_encoder import PairScorer, Scores, score_lists
-from ..models.template import PairTemplate
+from ..models.cross_encoder import score_lists
 from .monitoring.reference import Reference
-from .reranker import UMLSReranker
+from .source_model import SourceModel, decide
 
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
@@ -70,79 +61,6 @@ FIGURES = {
     "share in the tier high": ("tiers", "high", "share"),
     "precision of the tier high": ("tiers", "high", "precision"),
 }
-
-
-@dataclass(frozen=True)
-class SourceModel:
-    """What is calibrated.
-
-    Attributes:
-        name: folder or Hub id, as given.
-        recipe: of its training; of a plain cross-encoder only the name is known.
-        reranker: None for a plain cross-encoder.
-    """
-
-    name: str
-    folder: Path
-    scorer: PairScorer
-    recipe: Recipe
-    reranker: UMLSReranker | None
-
-    @classmethod
-    def load(
-        cls, name: str, revision: str | None = None, device: str | None = None, dtype: str | None = None
-    ) -> SourceModel:
-        """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
-
-        Raises:
-            UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
-                logit.
-        """
-        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
-        folder = download(name, revision, files=files, is_plain=True)
-        if (folder / MANIFEST).is_file():
-            recipe = load_recipe(folder / RECIPE)
-            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
-            return cls(name, folder, reranker.scorer, recipe, reranker)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"{name} holds no config.json, so it is no model")
-        config = read_json(folder / "config.json")
-        kinds = config.get("architectures") if isinstance(config, dict) else None
-        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of an unknown kind"
-        if not kind.endswith("ForSequenceClassification"):
-            raise UserError(f"{name} is a {kind}, no sequence classifier, so it does not score pairs of texts")
-        if not (folder / WEIGHTS).is_file():
-            raise UserError(
-                f"{name} has no {WEIGHTS}; weights of other formats, such as pytorch_model.bin, can run code and are "
-                "never loaded; where you trust them, load the model with transformers and save it by save_pretrained"
-            )
-        if not (folder / "tokenizer.json").is_file():
-            raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
-        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
-        return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
-
-    @property
-    def hierarchy(self) -> TypeHierarchy:
-        """Its semantic types; for a plain cross-encoder those of the UMLS."""
-        return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
-
-    @property
-    def counts(self) -> StringCounts:
-        """Its counts of training mentions."""
-        return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
-
-    @property
-    def history(self) -> CertificateHistory:
-        """Certificates on lists like these; those of the training run's own lists are of another tier."""
-        if self.reranker is None or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]:
-            return NO_CERTIFICATES
-        return self.reranker.calibration.history
-
-    def decide(self, lists: CandidateLists, score: Score) -> Decisions:
-        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
-        if self.reranker is not None:
-            return _decide(lists, score, self.reranker.calibration, self.scorer.template.reads)
-        return _decide(lists, score, Calibration(), (), accept_tier="high")
 
 
 @dataclass(frozen=True)
@@ -205,7 +123,7 @@ def recalibrate(
     held_out: dict[int, Decisions] = {}
     for fold in range(folds.max() + 1):
         inside = folds == fold
-        held_out[fold] = _decide(lists.take(inside), logits_of(inside), fit(~inside)[0], network_inputs)
+        held_out[fold] = decide(lists.take(inside), logits_of(inside), fit(~inside)[0], network_inputs)
     after = _joined(lists, folds, held_out)
     facts = {
         "source": portable_locator(source.name),
@@ -333,18 +251,6 @@ def _joined(lists: CandidateLists, folds: np.ndarray, held_out: Mapping[int, Dec
         name: column(name) for name in ("logits", "probabilities", "margins", "tiers", "accepted", "models")
     }
     return Decisions(lists.offsets, log_odds=log_odds, order=ranking(log_odds, lists.offsets), **columns)
-
-
-def _decide(
-    lists: CandidateLists,
-    score: Score,
-    calibration: Calibration,
-    network_inputs: Sequence[str],
-    accept_tier: str = "medium",
-) -> Decisions:
-    """Decide with existing scores as far as there are any."""
-    scores = Scores(logits_as_decided(score, calibration, lists, network_inputs), 0)
-    return rank(lists, scores, calibration, network_inputs=network_inputs, accept_tier=accept_tier)
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:

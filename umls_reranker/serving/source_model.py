@@ -1,0 +1,108 @@
+"""What is calibrated on labelled lists: a reranker, or any cross-encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
+from ..calibration.decisions import Decisions, rank
+from ..calibration.network_logits import Score, logits_as_decided
+from ..calibration.probabilities import Calibration
+from ..calibration.string_counts import StringCounts
+from ..core.errors import UserError
+from ..core.files import MODEL_PATTERNS, read_json
+from ..core.recipe import Recipe, load_recipe
+from ..data.candidate_lists import CandidateLists
+from ..data.semantic_types import TypeHierarchy
+from ..hub.download import download
+from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
+from ..models.cross_encoder import PairScorer, Scores
+from ..models.template import PairTemplate
+from .reranker import UMLSReranker
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What is calibrated.
+
+    Attributes:
+        name: folder or Hub id, as given.
+        recipe: of its training; of a plain cross-encoder only the name is known.
+        reranker: None for a plain cross-encoder.
+    """
+
+    name: str
+    folder: Path
+    scorer: PairScorer
+    recipe: Recipe
+    reranker: UMLSReranker | None
+
+    @classmethod
+    def load(
+        cls, name: str, revision: str | None = None, device: str | None = None, dtype: str | None = None
+    ) -> SourceModel:
+        """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
+
+        Raises:
+            UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
+                logit.
+        """
+        files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
+        folder = download(name, revision, files=files, is_plain=True)
+        if (folder / MANIFEST).is_file():
+            recipe = load_recipe(folder / RECIPE)
+            reranker = UMLSReranker.from_pretrained(folder, device=device, dtype=dtype)
+            return cls(name, folder, reranker.scorer, recipe, reranker)
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{name} holds no config.json, so it is no model")
+        config = read_json(folder / "config.json")
+        kinds = config.get("architectures") if isinstance(config, dict) else None
+        kind = str(kinds[0]) if isinstance(kinds, list) and kinds else "model of an unknown kind"
+        if not kind.endswith("ForSequenceClassification"):
+            raise UserError(f"{name} is a {kind}, no sequence classifier, so it does not score pairs of texts")
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(
+                f"{name} has no {WEIGHTS}; weights of other formats, such as pytorch_model.bin, can run code and are "
+                "never loaded; where you trust them, load the model with transformers and save it by save_pretrained"
+            )
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{name} has no tokenizer.json; load its tokenizer by AutoTokenizer and save it there")
+        scorer = PairScorer.from_folder(folder, PairTemplate(), device, dtype)
+        return cls(name, folder, scorer, Recipe.from_values({"model": name}), None)
+
+    @property
+    def hierarchy(self) -> TypeHierarchy:
+        """Its semantic types; for a plain cross-encoder those of the UMLS."""
+        return TypeHierarchy.built_in() if self.reranker is None else self.reranker.thresholds.hierarchy
+
+    @property
+    def counts(self) -> StringCounts:
+        """Its counts of training mentions."""
+        return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
+
+    @property
+    def history(self) -> CertificateHistory:
+        """Certificates on lists like these; those of the training run's own lists are of another tier."""
+        if self.reranker is None or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]:
+            return NO_CERTIFICATES
+        return self.reranker.calibration.history
+
+    def decide(self, lists: CandidateLists, score: Score) -> Decisions:
+        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
+        if self.reranker is not None:
+            return decide(lists, score, self.reranker.calibration, self.scorer.template.reads)
+        return decide(lists, score, Calibration(), (), accept_tier="high")
+
+
+def decide(
+    lists: CandidateLists,
+    score: Score,
+    calibration: Calibration,
+    network_inputs: Sequence[str],
+    accept_tier: str = "medium",
+) -> Decisions:
+    """Decide with existing scores as far as there are any."""
+    scores = Scores(logits_as_decided(score, calibration, lists, network_inputs), 0)
+    return rank(lists, scores, calibration, network_inputs=network_inputs, accept_tier=accept_tier)
