@@ -22,6 +22,8 @@ NAMES = {
     "cross_encoder": "cross-encoder alone",
     "features_without_cross_encoder": "all features but the cross-encoder",
     "retriever": "retriever alone",
+    "lists_order": "order of the lists",
+    "calibrated_scores": "scores of the lists, calibrated",
     "exact_match": "exact name match",
     "most_frequent_cui": "most frequent CUI of the string",
     "most_frequent_cui_else_retriever": "most frequent CUI, else retriever",

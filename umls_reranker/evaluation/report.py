@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from .figures import (
 )
 from .inputs import incorrect_type_figures, missing_input_figures
 from .linking import Documents, coverage_at_precision, gold_ranks, linking_metrics, tier_metrics
+from .list_systems import System
 from .near_misses import near_misses
 from .outcomes import Outcomes
 from .pair_metrics import pair_report
@@ -41,20 +42,6 @@ if TYPE_CHECKING:
     from ..data.relations import RelationTable
 
 COVERAGE_PRECISIONS = (0.95, 0.90)
-
-
-class System(NamedTuple):
-    """What one system answers for n mentions.
-
-    Attributes:
-        ranks: (n,) rank of the gold concept, -1 if missing.
-        score: (n,) confidence of its top candidate, NaN without candidates; None if it has none.
-        answered: (n,) bool, of a system with one answer or none.
-    """
-
-    ranks: np.ndarray
-    score: np.ndarray | None = None
-    answered: np.ndarray | None = None
 
 
 def build_report(
