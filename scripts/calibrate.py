@@ -61,7 +61,8 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.core.errors import UserError
     from umls_reranker.core.sockets import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
-    from umls_reranker.serving.recalibration import before_and_after, described, recalibrate, save_recalibrated
+    from umls_reranker.serving.list_description import described
+    from umls_reranker.serving.recalibration import before_and_after, recalibrate, save_recalibrated
     from umls_reranker.serving.source_model import SourceModel
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
@@ -72,7 +73,7 @@ def calibrate_on_lists(options) -> None:
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     lists = read_labelled_lists(options.lists, source.hierarchy)
     # Before anything is scored, which may take long.
-    print(described(lists), flush=True)
+    print(described(lists, source.scorer.template.reads), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return

@@ -21,7 +21,6 @@ from umls_reranker.core.files import shipped
 from umls_reranker.data.labelled_lists import read_labelled_lists
 from umls_reranker.data.semantic_types import TypeHierarchy
 from umls_reranker.serving.bulk import BulkJob
-from umls_reranker.serving.recalibration import described
 
 ALONE = SimpleNamespace(process_index=0, num_processes=1, is_main_process=True)
 WORDS = ("cold", "fever", "cough", "pain", "heart", "liver", "acute", "renal")
@@ -106,23 +105,13 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
         f"60 mentions of 20 documents; {missing} without their right concept among the candidates, which counts as "
         "wrong",
         "scores of candidates: bm25_score",
-        "not read of candidates: rank; a score has to be called NAME_score",
+        "not read of candidates: rank; a score has to be called NAME_score, and be a number",
     ]
     assert shown.err.splitlines()[-1] == f"[calibrate] would be made in {tmp_path / 'new'}"
     assert not (tmp_path / "new").exists()
     del rows[3]["cui"]
     lists = write_lists(tmp_path / "own.jsonl", rows)
     assert ":4: cui" in refused(monkeypatch, tmp_path, cross_encoder, lists, "--dry_run")
-
-
-def test_rows_that_equal_an_earlier_one_are_named_unless_their_ids_differ(tmp_path):
-    rows = make_rows(60, 20)
-    rows += [rows[3], rows[7], rows[3] | {"doc_id": "d0"}, rows[3] | {"left": "again "}]
-    rows += [rows[4] | {"mention_id": number} for number in range(2)]
-    labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), TypeHierarchy.built_in())
-    line = described(labelled).splitlines()[-1]
-    path = tmp_path / "own.jsonl"
-    assert line.startswith(f"rows that equal an earlier one of their document: 2 (first: {path}:61, as {path}:4); ")
 
 
 def test_an_unknown_option_names_the_help_of_this_form(tmp_path, monkeypatch, cross_encoder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +17,16 @@ from ..core.sockets import FEATURES
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
 from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
-from .mention_files import MentionBatch, RowPosition, open_mentions
+from .mention_files import LINE, NUMBER, MentionBatch, RowPosition, open_mentions
 from .semantic_types import TypeHierarchy
+from .type_sets import TypeSets
 
 # With fewer, too little is left to fit on when a fifth is held out.
 FEWEST_DOCUMENTS = 10
 # Columns of labelled mentions; the last two are optional.
 LABEL_FIELDS = ("doc_id", "cui", "split", "mention_id")
+# Those that are read; the last two are of `MentionBatch.table`.
+KNOWN_COLUMNS = {*MENTION_FIELDS, *LABEL_FIELDS, "mention", LINE, NUMBER}
 SUFFIX = "_score"
 # How many times as large as nearly all others an outlier is; of fewer scores, none is one.
 OUTLIER_RATIO = 1e6
@@ -30,6 +34,21 @@ FEWEST_SCORES = 50
 BATCH_MENTIONS = 4_096
 # UMLS CUIs, and ids of other vocabularies such as HP:0000001 and D003924.
 CUI = re.compile(r"[Cc]\d{7}|(?![Cc]\d+$)\S+")
+
+
+class UnknownTypes(NamedTuple):
+    """Semantic types that the hierarchy does not know, and how many mentions or candidates have any of them."""
+
+    names: Sequence[str]
+    rows: int
+
+    @classmethod
+    def of(cls, values: Sequence[Any], hierarchy: TypeHierarchy) -> UnknownTypes:
+        """Of the types of n mentions or candidates, each one type, several, or None."""
+        types = TypeSets.of(values)
+        _, names = types.resolved(hierarchy)
+        has_unknown = np.array([*(not {*names}.isdisjoint(kinds) for kinds in types.sets), False])
+        return cls(names, int(has_unknown[types.codes].sum()))
 
 
 @dataclass(frozen=True)
@@ -40,14 +59,20 @@ class LabelledLists:
         lists: n mentions with annotations, CUIs in the form of `normalize_cui`, and the scores that all candidates
             have.
         not_in_list: mentions whose gold concept is not among their candidates.
-        unread_keys: keys of candidates that nothing reads.
+        unread_columns, unread_keys: keys of mentions, and of candidates, that nothing reads.
+        blank_scores: retrievers of which no candidate has a score.
+        unknown_mention_types, unknown_candidate_types: types that the hierarchy of `lists` does not know.
         positions: file and row of each mention, for messages.
         splits, mention_ids: n values of the columns ``split`` and ``mention_id``, None where a row has none.
     """
 
     lists: AnnotatedLists
     not_in_list: int
+    unread_columns: tuple[str, ...]
     unread_keys: tuple[str, ...]
+    blank_scores: tuple[str, ...]
+    unknown_mention_types: UnknownTypes
+    unknown_candidate_types: UnknownTypes
     positions: Sequence[RowPosition]
     splits: Sequence[Any]
     mention_ids: Sequence[Any]
@@ -159,9 +184,12 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
     positions = [batch.position(row) for batch in batches for row in range(len(batch))]
     rows: list[dict[str, Any]] = []
     scores: list[str] = []
+    columns: dict[str, None] = {}
     try:
         for batch in batches:
-            rows += batch.rows([*MENTION_FIELDS, *LABEL_FIELDS])
+            batch_rows = batch.rows([*MENTION_FIELDS, *LABEL_FIELDS])
+            columns |= dict.fromkeys(chain(batch.table.column_names, *batch_rows))
+            rows += batch_rows
         keys = _candidate_keys(rows)
         scores = [key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX)]
         lists = CandidateLists.from_rows(hierarchy, rows, scores)
@@ -196,10 +224,16 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
         in_dictionary=np.ones(len(lists), bool),
         certifies=np.ones(len(lists), bool),
     )
+    candidates = [candidate for row in rows for candidate in row["candidates"]]
+    candidate_types = [item.get("semantic_types") if isinstance(item, dict) else None for item in candidates]
     return LabelledLists(
         lists.annotated(annotations),
         int((gold < 0).sum()),
+        tuple(name for name in columns if name not in KNOWN_COLUMNS),
         tuple(key for key in keys if key not in CANDIDATE_KEYS and not key.endswith(SUFFIX)),
+        tuple(name for name in scores if name not in has_scores),
+        UnknownTypes.of([row.get("entity_type") for row in rows], hierarchy),
+        UnknownTypes.of(candidate_types, hierarchy),
         positions,
         [row.get("split") for row in rows],
         [row.get("mention_id") for row in rows],

@@ -30,7 +30,7 @@ from ..core.recipe import portable_locator
 from ..core.retrievers import SCORES
 from ..core.sockets import FEATURES
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
-from ..data.labelled_lists import LabelledLists, best_of_each_concept, repeated_rows
+from ..data.labelled_lists import LabelledLists, best_of_each_concept
 from ..evaluation.formats import number
 from ..evaluation.linking import Documents
 from ..evaluation.outcomes import Outcomes
@@ -172,27 +172,6 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
         fit = new.calibration, new.fitted
         write_model_files(partial, recipe, scorer.template, scorer.dtype, *fit, dictionary)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
-
-
-def described(labelled: LabelledLists) -> str:
-    """What was read, as lines of text."""
-    lists = labelled.lists
-    scores = ", ".join(f"{name}_score" for name in lists.scores)
-    lines = [
-        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; "
-        f"{labelled.not_in_list:,} without their right concept among the candidates, which counts as wrong",
-        f"scores of candidates: {scores or 'none'}",
-    ]
-    if labelled.unread_keys:
-        keys = ", ".join(labelled.unread_keys)
-        lines.append(f"not read of candidates: {keys}; a score has to be called NAME_score")
-    if repeated := repeated_rows(labelled):
-        row, first_row = repeated[0]
-        lines.append(
-            f"rows that equal an earlier one of their document: {len(repeated):,} (first: {row}, as {first_row}); "
-            "leave them out unless they are mentions of their own"
-        )
-    return "\n".join(lines)
 
 
 def before_and_after(new: Recalibrated) -> str:

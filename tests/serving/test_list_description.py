@@ -1,0 +1,117 @@
+"""What a file of lists holds is said before anything is scored, and what cannot be used, with the remedy."""
+
+import pytest
+from list_fixtures import write_lists
+
+from umls_reranker.data.labelled_lists import read_labelled_lists
+from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
+from umls_reranker.serving.list_description import described
+
+UMLS = TypeHierarchy.built_in()
+
+
+def make_rows(*changes, **candidate):
+    """12 mentions with two candidates each; the first mentions and their first candidates get the changes."""
+    rows = []
+    for number in range(12):
+        change = dict(changes[number]) if number < len(changes) else {}
+        first = {"name": f"cold {number}", "cui": "C0000001", **candidate, **change.pop("first", {})}
+        second = {"name": "fever", "cui": "C0000002", **candidate}
+        row = {"doc_id": f"d{number}", "entity": "cold", "cui": "C0000001", "candidates": [first, second]}
+        rows.append(row | change)
+    return rows
+
+
+def lines(tmp_path, rows, network_inputs=(), hierarchy=UMLS):
+    labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), hierarchy)
+    return described(labelled, network_inputs).splitlines()[2:]
+
+
+def test_lists_of_which_everything_is_used_get_two_lines(tmp_path):
+    rows = make_rows(bm25_score=3, semantic_types=["T047"])
+    for row in rows:
+        row["entity_type"] = "T047"
+    labelled = read_labelled_lists(write_lists(tmp_path / "own.jsonl", rows), UMLS)
+    assert described(labelled, ()).splitlines() == [
+        "12 mentions of 12 documents; 0 without their right concept among the candidates, which counts as wrong",
+        "scores of candidates: bm25_score",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_keys_that_nothing_reads(tmp_path, ending):
+    rows = make_rows({"sentence": "a cold"}, rank=1, bm25=3.5, tfidf_score=None, source="es")
+    path = write_lists(tmp_path / f"own.{ending}", rows)
+    said = described(read_labelled_lists(path, UMLS), ()).splitlines()
+    # The first row decides about the columns of the table that the fixture writes.
+    assert said[1:] == [
+        "scores of candidates: none",
+        "not read of mentions: sentence; the keys of a mention are entity, candidates, entity_type, left, right, "
+        "doc_id, cui, split, mention_id",
+        "not read of candidates: rank, bm25, source; a score has to be called NAME_score, and be a number",
+        "not used of candidates: tfidf_score; no candidate has a number there, and all need one",
+    ]
+
+
+def test_types_that_the_hierarchy_does_not_know(tmp_path):
+    types = [["T047", "Illness"], "T999", ["Chem", "Illness"], "Gene", "T047", "UnknownType"]
+    rows = make_rows(*({"entity_type": kind} for kind in types), semantic_types=["T047"])
+    rows[0]["candidates"][0]["semantic_types"] = ["Illness"]
+    examples = "T071 or Entity, T072 or Physical Object, T001 or Organism"
+    known = f"give ids or names of types that it does (127, such as {examples})"
+    assert lines(tmp_path, rows) == [
+        f"mentions with a type that the model does not know: 4 ('Illness', 'T999', 'Chem' and 1 more); {known}",
+        f"candidates with a type that the model does not know: 1 ('Illness'); {known}",
+    ]
+    rows = make_rows({"entity_type": "T047"})
+    assert lines(tmp_path, rows, hierarchy=TypeHierarchy([])) == [
+        "mentions with a type that the model does not know: 1 ('T047'); it knows none"
+    ]
+    assert lines(tmp_path, rows, hierarchy=TypeHierarchy([SemanticType("HP:1", "Liver")])) == [
+        "mentions with a type that the model does not know: 1 ('T047'); give ids or names of types that it does (1, "
+        "such as HP:1 or Liver)"
+    ]
+
+
+def test_types_of_one_side_only(tmp_path):
+    assert lines(tmp_path, make_rows({"entity_type": "T047"})) == [
+        "entity_type: no candidate has semantic_types, so it is not known which of them contradict the mention's "
+        "type; give candidates those of their concepts"
+    ]
+    assert lines(tmp_path, make_rows(semantic_types=[])) == [
+        "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type"
+    ]
+    rows = make_rows({"entity_type": "T047"}, semantic_types=["T047"])
+    del rows[0]["candidates"][0]["semantic_types"]
+    assert lines(tmp_path, rows) == [
+        "semantic_types: 23 of 24 candidates have it; it counts for the 11 mentions of which all candidates do; give "
+        "it to all"
+    ]
+
+
+def test_text_and_fields_that_the_model_does_not_read(tmp_path):
+    rows = make_rows({"left": "a "}, {"right": " b"}, {"left": " "}, preferred_name="Cold", definition="")
+    remedy = "calibrated without it; a model trained with"
+    assert lines(tmp_path, rows) == [
+        f"left, right: 2 mentions have text; {remedy} context_tokens would read it",
+        f"preferred_name: 24 candidates have one; {remedy} candidate_fields: [preferred_name] would read it",
+        f"definition: 24 candidates have one; {remedy} candidate_fields: [definition] would read it",
+    ]
+    assert lines(tmp_path, rows, ("preferred_name", "definition", "context")) == []
+    for row in rows[:3]:
+        del row["candidates"][1]["definition"]
+    assert lines(tmp_path, rows, ("preferred_name", "definition", "context")) == [
+        "definition: 21 of 24 candidates have it; it counts for the 9 mentions of which all candidates do; give it to "
+        "all"
+    ]
+
+
+def test_rows_that_equal_an_earlier_one_are_named_unless_their_ids_differ(tmp_path):
+    rows = make_rows()
+    rows += [rows[3], rows[7], rows[3] | {"doc_id": "d0"}, rows[3] | {"left": "again "}]
+    rows += [rows[4] | {"mention_id": number} for number in range(2)]
+    path = tmp_path / "own.jsonl"
+    assert lines(tmp_path, rows, ("context",)) == [
+        f"rows that equal an earlier one of their document: 2 (first: {path}:13, as {path}:4); leave them out unless "
+        "they are mentions of their own"
+    ]

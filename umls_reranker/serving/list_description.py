@@ -1,0 +1,121 @@
+"""What labelled lists hold, and what of it cannot be used, as lines of text, with what would make it usable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..calibration.inputs import lacking, lists_with_any
+from ..core.sockets import FEATURES
+from ..data.candidate_lists import AnnotatedLists
+from ..data.labelled_lists import LABEL_FIELDS, LabelledLists, UnknownTypes, repeated_rows
+from ..data.list_columns import FIELDS, MENTION_FIELDS
+from ..data.semantic_types import TypeHierarchy
+
+# Types that a line names.
+NAMED_TYPES = 3
+
+
+def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
+    """The lines, each thing once.
+
+    Args:
+        network_inputs: what the cross-encoder reads (`PairTemplate.reads`); nothing where there is none.
+    """
+    lists = labelled.lists
+    scores = ", ".join(f"{name}_score" for name in lists.scores)
+    lines = [
+        f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; "
+        f"{labelled.not_in_list:,} without their right concept among the candidates, which counts as wrong",
+        f"scores of candidates: {scores or 'none'}",
+        *_unread_keys(labelled),
+        *_unused_types(labelled),
+        *_unread_texts(lists, _inputs(network_inputs)),
+    ]
+    if repeated := repeated_rows(labelled):
+        row, first_row = repeated[0]
+        lines.append(
+            f"rows that equal an earlier one of their document: {len(repeated):,} (first: {row}, as {first_row}); "
+            "leave them out unless they are mentions of their own"
+        )
+    return "\n".join(lines)
+
+
+def _inputs(network_inputs: Sequence[str]) -> set[str]:
+    """What the network or a feature that is made of lists reads."""
+    of_features = (feature.inputs for feature in FEATURES.values() if feature.column is not None)
+    return {*network_inputs}.union(*of_features)
+
+
+def _unread_keys(labelled: LabelledLists) -> Iterator[str]:
+    if labelled.unread_columns:
+        keys = ", ".join(dict.fromkeys((*MENTION_FIELDS, *LABEL_FIELDS)))
+        yield f"not read of mentions: {', '.join(labelled.unread_columns)}; the keys of a mention are {keys}"
+    if labelled.unread_keys:
+        keys = ", ".join(labelled.unread_keys)
+        yield f"not read of candidates: {keys}; a score has to be called NAME_score, and be a number"
+    if labelled.blank_scores:
+        keys = ", ".join(f"{name}_score" for name in labelled.blank_scores)
+        yield f"not used of candidates: {keys}; no candidate has a number there, and all need one"
+
+
+def _unused_types(labelled: LabelledLists) -> Iterator[str]:
+    lists = labelled.lists
+    for rows, unknown in (
+        ("mentions", labelled.unknown_mention_types),
+        ("candidates", labelled.unknown_candidate_types),
+    ):
+        if unknown.rows:
+            known = _known(lists.hierarchy)
+            yield f"{rows} with a type that the model does not know: {unknown.rows:,} ({_named(unknown)}); {known}"
+    has_types, is_typed = lists.types.is_known, lists.candidate_types.codes >= 0
+    if has_types.any() and not is_typed.any():
+        yield (
+            "entity_type: no candidate has semantic_types, so it is not known which of them contradict the mention's "
+            "type; give candidates those of their concepts"
+        )
+    elif is_typed.any() and not has_types.any():
+        yield "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type"
+    elif is_typed.any() and not is_typed.all():
+        yield _partial("semantic_types", is_typed, lists)
+
+
+def _named(unknown: UnknownTypes) -> str:
+    further = len(unknown.names) - NAMED_TYPES
+    ending = f" and {further:,} more" if further > 0 else ""
+    return ", ".join(map(repr, unknown.names[:NAMED_TYPES])) + ending
+
+
+def _known(hierarchy: TypeHierarchy) -> str:
+    if not len(hierarchy):
+        return "it knows none"
+    examples = ", ".join(f"{kind} or {hierarchy.name(kind)}" for kind in [*hierarchy][:NAMED_TYPES])
+    return f"give ids or names of types that it does ({len(hierarchy):,}, such as {examples})"
+
+
+def _unread_texts(lists: AnnotatedLists, inputs: set[str]) -> Iterator[str]:
+    has_text = int((~lacking(lists, "context", {})).sum())
+    if has_text and "context" not in inputs:
+        yield (
+            f"left, right: {has_text:,} mentions have text; calibrated without it; a model trained with "
+            "context_tokens would read it"
+        )
+    for name in FIELDS:
+        has_value = np.array([text is not None for text in getattr(lists, f"{name}s").to_pylist()], bool)
+        if has_value.any() and name not in inputs:
+            yield (
+                f"{name}: {has_value.sum():,} candidates have one; calibrated without it; a model trained with "
+                f"candidate_fields: [{name}] would read it"
+            )
+        elif has_value.any() and not has_value.all():
+            yield _partial(name, has_value, lists)
+
+
+def _partial(name: str, has_value: np.ndarray, lists: AnnotatedLists) -> str:
+    """What only some of the candidates have, (m,) bool."""
+    complete = len(lists) - int(lists_with_any(~has_value, lists.offsets).sum())
+    return (
+        f"{name}: {has_value.sum():,} of {len(has_value):,} candidates have it; it counts for the {complete:,} "
+        "mentions of which all candidates do; give it to all"
+    )
