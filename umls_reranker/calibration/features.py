@@ -5,7 +5,7 @@ From outside of the package, call `core.sockets.register_feature`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ import numpy as np
 
 from ..core.arrays import distinct_numbers, list_offsets, list_owner, number_distinct
 from ..core.errors import UserError
-from ..core.memory import Memory
 from ..core.retrievers import SCORES
 from ..core.sockets import CROSS_ENCODER, FEATURES, Feature, register_feature
 from ..data.semantic_types import TypeHierarchy
+from ..data.trigram_sets import shared_trigrams
 from .qualifiers import qualifier_agreement
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ LIST_FEATURES = {
 }
 # Prior uses of a concept for a string, and prior mentions of the string.
 PRIOR_USES, PRIOR_MENTIONS = 0.1, 1.0
-
-# Sets of trigrams: log2 of their bits, and odd numbers without a pattern to hash by, one for each character.
-TRIGRAM_BITS = 11
-FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
-REMEMBERED_TEXTS = 65_536
-TEXTS_AT_ONCE, PAIRS_AT_ONCE = 4_096, 16_384
 
 
 class FeatureSources:
@@ -258,61 +252,3 @@ def feature_table(lists: CandidateLists, counts: StringCounts, names: Iterable[s
     strings = sources.pair_counts.strings
     of_lists = np.log1p(strings), np.minimum(strings, 1).astype(np.float64)
     return FeatureTable.of(lists, candidates, dict(zip(LIST_FEATURES, of_lists, strict=True)))
-
-
-def _trigram_sets(texts: Sequence[str]) -> list[bytes]:
-    from ..data.normalization import trigrams
-
-    sets: list[bytes] = []
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        some = texts[start : start + TEXTS_AT_ONCE]
-        owner, characters = trigrams(some)
-        hashes = sum(row * factor for row, factor in zip(characters, FACTORS, strict=True))
-        bits = np.zeros((len(some), 1 << TRIGRAM_BITS), bool)
-        bits[owner, hashes >> np.uint64(64 - TRIGRAM_BITS)] = True
-        sets += [row.tobytes() for row in np.packbits(bits, axis=1)]
-    return sets
-
-
-# The set of each text, remembered.
-_remembered: Memory[str, bytes] = Memory(_trigram_sets, REMEMBERED_TEXTS)
-
-
-def shared_trigrams(
-    mentions: Sequence[str], names: Sequence[str], owner: np.ndarray, name_codes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """How much of a mention is in a name, and how much of the name in the mention, by character trigrams.
-
-    The trigrams of a text are kept as a set of 2,048 bits, by hash: comparing two texts takes the same time whatever
-    their length. Names of some twenty trigrams differ from exact sets by less than 0.01 on average.
-
-    >>> pair = np.array([0])
-    >>> [float(share[0]) for share in shared_trigrams(["heart"], ["heart attack"], pair, pair)]
-    [1.0, 0.45454545454545453]
-
-    Args:
-        mentions: n normalized texts.
-        names: distinct names of candidates, normalized.
-        owner: (m,) mention of each candidate.
-        name_codes: (m,) position of each candidate's name in `names`.
-
-    Returns:
-        two of (m,) float64: shares of the mention's trigrams that are in the name, and of the name's that are in the
-        mention; 0 for a text without any.
-    """
-    of_mentions, of_names = _words(mentions), _words(names)
-    shared = np.empty(len(owner))
-    for start in range(0, len(owner), PAIRS_AT_ONCE):
-        pairs = slice(start, start + PAIRS_AT_ONCE)
-        shared[pairs] = _sizes(of_mentions[owner[pairs]] & of_names[name_codes[pairs]])
-    return shared / _sizes(of_mentions).clip(1)[owner], shared / _sizes(of_names).clip(1)[name_codes]
-
-
-def _words(texts: Sequence[str]) -> np.ndarray:
-    """(n, 32) uint64, the sets of n texts."""
-    return np.frombuffer(b"".join(_remembered(texts)), np.uint64).reshape(-1, (1 << TRIGRAM_BITS) // 64)
-
-
-def _sizes(sets: np.ndarray) -> np.ndarray:
-    """(n,) number of bits in each set."""
-    return np.bitwise_count(sets).sum(axis=1, dtype=np.int64)
