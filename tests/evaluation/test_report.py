@@ -5,9 +5,13 @@ import pytest
 from list_fixtures import make_lists
 from outcome_fixtures import make_outcomes
 
+from umls_reranker.calibration.decisions import rank
+from umls_reranker.calibration.probabilities import Calibration
 from umls_reranker.evaluation.figures import measure_figures
 from umls_reranker.evaluation.linking import Documents
-from umls_reranker.evaluation.report import pair_logits
+from umls_reranker.evaluation.outcomes import Outcomes
+from umls_reranker.evaluation.page import card_charts
+from umls_reranker.evaluation.report import decided_figures, pair_logits
 from umls_reranker.models.cross_encoder import Scores
 from umls_reranker.models.template import PairTemplate
 from umls_reranker.serving.monitoring.figures import Figures, Top
@@ -44,3 +48,22 @@ def test_pairs_that_are_candidates_are_not_scored_again():
     assert Scorer.asked == [(["n", "n", "m"], ["c", "d", "a"], ["", "", ""], ["", "", "x"], "title")]
     assert pair_logits(Scorer(), [part[:2] for part in pairs], lists, logits, "title").tolist() == [3, 2]
     assert len(Scorer.asked) == 1
+
+
+def test_of_a_model_that_uses_no_network_nothing_is_told_of_one():
+    lists = make_lists(["m", "n", "o"], [["a", "b"], ["a", "c"], ["d"]], gold=[0, 1, -1])
+    logits = np.array([1, -1, 0.5, 2, -3], np.float32)
+    decided = rank(lists, Scores(logits, 0), Calibration())
+    outcomes, documents = Outcomes.of(lists, decided), Documents.of(lists.annotations.documents, 20)
+    without_network, with_network = (
+        decided_figures(lists, decided, column, outcomes, documents, "lists")
+        for column in (np.full_like(logits, np.nan), logits)
+    )
+    assert list(without_network["linking"]) == ["reranker", "retriever"]
+    of_network = with_network["calibration"].keys() - without_network["calibration"].keys()
+    assert of_network == {name for name in with_network["calibration"] if name.endswith("_raw")} | {"ece_reduction"}
+    assert with_network["curves"]["reliability"].keys() - without_network["curves"]["reliability"].keys() == {"raw"}
+    for report, is_drawn in ((without_network, False), (with_network, True)):
+        assert ("before calibration" in card_charts(report, 0.95)[0]) == is_drawn
+    with_network["linking"].pop("cross_encoder")
+    np.testing.assert_equal(without_network["linking"], with_network["linking"])

@@ -48,14 +48,12 @@ def report_page(report: Mapping[str, Any], title: str, target_precision: float, 
 def card_charts(report: Mapping[str, Any], target_precision: float) -> tuple[str, str]:
     """Reliability and risk-coverage charts as SVG files for the model card, which cannot hold a page."""
     curves = report["curves"]
-    legend = {
-        "after calibration": "series1",
-        "before calibration": "series2",
-        "perfect calibration": "ideal",
-        "95 % of perfectly calibrated models": "noise",
-    }
+    pair_curves, legend = _pair_curves(curves), {"after calibration": "series1"}
+    if len(pair_curves) > 1:
+        legend["before calibration"] = "series2"
+    legend |= {"perfect calibration": "ideal", "95 % of perfectly calibrated models": "noise"}
     title = "How often is a candidate of this probability right?"
-    reliability = _chart_file(title, legend, reliability_axes(), curves=_pair_curves(curves), target_precision=None)
+    reliability = _chart_file(title, legend, reliability_axes(), curves=pair_curves, target_precision=None)
     systems = _named(curves["risk_coverage"])
     legend = {}
     for number, (name, curve) in enumerate(systems.items(), start=1):
@@ -93,7 +91,8 @@ def _rendered(template: str, **content: Any) -> str:
 
 def _pair_curves(curves: Mapping[str, Any]) -> dict[str, Any]:
     points = curves["reliability"]
-    return {"before calibration": points["raw"], "after": points["calibrated"]}
+    names = {"raw": "before calibration", "calibrated": "after"}
+    return {name: points[key] for key, name in names.items() if key in points}
 
 
 def _named(systems: Mapping[str, Any]) -> dict[str, Any]:

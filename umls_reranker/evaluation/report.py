@@ -148,14 +148,17 @@ def decided_figures(
     """The part of a report that needs only lists and decisions.
 
     Args:
-        logits: (m,) of the cross-encoder, of all candidates.
+        logits: (m,) of the cross-encoder, of all candidates; all NaN of a model that uses none, so that nothing is
+            told of it.
         outcomes: of the decisions. documents: of the mentions.
         split: name of the lists.
         systems: by name; None: reranker, cross-encoder, and the order in which the candidates came.
     """
     systems = systems or _base_systems(lists, logits, outcomes)
-    raw, calibrated, labels = sigmoid(logits), decided.probabilities, lists.labels
+    calibrated, labels = decided.probabilities, lists.labels
+    raw = None if np.isnan(logits).all() else sigmoid(logits)
     of_pairs = documents.take(lists.owner)
+    pairs = {"calibrated": calibrated} if raw is None else {"raw": raw, "calibrated": calibrated}
     top = outcomes.select(outcomes.has_candidates)
     ks = sorted({5, int(np.diff(lists.offsets).max(initial=1))})
     return {
@@ -173,8 +176,7 @@ def decided_figures(
         "serving": measure_figures("serving", outcomes, documents, split),
         "curves": {
             "reliability": {
-                "raw": reliability_points(raw, labels, of_pairs.index),
-                "calibrated": reliability_points(calibrated, labels, of_pairs.index),
+                **{name: reliability_points(p, labels, of_pairs.index) for name, p in pairs.items()},
                 "top1": reliability_points(top.score, top.correct, top.document),
             },
             "risk_coverage": {name: risk_coverage(*answers) for name, answers in _scored_answers(systems).items()},
@@ -191,11 +193,10 @@ def _scored_answers(systems: Mapping[str, System]) -> dict[str, tuple[np.ndarray
 
 def _base_systems(lists: AnnotatedLists, logits: np.ndarray, outcomes: Outcomes) -> dict[str, System]:
     gold = lists.annotations.gold
-    return {
-        "reranker": System(outcomes.rank, outcomes.score),
-        "cross_encoder": System(gold_ranks(logits, lists.offsets, gold)),
-        "retriever": System(gold),
-    }
+    systems = {"reranker": System(outcomes.rank, outcomes.score)}
+    if not np.isnan(logits).all():
+        systems["cross_encoder"] = System(gold_ranks(logits, lists.offsets, gold))
+    return systems | {"retriever": System(gold)}
 
 
 def _retriever_score(lists: AnnotatedLists) -> np.ndarray | None:
@@ -310,16 +311,19 @@ def _subsets(
 
 
 def _calibration(
-    raw: np.ndarray, calibrated: np.ndarray, labels: np.ndarray, documents: Documents, top: Outcomes
+    raw: np.ndarray | None, calibrated: np.ndarray, labels: np.ndarray, documents: Documents, top: Outcomes
 ) -> dict[str, dict[str, float]]:
-    """Of m pairs before and after calibration, with their documents; and of top candidates."""
+    """Of m pairs before (if there is a cross-encoder) and after calibration, and of top candidates."""
     options = {"resamples": documents.resamples, "seed": documents.seed}
-    before = calibration_report(raw, labels, documents.index, **options)
-    report = {f"{name}_raw": figure for name, figure in before.items()}
+    report = {}
+    if raw is not None:
+        before = calibration_report(raw, labels, documents.index, **options)
+        report = {f"{name}_raw": figure for name, figure in before.items()}
     report |= calibration_report(calibrated, labels, documents.index, **options)
     of_top = calibration_report(top.score, top.correct, top.document, **options)
     report |= {f"top1_{name}": figure for name, figure in of_top.items()}
-    report["ece_reduction"] = _ece_reduction(raw, calibrated, labels, documents)
+    if raw is not None:
+        report["ece_reduction"] = _ece_reduction(raw, calibrated, labels, documents)
     return report
 
 
