@@ -52,12 +52,29 @@ TRAINING = Dataset.from_dict({"mention": ["mention 1"], "cui": ["C0"], "semantic
 COUNTS = StringCounts.of_split(TRAINING)
 
 
-def fit(given, names=("cross_encoder", "retrieval"), calibrator="platt", network_inputs=(), outlook=False, **settings):
+def fit(
+    given,
+    names=("cross_encoder", "retrieval"),
+    calibrator="platt",
+    network_inputs=(),
+    outlook=False,
+    may_drop_network=False,
+    **settings,
+):
     settings = CalibrationArguments(features=list(names), calibrator=calibrator, **settings)
     lists, logits = given
     scored = logits if isinstance(logits, dict) else defaultdict(lambda: logits)
-    options = COUNTS, settings, HIERARCHY, 13, network_inputs
-    return fit_calibration(lists, lambda unseen, wanted: scored[unseen], *options, has_outlook=outlook)
+    return fit_calibration(
+        lists,
+        lambda unseen, wanted: scored[unseen],
+        COUNTS,
+        settings,
+        HIERARCHY,
+        13,
+        network_inputs,
+        may_drop_network=may_drop_network,
+        has_outlook=outlook,
+    )
 
 
 def probabilities(calibration, lists, logits, network_inputs=()):
@@ -244,7 +261,8 @@ def test_lists_keep_below_one_whatever_the_calibrator():
 def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fallback_without():
     given, logits = lists(400, 40)
     whole, shown = replace(given, lefts=["before"] * 400), ["context"]
-    cases = ((given, ()), (whole, shown), (given, shown))
+    nearly_none = replace(given, lefts=["before"] + [""] * 399)
+    cases = ((given, ()), (whole, shown), (nearly_none, shown))
     fits = [fit((one, logits), ("cross_encoder",), "identity", asked, target_precision=0.5)[0] for one, asked in cases]
     tables = [calibration.thresholds for calibration in fits]
     assert tables[0].to_dict() == tables[1].to_dict() and tables[1].for_type().high is not None
@@ -259,6 +277,67 @@ def test_mentions_that_lack_what_the_template_reads_certify_nothing_but_the_fall
     assert alike[0].to_dict() == alike[1].to_dict() == alike[2].to_dict()
     chosen = fits[1].choose(given, shown)
     assert chosen.complete.all() and set(chosen.models) == {1}
+
+
+def test_an_input_of_the_network_that_no_list_has_is_absent_and_not_missing():
+    given, logits = informed()
+    untyped = given.with_types([[]] * len(given))
+    for one, absent in ((given, "preferred_name"), (untyped, "entity_type")):
+        usual, without_it = (
+            fit((one, {(): logits, (absent,): logits}), network_inputs=read, target_precision=0.5)[0]
+            for read in ((), (absent,))
+        )
+        first = without_it.models[0]
+        assert (first.name, first.removed) == ("all", (absent,))
+        assert first.fusion.to_dict() == usual.models[0].fusion.to_dict()
+        assert first.thresholds.certificate == usual.thresholds.certificate
+        assert first.thresholds.is_certified
+        # Requests that bring it are decided as calibration saw them, without.
+        brought = one.with_types([["T047"]] * len(one))
+        assert without_it.choose(brought, [absent]).complete.all()
+        assert not without_it.choose(brought, [absent]).models.any()
+        names = [model.name for model in without_it.models]
+        assert names == [model.name for model in usual.models] and len(set(names)) == len(names)
+
+
+def test_a_cross_encoder_that_adds_nothing_is_left_out_where_it_may_be():
+    given, logits = informed()
+    names = ["cross_encoder", "retrieval", "concept_count"]
+    kept, fitted = fit((given, logits), names)
+    assert "cross_encoder" not in fitted and kept.models[0].uses_network
+    dropped, fitted = fit((given, logits), names, may_drop_network=True)
+    choice = fitted["cross_encoder"]
+    assert not choice["kept"] and choice["kept_in_folds"] == [False] * 5 and abs(choice["nats_gained"]) < 0.002
+    # All models follow the choice of the first: of names alone, where only the network would tell, there is none.
+    assert [model.name for model in kept.models if model.name.startswith("names")]
+    assert not any(model.uses_network for model in dropped.models)
+    assert not dropped.plan(given).retained.any()
+    # What is left is fitted as if the cross-encoder had never been there.
+    alone = fit((given, np.full(len(logits), np.nan, np.float32)), names[1:])[0]
+    found, expected = (each.plan(given).scores(np.full(len(logits), np.nan)) for each in (dropped, alone))
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-3)
+    useful, fitted = fit(lists(), may_drop_network=True)
+    assert fitted["cross_encoder"]["kept"] and useful.models[0].uses_network
+    assert useful.to_dict() == fit(lists())[0].to_dict()
+
+
+def test_whether_the_cross_encoder_decides_about_a_fold_is_no_matter_of_its_own_labels(monkeypatch):
+    choices, original = [], cross_fitting.CrossFitting.choose_network
+
+    def noted(self):
+        choices.append(original(self))
+        return choices[-1]
+
+    monkeypatch.setattr(cross_fitting.CrossFitting, "choose_network", noted)
+    given, logits = lists()
+    inside = document_folds(given.annotations.documents, 13) == 2
+    annotations = given.annotations
+    other = replace(annotations, gold=np.where(inside, (annotations.gold + 1) % SIZE, annotations.gold))
+    for one in (given, replace(given, annotations=other)):
+        fit((one, logits), may_drop_network=True)
+    first, second = (choice.gains for choice in choices)
+    assert first[(2,)] == pytest.approx(second[(2,)], abs=1e-4)
+    assert abs(first[()] - second[()]) > 1e-2 and abs(first[(1,)] - second[(1,)]) > 1e-2
 
 
 def test_lists_without_types_have_no_model_for_mentions_without_type():

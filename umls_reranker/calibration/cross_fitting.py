@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -29,6 +29,31 @@ LEAST_SAME_TOP, MOST_LOST, MOST_NATS_LOST = 0.995, 0.002, 0.002
 # Folds that a fit leaves out, ascending: none for the model that is served, one for the model that decides about that
 # fold, two for the utilities that such a model's calibrator is fitted on.
 LeftOut: TypeAlias = tuple[int, ...]
+
+
+class NetworkChoice(NamedTuple):
+    """Whether the cross-encoder is worth its time, by the log loss of held-out lists.
+
+    Attributes:
+        gains: how much lower the mean loss of a list is with it, in nats, by the documents that say so: all of them,
+            (), for the model that is served, and those outside a fold, (fold,), for the one that decides about it.
+            Infinite where there is too little data to hold out.
+    """
+
+    gains: dict[LeftOut, float]
+
+    def keeps(self, left_out: LeftOut) -> bool:
+        """Whether the fit without some folds weighs it: if it gains more than one calibrator does over another."""
+        return bool(self.gains[left_out] > MOST_NATS_LOST)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``calibrator.json``."""
+        gain, folds = self.gains[()], [left_out for left_out in self.gains if left_out]
+        return {
+            "kept": self.keeps(()),
+            "kept_in_folds": [self.keeps(fold) for fold in folds],
+            "nats_gained": gain if np.isfinite(gain) else None,
+        }
 
 
 class _Results(NamedTuple):
@@ -63,8 +88,10 @@ class CrossFitting:
         usable: (n,) bool, mentions to fit on: others decide about those that lack types.
         sample: (n,) bool, mentions whose lists are scored whole.
         exhaustive: whether all lists are, and served so.
+        has_choice: whether the cross-encoder may be left out, so that all baselines are fitted on all there is.
         logits: (m,), NaN of candidates that nothing needed.
         models: by the folds left out; None where there is too little data.
+        choice: whether they weigh the cross-encoder; None: they do.
     """
 
     lists: AnnotatedLists
@@ -75,8 +102,10 @@ class CrossFitting:
     usable: np.ndarray
     sample: np.ndarray
     exhaustive: bool
+    has_choice: bool = False
     logits: np.ndarray = field(init=False)
     models: dict[LeftOut, InputModel | None] = field(init=False, default_factory=dict)
+    choice: NetworkChoice | None = field(init=False, default=None)
 
     @property
     def baseline_names(self) -> list[str]:
@@ -110,6 +139,47 @@ class CrossFitting:
         """(n,) bool, usable mentions outside some folds."""
         return self.usable & ~np.isin(self.folds, left_out)
 
+    def model(self, left_out: LeftOut) -> InputModel:
+        """The fit on the mentions outside at most one fold, with or without the cross-encoder by `choice`.
+
+        Raises:
+            UserError: there is too little data, or nothing to weigh.
+        """
+        model = self.models[left_out]
+        if model is None:
+            raise UserError("too few documents to hold a fold out")
+        return self._chosen(model, left_out)
+
+    def _chosen(self, model: InputModel, left_out: LeftOut) -> InputModel:
+        is_kept = self.choice is None or self.choice.keeps(left_out)
+        return model if is_kept else model.without_network
+
+    def choose_network(self) -> NetworkChoice:
+        """Whether the cross-encoder stays, for the model that is served and inside each fold.
+
+        The lists of a fold are judged by fits that left it out, and the fold that is decided about as well.
+        """
+        singles = combinations(range(self.folds.max() + 1), 1)
+        return NetworkChoice({left_out: self._gain(left_out) for left_out in [(), *singles]})
+
+    def _gain(self, left_out: LeftOut) -> float:
+        rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
+        models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
+        if None in models or len(rest) < 2 or not self.baseline_names:
+            return np.inf
+        gain, inside = 0.0, self.inside(left_out)
+        for fold, model in zip(rest, models, strict=True):
+            assert model is not None
+            held_out = inside & (self.folds == fold)
+            gain += self._loss(model.without_network, held_out) - self._loss(model, held_out)
+        return gain / int(np.count_nonzero(inside))
+
+    def _loss(self, model: InputModel, inside: np.ndarray) -> float:
+        """The sum over lists, (n,) bool."""
+        part, logits = self._part(model, inside)
+        utility = part.utilities(logits)
+        return float(log_sums(utility, part.table.offsets).sum() - self.lists.labels[part.rows] @ utility)
+
     def utilities(self, left_out: LeftOut) -> np.ndarray:
         """Log-odds against "none of these" of the candidates of mentions `inside`: what a calibrator is fitted on.
 
@@ -123,11 +193,12 @@ class CrossFitting:
         rest = [fold for fold in range(self.folds.max() + 1) if fold not in left_out]
         models = [self.models.get(tuple(sorted((*left_out, fold)))) for fold in rest]
         if None in models or len(rest) < 2:
-            return self._utilities(self.models[left_out], inside)
+            return self._utilities(self.model(left_out), inside)
         utility = np.empty(len(self.logits))
         for fold, model in zip(rest, models, strict=True):
+            assert model is not None
             held_out = inside & (self.folds == fold)
-            utility[held_out[self.lists.owner]] = self._utilities(model, held_out)
+            utility[held_out[self.lists.owner]] = self._utilities(self._chosen(model, left_out), held_out)
         return utility[inside[self.lists.owner]]
 
     def _score(self, wanted: np.ndarray) -> None:
@@ -160,13 +231,15 @@ class CrossFitting:
     def _choose(self, left_out: LeftOut, start: InputModel | None) -> InputModel:
         """The baseline, and by lists scored whole a fusion and the pruning threshold.
 
-        The served baseline is fitted on all mentions, since the cross-encoder is compared with it too; those of folds
-        on the sample, in a fifth of the time, and they retain about the same candidates.
+        The served baseline is fitted on all mentions, since the cross-encoder is compared with it too, and so are all
+        where it may be left out; else those of folds on the sample, in a fifth of the time, and they retain about the
+        same candidates.
         """
         inside = self.inside(left_out)
         whole = inside & self.sample
         fusion = self._weights(self.names, whole, start.fusion if start else None)
-        baseline = self._weights(self.baseline_names, whole if left_out else inside, start.baseline if start else None)
+        for_baseline = whole if left_out and not self.has_choice else inside
+        baseline = self._weights(self.baseline_names, for_baseline, start.baseline if start else None)
         model = InputModel(fusion=fusion, baseline=baseline)
         return replace(model, pruning_threshold=self._pruning_threshold(model, whole))
 
@@ -234,8 +307,7 @@ class CrossFitting:
                 return threshold
         return 0.0
 
-    def _utilities(self, model: InputModel | None, inside: np.ndarray) -> np.ndarray:
-        assert model is not None
+    def _utilities(self, model: InputModel, inside: np.ndarray) -> np.ndarray:
         part, logits = self._part(model, inside)
         return part.utilities(logits)
 

@@ -84,7 +84,7 @@ def rank(
     if asked.ndim and len(asked) != len(lists):
         raise ValueError(f"exhaustive: {len(lists)} entities need one value, or as many, not {len(asked)}")
     plan = calibration.plan(lists, network_inputs)
-    scored = plan.retained | np.broadcast_to(asked.astype(bool), len(lists))[lists.owner]
+    scored = plan.retained | (np.broadcast_to(asked.astype(bool), len(lists)) & plan.uses_network)[lists.owner]
     scores = score(plan.lists, scored) if callable(score) else score
     logits = np.where(scored, scores.logits, np.float32(np.nan))
     log_odds, probabilities = plan.scores(logits)

@@ -16,7 +16,7 @@ from ..core.errors import UserError
 from ..core.progress import progress
 from ..core.sockets import CALIBRATORS, CROSS_ENCODER
 from .certificate import NO_CERTIFICATES, CertificateHistory
-from .cross_fitting import CrossFitting, LeftOut
+from .cross_fitting import CrossFitting, LeftOut, NetworkChoice
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import FeatureTable, check_features, default_features, feature_table
 from .fusion import FeatureFusion, reads_type
@@ -49,6 +49,8 @@ def fit_calibration(
     network_inputs: Sequence[str] = (),
     history: CertificateHistory = NO_CERTIFICATES,
     *,
+    may_drop_network: bool = False,
+    has_fallbacks: bool = True,
     has_outlook: bool = True,
 ) -> tuple[Calibration, dict[str, Any]]:
     """Fit the model of all inputs and its fallbacks on candidate lists, with the class balance of serving.
@@ -63,6 +65,11 @@ def fit_calibration(
     is fitted on lists as they are served. One certificate is computed of each model: the best of several would promise
     more than it keeps. Documents of former certificates do not certify again.
 
+    An input of the network that no list has is absent, not missing: the first model is fitted without it, and so are
+    its fallbacks. If the cross-encoder may be left out, the model that decides about a fold is chosen on the other
+    folds, and the served one on all (`CrossFitting.choice`), so that the certificate covers the choice. All sets of
+    inputs follow the choice of the first.
+
     The served model counts calibration mentions as well as training mentions. For a fit, the mentions of a fold are
     not counted in its own features.
 
@@ -75,6 +82,8 @@ def fit_calibration(
         seed: of the folds of documents.
         network_inputs: what the network reads (`PairTemplate.reads`).
         history: the certificates of the versions that this one comes from.
+        may_drop_network: whether the cross-encoder is left out where it adds nothing.
+        has_fallbacks: whether there are models of fewer inputs; what only measures all inputs needs none.
         has_outlook: whether the certificate of all inputs has one; a fit that only measures needs none.
 
     Returns:
@@ -97,8 +106,20 @@ def fit_calibration(
     now_certified = history.after(documents[certifies].tolist())
     rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
     sample = sampled_documents(documents, rows, seed)
+    absent = tuple(name for name in network_inputs if lacking(lists, name, lists.scores).all())
     fittings = _Fittings(
-        lists, score, names, table, folds, sample, settings.exhaustive, hierarchy, seed, network_inputs
+        lists,
+        score,
+        names,
+        table,
+        folds,
+        sample,
+        settings.exhaustive,
+        hierarchy,
+        seed,
+        network_inputs,
+        absent,
+        has_choice=may_drop_network and CROSS_ENCODER in names,
     )
     scoring: dict[str, dict[str, Any]] = {}
 
@@ -124,9 +145,10 @@ def fit_calibration(
             target_precision=settings.target_precision,
             confidence=settings.confidence,
             attempt=len(now_certified.certificates),
-            has_outlook=has_outlook and not removed,
+            has_outlook=has_outlook and removed == absent,
         )
-        model = replace(model, thresholds=thresholds, name=inputs_name(names, removed))
+        missing = [name for name in removed if name not in absent]
+        model = replace(model, thresholds=thresholds, name=inputs_name(names, missing))
         is_held_out = len(plan.parts) > 1
         scoring[model.name] = {
             "mentions_scored_whole": int(fitting.crossed.sample.sum()),
@@ -137,9 +159,13 @@ def fit_calibration(
         }
         return model, losses, is_held_out
 
-    sets = iter(progress(fallback_inputs(names, network_inputs), desc="fitting all sets of inputs", unit=" models"))
+    present = [name for name in network_inputs if name not in absent]
+    # A type that the network never sees is removed already.
+    removals = dict.fromkeys(tuple(dict.fromkeys((*absent, *removed))) for removed in fallback_inputs(names, present))
+    wanted = list(removals) if has_fallbacks else [absent]
+    sets = iter(progress(wanted, desc="fitting all sets of inputs", unit=" models"))
     first, losses, is_held_out = fit(next(sets), settings.calibrator)
-    models = {(): first}
+    models = {absent: first}
     for removed in sets:
         # A model with the type that does not read it also serves mentions without one.
         with_type = models.get(tuple(name for name in removed if name != "entity_type"))
@@ -165,6 +191,8 @@ def fit_calibration(
     }
     if losses:
         fitted["cross_validated_losses"] = losses
+    if fittings.choice:
+        fitted["cross_encoder"] = fittings.choice.to_dict()
     ranges = _ranges(names, lists)
     return Calibration(list(models.values()), counts, ranges, lists.index_keys[0], now_certified), fitted
 
@@ -219,12 +247,14 @@ def _ranges(names: Sequence[str], lists: CandidateLists) -> dict[str, ScoreRange
     return {name: ScoreRange.of(lists.scores[name]) for name in names if name in lists.scores}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Fittings:
     """The calibration lists, to fit models on without some inputs or others.
 
     Attributes:
         table: their features.
+        absent: inputs of the network that no list has.
+        has_choice: whether the first one asked for decides if the cross-encoder is weighed, `choice`.
         crossed: fusions by what is left of features, of the network's inputs and of concepts; models share them.
     """
 
@@ -238,6 +268,9 @@ class _Fittings:
     hierarchy: TypeHierarchy
     seed: int
     network_inputs: Sequence[str]
+    absent: tuple[str, ...]
+    has_choice: bool = False
+    choice: NetworkChoice | None = None
     crossed: dict[tuple, CrossFitting] = field(default_factory=dict)
 
     def without(self, removed: tuple[str, ...]) -> _Fitting:
@@ -263,8 +296,13 @@ class _Fittings:
             sample = np.ones(len(lists), bool)
         table = FeatureTable.of(lists, columns, self.table.lists)
         score = partial(self.score, unseen)
-        crossed = CrossFitting(lists, score, names, table, self.folds, usable, sample, self.exhaustive)
+        crossed = CrossFitting(
+            lists, score, names, table, self.folds, usable, sample, self.exhaustive, self.has_choice
+        )
         crossed.fit()
+        if self.has_choice:
+            self.choice = self.choice or crossed.choose_network()
+            crossed.choice = self.choice
         return crossed
 
 
@@ -289,9 +327,7 @@ class _Fitting:
         Raises:
             UserError: there is too little data.
         """
-        lists, inside, model = self.lists, self.crossed.inside(left_out), self.crossed.models[left_out]
-        if model is None:
-            raise UserError("too few documents to hold a fold out")
+        lists, inside, model = self.lists, self.crossed.inside(left_out), self.crossed.model(left_out)
         rows = inside[lists.owner]
         offsets = None if model.fusion is None else list_offsets(list_sizes(lists.offsets)[inside])
         types = lists.types.take(lists.owner[rows])
@@ -335,5 +371,6 @@ class _Fitting:
 
     def _reads(self, model: InputModel) -> list[str]:
         # As `InputModel.reads` once there are thresholds.
-        by_type = bool(self.removed) and bool(self.lists.types.is_known.any())
+        is_fallback = self.removed != self.every.absent
+        by_type = is_fallback and bool(self.lists.types.is_known.any())
         return [*model.reads(self.every.network_inputs), *(["entity_type"] if by_type else [])]

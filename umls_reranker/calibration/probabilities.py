@@ -12,7 +12,7 @@ these" are those by the other features.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ class InputModel:
             these", so that a list's probabilities sum to less than one.
         fusion: of features; None: the cross-encoder alone decides.
         thresholds: on the probabilities, with the certificate of the tier high.
-        removed: inputs removed from the lists it was fitted on; none for the model that reads all.
+        removed: inputs removed from the lists it was fitted on; for the model that reads all, those that none had.
         name: of its inputs, in a few words: "all", "no type", "names and CUIs, no type".
         baseline: the fusion of everything but the cross-encoder; None if there is nothing else.
         pruning_threshold: candidates of a lower probability by the baseline are not scored by the cross-encoder; 0
@@ -73,16 +73,32 @@ class InputModel:
     baseline: FeatureFusion | None = None
     pruning_threshold: float = 0.0
 
+    @property
+    def uses_network(self) -> bool:
+        """Whether the cross-encoder decides alone, or is one of the features that are weighed."""
+        return self.fusion is None or CROSS_ENCODER in self.fusion.weights
+
+    @property
+    def without_network(self) -> InputModel:
+        """Its baseline as the model: what decides where the cross-encoder is left out.
+
+        Raises:
+            UserError: there is nothing but the cross-encoder.
+        """
+        if self.baseline is None:
+            raise UserError("nothing is left to weigh without the cross-encoder")
+        return replace(self, fusion=self.baseline, baseline=None, pruning_threshold=0.0)
+
     def reads(self, network_inputs: Sequence[str] = ()) -> list[str]:
         """Inputs that it was fitted with and that a mention must have.
 
         Args:
             network_inputs: what the network reads (`PairTemplate.reads`).
         """
-        names = [name for name in network_inputs if name not in self.removed]
+        names = [name for name in network_inputs if name not in self.removed] if self.uses_network else []
         names += inputs_of(self.fusion.read if self.fusion else ())
         # A fallback for mentions without a type has thresholds without types.
-        by_type = self.calibrator.reads_types or (self.removed and self.thresholds.reads_types)
+        by_type = self.calibrator.reads_types or (self.name != ALL_INPUTS and self.thresholds.reads_types)
         names += ["entity_type"] if by_type and "entity_type" not in self.removed else []
         return list(dict.fromkeys(names))
 
@@ -154,12 +170,14 @@ class Part:
         return self.model.baseline.utilities(self.table)
 
     def retained(self, threshold: float) -> np.ndarray:
-        """(m,) bool, which candidates the cross-encoder scores.
+        """(m,) bool, which candidates the cross-encoder scores; none, if the model does not use it.
 
         Those with a probability of at least `threshold` by the baseline, each list's top one by it, and all of a list
         that lacks a feature of it.
         """
         table, baseline = self.table, self.model.baseline
+        if not self.model.uses_network:
+            return np.zeros(len(table.concepts), bool)
         if baseline is None or not threshold:
             return np.ones(len(table.concepts), bool)
         utility = self._baseline_utilities
@@ -175,6 +193,8 @@ class Part:
         """
         fusion, scored, table = self.model.fusion, ~np.isnan(logits), self._with(logits)
         assert fusion is not None
+        if not self.model.uses_network:
+            return fusion.utilities(table)
         if scored.all():
             return fusion.utilities(table)
         inside = table.take(np.ones(len(table.offsets) - 1, bool), scored)
@@ -233,6 +253,14 @@ class ScoringPlan:
     lists: CandidateLists
     deciding: DecidingModels
     parts: Sequence[Part]
+
+    @property
+    def uses_network(self) -> np.ndarray:
+        """(n,) bool, mentions about which a model decides that uses the cross-encoder."""
+        mentions = np.empty(len(self.lists), bool)
+        for part in self.parts:
+            mentions[part.mentions] = part.model.uses_network
+        return mentions
 
     @cached_property
     def retained(self) -> np.ndarray:
