@@ -243,6 +243,13 @@ def test_some_candidates_of_the_same_mentions():
     assert part.annotations.gold.tolist() == [0, -1] and part.names.to_list() == ["s", "t", "u"]
 
 
+def test_another_candidate_of_the_gold_concept_takes_the_place_of_one_that_goes():
+    names = [{"name": name, "cui": cui} for name, cui in (("p", "C0000001"), ("q", "C0000002"), ("r", "C0000001"))]
+    lists = make_lists(["a", "b"], [names, names], gold=[0, 0], hierarchy=HIERARCHY)
+    kept = lists.with_candidates(np.array([False, True, True, False, True, False]))
+    assert kept.names.to_list() == ["q", "r", "q"] and kept.annotations.gold.tolist() == [1, -1]
+
+
 def test_no_answer_is_never_right():
     lists = make_lists(["a", "b"], [[], ["p"]], gold=[-1, 0], hierarchy=HIERARCHY)
     assert lists.is_gold(np.array([-1, 0])).tolist() == [False, True]

@@ -398,9 +398,14 @@ class AnnotatedLists(CandidateLists):
         return replace(super().take(rows), annotations=self.annotations.take(rows))
 
     def with_candidates(self, retained: np.ndarray) -> Self:
-        """The same mentions with some of their candidates, (m,) bool; a gold concept that goes is not in the list."""
-        gold, before = self.annotations.gold, list_offsets(retained)
-        starts = self.offsets[:-1]
-        is_retained = (gold >= 0) & np.append(retained, False)[starts + gold]
-        gold = np.where(is_retained, before[starts + gold] - before[starts], -1)
+        """The same mentions with some of their candidates, (m,) bool; a gold concept that goes is not in the list.
+
+        If it has several candidates, the first that is retained is the gold one.
+        """
+        gold, starts, before = self.annotations.gold, self.offsets[:-1], list_offsets(retained)
+        concept = np.append(self.concepts, -1)[np.where(gold >= 0, starts + gold, -1)]
+        # The first one is assigned last.
+        of_gold = np.flatnonzero(retained & (self.concepts == concept[self.owner]))[::-1]
+        owner, gold = self.owner[of_gold], np.full(len(self), -1, np.int64)
+        gold[owner] = before[of_gold] - before[starts[owner]]
         return replace(super().with_candidates(retained), annotations=replace(self.annotations, gold=gold))
