@@ -13,7 +13,7 @@ line repeats the input line and adds "ranked". The output appears only when it i
 
 from pathlib import Path
 
-from umls_reranker.core.script import CommandParser, run_script
+from umls_reranker.core.script import UMLS_DIR_HELP, CommandParser, run_script
 
 
 def make_parser() -> CommandParser:
@@ -37,6 +37,7 @@ def make_parser() -> CommandParser:
         default="raise",
         help="rows that cannot be ranked: raise (default) stops before any scoring; skip leaves them out",
     )
+    parser.add_argument("--umls_dir", type=Path, help=UMLS_DIR_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     return parser
 
@@ -47,7 +48,8 @@ def main() -> None:
     from umls_reranker.core.devices import sharing_processes
     from umls_reranker.serving.bulk import BulkJob
 
-    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error, overwrite=options.overwrite)
+    further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}
+    job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error, **further)
     settings = served(options)
     processes = sharing_processes(settings["device"])
     if processes.num_processes > 1:

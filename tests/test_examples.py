@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pyarrow as pa
 import pytest
+from data_fixtures import write_rrf
 from tiny_reranker import tiny_reranker
 
 import umls_reranker
@@ -25,8 +26,9 @@ ROWS = {"entity": ["cold"], "candidates": [["Common Cold", "Cold Temperature"]]}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where examples run: it has a model under runs/quickstart."""
+    """Where examples run: it has a model under runs/quickstart, and a small release in META."""
     folder = tmp_path_factory.mktemp("examples")
+    write_rrf(folder / "META")
     tiny_reranker(folder / "runs" / "quickstart" / "model", seed=3)
     return folder
 

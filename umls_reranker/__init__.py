@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .calibration.certify import certify
     from .core.errors import UserError
     from .data.concepts import ConceptTable
+    from .data.dictionary import Dictionary
     from .serving.linker import ConceptLinker, LinkedConcept
     from .serving.ranked_candidates import RankedCandidate
     from .serving.reranker import UMLSReranker
@@ -31,6 +32,7 @@ __all__ = [
     "Certificate",
     "ConceptLinker",
     "ConceptTable",
+    "Dictionary",
     "LinkedConcept",
     "RankedCandidate",
     "UMLSReranker",
@@ -43,6 +45,7 @@ _HOMES = {
     "Certificate": ".calibration.certificate",
     "ConceptLinker": ".serving.linker",
     "ConceptTable": ".data.concepts",
+    "Dictionary": ".data.dictionary",
     "LinkedConcept": ".serving.linker",
     "RankedCandidate": ".serving.ranked_candidates",
     "UMLSReranker": ".serving.reranker",

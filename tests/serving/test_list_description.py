@@ -76,7 +76,7 @@ def test_types_that_the_hierarchy_does_not_know(tmp_path):
 def test_types_of_one_side_only(tmp_path):
     assert lines(tmp_path, make_rows({"entity_type": "T047"})) == [
         "entity_type: no candidate has semantic_types, so it is not known which of them contradict the mention's "
-        "type; give candidates those of their concepts"
+        "type; give candidates those of their concepts, or --umls_dir with MRSTY.RRF"
     ]
     assert lines(tmp_path, make_rows(semantic_types=[])) == [
         "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type"

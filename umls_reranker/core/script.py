@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
     from .arguments import RunArguments
 
+# Of the option that adds a dictionary to candidate lists.
+UMLS_DIR_HELP = (
+    "folder with MRCONSO.RRF and MRSTY.RRF, or one of them, which adds to candidates by their CUI what they lack: "
+    "name, preferred_name, semantic_types, and synonym_score, the similarity of the mention with the most similar of "
+    "the concept's names; a model calibrated with it needs it again"
+)
+
 
 class CommandParser(argparse.ArgumentParser):
     """The command line of ``umls-reranker SCRIPT``; options cannot be abbreviated, and errors are one line.

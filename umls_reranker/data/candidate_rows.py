@@ -52,7 +52,7 @@ def check_header(path: Path) -> list[str]:
         header = next(_reader(path, stream), [])
     if not header:
         raise UserError(f"{path} is empty; its first line names the columns")
-    required = ("mention_id", "entity" if "entity" in header else "mention", "name")
+    required = ("mention_id", "entity" if "entity" in header else "mention", "cui" if "cui" in header else "name")
     missing = [name for name in required if name not in header]
     if missing:
         separator = "commas" if path.suffix == ".csv" else "tabs"
@@ -143,7 +143,7 @@ def _mention(path: Path, rows: Sequence[CandidateRow]) -> dict[str, Any]:
     if "gold" in first.cells:
         gold_cui = _gold_cui(path, rows)
         mention |= {} if gold_cui is None else {"cui": gold_cui}
-    candidates = [_candidate(row.cells) for row in rows if row.cells["name"] or row.cells.get("cui")]
+    candidates = [_candidate(row.cells) for row in rows if row.cells.get("name") or row.cells.get("cui")]
     return mention | {"candidates": candidates}
 
 

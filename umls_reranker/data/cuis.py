@@ -63,5 +63,7 @@ def cui_strings(numbers: np.ndarray) -> pa.StringArray:
 
 def rows_of(known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Positions of the `wanted` numbers among the ascending `known` ones, (n,), int64; -1 if missing."""
+    if not len(known):
+        return np.full(len(wanted), -1, np.int64)
     positions = np.searchsorted(known, wanted).clip(max=len(known) - 1)
     return np.where(known[positions] == wanted, positions, -1)

@@ -16,6 +16,7 @@ from ..core.errors import UserError
 from ..core.sockets import FEATURES
 from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
+from .dictionary import Dictionary
 from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
 from .mention_files import LINE, NUMBER, MentionBatch, RowPosition, open_mentions
 from .semantic_types import TypeHierarchy
@@ -64,6 +65,7 @@ class LabelledLists:
         unknown_mention_types, unknown_candidate_types: types that the hierarchy of `lists` does not know.
         positions: file and row of each mention, for messages.
         splits, mention_ids: n values of the columns ``split`` and ``mention_id``, None where a row has none.
+        dictionary: that added to the candidates what they lacked.
     """
 
     lists: AnnotatedLists
@@ -76,16 +78,20 @@ class LabelledLists:
     positions: Sequence[RowPosition]
     splits: Sequence[Any]
     mention_ids: Sequence[Any]
+    dictionary: Dictionary | None
 
 
-def read_labelled_lists(path: Path, hierarchy: TypeHierarchy) -> LabelledLists:
+def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, umls_dir: Path | None = None) -> LabelledLists:
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
+
+    Args:
+        umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`).
 
     Raises:
         UserError: also if a mention_id comes twice in a document, there are too few documents, or no gold concept is
             in its list.
     """
-    batches = list(open_mentions(path).batches(BATCH_MENTIONS))
+    batches = list(open_mentions(path).with_dictionary(umls_dir).batches(BATCH_MENTIONS))
     if not batches:
         raise UserError(f"{path} holds no mentions")
     labelled = _read(batches, hierarchy)
@@ -187,7 +193,7 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
     columns: dict[str, None] = {}
     try:
         for batch in batches:
-            batch_rows = batch.rows([*MENTION_FIELDS, *LABEL_FIELDS])
+            batch_rows = batch.mentions([*MENTION_FIELDS, *LABEL_FIELDS])
             columns |= dict.fromkeys(chain(batch.table.column_names, *batch_rows))
             rows += batch_rows
         keys = _candidate_keys(rows)
@@ -237,6 +243,7 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
         positions,
         [row.get("split") for row in rows],
         [row.get("mention_id") for row in rows],
+        batches[0].dictionary,
     )
 
 

@@ -10,7 +10,7 @@ import glob
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,10 +19,12 @@ import pyarrow as pa
 
 from ..core.errors import UserError
 from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, of_characters
+from ..core.progress import progress
 from ..core.retrievers import SCORES
 from .candidate_lists import CandidateLists
 from .candidate_rows import check_header, read_candidate_rows
-from .list_columns import objects, table_rows
+from .dictionary import Dictionary
+from .list_columns import MENTION_FIELDS, objects, table_rows
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ RERANKED = f"has {RANKED} already, so it was reranked before; give the original 
 DIFFERENT = "has entity and mention, which differ; keep one of them"
 # The columns of batches of JSON Lines and CSV: a line of JSON, and the number of the line that it starts in.
 LINE, NUMBER = "line", "number"
+# Rows of which the CUIs are read at once.
+CUI_BATCH = 1_024
 
 
 class RowPosition(NamedTuple):
@@ -58,11 +62,13 @@ class MentionBatch:
         path: the file.
         start: number of the file's rows before these.
         table: the rows; of JSON Lines and CSV, lines of JSON as bytes, and their numbers.
+        dictionary: adds to the candidates what they lack.
     """
 
     path: Path
     start: int
     table: pa.Table
+    dictionary: Dictionary | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -94,8 +100,13 @@ class MentionBatch:
             table = table.select([name for name in columns if name in table.column_names])
         return table_rows(table, "{name}, {kind}, cannot be read ({error}); give it as text, or leave it out")
 
+    def mentions(self, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows as Python objects, with what the dictionary adds; arguments and errors as `rows`."""
+        rows = self.rows(columns)
+        return rows if self.dictionary is None else self.dictionary.add_to(rows)
+
     def lists(self, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> CandidateLists:
-        """The rows as candidate lists.
+        """The rows as candidate lists, with what the dictionary adds.
 
         Args:
             scores: as for `CandidateLists.from_objects`.
@@ -103,9 +114,22 @@ class MentionBatch:
         Raises:
             TypeError, ValueError: a row cannot be read, or not be ranked (`CandidateLists.from_objects`).
         """
-        if _has_lines(self.path):
-            return CandidateLists.from_rows(hierarchy, self.rows(), scores)
+        if self.dictionary is not None or _has_lines(self.path):
+            return CandidateLists.from_rows(hierarchy, self.mentions(MENTION_FIELDS), scores)
         return CandidateLists.from_table(hierarchy, _with_entity(self.table), scores)
+
+    def candidate_cuis(self) -> set[str]:
+        """The CUIs of all candidates; of rows that are not as they should be, none."""
+        lists: list[Any] = []
+        if _has_lines(self.path):
+            for line in self.lines():
+                with suppress(ValueError):
+                    lists.append(read_line(line)["candidates"])
+        else:
+            with suppress(ValueError):
+                lists = objects("candidates", self.table["candidates"])
+        candidates = (item for items in lists if isinstance(items, list) for item in items if isinstance(item, dict))
+        return {item["cui"] for item in candidates if isinstance(item.get("cui"), str)}
 
     def faults(self, hierarchy: TypeHierarchy, scores: Iterable[str] = SCORES) -> Iterator[tuple[int, str]]:
         """Each row that cannot be ranked, and why."""
@@ -129,10 +153,12 @@ class MentionFiles:
     Attributes:
         paths: the files, of one format.
         features: columns and types of tables; None of JSON Lines and CSV.
+        dictionary: of the batches.
     """
 
     paths: Sequence[Path]
     features: Features | None
+    dictionary: Dictionary | None = None
 
     def batches(self, rows: int) -> Iterator[MentionBatch]:
         """All rows in order, in batches of at most `rows`; a batch does not go on in the next file.
@@ -144,8 +170,31 @@ class MentionFiles:
             start = 0
             with _naming(path):
                 for table in _stream(path, rows).with_format("arrow").iter(rows):
-                    yield MentionBatch(path, start, table)
+                    yield MentionBatch(path, start, table, self.dictionary)
                     start += table.num_rows
+
+    def with_dictionary(self, umls_dir: Path | None) -> MentionFiles:
+        """The same files, whose candidates get what they lack from a folder of the UMLS (`Dictionary`).
+
+        The files are read once for their CUIs, so that memory holds only these concepts.
+
+        Args:
+            umls_dir: None adds nothing.
+
+        Raises:
+            UserError: as `Dictionary.from_umls_dir`, or a file is damaged.
+        """
+        if umls_dir is None:
+            return self
+        return replace(self, dictionary=Dictionary.from_umls_dir(umls_dir, self._candidate_cuis()))
+
+    def _candidate_cuis(self) -> set[str]:
+        cuis: set[str] = set()
+        with progress(desc="reading CUIs of candidates", unit=" mentions") as bar:
+            for batch in self.batches(CUI_BATCH):
+                cuis |= batch.candidate_cuis()
+                bar.update(len(batch))
+        return cuis
 
 
 def open_mentions(path: Path) -> MentionFiles:

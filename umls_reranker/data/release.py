@@ -77,16 +77,35 @@ def release_files(
     return files
 
 
+def dictionary_files(umls_dir: Path) -> dict[str, tuple[Path, ...]]:
+    """``MRCONSO`` (names) and ``MRSTY`` (semantic types), or the one of them that there is, each with its parts.
+
+    Raises:
+        UserError: there is neither, or a part is missing.
+    """
+    files = {name: find_release_file(umls_dir, f"{name}.RRF") for name in ("MRCONSO", "MRSTY")}
+    if not any(files.values()):
+        hint = _nearby(umls_dir, "MRCONSO.RRF", "MRSTY.RRF") or "give the folder that holds them, META of a release"
+        raise UserError(f"{umls_dir} holds neither MRCONSO.RRF nor MRSTY.RRF; {hint}")
+    return {name: paths for name, paths in files.items() if paths}
+
+
 def _files_of(key: str, folder: Path, names: Mapping[str, str]) -> dict[str, tuple[Path, ...]]:
     """Those of the files that exist, by name; `key` is the recipe key of the folder."""
     files = {name: find_release_file(folder, file) for name, file in names.items()}
     for name in REQUIRED_FILES:
         if name in files and not files[name]:
-            below = (folder / inner for inner in ("META", "umls/META"))
-            nearby = next((inner for inner in below if find_release_file(inner, names[name])), None)
-            hint = f"did you mean {nearby}?" if nearby else f"set the recipe key {key} to the folder that holds it"
+            hint = _nearby(folder, names[name]) or f"set the recipe key {key} to the folder that holds it"
             raise UserError(f"{folder / names[name]} does not exist; {hint}")
     return {name: paths for name, paths in files.items() if paths}
+
+
+def _nearby(folder: Path, *names: str) -> str | None:
+    """A question that names a folder below this one with one of the files, if there is any."""
+    for inner in (folder / "META", folder / "umls/META"):
+        if any(find_release_file(inner, name) for name in names):
+            return f"did you mean {inner}?"
+    return None
 
 
 def read_release(

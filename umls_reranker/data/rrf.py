@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..core.arrays import list_offsets
 from ..core.errors import UserError
 from ..core.lines import Faults, name_source, skipped_lines
 from .columns import ConceptColumns, Lists, first_of_each, ordered
@@ -91,6 +92,47 @@ def read_rrf_concepts(
     return concepts, report | skipped_lines(*faults)
 
 
+def read_names_and_types(
+    files: Mapping[str, tuple[Path, ...]], cuis: np.ndarray | None = None, *, languages: Sequence[str] = ("ENG",)
+) -> tuple[np.ndarray, Lists | None, Lists | None]:
+    """Read names and semantic types of some concepts, names as `read_rrf_concepts` does.
+
+    Memory holds what is read of these concepts.
+
+    Args:
+        files: ``MRCONSO``, ``MRSTY``, or one of them.
+        cuis: `cui_numbers` of the concepts; None reads all.
+        languages: LAT values kept; empty keeps all.
+
+    Returns:
+        the CUIs, (n,) uint64 ascending; the names of each, the preferred one first, and the TUIs of each, both empty
+        for a concept without any; None without the file.
+
+    Raises:
+        UserError: a file is missing, empty or broken, or a line is malformed (names file and line).
+    """
+    faults = {name: Faults(paths, "stop") for name, paths in files.items()}
+    if cuis is None:
+        # Every concept of a release has a type, so the smaller file has them all.
+        name = "MRSTY" if "MRSTY" in files else "MRCONSO"
+        blocks = read_columns(
+            TABLES[name], files[name], ["CUI"], faults[name], lambda block: cui_numbers(block["CUI"])
+        )
+        cuis = np.concatenate([np.empty(0, np.uint64), *blocks])
+    cuis = np.unique(cuis)
+    names = types = None
+    if "MRCONSO" in files:
+        filters = [Filter("languages", "LAT", languages)] if languages else []
+        filters.append(Filter("suppressed", "SUPPRESS", ("N",)))
+        named, names, _ = _read_names(files["MRCONSO"], languages, filters, faults["MRCONSO"], cuis)
+        sizes = np.zeros(len(cuis), np.int64)
+        sizes[rows_of(cuis, named)] = names.sizes()
+        names = Lists(names.values, names.positions, list_offsets(sizes))
+    if "MRSTY" in files:
+        types, _ = _read_values("MRSTY", "TUI", files["MRSTY"], cuis, faults["MRSTY"])
+    return cuis, names, types
+
+
 class Filter(NamedTuple):
     """Keeps the lines whose `column` has one of `values`.
 
@@ -152,11 +194,21 @@ class _Names(NamedTuple):
 
 
 def _read_names(
-    paths: Sequence[Path], languages: Sequence[str], filters: Sequence[Filter], faults: Faults
+    paths: Sequence[Path],
+    languages: Sequence[str],
+    filters: Sequence[Filter],
+    faults: Faults,
+    wanted: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Lists, dict[str, Any]]:
-    """CUI numbers, ascending; the names of each concept that pass the filters, best first; and what was read."""
+    """CUI numbers, ascending; the names of each concept that pass the filters, best first; and what was read.
+
+    Args:
+        wanted: read only the lines of these CUIs, of which the file may have none.
+    """
 
     def convert(block: pa.RecordBatch) -> tuple[int, Dropped, _Names]:
+        if wanted is not None:
+            block = block.take(pa.array(np.flatnonzero(rows_of(wanted, cui_numbers(block["CUI"])) >= 0)))
         passing, dropped = _filtered(block, filters)
         cuis, concepts = np.unique(cui_numbers(passing["CUI"]), return_inverse=True)
         ranks = _ranks(passing, languages)
@@ -175,11 +227,11 @@ def _read_names(
         lines += size
         dropped.update(dropped_here)
         blocks.append(names)
-    if not lines:
+    if not blocks or (wanted is None and not lines):
         raise UserError(
             f"{faults.name} holds no well-formed line; expected MRCONSO, {len(table.fields)} fields between pipes"
         )
-    if lines == dropped.total():
+    if wanted is None and lines == dropped.total():
         raise _nothing_left(faults.name, filters, dropped)
     by_filter = dict.fromkeys((filter.key for filter in filters), 0)
     for (key, _), count in dropped.items():

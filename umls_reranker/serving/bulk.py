@@ -66,6 +66,8 @@ class BulkJob:
         on_error: ``"raise"`` stops at the first row that cannot be ranked, before any scoring; ``"skip"`` leaves such
             rows out.
         overwrite: replace an output that exists.
+        umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`),
+            without changing the rows of the output.
 
     Raises:
         UserError: the format of input or output is not supported, the output is the input or a folder, or exists, or
@@ -80,6 +82,7 @@ class BulkJob:
         on_error: str = "raise",
         *,
         overwrite: bool = False,
+        umls_dir: Path | None = None,
     ) -> None:
         if batch_rows < 1:
             raise UserError("batch_mentions must be at least 1")
@@ -97,6 +100,7 @@ class BulkJob:
             raise UserError(f"{target} exists already; choose another output, or replace it with --overwrite")
         if self._kind != "jsonl" and self._mentions.features is None:
             raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output is .jsonl")
+        self._mentions = self._mentions.with_dictionary(umls_dir)
 
     def run(self, reranker: UMLSReranker, processes: PartialState) -> BulkCounts:
         """Check all rows, then rank them and write the output.

@@ -29,9 +29,10 @@ def described(labelled: LabelledLists, network_inputs: Sequence[str]) -> str:
         f"{len(lists):,} mentions of {len(set(lists.annotations.documents)):,} documents; "
         f"{labelled.not_in_list:,} without their right concept among the candidates, which counts as wrong",
         f"scores of candidates: {scores or 'none'}",
+        *_added(labelled),
         *_unread_keys(labelled),
         *_unused_types(labelled),
-        *_unread_texts(lists, _inputs(network_inputs)),
+        *_unread_texts(labelled, _inputs(network_inputs)),
     ]
     if repeated := repeated_rows(labelled):
         row, first_row = repeated[0]
@@ -46,6 +47,13 @@ def _inputs(network_inputs: Sequence[str]) -> set[str]:
     """What the network or a feature that is made of lists reads."""
     of_features = (feature.inputs for feature in FEATURES.values() if feature.column is not None)
     return {*network_inputs}.union(*of_features)
+
+
+def _added(labelled: LabelledLists) -> Iterator[str]:
+    if labelled.dictionary is not None:
+        cuis = labelled.lists.cuis.to_list()
+        known = (f"{name} of {count:,}" for name, count in labelled.dictionary.known(cuis).items())
+        yield f"of {len(cuis):,} candidates, the dictionary has {' and '.join(known)}"
 
 
 def _unread_keys(labelled: LabelledLists) -> Iterator[str]:
@@ -73,7 +81,7 @@ def _unused_types(labelled: LabelledLists) -> Iterator[str]:
     if has_types.any() and not is_typed.any():
         yield (
             "entity_type: no candidate has semantic_types, so it is not known which of them contradict the mention's "
-            "type; give candidates those of their concepts"
+            "type; give candidates those of their concepts, or --umls_dir with MRSTY.RRF"
         )
     elif is_typed.any() and not has_types.any():
         yield "semantic_types of candidates: no mention has a type to compare them with; give mentions an entity_type"
@@ -94,7 +102,8 @@ def _known(hierarchy: TypeHierarchy) -> str:
     return f"give ids or names of types that it does ({len(hierarchy):,}, such as {examples})"
 
 
-def _unread_texts(lists: AnnotatedLists, inputs: set[str]) -> Iterator[str]:
+def _unread_texts(labelled: LabelledLists, inputs: set[str]) -> Iterator[str]:
+    lists, dictionary = labelled.lists, labelled.dictionary
     has_text = int((~lacking(lists, "context", {})).sum())
     if has_text and "context" not in inputs:
         yield (
@@ -102,6 +111,9 @@ def _unread_texts(lists: AnnotatedLists, inputs: set[str]) -> Iterator[str]:
             "context_tokens would read it"
         )
     for name in FIELDS:
+        if name == "preferred_name" and name not in inputs and dictionary is not None:
+            # It is the dictionary's, not the lists'.
+            continue
         has_value = np.array([text is not None for text in getattr(lists, f"{name}s").to_pylist()], bool)
         if has_value.any() and name not in inputs:
             yield (

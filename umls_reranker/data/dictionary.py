@@ -1,0 +1,173 @@
+"""`Dictionary`: what a UMLS folder adds to candidates by their CUI: names, semantic types, and a score of synonyms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.arrays import expand_ranges, list_offsets, number_distinct
+from .columns import Lists
+from .cuis import cui_number, normalize_cui, rows_of
+from .normalization import normalize_texts
+from .release import dictionary_files
+from .rrf import read_names_and_types
+from .trigram_sets import shared_trigrams
+
+SYNONYM_SCORE = "synonym_score"
+
+
+class _Candidate(NamedTuple):
+    """A candidate with a CUI: its row and its position there, its own name or "", and its CUI."""
+
+    row: int
+    position: int
+    name: str
+    cui: str
+
+
+class Dictionary:
+    """Names and semantic types of n concepts; `from_umls_dir` reads them.
+
+    Args:
+        cuis: (n,) uint64 ascending, `cuis.cui_numbers` of the concepts.
+        names: of each concept, the preferred one first; None: they are not known.
+        types: TUIs of each concept; None: they are not known.
+    """
+
+    def __init__(self, cuis: np.ndarray, names: Lists | None, types: Lists | None) -> None:
+        self._cuis, self._names, self._types = cuis, names, types
+
+    @classmethod
+    def from_umls_dir(
+        cls, umls_dir: str | Path, cuis: Iterable[str] | None = None, *, languages: Sequence[str] = ("ENG",)
+    ) -> Dictionary:
+        """Read ``MRCONSO.RRF`` (names that are not suppressed) and ``MRSTY.RRF``, or the one of them that there is.
+
+        Args:
+            umls_dir: folder META of a release; files may be ``.gz``, or in the parts that NLM ships.
+            cuis: read only these concepts; None reads all, which takes gigabytes for a full release.
+            languages: LAT values of the names; empty keeps all.
+
+        Raises:
+            UserError: there is neither file, or one is broken (names file and line).
+        """
+        numbers = None
+        if cuis is not None:
+            numbers = np.fromiter({cui_number(normalize_cui(cui)) for cui in cuis} - {0}, np.uint64)
+        return cls(*read_names_and_types(dictionary_files(Path(umls_dir)), numbers, languages=languages))
+
+    def add_to(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Rows whose candidates have what they lack, by their CUI; what they have, and other candidates, stay.
+
+        Added are, as far as names are known, ``name`` and ``preferred_name``, both the dictionary's preferred name,
+        and ``synonym_score``: the similarity, from 0 to 1, of the mention with the most similar one of the concept's
+        names and the candidate's own (shared character trigrams of the normalized texts, Dice; 1 where they are
+        equal); and as far as types are known, ``semantic_types``. A concept that the dictionary lacks has no types,
+        and is called by its candidate's name, or else by its CUI.
+
+        >>> from umls_reranker import Dictionary
+        >>> dictionary = Dictionary.from_umls_dir("META", cuis=["C9000004"])
+        >>> (row,) = dictionary.add_to([{"entity": "cold in the head", "candidates": [{"cui": "C9000004"}]}])
+        >>> (candidate,) = row["candidates"]
+        >>> candidate["name"], candidate["semantic_types"], round(candidate["synonym_score"], 2)
+        ('common cold', ['T047'], 0.76)
+
+        Args:
+            rows: with ``entity`` (or ``mention``) and ``candidates``, mappings of which some have a ``cui``, as files
+                have them. Whatever has another form stays as it is.
+        """
+        new_rows = [dict(row) for row in rows]
+        known: list[_Candidate] = []
+        for number, row in enumerate(new_rows):
+            if isinstance(row.get("candidates"), list | tuple):
+                row["candidates"] = list(row["candidates"])
+                known += _with_cui(number, row["candidates"])
+        concepts = self._rows_of([candidate.cui for candidate in known])
+        columns: dict[str, Sequence[Any]] = {}
+        if self._names is not None:
+            pairs = zip(_of_concepts(self._names, concepts), known, strict=True)
+            preferred = [names[0] if names else candidate.name or candidate.cui for names, candidate in pairs]
+            mentions = [_text(row.get("entity", row.get("mention"))) for row in new_rows]
+            scores = _similarities(mentions, known, concepts, self._names).tolist()
+            columns = {"name": preferred, "preferred_name": preferred, SYNONYM_SCORE: scores}
+        if self._types is not None:
+            columns["semantic_types"] = _of_concepts(self._types, concepts)
+        for index, candidate in enumerate(known):
+            item = new_rows[candidate.row]["candidates"][candidate.position]
+            added = {key: values[index] for key, values in columns.items() if _is_missing(item.get(key))}
+            new_rows[candidate.row]["candidates"][candidate.position] = {**item, **added}
+        return new_rows
+
+    def known(self, cuis: Sequence[str]) -> dict[str, int]:
+        """How many of m CUIs have ``names`` here, and how many ``semantic types``; without what is not known."""
+        concepts = self._rows_of(cuis)
+        columns = {"names": self._names, "semantic types": self._types}
+        return {
+            name: int(sum(map(bool, _of_concepts(column, concepts))))
+            for name, column in columns.items()
+            if column is not None
+        }
+
+    def _rows_of(self, cuis: Sequence[str]) -> np.ndarray:
+        """(m,) int64, the row of each concept, or -1."""
+        return rows_of(self._cuis, np.array([cui_number(normalize_cui(cui)) for cui in cuis], np.uint64))
+
+
+def _with_cui(row: int, candidates: Sequence[Any]) -> Iterator[_Candidate]:
+    """Those that are mappings with a CUI."""
+    for position, item in enumerate(candidates):
+        if isinstance(item, Mapping) and (cui := _text(item.get("cui")).strip()):
+            yield _Candidate(row, position, _text(item.get("name")), cui)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _of_concepts(column: Lists, rows: np.ndarray) -> list[list[str]]:
+    """The strings of each of m rows; of -1 none."""
+    offsets, texts = _texts(column, rows)
+    return [texts[start:end] for start, end in pairwise(offsets.tolist())]
+
+
+def _texts(column: Lists, rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Where the strings of each of m rows start, (m + 1,), and the strings of all."""
+    starts = column.starts[rows]
+    stops = np.where(rows < 0, starts, column.starts[rows + 1])
+    _, positions = expand_ranges(starts, stops)
+    return list_offsets(stops - starts), column.values.take(pa.array(column.positions[positions])).to_pylist()
+
+
+def _similarities(
+    mentions: Sequence[str], candidates: Sequence[_Candidate], concepts: np.ndarray, names: Lists
+) -> np.ndarray:
+    """(m,) float64, of each candidate's mention and the most similar of its own name and its concept's names.
+
+    Args:
+        mentions: of the rows of the candidates.
+        concepts: (m,) row of each candidate in `names`, or -1.
+    """
+    used, number = np.unique(concepts, return_inverse=True)
+    offsets, texts = _texts(names, used)
+    pair_candidate, pair_text = expand_ranges(offsets[number], offsets[number + 1])
+    everyone = np.arange(len(candidates))
+    distinct, codes = number_distinct([*(candidate.name for candidate in candidates), *texts])
+    owner = np.concatenate([everyone, pair_candidate])
+    name_codes = codes[np.concatenate([everyone, len(candidates) + pair_text])]
+    mention_of = np.array([candidate.row for candidate in candidates], np.int64)
+    of_mention, of_name = shared_trigrams(
+        normalize_texts(mentions), normalize_texts(distinct), mention_of[owner], name_codes
+    )
+    total = of_mention + of_name
+    similarities = np.zeros(len(candidates))
+    np.maximum.at(similarities, owner, 2 * of_mention * of_name / np.where(total > 0, total, 1))
+    return similarities
