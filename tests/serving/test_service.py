@@ -177,7 +177,7 @@ def test_bad_input_is_refused_in_their_shape(reranker, monkeypatch, body, status
         (b'{"name": "flu", "semantic_types": 7}', ".semantic_types: Input should be a valid string"),
         (b'{"cui": "C1"}', ".name: Field required"),
         (b'{"name": ""}', ".name: is blank"),
-        (b'"flu"', ': is a plain string; write an object, {"name": "..."}'),
+        (b'" "', ".name: is blank"),
     ],
 )
 def test_a_candidate_that_will_not_do_is_refused_by_name(reranker, candidate, reason):
@@ -398,10 +398,20 @@ def test_a_row_of_a_file_is_a_mention(reranker):
         assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
+def test_plain_strings_are_names_as_in_python(reranker):
+    candidates = [NAMES[0], {"name": NAMES[1], "cui": "C1"}, *NAMES[2:]]
+    (ranked,) = ask(reranker, ("/rank", {"mentions": [{"mention": "cold", "candidates": candidates}]})).json()
+    expected = reranker.rerank("cold", candidates)
+    assert [(row["name"], row["cui"], row["tier"]) for row in ranked] == [
+        (item.name, item.cui, item.tier) for item in expected
+    ]
+    assert [row["score"] for row in ranked] == pytest.approx([item.score for item in expected], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({}, "mentions.0.mention: Field required"),
+        ({}, "mentions.0: lacks entity (or mention), the text that"),
         ({"entity": " "}, "mentions.0.entity: is blank"),
         ({"mention": "cold", "entity_type": 7}, "mentions.0.entity_type: Input should be a valid string"),
         ({"mention": "cold", "entity": "Disease"}, "mentions.0: has entity and mention, which differ; keep"),

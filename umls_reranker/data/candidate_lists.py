@@ -28,6 +28,7 @@ from .list_columns import (
     objects,
     require_lists,
     whole,
+    with_entity,
 )
 from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
@@ -172,12 +173,13 @@ class CandidateLists:
 
     @classmethod
     def from_table(cls, hierarchy: TypeHierarchy, table: pa.Table, scores: Iterable[str] = SCORES) -> CandidateLists:
-        """From n rows with the columns of `from_rows`; candidates are lists of names or of structs.
+        """From n rows with the columns of `from_rows`, ``entity`` or ``mention``; candidates are names or structs.
 
         Raises:
             TypeError, ValueError: as `from_objects`, or a text is no UTF-8.
         """
         table.validate(full=True)
+        table = with_entity(table)
         columns = {name: whole(table[name]) for name in MENTION_FIELDS if name in table.column_names}
         mentions = objects("entity", columns["entity"])
         sides = [objects(side, columns[side]) if side in columns else [""] * len(table) for side in ("left", "right")]

@@ -19,8 +19,11 @@ from .type_sets import TypeSets
 
 # Fields of a candidate that a template may show in addition to its name.
 FIELDS = ("preferred_name", "definition")
-# Of a mention, columns that a call of rerank takes; in files, ``mention`` is another name of ``entity``.
+# Of a mention, columns that a call of rerank takes.
 MENTION_FIELDS = ("entity", "candidates", "entity_type", "left", "right")
+# The other name of ``entity`` in files, tables and requests.
+MENTION = "mention"
+DIFFERENT = "has entity and mention, which differ; keep one of them"
 # Keys of a candidate that are not scores.
 CANDIDATE_KEYS = ("name", "cui", *FIELDS, "semantic_types")
 
@@ -51,6 +54,35 @@ def require_lists(**columns: Any) -> None:
     for name, values in columns.items():
         if isinstance(values, str | bytes) or not isinstance(values, Sized | None):
             raise TypeError(f"{name} must be a list, not {type(values).__name__}")
+
+
+def entity_of(row: Mapping[str, Any]) -> Any:
+    """What a mention has under ``entity`` or ``mention``.
+
+    Raises:
+        ValueError: it has neither, or both, and they differ.
+    """
+    if "entity" not in row and MENTION not in row:
+        raise ValueError("lacks entity (or mention), the text that the candidates are for")
+    entity = row["entity"] if "entity" in row else row[MENTION]
+    if row.get(MENTION, entity) != entity:
+        raise ValueError(DIFFERENT)
+    return entity
+
+
+def with_entity(table: pa.Table) -> pa.Table:
+    """A table whose texts may be in the column ``mention``, with them in ``entity``.
+
+    Raises:
+        ValueError: it has both, and they differ.
+    """
+    if MENTION not in table.column_names:
+        return table
+    if "entity" not in table.column_names:
+        return table.rename_columns({MENTION: "entity"})
+    if objects("entity", table["entity"]) != objects(MENTION, table[MENTION]):
+        raise ValueError(DIFFERENT)
+    return table
 
 
 def mention_texts(key: str, values: Sequence[Any], *, may_be_blank: bool = True) -> Sequence[str]:

@@ -24,7 +24,7 @@ from ..core.retrievers import SCORES
 from .candidate_lists import CandidateLists
 from .candidate_rows import check_header, read_candidate_rows
 from .dictionary import Dictionary
-from .list_columns import MENTION_FIELDS, objects, table_rows
+from .list_columns import MENTION, MENTION_FIELDS, entity_of, objects, table_rows, with_entity
 from .semantic_types import TypeHierarchy
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # The column that ranking adds.
 RANKED = "ranked"
 RERANKED = f"has {RANKED} already, so it was reranked before; give the original file, or rename that column"
-DIFFERENT = "has entity and mention, which differ; keep one of them"
 # The columns of batches of JSON Lines and CSV: a line of JSON, and the number of the line that it starts in.
 LINE, NUMBER = "line", "number"
 # Rows of which the CUIs are read at once.
@@ -96,7 +95,7 @@ class MentionBatch:
             return [_mention(line) for line in self.lines()]
         table = self.table
         if columns is not None:
-            table = _with_entity(table)
+            table = with_entity(table)
             table = table.select([name for name in columns if name in table.column_names])
         return table_rows(table, "{name}, {kind}, cannot be read ({error}); give it as text, or leave it out")
 
@@ -116,7 +115,7 @@ class MentionBatch:
         """
         if self.dictionary is not None or _has_lines(self.path):
             return CandidateLists.from_rows(hierarchy, self.mentions(MENTION_FIELDS), scores)
-        return CandidateLists.from_table(hierarchy, _with_entity(self.table), scores)
+        return CandidateLists.from_table(hierarchy, self.table, scores)
 
     def candidate_cuis(self) -> set[str]:
         """The CUIs of all candidates; of rows that are not as they should be, none."""
@@ -238,14 +237,19 @@ def _features(paths: Sequence[Path]) -> Features:
             raise UserError(
                 f"{path} has other columns or types than {paths[0]}; give the files of a folder one schema"
             )
-    missing = [] if {"entity", "mention"} & set(features) else ["entity (or mention)"]
-    if "candidates" not in features:
+    require_mentions(paths[0], features)
+    return features
+
+
+def require_mentions(table: Path | str, columns: Collection[str]) -> None:
+    """Refuse a table, called so in messages, that lacks columns of mentions, or was reranked before."""
+    missing = [] if {"entity", MENTION} & set(columns) else ["entity (or mention)"]
+    if "candidates" not in columns:
         missing.append("candidates")
     if missing:
-        raise UserError(f"{paths[0]}: the columns {', '.join(missing)} are missing")
-    if RANKED in features:
-        raise UserError(f"{paths[0]} {RERANKED}")
-    return features
+        raise UserError(f"{table}: the columns {', '.join(missing)} are missing")
+    if RANKED in columns:
+        raise UserError(f"{table} {RERANKED}")
 
 
 def _stream(path: Path, batch_rows: int = 1) -> IterableDataset:
@@ -309,28 +313,10 @@ def read_line(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON ({error}); write one object a line") from None
     if not isinstance(row, dict):
         raise ValueError('JSON, but not an object; write {"entity": "cold", "candidates": ["Common Cold"]}')
-    if "entity" not in row and "mention" not in row:
-        raise ValueError("lacks entity (or mention), the text that the candidates are for")
+    row["entity"] = entity_of(row)
     if "candidates" not in row:
         raise ValueError("lacks candidates, the list to rank")
-    if row.setdefault("entity", row.get("mention")) != row.get("mention", row["entity"]):
-        raise ValueError(DIFFERENT)
     # Only an escape can encode half of a surrogate pair, and all of these begin with a D.
     if "\\ud" in text or "\\uD" in text:
         of_characters(json.dumps(row, ensure_ascii=False))
     return row
-
-
-def _with_entity(table: pa.Table) -> pa.Table:
-    """A table whose texts may be in the column ``mention``, with them in ``entity``.
-
-    Raises:
-        ValueError: it has both, and they differ.
-    """
-    if "mention" not in table.column_names:
-        return table
-    if "entity" not in table.column_names:
-        return table.rename_columns({"mention": "entity"})
-    if objects("entity", table["entity"]) != objects("mention", table["mention"]):
-        raise ValueError(DIFFERENT)
-    return table

@@ -1,22 +1,22 @@
 """Reranking on a cluster: a function for Spark's ``mapInPandas`` and a class for Ray Data's ``map_batches``.
 
-Rows have the columns ``entity`` and ``candidates`` (lists of names, or of structs with ``name`` and ``cui``) and,
-if known, ``entity_type``, ``left`` and ``right``; the column ``ranked`` is added. Each worker loads the model once.
+Rows have the columns ``entity`` (or ``mention``) and ``candidates`` (lists of names, or of structs with ``name``,
+``cui`` and scores such as ``sapbert_score``) and, if known, ``entity_type``, ``left`` and ``right``; the column
+``ranked`` is added. Each worker loads the model once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..core.errors import UserError
 from ..data.candidate_lists import CandidateLists
-from ..data.list_columns import MENTION_FIELDS
-from ..data.mention_files import RANKED, RERANKED
+from ..data.list_columns import MENTION, MENTION_FIELDS
+from ..data.mention_files import RANKED, require_mentions
 from .ranked_candidates import RANKED_TYPE, ranked_column
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RerankBatches:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The rows with the column ``ranked``."""
-        _refuse_ranked(batch.column_names)
+        require_mentions("the table", batch.column_names)
         return batch.append_column(RANKED, _ranked(self.reranker, batch))
 
 
@@ -68,17 +68,12 @@ class RerankPartitions:
         """Each frame with the column ``ranked``."""
         reranker = _load(self.model, **self.options)
         for frame in frames:
-            _refuse_ranked(frame)
-            mention_columns = [name for name in MENTION_FIELDS if name in frame]
+            require_mentions("the table", frame.columns)
+            mention_columns = [name for name in (*MENTION_FIELDS, MENTION) if name in frame]
             # Spark's empty arrays are of floats, which Arrow refuses next to arrays of structs.
             lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in frame["candidates"]]
             table = pa.Table.from_pandas(frame[mention_columns].assign(candidates=lists), preserve_index=False)
             yield frame.assign(ranked=_ranked(reranker, table).to_pylist())
-
-
-def _refuse_ranked(columns: Collection[str]) -> None:
-    if RANKED in columns:
-        raise UserError(f"the table {RERANKED}")
 
 
 def _ranked(reranker: UMLSReranker, table: pa.Table) -> pa.ListArray:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ...core.lines import is_finite, of_characters
-from ...data.mention_files import DIFFERENT
+from ...data.list_columns import entity_of
 
 
 def _not_blank(text: str) -> str:
@@ -44,9 +44,12 @@ class RerankRequest(_Body):
 
 
 class Candidate(_Body):
-    """A candidate concept, as for `UMLSReranker.rerank`; ``NAME_score`` are scores of a pipeline's own retrievers."""
+    """A candidate concept, as for `UMLSReranker.rerank`; ``NAME_score`` are scores of a pipeline's own retrievers.
 
-    model_config = ConfigDict(extra="allow")
+    A plain string is its name.
+    """
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"type": ["object", "string"]})
 
     name: NotBlank
     cui: Text | None = None
@@ -56,10 +59,8 @@ class Candidate(_Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_no_string(cls, candidate: Any) -> Any:
-        if isinstance(candidate, str):
-            raise ValueError('is a plain string; write an object, {"name": "..."}')
-        return candidate
+    def _of_a_name(cls, candidate: Any) -> Any:
+        return {"name": candidate} if isinstance(candidate, str) else candidate
 
     @model_validator(mode="after")
     def _scores_are_numbers(self) -> Candidate:
@@ -81,8 +82,8 @@ class _Mention(_Body):
     @model_validator(mode="before")
     @classmethod
     def _has_one_text(cls, body: Any) -> Any:
-        if isinstance(body, dict) and {"mention", "entity"} <= body.keys() and body["mention"] != body["entity"]:
-            raise ValueError(DIFFERENT)
+        if isinstance(body, dict):
+            entity_of(body)
         return body
 
 
