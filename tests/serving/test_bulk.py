@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_fixtures import write_rrf
 from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset
 from tiny_reranker import tiny_reranker, with_cut
 
-from umls_reranker import UMLSReranker
+from umls_reranker import Dictionary, UMLSReranker
 from umls_reranker.core.errors import UserError
 from umls_reranker.core.progress import progress
 from umls_reranker.serving.bulk import BulkJob
@@ -468,3 +469,19 @@ def test_the_bar_moves_while_a_piece_is_ranked(tmp_path, rows, reranker, monkeyp
     BulkJob(write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", 64).run(reranker, ALONE)
     assert seen == sorted(seen) and 0 < seen[-1] <= len(rows) + 1e-9
     assert bars[-1].n == len(rows)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_dictionary_adds_to_candidates_and_leaves_the_rows_as_they_are(tmp_path, reranker, ending):
+    given = [
+        {"id": 0, "entity": "head cold", "candidates": [{"cui": "C9000004"}, {"cui": "C9000035"}]},
+        {"id": 1, "entity": "renal failure", "candidates": [{"cui": "C9000009"}]},
+    ]
+    source, target = write(tmp_path / f"in{ending}", given), tmp_path / f"out{ending}"
+    job = BulkJob(source, target, umls_dir=write_rrf(tmp_path / "META"))
+    assert job.run(reranker, ALONE) == (2, 0)
+    added = Dictionary.from_umls_dir(tmp_path / "META").add_to(given)
+    expected = reranker.rerank_batch([row["entity"] for row in added], [row["candidates"] for row in added])
+    ranked = [row | {"ranked": [item.as_row() for item in items]} for row, items in zip(given, expected, strict=True)]
+    assert {item.name for item in expected[0]} == {"common cold", "cold temperature"}
+    same(read(target), ranked)
