@@ -136,6 +136,7 @@ def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
 
 def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
     row = line(
+        candidates=[CANDIDATES[0], CANDIDATES[1] | {"semantic_types": []}],
         doc_id="d1",
         mention_id=3,
         left="a ",
@@ -158,14 +159,18 @@ def test_a_correction_keeps_what_was_shown_and_what_was_chosen(tmp_path):
     assert feedback.features == FEEDBACK_FEATURES
     (kept,) = feedback
     assert len(kept.pop("key")) == 16
+    nothing = {"preferred_name": None, "definition": None}
     assert kept == {
         "doc_id": "d1",
+        "mention_id": "3",
         "mention": "cold",
         "left": "a ",
         "right": " b",
         "semantic_types": ["T047"],
-        "cuis": ["C0009443", "C0009264"],
-        "names": ["Common Cold", "Cold Temperature"],
+        "candidates": [
+            {"name": "Common Cold", "cui": "C0009443", **nothing, "semantic_types": None},
+            {"name": "Cold Temperature", "cui": "C0009264", **nothing, "semantic_types": []},
+        ],
         "score_names": ["retrieval"],
         "scores": [[0.9, 0.8]],
         "index_key": "key",
@@ -227,7 +232,7 @@ def test_cuis_are_compared_and_stored_in_one_form(tmp_path, chosen, given):
     best = {"name": "Common Cold", "cui": given, "score": 0.6, "margin": 0.3, "tier": "medium", "accepted": True}
     add(tmp_path, line(candidates=[{"name": "Common Cold", "cui": given}], ranked=[best], chosen=chosen))
     (row,) = load_feedback(tmp_path / "corrections")
-    assert (row["chosen"], row["answer"], row["cuis"]) == ("C0009443", "C0009443", ["C0009443"])
+    assert (row["chosen"], row["answer"]) == ("C0009443", "C0009443")
     assert is_correct(row)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from .candidate_lists import AnnotatedLists, Annotations, CandidateLists
 from .cuis import normalize_cui
 from .dictionary import Dictionary
 from .list_columns import CANDIDATE_KEYS, MENTION_FIELDS
-from .mention_files import LINE, NUMBER, MentionBatch, RowPosition, open_mentions
+from .mention_files import LINE, NUMBER, MentionBatch, RowPosition, id_text, open_mentions
 from .semantic_types import TypeHierarchy
 from .type_sets import TypeSets
 
@@ -81,20 +81,48 @@ class LabelledLists:
     dictionary: Dictionary | None
 
 
-def read_labelled_lists(path: Path, hierarchy: TypeHierarchy, umls_dir: Path | None = None) -> LabelledLists:
+@dataclass(frozen=True)
+class AddedMentions:
+    """k mentions that follow those of a file.
+
+    Attributes:
+        rows: as the file would hold them, with what the dictionary adds.
+        positions: where each comes from, for messages.
+        certifies: whether a certificate may rest on it.
+        replaced: numbers of the file's mentions, from 0, that these take the place of.
+    """
+
+    rows: list[dict[str, Any]]
+    positions: list[RowPosition]
+    certifies: list[bool]
+    replaced: set[int]
+
+
+def read_labelled_lists(
+    path: Path,
+    hierarchy: TypeHierarchy,
+    umls_dir: Path | None = None,
+    *,
+    add: Callable[[LabelledLists], AddedMentions] | None = None,
+    further_cuis: Collection[str] = (),
+) -> LabelledLists:
     """Read a file or folder at once; arguments and errors are those of `labelled_batches`.
 
     Args:
         umls_dir: of a dictionary that adds to the candidates what they lack (`MentionFiles.with_dictionary`).
+        add: mentions that are read like those of the file, which it is told.
+        further_cuis: of their candidates.
 
     Raises:
         UserError: also if a mention_id comes twice in a document, there are too few documents, or no gold concept is
             in its list.
     """
-    batches = list(open_mentions(path).with_dictionary(umls_dir).batches(BATCH_MENTIONS))
+    batches = list(open_mentions(path).with_dictionary(umls_dir, further_cuis).batches(BATCH_MENTIONS))
     if not batches:
         raise UserError(f"{path} holds no mentions")
     labelled = _read(batches, hierarchy)
+    if add is not None:
+        labelled = _read(batches, hierarchy, add(labelled))
     refuse_repeated_ids(labelled, {})
     require_documents(path, set(labelled.lists.annotations.documents))
     if labelled.not_in_list == len(labelled.lists):
@@ -123,9 +151,9 @@ def refuse_repeated_ids(batch: LabelledLists, first_rows: dict[tuple[str, str], 
     """
     rows = zip(batch.lists.annotations.documents, batch.mention_ids, batch.positions, strict=True)
     for document, mention_id, position in rows:
-        if not _is_id(mention_id):
+        if (text := id_text(mention_id)) is None:
             continue
-        first_row = first_rows.setdefault((document, str(mention_id)), position)
+        first_row = first_rows.setdefault((document, text), position)
         if first_row != position:
             raise UserError(
                 f"{position}: mention_id {mention_id!r} of document {document} is that of {first_row} too; give each "
@@ -143,7 +171,7 @@ def repeated_rows(labelled: LabelledLists) -> list[tuple[RowPosition, RowPositio
     first_rows: dict[Any, RowPosition] = {}
     repeated = []
     for row, position in enumerate(labelled.positions):
-        if _is_id(labelled.mention_ids[row]):
+        if id_text(labelled.mention_ids[row]) is not None:
             continue
         content = (
             (annotations.documents[row], annotations.cuis[row]),
@@ -186,7 +214,9 @@ def labelled_batches(path: Path, hierarchy: TypeHierarchy) -> Iterator[LabelledL
         raise UserError(f"{path} holds no mentions")
 
 
-def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> LabelledLists:
+def _read(
+    batches: Sequence[MentionBatch], hierarchy: TypeHierarchy, added: AddedMentions | None = None
+) -> LabelledLists:
     positions = [batch.position(row) for batch in batches for row in range(len(batch))]
     rows: list[dict[str, Any]] = []
     scores: list[str] = []
@@ -196,6 +226,12 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
             batch_rows = batch.mentions([*MENTION_FIELDS, *LABEL_FIELDS])
             columns |= dict.fromkeys(chain(batch.table.column_names, *batch_rows))
             rows += batch_rows
+        certifies = np.ones(len(rows), bool)
+        if added is not None:
+            retained = [number for number in range(len(rows)) if number not in added.replaced]
+            rows = [*(rows[number] for number in retained), *added.rows]
+            positions = [*(positions[number] for number in retained), *added.positions]
+            certifies = np.append(certifies[retained], added.certifies)
         keys = _candidate_keys(rows)
         scores = [key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX)]
         lists = CandidateLists.from_rows(hierarchy, rows, scores)
@@ -203,6 +239,11 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
         for batch in batches:
             for row, reason in batch.faults(hierarchy, scores):
                 raise UserError(f"{batch.position(row)}: {reason}") from None
+        for added_row, position in zip(added.rows, added.positions, strict=True) if added else ():
+            try:
+                CandidateLists.from_rows(hierarchy, [added_row], scores)
+            except (TypeError, ValueError) as fault:
+                raise UserError(f"{position}: {fault}") from None
         # Of a column that no candidate list needs.
         raise UserError(f"{batches[0].path}: {error}") from None
     for name in scores:
@@ -228,7 +269,7 @@ def _read(batches: Sequence[MentionBatch], hierarchy: TypeHierarchy) -> Labelled
         starts + 1,
         gold,
         in_dictionary=np.ones(len(lists), bool),
-        certifies=np.ones(len(lists), bool),
+        certifies=certifies,
     )
     candidates = [candidate for row in rows for candidate in row["candidates"]]
     candidate_types = [item.get("semantic_types") if isinstance(item, dict) else None for item in candidates]
@@ -258,11 +299,6 @@ def best_of_each_concept(lists: CandidateLists, scores: np.ndarray | None = None
     return is_best
 
 
-def _is_id(mention_id: Any) -> bool:
-    """Whether a row has one; a table of floats has NaN where it has none."""
-    return mention_id is not None and mention_id == mention_id
-
-
 def _candidate_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys of all candidates, in order."""
     keys: dict[str, None] = {}
@@ -274,9 +310,10 @@ def _candidate_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _document(doc_id: Any, position: RowPosition) -> str:
-    if doc_id is None or doc_id != doc_id or not str(doc_id).strip():
+    document = id_text(doc_id)
+    if document is None:
         raise UserError(f"{position}: doc_id is missing; give every mention the id of its document")
-    return str(doc_id)
+    return document
 
 
 def _gold_cui(cui: Any, position: RowPosition) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from ..core.errors import UserError
-from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, of_characters
+from ..core.lines import BYTE_ORDER_MARK, Malformed, decode, is_finite, of_characters
 from ..core.progress import progress
 from ..core.retrievers import SCORES
 from .candidate_lists import CandidateLists
@@ -172,20 +172,21 @@ class MentionFiles:
                     yield MentionBatch(path, start, table, self.dictionary)
                     start += table.num_rows
 
-    def with_dictionary(self, umls_dir: Path | None) -> MentionFiles:
+    def with_dictionary(self, umls_dir: Path | None, further_cuis: Collection[str] = ()) -> MentionFiles:
         """The same files, whose candidates get what they lack from a folder of the UMLS (`Dictionary`).
 
         The files are read once for their CUIs, so that memory holds only these concepts.
 
         Args:
             umls_dir: None adds nothing.
+            further_cuis: concepts that the dictionary is asked for too.
 
         Raises:
             UserError: as `Dictionary.from_umls_dir`, or a file is damaged.
         """
         if umls_dir is None:
             return self
-        return replace(self, dictionary=Dictionary.from_umls_dir(umls_dir, self._candidate_cuis()))
+        return replace(self, dictionary=Dictionary.from_umls_dir(umls_dir, self._candidate_cuis().union(further_cuis)))
 
     def _candidate_cuis(self) -> set[str]:
         cuis: set[str] = set()
@@ -286,7 +287,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _has_lines(path: Path) -> bool:
-    return FORMATS[path.suffix] in ("jsonl", "csv")
+    return FORMATS.get(path.suffix) in ("jsonl", "csv")
 
 
 def _mention(line: bytes) -> dict[str, Any]:
@@ -320,3 +321,10 @@ def read_line(line: bytes) -> dict[str, Any]:
     if "\\ud" in text or "\\uD" in text:
         of_characters(json.dumps(row, ensure_ascii=False))
     return row
+
+
+def id_text(value: Any) -> str | None:
+    """An id as text; one and the same after a table program has made 7 into 7.0, or nothing into NaN."""
+    if isinstance(value, float):
+        value = (int(value) if value.is_integer() else value) if is_finite(value) else None
+    return None if value is None else str(value).strip() or None

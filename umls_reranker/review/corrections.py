@@ -1,4 +1,4 @@
-"""Corrections: reviewers' choices as an Arrow dataset, and their use in calibration and training.
+"""Corrections: reviewers' choices as an Arrow dataset, and their use in a run's calibration and in training.
 
 A reviewer gets the lines of umls-reranker select_for_review and adds ``chosen``: the CUI of the right concept, among
 the candidates or not (the name of a candidate without CUI), or null if no concept is right; ``note`` is optional. CUIs
@@ -25,6 +25,7 @@ from ..data.arrow import write_dataset
 from ..data.candidate_lists import SCORES_SUFFIX
 from ..data.corpus import Mention
 from ..data.cuis import normalize_cui
+from ..data.list_columns import FIELDS
 from ..data.mentions import FEEDBACK_PREFIX
 from ..data.normalization import normalize_name
 from ..data.semantic_types import TypeHierarchy
@@ -44,12 +45,19 @@ FEEDBACK_FEATURES = Features(
     {
         "key": Value("string"),
         "doc_id": Value("string"),
+        "mention_id": Value("string"),
         "mention": Value("string"),
         "left": Value("string"),
         "right": Value("string"),
         "semantic_types": List(Value("string")),
-        "cuis": List(Value("string")),
-        "names": List(Value("string")),
+        "candidates": List(
+            {
+                "name": Value("string"),
+                "cui": Value("string"),
+                **{name: Value("string") for name in FIELDS},
+                "semantic_types": List(Value("string")),
+            }
+        ),
         "score_names": List(Value("string")),
         "scores": List(List(Value("float64"))),
         "index_key": Value("string"),
@@ -270,8 +278,10 @@ def calibration_rows(
             lost[reason] += 1
             continue
         number = len(mentions) + len(rows["mention_id"])
-        gold = row["cuis"].index(row["chosen"]) if row["chosen"] in row["cuis"] else -1
-        values = row | scores | {"mention_id": number, "gold": gold, "cui": row["chosen"] or ""}
+        cuis, names = _concepts(row), [item["name"] for item in row["candidates"]]
+        gold = cuis.index(row["chosen"]) if row["chosen"] in cuis else -1
+        values = row | scores | {"mention_id": number, "cuis": cuis, "names": names, "gold": gold}
+        values["cui"] = row["chosen"] or ""
         values |= {"in_dictionary": row["chosen"] is not None, "certifies": row["drawn"]}
         values |= {"start": 0, "end": len(row["mention"])}
         values["doc_id"] = row["doc_id"] if row["doc_id"] in of_split else FEEDBACK_PREFIX + (row["doc_id"] or "")
@@ -299,14 +309,14 @@ def _reason_to_leave_out(
         return "in_test_documents"
     if row["doc_id"] in train_documents or FEEDBACK_PREFIX + _document(row) in train_documents:
         return "trained_on"
-    if not row["cuis"]:
+    if not row["candidates"]:
         return "without_candidates"
-    nothing = [None] * len(row["cuis"])
+    nothing = [None] * len(row["candidates"])
     if any(
         np.isnan(known.inside(np.array(scores.get(name, nothing), np.float64))).any() for name, known in ranges.items()
     ):
         return "without_scores"
-    if concepts is not None and (concepts.rows(row["cuis"]) < 0).any():
+    if concepts is not None and (concepts.rows(_concepts(row)) < 0).any():
         return "unknown_candidates"
     return None
 
@@ -329,12 +339,12 @@ def _correction(logged: LoggedMention, where: str) -> dict[str, Any]:
     return {
         "key": _key(logged),
         "doc_id": logged.document,
+        "mention_id": logged.mention_id,
         "mention": texts[0],
         "left": texts[1],
         "right": texts[2],
         "semantic_types": logged.types,
-        "cuis": [concept_of(item) for item in candidates],
-        "names": [item["name"] for item in candidates],
+        "candidates": list(map(_kept, candidates)),
         "score_names": names,
         "scores": [[_number(item.get(f"{name}_score")) for item in candidates] for name in names],
         "index_key": str(row.get("index_key") or ""),
@@ -346,6 +356,18 @@ def _correction(logged: LoggedMention, where: str) -> dict[str, Any]:
         "score": top and top["score"],
         "tier": top and top["tier"],
     }
+
+
+def _kept(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    """What a correction holds of a candidate besides its scores."""
+    types = candidate.get("semantic_types")
+    about = {name: candidate.get(name) for name in ("name", "cui", *FIELDS)}
+    return about | {"semantic_types": [types] if isinstance(types, str) else types}
+
+
+def _concepts(row: Mapping[str, Any]) -> list[str]:
+    """The concepts of a correction's candidates."""
+    return list(map(concept_of, row["candidates"]))
 
 
 def _key(logged: LoggedMention) -> str:

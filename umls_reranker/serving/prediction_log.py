@@ -15,7 +15,7 @@ from ..calibration.thresholds import TIERS
 from ..core.errors import UserError
 from ..core.lines import is_finite
 from ..data.cuis import normalize_cui
-from ..data.mention_files import FORMATS, read_line
+from ..data.mention_files import FORMATS, id_text, read_line
 from .monitoring.figures import Top
 
 
@@ -38,12 +38,12 @@ class LoggedMention:
     @property
     def document(self) -> str | None:
         """Id of the document, if logged."""
-        return _text(self.row.get("doc_id"))
+        return id_text(self.row.get("doc_id"))
 
     @property
     def mention_id(self) -> str | None:
         """Id of the mention, if logged."""
-        return _text(self.row.get("mention_id"))
+        return id_text(self.row.get("mention_id"))
 
 
 def read_predictions(path: Path) -> Iterator[LoggedMention]:
@@ -112,10 +112,3 @@ def concept_of(candidate: Mapping[str, Any] | str) -> str:
     """The concept of a candidate: its CUI in the form of `normalize_cui`, or its name if it has none."""
     name, cui = (candidate, None) if isinstance(candidate, str) else (candidate["name"], candidate.get("cui"))
     return normalize_cui(cui or name)
-
-
-def _text(value: Any) -> str | None:
-    """An id as text; one and the same after a table program has made 7 into 7.0, or nothing into NaN."""
-    if isinstance(value, float):
-        value = (int(value) if value.is_integer() else value) if is_finite(value) else None
-    return None if value is None else str(value).strip() or None
