@@ -123,6 +123,12 @@ def test_the_former_name_of_the_score_is_refused_with_the_new_one(tmp_path):
         list(read_predictions(write(tmp_path / "log.jsonl", line(ranked=[ranked]))))
 
 
+def test_a_candidate_that_a_dictionary_named_has_the_name_of_the_answer(tmp_path):
+    log = write(tmp_path / "log.jsonl", line(candidates=[{"cui": "C0009443"}]))
+    (logged,) = read_predictions(log)
+    assert logged.row["candidates"] == [{"cui": "C0009443", "name": "Common Cold"}]
+
+
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "feather"])
 def test_predictions_in_a_table_are_refused_with_the_way_out(tmp_path, ending):
     path = tmp_path / f"log.{ending}"

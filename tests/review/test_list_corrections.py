@@ -145,6 +145,34 @@ def test_a_correction_is_reduced_to_what_the_lists_carry(joined):
     assert lists.types[11] == ()
 
 
+def test_a_dictionary_adds_to_corrections_what_it_adds_to_the_lists(tmp_path):
+    meta = tmp_path / "META"
+    meta.mkdir()
+    bare = [{"cui": cui, "sapbert_score": 0.5} for cui in ("C0009443", "C0009264")]
+    names = {"C0009443": "Cold", "C0009264": "Cold Temperature", "C0021400": "Influenza"}
+    types = "".join(f"{cui}|T047|B2.2.1.2.1|Disease or Syndrome|AT1||\n" for cui in names)
+    (meta / "MRSTY.RRF").write_text(types, encoding="utf-8")
+    atoms = [
+        f"{cui}|ENG|P|L{n}|PF|S{n}|Y|A{n}||M||MTH|PN|{n}|{name}|0|N|256|\n"
+        for n, (cui, name) in enumerate(names.items())
+    ]
+    (meta / "MRCONSO.RRF").write_text("".join(atoms), encoding="utf-8")
+    file = [listed(number, entity="cold", candidates=bare) for number in range(10)]
+    file = write_lists(tmp_path / "old.jsonl", file)
+    # Not in the file.
+    candidates = [
+        *(item | {"name": "cold"} for item in bare),
+        {"name": "flu", "cui": "C0021400", "sapbert_score": 0.5},
+    ]
+    lines = [reviewed(listed("new", entity="influenza", candidates=candidates))]
+    add_feedback(tmp_path / "corrections", [write_lists(tmp_path / "log.jsonl", lines)])
+    labelled, report = lists_with_corrections(file, HIERARCHY, tmp_path / "corrections", meta)
+    lists = labelled.lists
+    assert report["used"] == 1 and sorted(lists.scores) == ["sapbert", "synonym"]
+    assert lists.preferred_names.to_pylist()[20:] == [*names.values()] and lists.scores["synonym"][22] == 1
+    assert list(lists.candidate_types)[20:] == [("T047",)] * 3
+
+
 def test_corrections_without_a_document_may_all_be_of_one(joined):
     lines = [reviewed(listed(number, doc_id=None, mention_id=None), reason=RANDOM) for number in range(2)]
     labelled, report = joined([listed(number) for number in range(10)], lines)

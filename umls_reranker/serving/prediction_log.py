@@ -24,7 +24,7 @@ class LoggedMention:
     """One line.
 
     Attributes:
-        row: the object as it was read.
+        row: the object as it was read, with the names of candidates that had none.
         types: names or ids of the mention's semantic types, as given.
         top: of the best candidate, None without candidates.
         line: its number in the file, from 1; 0 if it is of none.
@@ -81,6 +81,11 @@ def _logged(row: dict[str, Any], line: int) -> LoggedMention:
     candidates, ranked, types = row["candidates"], row["ranked"], _as_list(row.get("entity_type") or [])
     if not isinstance(candidates, list) or not isinstance(ranked, list):
         raise TypeError
+    # A candidate may be a CUI that a dictionary named.
+    names = {item["cui"]: item["name"] for item in ranked if item.get("cui")}
+    for item in candidates:
+        if isinstance(item, dict) and item.get("name") is None:
+            item["name"] = names[item["cui"]]
     texts = [row["entity"], *types, *(row.get(name) or "" for name in ("left", "right", "note", "reason"))]
     for item in (*candidates, *ranked):
         concept_of(item)
