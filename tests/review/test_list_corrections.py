@@ -157,7 +157,8 @@ def test_a_dictionary_adds_to_corrections_what_it_adds_to_the_lists(tmp_path):
         for n, (cui, name) in enumerate(names.items())
     ]
     (meta / "MRCONSO.RRF").write_text("".join(atoms), encoding="utf-8")
-    file = [listed(number, entity="cold", candidates=bare) for number in range(10)]
+    # Scores of synonyms from 0 to 1.
+    file = [listed(number, entity="cold" if number else "?", candidates=bare) for number in range(10)]
     file = write_lists(tmp_path / "old.jsonl", file)
     # Not in the file.
     candidates = [
