@@ -74,7 +74,7 @@ def main() -> None:
         "ours": {name: score_lists(reranker.scorer, part, f"ours, {name}").logits for name, part in lists.items()}
     }
     for loss, folder in theirs.items():
-        scorer = PairScorer.from_folder(folder, reranker.scorer.template, recipe.run.device)
+        scorer = PairScorer.from_folder(folder, reranker.template, recipe.run.device)
         scores = {name: score_lists(scorer, part, f"theirs, {loss}, {name}") for name, part in lists.items()}
         logits[f"sentence-transformers, {loss}"] = {name: part.logits for name, part in scores.items()}
     report(systems(reranker, lists, logits, mentions["train"], concepts, arguments.split), lists[arguments.split])

@@ -135,7 +135,7 @@ def lists(options) -> None:
     reranker, theirs = our_reranker(options, "float32"), their_encoder(options, "float32")
     columns = [[row[key] for row in rows] for key in rows[0]]
     # Both read the same texts.
-    calibration, template = reranker.calibration, reranker.scorer.template
+    calibration, template = reranker.calibration, reranker.template
     read = CandidateLists.from_rows(reranker.thresholds.hierarchy, rows, calibration.scores)
     mentions, texts = list(template.mention_texts(read)), list(template.candidate_texts(read))
     spans = list(zip(mentions, pairwise(read.offsets.tolist()), strict=True))

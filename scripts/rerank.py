@@ -45,14 +45,17 @@ def make_parser() -> CommandParser:
 def main() -> None:
     options = make_parser().parse_args()
     from umls_reranker import UMLSReranker
-    from umls_reranker.core.devices import sharing_processes
-    from umls_reranker.serving.bulk import BulkJob
+    from umls_reranker.core.cores import started_processes
+    from umls_reranker.serving.bulk import BulkJob, OneProcess
 
     further = {"overwrite": options.overwrite, "umls_dir": options.umls_dir}
     job = BulkJob(options.input, options.output, options.batch_mentions, options.on_error, **further)
     settings = served(options)
-    processes = sharing_processes(settings["device"])
-    if processes.num_processes > 1:
+    processes = OneProcess()
+    if started_processes() > 1:
+        from umls_reranker.core.devices import sharing_processes
+
+        processes = sharing_processes(settings["device"])
         settings["device"] = str(processes.device)
     reranker = UMLSReranker.from_pretrained(settings.pop("model"), exhaustive=options.exhaustive, **settings)
     counts = job.run(reranker, processes)

@@ -93,7 +93,7 @@ def example_mentions(recipe, run) -> tuple[list[str], list[str], list[list[dict]
     count = min(EXAMPLES, len(mentions))
     drawn = min(20 * count, len(mentions))
     rows = [len(mentions) * (2 * i + 1) // (2 * drawn) for i in range(drawn)]
-    concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.scorer.template.candidate_fields
+    concepts, fields = ConceptTable.load(run.path / "concepts"), reranker.template.candidate_fields
     subsets = candidates.select(rows), mentions.select(rows)
     lists = CandidateLists.from_run(*subsets, concepts, fields, key_of_lists(run.path))
     ranked = ranked_column(lists, reranker.rank(lists), reranker.input_names).to_pylist()

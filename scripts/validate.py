@@ -107,7 +107,7 @@ def replay_checks(reranker, mentions, candidates, concepts, index_key):
     from umls_reranker.evaluation.checklist import Measured, check_targets
 
     rows = range(0, len(mentions), max(1, len(mentions) // REPLAYED_MENTIONS))
-    fields = reranker.scorer.template.candidate_fields
+    fields = reranker.template.candidate_fields
     lists = CandidateLists.from_run(candidates.select(rows), mentions.select(rows), concepts, fields, index_key)
     batch = reranker.rank(lists, "replaying test mentions")
     count = min(len(lists), REPLAYED_SINGLY)

@@ -7,7 +7,9 @@ from tiny_models import tiny_cross_encoder
 
 from umls_reranker.calibration.calibrators import PlattCalibrator
 from umls_reranker.calibration.fusion import FeatureFusion
+from umls_reranker.calibration.inputs import ScoreRange
 from umls_reranker.calibration.probabilities import Calibration, InputModel
+from umls_reranker.calibration.string_counts import StringCounts
 from umls_reranker.calibration.thresholds import ThresholdTable
 from umls_reranker.core.recipe import Recipe
 from umls_reranker.data.semantic_types import SemanticType, TypeHierarchy
@@ -60,6 +62,26 @@ def tiny_reranker(
     model = InputModel(PlattCalibrator(slope=0.8, intercept=0.5), thresholds=fit_thresholds())
     parts = Calibration([model]), fitted, dictionary
     write_model_files(folder, recipe, template or PairTemplate(32), "float32", *parts)
+    return folder
+
+
+def without_network() -> Calibration:
+    """By equal names and the score ``sapbert_score``; and by names alone where a list has no such score."""
+    fusion = FeatureFusion({"exact_name": 4.0, "sapbert": 6.0}, {}, 4.0)
+    names = FeatureFusion({"exact_name": 4.0}, {}, 2.0)
+    models = [
+        InputModel(fusion=fusion, thresholds=fit_thresholds()),
+        InputModel(fusion=names, thresholds=fit_thresholds(), removed=("sapbert_score", "cui"), name="names"),
+    ]
+    counts = StringCounts.fit([("cold", "C0009443", ["T047"])])
+    return Calibration(models, counts, {"sapbert": ScoreRange(0.2, 1.0)})
+
+
+def tiny_reranker_without_network(folder: Path, recipe: Recipe | None = None) -> Path:
+    """As `tiny_reranker`, of scores and names alone; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipe or Recipe.from_values({"run_name": "tiny-lists"})
+    write_model_files(folder, recipe, None, None, without_network(), {"split": "own lists", "mentions": 800})
     return folder
 
 

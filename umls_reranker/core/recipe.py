@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType, NoneType
@@ -88,11 +88,16 @@ class Recipe:
 
         return Recipe.from_values({name: short(value) for name, value in self.to_dict().items()})
 
-    def to_yaml(self) -> str:
-        """The flat form as YAML, sections in order with their headings."""
+    def to_yaml(self, sections: Collection[type] | None = None) -> str:
+        """The flat form as YAML, sections in order with their headings.
+
+        Args:
+            sections: which of `SECTIONS`; None: all of them.
+        """
         parts = []
         for section, values in zip(SECTIONS, self._by_section(), strict=True):
-            parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+            if sections is None or section in sections:
+                parts.append(f"# {section.__doc__}\n" + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return "\n".join(parts)
 
 

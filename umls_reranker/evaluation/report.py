@@ -30,7 +30,6 @@ from .linking import Documents, coverage_at_precision, gold_ranks, linking_metri
 from .list_systems import System
 from .near_misses import near_misses
 from .outcomes import Outcomes
-from .pair_metrics import pair_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +73,9 @@ def build_report(
     Returns:
         The content of ``metrics.json``, and the outcomes of the mentions.
     """
+    # Its libraries import torch, which the figures of lists alone do without.
+    from .pair_metrics import pair_report
+
     network_inputs, thresholds = scorer.template.reads, calibration.thresholds
 
     def score(lists: CandidateLists, retained: np.ndarray) -> Scores:
@@ -241,6 +243,8 @@ def _mined_pairs(
     documents: Documents,
     split: str,
 ) -> dict[str, dict[str, Any]]:
+    from .pair_metrics import pair_report
+
     columns = [pairs[name][:] for name in ("mention", "name", "left", "right")]
     mined = pair_logits(scorer, columns, lists, logits, f"scoring mined {split} pairs")
     numbers = pairs.with_format("numpy")

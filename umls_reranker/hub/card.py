@@ -5,9 +5,11 @@ It holds figures, settings and identifiers, but no names from a licensed vocabul
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from ..evaluation.figures import read_metrics
 from ..evaluation.formats import FORMATS, figure_name, is_there, markdown_table, with_interval
 from ..evaluation.page import TEMPLATES
 from .download import REPO_ID
-from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, model_recipe
+from .model_folder import CALIBRATOR, MANIFEST, METRICS, RELIABILITY, RISK_COVERAGE, has_network, model_recipe
 
 # Figures in the card's metadata, by section of metrics.json.
 INDEXED = {
@@ -42,6 +44,8 @@ KNOWN_SOURCES = {
     "sapbert": Source("SapBERT", "Apache-2.0"),
     "all-minilm-l6-v2": Source("all-MiniLM-L6-v2", "Apache-2.0"),
 }
+# Characters of a line of the example.
+LINE = 110
 UMLS_LICENSE = "UMLS Metathesaurus License Agreement, and that of each source vocabulary"
 OWN_LICENSE = "as its publisher says"
 
@@ -57,10 +61,17 @@ def folder_card(
     evaluated = evaluated or folder
     recipe, metrics = model_recipe(folder), read_metrics(evaluated / METRICS)
     plots = [name for name in (RELIABILITY, RISK_COVERAGE) if (evaluated / name).is_file()]
-    dictionary = read_json(folder / MANIFEST).get("dictionary")
-    corrections = read_json(folder / CALIBRATOR)["fitted_on"].get("corrections", {}).get("used", 0)
+    info, calibrator = read_json(folder / MANIFEST), read_json(folder / CALIBRATOR)
     return model_card(
-        metrics, recipe.to_dict(), repo_id, tag=tag, plots=plots, dictionary=dictionary, corrections=corrections
+        metrics,
+        recipe.to_dict(),
+        repo_id,
+        tag=tag,
+        plots=plots,
+        dictionary=info.get("dictionary"),
+        corrections=calibrator["fitted_on"].get("corrections", {}).get("used", 0),
+        score_ranges=calibrator.get("score_ranges") or {},
+        network=has_network(info),
     )
 
 
@@ -73,6 +84,8 @@ def model_card(
     plots: Sequence[str] = (),
     dictionary: Mapping[str, Any] | None = None,
     corrections: int = 0,
+    score_ranges: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    network: bool = True,
 ) -> str:
     """Write the card.
 
@@ -85,6 +98,8 @@ def model_card(
         plots: SVG files next to the card.
         dictionary: release or ontologies of the concepts, from ``reranker.json``; None if unknown.
         corrections: reviewed mentions that the calibration was fitted on too.
+        score_ranges: name of a retriever -> ``low`` and ``high`` of its scores, for the example.
+        network: whether the model has one.
 
     Returns:
         Text of ``README.md``: YAML metadata with ``model-index``, then Markdown.
@@ -103,12 +118,13 @@ def model_card(
         "pair": _figures_table([metrics.get("pair", {}), metrics.get("candidate_pair", {})]),
         "calibration": _figures_table([metrics.get("calibration", {})], digits=4, over=_candidates(metrics)),
         "serving": _figures_table([metrics.get("serving", {})]),
-        "sources": _table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain)),
+        "sources": _table(["source", "license"], _source_rows(recipe, dictionary or {}, is_plain, network)),
     }
     card = ModelCard.from_template(
-        _metadata(metrics, recipe, name),
+        _metadata(metrics, recipe, name, network),
         template_path=str(TEMPLATES / "model_card.md"),
         model_name=_as_text(name),
+        candidates=_example(lists.get("scores", ()), score_ranges),
         load_arguments=f'"{repo_id or "path/to/model"}"' + (f', revision="{tag}"' if tag else ""),
         tables=tables,
         plots=plots,
@@ -116,6 +132,7 @@ def model_card(
         recipe=recipe,
         lists=lists,
         is_plain=is_plain,
+        network=network,
         calibrated_on=calibrated_on,
         corpus=_corpus_name(recipe),
         subsets=metrics.get("subsets", {}),
@@ -127,7 +144,7 @@ def model_card(
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
 
-def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) -> ModelCardData:
+def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str, network: bool) -> ModelCardData:
     corpus = "own lists" if "lists" in metrics else _corpus_name(recipe)
     sections = {
         "linking": metrics.get("linking", {}).get("reranker", {}),
@@ -154,13 +171,29 @@ def _metadata(metrics: Mapping[str, Any], recipe: Mapping[str, Any], name: str) 
         language="en",
         license="other",
         license_name="licenses-of-the-sources",
-        base_model=recipe["model"] if _is_hub_id(recipe["model"]) else None,
-        library_name="transformers",
+        base_model=recipe["model"] if network and _is_hub_id(recipe["model"]) else None,
+        library_name="transformers" if network else "umls_reranker",
         pipeline_tag="text-ranking",
-        tags=["umls", "entity-linking", "reranker", "cross-encoder", "biomedical"],
+        tags=["umls", "entity-linking", "reranker", *(["cross-encoder"] if network else []), "biomedical"],
         model_name=name,
         eval_results=results or None,
     )
+
+
+def _example(names: Sequence[str], ranges: Mapping[str, Mapping[str, float]]) -> str:
+    """Two candidates with scores as calibration saw them, as code."""
+    candidates: list[dict[str, Any]] = [
+        {"cui": "C0011882", "name": "diabetic neuropathy"},
+        {"cui": "C0031117", "name": "Peripheral neuropathy"},
+    ]
+    for name in names:
+        if name in ranges:
+            low, high = ranges[name]["low"], ranges[name]["high"]
+            for candidate, score in zip(candidates, (high, (low + high) / 2), strict=True):
+                candidate[f"{name}_score"] = float(f"{score:.3g}")
+    items = [json.dumps(candidate, ensure_ascii=False) for candidate in candidates]
+    line = f"[{', '.join(items)}]"
+    return line if len(line) < LINE else "[\n" + "".join(f"    {item},\n" for item in items) + "]"
 
 
 def _system(key: str) -> str:
@@ -266,13 +299,16 @@ def _concept_sources(recipe: Mapping[str, Any], dictionary: Mapping[str, Any]) -
     return sources or [Source(_as_text(ontology.name), ontology.terms)]
 
 
-def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool) -> list[tuple[str, str]]:
-    """Source and license of concepts, mentions and base model.
+def _source_rows(
+    recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_plain: bool, network: bool
+) -> list[tuple[str, str]]:
+    """Source and license of concepts, mentions and base model, or of the lists where there is no network.
 
     Args:
         recipe: the flat recipe.
         dictionary: ``release`` or ``vocabularies`` of the concepts, if known (`sources.describe_dictionary`).
-        is_plain: whether the network was trained elsewhere, not on the recipe's concepts and mentions.
+        is_plain: whether nothing is of the recipe's concepts and mentions: there was no training, or elsewhere.
+        network: whether there is one.
     """
     rows = []
     if not is_plain:
@@ -280,6 +316,8 @@ def _source_rows(recipe: Mapping[str, Any], dictionary: Mapping[str, Any], is_pl
         if recipe["mention_source"] == "corpus":
             terms = _joined(recipe.get("corpus") or "corpus").terms
             rows.append((f"mentions: {_as_text(_corpus_name(recipe))}", terms))
+    if not network:
+        return [*rows, ("candidate lists that it was calibrated on", OWN_LICENSE)]
     base = _known(recipe["model"])
     rows.append((f"base model: {_linked_model(recipe['model'])}", base.terms if base else OWN_LICENSE))
     return rows

@@ -15,6 +15,8 @@ from ..core.fetch import hub_calls
 from ..core.version import __version__
 from .model_folder import MANIFEST, loaded_files
 
+# Name and folder of the model that comes with the package.
+BUILT_IN, BUILT_IN_FOLDER = "built-in", Path(__file__).resolve().parents[1] / "built_in"
 REPO_ID = r"\w[\w.-]*/\w[\w.-]*"
 
 
@@ -30,11 +32,11 @@ def download(
     """Folder of a reranker: a local one unchanged, or one snapshot of a Hub repo at one revision.
 
     Args:
-        repo_or_path: local folder, or Hub repo as ``NAMESPACE/NAME``.
+        repo_or_path: local folder, Hub repo as ``NAMESPACE/NAME``, or `BUILT_IN`, unless a folder has this name.
         revision: tag, branch or commit on the Hub; None is the head of ``main``.
         token: Hub token; None uses the environment or ``hf auth login``.
         cache_dir: the Hub cache; by default the one shared by all Hugging Face libraries.
-        backend: whose network is downloaded.
+        backend: whose network is downloaded, if the model has one.
         files: files to download, by default all that a reranker loads; a local folder is not filtered.
         is_plain: whether a network without calibration is accepted.
 
@@ -44,11 +46,15 @@ def download(
     if not str(repo_or_path):
         raise UserError("the model has no name; give a Hub repo or a folder, '.' for the working directory")
     path = Path(expanduser(repo_or_path))
+    is_built_in = str(repo_or_path) == BUILT_IN and not path.is_dir()
+    if is_built_in:
+        path = BUILT_IN_FOLDER
     if path.is_dir():
         if (path / "model" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
             raise UserError(f"{repo_or_path} is a run folder; give its model, {path / 'model'}")
         if revision is not None:
-            raise UserError(f"{repo_or_path} is a local folder, which has no revision {revision!r}; give only one")
+            kind = "comes with the package" if is_built_in else "is a local folder"
+            raise UserError(f"{repo_or_path} {kind}, which has no revision {revision!r}; give only one")
         return path
     return snapshot(
         str(repo_or_path), revision, token, cache_dir, files or (MANIFEST, *loaded_files(backend)), is_plain

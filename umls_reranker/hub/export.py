@@ -17,7 +17,7 @@ from ..models.cross_encoder import PairScorer, score_lists
 from ..models.networks import input_names
 from ..models.pretrained import load_model, load_pretrained
 from ..models.template import PairTemplate
-from .model_folder import ONNX, changing, verify_model
+from .model_folder import ONNX, changing, has_network, verify_model
 
 if TYPE_CHECKING:
     from ..data.candidate_lists import CandidateLists
@@ -44,12 +44,15 @@ def export_onnx(folder: Path, lists: CandidateLists) -> tuple[int, float]:
         UserWarning: the calibrator was fitted on logits of another precision than float32.
 
     Raises:
-        UserError: logits differ by more than `MOST_APART`, or a library that exports is not installed.
+        UserError: the model has no network, logits differ by more than `MOST_APART`, or a library that exports is not
+            installed.
     """
+    info = verify_model(folder)
+    if not has_network(info):
+        raise UserError(f"{folder} has no network to export; it is served without PyTorch as it is")
     missing = [name for name in LIBRARIES if find_spec(name) is None]
     if missing:
         raise UserError(f"export needs {' and '.join(missing)}: pip install 'umls_reranker[export]'")
-    info = verify_model(folder)
     if info["dtype"] != "float32":
         warnings.warn(
             f"this model was calibrated in {info['dtype']}, and its logits in float32 differ by a few hundredths; "

@@ -1,7 +1,8 @@
 """The model folder: its files, whether they belong together, and how they are written.
 
 A reranker is a network, a calibrator fitted to its logits, thresholds on the calibrator's probabilities, and a
-reference for monitoring. Files of different versions would silently give wrong probabilities. So one manifest,
+reference for monitoring; or the same without a network, fitted to the scores, names, types and counts of candidate
+lists alone. Files of different versions would silently give wrong probabilities. So one manifest,
 ``sha256`` in ``reranker.json``, holds the SHA-256 of every file and of the manifest's own settings. Before anything is
 loaded or published, `verify_model` compares them. Code that changes a file uses `changing`, which renews the manifest.
 
@@ -22,7 +23,13 @@ from typing import Any
 
 from ..calibration.probabilities import COUNTS_FILE, Calibration
 from ..calibration.thresholds import thresholds_content
-from ..core.arguments import BACKENDS
+from ..core.arguments import (
+    BACKENDS,
+    CalibrationArguments,
+    ConceptArguments,
+    MentionArguments,
+    RunArguments,
+)
 from ..core.errors import UserError
 from ..core.files import (
     file_sha256,
@@ -63,6 +70,9 @@ MODEL_FILES = {
     ONNX: "umls-reranker export",
 }
 
+# Sections of a recipe that say something about a model without a network.
+LISTS_SECTIONS = (RunArguments, ConceptArguments, MentionArguments, CalibrationArguments)
+
 LFS_POINTER = b"version https://git-lfs"
 SCHEMA_VERSIONS = {MANIFEST: 3, CALIBRATOR: 7, THRESHOLDS: 4}
 
@@ -96,10 +106,13 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
     folder, checked = Path(folder), set(loaded_files(backend or "torch"))
     if not folder.is_dir():
         raise UserError(f"{folder} is not a model folder; umls-reranker calibrate writes one")
-    listed = _read_manifest(folder)["sha256"]
+    info = _read_manifest(folder)
+    listed = info["sha256"]
     present = [name for name in MODEL_FILES if (folder / name).is_file()]
     if backend is None:
         checked.update(present)
+    if not has_network(info):
+        checked.update((*NETWORK, ONNX))
     unlisted = next((name for name in present if name in checked and name not in listed), None)
     if unlisted:
         raise UserError(
@@ -110,7 +123,8 @@ def verify_model(folder: Path, backend: str | None = None) -> dict[str, Any]:
         _require(folder, name)
         require_format(folder / name, read_json(folder / name), SCHEMA_VERSIONS[name], "calibrate")
     # The network may have been left out, or never exported.
-    return verify_files(folder, [BACKENDS[backend or "torch"], *(name for name in listed if name in checked)])
+    network = [BACKENDS[backend or "torch"]] if has_network(info) else []
+    return verify_files(folder, [*network, *(name for name in listed if name in checked)])
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -132,6 +146,11 @@ def verify_files(folder: Path, names: Iterable[str]) -> dict[str, Any]:
                 f"comes from another version, so take all parts from one revision, or run {MODEL_FILES[name]} again"
             )
     return info
+
+
+def has_network(info: Mapping[str, Any]) -> bool:
+    """Whether a model has a network, by the content of its manifest; if not, no template reads pairs."""
+    return info["template"] is not None
 
 
 def version_digits(info: Mapping[str, Any]) -> str:
@@ -166,9 +185,11 @@ def published_files(folder: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder)}
     info, recipe = _read_manifest(folder), model_recipe(folder)
     if recipe.portable() != recipe:
-        text = recipe.portable().to_yaml().encode()
+        text = _recipe_text(recipe.portable(), info).encode()
         sha256 = info["sha256"] | {RECIPE: hashlib.sha256(text).hexdigest()}
-        info = _sealed(info | {"base_model": portable_locator(info["base_model"])}, sha256)
+        if has_network(info):
+            info |= {"base_model": portable_locator(info["base_model"])}
+        info = _sealed(info, sha256)
         files |= {RECIPE: text, MANIFEST: json.dumps(info, indent=2, ensure_ascii=False).encode()}
     return files
 
@@ -261,8 +282,8 @@ def copy_network(checkpoint: Path, folder: Path) -> None:
 def write_model_files(
     folder: Path,
     recipe: Recipe,
-    template: PairTemplate,
-    dtype: str,
+    template: PairTemplate | None,
+    dtype: str | None,
     calibration: Calibration,
     fitted_on: dict[str, Any],
     dictionary: dict[str, Any] | None = None,
@@ -270,28 +291,35 @@ def write_model_files(
     """Write calibrator.json with its counts, thresholds.json, recipe.yaml and reranker.json next to the network.
 
     Args:
-        dtype: of the logits that the calibrator was fitted on.
+        recipe: how the model was made; without a network, only its `LISTS_SECTIONS` are written.
+        template: how the network reads a pair; None: the model has no network.
+        dtype: of the logits that the calibrator was fitted on; None without a network.
         fitted_on: split and counts.
         dictionary: release or ontologies of the concepts (`sources.describe_dictionary`).
     """
+    assert template or not any(model.uses_network for model in calibration.models)
     if calibration.models[0].fusion:
         calibration.counts.save(folder / COUNTS_FILE)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
     write_json(folder / CALIBRATOR, content)
     thresholds = {model.name: model.thresholds for model in calibration.models}
     write_json(folder / THRESHOLDS, thresholds_content(thresholds))
-    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     settings = {
         "schema_version": SCHEMA_VERSIONS[MANIFEST],
-        "template": template.to_dict(),
-        "max_length": template.max_length,
-        "base_model": recipe.model.model,
-        "base_revision": recipe.model.model_revision,
+        "template": template and template.to_dict(),
+        "max_length": template and template.max_length,
+        "base_model": recipe.model.model if template else None,
+        "base_revision": recipe.model.model_revision if template else None,
         "umls_reranker_version": __version__,
         "dtype": dtype,
         "dictionary": dictionary,
     }
+    (folder / RECIPE).write_text(_recipe_text(recipe, settings), encoding="utf-8")
     _write_manifest(folder, settings, {})
+
+
+def _recipe_text(recipe: Recipe, info: Mapping[str, Any]) -> str:
+    return recipe.to_yaml() if has_network(info) else recipe.to_yaml(LISTS_SECTIONS)
 
 
 def _content(path: Path) -> bytes | None:

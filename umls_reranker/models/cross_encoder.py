@@ -157,7 +157,7 @@ class PairScorer:
 
 
 def score_lists(
-    scorer: PairScorer,
+    scorer: PairScorer | None,
     lists: CandidateLists,
     desc: str | Callable[[int], Any] | None = None,
     retained: np.ndarray | None = None,
@@ -165,9 +165,12 @@ def score_lists(
     """Score the m candidates of n mentions, in order, with the scorer's template.
 
     Args:
+        scorer: None: there is no network, so that all logits are NaN.
         desc: as of `PairScorer.score`.
         retained: (m,) bool, which candidates to score; the others have the logit NaN. None: all.
     """
+    if scorer is None:
+        return Scores(np.full(len(lists.owner), np.nan, np.float32), 0)
     if retained is not None and not retained.all():
         scores = score_lists(scorer, lists.with_candidates(retained), desc)
         logits = np.full(len(retained), np.nan, np.float32)

@@ -12,6 +12,7 @@ from base64 import b64encode
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 
 # Number of invalid rows that are named when all are left out.
 NAMED_ROWS = 20
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """In place of `accelerate.PartialState` where there are no others, so that nothing asks for torch."""
+
+    num_processes: int = 1
+    process_index: int = 0
+    is_main_process: bool = True
 
 
 class BulkCounts(NamedTuple):
@@ -102,12 +112,12 @@ class BulkJob:
             raise UserError(f"{target}: JSON Lines, CSV and TSV have no column types, so their output is .jsonl")
         self._mentions = self._mentions.with_dictionary(umls_dir)
 
-    def run(self, reranker: UMLSReranker, processes: PartialState) -> BulkCounts:
+    def run(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> BulkCounts:
         """Check all rows, then rank them and write the output.
 
         Args:
             reranker: of this process.
-            processes: all processes that make this output (`devices.sharing_processes`).
+            processes: all that make this output: `devices.sharing_processes`, or one.
 
         Returns:
             Counts of all processes.
@@ -115,11 +125,10 @@ class BulkJob:
         Raises:
             UserError: a row cannot be ranked (named), or the disk is full.
         """
-        from accelerate.utils import gather_object
-
+        gather = _gather(processes)
         own_rows, faults, left_out = self._check(reranker, processes)
-        total, total_left_out = (sum(gather_object([count])) for count in (own_rows, left_out))
-        named = sorted(gather_object(faults))[:NAMED_ROWS]
+        total, total_left_out = (sum(gather([count])) for count in (own_rows, left_out))
+        named = sorted(gather(faults))[:NAMED_ROWS]
         is_main = processes.is_main_process
         if is_main:
             for fault in named:
@@ -131,18 +140,18 @@ class BulkJob:
         ):
             for batch in self._own_batches(processes):
                 content = None if batch is None else self._ranked(reranker, batch, bar)
-                for each in gather_object([content]):
+                for each in gather([content]):
                     if each is not None:
                         write(each)
         return BulkCounts(total - total_left_out, total_left_out)
 
-    def _own_batches(self, processes: PartialState) -> Iterator[MentionBatch | None]:
+    def _own_batches(self, processes: PartialState | OneProcess) -> Iterator[MentionBatch | None]:
         """The batch of this process in each round; None in the last round if there are too few."""
         batches = self._mentions.batches(self._batch_rows)
         while in_round := list(islice(batches, processes.num_processes)):
             yield in_round[processes.process_index] if processes.process_index < len(in_round) else None
 
-    def _check(self, reranker: UMLSReranker, processes: PartialState) -> tuple[int, list[RowFault], int]:
+    def _check(self, reranker: UMLSReranker, processes: PartialState | OneProcess) -> tuple[int, list[RowFault], int]:
         """Of this process: its number of rows, the first `NAMED_ROWS` that cannot be ranked, and how many cannot."""
         rows, left_out = 0, 0
         named: list[RowFault] = []
@@ -191,6 +200,15 @@ class BulkJob:
             make = pq.ParquetWriter if self._kind == "parquet" else pa.ipc.new_file
             with make(partial, schema) as writer:
                 yield writer.write_table
+
+
+def _gather(processes: PartialState | OneProcess) -> Callable[[list], list]:
+    """What joins the lists of all processes."""
+    if processes.num_processes == 1:
+        return list
+    from accelerate.utils import gather_object
+
+    return gather_object
 
 
 def _checked(batch: MentionBatch, reranker: UMLSReranker) -> CheckedBatch:

@@ -19,7 +19,6 @@ from ..data.concepts import ConceptTable
 from ..data.corpus import text_around
 from ..data.list_columns import mention_texts, require_lists
 from ..hub.model_folder import model_recipe
-from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
 from .ranked_candidates import RankedCandidate
 from .reranker import UMLSReranker
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 class LinkedConcept(RankedCandidate):
     """A concept that a mention may refer to: a `RankedCandidate` of `ConceptLinker.candidates`.
 
-    Its `name` is the concept's name nearest to the mention, which the cross-encoder read.
+    Its `name` is the concept's name nearest to the mention, which the model read.
     """
 
     __slots__ = ()
@@ -138,6 +137,9 @@ class ConceptLinker:
                 f"{id_or_path} ranks the candidate lists of the pipeline that it was trained for, and no index makes "
                 "those; rank them with UMLSReranker, and leave the index out"
             )
+        # Imported here, because a model without a network is served where no torch is installed.
+        from ..retrieval.index_folder import index_parts, load_retriever, require_one_run
+
         require_one_run(folder, index_parts(recipe.index.retrievers, recipe.encoder.encoder_training_steps > 0))
         run = RunArguments(run_name=folder.name, output_dir=str(folder.parent), device=options.get("device") or "auto")
         retriever = load_retriever(run, recipe.encoder, recipe.index)

@@ -45,7 +45,8 @@ class RankedCandidate(NamedTuple):
         name: its concept name.
         cui: its CUI, or None.
         rank: 1 for the top candidate.
-        logit: raw log-odds of the cross-encoder; None if the candidate was pruned, so that it was not scored.
+        logit: raw log-odds of the cross-encoder; None if it did not score the candidate, which was pruned, or if the
+            model has no network or gives it no weight.
         score: calibrated probability that this candidate is the mention's concept, from all features; candidates are
             ranked by it (by its unrounded log-odds).
         margin: this score minus the highest score of any other concept in the list, by CUI or else by name; negative

@@ -19,7 +19,7 @@ from ..core.files import read_json
 from ..core.retrievers import SCORES
 from ..data.candidate_lists import CandidateLists
 from ..hub.download import download
-from ..hub.model_folder import CALIBRATOR, THRESHOLDS, save_copy, verify_model
+from ..hub.model_folder import CALIBRATOR, THRESHOLDS, has_network, save_copy, verify_model
 from ..models.cross_encoder import PairScorer, score_lists
 from ..models.template import PairTemplate
 from .monitoring.figures import Top
@@ -33,7 +33,7 @@ MOST_WARNINGS = 100
 
 
 class UMLSReranker:
-    """A cross-encoder with its calibrator and thresholds.
+    """A cross-encoder with its calibrator and thresholds; or, without a network, what was calibrated on lists alone.
 
     Created by `from_pretrained`; safe to use from several threads. Its ``monitor`` (`monitoring.Monitor`) counts every
     result.
@@ -46,7 +46,7 @@ class UMLSReranker:
 
     def __init__(
         self,
-        scorer: PairScorer,
+        scorer: PairScorer | None,
         calibration: Calibration,
         folder: Path,
         info: dict[str, Any],
@@ -87,9 +87,11 @@ class UMLSReranker:
         """Load a reranker from the Hub or a local folder.
 
         Args:
-            id_or_path: Hub repo id, or a model folder.
+            id_or_path: Hub repo id, a model folder, or ``built-in``, the model without a network that comes with the
+                package.
             revision: tag, branch or commit on the Hub; pin a tag in production.
-            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one.
+            device: ``cpu``, ``cuda``, ``cuda:1``, ...; by default a GPU if there is one. Like ``dtype``, ``backend``
+                and ``token_budget`` it is of the network; a model without one ignores them.
             dtype: ``float32``, ``bfloat16`` or ``float16``; by default bfloat16 if the hardware supports it, float16
                 on older GPUs, else float32.
             token: Hub token for a private repo; by default from ``hf auth login`` or ``HF_TOKEN``.
@@ -107,9 +109,12 @@ class UMLSReranker:
         """
         folder = download(str(id_or_path), revision, token=token, cache_dir=cache_dir, backend=backend)
         info = verify_model(folder, backend)
-        template = PairTemplate.from_dict(info.get("template", {}))
+        scorer = None
+        if has_network(info):
+            template = PairTemplate.from_dict(info["template"])
+            scorer = PairScorer.from_folder(folder, template, device, dtype, backend, token_budget)
         return cls(
-            PairScorer.from_folder(folder, template, device, dtype, backend, token_budget),
+            scorer,
             Calibration.load(read_json(folder / CALIBRATOR), read_json(folder / THRESHOLDS), folder),
             folder,
             info,
@@ -143,8 +148,8 @@ class UMLSReranker:
             entity_type: the mention's semantic type (name or id), or several. Unknown ones use the default thresholds
                 with one warning a call; None and MedMentions' ``UnknownType`` use them silently.
             left, right: text around the mention, used by models trained with context.
-            exhaustive: whether the cross-encoder scores also candidates that cannot win by the other features. These
-                have no logit otherwise. Thresholds and certificate were fitted without their logits.
+            exhaustive: whether the cross-encoder, if there is one, scores also candidates that cannot win by the other
+                features. These have no logit otherwise. Thresholds and certificate were fitted without their logits.
 
         Returns:
             One `RankedCandidate` per candidate.
@@ -200,7 +205,7 @@ class UMLSReranker:
             entity_types,
             lefts,
             rights,
-            self.scorer.template.candidate_fields,
+            self.template.candidate_fields,
             self.calibration.scores,
         )
 
@@ -224,7 +229,7 @@ class UMLSReranker:
             lists,
             lambda lists, retained: score_lists(self.scorer, lists, desc, retained),
             self.calibration,
-            network_inputs=self.scorer.template.reads,
+            network_inputs=self.template.reads,
             accept_tier=self.accept_tier,
             exhaustive=self.exhaustive or exhaustive,
         )
@@ -232,6 +237,11 @@ class UMLSReranker:
         self._warn_of_missing(lists, decisions)
         self._count(lists, decisions)
         return decisions
+
+    @property
+    def template(self) -> PairTemplate:
+        """How the network reads a pair; without a network, one that reads nothing but mention and name."""
+        return PairTemplate() if self.scorer is None else self.scorer.template
 
     @property
     def input_names(self) -> list[str]:
@@ -266,7 +276,7 @@ class UMLSReranker:
         """
         if not str(folder):
             raise UserError("save_pretrained: the folder has no name; give one, or '.' for the working directory")
-        return save_copy(self.folder, Path(folder), self.scorer.backend)
+        return save_copy(self.folder, Path(folder), self.scorer.backend if self.scorer else "torch")
 
     def push_to_hub(self, repo_id: str, tag: str, *, private: bool = True, token: str | None = None) -> str:
         """Publish all parts as one commit and one tag (`publish`); returns the commit's URL."""

@@ -71,6 +71,8 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
         """Texts by score for the query, best first: a calibrated probability, or raw log-odds, of all texts."""
         if not request.texts:
             raise Refusal(400, "Empty", "`texts` cannot be empty")
+        if request.raw_scores and reranker.scorer is None:
+            raise Refusal(422, "Validation", "this model has no network, so no raw scores; leave raw_scores out")
         with engine.admitted(1, len(request.texts)):
             await require_fit(request)
             texts = [{"name": text, "index": index} for index, text in enumerate(request.texts)]
@@ -90,7 +92,7 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
             return
         if cut := await run_in_threadpool(engine.cut_pairs, request.query, request.texts):
             way_out = "this model cuts on the right only" if may_cut else "set truncate, or shorten them"
-            most = reranker.scorer.encoder.template.max_length
+            most = reranker.template.max_length
             raise Refusal(
                 413, "Validation", f"Input validation error: {cut} texts have more than {most} tokens; {way_out}"
             )
@@ -129,20 +131,22 @@ def create_app(reranker: UMLSReranker, serving: ServingArguments, linker: Concep
     @app.get("/info")
     async def info() -> dict[str, Any]:
         """The served model and the limits."""
+        scorer = reranker.scorer
         return {
             "model_id": serving.served_model,
             "model_sha": serving.served_revision or None,
-            "model_dtype": reranker.scorer.dtype,
+            # Clients expect text and numbers here. Without a network only the length of a request limits its texts.
+            "model_dtype": scorer.dtype if scorer else "float64",
             "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
             "max_concurrent_requests": serving.max_queue,
-            "max_input_length": reranker.scorer.encoder.template.max_length,
-            "max_batch_tokens": reranker.scorer.token_budget,
+            "max_input_length": scorer.template.max_length if scorer else MAX_BODY_BYTES,
+            "max_batch_tokens": scorer.token_budget if scorer else MAX_BODY_BYTES,
             "max_batch_requests": serving.batch_mentions,
             "max_client_batch_size": serving.max_candidates,
             "auto_truncate": serving.auto_truncate,
             "tokenization_workers": 1,
             "version": __version__,
-            "weights_sha256": reranker.info["sha256"][WEIGHTS],
+            "weights_sha256": reranker.info["sha256"].get(WEIGHTS),
             "links": linker is not None,
         }
 

@@ -101,8 +101,9 @@ class Engine:
         return await run_in_threadpool(self.linker.described, [items[: request.top] for items in ranked])
 
     def cut_pairs(self, query: str, texts: Sequence[str]) -> int:
-        """Number of pairs whose query or text is too long for the model."""
-        return self.reranker.scorer.encoder.encode([query] * len(texts), texts).truncated
+        """Number of pairs whose query or text is too long for the network; none without one."""
+        scorer = self.reranker.scorer
+        return scorer.encoder.encode([query] * len(texts), texts).truncated if scorer else 0
 
     def close(self) -> None:
         """Accept nothing more, rank the waiting mentions, and stop."""

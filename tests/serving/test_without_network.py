@@ -1,0 +1,206 @@
+"""A model without a network: ranked, served, saved and published, also where no torch is installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absent import absent
+from hub_server import WRITER, HubServer
+from tiny_reranker import tiny_reranker, tiny_reranker_without_network, without_network
+
+from umls_reranker import UMLSReranker, UserError
+from umls_reranker.core.files import read_json
+from umls_reranker.evaluation.figures import SCHEMA_VERSION
+from umls_reranker.hub import download as download_module
+from umls_reranker.hub.download import BUILT_IN
+from umls_reranker.hub.export import export_onnx
+from umls_reranker.hub.model_folder import MANIFEST, NETWORK, ONNX, RECIPE, changing, model_files, verify_model
+
+ROOT = Path(__file__).resolve().parents[2]
+REPO = "org/tiny-lists"
+HEAVY = ("torch", "transformers", "onnxruntime", "accelerate")
+CANDIDATES = [
+    {"name": "Common Cold", "cui": "C0009443", "sapbert_score": 0.9},
+    {"name": "cold", "cui": "C0009264", "sapbert_score": 0.8},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tiny_reranker_without_network(tmp_path / "model")
+    with changing(folder) as new:
+        content = {"schema_version": SCHEMA_VERSION, "split": "own lists", "mentions": 20}
+        (new / "metrics.json").write_text(json.dumps(content))
+    return folder
+
+
+def refused(action, *arguments, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        action(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def scores(reranker):
+    return {item.name: item.score for item in reranker.rerank("cold", CANDIDATES, "T047")}
+
+
+# Where no torch is installed
+
+USE = """
+import json, sys
+from pathlib import Path
+from fastapi.testclient import TestClient
+from umls_reranker import UMLSReranker
+from umls_reranker.core.arguments import ServingArguments
+from umls_reranker.serving.http.app import create_app
+from umls_reranker.serving.linker import ConceptLinker
+
+folder, candidates = Path(sys.argv[1]), json.loads(sys.argv[2])
+results = []
+for backend in ("torch", "onnx"):
+    reranker = UMLSReranker.from_pretrained(folder, device="cuda", dtype="float16", backend=backend)
+    results.append(reranker.rerank("cold", candidates, "T047"))
+results += reranker.rerank_batch(["cold", "cold"], [candidates] * 2, ["T047"] * 2, exhaustive=True)
+saved = reranker.save_pretrained(folder.parent / "saved")
+results.append(UMLSReranker.from_pretrained(saved).rerank("cold", candidates, "T047"))
+reranker.push_to_hub("org/tiny-lists", "v1.0.0")
+published = UMLSReranker.from_pretrained("org/tiny-lists", revision="v1.0.0", backend="onnx")
+results.append(published.rerank("cold", candidates, "T047"))
+rows = [[item.as_row() for item in ranked] for ranked in results]
+mention = {"entity": "cold", "candidates": candidates, "entity_type": "T047"}
+with TestClient(create_app(reranker, ServingArguments(served_model=str(folder)))) as client:
+    rows += client.post("/rank", json={"mentions": [mention]}).json()
+    texts = {"query": "cold", "texts": ["Common Cold", "cold"], "truncate": False}
+    tei = client.post("/rerank", json=texts).json()
+    raw = client.post("/rerank", json=texts | {"raw_scores": True})
+    info = client.get("/info").json()
+    statuses = [client.get(path).status_code for path in ("/health", "/metrics", "/openapi.json")]
+loaded = [name for name in ("torch", "transformers", "onnxruntime", "accelerate") if sys.modules.get(name)]
+answer = {"rows": rows, "tei": tei, "raw": [raw.status_code, raw.json()], "info": info, "statuses": statuses}
+print(json.dumps(answer | {"loaded": loaded}))
+"""
+
+
+@pytest.mark.parametrize("hidden", [(), HEAVY], ids=["installed", "absent"])
+def test_all_of_it_works_without_torch(folder, tmp_path, hidden):
+    expected = [item.as_row() for item in UMLSReranker.from_pretrained(folder).rerank("cold", CANDIDATES, "T047")]
+    with HubServer() as hub:
+        environment = os.environ | hub.environment(tmp_path / "cache", token=WRITER) | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-W", "error::RuntimeWarning", "-c", absent(hidden) + USE, folder]
+        command += [json.dumps(CANDIDATES)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+        assert done.returncode == 0, done.stderr
+        files = hub.repos[REPO].files("v1.0.0")
+    answer = json.loads(done.stdout)
+    assert answer["loaded"] == []
+    assert len(answer["rows"]) == 7 and all(rows == expected for rows in answer["rows"])
+    assert [row["logit"] for row in expected] == [None, None] and expected[0]["scored"] == 0
+    assert [row["index"] for row in answer["tei"]] == [1, 0]
+    assert answer["raw"] == [
+        422,
+        {"error": "this model has no network, so no raw scores; leave raw_scores out", "error_type": "Validation"},
+    ]
+    assert answer["info"]["model_dtype"] == "float64" and answer["info"]["weights_sha256"] is None
+    assert answer["statuses"] == [200] * 3
+    # What the Hub got is what a folder of such a model holds.
+    names = {path.name for path in model_files(folder)} | {"README.md", ".gitattributes"}
+    assert files.keys() == names and names.isdisjoint({*NETWORK, ONNX})
+    assert "no network" in files["README.md"].decode()
+
+
+def run_script(name, *words, hidden, cwd):
+    (cwd / "sitecustomize.py").write_text(absent(hidden))
+    search_path = os.pathsep.join(map(str, (cwd, ROOT)))
+    environment = os.environ | {"PYTHONPATH": search_path}
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *words]
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, timeout=240, cwd=cwd
+    )
+
+
+def test_the_commands_run_without_torch(folder, tmp_path):
+    rows = [{"entity": "cold", "candidates": CANDIDATES, "entity_type": "T047"}] * 2
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run_script("rerank", folder, "in.jsonl", "out.jsonl", hidden=HEAVY, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "2 mentions in out.jsonl, 0 left out\n"), done.stderr
+    done = run_script("serve", folder, "--dry_run", hidden=HEAVY, cwd=tmp_path)
+    assert done.returncode == 0 and f"would serve {folder}" in done.stderr, done.stderr
+
+
+# The folder
+
+
+def test_a_saved_model_gives_the_same_scores(folder, tmp_path):
+    reranker = UMLSReranker.from_pretrained(folder)
+    calibration = without_network()
+    lists = reranker.read(["cold"], [CANDIDATES], ["T047"])
+    expected = calibration.plan(lists).scores(reranker.rank(lists).logits).probabilities.tolist()
+    assert [scores(reranker)[item["name"]] for item in CANDIDATES] == expected
+    saved = reranker.save_pretrained(tmp_path / "saved")
+    assert scores(UMLSReranker.from_pretrained(saved)) == scores(reranker)
+    assert reranker.scorer is None and reranker.template.reads == ()
+
+
+def test_it_claims_no_network_and_no_base_model(folder):
+    info = verify_model(folder)
+    keys = ("template", "max_length", "dtype", "base_model", "base_revision")
+    assert [info[key] for key in keys] == [None] * len(keys)
+    recipe = (folder / RECIPE).read_text()
+    assert "target_precision: 0.95" in recipe and "run_name: tiny-lists" in recipe
+    assert "model:" not in recipe and "encoder:" not in recipe
+
+
+@pytest.mark.parametrize("backend", [None, "torch", "onnx"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", ONNX])
+def test_a_network_in_such_a_folder_is_refused(folder, name, backend):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    message = refused(verify_model, folder, backend)
+    assert message.startswith(f"{folder / name} is no part of this model (reranker.json does not list it)")
+
+
+@pytest.mark.parametrize("name", ["calibrator.json", "string_counts.safetensors", "thresholds.json", RECIPE])
+def test_a_damaged_file_is_named(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes().replace(b"a", b"b"))
+    assert str(folder / name) in refused(UMLSReranker.from_pretrained, folder)
+    (folder / name).unlink()
+    assert refused(UMLSReranker.from_pretrained, folder).startswith(f"{folder / name} is missing")
+
+
+def test_an_edited_manifest_is_refused(folder):
+    content = read_json(folder / MANIFEST) | {"base_model": "org/bert"}
+    (folder / MANIFEST).write_text(json.dumps(content))
+    assert refused(verify_model, folder).startswith(f"{folder / MANIFEST} was changed after it was written")
+
+
+def test_saving_over_a_model_with_a_network_removes_it(folder, tmp_path):
+    former = tiny_reranker(tmp_path / "former")
+    UMLSReranker.from_pretrained(folder).save_pretrained(former)
+    assert not {*NETWORK} & {path.name for path in former.iterdir()}
+    verify_model(former)
+
+
+def test_there_is_nothing_to_export(folder):
+    assert refused(export_onnx, folder, None) == (
+        f"{folder} has no network to export; it is served without PyTorch as it is"
+    )
+
+
+# The model that comes with the package
+
+
+def test_the_built_in_model_is_the_packages_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(download_module, "BUILT_IN_FOLDER", folder)
+    monkeypatch.chdir(tmp_path)
+    reranker = UMLSReranker.from_pretrained(BUILT_IN)
+    assert reranker.folder == folder and scores(reranker) == scores(UMLSReranker.from_pretrained(folder))
+    assert refused(UMLSReranker.from_pretrained, BUILT_IN, "v1") == (
+        "built-in comes with the package, which has no revision 'v1'; give only one"
+    )
+    # A folder of this name comes first.
+    tiny_reranker(tmp_path / BUILT_IN)
+    assert UMLSReranker.from_pretrained(BUILT_IN).scorer is not None
