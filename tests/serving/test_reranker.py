@@ -438,10 +438,10 @@ READ_ALL = PairTemplate(candidate_fields=("preferred_name", "definition"), conte
 
 def reading_everything(index_key: str = "") -> UMLSReranker:
     """Sure of every candidate, of which it reads all there is."""
-    fusion = FeatureFusion({"retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
-    fallback = FeatureFusion({"mention_concept_prior": 1.0}, {}, -20.0)
+    fusion = FeatureFusion({"cross_encoder": 1.0, "retrieval": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
+    fallback = FeatureFusion({"cross_encoder": 1.0, "mention_concept_prior": 1.0}, {}, -20.0)
     counts = StringCounts.fit([("cold", "C1", [DISEASE])])
-    nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"exact_name": 1.0}, {}, -20.0)
+    nothing, bare = uncertified(fit_thresholds()), FeatureFusion({"cross_encoder": 1.0, "exact_name": 1.0}, {}, -20.0)
     models = [
         InputModel(fusion=fusion, thresholds=fit_thresholds()),
         InputModel(fusion=fallback, thresholds=nothing, removed=("retrieval_score",), name="names and CUIs"),
