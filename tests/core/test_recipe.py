@@ -448,3 +448,15 @@ def test_the_output_of_a_run_is_told_from_a_recipe(tmp_path):
             refused(load_recipe, folder) == f"{folder} is what a run made, no recipe; give its recipe, such as {made}"
         )
     assert "does not exist" in refused(load_recipe, tmp_path / "model" / "mistyped.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "recipe.yaml"])
+def test_a_model_that_was_calibrated_on_lists_is_refused_with_its_own_command(tmp_path, name):
+    (tmp_path / "recipe.yaml").write_text("features: [sapbert]\n")
+    calibrator = tmp_path / "calibrator.json"
+    calibrator.write_text('{"fitted_on": {"lists": {"mentions": 7}}}')
+    said = refused(parse, tmp_path / name)
+    assert said.startswith(f"{tmp_path} was calibrated on labelled lists, not by a run; umls-reranker calibrate ")
+    assert f"calibrate {tmp_path} --lists FILE --output NEW_MODEL" in said and "--calibration_feedback FOLDER" in said
+    calibrator.write_text('{"fitted_on": {"split": "calibration"}}')
+    assert "labelled lists" not in refused(parse, tmp_path / name)

@@ -34,7 +34,7 @@ from .arguments import (
     ServingArguments,
 )
 from .errors import UserError
-from .files import find_recipe, is_recipe, shipped_recipes
+from .files import find_recipe, is_recipe, read_json, shipped_recipes
 from .script import CommandParser
 from .sockets import FEATURES
 from .trainer_fields import RESERVED, TRAINER, TrainingStageArguments, trainer_fields
@@ -160,7 +160,10 @@ def parse_recipe(
     if unknown:
         parser.error(_not_known(unknown[0], parser._option_string_actions, "argument"))
     overrides = vars(arguments)
-    values = _read(overrides.pop("recipe"), or_model)
+    name = overrides.pop("recipe")
+    if not or_model:
+        _refuse_list_calibrated(Path(name))
+    values = _read(name, or_model)
     options = {name: overrides.pop(name) for name in keys_of(extra) if name in overrides} if extra else {}
     recipe = Recipe.from_values(values | overrides)
     new_features = [name for name in recipe.calibration.features or () if name not in FEATURES]
@@ -184,6 +187,19 @@ def _read(name: str, or_model: bool) -> dict[str, Any]:
     if or_model and not is_recipe(name):
         return {"served_model": name}
     return _read_yaml(find_recipe(name))
+
+
+def _refuse_list_calibrated(path: Path) -> None:
+    """Refuse a model, or the recipe in it, that umls-reranker calibrate made on labelled lists, without a run."""
+    folder = path.parent if path.name == "recipe.yaml" else path
+    calibrator = folder / "calibrator.json"
+    state = read_json(calibrator) if calibrator.is_file() else None
+    fitted_on = state.get("fitted_on") if isinstance(state, dict) else None
+    if isinstance(fitted_on, dict) and "lists" in fitted_on:
+        raise UserError(
+            f"{folder} was calibrated on labelled lists, not by a run; umls-reranker calibrate {folder} --lists FILE "
+            "--output NEW_MODEL calibrates it again, with --calibration_feedback FOLDER also on reviewers' corrections"
+        )
 
 
 class _OneOrList(argparse.Action):
