@@ -2,18 +2,21 @@
 """Fit calibrator and thresholds on the candidate lists of the calibration split, and write the model folder.
 
     umls-reranker calibrate quickstart
-    umls-reranker calibrate MODEL --lists my_lists.parquet --output NEW_MODEL
+    umls-reranker calibrate --lists my_lists.parquet --output my_model
+    umls-reranker calibrate MODEL --lists my_lists.parquet --output my_model
 
 The first form writes model/ into the run folder: weights, tokenizer, reranker.json, calibrator.json with the feature
 weights, the counts of the training split's strings, thresholds.json, and recipe.yaml.
 
-The second form needs no run. MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id. The
-lists are a few hundred mentions of your own pipeline, in the format of umls-reranker rerank (JSON Lines, Parquet,
-Arrow), each with doc_id and cui, its right concept. Scores of your retrievers are features too; name them NAME_score
-in the candidates. CSV and TSV have one row a candidate: mention_id, doc_id, mention, cui, name, score (read as
-list_score) or NAME_score, and gold (1 in the row of the right concept, else 0) or gold_cui. The command compares the
-model before, and after on documents that it was not fitted on.
-umls-reranker calibrate MODEL --lists FILE --help lists the options of this form.
+The others need no run. The lists are a few hundred mentions of your own pipeline, in the format of umls-reranker
+rerank (JSON Lines, Parquet, Arrow), each with doc_id and cui, its gold concept. Scores of your retrievers are features
+too; name them NAME_score in the candidates. CSV and TSV have one row a candidate: mention_id, doc_id, mention, cui,
+name, score (read as list_score) or NAME_score, and gold (1 in the row of the gold concept, else 0) or gold_cui.
+Without MODEL, scores, names, types and counts are weighed; the result needs no network, and no torch to serve it.
+MODEL is a reranker or any sequence classifier with one logit, a folder or a Hub id: its cross-encoder is weighed too,
+where it adds anything. On documents held out, the command compares the result with the order of your lists, and says
+whether it is a gain.
+umls-reranker calibrate --lists FILE --help lists the options of these forms.
 """
 
 import sys
@@ -46,11 +49,19 @@ def lists_parser() -> CommandParser:
     usage = "%(prog)s --output FOLDER [--OPTION VALUE ...]"
     parser = CommandParser(__doc__, usage=usage)
     # Errors point at the help of this form.
-    parser.prog += " MODEL --lists FILE"
-    parser.add_argument("model", help="folder or Hub id of a reranker, or of a sequence classifier with one logit")
+    parser.prog += " [MODEL] --lists FILE"
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="folder or Hub id of a reranker, or of a sequence classifier with one logit; without it, the lists alone",
+    )
     parser.add_argument("--lists", type=Path, required=True, help=LISTS_HELP)
     parser.add_argument("--output", type=Path, required=True, help="folder of the new model; must not exist")
     parser.add_argument("--revision", help="tag, branch or commit on the Hub")
+    parser.add_argument(
+        "--keep_cross_encoder", action="store_true", help="weigh MODEL's cross-encoder even if it adds nothing"
+    )
     parser.add_argument("--dtype", help="auto, float32, bfloat16 or float16 (default: auto)")
     add_keys(parser, RunArguments, ("device", "seed", "dry_run"))
     add_keys(parser, CalibrationArguments, FITTING_KEYS)
@@ -62,7 +73,7 @@ def calibrate_on_lists(options) -> None:
     from umls_reranker.core.sockets import CALIBRATORS
     from umls_reranker.data.labelled_lists import read_labelled_lists
     from umls_reranker.serving.list_description import described
-    from umls_reranker.serving.recalibration import before_and_after, recalibrate, save_recalibrated
+    from umls_reranker.serving.recalibration import recalibrate, results, save_recalibrated
     from umls_reranker.serving.source_model import SourceModel
 
     methods = ("auto", *(name for name, kind in CALIBRATORS.items() if kind.fits_lists))
@@ -73,14 +84,15 @@ def calibrate_on_lists(options) -> None:
     source = SourceModel.load(options.model, options.revision, options.device, options.dtype)
     lists = read_labelled_lists(options.lists, source.hierarchy)
     # Before anything is scored, which may take long.
-    print(described(lists, source.scorer.template.reads), flush=True)
+    print(described(lists, source.template.reads), flush=True)
     if options.dry_run:
         would_make("calibrate", options.output)
         return
     settings = CalibrationArguments(**{key: getattr(options, key) for key in FITTING_KEYS})
-    fitted = recalibrate(source, lists, settings, options.seed)
-    save_recalibrated(source, fitted, options.output)
-    print(before_and_after(fitted))
+    keep = options.keep_cross_encoder
+    new = recalibrate(source, lists, settings, options.seed, keep_cross_encoder=keep)
+    save_recalibrated(source, new, options.output)
+    print(results(new))
     print(f"the new model is in {options.output}")
 
 

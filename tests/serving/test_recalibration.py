@@ -56,24 +56,38 @@ def calibrate(monkeypatch, *words):
     runpy.run_path(str(script))["main"]()
 
 
-@pytest.mark.parametrize("kind", ["reranker", "cross_encoder"])
+@pytest.mark.parametrize("kind", ["reranker", "cross_encoder", "lists_alone"])
 def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatch, capsys, kind):
-    make = tiny_reranker if kind == "reranker" else tiny_cross_encoder
-    model, rows = make(tmp_path / "model"), make_rows()
-    calibrate(monkeypatch, model, "--lists", write_lists(tmp_path / "own.parquet", rows), "--output", tmp_path / "new")
+    makers = {"reranker": tiny_reranker, "cross_encoder": tiny_cross_encoder}
+    model = [makers[kind](tmp_path / "model"), "--keep_cross_encoder"] if kind in makers else []
+    rows = make_rows()
+    calibrate(
+        monkeypatch, *model, "--lists", write_lists(tmp_path / "own.parquet", rows), "--output", tmp_path / "new"
+    )
     said = capsys.readouterr().out
     missing = sum(row["cui"] == "C9999999" for row in rows)
     assert f"240 mentions of 80 documents; {missing} without their right concept" in said
     assert "not read of candidates: rank" in said and "bm25_score: from 1" in said
-    table = {line[:34].strip(): line[34:].split() for line in said.splitlines()}
-    before, after = table["ECE of candidates"]
-    assert float(after) < 0.05 < float(before)
-    assert float(table["right first candidates (acc@1)"][1]) > 0.8
+    # The candidates come in no order, and the one of the highest score is mostly correct.
+    assert re.search(r"^gain: \+[67]\d\.\d points over your order \(", said, re.MULTILINE)
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    systems = {row["name"]: row for row in metrics["systems"]}
+    expected = ["lists_order", "calibrated_scores", "reranker"]
+    if kind in makers:
+        expected.insert(2, "features_without_cross_encoder")
+    if kind == "reranker":
+        expected.insert(2, "model_before")
+    assert list(systems) == expected
+    correct = np.mean([row["candidates"][0]["cui"] == row["cui"] for row in rows])
+    assert systems["lists_order"]["acc@1"]["value"] == correct
+    assert systems["reranker"]["acc@1"] == metrics["linking"]["reranker"]["acc@1"]
+    assert systems["reranker"]["acc@1"]["value"] > 0.8 and systems["reranker"]["top1_ece"]["value"] < 0.1
 
     reranker = UMLSReranker.from_pretrained(tmp_path / "new")
     ranked = reranker.rerank(rows[0]["entity"], rows[0]["candidates"])
     assert ranked[0].candidate["bm25_score"] == max(item["bm25_score"] for item in rows[0]["candidates"])
     assert set(reranker.calibration.score_ranges) == {"bm25"}
+    assert (ranked[0].logit is None) == (kind == "lists_alone")
     files = BulkJob(tmp_path / "own.parquet", tmp_path / "ranked.jsonl", 64)
     files.run(reranker, ALONE)
     first = json.loads((tmp_path / "ranked.jsonl").read_text().splitlines()[0])["ranked"][0]
@@ -83,7 +97,9 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
         reranker.rerank("cold", [{"name": "cold", "cui": "C0000001"}])
     state = json.loads((tmp_path / "new" / "calibrator.json").read_text())
     assert state["fitted_on"]["lists"]["not_in_list"] == missing
-    assert {path.name for path in (tmp_path / "new").iterdir()} >= {"README.md", "metrics.json", "reference.json"}
+    files = {path.name for path in (tmp_path / "new").iterdir()}
+    assert files >= {"README.md", "metrics.json", "reference.json"}
+    assert files.isdisjoint({"config.json", "model.safetensors", "tokenizer.json"}) == (kind == "lists_alone")
     card = (tmp_path / "new" / "README.md").read_text()
     assert "240 mentions in 80 documents" in card and "are by a calibration fitted on the others" in card
     assert "No part of the model was fitted or chosen on it" not in card
@@ -93,6 +109,25 @@ def test_a_model_is_calibrated_on_lists_of_another_pipeline(tmp_path, monkeypatc
         assert words not in card
     assert "`bm25_score` too; without, a fallback model decides" in card
     assert "at which its certificate was found, by all documents of the lists" in card
+
+
+def test_a_cross_encoder_that_adds_nothing_is_left_out_unless_it_is_to_be_kept(tmp_path, monkeypatch, capsys):
+    model, lists = tiny_reranker(tmp_path / "model"), write_lists(tmp_path / "own.jsonl", make_rows(120, 40))
+    for folder, options in (("left_out", ()), ("kept", ("--keep_cross_encoder",))):
+        calibrate(monkeypatch, model, "--lists", lists, "--output", tmp_path / folder, *options)
+        said = capsys.readouterr().out
+        is_kept = folder == "kept"
+        assert (UMLSReranker.from_pretrained(tmp_path / folder).scorer is None) != is_kept
+        pattern = r"the cross-encoder adds nothing here \(-?\d\.\d+ nats a list\): left out, \d+ times faster; --keep"
+        assert bool(re.search(pattern, said)) != is_kept
+    weighed = json.loads((tmp_path / "left_out" / "calibrator.json").read_text())["inputs"][0]["fusion"]["weights"]
+    assert "cross_encoder" not in weighed and "bm25" in weighed
+    # What has no network is calibrated on lists again, and counts none of its mentions twice.
+    calibrate(monkeypatch, tmp_path / "left_out", "--lists", lists, "--output", tmp_path / "again")
+    states = [json.loads((tmp_path / name / "calibrator.json").read_text()) for name in ("left_out", "again")]
+    assert states[0]["inputs"][0]["fusion"] == states[1]["inputs"][0]["fusion"]
+    said = capsys.readouterr().out
+    assert "certificate 2 of this model: it rests on 0 documents" in said and "the model before" not in said
 
 
 def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, capsys, cross_encoder):
@@ -116,7 +151,7 @@ def test_a_dry_run_checks_the_lists_and_makes_nothing(tmp_path, monkeypatch, cap
 
 def test_an_unknown_option_names_the_help_of_this_form(tmp_path, monkeypatch, cross_encoder):
     said = refused(monkeypatch, tmp_path, cross_encoder, tmp_path / "own.jsonl", "--fast")
-    assert said.endswith("see umls-reranker calibrate MODEL --lists FILE --help")
+    assert said.endswith("see umls-reranker calibrate [MODEL] --lists FILE --help")
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +299,7 @@ def test_of_several_names_of_one_concept_the_best_counts(tmp_path, monkeypatch, 
 
 
 def test_what_the_lists_hold_is_said_before_they_are_scored(tmp_path, monkeypatch, capsys):
-    def scored(*given):
+    def scored(*given, **options):
         raise RuntimeError("scored")
 
     monkeypatch.setattr("umls_reranker.serving.recalibration.recalibrate", scored)

@@ -139,21 +139,18 @@ OWN_FEATURES = (
         "log of the smoothed share of this concept among the training mentions with this string",
         mention_concept_prior,
         inputs=("cui",),
-        counts_training_mentions=True,
     ),
     Feature(
         "concept_count",
         "log(1 + training mentions of this concept)",
         concept_count,
         inputs=("cui",),
-        counts_training_mentions=True,
     ),
     Feature(
         "type_lift",
         "log of how much more often than others training mentions of this concept have the mention's type",
         type_lift,
         inputs=("entity_type", "cui"),
-        counts_training_mentions=True,
     ),
     Feature(
         "type_compatibility",

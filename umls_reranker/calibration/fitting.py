@@ -20,7 +20,16 @@ from .cross_fitting import CrossFitting, LeftOut, NetworkChoice
 from .cross_validation import document_folds, fit_calibrator, sampled_documents
 from .features import FeatureTable, check_features, default_features, feature_table
 from .fusion import FeatureFusion, reads_type
-from .inputs import ScoreRange, fallback_inputs, inputs_name, inputs_of, lacking, lists_with_any, without
+from .inputs import (
+    ScoreRange,
+    absent_inputs,
+    fallback_inputs,
+    inputs_name,
+    inputs_of,
+    lacking,
+    lists_with_any,
+    without,
+)
 from .network_logits import Score, Unseen, unseen_inputs
 from .probabilities import Calibration, DecidingModels, InputModel, Part, ScoringPlan
 from .score_maps import Sample
@@ -106,7 +115,7 @@ def fit_calibration(
     now_certified = history.after(documents[certifies].tolist())
     rows = len(lists) if settings.exhaustive else max(FEWEST_WHOLE, round(WHOLE_SHARE * len(lists)))
     sample = sampled_documents(documents, rows, seed)
-    absent = tuple(name for name in network_inputs if lacking(lists, name, lists.scores).all())
+    absent = absent_inputs(lists, network_inputs)
     fittings = _Fittings(
         lists,
         score,

@@ -175,6 +175,11 @@ def lacking(lists: CandidateLists, name: str, scores: Mapping[str, np.ndarray]) 
     return lists_with_any(lacks, lists.offsets)
 
 
+def absent_inputs(lists: CandidateLists, network_inputs: Sequence[str]) -> tuple[str, ...]:
+    """What the network reads and every one of the lists lacks, in the order of `network_inputs`."""
+    return tuple(name for name in network_inputs if lacking(lists, name, lists.scores).all())
+
+
 def _blank(column: RepeatedTexts) -> np.ndarray:
     return np.array([not (text and text.strip()) for text in column.texts], bool)[column.codes]
 

@@ -298,7 +298,8 @@ class Calibration:
 
     Attributes:
         models: the model of all inputs, then its fallbacks, those with most inputs first; by default the identity.
-        counts: of the training split; needed with fusions, empty without.
+        counts: of the mentions of training and calibration; needed with fusions, empty without.
+        training_counts: those of training alone, where they are to be saved as well.
         score_ranges: of the retrieval scores used, by name; scores outside count as missing.
         index_key: of the lists that it was fitted on (`CandidateLists.index_keys`); scores of our own retrievers count
             as missing where lists have another.
@@ -310,6 +311,7 @@ class Calibration:
     score_ranges: Mapping[str, ScoreRange] = field(default_factory=dict)
     index_key: str = ""
     history: CertificateHistory = NO_CERTIFICATES
+    training_counts: StringCounts | None = None
 
     @property
     def thresholds(self) -> ThresholdTable:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TABLES = ("strings", "concepts", "uses", "types", "typed_concepts", "typed_uses")
+# Before the names of tables that leave the mentions of calibration out.
+OF_TRAINING = "training."
 # Prior mentions of a concept, distributed over types as in all of training.
 PRIOR_TYPED = 2.0
 # Hashes of texts, and of pairs of them, that are remembered, about 150 bytes each.
@@ -135,18 +137,26 @@ class StringCounts:
         lifts[seen[known]] = np.log((uses + PRIOR_TYPED * share)[known] / expected[known])
         return lifts
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file."""
+    def save(self, path: Path, of_training: StringCounts | None = None) -> None:
+        """Write a safetensors file.
+
+        Args:
+            of_training: those without the mentions of calibration, to calibrate again; None: they are not stored.
+        """
         from safetensors.numpy import save_file
 
         arrays: dict[str, np.ndarray] = {}
-        for name, (keys, counts) in self._tables.items():
-            arrays |= {f"{name}.hash": keys, f"{name}.count": counts}
+        for prefix, tables in (("", self), (OF_TRAINING, of_training)):
+            for name, (keys, counts) in tables._tables.items() if tables is not None else ():
+                arrays |= {f"{prefix}{name}.hash": keys, f"{prefix}{name}.count": counts}
         save_file(arrays, path, metadata={"schema_version": "1"})
 
     @classmethod
-    def load(cls, path: Path) -> StringCounts:
+    def load(cls, path: Path, *, of_training: bool = False) -> StringCounts:
         """Inverse of `save`.
+
+        Args:
+            of_training: load those without the mentions of calibration, if they are stored.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -156,7 +166,8 @@ class StringCounts:
 
         try:
             arrays = load_file(path)
-            return cls({name: (arrays[f"{name}.hash"], arrays[f"{name}.count"]) for name in TABLES})
+            prefix = OF_TRAINING if of_training and any(name.startswith(OF_TRAINING) for name in arrays) else ""
+            return cls({name: (arrays[f"{prefix}{name}.hash"], arrays[f"{prefix}{name}.count"]) for name in TABLES})
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path} is missing or damaged ({error}); run umls-reranker calibrate again") from None
 

@@ -68,19 +68,12 @@ class Feature:
         column: makes the column, (m,) float64, from `calibration.features.FeatureSources`; NaN where an input is
             missing. None: it comes with the lists, as scores of retrievers do, or from the network.
         inputs: what it needs of `INPUTS`, or ``NAME_score``. Requests that lack any of it are for a fallback model.
-        counts_training_mentions: whether it says nothing about a model whose training mentions are unknown.
     """
 
     name: str
     help: str
     column: Callable[[Any], np.ndarray] | None = None
     inputs: tuple[str, ...] = ()
-    counts_training_mentions: bool = False
-
-    @property
-    def is_of_any_model(self) -> bool:
-        """Whether it needs neither a retriever nor training mentions, so that it tells about any cross-encoder."""
-        return not self.counts_training_mentions and (self.column is not None or self.name == CROSS_ENCODER)
 
 
 FEATURES: Registry[Feature] = Registry("feature")

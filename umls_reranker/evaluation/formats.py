@@ -23,6 +23,7 @@ NAMES = {
     "features_without_cross_encoder": "all features but the cross-encoder",
     "retriever": "retriever alone",
     "lists_order": "order of the lists",
+    "model_before": "the model before",
     "calibrated_scores": "scores of the lists, calibrated",
     "exact_match": "exact name match",
     "most_frequent_cui": "most frequent CUI of the string",

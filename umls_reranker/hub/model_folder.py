@@ -299,7 +299,7 @@ def write_model_files(
     """
     assert template or not any(model.uses_network for model in calibration.models)
     if calibration.models[0].fusion:
-        calibration.counts.save(folder / COUNTS_FILE)
+        calibration.counts.save(folder / COUNTS_FILE, calibration.training_counts)
     content = {"schema_version": SCHEMA_VERSIONS[CALIBRATOR]} | calibration.to_dict() | {"fitted_on": fitted_on}
     write_json(folder / CALIBRATOR, content)
     thresholds = {model.name: model.thresholds for model in calibration.models}

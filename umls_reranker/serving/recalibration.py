@@ -1,38 +1,35 @@
-"""Calibrate a reranker, or any cross-encoder, on labelled lists of another pipeline: no run, no training.
+"""Calibrate a reranker, a cross-encoder, or lists alone, on labelled lists of another pipeline: no run, no training.
 
-All reported figures are held out. "Before" is the original model. "After" is the same procedure fitted on four fifths
-of the documents and measured on the last fifth, for each fifth in turn. The saved model is fitted on all documents.
+All reported figures are held out: of what is fitted on four fifths of the documents and measured on the last fifth,
+for each fifth in turn. The saved model is fitted on all documents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import getitem
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from ..calibration.certificate import note_on_certificate
-from ..calibration.cross_validation import document_folds
 from ..calibration.decisions import Decisions
-from ..calibration.fitting import fit_calibration
-from ..calibration.inputs import inputs_of, lacking
-from ..calibration.network_logits import NetworkLogits, Score, Unseen
+from ..calibration.features import default_features
+from ..calibration.inputs import absent_inputs, inputs_of, lacking
+from ..calibration.network_logits import NetworkLogits, Score
 from ..calibration.probabilities import Calibration
 from ..core.arguments import CalibrationArguments
-from ..core.arrays import ranking
 from ..core.errors import UserError
 from ..core.files import write_json, written
 from ..core.recipe import portable_locator
-from ..core.retrievers import SCORES
-from ..core.sockets import FEATURES
+from ..core.sockets import CROSS_ENCODER
 from ..data.candidate_lists import AnnotatedLists, CandidateLists
 from ..data.labelled_lists import LabelledLists, best_of_each_concept
-from ..evaluation.formats import number
+from ..evaluation.formats import percent
 from ..evaluation.linking import Documents
+from ..evaluation.list_systems import System, compare_systems, systems_table, verdict
 from ..evaluation.outcomes import Outcomes
 from ..evaluation.page import card_charts
 from ..evaluation.report import decided_figures
@@ -47,20 +44,13 @@ from ..hub.model_folder import (
     write_model_files,
 )
 from ..models.cross_encoder import score_lists
+from .cross_fits import CrossFits
 from .monitoring.reference import Reference
-from .source_model import SourceModel, decide
+from .source_model import SourceModel
 
 RESAMPLES = 1000
 # Name of the lists in reports and calibrator.json.
 SPLIT = "own lists"
-# Keys of figures in ``metrics.json``, by what they are called on the terminal.
-FIGURES = {
-    "ECE of candidates": ("calibration", "ece"),
-    "ECE of first candidates": ("calibration", "top1_ece"),
-    "right first candidates (acc@1)": ("linking", "reranker", "acc@1"),
-    "share in the tier high": ("tiers", "high", "share"),
-    "precision of the tier high": ("tiers", "high", "precision"),
-}
 
 
 @dataclass(frozen=True)
@@ -69,10 +59,11 @@ class Recalibrated:
 
     Attributes:
         lists: the fitted lists, with the best candidate of each concept.
-        settings: with the features that were used.
+        settings: with the features that are weighed.
         calibration, fitted: of all documents; the last for ``calibrator.json``.
         after: decisions about each fifth of the documents by a fit on the others.
-        metrics: their figures, for ``metrics.json``, and under ``before`` those of the original model.
+        metrics: their figures, for ``metrics.json``, and under ``systems`` those of what they are compared with.
+        times_faster: how many times as fast it decides as with the cross-encoder; None if that was not left out.
     """
 
     lists: AnnotatedLists
@@ -81,67 +72,70 @@ class Recalibrated:
     fitted: dict[str, Any]
     after: Decisions
     metrics: dict[str, Any]
+    times_faster: float | None
+
+    @property
+    def uses_network(self) -> bool:
+        """Whether the model weighs the cross-encoder."""
+        return any(model.uses_network for model in self.calibration.models)
 
 
 def recalibrate(
-    source: SourceModel, labelled: LabelledLists, settings: CalibrationArguments, seed: int = 13
+    source: SourceModel,
+    labelled: LabelledLists,
+    settings: CalibrationArguments,
+    seed: int = 13,
+    *,
+    keep_cross_encoder: bool = False,
 ) -> Recalibrated:
-    """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure before and after.
+    """Score the lists, fit fusion, calibrator, thresholds and certificate on them, and measure on held-out documents.
 
     Args:
-        settings: calibrator and what is to be certified; features are what the model weighs, as far as the lists carry
-            it, and all their scores.
+        settings: calibrator and what is to be certified. Features are all that the lists have the means for.
         seed: of the folds of documents.
+        keep_cross_encoder: whether it is weighed even where it adds nothing.
 
     Raises:
         UserError: there is too little data.
     """
-    title, network_inputs = "scoring candidates", source.scorer.template.reads
-    logits = score_lists(source.scorer, labelled.lists, title).logits
-    is_best = best_of_each_concept(labelled.lists, logits)
-    lists, logits = labelled.lists.with_candidates(is_best), logits[is_best]
-    settings = replace(settings, features=_features(source, lists))
-    network = NetworkLogits(source.scorer, lists, title, {(): logits})
-    folds = document_folds(lists.annotations.documents, seed)
-
-    def logits_of(inside: np.ndarray) -> Score:
-        rows = np.flatnonzero(inside[lists.owner])
-
-        def score(unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
-            everywhere = np.zeros(len(lists.owner), bool)
-            everywhere[rows] = wanted
-            return network(unseen, everywhere)[rows]
-
-        return score
-
-    def fit(inside: np.ndarray) -> tuple[Calibration, dict[str, Any]]:
-        options = settings, source.hierarchy, seed, network_inputs, source.history
-        has_outlook = bool(inside.all())
-        return fit_calibration(lists.take(inside), logits_of(inside), source.counts, *options, has_outlook=has_outlook)
-
-    calibration, fitted = fit(np.ones(len(lists), bool))
-    held_out: dict[int, Decisions] = {}
-    for fold in range(folds.max() + 1):
-        inside = folds == fold
-        held_out[fold] = decide(lists.take(inside), logits_of(inside), fit(~inside)[0], network_inputs)
-    after = _joined(lists, folds, held_out)
+    began = perf_counter()
+    lists, logits, score = _scored(source, labelled)
+    seconds_of_network = perf_counter() - began
+    fits = CrossFits.of(source, lists, score, settings, seed)
+    names = _features(lists, has_network=source.scorer is not None)
+    may_drop = CROSS_ENCODER in names and len(names) > 1 and not keep_cross_encoder
+    calibration, fitted = fits.fit(fits.every, names, may_drop_network=may_drop)
+    calibration = replace(calibration, training_counts=source.counts)
+    after, has_kept = fits.held_out(names, may_drop_network=may_drop)
+    uses_network, times_faster = any(model.uses_network for model in calibration.models), None
+    if not uses_network and source.scorer is not None:
+        began = perf_counter()
+        fits.decide(calibration, fits.every)
+        seconds = perf_counter() - began
+        times_faster = (seconds_of_network + seconds) / seconds
+    if not uses_network:
+        logits = np.full_like(logits, np.nan)
+    documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
     facts = {
-        "source": portable_locator(source.name),
-        "is_plain": source.reranker is None,
+        "source": source.name and portable_locator(source.name),
+        "is_plain": source.scorer is not None and source.reranker is None,
         "mentions": len(lists),
-        "documents": len(set(lists.annotations.documents)),
+        "documents": documents.count,
         "not_in_list": labelled.not_in_list,
         "scores": list(lists.scores),
-        "repeated_candidates": int((~is_best).sum()),
+        "repeated_candidates": len(labelled.lists.owner) - len(lists.owner),
     }
     fitted |= {"split": SPLIT, "lists": facts}
-    documents = Documents.of(lists.annotations.documents, RESAMPLES, seed)
-    figures_after, figures_before = (
-        decided_figures(lists, decided, logits, Outcomes.of(lists, decided), documents, SPLIT)
-        for decided in (after, source.decide(lists, network))
-    )
-    metrics = figures_after | {"lists": facts, "before": figures_before, "inputs": _certified(calibration)}
-    return Recalibrated(lists, settings, calibration, fitted, after, metrics)
+    systems = _systems(fits, names, after, is_kept={*has_kept, uses_network})
+    metrics = {
+        **decided_figures(lists, after, logits, Outcomes.of(lists, after), documents, SPLIT),
+        "lists": facts,
+        "systems": compare_systems(systems, documents),
+        "inputs": _certified(calibration),
+    }
+    weighed = [name for name in names if uses_network or name != CROSS_ENCODER]
+    settings = replace(settings, features=weighed)
+    return Recalibrated(lists, settings, calibration, fitted, after, metrics, times_faster)
 
 
 def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> None:
@@ -160,76 +154,123 @@ def save_recalibrated(source: SourceModel, new: Recalibrated, folder: Path) -> N
     documents = outcomes.document.tolist()
     reference = Reference.fit(outcomes.score, outcomes.types, documents, new.metrics["serving"], target)
     reliability, risk_coverage = card_charts(new.metrics, target)
+    template = dtype = None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with written(folder) as partial:
         partial.mkdir()
-        copy_network(source.folder, partial)
+        if new.uses_network and source.folder and source.scorer:
+            copy_network(source.folder, partial)
+            template, dtype = source.scorer.template, source.scorer.dtype
         write_json(partial / METRICS, new.metrics)
         write_json(partial / REFERENCE, reference.to_dict())
         (partial / RELIABILITY).write_text(reliability, encoding="utf-8")
         (partial / RISK_COVERAGE).write_text(risk_coverage, encoding="utf-8")
-        scorer = source.scorer
-        fit = new.calibration, new.fitted
-        write_model_files(partial, recipe, scorer.template, scorer.dtype, *fit, dictionary)
+        write_model_files(partial, recipe, template, dtype, new.calibration, new.fitted, dictionary)
         (partial / CARD).write_text(folder_card(partial), encoding="utf-8")
 
 
-def before_and_after(new: Recalibrated) -> str:
-    """The results for the new model, as lines of text."""
-    lines = []
-    if repeated := new.metrics["lists"]["repeated_candidates"]:
+def results(new: Recalibrated) -> str:
+    """What the new model is worth, as lines of text: the comparison and its verdict, then what it weighs."""
+    facts, metrics, fusion = new.metrics["lists"], new.metrics, new.calibration.models[0].fusion
+    assert fusion is not None  # there are always features
+    lines = [
+        "On documents held out, in five parts, with 95 % intervals by document:",
+        systems_table(metrics["systems"]),
+        verdict(metrics["systems"][-1], facts["mentions"], facts["documents"]),
+        *_about_network(new),
+    ]
+    high = metrics["tiers"]["high"]
+    if new.calibration.thresholds.is_certified and high["count"]:
+        lines.append(f"tier high: {percent(high['share'])} of the mentions, {percent(high['precision'])} correct")
+    lines.append("")
+    lines += [
+        f"high{f' with {model.name}' if number else ''} from, by all documents: {model.thresholds.certificate}"
+        for number, model in enumerate(new.calibration.models)
+    ]
+    if note := note_on_certificate(new.fitted["certified_by"]):
+        lines.append(note)
+    if repeated := facts["repeated_candidates"]:
         lines.append(f"{repeated:,} candidates name a concept of their list once more")
-    fusion = new.calibration.models[0].fusion
-    assert fusion is not None  # features are never empty here
     lines.append("weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in fusion.weights.items()))
     for name in new.lists.scores:
         low, high = new.calibration.score_ranges[name]
         ending = "" if name in fusion.read else "; it has no weight: is higher better? Give a distance negated"
         lines.append(f"{name}_score: from {low:.4g} to {high:.4g}{ending}")
-    logits = new.after.logits
-    lines.append(f"scored by the cross-encoder: {np.isfinite(logits).mean():.1%} of {len(logits):,} candidates")
-    lines.append(f"{'':<34}{'before':<10}after, on documents held out")
-    for label, keys in FIGURES.items():
-        before, after = reduce(getitem, keys, new.metrics["before"]), reduce(getitem, keys, new.metrics)
-        lines.append(f"{label:<34}{number(before, 4):<10}{number(after, 4)}")
-    for index, model in enumerate(new.calibration.models):
-        of_inputs = f" with {model.name}" if index else ""
-        lines.append(f"high{of_inputs} from, by all documents: {model.thresholds.certificate}")
-    if note := note_on_certificate(new.fitted["certified_by"]):
-        lines.append(note)
     return "\n".join(lines)
 
 
-def _features(source: SourceModel, lists: CandidateLists) -> list[str]:
-    """What is weighed: features that the model knows and that no mention of the lists is without the means for."""
-    fusion = source.reranker.calibration.models[0].fusion if source.reranker else None
-    if fusion:
-        # Scores of retrievers come with the lists, or not at all.
-        names = [name for name in fusion.weights if name in FEATURES and name not in SCORES]
-    else:
-        names = [name for name, feature in FEATURES.items() if feature.is_of_any_model]
+def _scored(source: SourceModel, labelled: LabelledLists) -> tuple[AnnotatedLists, np.ndarray, Score]:
+    """The lists with the best candidate of each concept, their logits (m,), and what gives others."""
+    lists = labelled.lists
+    if source.scorer is None:
+        lists = lists.with_candidates(best_of_each_concept(lists))
+        nothing = np.full(len(lists.owner), np.nan, np.float32)
+        return lists, nothing, lambda unseen, wanted: nothing
+    title, reads = "scoring candidates", source.template.reads
+    logits = score_lists(source.scorer, lists, title).logits
+    is_best = best_of_each_concept(lists, logits)
+    lists, logits = lists.with_candidates(is_best), logits[is_best]
+    # Without what no list has, the network sees the same.
+    known = {(): logits, absent_inputs(lists, reads): logits}
+    return lists, logits, NetworkLogits(source.scorer, lists, title, known)
+
+
+def _features(lists: CandidateLists, *, has_network: bool) -> list[str]:
+    """All features but those that no mention of the lists has the means for."""
 
     def is_usable(name: str) -> bool:
+        if name == CROSS_ENCODER:
+            return has_network
         return not any(lacking(lists, key, lists.scores).all() for key in inputs_of([name]))
 
-    return [*filter(is_usable, names), *lists.scores]
+    return [name for name in default_features(lists) if is_usable(name)]
 
 
-def _joined(lists: CandidateLists, folds: np.ndarray, held_out: Mapping[int, Decisions]) -> Decisions:
-    """The decisions about all lists from those about each fold, (n,)."""
-    by_mention, by_candidate = np.argsort(folds, kind="stable"), np.argsort(folds[lists.owner], kind="stable")
+def _systems(fits: CrossFits, names: Sequence[str], after: Decisions, is_kept: set[bool]) -> dict[str, System]:
+    """What the new model, the last one, is compared with.
 
-    def column(name: str) -> np.ndarray:
-        in_folds = np.concatenate([getattr(decisions, name) for decisions in held_out.values()])
-        joined = np.empty_like(in_folds)
-        joined[by_mention if name == "models" else by_candidate] = in_folds
-        return joined
+    Args:
+        names: features.
+        after: what the new model decides.
+        is_kept: whether it weighs the cross-encoder, in each fold and by all documents.
+    """
+    lists, source = fits.lists, fits.source
 
-    log_odds = column("log_odds")
-    columns: dict[str, Any] = {
-        name: column(name) for name in ("logits", "probabilities", "margins", "tiers", "accepted", "models")
-    }
-    return Decisions(lists.offsets, log_odds=log_odds, order=ranking(log_odds, lists.offsets), **columns)
+    def system(decisions: Decisions) -> System:
+        outcomes = Outcomes.of(lists, decisions)
+        return System(outcomes.rank, outcomes.score, accepted=outcomes.accepted)
+
+    systems = {"lists_order": System(lists.annotations.gold)}
+    if lists.scores:
+        systems["calibrated_scores"] = system(fits.held_out([*lists.scores], has_fallbacks=False)[0])
+    # On lists that it was calibrated on, it would look better than it is.
+    if source.reranker is not None and source.history.is_new(lists.annotations.documents).all():
+        systems["model_before"] = system(fits.decide(source.reranker.calibration, fits.every))
+    rest = [name for name in names if name != CROSS_ENCODER]
+    if CROSS_ENCODER in names:
+        if rest and is_kept != {False}:
+            systems["features_without_cross_encoder"] = system(fits.held_out(rest, has_fallbacks=False)[0])
+        if is_kept != {True}:
+            systems["all_features"] = system(fits.held_out(names, has_fallbacks=False)[0])
+    return systems | {"reranker": system(after)}
+
+
+def _about_network(new: Recalibrated) -> Iterator[str]:
+    """Whether the cross-encoder stays, and why."""
+    choice = new.fitted.get("cross_encoder")
+    if choice is None:
+        return
+    gained = choice["nats_gained"]
+    if gained is None:
+        yield "too few documents to tell whether the cross-encoder adds anything: it stays"
+    elif choice["kept"]:
+        yield f"the cross-encoder stays: it lowers the log loss of a list by {gained:.3f}"
+    else:
+        faster = f", {new.times_faster:.0f} times faster" if new.times_faster else ""
+        yield (
+            f"the cross-encoder adds nothing here ({gained:.3f} nats a list): left out{faster}; "
+            "--keep_cross_encoder keeps it"
+        )
 
 
 def _certified(calibration: Calibration) -> dict[str, dict[str, Any]]:

@@ -1,24 +1,20 @@
-"""What is calibrated on labelled lists: a reranker, or any cross-encoder."""
+"""What is calibrated on labelled lists: a reranker, any cross-encoder, or nothing but the lists."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..calibration.certificate import NO_CERTIFICATES, CertificateHistory
-from ..calibration.decisions import Decisions, rank
-from ..calibration.network_logits import Score, logits_as_decided
-from ..calibration.probabilities import Calibration
+from ..calibration.probabilities import COUNTS_FILE
 from ..calibration.string_counts import StringCounts
 from ..core.errors import UserError
 from ..core.files import MODEL_PATTERNS, read_json
 from ..core.recipe import Recipe, load_recipe
-from ..data.candidate_lists import CandidateLists
 from ..data.semantic_types import TypeHierarchy
 from ..hub.download import download
 from ..hub.model_folder import CALIBRATOR, MANIFEST, RECIPE, WEIGHTS, loaded_files
-from ..models.cross_encoder import PairScorer, Scores
+from ..models.cross_encoder import PairScorer
 from ..models.template import PairTemplate
 from .reranker import UMLSReranker
 
@@ -28,27 +24,31 @@ class SourceModel:
     """What is calibrated.
 
     Attributes:
-        name: folder or Hub id, as given.
+        name: folder or Hub id, as given; None for the lists alone.
+        folder: of its files; None as well.
+        scorer: its network; None without one.
         recipe: of its training; of a plain cross-encoder only the name is known.
-        reranker: None for a plain cross-encoder.
+        reranker: None for a plain cross-encoder, and for the lists alone.
     """
 
-    name: str
-    folder: Path
-    scorer: PairScorer
+    name: str | None
+    folder: Path | None
+    scorer: PairScorer | None
     recipe: Recipe
     reranker: UMLSReranker | None
 
     @classmethod
     def load(
-        cls, name: str, revision: str | None = None, device: str | None = None, dtype: str | None = None
+        cls, name: str | None, revision: str | None = None, device: str | None = None, dtype: str | None = None
     ) -> SourceModel:
-        """A reranker, or a sequence classifier of one logit, from a folder or the Hub.
+        """A reranker, or a sequence classifier of one logit, from a folder or the Hub; None: the lists alone.
 
         Raises:
             UserError: it is not found or cannot be loaded, has no safetensors weights, or is not a network of one
                 logit.
         """
+        if name is None:
+            return cls(None, None, None, Recipe.from_values({}), None)
         files = (MANIFEST, *loaded_files("torch"), *MODEL_PATTERNS)
         folder = download(name, revision, files=files, is_plain=True)
         if (folder / MANIFEST).is_file():
@@ -79,30 +79,26 @@ class SourceModel:
 
     @property
     def counts(self) -> StringCounts:
-        """Its counts of training mentions."""
-        return (self.reranker and self.reranker.calibration.counts) or StringCounts.fit([])
+        """Its counts of training mentions; of a model that was calibrated on lists, without those of the lists.
+
+        The same lists may come again, and no mention may count in its own features.
+        """
+        if self.reranker is None or self.folder is None or self.reranker.calibration.models[0].fusion is None:
+            return StringCounts.fit([])
+        return StringCounts.load(self.folder / COUNTS_FILE, of_training=True)
 
     @property
     def history(self) -> CertificateHistory:
         """Certificates on lists like these; those of the training run's own lists are of another tier."""
-        if self.reranker is None or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]:
+        if (
+            self.reranker is None
+            or self.folder is None
+            or "lists" not in read_json(self.folder / CALIBRATOR)["fitted_on"]
+        ):
             return NO_CERTIFICATES
         return self.reranker.calibration.history
 
-    def decide(self, lists: CandidateLists, score: Score) -> Decisions:
-        """As it is; a plain cross-encoder by the sigmoid of its logits, with nothing certified or accepted."""
-        if self.reranker is not None:
-            return decide(lists, score, self.reranker.calibration, self.scorer.template.reads)
-        return decide(lists, score, Calibration(), (), accept_tier="high")
-
-
-def decide(
-    lists: CandidateLists,
-    score: Score,
-    calibration: Calibration,
-    network_inputs: Sequence[str],
-    accept_tier: str = "medium",
-) -> Decisions:
-    """Decide with existing scores as far as there are any."""
-    scores = Scores(logits_as_decided(score, calibration, lists, network_inputs), 0)
-    return rank(lists, scores, calibration, network_inputs=network_inputs, accept_tier=accept_tier)
+    @property
+    def template(self) -> PairTemplate:
+        """What the network reads; nothing without one."""
+        return PairTemplate() if self.scorer is None else self.scorer.template

@@ -1,0 +1,124 @@
+"""Calibrations of labelled lists by documents: fitted on some, deciding about others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..calibration.cross_validation import document_folds
+from ..calibration.decisions import Decisions, rank
+from ..calibration.fitting import fit_calibration
+from ..calibration.network_logits import Score, Unseen, logits_as_decided
+from ..calibration.probabilities import Calibration
+from ..core.arguments import CalibrationArguments
+from ..core.arrays import ranking
+from ..data.candidate_lists import AnnotatedLists
+from ..models.cross_encoder import Scores
+from .source_model import SourceModel
+
+
+@dataclass(frozen=True)
+class CrossFits:
+    """n labelled lists with m candidates, and what they are fitted with.
+
+    Attributes:
+        score: gives logits of the network, NaN without one.
+        folds: (n,) of the documents.
+    """
+
+    source: SourceModel
+    lists: AnnotatedLists
+    score: Score
+    settings: CalibrationArguments
+    folds: np.ndarray
+    seed: int
+
+    @classmethod
+    def of(
+        cls, source: SourceModel, lists: AnnotatedLists, score: Score, settings: CalibrationArguments, seed: int
+    ) -> CrossFits:
+        """With folds of the lists' documents."""
+        return cls(source, lists, score, settings, document_folds(lists.annotations.documents, seed), seed)
+
+    @property
+    def every(self) -> np.ndarray:
+        """(n,) bool, all true."""
+        return np.ones(len(self.lists), bool)
+
+    def fit(
+        self,
+        inside: np.ndarray,
+        names: Sequence[str],
+        *,
+        may_drop_network: bool = False,
+        has_fallbacks: bool = True,
+        has_outlook: bool = True,
+    ) -> tuple[Calibration, dict[str, Any]]:
+        """A calibration of some features on the lists `inside`, (n,) bool, as `fit_calibration` returns it."""
+        source, settings = self.source, replace(self.settings, features=list(names))
+        return fit_calibration(
+            self.lists.take(inside),
+            self._score_of(inside),
+            source.counts,
+            settings,
+            source.hierarchy,
+            self.seed,
+            source.template.reads,
+            source.history,
+            may_drop_network=may_drop_network,
+            has_fallbacks=has_fallbacks,
+            has_outlook=has_outlook,
+        )
+
+    def decide(self, calibration: Calibration, inside: np.ndarray) -> Decisions:
+        """What a calibration decides about the lists `inside`, (n,) bool."""
+        lists, reads = self.lists.take(inside), self.source.template.reads
+        scores = Scores(logits_as_decided(self._score_of(inside), calibration, lists, reads), 0)
+        return rank(lists, scores, calibration, network_inputs=reads)
+
+    def held_out(
+        self, names: Sequence[str], *, may_drop_network: bool = False, has_fallbacks: bool = True
+    ) -> tuple[Decisions, list[bool]]:
+        """Decisions about each fold by a fit on the others, and whether each fit weighs the cross-encoder.
+
+        Arguments are those of `fit`.
+        """
+        options = {"may_drop_network": may_drop_network, "has_fallbacks": has_fallbacks, "has_outlook": False}
+        in_folds, uses_network = {}, []
+        for fold in range(self.folds.max() + 1):
+            inside = self.folds == fold
+            calibration, _ = self.fit(~inside, names, **options)
+            in_folds[fold] = self.decide(calibration, inside)
+            uses_network.append(any(model.uses_network for model in calibration.models))
+        return self._joined(in_folds), uses_network
+
+    def _score_of(self, inside: np.ndarray) -> Score:
+        rows = np.flatnonzero(inside[self.lists.owner])
+
+        def score(unseen: Unseen, wanted: np.ndarray) -> np.ndarray:
+            everywhere = np.zeros(len(self.lists.owner), bool)
+            everywhere[rows] = wanted
+            return self.score(unseen, everywhere)[rows]
+
+        return score
+
+    def _joined(self, in_folds: Mapping[int, Decisions]) -> Decisions:
+        """The decisions about all lists from those about each fold."""
+        by_mention = np.argsort(self.folds, kind="stable")
+        by_candidate = np.argsort(self.folds[self.lists.owner], kind="stable")
+
+        def column(name: str) -> np.ndarray:
+            concatenated = np.concatenate([getattr(decisions, name) for decisions in in_folds.values()])
+            joined = np.empty_like(concatenated)
+            joined[by_mention if name == "models" else by_candidate] = concatenated
+            return joined
+
+        log_odds = column("log_odds")
+        columns: dict[str, Any] = {
+            name: column(name) for name in ("logits", "probabilities", "margins", "tiers", "accepted", "models")
+        }
+        offsets = self.lists.offsets
+        return Decisions(offsets, log_odds=log_odds, order=ranking(log_odds, offsets), **columns)
