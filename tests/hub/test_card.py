@@ -342,6 +342,39 @@ def test_the_card_says_that_corrections_took_part(tmp_path):
     assert "those of the calibration split and 1,200 reviewed mentions. After a change" in folder_card(folder)
 
 
+LISTS = {"source": None, "is_plain": True, "mentions": 327, "documents": 64, "not_in_list": 40, "scores": ["sapbert"]}
+
+
+def test_a_model_without_a_network_claims_none():
+    metrics = METRICS | {"lists": LISTS, "split": "own lists"}
+    ranges = {"sapbert": {"low": 0.2123, "high": 1.0}}
+    text = model_card(metrics, recipe(), "org/mine", tag="v1", score_ranges=ranges, network=False)
+    card = ModelCard(text)
+    assert card.data.base_model is None and card.data.library_name == "umls_reranker"
+    assert card.data.pipeline_tag == "text-ranking" and "cross-encoder" not in card.data.tags
+    assert "It has no network: it weighs scores, names, types and counts, calibrated with `umls_reranker`." in text
+    claims = ("Fine-tuned from", "network of", "cross-encoder that", "SapBERT", "AutoModel", "tokens", "epochs")
+    assert [claim for claim in claims if claim in text] == []
+    assert tables(text)["Calibration data"][1:] == [
+        "| calibrated on | 327 mentions of 64 documents, with their candidates |",
+        "| right concept not among the candidates | 40 mentions |",
+        "| scores of retrievers | sapbert_score |",
+    ]
+    assert tables(text)["Licenses of the sources"][1:] == [
+        "| the candidate lists that it was calibrated on | as their publishers say |"
+    ]
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert '    {"cui": "C0031117", "name": "Peripheral neuropathy", "sapbert_score": 0.606},\n' in example
+    compile(example, "card", "exec")
+
+
+def test_a_model_whose_network_was_left_out_names_what_it_counts():
+    metrics = METRICS | {"lists": LISTS | {"source": "org/trained", "is_plain": False}}
+    text = model_card(metrics, recipe(), network=False)
+    assert "| made from | org/trained, without its network |" in text
+    assert "mentions: MedMentions" in text and "base model" not in text
+
+
 def test_a_folders_card_comes_from_its_own_files(tmp_path):
     dictionary = {"concepts": 3, "release": {"name": "2021AB"}}
     folder = tiny_reranker(tmp_path, recipe=Recipe.from_values(RECIPE), dictionary=dictionary)

@@ -317,7 +317,7 @@ def _source_rows(
             terms = _joined(recipe.get("corpus") or "corpus").terms
             rows.append((f"mentions: {_as_text(_corpus_name(recipe))}", terms))
     if not network:
-        return [*rows, ("candidate lists that it was calibrated on", OWN_LICENSE)]
+        return [*rows, ("the candidate lists that it was calibrated on", "as their publishers say")]
     base = _known(recipe["model"])
     rows.append((f"base model: {_linked_model(recipe['model'])}", base.terms if base else OWN_LICENSE))
     return rows
