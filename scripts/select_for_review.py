@@ -4,7 +4,7 @@
     umls-reranker select_for_review MODEL predictions.jsonl to_review.jsonl --count 200
 
 Reads the output of umls-reranker rerank. A share of the lines is a random sample, for measuring (umls-reranker monitor
---feedback). The others are near the threshold, ranked differently by cross-encoder and retrieval, or of rare types;
+--feedback). The others are near the threshold, ranked differently by model and retrieval, or of rare types;
 each string is selected once. Every line says why it was selected. The reviewer adds "chosen" (a CUI, or null), and
 umls-reranker add_feedback reads the result.
 """

@@ -58,7 +58,7 @@ def reasons_of(mention: LoggedMention, accept: float, type_share: float) -> Reas
     * ``near the threshold``: exp(-d / `NEAR`), d the distance of score and threshold in log-odds: there a label
       changes threshold and calibrator most, and decisions are most often wrong;
     * ``rankings disagree``: 1 if cross-encoder and retrieval rank different candidates first, 0.5 if only the final
-      order differs from one of them;
+      order differs from one of them; where the cross-encoder scored nothing, 1 if the final order differs;
     * ``rare type``: from 0 for a type with 1 in 20 of the test split's mentions to 1 for a type with none.
 
     Args:
